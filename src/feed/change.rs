@@ -1,0 +1,54 @@
+//! One committed change of one task.
+
+use crate::task::{Task, TaskId, TimelineEntry, Timestamp};
+
+use super::Position;
+
+/// One committed change of one task, with the task as it was before and after exactly this change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// [`Position::change`]: its events take the indexes.
+    pub position: Position,
+    pub occurred_at: Timestamp,
+    pub task: TaskId,
+    /// None: this change created the task.
+    pub before: Option<Task>,
+    /// None: this change deleted the task.
+    pub after: Option<Task>,
+    pub timeline: TimelineChange,
+}
+
+/// What a change did to the timeline.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TimelineChange {
+    Unchanged,
+    /// Appended, in order. Also what a new task was created with.
+    Added(Vec<TimelineEntry>),
+    /// Edited, removed, reordered, cut: the whole timeline after this change.
+    Rewritten(Vec<TimelineEntry>),
+}
+
+impl TimelineChange {
+    /// Tells an append from everything else by comparing both timelines.
+    pub fn between(before: &[TimelineEntry], after: Vec<TimelineEntry>) -> Self {
+        if after == before {
+            Self::Unchanged
+        } else if after.len() > before.len() && after[..before.len()] == *before {
+            Self::Added(after.into_iter().skip(before.len()).collect())
+        } else {
+            Self::Rewritten(after)
+        }
+    }
+}
+
+/// What a feed tells.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FeedItem {
+    /// The first item, and the first after a gap: every change after this position follows.
+    Opened(Position),
+    Change(Box<Change>),
+    /// Nothing happened up to and including this position.
+    Idle(Position),
+    /// Changes up to the next `Opened` may have been missed: a new epoch begins.
+    Gap(&'static str),
+}

@@ -1,0 +1,8 @@
+//! What changed: the store's own log (a MongoDB change stream, or the embedded store's) as [`Change`]s with
+//! positions, and what each change means to clients.
+
+mod change;
+mod position;
+
+pub use change::{Change, FeedItem, TimelineChange};
+pub use position::{NotAPosition, Position};

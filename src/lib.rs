@@ -1,0 +1,5 @@
+//! taskcast: a Socket.IO-compatible realtime gateway for tasks.
+
+pub mod feed;
+pub mod store;
+pub mod task;

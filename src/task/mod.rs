@@ -1,0 +1,23 @@
+//! The domain: what a task is, what of it a client may see, and who that client may be.
+//!
+//! Pure: no I/O, no clock, no other module of this crate.
+
+mod document;
+mod field;
+mod ids;
+mod patch;
+mod status;
+mod time;
+mod timeline;
+mod view;
+mod visibility;
+
+pub use document::{DefaultOrg, DocumentError, FullTask, Task};
+pub use field::Field;
+pub use ids::{OrgId, TaskId, UserId};
+pub use patch::{Answers, Assigned, NewEntry, NewTask, PatchError, TaskPatch, Writes};
+pub use status::{Status, StatusClass};
+pub use time::Timestamp;
+pub use timeline::TimelineEntry;
+pub use view::{FullView, Summary, sent_value};
+pub use visibility::{Access, Viewer};

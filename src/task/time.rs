@@ -1,0 +1,79 @@
+//! Times on the wire: RFC 3339, UTC, milliseconds.
+
+use std::{fmt, time::SystemTime};
+
+use serde_json::Value;
+use time::{
+    OffsetDateTime, UtcOffset,
+    format_description::{BorrowedFormatItem, well_known::Rfc3339},
+    macros::format_description,
+};
+
+const WIRE: &[BorrowedFormatItem<'static>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// Milliseconds since 1970-01-01T00:00:00Z, within the years 0 to 9999.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(OffsetDateTime);
+
+impl Timestamp {
+    pub fn now() -> Self {
+        Self::from_datetime(SystemTime::now().into()).unwrap_or(Self(OffsetDateTime::UNIX_EPOCH))
+    }
+
+    pub fn from_millis(millis: i64) -> Option<Self> {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
+            .ok()
+            .and_then(Self::from_datetime)
+    }
+
+    pub fn millis(self) -> i64 {
+        (self.0.unix_timestamp_nanos() / 1_000_000) as i64
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        OffsetDateTime::parse(text, &Rfc3339).ok().and_then(Self::from_datetime)
+    }
+
+    /// What a document may hold for a time: RFC 3339 text or milliseconds. Other text is passed on as it is.
+    pub fn normalise(value: Value) -> Value {
+        let parsed = match &value {
+            Value::String(text) => Self::parse(text),
+            Value::Number(number) => number.as_i64().and_then(Self::from_millis),
+            _ => return Value::Null,
+        };
+        parsed.map_or(value, |time| Value::String(time.to_string()))
+    }
+
+    fn from_datetime(time: OffsetDateTime) -> Option<Self> {
+        let utc = time.checked_to_offset(UtcOffset::UTC)?;
+        let millis = utc.millisecond();
+        (0..=9999).contains(&utc.year()).then(|| utc.replace_millisecond(millis).ok().map(Self)).flatten()
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.format(WIRE).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_utc_with_milliseconds() {
+        let time = Timestamp::parse("2026-01-02T03:04:05.6789+02:00").expect("valid");
+        assert_eq!(time.to_string(), "2026-01-02T01:04:05.678Z");
+        assert_eq!(Timestamp::from_millis(0).expect("valid").to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp::from_millis(-1).expect("valid").to_string(), "1969-12-31T23:59:59.999Z");
+        assert_eq!(Timestamp::from_millis(i64::MAX), None);
+    }
+}

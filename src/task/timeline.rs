@@ -1,0 +1,115 @@
+//! One entry of a task's `events`.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::Timestamp;
+
+const REDACTED: &str = "[redacted]";
+/// Keys that name a secret when they contain one of these, in any case, with or without separators.
+const SECRETS: [&str; 7] = ["token", "secret", "password", "apikey", "authorization", "credential", "cookie"];
+
+/// A timeline entry as a client receives it: secrets redacted, `payload` always an object.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TimelineEntry {
+    event_type: Value,
+    payload: Map<String, Value>,
+    created_at: Value,
+}
+
+impl TimelineEntry {
+    /// From the element of a document's `events`. Whatever it is, a client can iterate over the result.
+    pub fn from_document(value: Value) -> Self {
+        let Value::Object(mut map) = value else {
+            return Self {
+                event_type: Value::Null,
+                payload: wrap(redact_in(value)),
+                created_at: Value::Null,
+            };
+        };
+        Self {
+            event_type: map.remove("eventType").filter(Value::is_string).unwrap_or(Value::Null),
+            payload: wrap(redact_in(map.remove("payload").unwrap_or(Value::Null))),
+            created_at: Timestamp::normalise(map.remove("createdAt").unwrap_or(Value::Null)),
+        }
+    }
+
+    pub fn event_type(&self) -> Option<&str> {
+        self.event_type.as_str()
+    }
+}
+
+/// The existing client calls `Object.entries(payload)`: what is no object goes under `value`.
+fn wrap(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        Value::Null => Map::new(),
+        other => Map::from_iter([("value".to_owned(), other)]),
+    }
+}
+
+fn redact_in(mut value: Value) -> Value {
+    redact(&mut value);
+    value
+}
+
+fn redact(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (key, inner) in map.iter_mut() {
+                if names_a_secret(key) {
+                    *inner = Value::from(REDACTED);
+                } else {
+                    redact(inner);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(redact),
+        _ => {}
+    }
+}
+
+fn names_a_secret(key: &str) -> bool {
+    let plain: String = key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    SECRETS.iter().any(|secret| plain.contains(secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn secrets_are_redacted_at_any_depth_and_in_any_case() {
+        let entry = TimelineEntry::from_document(json!({
+            "eventType": "x",
+            "payload": {"a": [{"API_KEY": 1, "apiKey": {"deep": 2}}], "Set-Cookie": "c", "note": "token"},
+            "createdAt": 0,
+            "internal": "never sent",
+        }));
+        assert_eq!(
+            serde_json::to_value(entry).expect("serialises"),
+            json!({
+                "eventType": "x",
+                "payload": {"a": [{"API_KEY": "[redacted]", "apiKey": "[redacted]"}],
+                            "Set-Cookie": "[redacted]", "note": "token"},
+                "createdAt": "1970-01-01T00:00:00.000Z",
+            })
+        );
+    }
+
+    #[test]
+    fn a_payload_is_always_an_object() {
+        for (payload, expected) in [
+            (json!(null), json!({})),
+            (json!([1]), json!({"value": [1]})),
+            (json!("s"), json!({"value": "s"})),
+        ] {
+            let entry = TimelineEntry::from_document(json!({"payload": payload}));
+            assert_eq!(serde_json::to_value(entry).expect("serialises")["payload"], expected);
+        }
+        let odd = TimelineEntry::from_document(json!(7));
+        assert_eq!(serde_json::to_value(odd).expect("serialises")["payload"], json!({"value": 7}));
+    }
+}

@@ -1,0 +1,48 @@
+//! What a client receives of a task: an allow-list. The only way from a `Task` to the wire.
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::Value;
+
+use super::{Field, FullTask, Task};
+
+/// The view without `events`, `questions` and `clarificationAnswers`, for lists.
+#[derive(Clone, Copy, Debug)]
+pub struct Summary<'a>(pub &'a Task);
+
+/// The whole view.
+#[derive(Clone, Copy, Debug)]
+pub struct FullView<'a>(pub &'a FullTask);
+
+/// A field's value as it is sent. Absent ones are sent as null, so that a client that merges a view into its
+/// copy loses what the task has lost.
+pub fn sent_value(task: &Task, field: Field) -> &Value {
+    task.get(field)
+}
+
+impl Serialize for Summary<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        write(&mut map, self.0, Field::in_summary)?;
+        map.end()
+    }
+}
+
+impl Serialize for FullView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        write(&mut map, &self.0.task, |_| true)?;
+        map.serialize_entry("events", &self.0.timeline)?;
+        map.end()
+    }
+}
+
+fn write<M: SerializeMap>(map: &mut M, task: &Task, wanted: fn(Field) -> bool) -> Result<(), M::Error> {
+    map.serialize_entry("_id", &task.id)?;
+    map.serialize_entry("taskId", &task.id)?;
+    for field in Field::ALL.into_iter().filter(|field| wanted(*field)) {
+        for name in field.sent_names() {
+            map.serialize_entry(name, sent_value(task, field))?;
+        }
+    }
+    Ok(())
+}
