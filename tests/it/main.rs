@@ -3,3 +3,4 @@
 mod mongo_feed;
 mod mongo_snapshot;
 mod mongod;
+mod store;
