@@ -1,5 +1,7 @@
 //! taskcast: a Socket.IO-compatible realtime gateway for tasks.
 
+pub mod fanout;
 pub mod feed;
+pub mod protocol;
 pub mod store;
 pub mod task;

@@ -28,7 +28,7 @@ pub struct DashboardSnapshot {
 }
 
 /// How many tasks are in which class of statuses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
     #[serde(rename = "activeCount")]
