@@ -8,6 +8,7 @@ use crate::{
     feed::Position,
     protocol::{Packet, emitted, event},
     store::Counts,
+    task::TaskId,
 };
 
 use super::{Fanout, Peer, PeerId, SendError};
@@ -88,6 +89,17 @@ struct CountsChanged {
     counts: Counts,
     #[serde(rename = "eventId")]
     event_id: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Deleted<'a> {
+    task_id: &'a TaskId,
+    event_id: String,
+}
+
+pub(super) fn deleted_packet(task: &TaskId, at: Position) -> Packet {
+    event(emitted::TASK_DELETED, &Deleted { task_id: task, event_id: at.to_string() })
 }
 
 pub(super) fn counts_packet(counts: Counts, position: Position) -> Packet {

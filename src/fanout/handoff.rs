@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     Fanout, Peer, PeerId,
+    delivery::deleted_packet,
     rooms::{Dashboard, Mark},
 };
 
@@ -58,7 +59,12 @@ impl<P: Peer> Fanout<P> {
         }
         let mut later = self.ring.after(offer.at).filter(|step| step.task == *offer.task).peekable();
         if !offer.access.is_some_and(|access| access.allows(&joined.viewer)) {
-            return if later.peek().is_none() { Entry::Gone } else { Entry::Reread };
+            if later.peek().is_some() {
+                return Entry::Reread;
+            }
+            drop(later);
+            self.expel(id, &offer);
+            return Entry::Gone;
         }
         match replay(later, &joined.viewer, offer.at, self.limits.replay_events) {
             None => Entry::Reread,
@@ -76,6 +82,10 @@ impl<P: Peer> Fanout<P> {
         let sees = offer.access.is_some_and(|access| access.allows(&joined.viewer));
         if !sees || since > offer.at || !self.ring.holds(since) {
             return false;
+        }
+        if self.rooms.get(offer.task).is_some_and(|members| members.contains_key(&id)) {
+            // Whatever this connection missed of the room, it has been sent with the join that it is in by.
+            return true;
         }
         let later = self.ring.after(since).filter(|step| step.task == *offer.task);
         match replay(later, &joined.viewer, since, self.limits.replay_events) {
@@ -108,12 +118,23 @@ impl<P: Peer> Fanout<P> {
         if since > offer.at || !self.ring.holds(since) || !self.ring.holds(offer.at) {
             return false;
         }
+        if matches!(joined.dashboard, Dashboard::In { .. }) {
+            return true;
+        }
         let events = self.dashboard_events(&joined.viewer, since);
         if events.len() > self.limits.replay_events {
             return false;
         }
         self.put_in_dashboard(id, &offer, since, None, events.into_iter());
         true
+    }
+
+    /// A member for whom the task is gone in a snapshot does not wait for the event that says so.
+    fn expel(&mut self, id: PeerId, offer: &TaskOffer<'_>) {
+        if self.has_joined(id, offer.task) {
+            self.leave_task(id, offer.task);
+            self.reply(id, &deleted_packet(offer.task, offer.at));
+        }
     }
 
     fn enter_room(&mut self, id: PeerId, task: &TaskId, mark: Mark, packets: impl Iterator<Item = Packet>) {

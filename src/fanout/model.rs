@@ -380,12 +380,9 @@ impl World {
         match entry {
             Entry::Entered => {}
             Entry::Gone => {
-                if let (Room::Task(task), true) = (pending.room, pending.refreshing) {
-                    self.fanout.leave_task(peer, &task_id(task));
-                    let name = emitted::TASK_DELETED;
-                    let payload =
-                        json!({"taskId": format!("t{task}"), "eventId": pending.snapshot.at.to_string()});
-                    self.fanout.reply(peer, &event(name, &payload));
+                // The ack.
+                if let Room::Task(task) = pending.room {
+                    self.fanout.reply(peer, &event("gone", &json!({"taskId": format!("t{task}")})));
                 }
             }
             Entry::Reread => {
@@ -512,7 +509,7 @@ impl World {
     }
 
     fn check_audience(&self, index: usize, name: &str, payload: &Value) {
-        if matches!(name, "ack" | emitted::DASHBOARD_STATE | emitted::DASHBOARD_TASK_COUNT_CHANGED) {
+        if matches!(name, "ack" | "gone" | emitted::DASHBOARD_STATE | emitted::DASHBOARD_TASK_COUNT_CHANGED) {
             return;
         }
         let viewer = &self.clients[index].viewer;
@@ -543,13 +540,21 @@ impl Client {
             self.counts = Some(payload);
             return;
         }
+        if name == "gone" {
+            let id = payload["taskId"].as_str().unwrap();
+            self.tasks.remove(id);
+            self.last.remove(&room_of(id));
+            return;
+        }
         let position: Position = payload["eventId"].as_str().expect("eventId").parse().expect("position");
         let id = payload["taskId"].as_str().unwrap_or_default().to_owned();
         let of_dashboard = name.starts_with("dashboard:") || name == emitted::TASK_CREATED;
         let room = if of_dashboard { Room::Dashboard } else { room_of(&id) };
         let last = self.last.insert(room, position);
         let is_state = matches!(name, emitted::TASK_STATE | emitted::DASHBOARD_STATE);
-        if !is_state {
+        if name == emitted::DASHBOARD_TASK_COUNT_CHANGED {
+            assert!(last <= Some(position), "{name} {payload} after {last:?}");
+        } else if !is_state {
             assert!(last < Some(position), "{name} {payload} after {last:?}");
         }
         match name {
