@@ -1,5 +1,6 @@
 //! taskcast: a Socket.IO-compatible realtime gateway for tasks.
 
+pub mod auth;
 pub mod fanout;
 pub mod feed;
 pub mod protocol;
