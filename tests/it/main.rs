@@ -1,0 +1,6 @@
+//! In one process with the crate, against real servers.
+
+mod mongo_feed;
+mod mongo_snapshot;
+mod mongod;
+mod store;
