@@ -7,8 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{
     feed::{Counted, Position, Step},
-    store::Counts,
-    task::{Access, OrgId, StatusClass, UserId, Viewer},
+    task::{Access, Counts, OrgId, StatusClass, UserId, Viewer},
 };
 
 #[derive(Debug)]

@@ -7,8 +7,7 @@ use serde::Serialize;
 use crate::{
     feed::Position,
     protocol::{Packet, emitted, event},
-    store::Counts,
-    task::TaskId,
+    task::{Counts, TaskId},
 };
 
 use super::{Fanout, Peer, PeerId, SendError};

@@ -9,8 +9,7 @@ use std::collections::{HashMap, HashSet};
 use crate::{
     feed::{Event, Position, Step},
     protocol::Packet,
-    store::Counts,
-    task::{Access, TaskId, Viewer},
+    task::{Access, Counts, TaskId, Viewer},
 };
 
 use super::{

@@ -13,6 +13,7 @@ mod pump;
 mod ring;
 mod rooms;
 
+pub use crate::feed::Position;
 pub use handoff::{DashboardOffer, Entry, TaskOffer};
 pub use hub::{Hub, HubStatus};
 pub use peer::{Peer, PeerId, SendError};

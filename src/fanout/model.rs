@@ -14,8 +14,9 @@ use super::{DashboardOffer, Entry, Fanout, Limits, Peer, PeerId, SendError, Task
 use crate::{
     feed::{Change, Position, TimelineChange, translate},
     protocol::{Packet, emitted, event},
-    store::Counts,
-    task::{Access, DefaultOrg, FullTask, FullView, OrgId, Summary, TaskId, Timestamp, UserId, Viewer},
+    task::{
+        Access, Counts, DefaultOrg, FullTask, FullView, OrgId, Summary, TaskId, Timestamp, UserId, Viewer,
+    },
 };
 
 const TASKS: usize = 3;

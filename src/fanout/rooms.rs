@@ -4,8 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{
     feed::{Event, Position, Step},
-    store::Counts,
-    task::{Access, OrgId, TaskId, UserId, Viewer},
+    task::{Access, Counts, OrgId, TaskId, UserId, Viewer},
 };
 
 use super::{
