@@ -35,7 +35,8 @@ pub struct DashboardOffer<'a> {
     pub at: Position,
     pub org_counts: Counts,
     pub own_counts: Counts,
-    pub state: &'a Packet,
+    /// None: for [`Fanout::recover_dashboard`].
+    pub state: Option<&'a Packet>,
 }
 
 /// What became of a handoff.
@@ -52,7 +53,6 @@ impl<P: Peer> Fanout<P> {
     /// Sends the state and what came after it, and enters the room.
     pub fn enter_task(&mut self, id: PeerId, offer: TaskOffer<'_>) -> Entry {
         let Some(joined) = self.peers.get(&id) else { return Entry::Entered };
-        let Some(state) = offer.state else { return Entry::Reread };
         if !self.ring.holds(offer.at) {
             return Entry::Reread;
         }
@@ -65,9 +65,9 @@ impl<P: Peer> Fanout<P> {
             self.expel(id, &offer);
             return Entry::Gone;
         }
-        match replay(later, &joined.viewer, offer.at, self.limits.replay_events) {
-            None => Entry::Reread,
-            Some(events) => {
+        match (replay(later, &joined.viewer, offer.at, self.limits.replay_events), offer.state) {
+            (None, _) | (_, None) => Entry::Reread,
+            (Some(events), Some(state)) => {
                 self.enter_room(id, offer.task, offer.at, std::iter::once(state.clone()).chain(events));
                 Entry::Entered
             }
@@ -106,7 +106,7 @@ impl<P: Peer> Fanout<P> {
             return Entry::Reread;
         }
         let known = offer.org_counts.plus(offer.own_counts);
-        let packets = std::iter::once(offer.state.clone()).chain(events);
+        let packets = offer.state.cloned().into_iter().chain(events);
         self.put_in_dashboard(id, &offer, offer.at, Some(known), packets);
         Entry::Entered
     }

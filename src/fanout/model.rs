@@ -401,12 +401,11 @@ impl World {
         let at = pending.snapshot.at;
         let state =
             full.map(|full| with_event_id(emitted::TASK_STATE, serde_json::to_value(FullView(full)), at));
-        let nothing = event("none", &Value::Null);
         let offer = TaskOffer {
             task,
             access: full.map(|full| &full.task.access),
             at,
-            state: Some(state.as_ref().unwrap_or(&nothing)),
+            state: state.as_ref(),
         };
         if let Some(since) = pending.since
             && self.fanout.recover_task(peer, offer, since)
@@ -425,7 +424,7 @@ impl World {
         let at = pending.snapshot.at;
         let (list, org_counts, own_counts) = dashboard(&pending.snapshot.tasks, viewer);
         let state = event(emitted::DASHBOARD_STATE, &json!({"tasks": list, "eventId": at.to_string()}));
-        let offer = DashboardOffer { at, org_counts, own_counts, state: &state };
+        let offer = DashboardOffer { at, org_counts, own_counts, state: Some(&state) };
         if let Some(since) = pending.since
             && self.fanout.recover_dashboard(client.peer, offer, since)
         {

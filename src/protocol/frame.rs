@@ -100,27 +100,24 @@ pub fn connect_error(namespace: &str, message: &str) -> Packet {
 }
 
 pub fn event(name: &str, payload: &impl Serialize) -> Packet {
-    encode("2", Some(name), payload)
+    encode("2", &(name, payload))
+}
+
+/// An event with a second argument, which handlers that take one ignore.
+pub fn event_with(name: &str, payload: &impl Serialize, more: &impl Serialize) -> Packet {
+    encode("2", &(name, payload, more))
 }
 
 pub fn ack(id: u64, payload: &impl Serialize) -> Packet {
-    encode(&format!("3{id}"), None, payload)
+    encode(&format!("3{id}"), &[payload])
 }
 
-fn encode(prefix: &str, name: Option<&str>, payload: &impl Serialize) -> Packet {
+fn encode(prefix: &str, items: &impl Serialize) -> Packet {
     let mut text = Vec::with_capacity(256);
     text.extend_from_slice(prefix.as_bytes());
-    text.push(b'[');
-    if let Some(name) = name {
-        text.push(b'"');
-        text.extend_from_slice(name.as_bytes());
-        text.extend_from_slice(b"\",");
-    }
-    // Views, acks and refusals: maps with string keys, which can't fail.
-    if serde_json::to_writer(&mut text, payload).is_err() {
-        text.extend_from_slice(b"null");
-    }
-    text.push(b']');
+    // Views, acks and refusals: maps with string keys, which can't fail, and JSON is UTF-8.
+    let written = serde_json::to_writer(&mut text, items);
+    debug_assert!(written.is_ok(), "{written:?}");
     Packet::from(String::from_utf8(text).unwrap_or_default())
 }
 

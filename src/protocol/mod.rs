@@ -6,5 +6,5 @@ mod frame;
 mod refusal;
 
 pub use client_event::{ClientEvent, Resync};
-pub use frame::{Frame, FrameError, Packet, ack, connect_error, connected, event};
+pub use frame::{Frame, FrameError, Packet, ack, connect_error, connected, event, event_with};
 pub use refusal::{Code, Refusal};
