@@ -2,5 +2,6 @@
 
 pub mod auth;
 pub mod feed;
+pub mod http;
 pub mod store;
 pub mod task;
