@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod fanout;
 pub mod feed;
+pub mod http;
 pub mod protocol;
 pub mod store;
 pub mod task;
