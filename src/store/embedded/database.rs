@@ -3,6 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
@@ -26,6 +27,8 @@ pub(super) const LAST_SEQUENCE: &str = "lastSequence";
 pub(super) const LOG_BYTES: &str = "logBytes";
 
 const FILE: &str = "tasks.redb";
+/// What is known of damage that redb finds by failing an assertion.
+const DAMAGED: &str = "it is damaged";
 /// The default of redb is 1 GiB.
 const CACHE_BYTES: usize = 32 << 20;
 
@@ -67,13 +70,16 @@ impl Database {
         Ok(Self { path, file: Mutex::new(Some(Arc::new(file))), _lock: lock })
     }
 
-    /// Runs `work` on the open file.
+    /// Runs `work` on the open file. Some damage is found by redb's assertions only.
     pub(super) fn run<T>(
         &self,
         work: impl FnOnce(&redb::Database) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
         let file = self.file()?;
-        work(&file).map_err(|fault| self.failed(&file, fault))
+        match catch_unwind(AssertUnwindSafe(|| work(&file))) {
+            Ok(result) => result.map_err(|fault| self.failed(&file, fault)),
+            Err(_) => Err(unusable_file(&self.path, &DAMAGED)),
+        }
     }
 
     fn file(&self) -> Result<Arc<redb::Database>, StoreError> {
@@ -105,6 +111,14 @@ impl Database {
                 StoreError::Unavailable(format!("{}: {error}", self.path.display()))
             }
         }
+    }
+}
+
+impl Drop for Database {
+    /// Closing a damaged file may fail an assertion as well; there is nobody left to tell.
+    fn drop(&mut self) {
+        let file = self.file.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(file)));
     }
 }
 
@@ -185,14 +199,27 @@ fn first_sequence() -> u64 {
 }
 
 fn open_file(path: &Path) -> Result<redb::Database, StoreError> {
-    redb::Builder::new().set_cache_size(CACHE_BYTES).open(path).map_err(|cause| unusable_file(path, &cause))
+    attempt(path)?.map_err(|cause| match &cause {
+        redb::DatabaseError::Storage(redb::StorageError::Io(io)) if io.kind() != io::ErrorKind::InvalidData => {
+            StoreError::Unusable(format!(
+                "{} can't be opened: {io}. This user must be able to read and write it, with room on the disk",
+                path.display()
+            ))
+        }
+        cause => unusable_file(path, cause),
+    })
 }
 
-/// Fails in passing while transactions that began before the I/O error still hold the file.
+/// Fails in passing: the disk may still be full, transactions from before the I/O error may still hold the file.
 fn reopen(path: &Path) -> Result<redb::Database, StoreError> {
-    redb::Builder::new().set_cache_size(CACHE_BYTES).open(path).map_err(|cause| {
+    attempt(path)?.map_err(|cause| {
         StoreError::Unavailable(format!("{} can't be opened again yet: {cause}", path.display()))
     })
+}
+
+fn attempt(path: &Path) -> Result<Result<redb::Database, redb::DatabaseError>, StoreError> {
+    catch_unwind(|| redb::Builder::new().set_cache_size(CACHE_BYTES).open(path))
+        .map_err(|_| unusable_file(path, &DAMAGED))
 }
 
 fn unusable_file(path: &Path, cause: &dyn std::fmt::Display) -> StoreError {

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     feed::Position,
-    store::{Counts, Cursor, DashboardSnapshot, Page, TaskFilter, TaskSnapshot},
-    task::{DefaultOrg, FullTask, Task, TaskId, TimelineEntry, Viewer},
+    store::{Cursor, DashboardSnapshot, Page, TaskFilter, TaskSnapshot},
+    task::{Counts, DefaultOrg, FullTask, Task, TaskId, TimelineEntry, Viewer},
 };
 
 pub(super) fn last_sequence(txn: &ReadTransaction) -> Result<u64, Fault> {

@@ -62,7 +62,7 @@ impl Writer {
         loop {
             let turn = tokio::select! {
                 biased;
-                outcome = &mut outcome => return outcome.unwrap_or_else(|_| Err(broken_off().into())),
+                outcome = &mut outcome => return outcome.unwrap_or_else(|_| Err(ending().into())),
                 turn = self.turn.clone().lock_owned() => turn,
             };
             let (database, default_org, committed, waiting) = (
@@ -79,13 +79,13 @@ impl Writer {
                 drop(waiting);
                 commit_group(&database, &default_org, &committed, group);
             };
-            tokio::task::spawn_blocking(group).await.map_err(|_| broken_off())?;
+            tokio::task::spawn_blocking(group).await.map_err(|_| ending())?;
         }
     }
 }
 
-fn broken_off() -> StoreError {
-    StoreError::Unavailable("a transaction was broken off".to_owned())
+fn ending() -> StoreError {
+    StoreError::Unavailable("the process is ending".to_owned())
 }
 
 fn commit_group(

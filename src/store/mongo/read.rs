@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     feed::Position,
-    store::{Counts, DashboardSnapshot, StoreError, TaskSnapshot},
-    task::{DefaultOrg, DocumentError, FullTask, Status, Task, TaskId, Viewer},
+    store::{DashboardSnapshot, StoreError, TaskSnapshot},
+    task::{Counts, DefaultOrg, DocumentError, FullTask, Status, Task, TaskId, Viewer},
 };
 
 pub(super) async fn task(store: &MongoStore, id: &TaskId) -> Result<TaskSnapshot, StoreError> {

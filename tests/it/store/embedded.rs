@@ -1,6 +1,7 @@
 //! The embedded store: the suite, and what only a file can go through.
 
 mod crash;
+mod damage;
 
 use std::path::Path;
 
@@ -107,28 +108,6 @@ fn a_folder_belongs_to_one_process() {
     assert!(refusal.contains("in use by another process"), "{refusal}");
     drop(first);
     open(folder.path()).expect("free again");
-}
-
-#[test]
-fn a_damaged_file_is_refused_with_the_mend() {
-    for damage in [&b""[..], b"not a store", &[0; 4096], &[0xff; 100_000]] {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("tasks.redb"), damage).expect("written");
-        let refusal = unusable(open(folder.path()));
-        assert!(refusal.contains("tasks.redb") && refusal.contains("backup"), "{refusal}");
-        assert_eq!(std::fs::read(folder.path().join("tasks.redb")).expect("read"), damage, "left as it was");
-    }
-}
-
-#[test]
-fn a_file_cut_short_is_refused() {
-    let folder = tempfile::tempdir().expect("a folder");
-    drop(open(folder.path()).expect("opened"));
-    let file =
-        std::fs::OpenOptions::new().write(true).open(folder.path().join("tasks.redb")).expect("a file");
-    file.set_len(file.metadata().expect("metadata").len() / 3).expect("cut");
-    let refusal = unusable(open(folder.path()));
-    assert!(refusal.contains("backup"), "{refusal}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use taskcast::store::{Counts, TaskFilter};
+use taskcast::{store::TaskFilter, task::Counts};
 
 use super::*;
 

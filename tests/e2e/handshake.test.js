@@ -1,0 +1,230 @@
+// Who gets in, for how long, and from where.
+import assert from 'node:assert/strict';
+import { after, before } from 'node:test';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { exportSPKI, generateKeyPair, UnsecuredJWT } from 'jose';
+import WebSocket from 'ws';
+
+import { Client, refused } from './support/client.js';
+import { Gateway } from './support/gateway.js';
+import { api, createTask, patchTask } from './support/http.js';
+import { freePort } from './support/ports.js';
+import { member, now, sign } from './support/tokens.js';
+import { test } from './support/scenario.js';
+import { once, until } from './support/until.js';
+
+const CONFIGURED = 'https://tasks.example.org';
+const WRONG_SECRET = new TextEncoder().encode('another-secret-another-secret-another-0');
+
+let gateway;
+
+before(async () => {
+  gateway = await Gateway.start({ WEBSOCKET_CORS_ORIGIN: `${CONFIGURED},http://localhost:5173` });
+});
+after(() => gateway?.stop());
+
+test('tokens that open nothing', async () => {
+  const claims = { sub: 'alice', orgId: 'acme' };
+  const valid = await sign(claims);
+  const [head, body, signature] = valid.split('.');
+  const cases = {
+    'no token': [undefined, 'unauthorized'],
+    'not a token': ['x.y.z', 'unauthorized'],
+    'not even text': [{ $ne: null }, 'unauthorized'],
+    'another secret': [await sign(claims, { key: WRONG_SECRET }), 'unauthorized'],
+    'no signature': [`${head}.${body}.`, 'unauthorized'],
+    'a changed body': [`${head}.${btoa(JSON.stringify({ ...claims, exp: now() + 60 })).replace(/=+$/, '')}.${signature}`, 'unauthorized'],
+    'alg none': [new UnsecuredJWT({ ...claims, exp: now() + 60 }).encode(), 'unauthorized'],
+    'no exp': [await sign({ ...claims, exp: undefined }), 'unauthorized'],
+    'no sub': [await sign({ orgId: 'acme' }), 'unauthorized'],
+    'not yet valid': [await sign({ ...claims, nbf: now() + 120 }), 'unauthorized'],
+    'expired a second ago': [await sign({ ...claims, exp: now() - 1 }), 'token_expired'],
+  };
+  for (const [name, [token, code]] of Object.entries(cases)) {
+    assert.equal(await refused(gateway, token), code, name);
+  }
+});
+
+test('a token within the leeway of nbf and iat, and one in the header', async () => {
+  (await Client.connect(gateway, await sign({ sub: 'alice', orgId: 'acme', nbf: now() + 10, iat: now() + 10 }))).close();
+  for (const transports of [['websocket'], ['polling']]) {
+    const extraHeaders = { Authorization: `Bearer ${await member('alice')}` };
+    (await Client.connect(gateway, undefined, { transports, extraHeaders })).close();
+  }
+});
+
+test('a token in the query string is refused', async () => {
+  const token = await member('alice');
+  for (const transports of [['websocket'], ['polling']]) {
+    const client = new Client(gateway, undefined, { transports, query: { token } });
+    client.socket.on('connect', () => assert.fail('it was let in'));
+    await once(client.socket, 'connect_error');
+    client.close();
+  }
+});
+
+test('the end of the token is the end of the session', async () => {
+  const client = await Client.connect(gateway, await member('alice', 'acme', { exp: now() + 3 }));
+  await client.joinDashboard();
+  const reason = await client.disconnected();
+  assert.equal(client.all('error').at(-1)?.code, 'token_expired');
+  assert.equal(reason, 'transport close', 'a client reconnects after this one by itself');
+  client.socket.connect();
+  assert.equal((await once(client.socket, 'connect_error')).message, 'token_expired');
+  client.close();
+});
+
+test('auth:refresh extends the session, for the same user', async () => {
+  const short = now() + 4;
+  const client = await Client.connect(gateway, await member('alice', 'acme', { exp: short }));
+  await client.joinDashboard();
+  const other = await client.ask('auth:refresh', { token: await member('bob') });
+  assert.equal(other.ok, false, 'somebody else');
+  const expired = await client.ask('auth:refresh', { token: await member('alice', 'acme', { exp: now() - 1 }) });
+  assert.deepEqual([expired.ok, expired.error.code], [false, 'token_expired']);
+  const wrong = await client.ask('auth:refresh', { token: await sign({ sub: 'alice', orgId: 'acme' }, { key: WRONG_SECRET }) });
+  assert.equal(wrong.ok, false, 'not ours');
+  assert.equal((await client.ask('auth:refresh', { token: await member('alice') })).ok, true);
+  await until(() => now() > short + 1, 'the first token is over');
+  const task = await createTask(gateway.url, await member('alice'), { title: 'After the refresh' });
+  await client.saw('task:created', ({ taskId }) => taskId === task.taskId);
+  assert.deepEqual(client.disconnects, []);
+  client.close();
+});
+
+test('Origin: the configured ones, the own host, and clients without one', async () => {
+  const own = gateway.url;
+  for (const origin of [CONFIGURED, 'http://localhost:5173', own, undefined]) {
+    assert.deepEqual(await knocks(origin), { get: 200, upgrade: 101 }, String(origin));
+    for (const transports of [['websocket'], ['polling'], ['polling', 'websocket']]) {
+      const extraHeaders = origin === undefined ? {} : { Origin: origin };
+      (await Client.connect(gateway, await member('alice'), { transports, extraHeaders })).close();
+    }
+  }
+});
+
+test('Origin: anything else is 403, on every kind of request', async () => {
+  const others = ['https://evil.example', 'null', 'http://localhost:51730', 'https://localhost:5173',
+    `${CONFIGURED}.evil.example`, `https://127.0.0.1:${gateway.port}`, 'http://127.0.0.1:1'];
+  for (const origin of others) assert.deepEqual(await knocks(origin), { get: 403, upgrade: 403 }, origin);
+
+  const opened = await (await fetch(`${gateway.url}/socket.io/?EIO=4&transport=polling`)).text();
+  const { sid } = JSON.parse(opened.slice(1));
+  const post = (headers) => fetch(`${gateway.url}/socket.io/?EIO=4&transport=polling&sid=${sid}`, {
+    method: 'POST', body: '3', headers: { 'content-type': 'text/plain', ...headers },
+  });
+  assert.equal((await post({ origin: 'https://evil.example' })).status, 403);
+  assert.equal((await post({ origin: CONFIGURED })).status, 200);
+});
+
+test('CORS: a configured origin may read the answers, another one may not', async () => {
+  for (const path of ['/socket.io/?EIO=4&transport=polling', '/api/tasks']) {
+    const allowed = await fetch(gateway.url + path, { headers: { origin: CONFIGURED } });
+    assert.equal(allowed.headers.get('access-control-allow-origin'), CONFIGURED, path);
+    const foreign = await fetch(gateway.url + path, { headers: { origin: 'https://evil.example' } });
+    assert.equal(foreign.headers.get('access-control-allow-origin'), null, path);
+  }
+  const preflight = await fetch(`${gateway.url}/api/tasks`, {
+    method: 'OPTIONS',
+    headers: { origin: CONFIGURED, 'access-control-request-method': 'POST', 'access-control-request-headers': 'authorization,content-type' },
+  });
+  assert.ok(preflight.ok, String(preflight.status));
+  assert.equal(preflight.headers.get('access-control-allow-origin'), CONFIGURED);
+  assert.match(preflight.headers.get('access-control-allow-headers'), /authorization/i);
+});
+
+const KEY_KINDS = [
+  ['RS256', 'RS256', {}],
+  ['ES256', 'ES256', {}],
+  ['EdDSA', 'EdDSA', { crv: 'Ed25519' }],
+];
+for (const [name, alg, options] of KEY_KINDS) {
+  test(`a gateway with a public key: ${name}`, async () => {
+    const { publicKey, privateKey } = await generateKeyPair(alg, { extractable: true, ...options });
+    const pem = await exportSPKI(publicKey);
+    const keyed = new Gateway(await freePort(), { JWT_SECRET: undefined });
+    const file = join(keyed.cwd, 'jwt.pem');
+    writeFileSync(file, pem);
+    // The text itself for one kind, a file for the others.
+    keyed.env.JWT_PUBLIC_KEY = alg === 'ES256' ? pem : `@${file}`;
+    await keyed.launch();
+    try {
+      const claims = { sub: 'alice', orgId: 'acme' };
+      const token = await sign(claims, { key: privateKey, alg });
+      const client = await Client.connect(keyed, token);
+      const task = await createTask(keyed.url, token);
+      await client.join(task.taskId);
+      client.close();
+      // The public key taken for a shared secret.
+      assert.equal(await refused(keyed, await sign(claims, { key: new TextEncoder().encode(pem) })), 'unauthorized');
+      const stranger = await generateKeyPair(alg, { extractable: true, ...options });
+      assert.equal(await refused(keyed, await sign(claims, { key: stranger.privateKey, alg })), 'unauthorized');
+    } finally {
+      await keyed.stop();
+    }
+  });
+}
+
+test('issuer, audience and the names of claims', async () => {
+  const strict = await Gateway.start({
+    JWT_ISSUER: 'https://id.example.org', JWT_AUDIENCE: 'taskcast',
+    JWT_USER_CLAIM: 'uid', JWT_ORG_CLAIM: 'tenant', JWT_NAME_CLAIM: 'nick',
+  });
+  try {
+    const good = { uid: 'u1', tenant: 'acme', nick: 'Ada', scope: 'tasks:write', iss: 'https://id.example.org', aud: 'taskcast' };
+    const token = await sign(good);
+    const task = await createTask(strict.url, token);
+    assert.deepEqual([task.createdBy, task.orgId, task.creator], ['u1', 'acme', 'Ada']);
+    (await Client.connect(strict, await sign({ ...good, aud: ['other', 'taskcast'] }))).close();
+    for (const bad of [{ iss: 'https://evil.example' }, { iss: undefined }, { aud: 'other' }, { aud: undefined }, { uid: undefined }]) {
+      const refusedToken = await sign({ ...good, ...bad });
+      assert.equal(await refused(strict, refusedToken), 'unauthorized', JSON.stringify(bad));
+      assert.equal((await api(strict.url, 'GET', '/api/tasks', { token: refusedToken })).status, 401, JSON.stringify(bad));
+    }
+  } finally {
+    await strict.stop();
+  }
+});
+
+test('the default organisation is that of tokens that name none', async () => {
+  const shared = await Gateway.start({ DEFAULT_ORG: 'everybody' });
+  try {
+    const [alice, bob] = await Promise.all([sign({ sub: 'alice', scope: 'tasks:write' }), sign({ sub: 'bob' })]);
+    const task = await createTask(shared.url, alice, { title: 'For all' });
+    const client = await Client.connect(shared, bob);
+    await client.join(task.taskId);
+    await patchTask(shared.url, alice, task.taskId, { status: 'coding' });
+    await client.saw('task:coding');
+    client.close();
+  } finally {
+    await shared.stop();
+  }
+});
+
+test('connections come and go in the health', async () => {
+  const before = (await gateway.health()).websocket;
+  const clients = await Promise.all([1, 2, 3].map(async () => Client.connect(gateway, await member('carol'))));
+  const during = await until(async () => {
+    const { websocket } = await gateway.health();
+    return websocket.connections === before.connections + 3 && websocket;
+  }, 'three more connections');
+  assert.equal(during.connectedUsers, before.connectedUsers + 1);
+  clients.forEach((client) => client.close());
+  await until(async () => (await gateway.health()).websocket.connections === before.connections, 'all gone again');
+});
+
+/** What a GET and an upgrade with this Origin are answered. */
+async function knocks(origin) {
+  const headers = origin === undefined ? {} : { origin };
+  const get = await fetch(`${gateway.url}/socket.io/?EIO=4&transport=polling`, { headers });
+  await get.text();
+  const upgrade = await new Promise((resolve, reject) => {
+    const socket = new WebSocket(`${gateway.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`, { headers });
+    socket.once('open', () => (socket.close(), resolve(101)));
+    socket.once('unexpected-response', (_request, response) => (response.resume(), resolve(response.statusCode)));
+    socket.once('error', reject);
+  });
+  return { get: get.status, upgrade };
+}

@@ -1,0 +1,168 @@
+// What one client, and one user, may take; and what is switched off.
+import assert from 'node:assert/strict';
+
+import { Client, refused } from './support/client.js';
+import { Gateway } from './support/gateway.js';
+import { createTask, patchTask } from './support/http.js';
+import { member, pipeline } from './support/tokens.js';
+import { test } from './support/scenario.js';
+import { once, until } from './support/until.js';
+
+async function withGateway(env, body) {
+  const gateway = await Gateway.start(env);
+  try {
+    await body(gateway);
+  } finally {
+    await gateway.stop();
+  }
+}
+
+test('joins over the rate wait, and only then are refused', () => withGateway({ JOIN_RATE_PER_SECOND: '2' }, async (gateway) => {
+  const alice = await member('alice');
+  const { taskId } = await createTask(gateway.url, alice);
+  const client = await Client.connect(gateway, alice);
+  const asked = 40;
+  const answers = await Promise.all(Array.from({ length: asked }, () => client.ask('task:join', { taskId })));
+  const accepted = answers.filter(({ ok }) => ok);
+  const refusals = answers.filter(({ ok }) => !ok).map(({ error }) => error);
+  assert.ok(accepted.length > 2, `more than the first ones: ${accepted.length}`);
+  assert.ok(refusals.length > 0, 'not all of them');
+  for (const { retryAfterMs, ...error } of refusals) {
+    assert.deepEqual(error, { code: 'rate_limited', message: 'Too many requests', event: 'task:join' });
+    assert.ok(Number.isInteger(retryAfterMs) && retryAfterMs > 0, String(retryAfterMs));
+  }
+  assert.equal(client.all('task:state').length, accepted.length);
+
+  // By event, and for all connections of the user together; somebody else is not concerned.
+  const second = await Client.connect(gateway, alice);
+  for (let n = 0; n < asked; n += 1) second.socket.emit('task:join', { taskId });
+  assert.equal((await second.saw('error')).code, 'rate_limited');
+  const bob = await Client.connect(gateway, await member('bob'));
+  await bob.join(taskId);
+  assert.deepEqual(bob.all('error'), []);
+  [client, second, bob].forEach((one) => one.close());
+}));
+
+test('a burst over the default rate is only slowed down', () => withGateway({}, async (gateway) => {
+  const alice = await member('alice');
+  const { taskId } = await createTask(gateway.url, alice);
+  const client = await Client.connect(gateway, alice);
+  const answers = await Promise.all(Array.from({ length: 30 }, () => client.ask('task:join', { taskId })));
+  assert.deepEqual(answers.filter(({ ok }) => !ok), []);
+  client.close();
+}));
+
+test('the first two resyncs of a connection do not count', () => withGateway({ JOIN_RATE_PER_SECOND: '1' }, async (gateway) => {
+  const alice = await member('alice');
+  const { taskId } = await createTask(gateway.url, alice);
+  const connections = await Promise.all(Array.from({ length: 20 }, () => Client.connect(gateway, alice)));
+  const answers = await Promise.all(connections.flatMap((client) => [
+    client.ask('resync_requested'),
+    client.ask('resync_requested', { taskIds: [taskId] }),
+  ]));
+  assert.deepEqual(answers.filter(({ ok }) => !ok), []);
+  connections.forEach((client) => client.close());
+}));
+
+test('rooms that a client asked for are counted', () => withGateway({ MAX_ROOMS_PER_SOCKET: '3' }, async (gateway) => {
+  const alice = await member('alice');
+  const ids = [];
+  for (let n = 0; n < 4; n += 1) ids.push((await createTask(gateway.url, alice)).taskId);
+  const client = await Client.connect(gateway, alice);
+  for (const taskId of ids.slice(0, 3)) await client.join(taskId);
+  await client.join(ids[0]);
+  const fourth = await client.ask('task:join', { taskId: ids[3] });
+  assert.deepEqual([fourth.ok, fourth.error?.code], [false, 'too_many_rooms']);
+  const dashboard = await client.ask('dashboard:join');
+  assert.deepEqual([dashboard.ok, dashboard.error?.code], [false, 'too_many_rooms']);
+  await client.ask('task:leave', { taskId: ids[1] });
+  await client.join(ids[3]);
+  client.close();
+}));
+
+test('over the number of connections of a user, the oldest goes, and only that', () => withGateway({ MAX_CONNECTIONS_PER_USER: '2' }, async (gateway) => {
+  const alice = await member('alice');
+  const bob = await Client.connect(gateway, await member('bob'));
+  const [first, second] = [await Client.connect(gateway, alice), await Client.connect(gateway, alice)];
+  const closed = first.disconnected();
+  const third = await Client.connect(gateway, alice);
+  assert.equal(await closed, 'transport close');
+  const { taskId } = await createTask(gateway.url, alice);
+  for (const client of [second, third, bob]) await client.join(taskId);
+  assert.deepEqual([second, third, bob].flatMap(({ disconnects }) => disconnects), []);
+  [second, third, bob].forEach((client) => client.close());
+}));
+
+test('a message over the limit costs its sender the connection, nobody else', () => withGateway({}, async (gateway) => {
+  const alice = await member('alice');
+  const { taskId } = await createTask(gateway.url, alice);
+  const bystander = await Client.connect(gateway, alice);
+  await bystander.join(taskId);
+  for (const transports of [['websocket'], ['polling']]) {
+    const client = await Client.connect(gateway, await member('loud'), { transports });
+    const gone = client.disconnected();
+    client.socket.emit('task:join', { taskId: 'x'.repeat(300_000) });
+    await gone;
+  }
+  await patchTask(gateway.url, await pipeline(), taskId, { status: 'coding' });
+  await bystander.saw('task:coding');
+  bystander.close();
+}));
+
+test('features that are off', async () => {
+  const alice = await member('alice');
+  await withGateway({ FEATURE_WEBSOCKET_ENABLED: 'false' }, async (gateway) => {
+    for (const transports of [['websocket'], ['polling']]) assert.equal(await refused(gateway, alice, { transports }), 'feature_disabled');
+  });
+  const expectOff = async (client, event, payload) => {
+    const { ok, error } = await client.ask(event, ...payload);
+    assert.deepEqual([ok, error?.code, error?.event], [false, 'feature_disabled', event]);
+  };
+  await withGateway({ FEATURE_WEBSOCKET_DASHBOARD: 'false' }, async (gateway) => {
+    const { taskId } = await createTask(gateway.url, alice);
+    const client = await Client.connect(gateway, alice);
+    await expectOff(client, 'dashboard:join', []);
+    await client.join(taskId);
+    await client.ask('resync_requested');
+    await client.ask('task:leave', { taskId });
+    assert.deepEqual(client.all('dashboard:state'), []);
+    client.close();
+  });
+  await withGateway({ FEATURE_WEBSOCKET_TASK_DETAIL: 'false' }, async (gateway) => {
+    const { taskId } = await createTask(gateway.url, alice);
+    const client = await Client.connect(gateway, alice);
+    await expectOff(client, 'task:join', [{ taskId }]);
+    await client.joinDashboard();
+    client.close();
+  });
+});
+
+test('DASHBOARD_STATE_SHAPE=object and DASHBOARD_LIMIT', () => withGateway({ DASHBOARD_STATE_SHAPE: 'object', DASHBOARD_LIMIT: '3' }, async (gateway) => {
+  const alice = await member('alice');
+  const ids = [];
+  for (let n = 0; n < 5; n += 1) ids.push((await createTask(gateway.url, alice, { title: `task ${n}` })).taskId);
+  const client = await Client.connect(gateway, alice);
+  const states = once(client.socket, 'dashboard:state');
+  const answer = await client.ask('dashboard:join');
+  const state = await states;
+  assert.deepEqual(state.tasks.map(({ taskId }) => taskId), ids.slice(2).reverse(), 'the newest three, newest first');
+  assert.deepEqual(answer.tasks.map(({ taskId }) => taskId), state.tasks.map(({ taskId }) => taskId));
+  assert.equal(answer.counts.activeCount, 5, 'counts are of everything that is visible');
+  client.close();
+}));
+
+test('counts come at most five times a second, and the last one is true', () => withGateway({}, async (gateway) => {
+  const alice = await member('alice');
+  const client = await Client.connect(gateway, alice);
+  await client.joinDashboard();
+  const writer = await pipeline();
+  for (let n = 0; n < 30; n += 1) {
+    const { taskId } = await createTask(gateway.url, alice);
+    if (n % 3 === 0) await patchTask(gateway.url, writer, taskId, { status: 'failed', errorMessage: 'no' });
+    if (n % 3 === 1) await patchTask(gateway.url, writer, taskId, { status: 'merged' });
+  }
+  await until(() => JSON.stringify(client.dashboard.counts) === JSON.stringify({ activeCount: 10, completedCount: 10, failedCount: 10 }),
+    () => JSON.stringify(client.dashboard.counts));
+  client.assertInOrder();
+  client.close();
+}));

@@ -1,0 +1,282 @@
+// Nobody is ever sent one byte about a task that it may not see, while privacy, owners and organisations change under
+// clients that sit in the rooms, join, leave, resync, and ask by HTTP.
+import assert from 'node:assert/strict';
+import { after, before } from 'node:test';
+
+import { ObjectId } from 'mongodb';
+
+import { Client } from './support/client.js';
+import { Gateway } from './support/gateway.js';
+import { api } from './support/http.js';
+import { freshDatabase } from './support/mongo.js';
+import { member, pipeline, sign } from './support/tokens.js';
+import { test } from './support/scenario.js';
+import { settles, until } from './support/until.js';
+import { Wire } from './support/wire.js';
+import { counts, fullView, summary, visible } from './expected.js';
+
+const WRITES = 500;
+const TASKS = 12;
+const SEED = Number(process.env.TASKCAST_E2E_SEED ?? Math.floor(Math.random() * 2 ** 31));
+const MARKER = /mk\d+k/g;
+const USERS = { alice: 'acme', bob: 'acme', carol: 'globex', dave: 'globex', erin: null };
+const STATUSES = ['received', 'analyzing', 'dispatched', 'coding', 'pr_open', 'merged', 'failed'];
+
+let database;
+let gateway;
+let tasks;
+
+before(async () => {
+  console.log(`seed ${SEED}`);
+  database = await freshDatabase();
+  tasks = database.tasks;
+  gateway = await Gateway.start({ ...database.env, FEATURE_TASK_API: 'full', JOIN_RATE_PER_SECOND: '1000' });
+});
+after(async () => {
+  await gateway?.stop();
+  await database?.close();
+});
+
+let state = SEED;
+const random = (n) => {
+  state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+  return Math.floor((state / 2 ** 32) * n);
+};
+const pick = (items) => items[random(items.length)];
+let markers = 0;
+const marker = () => `mk${(markers += 1)}k`;
+
+class Viewer {
+  static async of(user, org) {
+    const viewer = new Viewer();
+    viewer.user = user;
+    viewer.org = org;
+    viewer.token = await sign({ sub: user, orgId: org ?? undefined });
+    viewer.wire = new Wire();
+    viewer.client = new Client(gateway, viewer.token, { reconnection: true, reconnectionDelay: 20, reconnectionDelayMax: 50 });
+    viewer.wire.tap(viewer.client.socket);
+    await viewer.client.connected();
+    return viewer;
+  }
+
+  /** Markers that it may have been sent: those of any version of a task that it could see at the time. */
+  allowed = new Set();
+  /** Counts that were true for it at some time. */
+  trueCounts = new Set();
+
+  /** One random thing that a client does. */
+  async act(ids) {
+    const { client, wire } = this;
+    const taskId = pick(ids);
+    const headers = { authorization: `Bearer ${this.token}` };
+    switch (random(8)) {
+      case 0: case 1: return client.ask('task:join', { taskId });
+      case 2: return client.ask('task:leave', { taskId });
+      case 3: return wire.http(`${gateway.url}/api/tasks/${taskId}`, { headers });
+      case 4: return wire.http(`${gateway.url}/api/tasks?limit=${1 + random(20)}`, { headers });
+      case 5: return client.ask('resync_requested', { taskIds: [taskId, pick(ids)], dashboard: random(2) === 0 });
+      case 6: {
+        const { last } = client.copy(taskId);
+        client.drop();
+        await until(() => client.socket.connected, 'back again');
+        await client.ask('resync_requested', { dashboard: true });
+        return client.ask('resync_requested', { taskIds: [taskId], ...(last ? { since: last } : {}) });
+      }
+      default: return client.ask('resync_requested');
+    }
+  }
+}
+
+/** A value of every kind of field, each with a marker of its own. */
+function content() {
+  return {
+    title: `title ${marker()}`, llmSummary: `never ${hiddenMarker()}`, prTitle: marker(), errorMessage: marker(), githubBranch: marker(), creatorName: marker(), prUrl: `https://x/${marker()}`,
+    questions: [marker()], clarificationAnswers: [marker()], description: hiddenMarker(), internal: { deep: [hiddenMarker()] }, updatedAt: new Date(),
+  };
+}
+const entry = () => ({ eventType: marker(), payload: { text: marker(), deep: [{ note: marker(), apiKey: hiddenMarker() }], token: hiddenMarker() }, hidden: hiddenMarker(), createdAt: new Date() });
+
+/** Markers of what no client ever gets. */
+const hidden = new Set();
+function hiddenMarker() {
+  const text = marker();
+  hidden.add(text);
+  return text;
+}
+
+const newTask = (_id) => ({ _id, ...content(), status: 'received', createdBy: pick(Object.keys(USERS)), orgId: pick(['acme', 'globex']), isPrivate: random(2) === 0, createdAt: new Date(), events: [entry()] });
+
+/** One change. What was written while few could see it is gone when more can. */
+function change() {
+  const set = content();
+  switch (random(9)) {
+    case 0: return { $set: { ...set, isPrivate: true } };
+    case 1: case 2: return { $set: { ...set, isPrivate: false, events: [] } };
+    case 3: return { $set: { ...set, createdBy: pick(Object.keys(USERS)), events: [] } };
+    case 4: return { $set: { ...set, orgId: pick(['acme', 'globex']), events: random(2) ? [] : [entry()] } };
+    case 5: return { $set: { ...set, isPrivate: random(2) === 0, orgId: pick(['acme', 'globex']), createdBy: pick(Object.keys(USERS)), events: [] } };
+    case 6: return { $push: { events: { $each: [entry(), entry()] } } };
+    default: return { $set: { ...set, status: pick(STATUSES) }, $push: { events: entry() } };
+  }
+}
+
+test('two organisations, private tasks, everything changes: nobody is sent what it may not see', async () => {
+  const ids = Array.from({ length: TASKS }, () => new ObjectId().toHexString());
+  const viewers = await Promise.all(Object.entries(USERS).map(([user, org]) => Viewer.of(user, org)));
+  // Sits on the dashboard and never names a task; what it could never see, it must not even know by id.
+  const quiet = await Viewer.of('quiet', 'globex');
+  const everybody = [...viewers, quiet];
+  const documents = new Map();
+  const knownToQuiet = new Set();
+
+  const remember = () => {
+    for (const viewer of everybody) {
+      const seen = [...documents.values()].filter((document) => visible(document, viewer));
+      for (const document of seen) for (const text of JSON.stringify(document).match(MARKER)) viewer.allowed.add(text);
+      viewer.trueCounts.add(JSON.stringify(counts(seen)));
+    }
+    for (const document of documents.values()) if (visible(document, quiet)) knownToQuiet.add(String(document._id));
+  };
+  // What may be seen is noted before it is written, so that nobody sees it earlier.
+  const put = async (document) => {
+    documents.set(String(document._id), document);
+    remember();
+    await tasks.replaceOne({ _id: document._id }, document, { upsert: true });
+  };
+  remember();
+  // Some that `quiet` never gets to see, whatever happens to the others.
+  const never = await Promise.all([0, 1, 2].map(async (n) => {
+    const document = { ...newTask(new ObjectId()), orgId: n === 0 ? 'globex' : 'acme', isPrivate: n === 0, createdBy: 'alice' };
+    await put(document);
+    return String(document._id);
+  }));
+  for (const id of ids) await put(newTask(new ObjectId(id)));
+  for (const viewer of everybody) await viewer.client.joinDashboard();
+
+  let writing = true;
+  const acting = viewers.map(async (viewer) => {
+    while (writing) await viewer.act([...ids, ...never]);
+  });
+  for (let n = 0; n < WRITES; n += 1) {
+    const id = pick(ids);
+    const _id = new ObjectId(id);
+    const old = documents.get(id);
+    if (!old) {
+      await put(newTask(_id));
+    } else if (random(15) === 0) {
+      documents.delete(id);
+      remember();
+      await tasks.deleteOne({ _id });
+    } else {
+      const update = change();
+      const pushed = update.$push?.events.$each ?? (update.$push ? [update.$push.events] : []);
+      const next = { ...old, ...update.$set };
+      documents.set(id, { ...next, events: [...next.events, ...pushed] });
+      remember();
+      await tasks.updateOne({ _id }, update);
+    }
+    if (n % 10 === 0) {
+      const told = pick(never);
+      const update = { $set: content(), $push: { events: entry() } };
+      const { events, ...rest } = documents.get(told);
+      documents.set(told, { ...rest, ...update.$set, events: [...events, update.$push.events] });
+      remember();
+      await tasks.updateOne({ _id: new ObjectId(told) }, update);
+    }
+  }
+  writing = false;
+  await Promise.all(acting);
+
+  // The model has followed the database; the copies have too.
+  const stored = await tasks.find({}).toArray();
+  assert.deepEqual(new Map(stored.map((document) => [String(document._id), fullView(document)])), new Map([...documents].map(([id, document]) => [id, fullView(document)])));
+  for (const viewer of everybody) {
+    const seen = stored.filter((document) => visible(document, viewer));
+    const expected = new Map(seen.map((document) => [String(document._id), summary(document)]));
+    await settles(() => assert.deepEqual(viewer.client.dashboard.tasks, expected, `${viewer.user}: the list`));
+    await settles(() => assert.deepEqual(viewer.client.dashboard.counts, counts(seen), `${viewer.user}: the counts`));
+  }
+
+  for (const viewer of everybody) {
+    const { text } = viewer.wire;
+    const sent = new Set(text.match(MARKER) ?? []);
+    const leaked = [...sent].filter((one) => !viewer.allowed.has(one) || hidden.has(one));
+    assert.deepEqual(leaked.map((one) => text.slice(Math.max(0, text.indexOf(one) - 300), text.indexOf(one) + 60)), [], `${viewer.user} was sent what it may not see`);
+    if (viewer.org !== null) assert.ok(sent.size > 100, `${viewer.user} was sent ${sent.size} markers: this test must not pass because nothing came`);
+    for (const [, told] of text.matchAll(/("activeCount":\d+,"completedCount":\d+,"failedCount":\d+)/g)) {
+      assert.ok(viewer.trueCounts.has(`{${told}}`), `${viewer.user} was told counts that were never true for it: ${told}`);
+    }
+  }
+  for (const id of [...ids, ...never].filter((one) => !knownToQuiet.has(one))) assert.ok(!quiet.wire.text.includes(id), `an id it could never see: ${id}`);
+  assert.ok(never.every((id) => !knownToQuiet.has(id)));
+  everybody.forEach(({ client }) => client.close());
+}, { timeout: 180_000 });
+
+test('absent and forbidden are answered alike, everywhere', async () => {
+  const forbidden = new ObjectId().toHexString();
+  const absent = new ObjectId().toHexString();
+  await tasks.insertOne({ ...newTask(new ObjectId(forbidden)), createdBy: 'alice', orgId: 'acme', isPrivate: true, status: 'needs_clarification' });
+  const alice = await Client.connect(gateway, await member('alice'));
+  await alice.join(forbidden);
+  const bob = await member('bob');
+  const foreign = await pipeline('globex');
+  const client = await Client.connect(gateway, bob);
+
+  const alike = async (what, ask) => {
+    const normal = (answer, id) => JSON.stringify(answer).replaceAll(id, '<id>');
+    assert.equal(normal(await ask(forbidden), forbidden), normal(await ask(absent), absent), what);
+  };
+  for (const event of ['task:join', 'task:leave']) await alike(event, (taskId) => client.ask(event, { taskId }));
+  await alike('resync', (taskId) => client.ask('resync_requested', { taskIds: [taskId] }));
+  const since = alice.copy(forbidden).last;
+  await alike('resync with since', (taskId) => client.ask('resync_requested', { taskIds: [taskId], since }));
+  await alike('task:join without an ack', async (taskId) => {
+    client.received.length = 0;
+    client.socket.emit('task:join', { taskId });
+    return client.saw('error');
+  });
+  const http = (token, method, path, body) => async (id) => {
+    const { status, text, headers } = await api(gateway.url, method, path(id), { token, body });
+    return [status, text, [...headers.keys()].filter((name) => name !== 'date').sort(), headers.get('content-length')];
+  };
+  await alike('GET', http(bob, 'GET', (id) => `/api/tasks/${id}`));
+  await alike('clarify', http(bob, 'POST', (id) => `/api/tasks/${id}/clarify`, { answers: ['x'] }));
+  await alike('PATCH', http(foreign, 'PATCH', (id) => `/api/tasks/${id}`, { status: 'coding' }));
+  assert.equal((await client.ask('task:join', { taskId: forbidden })).error.code, 'not_found');
+  assert.deepEqual(client.received.filter(({ event }) => event !== 'error'), []);
+  [alice, client].forEach((one) => one.close());
+});
+
+test('out of the room before the next event, and in again only when asked', async () => {
+  const _id = new ObjectId();
+  const taskId = _id.toHexString();
+  await tasks.insertOne({ ...newTask(_id), createdBy: 'alice', orgId: 'acme', isPrivate: false });
+  const [alice, bob] = await Promise.all(['alice', 'bob'].map(async (user) => Client.connect(gateway, await member(user))));
+  for (const client of [alice, bob]) {
+    await client.joinDashboard();
+    await client.join(taskId);
+    client.received.length = 0;
+  }
+  await tasks.bulkWrite([
+    { $set: { isPrivate: true, title: 'hidden one' } },
+    { $set: { title: 'hidden two' } },
+    { $push: { events: entry() } },
+    { $set: { isPrivate: false, title: 'open again', events: [] } },
+    { $set: { title: 'open still' } },
+  ].map((update) => ({ updateOne: { filter: { _id }, update } })), { ordered: true });
+  await bob.saw('dashboard:task_list_updated', ({ title }) => title === 'open still');
+  assert.deepEqual(bob.received.filter(({ event }) => event.startsWith('task:')).map(({ event }) => event), ['task:deleted']);
+  assert.deepEqual(bob.received.filter(({ event, payload }) => event !== 'dashboard:task_count_changed' && payload.taskId === taskId).map(({ event, payload }) => [event, payload.title]), [
+    ['task:deleted', undefined],
+    ['dashboard:task_removed', undefined],
+    ['dashboard:task_list_updated', 'open again'],
+    ['dashboard:task_list_updated', 'open still'],
+  ]);
+  await alice.saw('task:updated', ({ changed }) => changed.title === 'open still');
+  assert.deepEqual(alice.all('task:updated').map(({ changed }) => changed.title), ['hidden one', 'hidden two', 'open again', 'open still']);
+  await bob.join(taskId);
+  [alice, bob].forEach((client) => {
+    client.assertInOrder();
+    client.close();
+  });
+});

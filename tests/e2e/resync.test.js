@@ -1,0 +1,241 @@
+// resync_requested: with a room, with `since`, bare, and of what can no longer be seen.
+import assert from 'node:assert/strict';
+import { after, before } from 'node:test';
+
+import { Client } from './support/client.js';
+import { Gateway } from './support/gateway.js';
+import { createTask, patchTask } from './support/http.js';
+import { member, pipeline } from './support/tokens.js';
+import { test } from './support/scenario.js';
+import { once, settles, until } from './support/until.js';
+
+const ABSENT = '00000000000000000000dead';
+
+let gateway;
+let writer;
+let alice;
+let bob;
+
+before(async () => {
+  gateway = await Gateway.start({ SEND_QUEUE: '200' });
+  [writer, alice, bob] = await Promise.all([pipeline(), member('alice'), member('bob')]);
+});
+after(() => gateway?.stop());
+
+const change = (id, fields) => patchTask(gateway.url, writer, id, fields);
+const push = (id, n) => change(id, { event: { eventType: 'step', payload: { n } } });
+
+test('a resync of tasks joins their rooms and lists what can no longer be seen', async () => {
+  const mine = await createTask(gateway.url, alice);
+  const shared = await createTask(gateway.url, alice);
+  const hidden = await createTask(gateway.url, alice, { isPrivate: true });
+  const client = await Client.connect(gateway, bob);
+  const answer = await client.ask('resync_requested', { taskIds: [mine.taskId, hidden.taskId, shared.taskId, ABSENT] });
+  assert.equal(answer.ok, true);
+  assert.deepEqual([...answer.gone].sort(), [ABSENT, hidden.taskId].sort());
+  for (const { taskId } of [mine, shared]) {
+    await client.saw('task:state', (state) => state.taskId === taskId);
+    await change(taskId, { status: 'coding' });
+    await client.saw('task:coding', (event) => event.taskId === taskId);
+  }
+  assert.equal(client.all('task:state').length, 2);
+  client.assertInOrder();
+  client.close();
+});
+
+test('a resync of the dashboard', async () => {
+  const task = await createTask(gateway.url, alice);
+  const client = await Client.connect(gateway, bob);
+  const answer = await client.ask('resync_requested', { dashboard: true });
+  assert.deepEqual([answer.ok, answer.gone ?? []], [true, []]);
+  await until(() => client.dashboard.tasks.has(task.taskId), 'dashboard:state');
+  await change(task.taskId, { status: 'coding' });
+  await client.saw('dashboard:task_list_updated', ({ taskId, status }) => taskId === task.taskId && status === 'coding');
+  assert.deepEqual(client.all('task:state'), []);
+  client.close();
+});
+
+test('with `since`: only what was missed, in order', async () => {
+  const { taskId } = await createTask(gateway.url, alice);
+  const first = await Client.connect(gateway, bob);
+  await first.join(taskId);
+  await push(taskId, 0);
+  await first.saw('task:event_added');
+  const { last } = first.copy(taskId);
+  first.close();
+  for (let n = 1; n <= 20; n += 1) await push(taskId, n);
+  const second = await Client.connect(gateway, bob);
+  const answer = await second.ask('resync_requested', { taskIds: [taskId], since: last });
+  assert.deepEqual([answer.ok, answer.recovered], [true, true]);
+  await push(taskId, 21);
+  await until(() => second.all('task:event_added').length >= 21, 'all of them');
+  assert.deepEqual(second.all('task:event_added').map(({ event }) => event.payload.n), Array.from({ length: 21 }, (_, n) => n + 1));
+  assert.deepEqual(second.all('task:state'), []);
+  second.close();
+});
+
+test('with `since` and nothing missed: nothing', async () => {
+  const { taskId } = await createTask(gateway.url, alice);
+  const client = await Client.connect(gateway, bob);
+  await client.join(taskId);
+  await push(taskId, 0);
+  await client.saw('task:event_added');
+  const { last } = client.copy(taskId);
+  client.drop();
+  await until(() => !client.socket.connected, 'dropped');
+  client.socket.connect();
+  await client.connected();
+  client.received.length = 0;
+  const answer = await client.ask('resync_requested', { taskIds: [taskId], since: last });
+  assert.deepEqual([answer.ok, answer.recovered], [true, true]);
+  await push(taskId, 1);
+  await client.saw('task:event_added');
+  assert.deepEqual(client.received.map(({ event }) => event), ['task:event_added']);
+  client.assertInOrder();
+  client.close();
+});
+
+test('with `since` from a state', async () => {
+  const { taskId } = await createTask(gateway.url, alice);
+  const client = await Client.connect(gateway, bob);
+  await client.join(taskId);
+  const { last } = client.copy(taskId);
+  assert.equal(typeof last, 'string', 'task:state carries an eventId');
+  client.close();
+  await push(taskId, 1);
+  const again = await Client.connect(gateway, bob);
+  assert.equal((await again.ask('resync_requested', { taskIds: [taskId], since: last })).recovered, true);
+  await again.saw('task:event_added');
+  assert.deepEqual(again.all('task:state'), []);
+  again.close();
+});
+
+test('more missed than a quarter of the send queue: state', async () => {
+  const { taskId } = await createTask(gateway.url, alice);
+  const client = await Client.connect(gateway, bob);
+  await client.join(taskId);
+  const { last } = client.copy(taskId);
+  client.close();
+  for (let n = 0; n < 60; n += 1) await push(taskId, n);
+  const again = await Client.connect(gateway, bob);
+  const answer = await again.ask('resync_requested', { taskIds: [taskId], since: last });
+  assert.deepEqual([answer.ok, answer.recovered], [true, false]);
+  await again.saw('task:state');
+  assert.equal(again.copy(taskId).view.events.length, 60);
+  assert.deepEqual(again.all('task:event_added'), []);
+  again.close();
+});
+
+test('with a `since` that is long gone: state', async () => {
+  const { taskId } = await createTask(gateway.url, alice);
+  const client = await Client.connect(gateway, bob);
+  await client.join(taskId);
+  const old = client.copy(taskId).last.replace(/[0-9a-f]/g, '0');
+  const answer = await client.ask('resync_requested', { taskIds: [taskId], since: old });
+  assert.deepEqual([answer.ok, answer.recovered], [true, false]);
+  await until(() => client.copy(taskId).states === 2, 'a second state');
+  client.close();
+});
+
+test('the dashboard with `since`', async () => {
+  const { taskId } = await createTask(gateway.url, alice);
+  const client = await Client.connect(gateway, bob);
+  await client.joinDashboard();
+  await change(taskId, { status: 'analyzing' });
+  await client.saw('dashboard:task_list_updated', (one) => one.taskId === taskId && one.status === 'analyzing');
+  const { last } = client.dashboard;
+  client.drop();
+  await until(() => !client.socket.connected, 'dropped');
+  await change(taskId, { status: 'coding' });
+  const fresh = await createTask(gateway.url, alice, { title: 'made meanwhile' });
+  client.socket.connect();
+  await client.connected();
+  client.received.length = 0;
+  const answer = await client.ask('resync_requested', { dashboard: true, since: last });
+  assert.deepEqual([answer.ok, answer.recovered], [true, true]);
+  await client.saw('dashboard:task_list_updated', (one) => one.taskId === fresh.taskId);
+  const order = client.received.filter(({ event }) => event !== 'dashboard:task_count_changed').map(({ event, payload }) => [event, payload.taskId]);
+  assert.deepEqual(order, [
+    ['dashboard:task_list_updated', taskId],
+    ['task:created', fresh.taskId],
+    ['dashboard:task_list_updated', fresh.taskId],
+  ]);
+  client.assertInOrder();
+  client.close();
+});
+
+test('a `since` that meets the end of visibility stops there', async () => {
+  const { taskId } = await createTask(gateway.url, alice);
+  const client = await Client.connect(gateway, bob);
+  await client.join(taskId);
+  const { last } = client.copy(taskId);
+  client.close();
+  await push(taskId, 1);
+  await change(taskId, { isPrivate: true });
+  await change(taskId, { title: 'Not for bob' });
+  const again = await Client.connect(gateway, bob);
+  const answer = await again.ask('resync_requested', { taskIds: [taskId], since: last });
+  assert.deepEqual([answer.ok, answer.gone], [true, [taskId]]);
+  await change(taskId, { title: 'Not for bob either' });
+  const fence = await createTask(gateway.url, alice);
+  await again.join(fence.taskId);
+  assert.ok(!JSON.stringify(again.received).includes('Not for bob'));
+  again.close();
+});
+
+test('bare: everything that this connection has joined', async () => {
+  const [one, two, three] = await Promise.all([1, 2, 3].map(() => createTask(gateway.url, alice)));
+  const client = await Client.connect(gateway, await member('bare'));
+  await client.join(one.taskId);
+  await client.join(two.taskId);
+  await client.join(three.taskId);
+  await client.joinDashboard();
+  await client.ask('task:leave', { taskId: three.taskId });
+  client.received.length = 0;
+  assert.equal((await client.ask('resync_requested')).ok, true);
+  await client.saw('dashboard:state');
+  for (const { taskId } of [one, two]) await client.saw('task:state', (state) => state.taskId === taskId);
+  await client.ask('task:leave', { taskId: ABSENT });
+  assert.equal(client.received.filter(({ event }) => event.endsWith(':state')).length, 3);
+  client.close();
+});
+
+test('bare, joined tasks only: no dashboard', async () => {
+  const { taskId } = await createTask(gateway.url, alice);
+  const client = await Client.connect(gateway, await member('bare-task'));
+  await client.join(taskId);
+  assert.equal((await client.ask('resync_requested')).ok, true);
+  await until(() => client.copy(taskId).states === 2, 'a second state');
+  await client.ask('task:leave', { taskId: ABSENT });
+  assert.deepEqual(client.all('dashboard:state'), []);
+  client.close();
+});
+
+test('bare, nothing joined, in a process that has just started: the dashboard', async () => {
+  const client = await Client.connect(gateway, await member('bare-fresh'));
+  assert.equal((await client.ask('resync_requested')).ok, true);
+  await client.saw('dashboard:state');
+  const { taskId } = await createTask(gateway.url, alice);
+  await client.saw('task:created', (created) => created.taskId === taskId);
+  client.close();
+});
+
+test('joins and resyncs that overtake each other leave one true copy', async () => {
+  const { taskId } = await createTask(gateway.url, alice);
+  const client = await Client.connect(gateway, bob);
+  let writing = true;
+  const written = (async () => {
+    for (let n = 0; n < 60; n += 1) await push(taskId, n);
+    writing = false;
+  })();
+  while (writing) {
+    client.socket.emit('task:join', { taskId });
+    client.socket.emit('resync_requested', { taskIds: [taskId] });
+    await once(client.socket, 'task:state');
+  }
+  await written;
+  await settles(() => {
+    assert.deepEqual(client.copy(taskId).view?.events.map(({ payload }) => payload.n), Array.from({ length: 60 }, (_, n) => n));
+  });
+  client.close();
+});

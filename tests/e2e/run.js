@@ -1,0 +1,43 @@
+// Runs the suite: one mongod for all files, node's own test runner over them, nothing left behind.
+//   node run.js [file…]        all *.test.js without arguments
+import { readdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { basename, join, resolve } from 'node:path';
+
+import { startMongod } from './support/mongo.js';
+import { binary, PACKAGE } from './support/paths.js';
+import { start } from './support/processes.js';
+
+/** Loaded machines are slow, and the long file mostly waits: it runs beside the others. */
+const CONCURRENCY = process.env.TASKCAST_E2E_CONCURRENCY ?? String(Math.max(2, Math.min(4, availableParallelism())) + 1);
+/** These take the machine for themselves. */
+const ALONE = ['handoff.test.js'];
+
+const all = readdirSync(PACKAGE).filter((name) => name.endsWith('.test.js'));
+const asked = process.argv.slice(2).map((name) => basename(name));
+const files = asked.length > 0 ? asked : all;
+const unknown = files.filter((name) => !all.includes(name));
+if (unknown.length > 0) throw new Error(`no such test file: ${unknown.join(', ')}`);
+
+console.log(`testing ${binary()}`);
+const temporary = mkdtempSync(join(tmpdir(), 'taskcast-e2e-run-'));
+const mongod = await startMongod();
+let failed = false;
+try {
+  const together = files.filter((name) => !ALONE.includes(name));
+  for (const batch of [together, ...ALONE.filter((name) => files.includes(name)).map((name) => [name])]) {
+    if (batch.length === 0) continue;
+    // The slowest first.
+    batch.sort((a, b) => (b === 'quiet.test.js') - (a === 'quiet.test.js'));
+    const child = start(process.execPath,
+      ['--test', '--test-reporter=spec', `--test-concurrency=${CONCURRENCY}`, ...batch.map((name) => resolve(PACKAGE, name))],
+      { cwd: PACKAGE, env: { ...process.env, TMPDIR: temporary, TASKCAST_E2E_MONGODB_URI: mongod.uri }, stdio: 'inherit' });
+    const { code } = await child.exited;
+    failed ||= code !== 0;
+  }
+} finally {
+  await mongod.stop();
+  rmSync(temporary, { recursive: true, force: true });
+}
+console.log(failed ? 'end to end: FAILED' : 'end to end: passed');
+process.exit(failed ? 1 : 0);

@@ -1,0 +1,138 @@
+// A real socket.io-client that keeps copies as the contract says, and everything it was sent.
+import assert from 'node:assert/strict';
+
+import { io as io48 } from 'socket.io-client';
+
+import { DashboardCopy, TaskCopy } from './copy.js';
+import { once, until } from './until.js';
+
+const ACK_WITHIN = 30_000;
+
+export class Client {
+  /** Every event in the order it came: {event, payload}. */
+  received = [];
+  /** Copies by task id. */
+  tasks = new Map();
+  dashboard = new DashboardCopy();
+  /** Violations of the order; a test asserts that there are none. */
+  faults = [];
+  disconnects = [];
+
+  /** Connects, and waits until it is connected. */
+  static async connect(gateway, token, options) {
+    const client = new Client(gateway, token, options);
+    await client.connected();
+    return client;
+  }
+
+  constructor(gateway, token, { io = io48, keep = true, ...options } = {}) {
+    this.socket = io(gateway.url ?? gateway, {
+      auth: { token },
+      forceNew: true,
+      transports: ['websocket'],
+      reconnection: false,
+      ...options,
+    });
+    this.keep = keep;
+    this.socket.onAny((event, payload) => this.#take(event, payload));
+    this.socket.on('disconnect', (reason) => this.disconnects.push(reason));
+  }
+
+  #take(event, payload) {
+    if (this.keep) this.received.push({ event, payload });
+    try {
+      if (event.startsWith('dashboard:') || event === 'task:created') this.dashboard.apply(event, payload);
+      else if (event.startsWith('task:')) this.copy(payload.taskId).apply(event, payload);
+    } catch (error) {
+      this.faults.push(error);
+    }
+  }
+
+  async connected() {
+    if (this.socket.connected) return this;
+    await new Promise((resolve, reject) => {
+      const timer = setTimeout(reject, ACK_WITHIN, new Error('not connected in time'));
+      this.socket.once('connect', () => (clearTimeout(timer), resolve()));
+      if (!this.socket.io.opts.reconnection) {
+        this.socket.once('connect_error', (error) => (clearTimeout(timer), reject(error)));
+      }
+    });
+    return this;
+  }
+
+  /** The copy of a task. */
+  copy(taskId) {
+    if (!this.tasks.has(taskId)) this.tasks.set(taskId, new TaskCopy(taskId));
+    return this.tasks.get(taskId);
+  }
+
+  /** Emits and returns the acknowledgement. */
+  ask(event, ...payload) {
+    return this.socket.timeout(ACK_WITHIN).emitWithAck
+      ? this.socket.timeout(ACK_WITHIN).emitWithAck(event, ...payload)
+      : new Promise((resolve, reject) => {
+          this.socket.timeout(ACK_WITHIN).emit(event, ...payload, (error, answer) => (error ? reject(error) : resolve(answer)));
+        });
+  }
+
+  /** Joins a task and waits for its state. */
+  async join(taskId) {
+    const before = this.copy(taskId).states;
+    const answer = await this.ask('task:join', { taskId });
+    assert.equal(answer.ok, true, `task:join ${taskId}: ${JSON.stringify(answer)}`);
+    await until(() => this.copy(taskId).states > before, `task:state of ${taskId}`);
+    return answer;
+  }
+
+  async joinDashboard() {
+    const before = this.dashboard.states;
+    const answer = await this.ask('dashboard:join');
+    assert.equal(answer.ok, true, `dashboard:join: ${JSON.stringify(answer)}`);
+    await until(() => this.dashboard.states > before, 'dashboard:state');
+    this.dashboard.acknowledged(answer);
+    return answer;
+  }
+
+  /** Waits until an event that `matches` has come; returns its payload. */
+  async saw(event, matches = () => true, within) {
+    const found = () => this.received.find((one) => one.event === event && matches(one.payload));
+    return (await until(found, () => `${event}; came: ${JSON.stringify(this.received.slice(-8))}`, within)).payload;
+  }
+
+  /** Everything that came under a name, in order. */
+  all(event) {
+    return this.received.filter((one) => one.event === event).map(({ payload }) => payload);
+  }
+
+  /** The next time this socket is disconnected. */
+  disconnected() {
+    return once(this.socket, 'disconnect');
+  }
+
+  /** Loses the transport as a network does; the client does not say goodbye. */
+  drop() {
+    this.socket.io.engine.close();
+  }
+
+  close() {
+    this.socket.disconnect();
+  }
+
+  assertInOrder() {
+    assert.deepEqual(this.faults.map(({ message }) => message), []);
+  }
+}
+
+/** Connects where it must not work; returns the code that the client is told. */
+export async function refused(gateway, token, options = {}) {
+  const client = new Client(gateway, token, options);
+  try {
+    const error = await new Promise((resolve, reject) => {
+      client.socket.once('connect', () => reject(new Error('it was let in')));
+      client.socket.once('connect_error', resolve);
+    });
+    return error.message;
+  } finally {
+    client.close();
+  }
+}

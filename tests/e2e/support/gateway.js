@@ -1,0 +1,117 @@
+// The real binary as a child process: started, watched, killed.
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { binary } from './paths.js';
+import { freePort } from './ports.js';
+import { start } from './processes.js';
+import { until } from './until.js';
+
+export const JWT_SECRET = 'e2e-secret-e2e-secret-e2e-secret-0123456789';
+const LAST_LINES = 60;
+
+const gateways = new Set();
+
+/** What the gateways of this file have said lately, for the report of a failed test. */
+export function recentLogs() {
+  return [...gateways].map((gateway) => gateway.lastLines()).join('\n');
+}
+
+export class Gateway {
+  /** Starts one on a free port and waits until it is ready. `env` adds to, or with undefined removes from, the settings. */
+  static async start(env = {}) {
+    const gateway = new Gateway(await freePort(), env);
+    await gateway.launch();
+    return gateway;
+  }
+
+  constructor(port, env) {
+    this.port = port;
+    this.url = `http://127.0.0.1:${port}`;
+    this.cwd = mkdtempSync(join(tmpdir(), 'taskcast-e2e-'));
+    this.output = '';
+    this.stdout = '';
+    this.env = {
+      PATH: process.env.PATH,
+      HOME: this.cwd,
+      HOST: '127.0.0.1',
+      PORT: String(port),
+      DATA_DIR: join(this.cwd, 'data'),
+      JWT_SECRET,
+      RUST_BACKTRACE: '1',
+      ...env,
+    };
+    for (const [name, value] of Object.entries(this.env)) if (value === undefined) delete this.env[name];
+    gateways.add(this);
+  }
+
+  /** Starts the process; resolves when it serves. */
+  async launch() {
+    this.spawn();
+    await until(
+      async () => {
+        assert.equal(this.exit, undefined, `the gateway ended: ${JSON.stringify(this.exit)}\n${this.lastLines()}`);
+        return (await this.health()).status === 'ok';
+      },
+      () => `/api/health says ok\n${this.lastLines()}`,
+      30_000,
+    );
+  }
+
+  /** Starts the process without waiting for it. */
+  spawn() {
+    this.exit = undefined;
+    const child = start(binary(), ['serve'], { cwd: this.cwd, env: this.env, stdio: ['ignore', 'pipe', 'pipe'] });
+    child.stdout.setEncoding('utf8').on('data', (text) => {
+      this.stdout += text;
+      this.output += text;
+    });
+    child.stderr.setEncoding('utf8').on('data', (text) => (this.output += text));
+    child.exited.then((exit) => {
+      if (this.child === child) this.exit = exit;
+    });
+    this.child = child;
+  }
+
+  async health() {
+    const answer = await fetch(`${this.url}/api/health`);
+    return answer.json();
+  }
+
+  /** What `kill -9` does to it. */
+  async kill() {
+    this.child.kill('SIGKILL');
+    await this.child.exited;
+  }
+
+  async restart() {
+    await this.kill();
+    await this.launch();
+  }
+
+  /** Asks it to end and checks that it ends well and has never panicked. */
+  async stop() {
+    try {
+      if (this.exit === undefined) {
+        this.child.kill('SIGTERM');
+        const exit = await Promise.race([
+          this.child.exited,
+          new Promise((resolve) => setTimeout(resolve, 30_000, 'still running').unref()),
+        ]);
+        assert.deepEqual(exit, { code: 0, signal: null }, `after SIGTERM\n${this.lastLines()}`);
+      }
+      assert.ok(!this.output.includes('panicked'), `it panicked\n${this.lastLines(400)}`);
+    } finally {
+      this.child.kill('SIGKILL');
+      gateways.delete(this);
+      rmSync(this.cwd, { recursive: true, force: true });
+    }
+  }
+
+  lastLines(n = LAST_LINES) {
+    const lines = this.output.trimEnd().split('\n').slice(-n);
+    return [`--- gateway on port ${this.port}, last lines:`, ...lines, '---'].join('\n');
+  }
+}

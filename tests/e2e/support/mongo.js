@@ -1,0 +1,70 @@
+// One real mongod as a replica set of one, and a fresh database for whoever asks.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { randomBytes } from 'node:crypto';
+
+import { MongoClient } from 'mongodb';
+
+import { mongod } from './paths.js';
+import { freePort } from './ports.js';
+import { killGroup, start } from './processes.js';
+import { until } from './until.js';
+
+/** Starts a server; with `replicaSet: null` a standalone one. */
+export async function startMongod({ replicaSet = 'rs0' } = {}) {
+  const port = await freePort();
+  const dir = mkdtempSync(join(tmpdir(), 'taskcast-mongod-'));
+  const child = start(
+    mongod(),
+    ['--bind_ip', '127.0.0.1', '--port', String(port), '--dbpath', dir, '--unixSocketPrefix', dir,
+      '--wiredTigerCacheSizeGB', '0.5', '--oplogSize', '300', '--setParameter', 'diagnosticDataCollectionEnabled=false',
+      ...(replicaSet ? ['--replSet', replicaSet] : [])],
+    { stdio: ['ignore', 'ignore', 'ignore'] },
+  );
+  const stop = async () => {
+    killGroup(child);
+    await child.exited;
+    rmSync(dir, { recursive: true, force: true });
+  };
+  const client = new MongoClient(`mongodb://127.0.0.1:${port}/?directConnection=true`, { serverSelectionTimeoutMS: 1000 });
+  try {
+    const admin = client.db('admin');
+    await until(() => admin.command({ ping: 1 }), 'mongod answers', 60_000);
+    if (replicaSet) {
+      const members = [{ _id: 0, host: `127.0.0.1:${port}` }];
+      await admin.command({ replSetInitiate: { _id: replicaSet, members } });
+      await until(async () => (await admin.command({ hello: 1 })).isWritablePrimary, 'a primary', 60_000);
+    }
+  } catch (error) {
+    await stop();
+    throw error;
+  } finally {
+    await client.close();
+  }
+  const uri = `mongodb://127.0.0.1:${port}/${replicaSet ? `?replicaSet=${replicaSet}` : '?directConnection=true'}`;
+  return { uri, stop };
+}
+
+/** A database of one's own on the suite's server (run.js starts it), else on a server of one's own. */
+export async function freshDatabase() {
+  const given = process.env.TASKCAST_E2E_MONGODB_URI;
+  const server = given ? { uri: given, stop: async () => {} } : await startMongod();
+  const name = `e2e_${randomBytes(6).toString('hex')}`;
+  const client = await new MongoClient(server.uri).connect();
+  const db = client.db(name);
+  return {
+    uri: server.uri,
+    name,
+    client,
+    db,
+    tasks: db.collection('tasks'),
+    /** What a gateway needs to know. */
+    env: { MONGODB_URI: server.uri, MONGODB_DB: name },
+    async close() {
+      await db.dropDatabase();
+      await client.close();
+      await server.stop();
+    },
+  };
+}

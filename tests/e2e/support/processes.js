@@ -1,0 +1,43 @@
+// Child processes that never outlive the test that started them.
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+
+const running = new Set();
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
+process.on('exit', () => running.forEach(killGroup));
+
+/** Like `spawn`, in a process group of its own, which is killed at the latest when this process ends. */
+export function start(command, args, options = {}) {
+  const setpriv = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(path));
+  const child = setpriv
+    ? spawn(setpriv, ['--pdeathsig', 'KILL', '--', command, ...args], { ...options, detached: true })
+    : spawn(command, args, { ...options, detached: true });
+  running.add(child);
+  child.exited = new Promise((resolve) => {
+    child.on('error', (error) => resolve({ code: null, signal: null, error }));
+    child.on('close', (code, signal) => resolve({ code, signal }));
+  });
+  child.exited.then(() => running.delete(child));
+  return child;
+}
+
+export function killGroup(child) {
+  if (child.pid === undefined) return;
+  try {
+    process.kill(-child.pid, 'SIGKILL');
+  } catch (error) {
+    if (error.code !== 'ESRCH') throw error;
+  }
+}
+
+/** Runs a command to its end. */
+export async function run(command, args, { input, ...options } = {}) {
+  const child = start(command, args, options);
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (text) => (stdout += text));
+  child.stderr.setEncoding('utf8').on('data', (text) => (stderr += text));
+  child.stdin.end(input);
+  return { ...(await child.exited), stdout, stderr };
+}

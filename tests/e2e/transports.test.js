@@ -1,0 +1,115 @@
+// Both client versions that are out there, over every transport: the whole conversation.
+import assert from 'node:assert/strict';
+import { after, before } from 'node:test';
+
+import { io as io48 } from 'socket.io-client';
+import { io as io45 } from 'socket.io-client-45';
+
+import { Client, refused } from './support/client.js';
+import { Gateway } from './support/gateway.js';
+import { createTask, patchTask } from './support/http.js';
+import { member, pipeline } from './support/tokens.js';
+import { test } from './support/scenario.js';
+import { once, settles, until } from './support/until.js';
+import { viewOf } from './expected.js';
+
+const ABSENT = '00000000000000000000dead';
+const VERSIONS = { '4.8': io48, '4.5': io45 };
+const TRANSPORTS = { websocket: ['websocket'], polling: ['polling'], 'polling that upgrades': ['polling', 'websocket'] };
+
+let gateway;
+let writer;
+
+before(async () => {
+  gateway = await Gateway.start();
+  writer = await pipeline();
+});
+after(() => gateway?.stop());
+
+for (const [version, io] of Object.entries(VERSIONS)) {
+  for (const [name, transports] of Object.entries(TRANSPORTS)) {
+    test(`socket.io-client ${version}, ${name}`, () => conversation({ io, transports }));
+  }
+}
+
+async function conversation(options) {
+  const alice = await member('alice');
+  const task = await createTask(gateway.url, alice, { title: 'Talked about' });
+  const id = task.taskId;
+  const change = (fields) => patchTask(gateway.url, writer, id, fields);
+  const client = new Client(gateway, alice, options);
+  const upgraded = options.transports.length > 1 ? once(client.socket.io.engine, 'upgrade') : null;
+  await client.connected();
+  await upgraded;
+  assert.equal(client.socket.io.engine.transport.name, options.transports.at(-1));
+
+  // State, with and without an acknowledgement.
+  assert.deepEqual(await client.join(id), { ok: true });
+  assert.deepEqual(client.copy(id).view, viewOf(task));
+  const dashboard = await client.joinDashboard();
+  assert.ok(Array.isArray(dashboard.tasks) && dashboard.tasks.some(({ taskId }) => taskId === id));
+  assert.deepEqual(Object.keys(dashboard.counts).filter((key) => key.endsWith('Count')).sort(), ['activeCount', 'completedCount', 'failedCount']);
+
+  // Events.
+  await change({ status: 'analyzing' });
+  await change({ status: 'dispatched', issueNumber: 42, issueUrl: 'https://github.com/a/b/issues/42', event: { eventType: 'dispatched', payload: { n: 1 } } });
+  const dispatched = await client.saw('task:dispatched');
+  assert.equal(dispatched.issueNumber, 42);
+  assert.equal(dispatched.issueUrl, 'https://github.com/a/b/issues/42');
+  for (const key of ['eventId', 'occurredAt', 'updatedAt']) assert.equal(typeof dispatched[key], 'string', key);
+  await client.saw('task:event_added');
+  await client.saw('dashboard:task_list_updated', ({ taskId, status }) => taskId === id && status === 'dispatched');
+  await client.saw('dashboard:task_count_changed');
+
+  // Refusals, by acknowledgement and by event.
+  const notFound = await client.ask('task:join', { taskId: ABSENT });
+  assert.equal(notFound.ok, false);
+  assert.equal(notFound.error.code, 'not_found');
+  assert.equal(notFound.error.event, 'task:join');
+  assert.equal(typeof notFound.error.message, 'string');
+  client.socket.emit('task:join', { taskId: ABSENT });
+  assert.deepEqual(await client.saw('error'), notFound.error);
+  client.received.length = 0;
+  client.socket.emit('task:join', { taskId: '' });
+  assert.deepEqual(await client.saw('error'), { code: 'invalid_payload', message: 'taskId must be a non-empty string', event: 'task:join' });
+
+  // Leaving: what comes after is not for this client any more.
+  assert.deepEqual(await client.ask('task:leave', { taskId: id }), { ok: true });
+  client.received.length = 0;
+  await change({ status: 'coding' });
+  await client.saw('dashboard:task_list_updated', ({ status }) => status === 'coding');
+  assert.deepEqual(client.received.filter(({ event }) => event.startsWith('task:')), []);
+  assert.deepEqual(await client.ask('dashboard:leave'), { ok: true });
+  await client.join(id);
+  client.received.length = 0;
+  await change({ status: 'pr_open', prNumber: 7, prUrl: 'https://github.com/a/b/pull/7' });
+  await client.saw('task:pr_opened');
+  await change({ title: 'Renamed' });
+  assert.equal((await client.saw('task:updated')).changed.title, 'Renamed');
+  assert.deepEqual(client.received.filter(({ event }) => /^dashboard:task_(list|removed)/.test(event)), []);
+
+  // The transport is lost; a resync with `since` brings exactly what was missed.
+  const since = client.copy(id).last;
+  client.drop();
+  await until(() => !client.socket.connected, 'dropped');
+  const missed = await change({ status: 'merged', mergeCommitSha: 'abc123', event: { eventType: 'merged', payload: {} } });
+  client.received.length = 0;
+  client.socket.connect();
+  await client.connected();
+  const answer = await client.ask('resync_requested', { taskIds: [id], since });
+  assert.equal(answer.ok, true);
+  assert.equal(answer.recovered, true);
+  await settles(() => assert.deepEqual(client.copy(id).view, missed));
+  assert.deepEqual(client.received.map(({ event }) => event), ['task:pr_merged', 'task:event_added']);
+
+  client.assertInOrder();
+  client.close();
+}
+
+for (const [version, io] of Object.entries(VERSIONS)) {
+  for (const [name, transports] of Object.entries(TRANSPORTS)) {
+    test(`socket.io-client ${version}, ${name}: a refusal is a connect_error with a code`, async () => {
+      assert.equal(await refused(gateway, 'nonsense', { io, transports }), 'unauthorized');
+    });
+  }
+}
