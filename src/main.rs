@@ -6,6 +6,7 @@ use std::{
 };
 
 use taskcast::{
+    app,
     auth::UnixTime,
     cli::{self, CliError, Command, Invocation, Level},
     config::{Config, Sources},
@@ -51,7 +52,7 @@ fn serve(sources: &Sources) -> Result<ExitCode, CliError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    tracing::info!(host = %config.server.host, port = config.server.port, "the settings can be used");
+    runtime()?.block_on(app::run(config))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, process::ExitCode};
 
-use crate::{auth, config, telemetry};
+use crate::{app, auth, config, telemetry};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -18,6 +18,8 @@ pub enum CliError {
     NoSecret,
     #[error("the gateway would not accept such a token: {0}")]
     UselessToken(auth::AuthError),
+    #[error(transparent)]
+    App(#[from] app::AppError),
     #[error("{0} can't be used: http://host:port or https://host is expected")]
     Url(&'static str),
     /// The gateway said no for good.

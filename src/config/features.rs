@@ -18,6 +18,16 @@ pub enum TaskApi {
     Full,
 }
 
+impl TaskApi {
+    pub fn reads(self) -> bool {
+        self != Self::Off
+    }
+
+    pub fn writes(self) -> bool {
+        self == Self::Full
+    }
+}
+
 impl FeaturesConfig {
     pub(super) fn read(reader: &mut Reader<'_>, store: &StoreConfig) -> Self {
         let choices = [("off", TaskApi::Off), ("read", TaskApi::Read), ("full", TaskApi::Full)];

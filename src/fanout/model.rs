@@ -401,12 +401,7 @@ impl World {
         let at = pending.snapshot.at;
         let state =
             full.map(|full| with_event_id(emitted::TASK_STATE, serde_json::to_value(FullView(full)), at));
-        let offer = TaskOffer {
-            task,
-            access: full.map(|full| &full.task.access),
-            at,
-            state: state.as_ref(),
-        };
+        let offer = TaskOffer { task, access: full.map(|full| &full.task.access), at, state: state.as_ref() };
         if let Some(since) = pending.since
             && self.fanout.recover_task(peer, offer, since)
         {

@@ -1,31 +1,31 @@
 //! Engine.IO connections become Socket.IO sessions.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use engineioxide::{
-    DisconnectReason, Str,
-    config::EngineIoConfig,
-    handler::EngineIoHandler,
-};
+use engineioxide::{DisconnectReason, Str, config::EngineIoConfig, handler::EngineIoHandler, sid::Sid};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
     auth::{AuthError, Identity, TokenVerifier, UnixTime},
+    config::{FeaturesConfig, HeartbeatConfig, LimitsConfig},
     fanout::{Hub, PeerId},
-    protocol::{ClientEvent, Code, Frame, FrameError, Packet, Refusal, ack, connect_error, connected, emitted, event},
+    protocol::{
+        ClientEvent, Code, Frame, FrameError, Packet, Refusal, ack, connect_error, connected, emitted, event,
+    },
     store::Store,
 };
 
 use super::{
-    GatewaySettings, SocketPeer, TransportHandle,
+    SocketPeer, TransportHandle,
     counters::GatewayCounters,
     expiry::Expiries,
     lost::LostDashboards,
@@ -37,12 +37,41 @@ use super::{
 
 pub(super) type Socket = engineioxide::Socket<Connection>;
 
+/// The connections, so that an upgrade finds its own.
+#[derive(Debug, Default)]
+pub(super) struct Sockets(Mutex<HashMap<Sid, Weak<Socket>>>);
+
+impl Sockets {
+    pub fn set_transport(&self, sid: Sid, transport: TransportHandle) {
+        let socket = self.lock().get(&sid).and_then(Weak::upgrade);
+        if let Some(socket) = socket {
+            socket.data.set_transport(transport);
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Socket>> {
+        self.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Sid, Weak<Socket>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// An unauthenticated connection lives so long.
 const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
 /// And has so many tries.
 const MAX_CONNECTS: u32 = 3;
 /// Tidying of what is kept per user.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// What an operator decides about the Socket.IO edge.
+#[derive(Clone, Debug)]
+pub struct GatewaySettings {
+    pub features: FeaturesConfig,
+    pub limits: LimitsConfig,
+    pub heartbeat: HeartbeatConfig,
+}
 
 /// The Socket.IO edge of one node.
 #[derive(Debug)]
@@ -55,6 +84,7 @@ pub struct Gateway {
     pub(super) lost: LostDashboards,
     pub(super) expiries: Expiries,
     pub(super) counters: Arc<GatewayCounters>,
+    pub(super) sockets: Arc<Sockets>,
     sessions: Sessions,
     next_peer: AtomicU64,
     this: Weak<Gateway>,
@@ -73,11 +103,12 @@ impl Gateway {
         tokens: Arc<TokenVerifier>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
-            snapshots: Snapshots::new(store, settings.dashboard_limit),
-            joins: JoinRate::per_second(settings.joins_per_second),
+            snapshots: Snapshots::new(store, settings.limits.dashboard_limit),
+            joins: JoinRate::per_second(settings.limits.join_rate_per_second),
             lost: LostDashboards::new(Instant::now()),
             expiries: Expiries::default(),
             counters: Arc::default(),
+            sockets: Arc::default(),
             sessions: Sessions::default(),
             next_peer: AtomicU64::new(1),
             this: this.clone(),
@@ -91,12 +122,12 @@ impl Gateway {
     pub(super) fn engine_config(&self) -> EngineIoConfig {
         EngineIoConfig::builder()
             .req_path("/socket.io")
-            .ping_interval(self.settings.ping_interval)
-            .ping_timeout(self.settings.ping_timeout)
-            .max_buffer_size(self.settings.send_queue)
+            .ping_interval(self.settings.heartbeat.interval)
+            .ping_timeout(self.settings.heartbeat.timeout)
+            .max_buffer_size(self.settings.limits.send_queue)
             .ws_read_buffer_size(512)
-            .ws_max_message_size(self.settings.max_message_bytes)
-            .ws_max_frame_size(self.settings.max_message_bytes)
+            .ws_max_message_size(self.settings.limits.max_message_bytes)
+            .ws_max_frame_size(self.settings.limits.max_message_bytes)
             // The library applies it to what it sends, too, and loses the packet that it holds back when the
             // transport is upgraded. The edge limits what it receives.
             .max_payload(u64::from(u32::MAX))
@@ -123,8 +154,15 @@ impl Gateway {
 
     /// Closes every client's transport; each reconnects by itself.
     pub fn close_all(&self) {
-        for session in self.sessions.all() {
-            session.socket.close(DisconnectReason::ClosingServer);
+        for socket in self.sockets.all() {
+            socket.close(DisconnectReason::ClosingServer);
+        }
+    }
+
+    /// Until no connection is left.
+    pub async fn all_gone(&self) {
+        while !self.sockets.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -216,7 +254,7 @@ impl Gateway {
         let namespace = namespace.split('?').next().unwrap_or_default();
         if namespace != "/" {
             self.reject(socket, namespace, "Invalid namespace");
-        } else if !self.settings.websocket {
+        } else if !self.settings.features.websocket {
             self.reject(socket, "/", Code::FeatureDisabled.as_str());
         } else {
             match self.authenticate(socket, auth) {
@@ -230,9 +268,11 @@ impl Gateway {
     }
 
     fn authenticate(&self, socket: &Socket, auth: Option<&RawValue>) -> Result<Identity, AuthError> {
-        let token = auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok()).and_then(|auth| auth.token);
+        let token =
+            auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok()).and_then(|auth| auth.token);
         let header = socket.req_parts.headers.get(http::header::AUTHORIZATION);
-        let bearer = header.and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+        let bearer =
+            header.and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
         let token = token.as_deref().or(bearer).unwrap_or_default();
         self.tokens.verify(token, UnixTime::now())
     }
@@ -252,7 +292,7 @@ impl Gateway {
         // Not the Engine.IO id: that one lets its holder speak for the polling client.
         self.reply(&session, &connected(&uuid::Uuid::new_v4().simple().to_string()));
         self.expiries.add(expires_at, id);
-        let max = self.settings.max_connections_per_user;
+        let max = self.settings.limits.max_connections_per_user;
         if let Some(oldest) = self.sessions.add(&session, viewer.user, max) {
             tracing::info!("closed a user's oldest connection: it has too many");
             self.end(&oldest, true);
@@ -295,6 +335,7 @@ impl EngineIoHandler for Gateway {
         if let Some(transport) = socket.req_parts.extensions.get::<TransportHandle>() {
             socket.data.set_transport(transport.clone());
         }
+        self.sockets.lock().insert(socket.id, Arc::downgrade(&socket));
         let socket = Arc::downgrade(&socket);
         tokio::spawn(async move {
             tokio::time::sleep(TIME_TO_CONNECT).await;
@@ -307,6 +348,7 @@ impl EngineIoHandler for Gateway {
     }
 
     fn on_disconnect(&self, socket: Arc<Socket>, reason: DisconnectReason) {
+        self.sockets.lock().remove(&socket.id);
         if let Some(session) = socket.data.take_session() {
             tracing::debug!(?reason, "a client went");
             self.end(&session, true);
@@ -314,7 +356,7 @@ impl EngineIoHandler for Gateway {
     }
 
     fn on_message(self: &Arc<Self>, message: Str, socket: Arc<Socket>) {
-        if message.len() > self.settings.max_message_bytes {
+        if message.len() > self.settings.limits.max_message_bytes {
             return self.fault(&socket, FrameError::Malformed);
         }
         match (Frame::parse(&message), socket.data.session()) {

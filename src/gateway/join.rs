@@ -39,10 +39,16 @@ impl Gateway {
         task: &TaskId,
         since: Option<Position>,
     ) -> Result<TaskJoin, Refusal> {
-        let mut fresh = false;
-        for _ in 0..MAX_READS {
+        let mut reads = 0;
+        while reads < MAX_READS {
             self.ready(session).await?;
-            let (loaded, shared) = self.read(session, async || self.snapshots.task(task, fresh).await).await?;
+            let (loaded, shared) = match self.snapshots.task(task, reads > 0).await {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    pause_for(&error).await?;
+                    continue;
+                }
+            };
             let offer = TaskOffer {
                 task,
                 access: loaded.snapshot.task.as_ref().map(|full| &full.task.access),
@@ -62,7 +68,7 @@ impl Gateway {
                 Entry::Gone => {}
                 Entry::Reread => tokio::time::sleep(REREAD_PAUSE).await,
             }
-            fresh = true;
+            reads += 1;
         }
         Err(too_lively())
     }
@@ -73,10 +79,16 @@ impl Gateway {
         since: Option<Position>,
     ) -> Result<DashboardJoin, Refusal> {
         let viewer = session.identity().viewer;
-        let mut fresh = false;
-        for _ in 0..MAX_READS {
+        let mut reads = 0;
+        while reads < MAX_READS {
             self.ready(session).await?;
-            let loaded = self.read(session, async || self.snapshots.dashboard(&viewer, fresh).await).await?;
+            let loaded = match self.snapshots.dashboard(&viewer, reads > 0).await {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    pause_for(&error).await?;
+                    continue;
+                }
+            };
             let offer = DashboardOffer {
                 at: loaded.snapshot.position,
                 org_counts: loaded.snapshot.org_counts,
@@ -88,12 +100,13 @@ impl Gateway {
             {
                 return Ok(DashboardJoin::Recovered);
             }
-            let offer = DashboardOffer { state: Some(loaded.state(self.settings.dashboard_shape)), ..offer };
+            let offer =
+                DashboardOffer { state: Some(loaded.state(self.settings.limits.dashboard_shape)), ..offer };
             if self.hub.turn(|fanout| fanout.enter_dashboard(session.id, offer)) != Entry::Reread {
                 return Ok(DashboardJoin::State(loaded));
             }
             tokio::time::sleep(REREAD_PAUSE).await;
-            fresh = true;
+            reads += 1;
         }
         Err(too_lively())
     }
@@ -117,26 +130,17 @@ impl Gateway {
         }
         still_there(session)
     }
+}
 
-    async fn read<T>(
-        &self,
-        session: &Session,
-        read: impl AsyncFn() -> Result<T, StoreError>,
-    ) -> Result<T, Refusal> {
-        loop {
-            match read().await {
-                Ok(loaded) => return Ok(loaded),
-                Err(error) if error.is_passing() => {
-                    tracing::debug!(%error, "a join waits for the store");
-                    still_there(session)?;
-                    tokio::time::sleep(STORE_RETRY).await;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a join could not be read from the store");
-                    return Err(Refusal::new(Code::Unavailable, "This can't be read right now"));
-                }
-            }
-        }
+/// A passing fault is waited out: the join stays pending until the store is back.
+async fn pause_for(error: &StoreError) -> Result<(), Refusal> {
+    if error.is_passing() {
+        tracing::debug!(%error, "a join waits for the store");
+        tokio::time::sleep(STORE_RETRY).await;
+        Ok(())
+    } else {
+        tracing::error!(%error, "a join could not be read from the store");
+        Err(Refusal::new(Code::Unavailable, "This can't be read right now"))
     }
 }
 

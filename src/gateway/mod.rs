@@ -14,15 +14,12 @@ mod origin;
 mod rate;
 mod request;
 mod session;
-mod settings;
 mod snapshots;
 mod transport;
 mod users;
 
-pub use edge::Edge;
 pub use counters::GatewayCounters;
-pub use engine::Gateway;
-pub use origin::OwnOrigin;
+pub use edge::Edge;
+pub use engine::{Gateway, GatewaySettings};
 pub use session::SocketPeer;
-pub use settings::{DashboardShape, GatewaySettings};
 pub use transport::{Transport, TransportHandle};

@@ -108,7 +108,7 @@ impl Gateway {
         match resync {
             Resync::Bare => {
                 let (tasks, mut dashboard) = self.hub.turn(|fanout| fanout.wanted(session.id));
-                if tasks.is_empty() && !dashboard && self.settings.dashboard {
+                if tasks.is_empty() && !dashboard && self.settings.features.dashboard {
                     dashboard = self.lost.may_have_lost(&session.identity().viewer.user, Instant::now());
                 }
                 self.send_rooms(session, &tasks, dashboard).await
@@ -173,14 +173,14 @@ impl Gateway {
     }
 
     fn task_room(&self, task: &str) -> Result<TaskId, Refusal> {
-        if !self.settings.task_detail {
+        if !self.settings.features.task_detail {
             return Err(Refusal::new(Code::FeatureDisabled, "Tasks are switched off"));
         }
         TaskId::parse(task).ok_or(Refusal::invalid("taskId must be a non-empty string"))
     }
 
     fn dashboard_room(&self) -> Result<(), Refusal> {
-        if self.settings.dashboard {
+        if self.settings.features.dashboard {
             Ok(())
         } else {
             Err(Refusal::new(Code::FeatureDisabled, "The dashboard is switched off"))
@@ -200,7 +200,7 @@ impl Gateway {
             let new = tasks.iter().filter(|task| !fanout.has_joined(session.id, task)).count();
             fanout.rooms_of(session.id) + new + usize::from(dashboard && !in_dashboard)
         });
-        if rooms > self.settings.max_rooms_per_socket {
+        if rooms > self.settings.limits.max_rooms_per_socket {
             return Err(Refusal::new(Code::TooManyRooms, "Too many rooms: leave some first"));
         }
         Ok(())

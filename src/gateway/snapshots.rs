@@ -10,12 +10,11 @@ use serde::Serialize;
 use tokio::sync::OnceCell;
 
 use crate::{
+    config::DashboardShape,
     protocol::{Packet, emitted, event, event_with},
     store::{DashboardSnapshot, Store, StoreError, TaskSnapshot},
     task::{Counts, FullView, Summary, TaskId, Viewer},
 };
-
-use super::DashboardShape;
 
 /// A task, and its `task:state` once it is needed.
 #[derive(Debug)]
@@ -46,7 +45,7 @@ impl Snapshots {
 
     /// The flag says whether the read may have begun before this call.
     pub async fn task(&self, id: &TaskId, fresh: bool) -> Result<(Arc<LoadedTask>, bool), StoreError> {
-        let read = async || {
+        let read = async {
             let snapshot = self.store.task(id).await?;
             Ok(LoadedTask { snapshot, state: OnceLock::new() })
         };
@@ -54,7 +53,7 @@ impl Snapshots {
     }
 
     pub async fn dashboard(&self, viewer: &Viewer, fresh: bool) -> Result<Arc<LoadedDashboard>, StoreError> {
-        let read = async || {
+        let read = async {
             let snapshot = self.store.dashboard(viewer, self.dashboard_limit).await?;
             Ok(LoadedDashboard { snapshot, state: OnceLock::new() })
         };
@@ -101,7 +100,9 @@ impl LoadedDashboard {
     /// An array can't carry its `eventId`, so that goes with it as a second argument.
     pub fn state(&self, shape: DashboardShape) -> &Packet {
         self.state.get_or_init(|| match shape {
-            DashboardShape::Array => event_with(emitted::DASHBOARD_STATE, &self.summaries(), &self.body(false)),
+            DashboardShape::Array => {
+                event_with(emitted::DASHBOARD_STATE, &self.summaries(), &self.body(false))
+            }
             DashboardShape::Object => event(emitted::DASHBOARD_STATE, &self.body(true)),
         })
     }
@@ -139,10 +140,10 @@ impl<K: Clone + Eq + Hash, V> Flights<K, V> {
         &self,
         key: &K,
         fresh: bool,
-        read: impl AsyncFn() -> Result<V, StoreError>,
+        read: impl Future<Output = Result<V, StoreError>>,
     ) -> Result<(Arc<V>, bool), StoreError> {
         if fresh {
-            return Ok((Arc::new(read().await?), false));
+            return Ok((Arc::new(read.await?), false));
         }
         let (flight, shared) = {
             let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,7 +152,7 @@ impl<K: Clone + Eq + Hash, V> Flights<K, V> {
                 None => (flights.entry(key.clone()).or_default().clone(), false),
             }
         };
-        let value = flight.get_or_try_init(async || read().await.map(Arc::new)).await.cloned();
+        let value = flight.get_or_try_init(|| async { read.await.map(Arc::new) }).await.cloned();
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if flights.get(key).is_some_and(|current| Arc::ptr_eq(current, &flight)) {
             flights.remove(key);

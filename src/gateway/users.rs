@@ -45,10 +45,6 @@ impl Sessions {
         self.lock().by_peer.get(&peer).cloned()
     }
 
-    pub fn all(&self) -> Vec<Arc<Session>> {
-        self.lock().by_peer.values().cloned().collect()
-    }
-
     /// How many sessions, of how many users.
     pub fn count(&self) -> (usize, usize) {
         let inner = self.lock();

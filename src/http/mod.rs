@@ -16,4 +16,4 @@ pub use error::ApiError;
 pub use health::{
     ClusterHealth, GatewayStatus, HealthReport, NodeHealth, Phase, RelayHealth, StoreHealth, WebsocketHealth,
 };
-pub use router::{HttpState, TaskApi, router};
+pub use router::{HttpState, router};

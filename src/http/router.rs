@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::{ApiError, GatewayStatus, body::MAX_BODY_BYTES, health, observe, tasks, webhook};
-use crate::{auth::TokenVerifier, store::Store};
+use crate::{auth::TokenVerifier, config::TaskApi, store::Store};
 
 /// What the routes need.
 #[derive(Clone, Debug)]
@@ -21,24 +21,6 @@ pub struct HttpState {
     pub tokens: Arc<TokenVerifier>,
     pub task_api: TaskApi,
     pub status: Arc<dyn GatewayStatus>,
-}
-
-/// How much of the task API is open (`FEATURE_TASK_API`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskApi {
-    Off,
-    Read,
-    Full,
-}
-
-impl TaskApi {
-    pub fn reads(self) -> bool {
-        self != Self::Off
-    }
-
-    pub fn writes(self) -> bool {
-        self == Self::Full
-    }
 }
 
 /// All routes under `/api`; whatever else is asked for is answered 404.
