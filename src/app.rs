@@ -108,11 +108,11 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let follow = follow(store, status.clone(), items, stop.clone());
     let mut parts = Parts::default();
     parts.run("the feed", follow);
-    parts.run("the fan-out", async { Ok(pump(hub, feed).await) });
-    parts.run("the listener", async { Ok(serve(listener, doors).await) });
+    parts.run_forever("the fan-out", pump(hub, feed));
+    parts.run_forever("the listener", serve(listener, doors));
     let clock = gateway.clone();
-    parts.run("the clock", async move { Ok(clock.keep_time().await) });
-    parts.run("the store's check", async move { Ok(status.watch_store().await) });
+    parts.run_forever("the clock", async move { clock.keep_time().await });
+    parts.run_forever("the store's check", async move { status.watch_store().await });
 
     tokio::select! {
         () = signals.next() => {}
@@ -171,6 +171,13 @@ struct Parts(tokio::task::JoinSet<AppError>);
 impl Parts {
     fn run(&mut self, name: &'static str, part: impl Future<Output = Result<(), AppError>> + Send + 'static) {
         self.0.spawn(async move { part.await.err().unwrap_or(AppError::Ended(name)) });
+    }
+
+    fn run_forever(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.run(name, async {
+            part.await;
+            Ok(())
+        });
     }
 
     async fn first_end(&mut self) -> AppError {

@@ -133,10 +133,10 @@ impl Follower<'_> {
                     None
                 }
             };
-            if let Some(reason) = lost {
-                if self.lose(reason).await.is_err() {
-                    return Ok(());
-                }
+            if let Some(reason) = lost
+                && self.lose(reason).await.is_err()
+            {
+                return Ok(());
             }
             tokio::time::sleep(backoff(self.failures)).await;
             self.failures = self.failures.saturating_add(1);

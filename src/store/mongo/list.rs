@@ -100,10 +100,10 @@ fn place_of_text(text: &str) -> String {
 }
 
 fn read_place(place: &str) -> Bson {
-    if is_hex(place) {
-        if let Ok(id) = ObjectId::parse_str(place) {
-            return Bson::ObjectId(id);
-        }
+    if is_hex(place)
+        && let Ok(id) = ObjectId::parse_str(place)
+    {
+        return Bson::ObjectId(id);
     }
     let marked = is_hex(place.trim_start_matches('='));
     let text = if marked { place.strip_prefix('=').unwrap_or(place) } else { place };
