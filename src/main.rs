@@ -1,1 +1,71 @@
-fn main() {}
+//! The command line: what was asked for, then the settings, then the work.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use taskcast::{
+    app,
+    auth::UnixTime,
+    cli::{self, CliError, Command, Invocation, Level},
+    config::{Config, Sources},
+    telemetry,
+};
+
+fn main() -> ExitCode {
+    match cli::parse().and_then(run) {
+        Ok(code) => code,
+        Err(error) => {
+            // A closed stderr changes nothing about the exit code.
+            let _ = writeln!(io::stderr(), "taskcast: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn run(Invocation { command, sources }: Invocation) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Serve => serve(&sources),
+        Command::Token(arguments) => {
+            let token = cli::token(arguments, &sources, UnixTime::now())?;
+            print(&[token])
+        }
+        Command::Check => {
+            let findings = cli::check(&sources);
+            print(&findings)?;
+            let failed = findings.iter().any(|finding| finding.level == Level::Fail);
+            Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        }
+        Command::Tail(arguments) => runtime()?.block_on(async {
+            tokio::select! {
+                result = cli::tail(arguments, &sources, io::stdout()) => result.map(|()| ExitCode::SUCCESS),
+                result = tokio::signal::ctrl_c() => result.map(|()| ExitCode::SUCCESS).map_err(CliError::Runtime),
+            }
+        }),
+    }
+}
+
+fn serve(sources: &Sources) -> Result<ExitCode, CliError> {
+    let config = Config::read(sources)?;
+    telemetry::init(&config.logging)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    runtime()?.block_on(app::run(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)
+}
+
+/// One per line. Whoever reads may stop reading.
+fn print<T: std::fmt::Display>(lines: &[T]) -> Result<ExitCode, CliError> {
+    let mut out = io::stdout().lock();
+    let written = lines.iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

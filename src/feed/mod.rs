@@ -3,6 +3,8 @@
 
 mod change;
 mod position;
+mod translate;
 
 pub use change::{Change, FeedItem, TimelineChange};
 pub use position::{NotAPosition, Position};
+pub use translate::{Counted, Event, Step, translate};

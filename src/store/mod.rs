@@ -1,5 +1,7 @@
 //! Where tasks live: one trait, two stores, one conformance suite for both (`tests/it/store.rs`).
 
+mod embedded;
+mod mongo;
 mod query;
 
 use async_trait::async_trait;
@@ -11,7 +13,9 @@ use crate::{
     task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
 };
 
-pub use query::{Counts, Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
+pub use embedded::{EmbeddedConfig, EmbeddedStore};
+pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore};
+pub use query::{Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
 
 /// Where tasks live. Every read is a snapshot that knows its position; every write comes back through the feed.
 #[async_trait]

@@ -1,10 +1,8 @@
 //! What is asked of a store, and what it answers.
 
-use serde::Serialize;
-
 use crate::{
     feed::Position,
-    task::{Field, FullTask, Status, StatusClass, Task, TaskId, UserId},
+    task::{Counts, Field, FullTask, Status, Task, TaskId, UserId},
 };
 
 /// A task at a position; None: there is none.
@@ -25,46 +23,6 @@ pub struct DashboardSnapshot {
     /// The viewer's own tasks beyond those: private ones, and those of other organisations.
     pub own_counts: Counts,
     pub position: Position,
-}
-
-/// How many tasks are in which class of statuses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Counts {
-    #[serde(rename = "activeCount")]
-    pub active: u64,
-    #[serde(rename = "completedCount")]
-    pub completed: u64,
-    #[serde(rename = "failedCount")]
-    pub failed: u64,
-}
-
-impl Counts {
-    pub fn add(&mut self, class: StatusClass, n: u64) {
-        let count = self.of(class);
-        *count = count.saturating_add(n);
-    }
-
-    pub fn remove_one(&mut self, class: StatusClass) {
-        let count = self.of(class);
-        *count = count.saturating_sub(1);
-    }
-
-    pub fn plus(self, other: Counts) -> Counts {
-        Counts {
-            active: self.active + other.active,
-            completed: self.completed + other.completed,
-            failed: self.failed + other.failed,
-        }
-    }
-
-    fn of(&mut self, class: StatusClass) -> &mut u64 {
-        match class {
-            StatusClass::Active => &mut self.active,
-            StatusClass::Completed => &mut self.completed,
-            StatusClass::Failed => &mut self.failed,
-        }
-    }
 }
 
 /// Narrows a list.

@@ -2,6 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no other module of this crate.
 
+mod counts;
 mod document;
 mod field;
 mod ids;
@@ -12,6 +13,7 @@ mod timeline;
 mod view;
 mod visibility;
 
+pub use counts::Counts;
 pub use document::{DefaultOrg, DocumentError, FullTask, Task};
 pub use field::Field;
 pub use ids::{OrgId, TaskId, UserId};

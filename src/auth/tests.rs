@@ -1,0 +1,367 @@
+use std::time::Duration;
+
+use base64::prelude::*;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::task::{DefaultOrg, OrgId};
+
+const SECRET: &[u8] = b"a secret that only this test knows";
+const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+const RSA_PUBLIC: &str = include_str!("testdata/rsa.pub.pem");
+
+fn verifier(keys: Keys) -> TokenVerifier {
+    TokenVerifier {
+        keys,
+        claims: ClaimNames::default(),
+        issuer: None,
+        audience: None,
+        default_org: DefaultOrg::default(),
+    }
+}
+
+fn hs256() -> TokenVerifier {
+    verifier(Keys::secret(SECRET))
+}
+
+fn claims() -> Value {
+    json!({"sub": "alice", "orgId": "acme", "name": "Alice", "exp": NOW.as_secs() + 60})
+}
+
+/// `claims()` with some changed; null removes.
+fn with(changes: Value) -> Value {
+    let mut claims = claims();
+    for (name, value) in changes.as_object().expect("an object") {
+        match value {
+            Value::Null => drop(claims.as_object_mut().expect("an object").remove(name)),
+            value => claims[name] = value.clone(),
+        }
+    }
+    claims
+}
+
+fn sign(claims: &Value) -> String {
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET))
+        .expect("signs")
+}
+
+/// A token with any header and payload, rightly signed with HS256.
+fn sign_raw(header: &str, payload: &[u8], secret: &[u8]) -> String {
+    let message =
+        format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(header), BASE64_URL_SAFE_NO_PAD.encode(payload));
+    let key = EncodingKey::from_secret(secret);
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).expect("signs");
+    format!("{message}.{signature}")
+}
+
+fn verify(claims: &Value) -> Result<Identity, AuthError> {
+    hs256().verify(&sign(claims), NOW)
+}
+
+#[track_caller]
+fn assert_unauthorized(result: Result<Identity, AuthError>) -> &'static str {
+    match result {
+        Err(error @ AuthError::Unauthorized(reason)) => {
+            assert_eq!(error.code(), "unauthorized");
+            reason
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_algorithm_makes_the_round_trip() {
+    let rsa = EncodingKey::from_rsa_pem(include_bytes!("testdata/rsa.pem")).expect("a key");
+    let ec = EncodingKey::from_ec_pem(include_bytes!("testdata/p256.pem")).expect("a key");
+    let ed = EncodingKey::from_ed_pem(include_bytes!("testdata/ed25519.pem")).expect("a key");
+    let public = |pem| Keys::public_key(pem).expect("a key");
+    let keys = [
+        ("HS256", Algorithm::HS256, EncodingKey::from_secret(SECRET), Keys::secret(SECRET)),
+        ("RS256", Algorithm::RS256, rsa.clone(), public(RSA_PUBLIC)),
+        ("RS256", Algorithm::RS256, rsa, public(include_str!("testdata/rsa.pkcs1.pub.pem"))),
+        ("ES256", Algorithm::ES256, ec, public(include_str!("testdata/p256.pub.pem"))),
+        ("EdDSA", Algorithm::EdDSA, ed, public(include_str!("testdata/ed25519.pub.pem"))),
+    ];
+    for (name, algorithm, private, public) in &keys {
+        assert_eq!(public.algorithm(), *name);
+        let token = jsonwebtoken::encode(&Header::new(*algorithm), &claims(), private).expect("signs");
+        let identity = verifier(public.clone()).verify(&token, NOW).expect(name);
+        assert_eq!(identity.viewer.user.as_str(), "alice");
+        for (_, other, _, key) in keys.iter().filter(|(_, other, _, _)| other != algorithm) {
+            let result = verifier(key.clone()).verify(&token, NOW);
+            assert!(assert_unauthorized(result).contains("alg"), "{name} by {other:?}");
+        }
+    }
+}
+
+#[test]
+fn a_public_key_is_no_hmac_secret() {
+    let verifier = verifier(Keys::public_key(RSA_PUBLIC).expect("a key"));
+    let payload = claims().to_string();
+    for header in [r#"{"alg":"HS256"}"#, r#"{"alg":"RS256"}"#, r#"{"alg":"none"}"#] {
+        let token = sign_raw(header, payload.as_bytes(), RSA_PUBLIC.as_bytes());
+        assert_unauthorized(verifier.verify(&token, NOW));
+    }
+}
+
+#[test]
+fn only_the_keys_own_algorithm_is_accepted() {
+    let payload = claims().to_string();
+    let accepted = sign_raw(r#"{"alg":"HS256","kid":"x","typ":"at+jwt"}"#, payload.as_bytes(), SECRET);
+    hs256().verify(&accepted, NOW).expect("valid");
+    for header in [
+        r#"{"alg":"none"}"#,
+        r#"{"alg":"None"}"#,
+        r#"{"alg":""}"#,
+        r#"{"alg":"hs256"}"#,
+        r#"{"alg":"HS384"}"#,
+        r#"{"alg":"RS256"}"#,
+        r#"{"alg":["HS256"]}"#,
+        r#"{"alg":null}"#,
+        r#"{}"#,
+        r#"{"alg":"HS256","crit":["b64"],"b64":false}"#,
+        r#"{"alg":"HS256","crit":[]}"#,
+        r#"["HS256"]"#,
+        r#"{"alg":"HS256""#,
+    ] {
+        assert_unauthorized(hs256().verify(&sign_raw(header, payload.as_bytes(), SECRET), NOW));
+    }
+    let unsigned = accepted.rsplit_once('.').expect("three parts").0;
+    assert_unauthorized(hs256().verify(&format!("{unsigned}."), NOW));
+    assert_unauthorized(verifier(Keys::secret(b"another secret")).verify(&accepted, NOW));
+}
+
+#[test]
+fn the_text_of_a_token_has_one_form() {
+    let token = sign(&claims());
+    hs256().verify(&token, NOW).expect("valid");
+    let parts: Vec<&str> = token.split('.').collect();
+    let long = format!("{token}{}", "A".repeat(1024 * 1024));
+    for wrong in [
+        String::new(),
+        ".".into(),
+        "..".into(),
+        "...".into(),
+        "\0".into(),
+        "é.é.é".into(),
+        parts[0].into(),
+        format!("{}.{}", parts[0], parts[1]),
+        format!("{token}."),
+        format!(".{token}"),
+        format!("{token}.{}", parts[2]),
+        format!("{}.{}.{}.{}", parts[0], parts[1], parts[1], parts[2]),
+        format!("{token}="),
+        format!("{}=.{}.{}", parts[0], parts[1], parts[2]),
+        format!(" {token}"),
+        format!("{token}\n"),
+        format!("Bearer {token}"),
+        long,
+    ] {
+        assert_unauthorized(hs256().verify(&wrong, NOW));
+    }
+    for payload in [&b"[]"[..], b"\"x\"", b"{", b"\xff\xfe", b""] {
+        assert_unauthorized(hs256().verify(&sign_raw(r#"{"alg":"HS256"}"#, payload, SECRET), NOW));
+    }
+}
+
+#[test]
+fn a_token_of_8_kib_is_read_and_a_longer_one_is_not() {
+    let length = |padding: usize| sign(&with(json!({"padding": "x".repeat(padding)})));
+    let fits = (0..MAX_TOKEN_BYTES * 3 / 4).rev().map(length).find(|token| token.len() <= MAX_TOKEN_BYTES);
+    let fits = fits.expect("some length fits");
+    assert!(fits.len() > MAX_TOKEN_BYTES - 4);
+    hs256().verify(&fits, NOW).expect("valid");
+    let longer = length(MAX_TOKEN_BYTES);
+    assert_eq!(assert_unauthorized(hs256().verify(&longer, NOW)), "the token is too long");
+}
+
+#[test]
+fn exp_is_required_and_has_no_leeway() {
+    let now = NOW.as_secs();
+    let expiring = |exp: Value| verify(&with(json!({ "exp": exp })));
+    assert_eq!(expiring(json!(now)), Err(AuthError::Expired));
+    assert_eq!(expiring(json!(now - 1)), Err(AuthError::Expired));
+    assert_eq!(expiring(json!(0)), Err(AuthError::Expired));
+    assert_eq!(expiring(json!(-1)), Err(AuthError::Expired));
+    assert_eq!(expiring(json!(-1e300)), Err(AuthError::Expired));
+    assert_eq!(AuthError::Expired.code(), "token_expired");
+
+    assert_eq!(expiring(json!(now + 1)).expect("valid").expires_at, UnixTime::from_secs(now + 1));
+    let half = expiring(json!(now as f64 + 0.5)).expect("valid").expires_at;
+    assert_eq!(half.since(NOW), Duration::from_millis(500));
+    for far in [json!(u64::MAX), json!(1e300), json!(now * 1_000_000)] {
+        assert_eq!(expiring(far).expect("valid").expires_at, UnixTime::MAX);
+    }
+
+    for wrong in [json!("1900000000"), json!(true), json!([now + 60]), json!({}), Value::Null] {
+        assert_unauthorized(expiring(wrong));
+    }
+    let payload = br#"{"sub":"alice","exp":1e999}"#;
+    assert_unauthorized(hs256().verify(&sign_raw(r#"{"alg":"HS256"}"#, payload, SECRET), NOW));
+    let payload = br#"{"sub":"alice","exp":null}"#;
+    assert_unauthorized(hs256().verify(&sign_raw(r#"{"alg":"HS256"}"#, payload, SECRET), NOW));
+}
+
+#[test]
+fn expiry_is_told_only_of_a_token_that_was_good() {
+    let expired = with(json!({"exp": NOW.as_secs() - 1}));
+    assert_eq!(verify(&expired), Err(AuthError::Expired));
+    let other = verifier(Keys::secret(b"another secret"));
+    assert_unauthorized(other.verify(&sign(&expired), NOW));
+    let audience = TokenVerifier { audience: Some("tasks".into()), ..hs256() };
+    assert_unauthorized(audience.verify(&sign(&expired), NOW));
+}
+
+#[test]
+fn nbf_and_iat_have_thirty_seconds() {
+    for claim in ["nbf", "iat"] {
+        let at = |value: Value| verify(&with(json!({ claim: value })));
+        at(json!(NOW.as_secs() + 30)).expect("within the leeway");
+        at(json!(NOW.as_secs() - 100_000)).expect("past");
+        at(json!(-5)).expect("long past");
+        assert_unauthorized(at(json!(NOW.as_secs() + 31)));
+        assert_unauthorized(at(json!(u64::MAX)));
+        assert_unauthorized(at(json!("1")));
+    }
+}
+
+#[test]
+fn issuer_and_audience_are_checked_where_configured() {
+    let strict =
+        TokenVerifier { issuer: Some("https://id".into()), audience: Some("tasks".into()), ..hs256() };
+    let check = |changes| strict.verify(&sign(&with(changes)), NOW);
+    check(json!({"iss": "https://id", "aud": "tasks"})).expect("valid");
+    check(json!({"iss": "https://id", "aud": ["other", "tasks"]})).expect("valid");
+    for wrong in [
+        json!({"iss": "https://id"}),
+        json!({"aud": "tasks"}),
+        json!({"iss": "https://id/", "aud": "tasks"}),
+        json!({"iss": ["https://id"], "aud": "tasks"}),
+        json!({"iss": "https://id", "aud": "Tasks"}),
+        json!({"iss": "https://id", "aud": []}),
+        json!({"iss": "https://id", "aud": ["tasks2", 5]}),
+        json!({"iss": "https://id", "aud": {"tasks": true}}),
+    ] {
+        assert_unauthorized(check(wrong));
+    }
+    verify(&with(json!({"iss": 5, "aud": {"x": 1}}))).expect("not configured, not checked");
+}
+
+#[test]
+fn the_user_is_a_usable_string() {
+    for wrong in
+        [json!(null), json!(""), json!(42), json!({"id": "x"}), json!("a\nb"), json!("a".repeat(257))]
+    {
+        assert_unauthorized(verify(&with(json!({ "sub": wrong }))));
+    }
+    let longest = "é".repeat(128);
+    assert_eq!(verify(&with(json!({ "sub": longest }))).expect("valid").viewer.user.as_str(), longest);
+}
+
+#[test]
+fn the_organisation_is_optional_and_has_a_default() {
+    let with_default = TokenVerifier { default_org: DefaultOrg(OrgId::parse("everyone")), ..hs256() };
+    for (org, plain, defaulted) in [
+        (json!("acme"), Some("acme"), Some("acme")),
+        (json!(""), None, Some("everyone")),
+        (json!(null), None, Some("everyone")),
+    ] {
+        let token = sign(&with(json!({ "orgId": org })));
+        let named = |verifier: &TokenVerifier| verifier.verify(&token, NOW).expect("valid").viewer.org;
+        assert_eq!(named(&hs256()), plain.and_then(OrgId::parse));
+        assert_eq!(named(&with_default), defaulted.and_then(OrgId::parse));
+    }
+    for wrong in [json!(7), json!(["acme"]), json!("a\u{7f}"), json!("a".repeat(257))] {
+        assert_unauthorized(verify(&with(json!({ "orgId": wrong }))));
+    }
+}
+
+#[test]
+fn claims_can_have_other_names() {
+    let names = ClaimNames { user: "uid".into(), org: "tenant".into(), name: "nick".into() };
+    let renamed = TokenVerifier { claims: names, ..hs256() };
+    let token = sign(&with(json!({"uid": "bob", "tenant": "initech", "nick": "Bob"})));
+    let identity = renamed.verify(&token, NOW).expect("valid");
+    assert_eq!(identity.viewer.user.as_str(), "bob");
+    assert_eq!(identity.viewer.org, OrgId::parse("initech"));
+    assert_eq!(identity.name.as_deref(), Some("Bob"));
+    assert_unauthorized(renamed.verify(&sign(&claims()), NOW));
+}
+
+#[test]
+fn an_unusable_name_locks_nobody_out() {
+    assert_eq!(verify(&claims()).expect("valid").name.as_deref(), Some("Alice"));
+    for name in [json!(null), json!(""), json!(3), json!("A\u{1b}[2J")] {
+        assert_eq!(verify(&with(json!({ "name": name }))).expect("valid").name, None);
+    }
+}
+
+#[test]
+fn scopes_come_in_three_claims() {
+    for scopes in [
+        json!({"scope": "tasks:read  tasks:write"}),
+        json!({"scopes": ["tasks:read", "tasks:write", 5]}),
+        json!({"scp": ["tasks:write"], "scope": "tasks:read tasks:write"}),
+        json!({"scp": "tasks:read tasks:write"}),
+    ] {
+        let identity = verify(&with(scopes)).expect("valid");
+        assert_eq!(identity.scopes, ["tasks:read", "tasks:write"]);
+        assert!(identity.has_scope("tasks:write"));
+        assert!(!identity.has_scope("tasks"));
+    }
+    assert!(verify(&with(json!({"scope": 5}))).expect("valid").scopes.is_empty());
+}
+
+#[test]
+fn only_usable_public_keys_are_taken() {
+    for (pem, error) in [
+        (include_str!("testdata/rsa.pem"), KeyError::Private),
+        (include_str!("testdata/certificate.pem"), KeyError::Certificate),
+        (include_str!("testdata/p384.pub.pem"), KeyError::Kind),
+        (include_str!("testdata/ed448.pub.pem"), KeyError::Kind),
+        (include_str!("testdata/rsa1024.pub.pem"), KeyError::RsaSize),
+        ("", KeyError::NotPem),
+        ("ssh-ed25519 AAAA", KeyError::NotPem),
+        ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", KeyError::Kind),
+        // An Ed25519 key of two bytes.
+        ("-----BEGIN PUBLIC KEY-----\nMAwwBQYDK2VwAwMAAQI=\n-----END PUBLIC KEY-----", KeyError::Kind),
+    ] {
+        assert_eq!(Keys::public_key(pem).expect_err("refused"), error, "{pem}");
+    }
+    let twice = format!("{RSA_PUBLIC}{RSA_PUBLIC}");
+    assert_eq!(Keys::public_key(&twice).expect_err("refused"), KeyError::NotPem);
+    Keys::public_key(&RSA_PUBLIC.replace('\n', "\r\n")).expect("line ends don't matter");
+}
+
+#[test]
+fn a_signed_token_verifies() {
+    let names = ClaimNames { user: "uid".into(), ..ClaimNames::default() };
+    let signer = TokenSigner::new(SECRET, names.clone(), Some("iss".into()), Some("aud".into()));
+    let grant = Grant {
+        user: "alice".into(),
+        org: Some("acme".into()),
+        name: Some("Alice".into()),
+        scope: Some("tasks:write".into()),
+        ttl: Duration::from_secs(60),
+    };
+    let token = signer.sign(&grant, NOW).expect("signs");
+    let verifier =
+        TokenVerifier { claims: names, issuer: Some("iss".into()), audience: Some("aud".into()), ..hs256() };
+    let identity = verifier.verify(&token, NOW).expect("valid");
+    assert_eq!(identity.viewer.user.as_str(), "alice");
+    assert_eq!(identity.viewer.org, OrgId::parse("acme"));
+    assert_eq!(identity.name.as_deref(), Some("Alice"));
+    assert!(identity.has_scope("tasks:write"));
+    assert_eq!(identity.expires_at.since(NOW), Duration::from_secs(60));
+    assert!(!identity.is_expired(NOW));
+    assert!(identity.is_expired(identity.expires_at));
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let signer = TokenSigner::new(SECRET, ClaimNames::default(), None, None);
+    let shown = format!("{:?} {signer:?} {:?}", hs256(), Keys::secret(SECRET));
+    let bytes = format!("{SECRET:?}");
+    assert!(!shown.contains("only this test knows") && !shown.contains(bytes.trim_matches(['[', ']'])));
+}

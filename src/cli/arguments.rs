@@ -1,0 +1,242 @@
+//! The flags. Those of the settings come from the table of settings.
+
+use std::{ffi::OsString, path::Path, time::Duration};
+
+use clap::{Arg, ArgAction, ArgMatches};
+
+use crate::config::{GROUPS, Setting, Sources};
+
+use super::{CliError, TailArguments, TokenArguments};
+
+#[derive(Clone, Debug)]
+pub enum Command {
+    Serve,
+    Token(TokenArguments),
+    Check,
+    Tail(TailArguments),
+}
+
+/// What was asked for, and where the settings are.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    pub command: Command,
+    pub sources: Sources,
+}
+
+/// Reads the command line, the environment and `.env`. Ends the process itself for `--help`, `--version` and
+/// usage errors (exit code 2).
+pub fn parse() -> Result<Invocation, CliError> {
+    let (command, flags) = read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let sources = Sources::new(flags).with_env(std::env::vars_os()).with_dotenv(Path::new(".env"))?;
+    Ok(Invocation { command, sources })
+}
+
+type Flags = Vec<(String, String)>;
+
+fn read(args: impl IntoIterator<Item = OsString>) -> Result<(Command, Flags), clap::Error> {
+    let matches = grammar().try_get_matches_from(args)?;
+    let (name, matches) = matches.subcommand().unwrap_or(("serve", &matches));
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let command = match name {
+        "token" => Command::Token(TokenArguments {
+            sub: text("sub").unwrap_or_default(),
+            org: text("org"),
+            name: text("name"),
+            scopes: matches.get_many("scope").into_iter().flatten().cloned().collect(),
+            ttl: matches.get_one("ttl").copied().unwrap_or_default(),
+        }),
+        "check" => Command::Check,
+        "tail" => Command::Tail(TailArguments {
+            task: text("task"),
+            url: text("url"),
+            token: text("token").or_else(|| std::env::var("TASKCAST_TOKEN").ok()).filter(|t| !t.is_empty()),
+            sub: text("sub"),
+            org: text("org"),
+            json: matches.get_flag("json"),
+        }),
+        _ => Command::Serve,
+    };
+    Ok((command, flags(matches)))
+}
+
+fn flags(matches: &ArgMatches) -> Flags {
+    let settings = GROUPS.iter().flat_map(|group| group.settings);
+    settings
+        .filter_map(|setting| {
+            Some((setting.name.to_owned(), matches.get_one::<String>(setting.name)?.clone()))
+        })
+        .collect()
+}
+
+fn grammar() -> clap::Command {
+    let settings = GROUPS
+        .iter()
+        .flat_map(|group| group.settings.iter().map(|setting| flag_of(setting).help_heading(group.title)));
+    clap::Command::new("taskcast")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A Socket.IO-compatible realtime gateway for tasks")
+        .after_help(
+            "Every setting is also an environment variable: --jwt-secret is JWT_SECRET. Flags come before the \
+             environment, the environment before a .env in the working directory. An empty value is an unset \
+             one.\nFlags can be seen by other users of the machine: secrets belong in the environment.",
+        )
+        .args(settings)
+        .subcommand(clap::Command::new("serve").about("Runs the gateway (the default)"))
+        .subcommand(token_grammar())
+        .subcommand(clap::Command::new("check").about(
+            "Validates the settings and probes what they name; exit code 0 if the gateway could start",
+        ))
+        .subcommand(tail_grammar())
+}
+
+fn flag_of(setting: &Setting) -> Arg {
+    let secret = if setting.secret { ", secret" } else { "" };
+    let alias = setting.alias.map(|alias| format!(", also {alias}")).unwrap_or_default();
+    let arg = Arg::new(setting.name)
+        .long(setting.flag())
+        .value_name(setting.placeholder)
+        .help(format!("{} [default: {}{alias}{secret}]", setting.help, setting.shown_default()))
+        // A secret may begin with a dash, as a PEM does. Taken for a flag, it would be shown.
+        .allow_hyphen_values(true)
+        .global(true);
+    match setting.alias_flag() {
+        Some(alias) => arg.alias(alias),
+        None => arg,
+    }
+}
+
+fn token_grammar() -> clap::Command {
+    clap::Command::new("token")
+        .about("Prints a JWT signed with the configured secret")
+        .arg(Arg::new("sub").long("sub").value_name("USER").required(true).help("The user's id"))
+        .arg(Arg::new("org").long("org").value_name("ORG").help("Its organisation"))
+        .arg(Arg::new("name").long("name").value_name("NAME").help("Its name"))
+        .arg(
+            Arg::new("scope")
+                .long("scope")
+                .value_name("SCOPES")
+                .action(ArgAction::Append)
+                .help("What it may do beyond looking, such as tasks:write"),
+        )
+        .arg(
+            Arg::new("ttl")
+                .long("ttl")
+                .value_name("DURATION")
+                .default_value("1h")
+                .value_parser(parse_ttl)
+                .help("How long it is valid"),
+        )
+}
+
+fn tail_grammar() -> clap::Command {
+    clap::Command::new("tail")
+        .about("Connects to a running gateway and prints events as they come")
+        .arg(Arg::new("task").long("task").value_name("ID").help("Follow this task too"))
+        .arg(
+            Arg::new("url")
+                .long("url")
+                .value_name("URL")
+                .help("Where the gateway is [default: this machine, at the configured PORT]"),
+        )
+        .arg(
+            Arg::new("token")
+                .long("token")
+                .value_name("JWT")
+                .allow_hyphen_values(true)
+                .help("Who to be [default: TASKCAST_TOKEN, else a token made with the configured secret]"),
+        )
+        .arg(
+            Arg::new("sub")
+                .long("sub")
+                .value_name("USER")
+                .help("User of the token made [default: taskcast-tail]"),
+        )
+        .arg(
+            Arg::new("org")
+                .long("org")
+                .value_name("ORG")
+                .help("Organisation of the token made [default: DEFAULT_ORG]"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print {event, payload} as JSON, states in full"),
+        )
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, &'static str> {
+    match humantime::parse_duration(text) {
+        Ok(ttl) if ttl >= Duration::from_secs(1) => Ok(ttl),
+        _ => Err("a duration of at least 1s with its unit is expected, such as 10m, 1h or 30d"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(line: &str) -> Result<(Command, Flags), clap::Error> {
+        read(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        grammar().debug_assert();
+    }
+
+    #[test]
+    fn help_names_the_settings_of_the_table() {
+        let help = grammar().render_help().to_string();
+        let named: Vec<String> = help
+            .lines()
+            .filter_map(|line| line.trim_start().strip_prefix("--"))
+            .filter_map(|line| line.split([' ', '=']).next())
+            .map(|flag| flag.to_ascii_uppercase().replace('-', "_"))
+            .filter(|name| !["HELP", "VERSION"].contains(&name.as_str()))
+            .collect();
+        let settings = || GROUPS.iter().flat_map(|group| group.settings);
+        assert_eq!(named, settings().map(|setting| setting.name).collect::<Vec<_>>());
+        for setting in settings() {
+            assert!(
+                help.contains(setting.help) && help.contains(setting.shown_default()),
+                "{}",
+                setting.name
+            );
+        }
+    }
+
+    #[test]
+    fn serve_is_the_default_and_settings_go_before_or_after_a_command() {
+        for line in ["taskcast --port 1", "taskcast serve --port 1", "taskcast --port=1 serve"] {
+            let (command, flags) = args(line).expect("good");
+            assert!(matches!(command, Command::Serve), "{line}");
+            assert_eq!(flags, [("PORT".to_owned(), "1".to_owned())], "{line}");
+        }
+        let (_, flags) = args("taskcast check --frontend-url https://a.test").expect("good");
+        assert_eq!(flags[0].0, "WEBSOCKET_CORS_ORIGIN");
+        let (command, flags) =
+            args("taskcast --data-dir d token --sub alice --scope a --scope b").expect("good");
+        assert_eq!(flags[0].0, "DATA_DIR");
+        let Command::Token(token) = command else { panic!("{command:?}") };
+        assert_eq!((token.sub.as_str(), token.ttl), ("alice", Duration::from_secs(3600)));
+        assert_eq!(token.scopes, ["a", "b"]);
+    }
+
+    #[test]
+    fn usage_errors_are_told_without_secrets() {
+        let (_, flags) = args("taskcast --jwt-secret --hunter2").expect("a secret may begin with dashes");
+        assert_eq!(flags[0].1, "--hunter2");
+        for line in [
+            "taskcast --jwt-secret=hunter2 --jwt-secret=hunter2",
+            "taskcast --jwt-secrets=hunter2",
+            "taskcast token --jwt-secret=hunter2",
+            "taskcast token --sub a --ttl 0s --jwt-secret hunter2",
+            "taskcast --jwt-secret hunter2 nonsense",
+        ] {
+            let error = args(line).expect_err("bad usage");
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! `taskcast tail`: a small Socket.IO client that prints what it is told.
+//!
+//! On a lost connection it comes back and asks, room by room, for what came after the last event that it printed,
+//! so that nothing is missed or printed twice.
+
+mod outcome;
+mod packet;
+mod place;
+mod printer;
+mod rooms;
+mod session;
+
+use std::{io::Write, time::Duration};
+
+use crate::{
+    auth::{Grant, TokenSigner, UnixTime},
+    config::{Config, ServerConfig, Sources},
+};
+
+use super::CliError;
+use outcome::Outcome;
+use place::Place;
+use printer::Printer;
+use rooms::Rooms;
+use session::Session;
+
+#[derive(Clone, Debug)]
+pub struct TailArguments {
+    pub task: Option<String>,
+    pub url: Option<String>,
+    pub token: Option<String>,
+    pub sub: Option<String>,
+    pub org: Option<String>,
+    pub json: bool,
+}
+
+/// How long to wait before the next attempt: doubled each time, up to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// Prints until the output is closed or the gateway refuses for good; the caller ends it on Ctrl-C.
+pub async fn tail(arguments: TailArguments, sources: &Sources, out: impl Write) -> Result<(), CliError> {
+    let credentials = Credentials::of(&arguments, sources)?;
+    let place = match &arguments.url {
+        Some(url) => Place::parse(url).ok_or(CliError::Url("--url"))?,
+        None => {
+            let server = ServerConfig::read_alone(sources)?;
+            Place::local(server.local_address(server.port))
+        }
+    };
+    let client = Tail {
+        place,
+        credentials,
+        rooms: Rooms::new(arguments.task),
+        printer: Printer::new(out, arguments.json),
+        backoff: BACKOFF,
+    };
+    client.run().await
+}
+
+/// Who to be.
+enum Credentials {
+    Given(String),
+    /// Made anew for each connection, so that it never expires on the way.
+    Made(Box<TokenSigner>, Grant),
+}
+
+impl Credentials {
+    fn of(arguments: &TailArguments, sources: &Sources) -> Result<Self, CliError> {
+        if let Some(token) = &arguments.token {
+            return Ok(Self::Given(token.clone()));
+        }
+        let config = Config::read(sources)?;
+        let signer = config.tokens()?.signer.ok_or(CliError::NoSecret)?;
+        let grant = Grant {
+            user: arguments.sub.clone().unwrap_or_else(|| "taskcast-tail".to_owned()),
+            org: arguments.org.clone(),
+            name: None,
+            scope: None,
+            ttl: TOKEN_TTL,
+        };
+        if grant.org.is_none() && config.store.default_org.0.is_none() {
+            eprintln!(
+                "only tasks of the user {:?} are shown: give --org to see an organisation's",
+                grant.user
+            );
+        }
+        Ok(Self::Made(Box::new(signer), grant))
+    }
+
+    fn token(&self) -> Result<String, CliError> {
+        Ok(match self {
+            Self::Given(token) => token.clone(),
+            Self::Made(signer, grant) => signer.sign(grant, UnixTime::now())?,
+        })
+    }
+}
+
+struct Tail<W> {
+    place: Place,
+    credentials: Credentials,
+    rooms: Rooms,
+    printer: Printer<W>,
+    backoff: (Duration, Duration),
+}
+
+impl<W: Write> Tail<W> {
+    async fn run(mut self) -> Result<(), CliError> {
+        let mut pause = self.backoff.0;
+        loop {
+            let token = self.credentials.token()?;
+            let outcome = match Session::open(&self.place, &token).await {
+                Ok(mut session) => {
+                    pause = self.backoff.0;
+                    self.printer.note(&format!("connected to {}", self.place));
+                    session.run(&mut self.rooms, &mut self.printer).await
+                }
+                Err(outcome) => outcome,
+            };
+            match outcome {
+                Outcome::Lost(reason) => {
+                    let shown = humantime::format_duration(pause);
+                    self.printer.note(&format!("{reason}; trying again in {shown}"));
+                }
+                Outcome::Refused(reason) => return Err(CliError::Refused(reason)),
+                Outcome::OutputClosed => return Ok(()),
+                Outcome::OutputFailed(error) => return Err(CliError::Output(error)),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(self.backoff.1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

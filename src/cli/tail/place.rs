@@ -1,0 +1,67 @@
+//! Where the gateway is.
+
+use std::{fmt, net::SocketAddr};
+
+use http::Uri;
+
+/// `http://host:port`, or `https://host`, perhaps with a path before `/socket.io`.
+pub(super) struct Place {
+    scheme: &'static str,
+    rest: String,
+}
+
+impl Place {
+    pub(super) fn parse(url: &str) -> Option<Self> {
+        let uri: Uri = url.trim().parse().ok()?;
+        let scheme = match uri.scheme_str()? {
+            "http" | "ws" => "ws",
+            "https" | "wss" => "wss",
+            _ => return None,
+        };
+        let authority = uri.authority()?.as_str();
+        // A password in the URL would be shown.
+        if authority.contains('@') || uri.query().is_some() {
+            return None;
+        }
+        Some(Self { scheme, rest: format!("{authority}{}", uri.path().trim_end_matches('/')) })
+    }
+
+    pub(super) fn local(address: SocketAddr) -> Self {
+        Self { scheme: "ws", rest: address.to_string() }
+    }
+
+    pub(super) fn websocket_url(&self) -> String {
+        format!("{}://{}/socket.io/?EIO=4&transport=websocket", self.scheme, self.rest)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.scheme == "wss" { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_becomes_the_gateways_websocket() {
+        for (url, websocket, shown) in [
+            ("http://127.0.0.1:3000", "ws://127.0.0.1:3000/", "http://127.0.0.1:3000"),
+            ("https://tasks.test/", "wss://tasks.test/", "https://tasks.test"),
+            ("wss://tasks.test/live/", "wss://tasks.test/live/", "https://tasks.test/live"),
+            ("ws://[::1]:1", "ws://[::1]:1/", "http://[::1]:1"),
+        ] {
+            let place = Place::parse(url).expect(url);
+            assert_eq!(place.websocket_url(), format!("{websocket}socket.io/?EIO=4&transport=websocket"));
+            assert_eq!(place.to_string(), shown);
+        }
+        for url in
+            ["", "127.0.0.1:3000", "localhost", "ftp://a", "http://", "http://u:p@a", "http://a?token=x"]
+        {
+            assert!(Place::parse(url).is_none(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Which rooms are followed, and up to where each has been printed.
+
+use serde_json::{Value, json};
+
+/// The dashboard, and the task where one was given.
+pub(super) struct Rooms {
+    rooms: Vec<Room>,
+}
+
+struct Room {
+    /// None: the dashboard.
+    task: Option<String>,
+    /// The last `eventId` received in this room.
+    since: Option<String>,
+    joined_before: bool,
+}
+
+/// What came in, as far as the place in the room goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    New,
+    /// Printed before the connection was lost.
+    Before,
+}
+
+impl Rooms {
+    pub(super) fn new(task: Option<String>) -> Self {
+        let rooms = std::iter::once(None).chain(task.map(Some));
+        Self { rooms: rooms.map(|task| Room { task, since: None, joined_before: false }).collect() }
+    }
+
+    /// One request per room: the first time to join it, then to take up where it was left.
+    pub(super) fn requests(&self) -> Vec<(&'static str, Value)> {
+        self.rooms.iter().map(Room::request).collect()
+    }
+
+    /// How the room of the request of this number is called.
+    pub(super) fn name(&self, request: usize) -> String {
+        match self.rooms.get(request).map(|room| &room.task) {
+            Some(Some(task)) => format!("task {task:?}"),
+            _ => "the dashboard".to_owned(),
+        }
+    }
+
+    pub(super) fn joined(&mut self, request: usize, answer: &Value) {
+        let Some(room) = self.rooms.get_mut(request) else { return };
+        room.joined_before = true;
+        // The dashboard's state is an array and has no place for its position; the answer may have.
+        if room.since.is_none() {
+            room.since = answer.get("eventId").and_then(Value::as_str).map(str::to_owned);
+        }
+    }
+
+    pub(super) fn saw(&mut self, event: &str, payload: &Value) -> Seen {
+        let Some(id) = payload.get("eventId").and_then(Value::as_str) else { return Seen::New };
+        // Counts are put together from several changes, and come when there is time.
+        if event == "dashboard:task_count_changed" {
+            return Seen::New;
+        }
+        let of_dashboard = event == "task:created" || event.starts_with("dashboard:");
+        let task = payload.get("taskId").and_then(Value::as_str);
+        let room = self.rooms.iter_mut().find(|room| match &room.task {
+            None => of_dashboard,
+            Some(followed) => !of_dashboard && task == Some(followed),
+        });
+        let Some(room) = room else { return Seen::New };
+        let is_state = event.ends_with(":state");
+        if !is_state && room.since.as_deref().is_some_and(|since| id <= since) {
+            return Seen::Before;
+        }
+        room.since = Some(id.to_owned());
+        Seen::New
+    }
+}
+
+impl Room {
+    fn request(&self) -> (&'static str, Value) {
+        match (&self.task, &self.since) {
+            (None, _) if !self.joined_before => ("dashboard:join", json!({})),
+            (Some(task), _) if !self.joined_before => ("task:join", json!({ "taskId": task })),
+            (None, None) => ("resync_requested", json!({ "dashboard": true })),
+            (None, Some(since)) => ("resync_requested", json!({ "dashboard": true, "since": since })),
+            (Some(task), None) => ("resync_requested", json!({ "taskIds": [task] })),
+            (Some(task), Some(since)) => ("resync_requested", json!({ "taskIds": [task], "since": since })),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_room_is_taken_up_where_it_was_left() {
+        let mut rooms = Rooms::new(Some("t".into()));
+        assert_eq!(rooms.requests(), [("dashboard:join", json!({})), ("task:join", json!({"taskId": "t"}))]);
+        rooms.joined(0, &json!({"ok": true, "eventId": "01"}));
+        rooms.joined(1, &json!({"ok": true}));
+        assert_eq!(rooms.saw("task:state", &json!({"taskId": "t", "eventId": "05"})), Seen::New);
+        assert_eq!(rooms.saw("task:coding", &json!({"taskId": "t", "eventId": "06"})), Seen::New);
+        assert_eq!(rooms.saw("task:created", &json!({"taskId": "t", "eventId": "03"})), Seen::New);
+        assert_eq!(rooms.saw("dashboard:task_count_changed", &json!({"eventId": "99"})), Seen::New);
+        assert_eq!(rooms.saw("task:coding", &json!({"taskId": "other", "eventId": "07"})), Seen::New);
+        assert_eq!(
+            rooms.requests(),
+            [
+                ("resync_requested", json!({"dashboard": true, "since": "03"})),
+                ("resync_requested", json!({"taskIds": ["t"], "since": "06"})),
+            ]
+        );
+        assert_eq!(rooms.saw("task:coding", &json!({"taskId": "t", "eventId": "06"})), Seen::Before);
+        assert_eq!(rooms.saw("task:updated", &json!({"taskId": "t", "eventId": "08"})), Seen::New);
+        assert_eq!(rooms.saw("task:state", &json!({"taskId": "t", "eventId": "08"})), Seen::New);
+    }
+
+    #[test]
+    fn without_a_position_the_whole_state_is_asked_for() {
+        let mut rooms = Rooms::new(None);
+        rooms.joined(0, &json!({"ok": true, "eventId": 5}));
+        rooms.joined(7, &json!(null));
+        assert_eq!(rooms.saw("dashboard:state", &json!([])), Seen::New);
+        assert_eq!(rooms.requests(), [("resync_requested", json!({"dashboard": true}))]);
+    }
+}

@@ -1,0 +1,154 @@
+//! One connection, from the WebSocket's opening to its end.
+
+use std::{io::Write, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{Error as WsError, Message},
+};
+
+use super::{Outcome, Place, Printer, Rooms, outcome::shown, packet::Packet, rooms::Seen};
+
+const OPEN_WITHIN: Duration = Duration::from_secs(20);
+
+pub(super) struct Session {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// Longer silence means that the connection is dead.
+    silence: Duration,
+}
+
+impl Session {
+    /// Connects, and enters the namespace.
+    pub(super) async fn open(place: &Place, token: &str) -> Result<Self, Outcome> {
+        match timeout(OPEN_WITHIN, Self::open_in_time(place, token)).await {
+            Ok(result) => result,
+            Err(_) => Err(Outcome::lost(format!("{place} does not answer"))),
+        }
+    }
+
+    async fn open_in_time(place: &Place, token: &str) -> Result<Self, Outcome> {
+        let connected = tokio_tungstenite::connect_async(place.websocket_url()).await;
+        let (socket, _) = connected.map_err(|error| not_connected(place, error))?;
+        let mut session = Self { socket, silence: OPEN_WITHIN };
+        match session.next().await? {
+            Packet::Open(silence) => session.silence = silence,
+            _ => return Err(Outcome::Refused(format!("{place} is no Socket.IO server"))),
+        }
+        session.send(format!("40{}", json!({ "token": token }))).await?;
+        loop {
+            match session.next().await? {
+                Packet::Connected => return Ok(session),
+                Packet::ConnectError(code) => return Err(Outcome::connect_error(&code)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Joins the rooms and prints what comes, until it ends.
+    pub(super) async fn run<W: Write>(&mut self, rooms: &mut Rooms, printer: &mut Printer<W>) -> Outcome {
+        match self.follow(rooms, printer).await {
+            Ok(never) => match never {},
+            Err(outcome) => outcome,
+        }
+    }
+
+    async fn follow<W: Write>(
+        &mut self,
+        rooms: &mut Rooms,
+        printer: &mut Printer<W>,
+    ) -> Result<std::convert::Infallible, Outcome> {
+        for (id, (event, payload)) in rooms.requests().into_iter().enumerate() {
+            self.send(format!("42{id}{}", json!([event, payload]))).await?;
+        }
+        loop {
+            match self.next().await? {
+                Packet::Event { name, payload } if rooms.saw(&name, &payload) == Seen::New => {
+                    printer.event(&name, &payload)?;
+                }
+                Packet::Ack { id, answer } => {
+                    let request = usize::try_from(id).unwrap_or(usize::MAX);
+                    answered(rooms, request, &answer, printer)?;
+                }
+                Packet::Disconnected => return Err(Outcome::lost("the gateway ended the session")),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next packet that is not about keeping the connection.
+    async fn next(&mut self) -> Result<Packet, Outcome> {
+        loop {
+            let message = timeout(self.silence, self.socket.next()).await;
+            let message = message.map_err(|_| Outcome::lost("the gateway has gone silent"))?;
+            match message {
+                Some(Ok(Message::Text(text))) => match Packet::parse(text.as_str()) {
+                    Packet::Ping => self.send("3".to_owned()).await?,
+                    Packet::Close => return Err(Outcome::lost("the gateway closed the connection")),
+                    packet => return Ok(packet),
+                },
+                Some(Ok(Message::Close(_))) | None => {
+                    return Err(Outcome::lost("the gateway closed the connection"));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(Outcome::lost(format!("the connection was lost: {error}"))),
+            }
+        }
+    }
+
+    async fn send(&mut self, packet: String) -> Result<(), Outcome> {
+        let sent = timeout(self.silence, self.socket.send(Message::text(packet))).await;
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Outcome::lost(format!("the connection was lost: {error}"))),
+            Err(_) => Err(Outcome::lost("the gateway reads nothing")),
+        }
+    }
+}
+
+fn answered<W: Write>(
+    rooms: &mut Rooms,
+    request: usize,
+    answer: &Value,
+    printer: &Printer<W>,
+) -> Result<(), Outcome> {
+    let room = rooms.name(request);
+    if answer.get("ok").and_then(Value::as_bool) == Some(true) {
+        rooms.joined(request, answer);
+        if answer.get("recovered").and_then(Value::as_bool) == Some(false) {
+            printer
+                .note(&format!("{room}: too much has happened to be told one by one; here is how it is now"));
+        }
+        if answer.get("gone").and_then(Value::as_array).is_some_and(|gone| !gone.is_empty()) {
+            return Err(Outcome::Refused(format!("{room} is gone: deleted, or no longer to be seen")));
+        }
+        return Ok(());
+    }
+    let error = answer.get("error").unwrap_or(answer);
+    let text = |field: &str| error.get(field).and_then(Value::as_str).unwrap_or_default();
+    match text("code") {
+        "rate_limited" | "unavailable" => Err(Outcome::lost(format!("{room}: {}", shown(text("message"))))),
+        "token_expired" => Err(Outcome::lost("the token has expired")),
+        "not_found" => Err(Outcome::Refused(format!("{room}: there is no such task that this user may see"))),
+        code => Err(Outcome::Refused(format!("{room}: {}: {}", shown(code), shown(text("message"))))),
+    }
+}
+
+/// What passes by itself is tried again; what does not is told.
+fn not_connected(place: &Place, error: WsError) -> Outcome {
+    match error {
+        WsError::Http(response) => match response.status().as_u16() {
+            408 | 425 | 429 | 500..=599 => {
+                Outcome::lost(format!("{place} answers {} for now", response.status()))
+            }
+            _ => Outcome::Refused(format!(
+                "{place} answers {}: is that the gateway, and is Socket.IO on?",
+                response.status()
+            )),
+        },
+        WsError::Url(error) => Outcome::Refused(format!("{place} can't be used: {error}")),
+        error => Outcome::lost(format!("{place} can't be reached: {error}")),
+    }
+}

@@ -1,0 +1,135 @@
+//! What tokens are checked with.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    auth::{ClaimNames, Keys, TokenSigner, TokenVerifier},
+    task::DefaultOrg,
+};
+
+use super::{Secret, ServerConfig, StoreConfig, dev_secret, dev_secret::DevSecretError, reader::Reader};
+
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    pub keys: KeySource,
+    pub claims: ClaimNames,
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    Secret(Secret),
+    PublicKey(Keys),
+    /// For development: a secret in this file, made when it is missing.
+    Generated(PathBuf),
+}
+
+/// What checks tokens, and what makes them.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    pub verifier: TokenVerifier,
+    /// None: with a public key tokens are made elsewhere.
+    pub signer: Option<TokenSigner>,
+}
+
+/// RFC 7518 §3.2.
+const MIN_SECRET_BYTES: usize = 32;
+
+impl AuthConfig {
+    pub(super) fn read(reader: &mut Reader<'_>, server: &ServerConfig, store: &StoreConfig) -> Self {
+        Self {
+            keys: read_keys(reader, server, &store.data_dir),
+            claims: ClaimNames {
+                user: read_claim(reader, "JWT_USER_CLAIM"),
+                org: read_claim(reader, "JWT_ORG_CLAIM"),
+                name: read_claim(reader, "JWT_NAME_CLAIM"),
+            },
+            issuer: reader.text("JWT_ISSUER").map(str::to_owned),
+            audience: reader.text("JWT_AUDIENCE").map(str::to_owned),
+        }
+    }
+
+    /// Reads the development secret, or makes one, where that is the key.
+    pub(super) fn open(&self, default_org: &DefaultOrg) -> Result<Tokens, DevSecretError> {
+        let (keys, secret) = match &self.keys {
+            KeySource::Secret(secret) => (Keys::secret(secret.expose().as_bytes()), Some(secret.clone())),
+            KeySource::PublicKey(keys) => (keys.clone(), None),
+            KeySource::Generated(path) => {
+                let secret = dev_secret::read_or_make(path)?;
+                (Keys::secret(secret.expose().as_bytes()), Some(secret))
+            }
+        };
+        let signer = secret.map(|secret| {
+            let (claims, secret) = (self.claims.clone(), secret.expose().as_bytes());
+            TokenSigner::new(secret, claims, self.issuer.clone(), self.audience.clone())
+        });
+        let verifier = TokenVerifier {
+            keys,
+            claims: self.claims.clone(),
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            default_org: default_org.clone(),
+        };
+        Ok(Tokens { verifier, signer })
+    }
+}
+
+fn read_keys(reader: &mut Reader<'_>, server: &ServerConfig, data_dir: &Path) -> KeySource {
+    let dev = reader.bool("TASKCAST_DEV");
+    let secret = reader.raw("JWT_SECRET").map(Secret::new);
+    let public = reader.text("JWT_PUBLIC_KEY");
+    let jwks = reader.text("JWT_JWKS_URL");
+    let generated = KeySource::Generated(data_dir.join("dev-secret"));
+
+    if jwks.is_some() {
+        reader.problem("JWT_JWKS_URL", "must be unset: this version does not support fetched keys yet");
+    }
+    match (secret, public) {
+        (Some(_), Some(_)) => {
+            reader
+                .problem("JWT_PUBLIC_KEY", "must be unset where JWT_SECRET is set: exactly one kind of key");
+            generated
+        }
+        (Some(secret), None) => {
+            if secret.expose().len() < MIN_SECRET_BYTES {
+                reader.warn("JWT_SECRET is shorter than 32 bytes and can be guessed from one token; make a longer one");
+            }
+            KeySource::Secret(secret)
+        }
+        (None, Some(text)) => match read_public_key(text) {
+            Ok(keys) => KeySource::PublicKey(keys),
+            Err(reason) => {
+                reader.problem(
+                    "JWT_PUBLIC_KEY",
+                    format!("must be an RSA, P-256 or Ed25519 public key in PEM form, or @ and a file with one: {reason}"),
+                );
+                generated
+            }
+        },
+        (None, None) => {
+            if jwks.is_none() && !dev && !server.host.to_canonical().is_loopback() {
+                reader.problem(
+                    "JWT_SECRET",
+                    "or JWT_PUBLIC_KEY must be set; for development a secret is generated where HOST is a \
+                     loopback address or TASKCAST_DEV is 1",
+                );
+            }
+            generated
+        }
+    }
+}
+
+/// Line ends may be written as `\n`, as they are where an environment is edited in a form.
+fn read_public_key(text: &str) -> Result<Keys, String> {
+    let pem = match text.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| format!("the file can't be read ({})", error.kind()))?,
+        None => text.replace("\\n", "\n"),
+    };
+    Keys::public_key(&pem).map_err(|error| error.to_string())
+}
+
+fn read_claim(reader: &mut Reader<'_>, name: &'static str) -> String {
+    reader.text(name).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,51 @@
+//! What one user, one connection and one answer may cost.
+
+use std::time::Duration;
+
+use super::reader::Reader;
+
+#[derive(Clone, Debug)]
+pub struct LimitsConfig {
+    pub join_rate_per_second: u32,
+    pub max_connections_per_user: usize,
+    pub max_rooms_per_socket: usize,
+    pub max_message_bytes: usize,
+    pub dashboard_limit: usize,
+    pub dashboard_shape: DashboardShape,
+    /// In packets.
+    pub send_queue: usize,
+    pub slow_client_timeout: Duration,
+}
+
+/// What `dashboard:state` is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DashboardShape {
+    #[default]
+    Array,
+    /// `{tasks: […]}`
+    Object,
+}
+
+impl LimitsConfig {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let mut count = |name, least, most| reader.number(name, least..=most).unwrap_or_default();
+        Self {
+            max_connections_per_user: count("MAX_CONNECTIONS_PER_USER", 1, 1_000_000),
+            max_rooms_per_socket: count("MAX_ROOMS_PER_SOCKET", 1, 1_000_000),
+            // Less would not hold an ordinary token, which comes in a message of its own.
+            max_message_bytes: count("MAX_MESSAGE_BYTES", 1024, 16 * 1024 * 1024),
+            dashboard_limit: count("DASHBOARD_LIMIT", 1, 10_000),
+            // A replay takes up to a quarter of it.
+            send_queue: count("SEND_QUEUE", 64, 1_048_576),
+            join_rate_per_second: reader.number("JOIN_RATE_PER_SECOND", 1..=1_000_000).unwrap_or_default(),
+            dashboard_shape: reader
+                .choice(
+                    "DASHBOARD_STATE_SHAPE",
+                    &[("array", DashboardShape::Array), ("object", DashboardShape::Object)],
+                )
+                .unwrap_or_default(),
+            slow_client_timeout: reader
+                .duration("SLOW_CLIENT_TIMEOUT", Duration::from_millis(100)..=Duration::from_secs(60 * 60)),
+        }
+    }
+}

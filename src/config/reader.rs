@@ -1,0 +1,126 @@
+//! Turns texts into values and collects what is wrong with them.
+
+use std::{ops::RangeInclusive, str::FromStr, time::Duration};
+
+use super::{ConfigError, Problem, Setting, Sources, sources::Place, table};
+
+/// Reads settings by name. A bad one is noted and read as its type's default, which nobody gets to see:
+/// [`Reader::finish`] hands nothing out when there are problems.
+pub(super) struct Reader<'a> {
+    sources: &'a Sources,
+    problems: Vec<Problem>,
+    warnings: Vec<&'static str>,
+    #[cfg(test)]
+    pub(super) asked: Vec<&'static str>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(sources: &'a Sources) -> Self {
+        Self {
+            sources,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            #[cfg(test)]
+            asked: Vec::new(),
+        }
+    }
+
+    pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
+        if self.problems.is_empty() { Ok(value) } else { Err(ConfigError(self.problems)) }
+    }
+
+    pub(super) fn problem(&mut self, setting: &'static str, text: impl Into<String>) {
+        self.problems.push(Problem { setting, text: text.into() });
+    }
+
+    pub(super) fn warn(&mut self, warning: &'static str) {
+        self.warnings.push(warning);
+    }
+
+    pub(super) fn take_warnings(&mut self) -> Vec<&'static str> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// The text as it was written, white space around it included.
+    pub(super) fn raw(&mut self, name: &'static str) -> Option<&'a str> {
+        self.text_and_place(name).map(|(text, _)| text)
+    }
+
+    pub(super) fn text(&mut self, name: &'static str) -> Option<&'a str> {
+        self.raw(name).map(str::trim)
+    }
+
+    /// None: unset, or bad and noted.
+    pub(super) fn parse<T>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let (text, place) = self.text_and_place(name)?;
+        let value = parse(text.trim());
+        if value.is_none() {
+            self.problem(name, format!("must be {expected}{}", read_from(place)));
+        }
+        value
+    }
+
+    pub(super) fn bool(&mut self, name: &'static str) -> bool {
+        self.parse(name, "true or false", |text| match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Some(true),
+            "false" | "0" | "no" | "off" => Some(false),
+            _ => None,
+        })
+        .unwrap_or_default()
+    }
+
+    pub(super) fn number<T>(&mut self, name: &'static str, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: FromStr + PartialOrd + std::fmt::Display,
+    {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        self.parse(name, &expected, |text| text.parse().ok().filter(|number| range.contains(number)))
+    }
+
+    pub(super) fn duration(&mut self, name: &'static str, range: RangeInclusive<Duration>) -> Duration {
+        let expected = format!(
+            "a duration with its unit, such as 500ms, 10s or 1m, from {} to {}",
+            humantime::format_duration(*range.start()),
+            humantime::format_duration(*range.end()),
+        );
+        self.parse(name, &expected, |text| {
+            humantime::parse_duration(text).ok().filter(|duration| range.contains(duration))
+        })
+        .unwrap_or_default()
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        self.parse(name, &words.join(" or "), |text| {
+            choices.iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, choice)| *choice)
+        })
+    }
+
+    fn text_and_place(&mut self, name: &'static str) -> Option<(&'a str, Option<Place>)> {
+        #[cfg(test)]
+        self.asked.push(name);
+        let setting: &'static Setting = table::all().find(|setting| setting.name == name)?;
+        let Some(found) = self.sources.find(setting) else {
+            return setting.default.map(|text| (text, None));
+        };
+        if found.text.is_none() {
+            self.problem(name, "must be valid UTF-8");
+        }
+        Some((found.text?, Some(found.place)))
+    }
+}
+
+/// Environment variables are the rule; what was found elsewhere is worth a word.
+fn read_from(place: Option<Place>) -> &'static str {
+    match place {
+        Some(Place::Flag) => " (given as a flag)",
+        Some(Place::DotEnv) => " (read from .env)",
+        Some(Place::Environment) | None => "",
+    }
+}

@@ -1,0 +1,127 @@
+//! The table of all settings.
+
+use super::{Group, Setting};
+
+const SERVER: &[Setting] = &[
+    Setting::new("HOST", "ADDRESS", "Address that HTTP and Socket.IO listen on").or("0.0.0.0"),
+    Setting::new("PORT", "PORT", "Their port; 0 takes a free one").or("3000"),
+    Setting::new("ADMIN_PORT", "PORT", "Serve /metrics and /api/admin on this port only")
+        .unset("served with everything else"),
+    Setting::new(
+        "TRUSTED_PROXIES",
+        "NETWORKS",
+        "Comma-separated addresses or networks whose X-Forwarded-For, -Proto and -Host are believed",
+    )
+    .unset("none is believed"),
+    Setting::new("SHUTDOWN_GRACE", "DURATION", "How long running requests and clients have after SIGTERM")
+        .or("10s"),
+];
+
+const STORE: &[Setting] = &[
+    Setting::new("MONGODB_URI", "URI", "Where the tasks live; its change stream drives the relay")
+        .unset("the embedded store")
+        .secret(),
+    Setting::new("MONGODB_DB", "NAME", "Database of the tasks").unset("the URI's database, else taskcast"),
+    Setting::new("MONGODB_TASKS_COLLECTION", "NAME", "Collection of the tasks").or("tasks"),
+    Setting::new(
+        "MONGODB_IMAGES",
+        "auto|require",
+        "Whether changeStreamPreAndPostImages may be switched on (auto) or must be on already (require)",
+    )
+    .or("auto"),
+    Setting::new("DATA_DIR", "FOLDER", "Folder of the embedded store and of the development secret")
+        .or("./data"),
+    Setting::new("DEFAULT_ORG", "NAME", "Organisation of tasks and tokens that name none").unset("none"),
+    Setting::new("REDIS_URL", "URL", "Several nodes behind a load balancer (not supported yet)")
+        .unset("one node")
+        .secret(),
+];
+
+const TOKENS: &[Setting] = &[
+    Setting::new("JWT_SECRET", "SECRET", "Tokens are HS256, checked with this secret; 32 bytes or more")
+        .secret(),
+    Setting::new(
+        "JWT_PUBLIC_KEY",
+        "PEM|@FILE",
+        "Tokens are RS256, ES256 or EdDSA, checked with this public key, as its kind demands",
+    ),
+    Setting::new(
+        "JWT_JWKS_URL",
+        "URL",
+        "Tokens are checked with keys fetched from there (not supported yet)",
+    ),
+    Setting::new("JWT_ISSUER", "TEXT", "Required iss of a token").unset("not checked"),
+    Setting::new("JWT_AUDIENCE", "TEXT", "Required aud of a token").unset("not checked"),
+    Setting::new("JWT_USER_CLAIM", "CLAIM", "Claim with the user's id").or("sub"),
+    Setting::new("JWT_ORG_CLAIM", "CLAIM", "Claim with the organisation").or("orgId"),
+    Setting::new("JWT_NAME_CLAIM", "CLAIM", "Claim with the user's name").or("name"),
+    Setting::new("TASKCAST_DEV", "BOOL", "Generate a secret, kept in DATA_DIR, when no key is configured")
+        .unset("only on a loopback HOST"),
+];
+
+const ACCESS: &[Setting] = &[
+    Setting::new(
+        "WEBSOCKET_CORS_ORIGIN",
+        "ORIGINS",
+        "Comma-separated origins whose pages may connect (CORS and WebSocket)",
+    )
+    .or("http://localhost:5173")
+    .alias("FRONTEND_URL"),
+    Setting::new(
+        "GITHUB_WEBHOOK_SECRET",
+        "SECRETS",
+        "Comma-separated; a delivery signed with any is accepted",
+    )
+    .unset("the webhook answers 503")
+    .secret(),
+    Setting::new("METRICS_TOKEN", "TOKEN", "/metrics needs it as a bearer token")
+        .unset("/metrics is open")
+        .secret(),
+];
+
+const FEATURES: &[Setting] = &[
+    Setting::new("FEATURE_WEBSOCKET_ENABLED", "BOOL", "Socket.IO as a whole").or("true"),
+    Setting::new("FEATURE_WEBSOCKET_DASHBOARD", "BOOL", "The dashboard over Socket.IO").or("true"),
+    Setting::new("FEATURE_WEBSOCKET_TASK_DETAIL", "BOOL", "Single tasks over Socket.IO").or("true"),
+    Setting::new("FEATURE_TASK_API", "off|read|full", "What /api/tasks offers")
+        .unset("full on the embedded store, read with MongoDB"),
+];
+
+const LIMITS: &[Setting] = &[
+    Setting::new("JOIN_RATE_PER_SECOND", "COUNT", "Joins and resyncs per user and second; more have to wait")
+        .or("10"),
+    Setting::new("MAX_CONNECTIONS_PER_USER", "COUNT", "With more, the user's oldest connection is closed")
+        .or("50"),
+    Setting::new("MAX_ROOMS_PER_SOCKET", "COUNT", "Rooms that one connection may join").or("200"),
+    Setting::new("MAX_MESSAGE_BYTES", "BYTES", "Longest message that a client may send").or("65536"),
+    Setting::new("DASHBOARD_LIMIT", "COUNT", "Tasks in dashboard:state, the newest").or("500"),
+    Setting::new("DASHBOARD_STATE_SHAPE", "array|object", "dashboard:state is [task] or {tasks: [task]}")
+        .or("array"),
+    Setting::new("SEND_QUEUE", "PACKETS", "Packets that may wait for one client before it is cut off")
+        .or("4096"),
+    Setting::new("SLOW_CLIENT_TIMEOUT", "DURATION", "A client that takes no byte for so long is cut off")
+        .or("10s"),
+    Setting::new("PING_INTERVAL", "DURATION", "How often a client is pinged").or("25s"),
+    Setting::new("PING_TIMEOUT", "DURATION", "How long its answer may take").or("20s"),
+];
+
+const LOGGING: &[Setting] = &[
+    Setting::new("LOG_FORMAT", "pretty|json", "How a log line looks")
+        .unset("pretty on a terminal, else json"),
+    Setting::new("RUST_LOG", "FILTER", "What is logged, such as info,taskcast=debug").or("info"),
+];
+
+/// All settings, in the order in which they are shown.
+pub const GROUPS: &[Group] = &[
+    Group { title: "Server", settings: SERVER },
+    Group { title: "Store", settings: STORE },
+    Group { title: "Tokens", settings: TOKENS },
+    Group { title: "Access", settings: ACCESS },
+    Group { title: "Features", settings: FEATURES },
+    Group { title: "Limits", settings: LIMITS },
+    Group { title: "Logging", settings: LOGGING },
+];
+
+pub(super) fn all() -> impl Iterator<Item = &'static Setting> {
+    GROUPS.iter().flat_map(|group| group.settings)
+}

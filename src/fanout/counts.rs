@@ -1,0 +1,157 @@
+//! `dashboard:task_count_changed`: what each viewer may see, kept by increments.
+//!
+//! A viewer's counts are the sum of two cells: its organisation's public tasks, which all its members share, and
+//! its own tasks beyond those. A change moves at most two cells of the one kind and the creator's of the other.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    feed::{Counted, Position, Step},
+    task::{Access, Counts, OrgId, StatusClass, UserId, Viewer},
+};
+
+#[derive(Debug)]
+struct Cell {
+    counts: Counts,
+    /// Changes up to here are counted already.
+    as_of: Position,
+    /// Dashboards that need it.
+    users: usize,
+}
+
+impl Cell {
+    fn shift(&mut self, position: Position, from: Option<StatusClass>, to: Option<StatusClass>) {
+        if position <= self.as_of {
+            return;
+        }
+        if let Some(class) = from {
+            self.counts.remove_one(class);
+        }
+        if let Some(class) = to {
+            self.counts.add(class, 1);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct CountBook {
+    public: HashMap<OrgId, Cell>,
+    own: HashMap<UserId, HashMap<Option<OrgId>, Cell>>,
+    /// Whose counts may differ from what was sent.
+    pub dirty_orgs: HashSet<OrgId>,
+    pub dirty_users: HashSet<UserId>,
+}
+
+impl CountBook {
+    /// A dashboard of `viewer` with a snapshot at `at`, and all steps after it that have been applied.
+    pub fn enter<'a>(
+        &mut self,
+        viewer: &Viewer,
+        (public, own): (Counts, Counts),
+        at: Position,
+        later: impl Iterator<Item = &'a Step> + Clone,
+    ) {
+        let fresh = |counts| Cell { counts, as_of: at, users: 0 };
+        if let Some(org) = &viewer.org {
+            let cell = self.public.entry(org.clone()).or_insert_with(|| {
+                let mut cell = fresh(public);
+                for step in later.clone() {
+                    shift_public(&mut cell, org, &step.counted, step.position);
+                }
+                cell
+            });
+            cell.users += 1;
+        }
+        let cells = self.own.entry(viewer.user.clone()).or_default();
+        let cell = cells.entry(viewer.org.clone()).or_insert_with(|| {
+            let mut cell = fresh(own);
+            for step in later {
+                shift_own(&mut cell, viewer.org.as_ref(), &viewer.user, &step.counted, step.position);
+            }
+            cell
+        });
+        cell.users += 1;
+        self.dirty_users.insert(viewer.user.clone());
+    }
+
+    pub fn leave(&mut self, viewer: &Viewer) {
+        if let Some(org) = &viewer.org
+            && let Some(cell) = self.public.get_mut(org)
+        {
+            cell.users -= 1;
+            if cell.users == 0 {
+                self.public.remove(org);
+            }
+        }
+        if let Some(cells) = self.own.get_mut(&viewer.user)
+            && let Some(cell) = cells.get_mut(&viewer.org)
+        {
+            cell.users -= 1;
+            if cell.users == 0 {
+                cells.remove(&viewer.org);
+            }
+            if cells.is_empty() {
+                self.own.remove(&viewer.user);
+            }
+        }
+    }
+
+    pub fn apply(&mut self, counted: &Counted, position: Position) {
+        if counted.from == counted.to {
+            return;
+        }
+        let touched = || counted.from.iter().chain(&counted.to).map(|(access, _)| access);
+        let orgs: HashSet<&OrgId> = touched().filter_map(Access::public_org).collect();
+        for org in orgs {
+            if let Some(cell) = self.public.get_mut(org) {
+                shift_public(cell, org, counted, position);
+                self.dirty_orgs.insert(org.clone());
+            }
+        }
+        let users: HashSet<&UserId> = touched().filter_map(|access| access.creator.as_ref()).collect();
+        for user in users {
+            for (org, cell) in self.own.get_mut(user).into_iter().flatten() {
+                shift_own(cell, org.as_ref(), user, counted, position);
+                self.dirty_users.insert(user.clone());
+            }
+        }
+    }
+
+    /// None while a cell is ahead of `position`, or not there.
+    pub fn of(&self, viewer: &Viewer, position: Position) -> Option<Counts> {
+        let current = |cell: &Cell| (cell.as_of <= position).then_some(cell.counts);
+        let public = match &viewer.org {
+            Some(org) => current(self.public.get(org)?)?,
+            None => Counts::default(),
+        };
+        let own = current(self.own.get(&viewer.user)?.get(&viewer.org)?)?;
+        Some(public.plus(own))
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty_orgs.is_empty() || !self.dirty_users.is_empty()
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn shift_public(cell: &mut Cell, org: &OrgId, counted: &Counted, position: Position) {
+    let class = |side: &Option<(Access, StatusClass)>| {
+        side.as_ref().filter(|(access, _)| access.public_org() == Some(org)).map(|(_, class)| *class)
+    };
+    cell.shift(position, class(&counted.from), class(&counted.to));
+}
+
+fn shift_own(cell: &mut Cell, org: Option<&OrgId>, user: &UserId, counted: &Counted, position: Position) {
+    let class = |side: &Option<(Access, StatusClass)>| {
+        side.as_ref()
+            .filter(|(access, _)| {
+                access.creator.as_ref() == Some(user)
+                    && !(access.public_org().is_some() && access.public_org() == org)
+            })
+            .map(|(_, class)| *class)
+    };
+    cell.shift(position, class(&counted.from), class(&counted.to));
+}

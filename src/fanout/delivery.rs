@@ -1,0 +1,107 @@
+//! Getting packets to one peer in order, without losing one and without waiting for it.
+
+use std::collections::{HashSet, VecDeque};
+
+use serde::Serialize;
+
+use crate::{
+    feed::Position,
+    protocol::{Packet, emitted, event},
+    task::{Counts, TaskId},
+};
+
+use super::{Fanout, Peer, PeerId, SendError};
+
+/// Peers whose queue was full; what came later waits for them.
+pub(super) type Pressed = HashSet<PeerId>;
+
+/// A peer's queue, and what did not fit into it. The pump waits for peers that are pressed, so the overflow is
+/// bounded by what one turn sends.
+#[derive(Debug)]
+pub(super) struct Outbox<P> {
+    pub peer: P,
+    overflow: VecDeque<Packet>,
+}
+
+impl<P: Peer> Outbox<P> {
+    pub fn new(peer: P) -> Self {
+        Self { peer, overflow: VecDeque::new() }
+    }
+
+    pub fn deliver(&mut self, id: PeerId, packet: &Packet, pressed: &mut Pressed) {
+        if !self.overflow.is_empty() {
+            self.overflow.push_back(packet.clone());
+        } else if let Err(SendError::Full(packet)) = self.peer.send(packet.clone()) {
+            self.overflow.push_back(packet);
+            pressed.insert(id);
+        }
+    }
+
+    /// Whether nothing waits any more.
+    fn drain(&mut self) -> bool {
+        while let Some(packet) = self.overflow.pop_front() {
+            if let Err(SendError::Full(packet)) = self.peer.send(packet) {
+                self.overflow.push_front(packet);
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl<P: Peer> Fanout<P> {
+    /// Sends one packet to one peer: an ack, a refusal.
+    pub fn reply(&mut self, id: PeerId, packet: &Packet) {
+        if let Some(joined) = self.peers.get_mut(&id) {
+            joined.outbox.deliver(id, packet, &mut self.pressed);
+        }
+    }
+
+    /// Moves what waits into queues that have room again. Whether nobody is pressed any more.
+    pub fn relieve(&mut self) -> bool {
+        let peers = &mut self.peers;
+        self.pressed.retain(|id| peers.get_mut(id).is_some_and(|joined| !joined.outbox.drain()));
+        self.pressed.is_empty()
+    }
+
+    pub fn is_pressed(&self, id: PeerId) -> bool {
+        self.pressed.contains(&id)
+    }
+
+    /// Cuts whoever is still pressed: it reconnects and asks for its state again. How many there were.
+    pub fn cut_pressed(&mut self) -> usize {
+        let pressed: Vec<PeerId> = self.pressed.drain().collect();
+        for id in &pressed {
+            self.leave_everything(*id);
+            if let Some(joined) = self.peers.get_mut(id) {
+                joined.outbox.overflow.clear();
+                joined.outbox.peer.cut();
+            }
+        }
+        pressed.len()
+    }
+}
+
+#[derive(Serialize)]
+struct CountsChanged {
+    #[serde(flatten)]
+    counts: Counts,
+    #[serde(rename = "eventId")]
+    event_id: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Deleted<'a> {
+    task_id: &'a TaskId,
+    event_id: String,
+}
+
+pub(super) fn deleted_packet(task: &TaskId, at: Position) -> Packet {
+    event(emitted::TASK_DELETED, &Deleted { task_id: task, event_id: at.to_string() })
+}
+
+pub(super) fn counts_packet(counts: Counts, position: Position) -> Packet {
+    let payload = CountsChanged { counts, event_id: position.to_string() };
+    event(emitted::DASHBOARD_TASK_COUNT_CHANGED, &payload)
+}

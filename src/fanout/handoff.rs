@@ -1,0 +1,208 @@
+//! The exact handoff: a join is a state that knows its position, then a replay of what came after it, in one
+//! turn with the entry into the room.
+//!
+//! The snapshot may be behind the fan-out (the ring covers the difference) or ahead of it (the mark keeps events
+//! that the state contains away from this member).
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    feed::{Event, Position, Step},
+    protocol::Packet,
+    task::{Access, Counts, TaskId, Viewer},
+};
+
+use super::{
+    Fanout, Peer, PeerId,
+    delivery::deleted_packet,
+    rooms::{Dashboard, Mark},
+};
+
+/// A task's state, ready to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskOffer<'a> {
+    pub task: &'a TaskId,
+    /// Who may see it; None: there is no such task.
+    pub access: Option<&'a Access>,
+    pub at: Position,
+    /// None: for [`Fanout::recover_task`].
+    pub state: Option<&'a Packet>,
+}
+
+/// A viewer's dashboard, ready to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct DashboardOffer<'a> {
+    pub at: Position,
+    pub org_counts: Counts,
+    pub own_counts: Counts,
+    /// None: for [`Fanout::recover_dashboard`].
+    pub state: Option<&'a Packet>,
+}
+
+/// What became of a handoff.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    Entered,
+    /// There is no such task for this viewer.
+    Gone,
+    /// The snapshot is too old, or visibility changed since: read again.
+    Reread,
+}
+
+impl<P: Peer> Fanout<P> {
+    /// Sends the state and what came after it, and enters the room.
+    pub fn enter_task(&mut self, id: PeerId, offer: TaskOffer<'_>) -> Entry {
+        let Some(joined) = self.peers.get(&id) else { return Entry::Entered };
+        if !self.ring.holds(offer.at) {
+            return Entry::Reread;
+        }
+        let mut later = self.ring.after(offer.at).filter(|step| step.task == *offer.task).peekable();
+        if !offer.access.is_some_and(|access| access.allows(&joined.viewer)) {
+            if later.peek().is_some() {
+                return Entry::Reread;
+            }
+            drop(later);
+            self.expel(id, &offer);
+            return Entry::Gone;
+        }
+        match (replay(later, &joined.viewer, offer.at, self.limits.replay_events), offer.state) {
+            (None, _) | (_, None) => Entry::Reread,
+            (Some(events), Some(state)) => {
+                self.enter_room(id, offer.task, offer.at, std::iter::once(state.clone()).chain(events));
+                Entry::Entered
+            }
+        }
+    }
+
+    /// Enters the room with only the events after `since`, if all of them are held and were for this viewer.
+    /// Whether it did.
+    pub fn recover_task(&mut self, id: PeerId, offer: TaskOffer<'_>, since: Position) -> bool {
+        let Some(joined) = self.peers.get(&id) else { return true };
+        let sees = offer.access.is_some_and(|access| access.allows(&joined.viewer));
+        if !sees || since > offer.at || !self.ring.holds(since) {
+            return false;
+        }
+        if self.rooms.get(offer.task).is_some_and(|members| members.contains_key(&id)) {
+            // Whatever this connection missed of the room, it has been sent with the join that it is in by.
+            return true;
+        }
+        let later = self.ring.after(since).filter(|step| step.task == *offer.task);
+        match replay(later, &joined.viewer, since, self.limits.replay_events) {
+            None => false,
+            Some(events) => {
+                self.enter_room(id, offer.task, since, events.into_iter());
+                true
+            }
+        }
+    }
+
+    pub fn enter_dashboard(&mut self, id: PeerId, offer: DashboardOffer<'_>) -> Entry {
+        let Some(joined) = self.peers.get(&id) else { return Entry::Entered };
+        if !self.ring.holds(offer.at) {
+            return Entry::Reread;
+        }
+        let events = self.dashboard_events(&joined.viewer, offer.at);
+        if events.len() > self.limits.replay_events {
+            return Entry::Reread;
+        }
+        let known = offer.org_counts.plus(offer.own_counts);
+        let packets = offer.state.cloned().into_iter().chain(events);
+        self.put_in_dashboard(id, &offer, offer.at, Some(known), packets);
+        Entry::Entered
+    }
+
+    /// Like [`Fanout::recover_task`], for the dashboard.
+    pub fn recover_dashboard(&mut self, id: PeerId, offer: DashboardOffer<'_>, since: Position) -> bool {
+        let Some(joined) = self.peers.get(&id) else { return true };
+        if since > offer.at || !self.ring.holds(since) || !self.ring.holds(offer.at) {
+            return false;
+        }
+        if matches!(joined.dashboard, Dashboard::In { .. }) {
+            return true;
+        }
+        let events = self.dashboard_events(&joined.viewer, since);
+        if events.len() > self.limits.replay_events {
+            return false;
+        }
+        self.put_in_dashboard(id, &offer, since, None, events.into_iter());
+        true
+    }
+
+    /// A member for whom the task is gone in a snapshot does not wait for the event that says so.
+    fn expel(&mut self, id: PeerId, offer: &TaskOffer<'_>) {
+        if self.has_joined(id, offer.task) {
+            self.leave_task(id, offer.task);
+            self.reply(id, &deleted_packet(offer.task, offer.at));
+        }
+    }
+
+    fn enter_room(&mut self, id: PeerId, task: &TaskId, mark: Mark, packets: impl Iterator<Item = Packet>) {
+        let Some(joined) = self.peers.get_mut(&id) else { return };
+        for packet in packets {
+            joined.outbox.deliver(id, &packet, &mut self.pressed);
+        }
+        joined.tasks.insert(task.clone());
+        self.rooms.entry(task.clone()).or_insert_with(HashMap::new).insert(id, mark);
+    }
+
+    fn put_in_dashboard(
+        &mut self,
+        id: PeerId,
+        offer: &DashboardOffer<'_>,
+        mark: Mark,
+        known: Option<Counts>,
+        packets: impl Iterator<Item = Packet>,
+    ) {
+        self.leave_dashboard(id);
+        let Some(joined) = self.peers.get_mut(&id) else { return };
+        for packet in packets {
+            joined.outbox.deliver(id, &packet, &mut self.pressed);
+        }
+        joined.dashboard = Dashboard::In { mark, known };
+        let viewer = joined.viewer.clone();
+        let later: Vec<&Step> = self.ring.after(offer.at).collect();
+        self.counts.enter(&viewer, (offer.org_counts, offer.own_counts), offer.at, later.into_iter());
+        if let Some(org) = viewer.org {
+            self.dashboards_of_org.entry(org).or_insert_with(HashSet::new).insert(id);
+        }
+        self.dashboards_of_user.entry(viewer.user).or_insert_with(HashSet::new).insert(id);
+    }
+
+    fn dashboard_events(&self, viewer: &Viewer, after: Position) -> Vec<Packet> {
+        let mut events = Vec::new();
+        for step in self.ring.after(after) {
+            let seen = step.before.as_ref().is_some_and(|access| access.allows(viewer));
+            let sees = step.after.as_ref().is_some_and(|access| access.allows(viewer));
+            let listed = step.listed.iter().filter(|_| sees);
+            let unlisted = step.unlisted.iter().filter(|_| seen && !sees);
+            events.extend(listed.chain(unlisted).filter(|event| event.position > after).map(packet));
+        }
+        events
+    }
+}
+
+/// The room's events after `after`. None when there are too many, or when at any point since then the viewer
+/// could not see the task: the next secret must not leak, and only a new snapshot tells how it stands now.
+fn replay<'a>(
+    steps: impl Iterator<Item = &'a Step>,
+    viewer: &Viewer,
+    after: Position,
+    limit: usize,
+) -> Option<Vec<Packet>> {
+    let sees = |access: &Option<Access>| access.as_ref().is_some_and(|access| access.allows(viewer));
+    let mut events = Vec::new();
+    for step in steps {
+        if !sees(&step.before) || !sees(&step.after) {
+            return None;
+        }
+        events.extend(step.room.iter().filter(|event| event.position > after).map(packet));
+        if events.len() > limit {
+            return None;
+        }
+    }
+    Some(events)
+}
+
+fn packet(event: &Event) -> Packet {
+    event.packet.clone()
+}

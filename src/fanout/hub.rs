@@ -1,0 +1,103 @@
+//! The fan-out behind its lock, shared by the feed's pump and the sessions.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::sync::{Notify, watch};
+
+use crate::feed::Position;
+
+use super::{Fanout, Limits, Peer};
+
+/// One per process. The lock is never held across an await; everything under it is memory work.
+#[derive(Debug)]
+pub struct Hub<P> {
+    fanout: Mutex<Fanout<P>>,
+    /// Whether handoffs are possible.
+    open: watch::Sender<bool>,
+    /// Counts have become dirty outside the pump.
+    pub(super) touched: Notify,
+    epoch: AtomicU64,
+    lag_ms: AtomicU64,
+    slow_peers_cut: AtomicU64,
+}
+
+/// For `/api/health`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HubStatus {
+    pub open: bool,
+    pub position: Position,
+    /// Counts the times that events may have been missed, and every room was sent anew.
+    pub epoch: u64,
+    /// From a change's commit to its events, of the last change; 0 when everything has been sent.
+    pub lag_ms: u64,
+    pub slow_peers_cut: u64,
+}
+
+impl<P: Peer> Hub<P> {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            fanout: Mutex::new(Fanout::new(limits)),
+            open: watch::Sender::new(false),
+            touched: Notify::new(),
+            epoch: AtomicU64::new(0),
+            lag_ms: AtomicU64::new(0),
+            slow_peers_cut: AtomicU64::new(0),
+        }
+    }
+
+    /// One turn of the fan-out.
+    pub fn turn<T>(&self, work: impl FnOnce(&mut Fanout<P>) -> T) -> T {
+        let mut fanout = self.lock();
+        let was_dirty = fanout.counts_are_dirty();
+        let result = work(&mut fanout);
+        if !was_dirty && fanout.counts_are_dirty() {
+            self.touched.notify_one();
+        }
+        result
+    }
+
+    /// Until the feed is being followed.
+    pub async fn opened(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.open.subscribe().wait_for(|open| *open).await;
+    }
+
+    pub fn status(&self) -> HubStatus {
+        HubStatus {
+            open: *self.open.borrow(),
+            position: self.lock().position(),
+            epoch: self.epoch.load(Ordering::Relaxed),
+            lag_ms: self.lag_ms.load(Ordering::Relaxed),
+            slow_peers_cut: self.slow_peers_cut.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn open_at(&self, position: Position) {
+        self.turn(|fanout| fanout.open(position));
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        self.open.send_replace(true);
+    }
+
+    pub(super) fn gap(&self) {
+        self.open.send_replace(false);
+        self.turn(Fanout::gap);
+    }
+
+    pub(super) fn set_lag(&self, millis: u64) {
+        self.lag_ms.store(millis, Ordering::Relaxed);
+    }
+
+    pub(super) fn cut_pressed(&self) {
+        let cut = self.turn(Fanout::cut_pressed) as u64;
+        self.slow_peers_cut.fetch_add(cut, Ordering::Relaxed);
+        tracing::warn!(clients = cut, "cut clients whose send queue stayed full; they reconnect and resync");
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Fanout<P>> {
+        // A panic under the lock is a bug; serving on with what is there beats refusing everybody.
+        self.fanout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

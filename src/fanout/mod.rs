@@ -1,0 +1,21 @@
+//! From events to sockets: the ring of recent events, audiences as rooms, the exact handoff of every join,
+//! counts per viewer. [`Fanout`] is synchronous and knows sockets only as [`Peer`]s, so that it can be tested
+//! without any; [`Hub`] puts it behind a lock and drives it from the feed.
+
+mod counts;
+mod delivery;
+mod handoff;
+mod hub;
+#[cfg(test)]
+mod model;
+mod peer;
+mod pump;
+mod ring;
+mod rooms;
+
+pub use crate::feed::Position;
+pub use handoff::{DashboardOffer, Entry, TaskOffer};
+pub use hub::{Hub, HubStatus};
+pub use peer::{Peer, PeerId, SendError};
+pub use pump::pump;
+pub use rooms::{Fanout, Limits};

@@ -1,0 +1,706 @@
+//! The fan-out against a model: random interleavings of changes, reads, joins, leaves, lost connections, full
+//! queues, gaps and visibility changes. A reference client that replaces its copy on a state and applies every
+//! other event must always end with what the store has, and never be sent what it may not see.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::{DashboardOffer, Entry, Fanout, Limits, Peer, PeerId, SendError, TaskOffer};
+use crate::{
+    feed::{Change, Position, TimelineChange, translate},
+    protocol::{Packet, emitted, event},
+    task::{
+        Access, Counts, DefaultOrg, FullTask, FullView, OrgId, Summary, TaskId, Timestamp, UserId, Viewer,
+    },
+};
+
+const TASKS: usize = 3;
+const CLIENTS: usize = 4;
+const STATUSES: [&str; 6] = ["received", "analyzing", "dispatched", "merged", "failed", "odd"];
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// Changes, committed together.
+    Write(Vec<(usize, Edit)>),
+    /// The fan-out gets so many changes.
+    Feed(usize),
+    /// A client asks; the store is read now.
+    Join(usize, Room),
+    /// A client asks with the last event it has of that room.
+    Since(usize, Room),
+    /// The oldest pending request of a client gets its answer.
+    Answer(usize),
+    Leave(usize, Room),
+    /// The connection goes; a new one asks for everything again.
+    Reconnect(usize, bool),
+    /// The client reads what is queued.
+    Read(usize),
+    Counts,
+    Cut,
+    Gap,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Room {
+    Task(usize),
+    Dashboard,
+}
+
+#[derive(Clone, Debug)]
+enum Edit {
+    Status(usize),
+    Title(u8),
+    Private(bool),
+    Creator(usize),
+    Org(usize),
+    Append(u8),
+    RewriteTimeline,
+    Delete,
+    Many,
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    prop_oneof![
+        4 => (0..STATUSES.len()).prop_map(Edit::Status),
+        3 => any::<u8>().prop_map(Edit::Title),
+        2 => any::<bool>().prop_map(Edit::Private),
+        1 => (0..3usize).prop_map(Edit::Creator),
+        1 => (0..2usize).prop_map(Edit::Org),
+        3 => (1..3u8).prop_map(Edit::Append),
+        1 => Just(Edit::RewriteTimeline),
+        1 => Just(Edit::Delete),
+        1 => Just(Edit::Many),
+    ]
+}
+
+fn room() -> impl Strategy<Value = Room> {
+    prop_oneof![3 => (0..TASKS).prop_map(Room::Task), 2 => Just(Room::Dashboard)]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let client = 0..CLIENTS;
+    prop_oneof![
+        8 => prop::collection::vec((0..TASKS, edit()), 1..3).prop_map(Op::Write),
+        6 => (1..4usize).prop_map(Op::Feed),
+        6 => (client.clone(), room()).prop_map(|(c, r)| Op::Join(c, r)),
+        3 => (client.clone(), room()).prop_map(|(c, r)| Op::Since(c, r)),
+        6 => client.clone().prop_map(Op::Answer),
+        1 => (client.clone(), room()).prop_map(|(c, r)| Op::Leave(c, r)),
+        1 => (client.clone(), any::<bool>()).prop_map(|(c, s)| Op::Reconnect(c, s)),
+        3 => client.prop_map(Op::Read),
+        3 => Just(Op::Counts),
+        1 => Just(Op::Cut),
+        1 => Just(Op::Gap),
+    ]
+}
+
+/// A socket with a queue that fills.
+#[derive(Clone, Debug)]
+struct Socket {
+    queue: Arc<Mutex<VecDeque<Packet>>>,
+    capacity: usize,
+    flags: Arc<Mutex<(bool, bool)>>,
+}
+
+impl Peer for Socket {
+    fn send(&self, packet: Packet) -> Result<(), SendError> {
+        let mut queue = self.queue.lock().unwrap();
+        if queue.len() >= self.capacity {
+            return Err(SendError::Full(packet));
+        }
+        queue.push_back(packet);
+        Ok(())
+    }
+
+    fn cut(&self) {
+        self.flags.lock().unwrap().0 = true;
+    }
+
+    fn refresh(&self) {
+        self.flags.lock().unwrap().1 = true;
+    }
+}
+
+#[derive(Debug)]
+struct Pending {
+    room: Room,
+    since: Option<Position>,
+    refreshing: bool,
+    snapshot: Snapshot,
+}
+
+#[derive(Clone, Debug)]
+struct Snapshot {
+    at: Position,
+    tasks: BTreeMap<TaskId, FullTask>,
+}
+
+#[derive(Debug)]
+struct Client {
+    viewer: Viewer,
+    peer: PeerId,
+    socket: Socket,
+    pending: VecDeque<Pending>,
+    tasks: BTreeMap<String, Value>,
+    dashboard: Option<BTreeMap<String, Value>>,
+    counts: Option<Value>,
+    last: BTreeMap<Room, Position>,
+}
+
+struct World {
+    fanout: Fanout<Socket>,
+    time: u64,
+    tasks: BTreeMap<TaskId, FullTask>,
+    log: Vec<Change>,
+    /// How much of the log the fan-out has.
+    fed: usize,
+    accesses: BTreeMap<Position, Option<Access>>,
+    clients: Vec<Client>,
+    next_peer: u64,
+    capacity: usize,
+}
+
+fn task_id(index: usize) -> TaskId {
+    TaskId::parse(&format!("t{index}")).unwrap()
+}
+
+fn room_of(task: &str) -> Room {
+    Room::Task(task[1..].parse().unwrap())
+}
+
+fn viewer(index: usize) -> Viewer {
+    let org = ["o0", "o0", "o1", ""][index];
+    Viewer { user: UserId::parse(&format!("u{}", index % 3)).unwrap(), org: OrgId::parse(org) }
+}
+
+impl World {
+    fn new(capacity: usize) -> Self {
+        let limits = Limits { ring_bytes: 12_000, replay_events: 6 };
+        let mut world = Self {
+            fanout: Fanout::new(limits),
+            time: 1,
+            tasks: BTreeMap::new(),
+            log: Vec::new(),
+            fed: 0,
+            accesses: BTreeMap::new(),
+            clients: Vec::new(),
+            next_peer: 0,
+            capacity,
+        };
+        world.fanout.open(Position::end_of(1));
+        for index in 0..CLIENTS {
+            let (peer, socket) = world.connect(&viewer(index));
+            world.clients.push(Client {
+                viewer: viewer(index),
+                peer,
+                socket,
+                pending: VecDeque::new(),
+                tasks: BTreeMap::new(),
+                dashboard: None,
+                counts: None,
+                last: BTreeMap::new(),
+            });
+        }
+        world
+    }
+
+    fn connect(&mut self, viewer: &Viewer) -> (PeerId, Socket) {
+        self.next_peer += 1;
+        let peer = PeerId(self.next_peer);
+        let socket = Socket {
+            queue: Arc::default(),
+            capacity: self.capacity,
+            flags: Arc::new(Mutex::new((false, false))),
+        };
+        self.fanout.add_peer(peer, socket.clone(), viewer.clone());
+        (peer, socket)
+    }
+
+    fn run(&mut self, op: Op) {
+        match op {
+            Op::Write(edits) => self.write(&edits),
+            Op::Feed(n) => self.feed(n),
+            Op::Join(client, room) => self.ask(client, room, None, false),
+            Op::Since(client, room) => {
+                let since = self.clients[client].last.get(&room).copied();
+                self.ask(client, room, since, false);
+            }
+            Op::Answer(client) => self.answer(client),
+            Op::Leave(client, room) => self.leave(client, room),
+            Op::Reconnect(client, since) => self.reconnect(client, since),
+            Op::Read(client) => self.read(client),
+            Op::Counts => self.fanout.flush_counts(),
+            Op::Cut => {
+                if !self.fanout.relieve() {
+                    self.fanout.cut_pressed();
+                }
+            }
+            Op::Gap => {
+                self.fanout.gap();
+                // What happened meanwhile is missed.
+                self.fed = self.log.len();
+                self.fanout.open(Position::end_of(self.time));
+            }
+        }
+        self.follow_up();
+    }
+
+    /// What sessions do at once: a cut client reconnects, a refresh is asked for like a join.
+    fn follow_up(&mut self) {
+        for index in 0..CLIENTS {
+            let (cut, refresh) = *self.clients[index].socket.flags.lock().unwrap();
+            if cut {
+                self.reconnect(index, true);
+            } else if refresh {
+                self.clients[index].socket.flags.lock().unwrap().1 = false;
+                let (tasks, dashboard) = self.fanout.wanted(self.clients[index].peer);
+                for task in tasks {
+                    self.ask(index, room_of(task.as_str()), None, true);
+                }
+                if dashboard {
+                    self.ask(index, Room::Dashboard, None, true);
+                }
+            }
+        }
+    }
+
+    fn document(&self, index: usize) -> Map<String, Value> {
+        let Value::Object(map) = json!({
+            "_id": format!("t{index}"), "title": "new", "status": "received", "createdBy": format!("u{}", index % 3),
+            "orgId": "o0", "events": [],
+        }) else {
+            unreachable!()
+        };
+        map
+    }
+
+    fn write(&mut self, edits: &[(usize, Edit)]) {
+        self.time += 1;
+        for (ordinal, (index, edit)) in edits.iter().enumerate() {
+            let id = task_id(*index);
+            let before = self.tasks.get(&id).cloned();
+            let after = self.edited(*index, before.as_ref(), edit);
+            let position = Position::change(self.time, ordinal as u32);
+            let timeline = match (&before, &after) {
+                (_, None) => TimelineChange::Unchanged,
+                (before, Some(after)) => {
+                    let old = before.as_ref().map(|full| full.timeline.clone()).unwrap_or_default();
+                    TimelineChange::between(&old, after.timeline.clone())
+                }
+            };
+            self.accesses.insert(position, after.as_ref().map(|full| full.task.access.clone()));
+            self.log.push(Change {
+                position,
+                occurred_at: Timestamp::from_millis(self.time as i64).unwrap(),
+                task: id.clone(),
+                before: before.map(|full| full.task),
+                after: after.as_ref().map(|full| full.task.clone()),
+                timeline,
+            });
+            match after {
+                Some(full) => self.tasks.insert(id, full),
+                None => self.tasks.remove(&id),
+            };
+        }
+    }
+
+    fn edited(&self, index: usize, before: Option<&FullTask>, edit: &Edit) -> Option<FullTask> {
+        let mut document = before.map_or_else(|| self.document(index), to_document);
+        let stamp = Timestamp::from_millis(self.time as i64).unwrap().to_string();
+        document.insert("updatedAt".into(), stamp.into());
+        let mut set = |name: &str, value: Value| document.insert(name.into(), value);
+        match edit {
+            Edit::Status(status) => {
+                set("status", STATUSES[*status].into());
+                set("issueUrl", format!("url{}", self.time).into());
+            }
+            Edit::Title(n) => {
+                set("title", format!("title {n}").into());
+            }
+            Edit::Private(private) => {
+                set("isPrivate", (*private).into());
+            }
+            Edit::Creator(user) => {
+                set("createdBy", format!("u{user}").into());
+            }
+            Edit::Org(org) => {
+                set("orgId", format!("o{org}").into());
+            }
+            Edit::Append(n) => push(&mut document, usize::from(*n), self.time),
+            Edit::Many => push(&mut document, 150, self.time),
+            Edit::RewriteTimeline => {
+                if let Some(Value::Array(events)) = document.get_mut("events") {
+                    events.reverse();
+                    events.truncate(2);
+                }
+            }
+            Edit::Delete => return None,
+        }
+        Some(FullTask::from_document(document, &DefaultOrg(None)).unwrap())
+    }
+
+    fn feed(&mut self, n: usize) {
+        for _ in 0..n {
+            let Some(change) = self.log.get(self.fed) else { return };
+            for step in translate(change) {
+                self.fanout.apply(step);
+                // The pump waits for readers; these read at once when it does.
+                while !self.fanout.relieve() {
+                    for client in 0..CLIENTS {
+                        self.read(client);
+                    }
+                }
+            }
+            let change = &self.log[self.fed];
+            self.fanout.advance(change.position.end_of_change());
+            self.fed += 1;
+        }
+    }
+
+    fn ask(&mut self, client: usize, room: Room, since: Option<Position>, refreshing: bool) {
+        let snapshot = self.snapshot();
+        self.clients[client].pending.push_back(Pending { room, since, refreshing, snapshot });
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot { at: Position::end_of(self.time), tasks: self.tasks.clone() }
+    }
+
+    fn answer(&mut self, index: usize) {
+        let Some(pending) = self.clients[index].pending.pop_front() else { return };
+        let peer = self.clients[index].peer;
+        let entry = match pending.room {
+            Room::Task(task) => self.answer_task(peer, &task_id(task), &pending),
+            Room::Dashboard => self.answer_dashboard(index, &pending),
+        };
+        match entry {
+            Entry::Entered => {}
+            Entry::Gone => {
+                // The ack.
+                if let Room::Task(task) = pending.room {
+                    self.fanout.reply(peer, &event("gone", &json!({"taskId": format!("t{task}")})));
+                }
+            }
+            Entry::Reread => {
+                let snapshot = self.snapshot();
+                self.clients[index].pending.push_front(Pending { snapshot, ..pending });
+            }
+        }
+    }
+
+    fn answer_task(&mut self, peer: PeerId, task: &TaskId, pending: &Pending) -> Entry {
+        if pending.refreshing && !self.fanout.has_joined(peer, task) {
+            return Entry::Entered;
+        }
+        let full = pending.snapshot.tasks.get(task);
+        let at = pending.snapshot.at;
+        let state =
+            full.map(|full| with_event_id(emitted::TASK_STATE, serde_json::to_value(FullView(full)), at));
+        let offer = TaskOffer { task, access: full.map(|full| &full.task.access), at, state: state.as_ref() };
+        if let Some(since) = pending.since
+            && self.fanout.recover_task(peer, offer, since)
+        {
+            return Entry::Entered;
+        }
+        self.fanout.enter_task(peer, offer)
+    }
+
+    fn answer_dashboard(&mut self, index: usize, pending: &Pending) -> Entry {
+        let client = &self.clients[index];
+        if pending.refreshing && !self.fanout.wanted(client.peer).1 {
+            return Entry::Entered;
+        }
+        let viewer = &client.viewer;
+        let at = pending.snapshot.at;
+        let (list, org_counts, own_counts) = dashboard(&pending.snapshot.tasks, viewer);
+        let state = event(emitted::DASHBOARD_STATE, &json!({"tasks": list, "eventId": at.to_string()}));
+        let offer = DashboardOffer { at, org_counts, own_counts, state: Some(&state) };
+        if let Some(since) = pending.since
+            && self.fanout.recover_dashboard(client.peer, offer, since)
+        {
+            return Entry::Entered;
+        }
+        let peer = client.peer;
+        let entry = self.fanout.enter_dashboard(peer, offer);
+        if entry == Entry::Entered {
+            // The ack.
+            let counts = serde_json::to_value(org_counts.plus(own_counts)).unwrap();
+            self.fanout.reply(peer, &event("ack", &counts));
+        }
+        entry
+    }
+
+    fn leave(&mut self, index: usize, room: Room) {
+        // A session keeps the order of its client's requests.
+        while !self.clients[index].pending.is_empty() {
+            self.settle(index);
+        }
+        self.read_all(index);
+        let client = &mut self.clients[index];
+        client.last.remove(&room);
+        match room {
+            Room::Task(task) => {
+                self.fanout.leave_task(client.peer, &task_id(task));
+                client.tasks.remove(task_id(task).as_str());
+            }
+            Room::Dashboard => {
+                self.fanout.leave_dashboard(client.peer);
+                client.dashboard = None;
+                client.counts = None;
+            }
+        }
+    }
+
+    fn settle(&mut self, index: usize) {
+        self.answer(index);
+        self.read_all(index);
+        self.feed(1);
+    }
+
+    /// What was queued for the old connection is lost, or had arrived.
+    fn reconnect(&mut self, index: usize, since: bool) {
+        if !since {
+            self.read(index);
+        }
+        self.fanout.remove_peer(self.clients[index].peer);
+        let viewer = self.clients[index].viewer.clone();
+        let (peer, socket) = self.connect(&viewer);
+        let client = &mut self.clients[index];
+        let wanted: BTreeSet<Room> = (client.pending.drain(..).map(|pending| pending.room))
+            .chain(client.tasks.keys().map(|id| room_of(id)))
+            .chain(client.dashboard.iter().map(|_| Room::Dashboard))
+            .collect();
+        (client.peer, client.socket) = (peer, socket);
+        for room in wanted {
+            let last = self.clients[index].last.get(&room).copied();
+            self.ask(index, room, if since { last } else { None }, false);
+        }
+    }
+
+    fn read_all(&mut self, index: usize) {
+        loop {
+            self.read(index);
+            if self.fanout.relieve() && self.clients[index].socket.queue.lock().unwrap().is_empty() {
+                return;
+            }
+            for other in 0..CLIENTS {
+                self.read(other);
+            }
+        }
+    }
+
+    fn read(&mut self, index: usize) {
+        let packets: Vec<Packet> = self.clients[index].socket.queue.lock().unwrap().drain(..).collect();
+        for packet in packets {
+            let (name, payload): (String, Value) = serde_json::from_str(&packet[1..]).unwrap();
+            self.check_audience(index, &name, &payload);
+            self.clients[index].take(&name, payload);
+        }
+    }
+
+    fn check_audience(&self, index: usize, name: &str, payload: &Value) {
+        if matches!(name, "ack" | "gone" | emitted::DASHBOARD_STATE | emitted::DASHBOARD_TASK_COUNT_CHANGED) {
+            return;
+        }
+        let viewer = &self.clients[index].viewer;
+        let position: Position = payload["eventId"].as_str().unwrap().parse().unwrap();
+        let Some(access) = self.accesses.get(&Position { index: 0, ..position }) else {
+            // A snapshot's: the view itself says who may see it.
+            if name == emitted::TASK_STATE {
+                let text = |name: &str| payload[name].as_str().unwrap_or_default();
+                let access = Access {
+                    creator: UserId::parse(text("createdBy")),
+                    org: OrgId::parse(text("orgId")),
+                    private: payload["isPrivate"] == json!(true),
+                };
+                assert!(access.allows(viewer), "{viewer:?} was sent {payload}");
+            }
+            return;
+        };
+        let sees = access.as_ref().is_some_and(|access| access.allows(viewer));
+        let ends = matches!(name, emitted::TASK_DELETED | emitted::DASHBOARD_TASK_REMOVED);
+        assert_eq!(sees, !ends, "{viewer:?} was sent {name} {payload}");
+    }
+}
+
+impl Client {
+    /// The reference client: replaces its copy on a state, applies every other event.
+    fn take(&mut self, name: &str, mut payload: Value) {
+        if name == "ack" {
+            self.counts = Some(payload);
+            return;
+        }
+        if name == "gone" {
+            let id = payload["taskId"].as_str().unwrap();
+            self.tasks.remove(id);
+            self.last.remove(&room_of(id));
+            return;
+        }
+        let position: Position = payload["eventId"].as_str().expect("eventId").parse().expect("position");
+        let id = payload["taskId"].as_str().unwrap_or_default().to_owned();
+        let of_dashboard = name.starts_with("dashboard:") || name == emitted::TASK_CREATED;
+        let room = if of_dashboard { Room::Dashboard } else { room_of(&id) };
+        let last = self.last.insert(room, position);
+        let is_state = matches!(name, emitted::TASK_STATE | emitted::DASHBOARD_STATE);
+        if name == emitted::DASHBOARD_TASK_COUNT_CHANGED {
+            assert!(last <= Some(position), "{name} {payload} after {last:?}");
+        } else if !is_state {
+            assert!(last < Some(position), "{name} {payload} after {last:?}");
+        }
+        match name {
+            emitted::DASHBOARD_STATE => {
+                let list = payload["tasks"].as_array().unwrap().iter();
+                self.dashboard =
+                    Some(list.map(|task| (task["_id"].as_str().unwrap().to_owned(), task.clone())).collect());
+            }
+            emitted::DASHBOARD_TASK_LIST_UPDATED => {
+                strip(&mut payload);
+                self.dashboard.as_mut().expect("in the dashboard").insert(id, payload);
+            }
+            emitted::DASHBOARD_TASK_REMOVED => {
+                self.dashboard.as_mut().expect("in the dashboard").remove(&id);
+            }
+            emitted::DASHBOARD_TASK_COUNT_CHANGED => {
+                strip(&mut payload);
+                self.counts = Some(payload);
+            }
+            emitted::TASK_CREATED => assert!(self.dashboard.is_some()),
+            emitted::TASK_STATE => {
+                strip(&mut payload);
+                self.tasks.insert(id, payload);
+            }
+            emitted::TASK_DELETED => {
+                assert!(self.tasks.remove(&id).is_some(), "deleted but not joined: {payload}");
+                self.last.remove(&room);
+            }
+            _ => {
+                let copy = self.tasks.get_mut(&id).expect("an event of a room that was not joined");
+                apply(copy, name, payload);
+            }
+        }
+    }
+}
+
+fn apply(copy: &mut Value, name: &str, mut payload: Value) {
+    strip(&mut payload);
+    let Value::Object(map) = payload else { panic!("not an object") };
+    for (key, value) in map {
+        match key.as_str() {
+            "event" if name == emitted::TASK_EVENT_ADDED => {
+                copy["events"].as_array_mut().unwrap().push(value)
+            }
+            "changed" => {
+                for (field, value) in value.as_object().unwrap() {
+                    copy[field] = value.clone();
+                }
+            }
+            "issueUrl" | "issueNumber" | "prUrl" | "prNumber" => {
+                let mut other = format!("github{}", &key[..1].to_uppercase());
+                other.push_str(&key[1..]);
+                copy[other] = value.clone();
+                copy[key] = value;
+            }
+            _ => copy[key] = value,
+        }
+    }
+}
+
+fn strip(payload: &mut Value) {
+    let map = payload.as_object_mut().unwrap();
+    map.remove("eventId");
+    map.remove("occurredAt");
+}
+
+fn with_event_id(name: &str, view: Result<Value, serde_json::Error>, at: Position) -> Packet {
+    let mut view = view.unwrap();
+    view["eventId"] = at.to_string().into();
+    event(name, &view)
+}
+
+fn to_document(full: &FullTask) -> Map<String, Value> {
+    let Value::Object(map) = serde_json::to_value(FullView(full)).unwrap() else { unreachable!() };
+    map
+}
+
+fn push(document: &mut Map<String, Value>, n: usize, time: u64) {
+    if let Some(Value::Array(events)) = document.get_mut("events") {
+        events.extend((0..n).map(|i| json!({"eventType": format!("e{time}.{i}"), "payload": {}})));
+    }
+}
+
+fn dashboard(tasks: &BTreeMap<TaskId, FullTask>, viewer: &Viewer) -> (Vec<Value>, Counts, Counts) {
+    let (mut org_counts, mut own_counts, mut list) = (Counts::default(), Counts::default(), Vec::new());
+    let visible = tasks.values().map(|full| &full.task).filter(|task| task.access.allows(viewer));
+    for task in visible {
+        list.push(serde_json::to_value(Summary(task)).unwrap());
+        let public = task.access.public_org().is_some() && task.access.public_org() == viewer.org.as_ref();
+        let counts = if public { &mut org_counts } else { &mut own_counts };
+        counts.add(task.status().class(), 1);
+    }
+    (list, org_counts, own_counts)
+}
+
+fn without_updated_at(mut view: Value) -> Value {
+    view.as_object_mut().unwrap().remove("updatedAt");
+    view
+}
+
+fn check_end(world: &mut World) {
+    world.fanout.advance(Position::end_of(world.time));
+    for round in 0.. {
+        assert!(round < 500, "does not settle");
+        world.feed(usize::MAX);
+        world.fanout.advance(Position::end_of(world.time));
+        for client in 0..CLIENTS {
+            world.answer(client);
+            world.read_all(client);
+        }
+        world.follow_up();
+        world.fanout.flush_counts();
+        if world.clients.iter().all(|client| client.pending.is_empty()) {
+            break;
+        }
+    }
+    for client in 0..CLIENTS {
+        world.read_all(client);
+    }
+    for client in &world.clients {
+        for (id, copy) in &client.tasks {
+            let full = world.tasks.get(&TaskId::parse(id).unwrap());
+            let full = full.unwrap_or_else(|| panic!("{id} is gone, but {:?} has {copy}", client.viewer));
+            let expected = serde_json::to_value(FullView(full)).unwrap();
+            assert_eq!(without_updated_at(copy.clone()), without_updated_at(expected));
+            assert!(full.task.access.allows(&client.viewer), "{:?} has {copy}", client.viewer);
+        }
+        let (joined, in_dashboard) = world.fanout.wanted(client.peer);
+        let joined: BTreeSet<&str> = joined.iter().map(TaskId::as_str).collect();
+        assert_eq!(joined, client.tasks.keys().map(String::as_str).collect(), "copies and rooms");
+        assert_eq!(in_dashboard, client.dashboard.is_some());
+        if let Some(copy) = &client.dashboard {
+            let (list, org_counts, own_counts) = dashboard(&world.tasks, &client.viewer);
+            let expected: BTreeMap<String, Value> =
+                list.into_iter().map(|task| (task["_id"].as_str().unwrap().to_owned(), task)).collect();
+            assert_eq!(copy, &expected);
+            let counts = serde_json::to_value(org_counts.plus(own_counts)).unwrap();
+            assert_eq!(client.counts.as_ref(), Some(&counts), "{:?}", client.viewer);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_copy_equals_the_store(ops in prop::collection::vec(op(), 1..120), capacity in 3..40usize) {
+        let mut world = World::new(capacity);
+        for op in ops {
+            world.run(op);
+        }
+        check_end(&mut world);
+    }
+}

@@ -1,0 +1,27 @@
+//! A connected client as the fan-out sees it.
+
+use crate::protocol::Packet;
+
+/// Never given twice in one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u64);
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum SendError {
+    /// The queue is full; the packet is given back.
+    Full(Packet),
+    /// The connection has ended; its removal is on the way.
+    Closed,
+}
+
+/// A socket, reduced to what the fan-out does with it. None of these may call back into the fan-out.
+pub trait Peer: Send + 'static {
+    /// Queues one packet behind all earlier ones.
+    fn send(&self, packet: Packet) -> Result<(), SendError>;
+
+    /// Closes the transport so that the client reconnects by itself: it would have missed something.
+    fn cut(&self);
+
+    /// Asks for every room that [`super::Fanout::wanted`] lists to be entered anew.
+    fn refresh(&self);
+}

@@ -1,0 +1,87 @@
+//! Drives the fan-out from the feed, and gives slow sockets their turn.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::{
+    feed::{Change, FeedItem, translate},
+    task::Timestamp,
+};
+
+use super::{Fanout, Hub, Peer};
+
+/// Counts go to a viewer at most five times a second.
+const COUNTS_EVERY: Duration = Duration::from_millis(200);
+/// So long the fan-out waits for a full queue before it cuts its client.
+const PRESSED_FOR: Duration = Duration::from_millis(200);
+/// The library has no way to wait for room in a socket's queue.
+const PRESSED_POLL: Duration = Duration::from_millis(1);
+
+/// Runs until the feed ends.
+pub async fn pump<P: Peer>(hub: Arc<Hub<P>>, mut items: mpsc::Receiver<FeedItem>) {
+    let mut counted_at: Option<Instant> = None;
+    loop {
+        let due = match hub.turn(|fanout| fanout.counts_are_dirty()) {
+            true => Some(counted_at.map_or_else(Instant::now, |last| last + COUNTS_EVERY)),
+            false => None,
+        };
+        if due.is_some_and(|due| due <= Instant::now()) {
+            hub.turn(Fanout::flush_counts);
+            counted_at = Some(Instant::now());
+            settle(&hub).await;
+            continue;
+        }
+        tokio::select! {
+            item = items.recv() => match item {
+                Some(item) => take(&hub, item).await,
+                None => return,
+            },
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            () = hub.touched.notified(), if due.is_none() => {}
+        }
+    }
+}
+
+async fn take<P: Peer>(hub: &Hub<P>, item: FeedItem) {
+    match item {
+        FeedItem::Opened(position) => {
+            tracing::info!(%position, "following the store");
+            hub.open_at(position);
+        }
+        FeedItem::Change(change) => apply(hub, &change).await,
+        FeedItem::Idle(position) => {
+            hub.turn(|fanout| fanout.advance(position));
+            hub.set_lag(0);
+        }
+        FeedItem::Gap(reason) => {
+            tracing::warn!(reason, "changes may have been missed: every room is sent anew");
+            hub.gap();
+        }
+    }
+}
+
+async fn apply<P: Peer>(hub: &Hub<P>, change: &Change) {
+    for step in translate(change) {
+        hub.turn(|fanout| fanout.apply(step));
+        settle(hub).await;
+    }
+    hub.turn(|fanout| fanout.advance(change.position.end_of_change()));
+    let lag = Timestamp::now().millis().saturating_sub(change.occurred_at.millis());
+    hub.set_lag(lag.try_into().unwrap_or(0));
+}
+
+/// Waits until every full queue has taken what it was sent, or cuts its client.
+async fn settle<P: Peer>(hub: &Hub<P>) {
+    if hub.turn(Fanout::relieve) {
+        return;
+    }
+    let deadline = Instant::now() + PRESSED_FOR;
+    while !hub.turn(Fanout::relieve) {
+        if Instant::now() >= deadline {
+            hub.cut_pressed();
+            return;
+        }
+        tokio::time::sleep(PRESSED_POLL).await;
+    }
+}

@@ -1,0 +1,322 @@
+//! Who is in which room, and what each step sends to whom.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    feed::{Event, Position, Step},
+    task::{Access, Counts, OrgId, TaskId, UserId, Viewer},
+};
+
+use super::{
+    Peer, PeerId,
+    counts::CountBook,
+    delivery::{Outbox, Pressed},
+    ring::Ring,
+};
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub ring_bytes: usize,
+    /// A longer replay is answered with state instead.
+    pub replay_events: usize,
+}
+
+/// The fan-out of one node. Every method is one turn: nothing else is sent meanwhile.
+#[derive(Debug)]
+pub struct Fanout<P> {
+    pub(super) limits: Limits,
+    /// Everything up to here has been sent to those who were in the rooms.
+    pub(super) position: Position,
+    pub(super) ring: Ring,
+    pub(super) peers: HashMap<PeerId, Joined<P>>,
+    pub(super) rooms: HashMap<TaskId, HashMap<PeerId, Mark>>,
+    pub(super) dashboards_of_org: HashMap<OrgId, HashSet<PeerId>>,
+    pub(super) dashboards_of_user: HashMap<UserId, HashSet<PeerId>>,
+    pub(super) counts: CountBook,
+    pub(super) pressed: Pressed,
+}
+
+/// The position of the state that a member got: events up to it are not for this member.
+pub(super) type Mark = Position;
+
+/// A peer with what it has asked for.
+#[derive(Debug)]
+pub(super) struct Joined<P> {
+    pub outbox: Outbox<P>,
+    pub viewer: Viewer,
+    pub tasks: HashSet<TaskId>,
+    pub dashboard: Dashboard,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Dashboard {
+    Out,
+    /// To be entered anew: the events since its state are not known.
+    Wanted,
+    In {
+        mark: Mark,
+        /// The counts that the client knows; None: not known.
+        known: Option<Counts>,
+    },
+}
+
+impl<P: Peer> Fanout<P> {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            position: Position::ZERO,
+            ring: Ring::new(limits.ring_bytes),
+            peers: HashMap::new(),
+            rooms: HashMap::new(),
+            dashboards_of_org: HashMap::new(),
+            dashboards_of_user: HashMap::new(),
+            counts: CountBook::default(),
+            pressed: Pressed::default(),
+        }
+    }
+
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Whether the feed is being followed: handoffs are possible.
+    pub fn is_open(&self) -> bool {
+        self.ring.is_open()
+    }
+
+    pub fn ring_bytes(&self) -> usize {
+        self.ring.bytes()
+    }
+
+    pub fn add_peer(&mut self, id: PeerId, peer: P, viewer: Viewer) {
+        let joined =
+            Joined { outbox: Outbox::new(peer), viewer, tasks: HashSet::new(), dashboard: Dashboard::Out };
+        self.peers.insert(id, joined);
+    }
+
+    /// Takes the peer out of everything. Whether it had the dashboard.
+    pub fn remove_peer(&mut self, id: PeerId) -> bool {
+        let had_dashboard = self.leave_everything(id);
+        self.peers.remove(&id);
+        had_dashboard
+    }
+
+    /// Out of all rooms, at the end of a session that is still connected. Whether it had the dashboard.
+    pub fn leave_everything(&mut self, id: PeerId) -> bool {
+        let Some(joined) = self.peers.get_mut(&id) else { return false };
+        for task in std::mem::take(&mut joined.tasks) {
+            self.forget_member(id, &task);
+        }
+        self.leave_dashboard(id)
+    }
+
+    pub fn leave_task(&mut self, id: PeerId, task: &TaskId) {
+        if let Some(joined) = self.peers.get_mut(&id) {
+            joined.tasks.remove(task);
+        }
+        self.forget_member(id, task);
+    }
+
+    /// Whether the peer had it.
+    pub fn leave_dashboard(&mut self, id: PeerId) -> bool {
+        let Some(joined) = self.peers.get_mut(&id) else { return false };
+        let before = std::mem::replace(&mut joined.dashboard, Dashboard::Out);
+        let viewer = joined.viewer.clone();
+        if matches!(before, Dashboard::In { .. }) {
+            self.forget_dashboard(id, &viewer);
+        }
+        before != Dashboard::Out
+    }
+
+    /// What the peer has joined: tasks, and whether the dashboard.
+    pub fn wanted(&self, id: PeerId) -> (Vec<TaskId>, bool) {
+        self.peers.get(&id).map_or((Vec::new(), false), |joined| {
+            (joined.tasks.iter().cloned().collect(), joined.dashboard != Dashboard::Out)
+        })
+    }
+
+    pub fn has_joined(&self, id: PeerId, task: &TaskId) -> bool {
+        self.peers.get(&id).is_some_and(|joined| joined.tasks.contains(task))
+    }
+
+    /// How many rooms the peer has asked for.
+    pub fn rooms_of(&self, id: PeerId) -> usize {
+        self.peers
+            .get(&id)
+            .map_or(0, |joined| joined.tasks.len() + usize::from(joined.dashboard != Dashboard::Out))
+    }
+
+    /// The peer looks with other eyes from now on: its rooms have to be entered anew.
+    pub fn change_viewer(&mut self, id: PeerId, viewer: Viewer) {
+        self.suspend(id);
+        if let Some(joined) = self.peers.get_mut(&id) {
+            joined.viewer = viewer;
+            joined.outbox.peer.refresh();
+        }
+    }
+
+    /// Every change after `position` follows.
+    pub fn open(&mut self, position: Position) {
+        self.ring.open(position);
+        self.position = position;
+    }
+
+    /// Changes may have been missed: nobody gets another event before a fresh state.
+    pub fn gap(&mut self) {
+        self.ring.close();
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            self.suspend(id);
+            if self.rooms_of(id) > 0 {
+                self.peers[&id].outbox.peer.refresh();
+            }
+        }
+        self.counts.clear();
+    }
+
+    /// Nothing happened up to `position`.
+    pub fn advance(&mut self, position: Position) {
+        self.position = self.position.max(position);
+    }
+
+    pub fn apply(&mut self, step: Step) {
+        if let Some(ended) = &step.ended {
+            self.end_membership(&step, ended);
+        }
+        if let Some(members) = self.rooms.get(&step.task) {
+            for event in &step.room {
+                for (id, mark) in members {
+                    if event.position > *mark
+                        && let Some(joined) = self.peers.get_mut(id)
+                    {
+                        joined.outbox.deliver(*id, &event.packet, &mut self.pressed);
+                    }
+                }
+            }
+        }
+        if let Some(after) = &step.after {
+            for event in &step.listed {
+                self.to_dashboards(after, event, None);
+            }
+        }
+        if let (Some(before), Some(event)) = (&step.before, &step.unlisted) {
+            self.to_dashboards(before, event, step.after.as_ref());
+        }
+        self.counts.apply(&step.counted, step.position);
+        self.position = self.position.max(step.position);
+        self.ring.push(step);
+    }
+
+    /// Sends the counts that differ from what each dashboard knows.
+    pub fn flush_counts(&mut self) {
+        let mut ids: HashSet<PeerId> = HashSet::new();
+        for org in std::mem::take(&mut self.counts.dirty_orgs) {
+            ids.extend(self.dashboards_of_org.get(&org).into_iter().flatten());
+        }
+        for user in std::mem::take(&mut self.counts.dirty_users) {
+            ids.extend(self.dashboards_of_user.get(&user).into_iter().flatten());
+        }
+        let position = self.position;
+        let mut encoded = HashMap::new();
+        for id in ids {
+            let Some(joined) = self.peers.get_mut(&id) else { continue };
+            let Dashboard::In { mark, known } = &mut joined.dashboard else { continue };
+            match self.counts.of(&joined.viewer, position) {
+                Some(counts) if position >= *mark => {
+                    if *known != Some(counts) {
+                        *known = Some(counts);
+                        let packet = encoded
+                            .entry(counts)
+                            .or_insert_with(|| super::delivery::counts_packet(counts, position));
+                        joined.outbox.deliver(id, packet, &mut self.pressed);
+                    }
+                }
+                // Ahead of the fan-out: once more when it is there.
+                _ => {
+                    self.counts.dirty_users.insert(joined.viewer.user.clone());
+                }
+            }
+        }
+    }
+
+    pub fn counts_are_dirty(&self) -> bool {
+        self.counts.is_dirty()
+    }
+
+    /// Tells members that lost sight of the task, and puts them out before the next event.
+    fn end_membership(&mut self, step: &Step, ended: &Event) {
+        let Some(members) = self.rooms.get_mut(&step.task) else { return };
+        members.retain(|id, mark| {
+            let Some(joined) = self.peers.get_mut(id) else { return false };
+            let stays = *mark >= ended.position
+                || step.after.as_ref().is_some_and(|after| after.allows(&joined.viewer));
+            if !stays {
+                joined.tasks.remove(&step.task);
+                joined.outbox.deliver(*id, &ended.packet, &mut self.pressed);
+            }
+            stays
+        });
+        if members.is_empty() {
+            self.rooms.remove(&step.task);
+        }
+    }
+
+    /// To the dashboards that `seen` lets see it, those that `still` lets see it left out.
+    fn to_dashboards(&mut self, seen: &Access, event: &Event, still: Option<&Access>) {
+        let org = seen.public_org();
+        let of_org = org.and_then(|org| self.dashboards_of_org.get(org)).into_iter().flatten();
+        let of_user = seen.creator.as_ref().and_then(|user| self.dashboards_of_user.get(user));
+        let everyone = of_org.map(|id| (id, false)).chain(of_user.into_iter().flatten().map(|id| (id, true)));
+        for (id, as_creator) in everyone {
+            let Some(joined) = self.peers.get_mut(id) else { continue };
+            let Dashboard::In { mark, .. } = &joined.dashboard else { continue };
+            let twice = as_creator && org.is_some() && joined.viewer.org.as_ref() == org;
+            let excepted = still.is_some_and(|access| access.allows(&joined.viewer));
+            if !twice && !excepted && event.position > *mark {
+                joined.outbox.deliver(*id, &event.packet, &mut self.pressed);
+            }
+        }
+    }
+
+    /// Out of all rooms, but not out of what the peer wants.
+    fn suspend(&mut self, id: PeerId) {
+        let Some(joined) = self.peers.get_mut(&id) else { return };
+        let viewer = joined.viewer.clone();
+        let tasks: Vec<TaskId> = joined.tasks.iter().cloned().collect();
+        let was_in = matches!(joined.dashboard, Dashboard::In { .. });
+        if was_in {
+            joined.dashboard = Dashboard::Wanted;
+            self.forget_dashboard(id, &viewer);
+        }
+        for task in tasks {
+            self.forget_member(id, &task);
+        }
+    }
+
+    fn forget_member(&mut self, id: PeerId, task: &TaskId) {
+        if let Some(members) = self.rooms.get_mut(task) {
+            members.remove(&id);
+            if members.is_empty() {
+                self.rooms.remove(task);
+            }
+        }
+    }
+
+    fn forget_dashboard(&mut self, id: PeerId, viewer: &Viewer) {
+        if let Some(org) = &viewer.org
+            && let Some(ids) = self.dashboards_of_org.get_mut(org)
+        {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.dashboards_of_org.remove(org);
+            }
+        }
+        if let Some(ids) = self.dashboards_of_user.get_mut(&viewer.user) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.dashboards_of_user.remove(&viewer.user);
+            }
+        }
+        self.counts.leave(viewer);
+    }
+}

@@ -1,0 +1,296 @@
+//! What a change means to clients. Pure.
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::{Map, Value};
+
+use crate::{
+    protocol::{Packet, emitted, event},
+    task::{
+        Access, Field, FullTask, FullView, Status, StatusClass, Summary, Task, TaskId, Timestamp, sent_value,
+    },
+};
+
+use super::{Change, Position, TimelineChange};
+
+/// So many events at most go out in one turn of the fan-out; a larger change is several steps.
+const EVENTS_PER_STEP: usize = 64;
+
+/// An event, encoded once for everybody.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub position: Position,
+    pub packet: Packet,
+}
+
+/// The events of a change that go out in one turn, each with its audience.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Of the last event; of the last step of a change: past the change.
+    pub position: Position,
+    pub task: TaskId,
+    /// Who saw the task before this step. None: there was no task.
+    pub before: Option<Access>,
+    /// Who sees it from this step on. None: it is gone.
+    pub after: Option<Access>,
+    /// To members of the task's room that don't see it any more: it is the last they get.
+    pub ended: Option<Event>,
+    /// To members of the task's room.
+    pub room: Vec<Event>,
+    /// To dashboards that see the task.
+    pub listed: Vec<Event>,
+    /// To dashboards that saw the task and don't any more.
+    pub unlisted: Option<Event>,
+    pub counted: Counted,
+}
+
+/// How a step moves the counts: out of one class for those who saw it, into one for those who see it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counted {
+    pub from: Option<(Access, StatusClass)>,
+    pub to: Option<(Access, StatusClass)>,
+}
+
+impl Step {
+    /// Whether this step leaves out somebody who saw the task, or everybody.
+    pub fn narrows(&self) -> bool {
+        self.before.is_some() && self.before != self.after
+    }
+}
+
+/// The events of one change, in the contract's order. None at all if nothing visible changed.
+pub fn translate(change: &Change) -> Vec<Step> {
+    let (before, after) = (change.before.as_ref(), change.after.as_ref());
+    if before == after && change.timeline == TimelineChange::Unchanged {
+        return Vec::new();
+    }
+    let mut numbered = Numbered { change, index: 0 };
+    let ended = match (before, after) {
+        (Some(was), after) if after.is_none_or(|is| is.access != was.access) => {
+            Some(numbered.event(emitted::TASK_DELETED, was, &only_id(&change.task)))
+        }
+        _ => None,
+    };
+    let mut room = match (before, after) {
+        (Some(was), Some(is)) => room_events(&mut numbered, was, is, &change.timeline),
+        _ => Vec::new(),
+    };
+    let mut listed = Vec::new();
+    if let Some(task) = after {
+        if before.is_none() {
+            listed.push(numbered.event(emitted::TASK_CREATED, task, &Created(task)));
+        }
+        listed.push(numbered.view(emitted::DASHBOARD_TASK_LIST_UPDATED, &Summary(task)));
+    }
+    let unlisted = ended
+        .is_some()
+        .then(|| {
+            before.map(|was| numbered.event(emitted::DASHBOARD_TASK_REMOVED, was, &only_id(&change.task)))
+        })
+        .flatten();
+
+    let (was, is) = (before.map(|task| task.access.clone()), after.map(|task| task.access.clone()));
+    let mut steps = Vec::new();
+    let mut last = Step {
+        position: change.position.end_of_change(),
+        task: change.task.clone(),
+        before: was,
+        after: is.clone(),
+        ended,
+        room: Vec::new(),
+        listed,
+        unlisted,
+        counted: Counted { from: before.map(counted), to: after.map(counted) },
+    };
+    while room.len() > EVENTS_PER_STEP {
+        let rest = room.split_off(EVENTS_PER_STEP);
+        let chunk = std::mem::replace(&mut room, rest);
+        steps.push(Step {
+            position: chunk.last().map_or(change.position, |event| event.position),
+            ended: last.ended.take(),
+            room: chunk,
+            listed: Vec::new(),
+            unlisted: last.unlisted.take(),
+            counted: Counted::default(),
+            ..last.clone()
+        });
+        last.before = is.clone();
+    }
+    last.room = room;
+    steps.push(last);
+    steps
+}
+
+fn counted(task: &Task) -> (Access, StatusClass) {
+    (task.access.clone(), task.status().class())
+}
+
+fn room_events(numbered: &mut Numbered<'_>, was: &Task, is: &Task, timeline: &TimelineChange) -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut carried: Vec<Field> = vec![Field::UpdatedAt];
+    if answers(is) > answers(was) {
+        const FIELDS: &[Field] = &[Field::ClarificationAnswers, Field::IssueUrl, Field::IssueNumber];
+        events.push(numbered.event(emitted::TASK_CLARIFIED, is, &Carrying { task: is, fields: FIELDS }));
+        carried.push(Field::Status);
+        carried.extend(FIELDS);
+    }
+    if is.get(Field::Status) != was.get(Field::Status)
+        && let Some((name, fields)) = status_event(is)
+    {
+        events.push(numbered.event(name, is, &Carrying { task: is, fields }));
+        carried.push(Field::Status);
+        carried.extend(fields);
+    }
+    let changed: Map<String, Value> = Field::ALL
+        .into_iter()
+        .filter(|field| is.get(*field) != was.get(*field) && !carried.contains(field))
+        .flat_map(|field| {
+            field.sent_names().iter().map(move |name| ((*name).to_owned(), sent_value(is, field).clone()))
+        })
+        .collect();
+    if !changed.is_empty() {
+        events.push(numbered.event(emitted::TASK_UPDATED, is, &Updated { task_id: &is.id, changed }));
+    }
+    match timeline {
+        TimelineChange::Unchanged => {}
+        TimelineChange::Added(entries) => {
+            for entry in entries {
+                let added = EventAdded { task_id: &is.id, event: entry };
+                events.push(numbered.event(emitted::TASK_EVENT_ADDED, is, &added));
+            }
+        }
+        // Last, because it contains all of the above: what follows a state is what it does not contain.
+        TimelineChange::Rewritten(timeline) => {
+            let full = FullTask { task: is.clone(), timeline: timeline.clone() };
+            events.push(numbered.view(emitted::TASK_STATE, &FullView(&full)));
+        }
+    }
+    events
+}
+
+/// The event of a status and the fields it carries.
+fn status_event(task: &Task) -> Option<(&'static str, &'static [Field])> {
+    use Field::{
+        ErrorMessage, GithubBranch, IssueNumber, IssueUrl, MergeCommitSha, MergedAt, PrNumber, PrState,
+        PrTitle, PrUrl, Questions,
+    };
+    Some(match task.status() {
+        Status::Analyzing => (emitted::TASK_ANALYZING, &[]),
+        Status::Coding => (emitted::TASK_CODING, &[]),
+        Status::NeedsClarification => (emitted::TASK_CLARIFICATION_NEEDED, &[Questions]),
+        Status::Dispatched => (emitted::TASK_DISPATCHED, &[IssueNumber, IssueUrl, GithubBranch]),
+        Status::PrOpen => (emitted::TASK_PR_OPENED, &[PrNumber, PrUrl, PrTitle, PrState]),
+        Status::Merged => (emitted::TASK_PR_MERGED, &[MergeCommitSha, MergedAt]),
+        Status::Failed if task.get(ErrorMessage).is_null() && !task.get(PrNumber).is_null() => {
+            (emitted::TASK_PR_CLOSED, &[PrNumber])
+        }
+        Status::Failed => (emitted::TASK_FAILED, &[ErrorMessage]),
+        Status::Received | Status::Unknown(_) => return None,
+    })
+}
+
+/// How many answers a task has.
+fn answers(task: &Task) -> usize {
+    match task.get(Field::ClarificationAnswers) {
+        Value::Null => 0,
+        Value::Array(items) => items.len(),
+        Value::Object(map) => map.len(),
+        _ => 1,
+    }
+}
+
+/// Gives the events of a change their positions and the envelope that each carries.
+struct Numbered<'a> {
+    change: &'a Change,
+    index: u32,
+}
+
+impl Numbered<'_> {
+    fn event(&mut self, name: &str, task: &Task, payload: &impl Serialize) -> Event {
+        self.enveloped(name, payload, Some(task.get(Field::UpdatedAt)))
+    }
+
+    /// A view has the task's `updatedAt` already.
+    fn view(&mut self, name: &str, payload: &impl Serialize) -> Event {
+        self.enveloped(name, payload, None)
+    }
+
+    fn enveloped(&mut self, name: &str, payload: &impl Serialize, updated_at: Option<&Value>) -> Event {
+        let position = self.change.position.with_index(self.index);
+        self.index = self.index.saturating_add(1);
+        let envelope =
+            Enveloped { payload, event_id: position, occurred_at: self.change.occurred_at, updated_at };
+        Event { position, packet: event(name, &envelope) }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Enveloped<'a, T: Serialize> {
+    #[serde(flatten)]
+    payload: &'a T,
+    #[serde(serialize_with = "display")]
+    event_id: Position,
+    #[serde(serialize_with = "display")]
+    occurred_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_at: Option<&'a Value>,
+}
+
+fn display<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OnlyId<'a> {
+    task_id: &'a TaskId,
+}
+
+fn only_id(task_id: &TaskId) -> OnlyId<'_> {
+    OnlyId { task_id }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Updated<'a> {
+    task_id: &'a TaskId,
+    changed: Map<String, Value>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EventAdded<'a> {
+    task_id: &'a TaskId,
+    event: &'a crate::task::TimelineEntry,
+}
+
+/// `{taskId, status, …fields}`.
+struct Carrying<'a> {
+    task: &'a Task,
+    fields: &'static [Field],
+}
+
+impl Serialize for Carrying<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("taskId", &self.task.id)?;
+        map.serialize_entry("status", sent_value(self.task, Field::Status))?;
+        for field in self.fields {
+            map.serialize_entry(field.sent_names()[0], sent_value(self.task, *field))?;
+        }
+        map.end()
+    }
+}
+
+struct Created<'a>(&'a Task);
+
+impl Serialize for Created<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("taskId", &self.0.id)?;
+        for field in [Field::Title, Field::Creator, Field::Status, Field::CreatedAt] {
+            map.serialize_entry(field.sent_names()[0], sent_value(self.0, field))?;
+        }
+        map.end()
+    }
+}

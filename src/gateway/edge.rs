@@ -1,0 +1,193 @@
+//! What a request meets on its way to the transports: draining, `Origin`, CORS, sizes, and a diet.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use axum::body::Body;
+use engineioxide::{service::EngineIoService, sid::Sid};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::Limited;
+use hyper::body::Incoming;
+use tower::Service;
+
+use crate::config::{Origins, TrustedProxies};
+
+use super::{Gateway, TransportHandle, engine::Sockets, origin};
+
+/// One polling request carries several messages.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// What the transports look at. Everything else would be held as long as the connection lives.
+const KEPT_HEADERS: [http::HeaderName; 7] = [
+    header::AUTHORIZATION,
+    header::CONNECTION,
+    header::CONTENT_TYPE,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::UPGRADE,
+    header::HOST,
+];
+
+/// The Socket.IO path of the listener.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    transports: EngineIoService<Gateway>,
+    sockets: Arc<Sockets>,
+    origins: Origins,
+    proxies: TrustedProxies,
+    draining: Arc<AtomicBool>,
+    max_body_bytes: usize,
+}
+
+impl Edge {
+    pub fn new(
+        gateway: Arc<Gateway>,
+        origins: Origins,
+        proxies: TrustedProxies,
+        draining: Arc<AtomicBool>,
+    ) -> Self {
+        let config = gateway.engine_config();
+        Self {
+            sockets: gateway.sockets.clone(),
+            max_body_bytes: MAX_BODY_BYTES.max(gateway.settings.limits.max_message_bytes),
+            transports: EngineIoService::with_config(gateway, config),
+            origins,
+            proxies,
+            draining,
+        }
+    }
+
+    pub fn serves(path: &str) -> bool {
+        path.strip_prefix("/socket.io").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    pub async fn call(
+        &mut self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        transport: TransportHandle,
+    ) -> Response<Body> {
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        if !origin::allows(request.headers(), &self.origins, &self.proxies, peer.ip()) {
+            return refused(StatusCode::FORBIDDEN, "forbidden_origin", "This Origin is not allowed");
+        }
+        let mut response = self.admitted(request, transport).await;
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(origin) = origin {
+            let headers = response.headers_mut();
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        }
+        response
+    }
+
+    async fn admitted(&mut self, request: Request<Incoming>, transport: TransportHandle) -> Response<Body> {
+        if request.method() == Method::OPTIONS {
+            return preflight();
+        }
+        let query = Query::of(request.uri());
+        if query.has_token {
+            return refused(
+                StatusCode::BAD_REQUEST,
+                "token_in_query",
+                "A token in the query string ends up in logs: send it as auth.token or in the Authorization header",
+            );
+        }
+        if query.sid.is_none() && self.draining.load(Ordering::Relaxed) {
+            return refused(StatusCode::SERVICE_UNAVAILABLE, "draining", "This node is shutting down");
+        }
+        let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        if length
+            .and_then(|length| length.parse().ok())
+            .is_some_and(|length: usize| length > self.max_body_bytes)
+        {
+            return refused(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "payload_too_large",
+                "The request body is too large",
+            );
+        }
+        if let Some(sid) = query.sid
+            && query.websocket
+        {
+            self.sockets.set_transport(sid, transport.clone());
+        }
+        let request = on_diet(request, transport).map(|body| Limited::new(body, self.max_body_bytes));
+        match self.transports.call(request).await {
+            Ok(response) => response.map(Body::new),
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// What the query says, as the library reads it.
+struct Query {
+    sid: Option<Sid>,
+    websocket: bool,
+    has_token: bool,
+}
+
+impl Query {
+    fn of(uri: &Uri) -> Self {
+        let pairs = || {
+            let query = uri.query().unwrap_or_default();
+            query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        };
+        Self {
+            sid: pairs().find(|(name, _)| *name == "sid").and_then(|(_, value)| value.parse().ok()),
+            websocket: pairs().any(|pair| pair == ("transport", "websocket")),
+            has_token: pairs().any(|(name, _)| {
+                matches!(
+                    name.to_ascii_lowercase().as_str(),
+                    "token" | "access_token" | "auth" | "jwt" | "authorization"
+                )
+            }),
+        }
+    }
+}
+
+/// Header values are slices of the connection's read buffer, 16 KiB, and the library keeps the request as long as
+/// the socket lives. Copies let the buffer go.
+fn on_diet(request: Request<Incoming>, transport: TransportHandle) -> Request<Incoming> {
+    let (mut parts, body) = request.into_parts();
+    let mut kept = HeaderMap::with_capacity(KEPT_HEADERS.len());
+    for name in KEPT_HEADERS {
+        if let Some(value) = parts.headers.get(&name)
+            && let Ok(copy) = HeaderValue::from_bytes(value.as_bytes())
+        {
+            kept.insert(name, copy);
+        }
+    }
+    parts.headers = kept;
+    if let Ok(copy) = parts.uri.to_string().parse() {
+        parts.uri = copy;
+    }
+    parts.extensions.insert(transport);
+    Request::from_parts(parts, body)
+}
+
+fn preflight() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("authorization, content-type, x-request-id"),
+    );
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
+    response
+}
+
+fn refused(status: StatusCode, code: &str, message: &str) -> Response<Body> {
+    let body = serde_json::json!({"error": {"code": code, "message": message}});
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,380 @@
+//! Engine.IO connections become Socket.IO sessions.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use engineioxide::{DisconnectReason, Str, config::EngineIoConfig, handler::EngineIoHandler, sid::Sid};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{
+    auth::{AuthError, Identity, TokenVerifier, UnixTime},
+    config::{FeaturesConfig, HeartbeatConfig, LimitsConfig},
+    fanout::{Hub, PeerId},
+    protocol::{
+        ClientEvent, Code, Frame, FrameError, Packet, Refusal, ack, connect_error, connected, emitted, event,
+    },
+    store::Store,
+};
+
+use super::{
+    SocketPeer, TransportHandle,
+    counters::GatewayCounters,
+    expiry::Expiries,
+    lost::LostDashboards,
+    rate::JoinRate,
+    session::{Connection, Request, Session},
+    snapshots::Snapshots,
+    users::Sessions,
+};
+
+pub(super) type Socket = engineioxide::Socket<Connection>;
+
+/// The connections, so that an upgrade finds its own.
+#[derive(Debug, Default)]
+pub(super) struct Sockets(Mutex<HashMap<Sid, Weak<Socket>>>);
+
+impl Sockets {
+    pub fn set_transport(&self, sid: Sid, transport: TransportHandle) {
+        let socket = self.lock().get(&sid).and_then(Weak::upgrade);
+        if let Some(socket) = socket {
+            socket.data.set_transport(transport);
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Socket>> {
+        self.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Sid, Weak<Socket>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An unauthenticated connection lives so long.
+const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
+/// And has so many tries.
+const MAX_CONNECTS: u32 = 3;
+/// Tidying of what is kept per user.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// What an operator decides about the Socket.IO edge.
+#[derive(Clone, Debug)]
+pub struct GatewaySettings {
+    pub features: FeaturesConfig,
+    pub limits: LimitsConfig,
+    pub heartbeat: HeartbeatConfig,
+}
+
+/// The Socket.IO edge of one node.
+#[derive(Debug)]
+pub struct Gateway {
+    pub(super) settings: GatewaySettings,
+    pub(super) hub: Arc<Hub<SocketPeer>>,
+    pub(super) snapshots: Snapshots,
+    pub(super) tokens: Arc<TokenVerifier>,
+    pub(super) joins: JoinRate,
+    pub(super) lost: LostDashboards,
+    pub(super) expiries: Expiries,
+    pub(super) counters: Arc<GatewayCounters>,
+    pub(super) sockets: Arc<Sockets>,
+    sessions: Sessions,
+    next_peer: AtomicU64,
+    this: Weak<Gateway>,
+}
+
+#[derive(Deserialize)]
+struct Auth {
+    token: Option<String>,
+}
+
+impl Gateway {
+    pub fn new(
+        settings: GatewaySettings,
+        hub: Arc<Hub<SocketPeer>>,
+        store: Arc<dyn Store>,
+        tokens: Arc<TokenVerifier>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            snapshots: Snapshots::new(store, settings.limits.dashboard_limit),
+            joins: JoinRate::per_second(settings.limits.join_rate_per_second),
+            lost: LostDashboards::new(Instant::now()),
+            expiries: Expiries::default(),
+            counters: Arc::default(),
+            sockets: Arc::default(),
+            sessions: Sessions::default(),
+            next_peer: AtomicU64::new(1),
+            this: this.clone(),
+            settings,
+            hub,
+            tokens,
+        })
+    }
+
+    /// The transports' settings.
+    pub(super) fn engine_config(&self) -> EngineIoConfig {
+        EngineIoConfig::builder()
+            .req_path("/socket.io")
+            .ping_interval(self.settings.heartbeat.interval)
+            .ping_timeout(self.settings.heartbeat.timeout)
+            .max_buffer_size(self.settings.limits.send_queue)
+            .ws_read_buffer_size(512)
+            .ws_max_message_size(self.settings.limits.max_message_bytes)
+            .ws_max_frame_size(self.settings.limits.max_message_bytes)
+            // The library applies it to what it sends, too, and loses the packet that it holds back when the
+            // transport is upgraded. The edge limits what it receives.
+            .max_payload(u64::from(u32::MAX))
+            .build()
+    }
+
+    /// Ends sessions when their tokens do, and forgets what is no longer needed. Runs for ever.
+    pub async fn keep_time(&self) {
+        let mut forget = tokio::time::interval(FORGET_EVERY);
+        loop {
+            tokio::select! {
+                expired = self.expiries.next() => {
+                    for session in expired.into_iter().filter_map(|peer| self.sessions.get(peer)) {
+                        self.expire(&session);
+                    }
+                }
+                _ = forget.tick() => {
+                    self.joins.forget_idle();
+                    self.lost.forget_old(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Closes every client's transport; each reconnects by itself.
+    pub fn close_all(&self) {
+        for socket in self.sockets.all() {
+            socket.close(DisconnectReason::ClosingServer);
+        }
+    }
+
+    /// Until no connection is left.
+    pub async fn all_gone(&self) {
+        while !self.sockets.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Sessions, and users that have one.
+    pub fn connected(&self) -> (usize, usize) {
+        self.sessions.count()
+    }
+
+    pub fn messages_per_second(&self) -> f64 {
+        self.counters.messages.per_second()
+    }
+
+    pub fn total_errors(&self) -> u64 {
+        self.counters.total_errors()
+    }
+
+    /// Queues a request of a session, and sees to it that somebody works on it.
+    pub(super) fn submit(&self, session: &Arc<Session>, request: Request) {
+        match session.push(request) {
+            Ok(false) => {}
+            Ok(true) => {
+                if let Some(gateway) = self.this.upgrade() {
+                    tokio::spawn(gateway.work(session.clone()));
+                }
+            }
+            Err(Request::Client { name, ack, .. }) => {
+                let refusal = Refusal::new(Code::RateLimited, "Too many requests").of(name);
+                self.refuse(session, ack, &refusal.retry_after(Duration::from_secs(1)));
+            }
+            Err(Request::Refresh) => {}
+        }
+    }
+
+    /// One packet to one client, behind all earlier ones.
+    pub(super) fn reply(&self, session: &Session, packet: &Packet) {
+        self.hub.turn(|fanout| fanout.reply(session.id, packet));
+    }
+
+    pub(super) fn refuse(&self, session: &Session, id: Option<u64>, refusal: &Refusal) {
+        self.counters.count_error();
+        let packet = match id {
+            Some(id) => ack(id, &serde_json::json!({"ok": false, "error": refusal})),
+            None => event(emitted::ERROR, refusal),
+        };
+        self.reply(session, &packet);
+    }
+
+    /// Another token for the same session.
+    pub(super) fn renew(&self, session: &Session, identity: Identity) {
+        let old = session.identity();
+        self.expiries.remove(old.expires_at, session.id);
+        self.expiries.add(identity.expires_at, session.id);
+        if identity.viewer != old.viewer {
+            self.hub.turn(|fanout| fanout.change_viewer(session.id, identity.viewer.clone()));
+        }
+        session.set_identity(identity);
+    }
+
+    fn expire(&self, session: &Arc<Session>) {
+        let refusal = Refusal::new(Code::TokenExpired, "The token has expired");
+        self.refuse(session, None, &refusal);
+        self.end(session, true);
+        session.close();
+    }
+
+    /// Out of all rooms and forgotten; the transport may live on.
+    fn end(&self, session: &Arc<Session>, lost: bool) {
+        if !session.end() {
+            return;
+        }
+        let had_dashboard = self.hub.turn(|fanout| fanout.remove_peer(session.id));
+        let identity = session.identity();
+        self.expiries.remove(identity.expires_at, session.id);
+        if had_dashboard && lost {
+            self.lost.lost(identity.viewer.user.clone(), Instant::now());
+        }
+        self.sessions.remove(session.id, &identity.viewer.user);
+    }
+
+    fn connect(&self, socket: &Arc<Socket>, namespace: &str, auth: Option<&RawValue>) {
+        if socket.data.session().is_some() {
+            return;
+        }
+        if socket.data.count_connect() > MAX_CONNECTS {
+            self.counters.count_error();
+            socket.close(DisconnectReason::PacketParsingError);
+            return;
+        }
+        let namespace = namespace.split('?').next().unwrap_or_default();
+        if namespace != "/" {
+            self.reject(socket, namespace, "Invalid namespace");
+        } else if !self.settings.features.websocket {
+            self.reject(socket, "/", Code::FeatureDisabled.as_str());
+        } else {
+            match self.authenticate(socket, auth) {
+                Ok(identity) => self.accept(socket, identity),
+                Err(error) => {
+                    tracing::info!(%error, "refused a connection");
+                    self.reject(socket, "/", error.code());
+                }
+            }
+        }
+    }
+
+    fn authenticate(&self, socket: &Socket, auth: Option<&RawValue>) -> Result<Identity, AuthError> {
+        let token =
+            auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok()).and_then(|auth| auth.token);
+        let header = socket.req_parts.headers.get(http::header::AUTHORIZATION);
+        let bearer =
+            header.and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+        let token = token.as_deref().or(bearer).unwrap_or_default();
+        self.tokens.verify(token, UnixTime::now())
+    }
+
+    fn accept(&self, socket: &Arc<Socket>, identity: Identity) {
+        let id = PeerId(self.next_peer.fetch_add(1, Ordering::Relaxed));
+        let viewer = identity.viewer.clone();
+        let expires_at = identity.expires_at;
+        let session = Arc::new(Session::new(id, socket.clone(), identity));
+        let peer = SocketPeer {
+            session: session.clone(),
+            gateway: self.this.clone(),
+            counters: self.counters.clone(),
+        };
+        self.hub.turn(|fanout| fanout.add_peer(id, peer, viewer.clone()));
+        socket.data.set_session(session.clone());
+        // Not the Engine.IO id: that one lets its holder speak for the polling client.
+        self.reply(&session, &connected(&uuid::Uuid::new_v4().simple().to_string()));
+        self.expiries.add(expires_at, id);
+        let max = self.settings.limits.max_connections_per_user;
+        if let Some(oldest) = self.sessions.add(&session, viewer.user, max) {
+            tracing::info!("closed a user's oldest connection: it has too many");
+            self.end(&oldest, true);
+            oldest.close();
+        }
+        if socket.is_closed() {
+            self.end(&session, true);
+        }
+    }
+
+    fn reject(&self, socket: &Socket, namespace: &str, message: &str) {
+        self.counters.count_error();
+        if socket.emit(connect_error(namespace, message)).is_err() {
+            socket.close(DisconnectReason::TransportError);
+        }
+    }
+
+    fn event(&self, session: &Arc<Session>, name: &str, args: &[&RawValue], id: Option<u64>, binary: bool) {
+        let parsed = match ClientEvent::known(name) {
+            Some(known) if binary => Err(Refusal::invalid("Invalid message format").of(known)),
+            known => ClientEvent::parse(name, args).map(|event| (known.unwrap_or_default(), event)),
+        };
+        match parsed {
+            Ok((name, event)) => self.submit(session, Request::Client { event, name, ack: id }),
+            Err(refusal) => self.refuse(session, id, &refusal),
+        }
+    }
+
+    fn fault(&self, socket: &Socket, error: FrameError) {
+        self.counters.count_error();
+        tracing::debug!(%error, "closed a connection that does not speak Socket.IO");
+        socket.close(DisconnectReason::PacketParsingError);
+    }
+}
+
+impl EngineIoHandler for Gateway {
+    type Data = Connection;
+
+    fn on_connect(self: Arc<Self>, socket: Arc<Socket>) {
+        if let Some(transport) = socket.req_parts.extensions.get::<TransportHandle>() {
+            socket.data.set_transport(transport.clone());
+        }
+        self.sockets.lock().insert(socket.id, Arc::downgrade(&socket));
+        let socket = Arc::downgrade(&socket);
+        tokio::spawn(async move {
+            tokio::time::sleep(TIME_TO_CONNECT).await;
+            if let Some(socket) = socket.upgrade()
+                && socket.data.session().is_none()
+            {
+                socket.close(DisconnectReason::TransportClose);
+            }
+        });
+    }
+
+    fn on_disconnect(&self, socket: Arc<Socket>, reason: DisconnectReason) {
+        self.sockets.lock().remove(&socket.id);
+        if let Some(session) = socket.data.take_session() {
+            tracing::debug!(?reason, "a client went");
+            self.end(&session, true);
+        }
+    }
+
+    fn on_message(self: &Arc<Self>, message: Str, socket: Arc<Socket>) {
+        if message.len() > self.settings.limits.max_message_bytes {
+            return self.fault(&socket, FrameError::Malformed);
+        }
+        match (Frame::parse(&message), socket.data.session()) {
+            (Ok(Frame::Connect { namespace, auth }), _) => self.connect(&socket, namespace, auth),
+            (Ok(Frame::Disconnect), Some(session)) => {
+                socket.data.take_session();
+                self.end(&session, false);
+            }
+            (Ok(Frame::Event { name, args, ack, binary }), Some(session)) => {
+                self.event(&session, &name, &args, ack, binary);
+            }
+            (Ok(Frame::Ack | Frame::Disconnect) | Err(FrameError::Namespace), _) => {}
+            // An event that was under way when its session ended.
+            (Ok(Frame::Event { .. }), None) => {}
+            (Err(error), _) => self.fault(&socket, error),
+        }
+    }
+
+    /// Attachments of events that have been refused already.
+    fn on_binary(self: &Arc<Self>, _: Bytes, _: Arc<Socket>) {}
+}

@@ -1,0 +1,157 @@
+//! Joins: read a snapshot, hand it to the fan-out, and read again when that was too late.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    fanout::{DashboardOffer, Entry, Position, TaskOffer},
+    protocol::{Code, Refusal},
+    store::StoreError,
+    task::TaskId,
+};
+
+use super::{Gateway, session::Session, snapshots::LoadedDashboard};
+
+/// Visibility would have to change between read and handoff so many times.
+const MAX_READS: u32 = 50;
+const REREAD_PAUSE: Duration = Duration::from_millis(10);
+/// With the store away a join stays pending.
+const STORE_RETRY: Duration = Duration::from_millis(250);
+/// For a client whose queue is full of what it has asked for.
+const SETTLE_POLL: Duration = Duration::from_millis(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TaskJoin {
+    State,
+    Recovered,
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) enum DashboardJoin {
+    State(Arc<LoadedDashboard>),
+    Recovered,
+}
+
+impl Gateway {
+    pub(super) async fn join_task(
+        &self,
+        session: &Session,
+        task: &TaskId,
+        since: Option<Position>,
+    ) -> Result<TaskJoin, Refusal> {
+        let mut reads = 0;
+        while reads < MAX_READS {
+            self.ready(session).await?;
+            let (loaded, shared) = match self.snapshots.task(task, reads > 0).await {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    pause_for(&error).await?;
+                    continue;
+                }
+            };
+            let offer = TaskOffer {
+                task,
+                access: loaded.snapshot.task.as_ref().map(|full| &full.task.access),
+                at: loaded.snapshot.position,
+                state: None,
+            };
+            if let Some(since) = since
+                && self.hub.turn(|fanout| fanout.recover_task(session.id, offer, since))
+            {
+                return Ok(TaskJoin::Recovered);
+            }
+            let offer = TaskOffer { state: loaded.state(), ..offer };
+            match self.hub.turn(|fanout| fanout.enter_task(session.id, offer)) {
+                Entry::Entered => return Ok(TaskJoin::State),
+                // A read that began before the question may have missed a task that the client knows of.
+                Entry::Gone if !shared => return Ok(TaskJoin::Gone),
+                Entry::Gone => {}
+                Entry::Reread => tokio::time::sleep(REREAD_PAUSE).await,
+            }
+            reads += 1;
+        }
+        Err(too_lively())
+    }
+
+    pub(super) async fn join_dashboard(
+        &self,
+        session: &Session,
+        since: Option<Position>,
+    ) -> Result<DashboardJoin, Refusal> {
+        let viewer = session.identity().viewer;
+        let mut reads = 0;
+        while reads < MAX_READS {
+            self.ready(session).await?;
+            let loaded = match self.snapshots.dashboard(&viewer, reads > 0).await {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    pause_for(&error).await?;
+                    continue;
+                }
+            };
+            let offer = DashboardOffer {
+                at: loaded.snapshot.position,
+                org_counts: loaded.snapshot.org_counts,
+                own_counts: loaded.snapshot.own_counts,
+                state: None,
+            };
+            if let Some(since) = since
+                && self.hub.turn(|fanout| fanout.recover_dashboard(session.id, offer, since))
+            {
+                return Ok(DashboardJoin::Recovered);
+            }
+            let offer =
+                DashboardOffer { state: Some(loaded.state(self.settings.limits.dashboard_shape)), ..offer };
+            if self.hub.turn(|fanout| fanout.enter_dashboard(session.id, offer)) != Entry::Reread {
+                return Ok(DashboardJoin::State(loaded));
+            }
+            tokio::time::sleep(REREAD_PAUSE).await;
+            reads += 1;
+        }
+        Err(too_lively())
+    }
+
+    /// Until a slow client has taken what it asked for; the pump cuts it if it takes nothing.
+    pub(super) async fn settle(&self, session: &Session) {
+        while self.hub.turn(|fanout| {
+            fanout.relieve();
+            fanout.is_pressed(session.id)
+        }) && !session.has_ended()
+        {
+            tokio::time::sleep(SETTLE_POLL).await;
+        }
+    }
+
+    /// Until there is room for an answer and the feed is being followed.
+    async fn ready(&self, session: &Session) -> Result<(), Refusal> {
+        self.settle(session).await;
+        while tokio::time::timeout(STORE_RETRY, self.hub.opened()).await.is_err() {
+            still_there(session)?;
+        }
+        still_there(session)
+    }
+}
+
+/// A passing fault is waited out: the join stays pending until the store is back.
+async fn pause_for(error: &StoreError) -> Result<(), Refusal> {
+    if error.is_passing() {
+        tracing::debug!(%error, "a join waits for the store");
+        tokio::time::sleep(STORE_RETRY).await;
+        Ok(())
+    } else {
+        tracing::error!(%error, "a join could not be read from the store");
+        Err(Refusal::new(Code::Unavailable, "This can't be read right now"))
+    }
+}
+
+fn still_there(session: &Session) -> Result<(), Refusal> {
+    if session.has_ended() {
+        Err(Refusal::new(Code::Unavailable, "The connection has ended"))
+    } else {
+        Ok(())
+    }
+}
+
+fn too_lively() -> Refusal {
+    Refusal::new(Code::Unavailable, "This changes too fast right now").retry_after(Duration::from_secs(1))
+}

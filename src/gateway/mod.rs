@@ -1,0 +1,25 @@
+//! The Socket.IO edge: connections by JWT, one session per connected client with its requests in order, the
+//! joins that the fan-out's handoff makes exact, limits, and the transport beneath.
+//!
+//! Engine.IO (transports, heartbeats, upgrades) is `engineioxide`'s; Socket.IO itself, one namespace of text
+//! packets, is spoken here (`docs/adr/0005-socket-io-by-hand.md`).
+
+mod counters;
+mod edge;
+mod engine;
+mod expiry;
+mod join;
+mod lost;
+mod origin;
+mod rate;
+mod request;
+mod session;
+mod snapshots;
+mod transport;
+mod users;
+
+pub use counters::GatewayCounters;
+pub use edge::Edge;
+pub use engine::{Gateway, GatewaySettings};
+pub use session::SocketPeer;
+pub use transport::{Transport, TransportHandle};

@@ -1,0 +1,213 @@
+//! What each client event does.
+
+use std::{sync::Arc, time::Instant};
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    auth::UnixTime,
+    fanout::Position,
+    protocol::{ClientEvent, Code, Refusal, Resync, ack},
+    task::{TaskId, UserId},
+};
+
+use super::{
+    Gateway,
+    join::{DashboardJoin, TaskJoin},
+    session::{Request, Session},
+};
+
+/// The existing client asks once on each connect, and once more for the task that it shows.
+const FREE_RESYNCS: u32 = 2;
+
+/// What an ack says when it went well.
+#[derive(Serialize)]
+struct Resynced {
+    ok: bool,
+    gone: Vec<TaskId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<bool>,
+}
+
+impl Gateway {
+    /// Works on a session's requests, one after the other, until there are no more.
+    pub(super) async fn work(self: Arc<Self>, session: Arc<Session>) {
+        while let Some(request) = session.pop() {
+            match request {
+                Request::Refresh => self.refresh(&session).await,
+                Request::Client { event, name, ack } => {
+                    if let Err(refusal) = self.answer(&session, event, ack).await {
+                        self.refuse(&session, ack, &refusal.of(name));
+                    }
+                    self.settle(&session).await;
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, session: &Session, event: ClientEvent, id: Option<u64>) -> Result<(), Refusal> {
+        match event {
+            ClientEvent::TaskJoin { task } => {
+                let task = self.task_room(&task)?;
+                self.take_turn(&session.identity().viewer.user).await?;
+                self.has_space(session, std::slice::from_ref(&task), false)?;
+                match self.join_task(session, &task, None).await? {
+                    TaskJoin::Gone => return Err(Refusal::new(Code::NotFound, "No such task")),
+                    TaskJoin::State | TaskJoin::Recovered => self.done(session, id),
+                }
+            }
+            ClientEvent::TaskLeave { task } => {
+                let task = self.task_room(&task)?;
+                self.hub.turn(|fanout| fanout.leave_task(session.id, &task));
+                self.done(session, id);
+            }
+            ClientEvent::DashboardJoin => {
+                self.dashboard_room()?;
+                self.take_turn(&session.identity().viewer.user).await?;
+                self.has_space(session, &[], true)?;
+                if let DashboardJoin::State(loaded) = self.join_dashboard(session, None).await?
+                    && let Some(id) = id
+                {
+                    self.reply(session, &ack(id, &loaded.acknowledgement()));
+                }
+            }
+            ClientEvent::DashboardLeave => {
+                self.dashboard_room()?;
+                self.hub.turn(|fanout| fanout.leave_dashboard(session.id));
+                self.done(session, id);
+            }
+            ClientEvent::Resync(resync) => {
+                if session.count_resync() > FREE_RESYNCS {
+                    self.take_turn(&session.identity().viewer.user).await?;
+                }
+                let resynced = self.resync(session, resync).await?;
+                if let Some(id) = id {
+                    self.reply(session, &ack(id, &resynced));
+                }
+            }
+            ClientEvent::AuthRefresh { token } => {
+                let identity = self.tokens.verify(&token, UnixTime::now()).map_err(|error| {
+                    tracing::info!(%error, "refused a token refresh");
+                    match error.code() {
+                        "token_expired" => Refusal::new(Code::TokenExpired, "The token has expired"),
+                        _ => Refusal::new(Code::Unauthorized, "The token is not valid"),
+                    }
+                })?;
+                if identity.viewer.user != session.identity().viewer.user {
+                    return Err(Refusal::new(Code::Conflict, "The token is another user's"));
+                }
+                self.renew(session, identity);
+                self.done(session, id);
+            }
+        }
+        Ok(())
+    }
+
+    async fn resync(&self, session: &Session, resync: Resync) -> Result<Resynced, Refusal> {
+        match resync {
+            Resync::Bare => {
+                let (tasks, mut dashboard) = self.hub.turn(|fanout| fanout.wanted(session.id));
+                if tasks.is_empty() && !dashboard && self.settings.features.dashboard {
+                    dashboard = self.lost.may_have_lost(&session.identity().viewer.user, Instant::now());
+                }
+                self.send_rooms(session, &tasks, dashboard).await
+            }
+            Resync::Rooms { tasks, dashboard } => {
+                let tasks = tasks.iter().map(|task| self.task_room(task)).collect::<Result<Vec<_>, _>>()?;
+                if dashboard {
+                    self.dashboard_room()?;
+                }
+                self.has_space(session, &tasks, dashboard)?;
+                self.send_rooms(session, &tasks, dashboard).await
+            }
+            Resync::TaskSince { task, since } => {
+                let task = self.task_room(&task)?;
+                self.has_space(session, std::slice::from_ref(&task), false)?;
+                let joined = self.join_task(session, &task, position(&since)).await?;
+                let gone = if joined == TaskJoin::Gone { vec![task] } else { Vec::new() };
+                Ok(Resynced { ok: true, gone, recovered: Some(joined == TaskJoin::Recovered) })
+            }
+            Resync::DashboardSince { since } => {
+                self.dashboard_room()?;
+                self.has_space(session, &[], true)?;
+                let joined = self.join_dashboard(session, position(&since)).await?;
+                let recovered = matches!(joined, DashboardJoin::Recovered);
+                Ok(Resynced { ok: true, gone: Vec::new(), recovered: Some(recovered) })
+            }
+        }
+    }
+
+    async fn send_rooms(
+        &self,
+        session: &Session,
+        tasks: &[TaskId],
+        dashboard: bool,
+    ) -> Result<Resynced, Refusal> {
+        let mut gone = Vec::new();
+        for task in tasks {
+            if self.join_task(session, task, None).await? == TaskJoin::Gone {
+                gone.push(task.clone());
+            }
+        }
+        if dashboard {
+            self.join_dashboard(session, None).await?;
+        }
+        Ok(Resynced { ok: true, gone, recovered: None })
+    }
+
+    /// After a gap, or with another organisation: whatever was joined is entered anew.
+    async fn refresh(&self, session: &Session) {
+        let (tasks, dashboard) = self.hub.turn(|fanout| fanout.wanted(session.id));
+        if let Err(refusal) = self.send_rooms(session, &tasks, dashboard).await {
+            // It would miss events without knowing.
+            tracing::warn!(code = refusal.code.as_str(), "could not send a client its rooms anew: it is cut");
+            session.close();
+        }
+    }
+
+    fn done(&self, session: &Session, id: Option<u64>) {
+        if let Some(id) = id {
+            self.reply(session, &ack(id, &json!({"ok": true})));
+        }
+    }
+
+    fn task_room(&self, task: &str) -> Result<TaskId, Refusal> {
+        if !self.settings.features.task_detail {
+            return Err(Refusal::new(Code::FeatureDisabled, "Tasks are switched off"));
+        }
+        TaskId::parse(task).ok_or(Refusal::invalid("taskId must be a non-empty string"))
+    }
+
+    fn dashboard_room(&self) -> Result<(), Refusal> {
+        if self.settings.features.dashboard {
+            Ok(())
+        } else {
+            Err(Refusal::new(Code::FeatureDisabled, "The dashboard is switched off"))
+        }
+    }
+
+    async fn take_turn(&self, user: &UserId) -> Result<(), Refusal> {
+        self.joins.turn(user).await.map_err(|early| {
+            Refusal::new(Code::RateLimited, "Too many requests").retry_after(early.retry_after)
+        })
+    }
+
+    /// Whether these rooms fit beside those that the client has asked for already.
+    fn has_space(&self, session: &Session, tasks: &[TaskId], dashboard: bool) -> Result<(), Refusal> {
+        let rooms = self.hub.turn(|fanout| {
+            let (_, in_dashboard) = fanout.wanted(session.id);
+            let new = tasks.iter().filter(|task| !fanout.has_joined(session.id, task)).count();
+            fanout.rooms_of(session.id) + new + usize::from(dashboard && !in_dashboard)
+        });
+        if rooms > self.settings.limits.max_rooms_per_socket {
+            return Err(Refusal::new(Code::TooManyRooms, "Too many rooms: leave some first"));
+        }
+        Ok(())
+    }
+}
+
+/// Text that is no position of ours can't be recovered from, like one that is too old.
+fn position(since: &str) -> Option<Position> {
+    Some(since.parse().unwrap_or(Position::ZERO))
+}

@@ -1,0 +1,207 @@
+//! One connected and authenticated client: its identity, and its requests in the order in which they came.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use engineioxide::{DisconnectReason, TransportType};
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::{
+    auth::Identity,
+    fanout::{Peer, PeerId, SendError},
+    protocol::{ClientEvent, Packet},
+};
+
+use super::{Gateway, GatewayCounters, TransportHandle, engine::Socket};
+
+/// A client that asks more before it has its answers is refused.
+const MAX_WAITING: usize = 64;
+/// A polling client fetches its last events with its next request.
+const POLLING_GRACE: Duration = Duration::from_millis(500);
+
+/// What a session is asked to do.
+#[derive(Debug)]
+pub enum Request {
+    Client {
+        event: ClientEvent,
+        name: &'static str,
+        ack: Option<u64>,
+    },
+    /// Enter again whatever the fan-out says is wanted.
+    Refresh,
+}
+
+#[derive(Debug)]
+pub struct Session {
+    pub id: PeerId,
+    pub socket: Arc<Socket>,
+    pub identity: Mutex<Identity>,
+    queue: Mutex<Queue>,
+    ended: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Request>,
+    /// Whether a task works on it.
+    running: bool,
+    resyncs: u32,
+}
+
+impl Session {
+    pub fn new(id: PeerId, socket: Arc<Socket>, identity: Identity) -> Self {
+        Self {
+            id,
+            socket,
+            identity: Mutex::new(identity),
+            queue: Mutex::default(),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_identity(&self, identity: Identity) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+    }
+
+    /// Queues a request; whether somebody has to be started to work on the queue. Gives it back when there are
+    /// too many.
+    pub fn push(&self, request: Request) -> Result<bool, Request> {
+        let mut queue = self.queue();
+        if queue.waiting.len() >= MAX_WAITING && matches!(request, Request::Client { .. }) {
+            return Err(request);
+        }
+        queue.waiting.push_back(request);
+        Ok(!std::mem::replace(&mut queue.running, true))
+    }
+
+    /// The next request; None ends the work.
+    pub fn pop(&self) -> Option<Request> {
+        let mut queue = self.queue();
+        let next = queue.waiting.pop_front().filter(|_| !self.has_ended());
+        queue.running = next.is_some();
+        next
+    }
+
+    /// How many resyncs this one is, from 1.
+    pub fn count_resync(&self) -> u32 {
+        let mut queue = self.queue();
+        queue.resyncs = queue.resyncs.saturating_add(1);
+        queue.resyncs
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Whether this call ended it.
+    pub fn end(&self) -> bool {
+        self.queue().waiting.clear();
+        !self.ended.swap(true, Ordering::AcqRel)
+    }
+
+    /// Closes the transport behind what is queued, in a way that makes the client reconnect.
+    pub fn close(&self) {
+        if self.socket.transport_type() == TransportType::Websocket {
+            self.socket.close(DisconnectReason::ClosingServer);
+        } else {
+            let socket = self.socket.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(POLLING_GRACE).await;
+                socket.close(DisconnectReason::ClosingServer);
+            });
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session as the fan-out sees it.
+#[derive(Debug)]
+pub struct SocketPeer {
+    pub(super) session: Arc<Session>,
+    pub(super) gateway: Weak<Gateway>,
+    pub(super) counters: Arc<GatewayCounters>,
+}
+
+impl Peer for SocketPeer {
+    fn send(&self, packet: Packet) -> Result<(), SendError> {
+        match self.session.socket.emit(packet) {
+            Ok(()) => {
+                self.counters.messages.count();
+                Ok(())
+            }
+            Err(TrySendError::Full(packet)) => Err(SendError::Full(packet)),
+            Err(TrySendError::Closed(_)) => Err(SendError::Closed),
+        }
+    }
+
+    fn cut(&self) {
+        self.session.socket.close(DisconnectReason::TransportError);
+        // Its writer may be waiting for a peer that does not read.
+        self.session.socket.data.transport().shut();
+    }
+
+    fn refresh(&self) {
+        if let Some(gateway) = self.gateway.upgrade() {
+            gateway.submit(&self.session, Request::Refresh);
+        }
+    }
+}
+
+/// What the library keeps for us with each connection.
+#[derive(Debug, Default)]
+pub struct Connection {
+    inner: Mutex<ConnectionState>,
+}
+
+#[derive(Debug, Default)]
+struct ConnectionState {
+    session: Option<Arc<Session>>,
+    connects: u32,
+    transport: TransportHandle,
+}
+
+impl Connection {
+    pub fn session(&self) -> Option<Arc<Session>> {
+        self.state().session.clone()
+    }
+
+    pub fn set_session(&self, session: Arc<Session>) {
+        self.state().session = Some(session);
+    }
+
+    pub fn take_session(&self) -> Option<Arc<Session>> {
+        self.state().session.take()
+    }
+
+    /// How many times this connection has asked to connect, from 1.
+    pub fn count_connect(&self) -> u32 {
+        let mut state = self.state();
+        state.connects = state.connects.saturating_add(1);
+        state.connects
+    }
+
+    pub fn transport(&self) -> TransportHandle {
+        self.state().transport.clone()
+    }
+
+    pub fn set_transport(&self, transport: TransportHandle) {
+        self.state().transport = transport;
+    }
+
+    fn state(&self) -> MutexGuard<'_, ConnectionState> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

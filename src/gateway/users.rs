@@ -1,0 +1,57 @@
+//! The live sessions, by peer and by user.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{fanout::PeerId, task::UserId};
+
+use super::session::Session;
+
+#[derive(Debug, Default)]
+pub struct Sessions(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_peer: HashMap<PeerId, Arc<Session>>,
+    /// Oldest first.
+    by_user: HashMap<UserId, VecDeque<PeerId>>,
+}
+
+impl Sessions {
+    /// Adds a session; the oldest one beyond `max` of its user is given back, to be closed.
+    pub fn add(&self, session: &Arc<Session>, user: UserId, max: usize) -> Option<Arc<Session>> {
+        let mut inner = self.lock();
+        inner.by_peer.insert(session.id, session.clone());
+        let of_user = inner.by_user.entry(user).or_default();
+        of_user.push_back(session.id);
+        let oldest = (of_user.len() > max).then(|| of_user.front().copied()).flatten()?;
+        inner.by_peer.get(&oldest).cloned()
+    }
+
+    pub fn remove(&self, peer: PeerId, user: &UserId) {
+        let mut inner = self.lock();
+        inner.by_peer.remove(&peer);
+        if let Some(of_user) = inner.by_user.get_mut(user) {
+            of_user.retain(|id| *id != peer);
+            if of_user.is_empty() {
+                inner.by_user.remove(user);
+            }
+        }
+    }
+
+    pub fn get(&self, peer: PeerId) -> Option<Arc<Session>> {
+        self.lock().by_peer.get(&peer).cloned()
+    }
+
+    /// How many sessions, of how many users.
+    pub fn count(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.by_peer.len(), inner.by_user.len())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

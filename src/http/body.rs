@@ -1,0 +1,47 @@
+//! A request's body as JSON.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+};
+use http::{HeaderMap, StatusCode, header};
+use serde_json::Value;
+
+use super::ApiError;
+
+/// The most that a body of the task API may have.
+pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// What a client sent as JSON; what it means is for the domain to say.
+#[derive(Debug)]
+pub(super) struct JsonBody(pub Value);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if !says_json(request.headers()) {
+            return Err(ApiError::NotJson);
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|cause| match cause.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(MAX_BODY_BYTES),
+            _ => ApiError::Invalid("the body could not be read to its end".to_owned()),
+        })?;
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Self(value)),
+            Err(cause) => Err(ApiError::Invalid(format!(
+                "the body is not JSON (line {}, column {})",
+                cause.line(),
+                cause.column()
+            ))),
+        }
+    }
+}
+
+fn says_json(headers: &HeaderMap) -> bool {
+    let Some(Ok(content_type)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else {
+        return false;
+    };
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}

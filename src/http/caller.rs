@@ -1,0 +1,76 @@
+//! Who asks, and whether the task API is open for that.
+
+use axum::extract::FromRequestParts;
+use http::{HeaderMap, header, request::Parts};
+
+use super::{ApiError, HttpState};
+use crate::auth::{Identity, UnixTime};
+
+/// Somebody with a valid token, where tasks may be read.
+#[derive(Debug)]
+pub(super) struct Reader(pub Identity);
+
+/// Somebody with a valid token, where tasks may be written.
+#[derive(Debug)]
+pub(super) struct Writer(pub Identity);
+
+/// A [`Writer`] whose token lets it move tasks along.
+#[derive(Debug)]
+pub(super) struct Pipeline(pub Identity);
+
+const WRITE_SCOPE: &str = "tasks:write";
+
+impl FromRequestParts<HttpState> for Reader {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
+        let identity = identify(&parts.headers, state)?;
+        if state.task_api.reads() {
+            Ok(Self(identity))
+        } else {
+            Err(ApiError::FeatureDisabled("the task API is switched off"))
+        }
+    }
+}
+
+impl FromRequestParts<HttpState> for Writer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
+        let Reader(identity) = Reader::from_request_parts(parts, state).await?;
+        if state.task_api.writes() {
+            Ok(Self(identity))
+        } else {
+            Err(ApiError::FeatureDisabled(
+                "tasks can't be written here: the backend that owns them does that",
+            ))
+        }
+    }
+}
+
+impl FromRequestParts<HttpState> for Pipeline {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
+        let Writer(identity) = Writer::from_request_parts(parts, state).await?;
+        if identity.has_scope(WRITE_SCOPE) {
+            Ok(Self(identity))
+        } else {
+            Err(ApiError::MissingScope(WRITE_SCOPE))
+        }
+    }
+}
+
+fn identify(headers: &HeaderMap, state: &HttpState) -> Result<Identity, ApiError> {
+    let token = bearer(headers).ok_or(ApiError::NoToken)?;
+    state.tokens.verify(token, UnixTime::now()).map_err(ApiError::Token)
+}
+
+/// The token of the one `Authorization: Bearer` header; two headers could mean two people.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}

@@ -1,0 +1,149 @@
+//! What a client is told when something is not done.
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use crate::{
+    auth::AuthError,
+    store::{StoreError, WriteError},
+    task::PatchError,
+};
+
+/// Why a request is refused. The texts are for the client, except [`ApiError::Internal`]'s.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("no such route")]
+    NoRoute,
+    /// Absent and forbidden alike.
+    #[error("no such task")]
+    NoTask,
+    #[error("this route does not have that method")]
+    MethodNotAllowed,
+    #[error("a bearer token is required")]
+    NoToken,
+    #[error("{}", match .0 { AuthError::Expired => "the token has expired", _ => "the token is not valid" })]
+    Token(AuthError),
+    #[error("the token lacks the scope {0}")]
+    MissingScope(&'static str),
+    #[error("{0}")]
+    FeatureDisabled(&'static str),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the body must be sent as application/json")]
+    NotJson,
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("{0}")]
+    Conflict(String),
+    /// Lasts until somebody configures it.
+    #[error("{0}")]
+    NotConfigured(&'static str),
+    /// Passing; the reason is for the log.
+    #[error("the store can't be reached at the moment")]
+    Unavailable(String),
+    #[error("the request took too long")]
+    TimedOut,
+    #[error("something went wrong; the log says what, under this request's x-request-id")]
+    Internal(String),
+}
+
+impl ApiError {
+    /// Part of the contract: clients tell errors apart by it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoRoute | Self::NoTask => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::NoToken => "unauthorized",
+            Self::Token(error) => error.code(),
+            Self::MissingScope(_) => "forbidden",
+            Self::FeatureDisabled(_) => "feature_disabled",
+            Self::Invalid(_) => "invalid_payload",
+            Self::NotJson => "unsupported_media_type",
+            Self::TooLarge(_) => "payload_too_large",
+            Self::Conflict(_) => "conflict",
+            Self::NotConfigured(_) | Self::Unavailable(_) | Self::TimedOut => "unavailable",
+            Self::Internal(_) => "internal",
+        }
+    }
+
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NoRoute | Self::NoTask => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoToken | Self::Token(_) => StatusCode::UNAUTHORIZED,
+            Self::MissingScope(_) | Self::FeatureDisabled(_) => StatusCode::FORBIDDEN,
+            Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::NotConfigured(_) | Self::Unavailable(_) | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn header(&self) -> Option<(HeaderName, &'static str)> {
+        match self {
+            Self::NoToken => Some((header::WWW_AUTHENTICATE, r#"Bearer realm="taskcast""#)),
+            Self::Token(_) => {
+                Some((header::WWW_AUTHENTICATE, r#"Bearer realm="taskcast", error="invalid_token""#))
+            }
+            Self::MissingScope(_) => {
+                Some((header::WWW_AUTHENTICATE, r#"Bearer realm="taskcast", error="insufficient_scope""#))
+            }
+            Self::Unavailable(_) | Self::TimedOut => Some((header::RETRY_AFTER, "1")),
+            _ => None,
+        }
+    }
+
+    fn log(&self) {
+        match self {
+            Self::Token(AuthError::Unauthorized(reason)) => tracing::debug!(reason, "token refused"),
+            Self::Unavailable(cause) => tracing::warn!(cause, "request refused: the store is away"),
+            Self::TimedOut => tracing::warn!("request timed out"),
+            Self::Internal(cause) => tracing::error!(cause, "request failed"),
+            _ => {}
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.log();
+        let body = json!({"error": {"code": self.code(), "message": self.to_string()}});
+        let mut response = (self.status(), Json(body)).into_response();
+        if let Some((name, value)) = self.header() {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        if error.is_passing() {
+            Self::Unavailable(error.to_string())
+        } else {
+            Self::Internal(error.to_string())
+        }
+    }
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::NotFound => Self::NoTask,
+            WriteError::Conflict(text) => Self::Conflict(text),
+            WriteError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PatchError> for ApiError {
+    fn from(error: PatchError) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}

@@ -1,0 +1,93 @@
+//! Whether this node is well, for load balancers and people.
+
+use axum::{Json, extract::State};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::HttpState;
+
+/// Tells how the gateway is. From memory: health is asked for often, and just then when a server is away.
+pub trait GatewayStatus: Send + Sync + std::fmt::Debug {
+    fn report(&self) -> HealthReport;
+}
+
+/// `GET /api/health`, word for word.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HealthReport {
+    pub status: Phase,
+    pub websocket: WebsocketHealth,
+    pub relay: RelayHealth,
+    pub store: StoreHealth,
+    pub cluster: ClusterHealth,
+}
+
+/// Where the node is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    Starting,
+    Ok,
+    /// The store or Redis is away. Clients are better off here than nowhere.
+    Degraded,
+    Draining,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WebsocketHealth {
+    pub connected_users: usize,
+    pub connections: usize,
+    pub messages_per_second: f64,
+    pub total_errors: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayHealth {
+    /// How far behind the store.
+    pub lag_ms: u64,
+    /// How often changes may have been missed.
+    pub epoch: u64,
+    /// Null before the first change.
+    pub last_event_id: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StoreHealth {
+    pub kind: &'static str,
+    pub ok: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClusterHealth {
+    pub ok: bool,
+    pub nodes: Vec<NodeHealth>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeHealth {
+    pub id: String,
+    pub version: String,
+    pub connections: usize,
+    pub lag_ms: u64,
+}
+
+impl Phase {
+    fn status_code(self) -> StatusCode {
+        match self {
+            Phase::Ok | Phase::Degraded => StatusCode::OK,
+            Phase::Starting | Phase::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+pub(super) async fn health(State(state): State<HttpState>) -> (StatusCode, Json<HealthReport>) {
+    let report = state.status.report();
+    (report.status.status_code(), Json(report))
+}
+
+pub(super) async fn live() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}

@@ -1,0 +1,19 @@
+//! The HTTP edge: health, the task API, and where GitHub's webhooks come in.
+//!
+//! Every answer is JSON, errors as `{error: {code, message}}`. A task leaves only as one of the two views of
+//! [`crate::task`]; what is wrong inside stays in the log.
+
+mod body;
+mod caller;
+mod error;
+mod health;
+mod observe;
+mod router;
+mod tasks;
+mod webhook;
+
+pub use error::ApiError;
+pub use health::{
+    ClusterHealth, GatewayStatus, HealthReport, NodeHealth, Phase, RelayHealth, StoreHealth, WebsocketHealth,
+};
+pub use router::{HttpState, router};

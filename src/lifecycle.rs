@@ -1,0 +1,68 @@
+//! From the first signal to the end of the process.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, timeout_at},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::gateway::Gateway;
+
+/// Both signals that ask a process to end.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// What is wound down, in this order.
+#[derive(Debug)]
+pub struct Drain {
+    /// New Socket.IO connections are answered 503, health says draining.
+    pub draining: Arc<AtomicBool>,
+    /// HTTP requests that are under way are finished.
+    pub requests: TaskTracker,
+    /// Served on until then, closed last, so that each client reconnects by itself.
+    pub gateway: Arc<Gateway>,
+    pub grace: Duration,
+}
+
+impl Drain {
+    /// Returns when everything has ended, or after the grace.
+    pub async fn run(self) {
+        tracing::info!(grace = ?self.grace, "draining; a second signal ends the process at once");
+        let deadline = Instant::now() + self.grace;
+        self.draining.store(true, Ordering::Relaxed);
+        self.requests.close();
+        // Half of the grace for the requests, half for the farewell.
+        if timeout_at(deadline - self.grace / 2, self.requests.wait()).await.is_err() {
+            tracing::warn!(running = self.requests.len(), "some requests did not end in time");
+        }
+        self.gateway.close_all();
+        if timeout_at(deadline, self.gateway.all_gone()).await.is_err() {
+            tracing::warn!("some clients did not take their farewell in time");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Socket.IO protocol v5 in Engine.IO text messages: `<type>[<attachments>-][/namespace,][<ack id>][json]`.
+//! <https://socket.io/docs/v4/socket-io-protocol/>
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// An encoded packet; clones share it.
+pub type Packet = engineioxide::Str;
+
+/// A client's packet.
+#[derive(Debug)]
+pub enum Frame<'a> {
+    Connect {
+        namespace: &'a str,
+        auth: Option<&'a RawValue>,
+    },
+    Disconnect,
+    Event {
+        name: String,
+        args: Vec<&'a RawValue>,
+        ack: Option<u64>,
+        binary: bool,
+    },
+    /// An answer to an event of ours; we ask for none.
+    Ack,
+}
+
+/// No unmodified client sends these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    #[error("unknown packet type")]
+    Type,
+    #[error("not a Socket.IO packet")]
+    Malformed,
+    #[error("a packet for a namespace that is not connected")]
+    Namespace,
+}
+
+impl<'a> Frame<'a> {
+    pub fn parse(text: &'a str) -> Result<Self, FrameError> {
+        let kind = text.as_bytes().first().copied().ok_or(FrameError::Malformed)?;
+        let rest = text.get(1..).ok_or(FrameError::Malformed)?;
+        let (rest, binary) = match kind {
+            b'5' | b'6' => (after_attachments(rest)?, true),
+            _ => (rest, false),
+        };
+        let (namespace, rest) = match rest.starts_with('/') {
+            true => rest.split_once(',').unwrap_or((rest, "")),
+            false => ("/", rest),
+        };
+        match kind {
+            b'0' => Ok(Frame::Connect { namespace, auth: auth(rest)? }),
+            _ if namespace != "/" => Err(FrameError::Namespace),
+            b'1' => Ok(Frame::Disconnect),
+            b'2' | b'5' => event_frame(rest, binary),
+            b'3' | b'6' => Ok(Frame::Ack),
+            _ => Err(FrameError::Type),
+        }
+    }
+}
+
+fn after_attachments(rest: &str) -> Result<&str, FrameError> {
+    let (count, rest) = rest.split_once('-').ok_or(FrameError::Malformed)?;
+    count.parse::<u32>().map_err(|_| FrameError::Malformed)?;
+    Ok(rest)
+}
+
+fn auth(rest: &str) -> Result<Option<&RawValue>, FrameError> {
+    if rest.is_empty() {
+        Ok(None)
+    } else {
+        serde_json::from_str(rest).map(Some).map_err(|_| FrameError::Malformed)
+    }
+}
+
+fn event_frame(rest: &str, binary: bool) -> Result<Frame<'_>, FrameError> {
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let (id, json) = rest.split_at(digits);
+    let ack = match id {
+        "" => None,
+        id => Some(id.parse().map_err(|_| FrameError::Malformed)?),
+    };
+    // Raw: the arguments may nest deeper than a parser should follow.
+    let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| FrameError::Malformed)?;
+    let (name, args) = items.split_first().ok_or(FrameError::Malformed)?;
+    let name = serde_json::from_str(name.get()).map_err(|_| FrameError::Malformed)?;
+    Ok(Frame::Event { name, args: args.to_vec(), ack, binary })
+}
+
+/// The answer to a `Connect`.
+pub fn connected(sid: &str) -> Packet {
+    Packet::from(format!(r#"0{{"sid":"{sid}"}}"#))
+}
+
+/// A refused `Connect`. The JavaScript client does not try again after it.
+pub fn connect_error(namespace: &str, message: &str) -> Packet {
+    let prefix = if namespace == "/" { String::new() } else { format!("{namespace},") };
+    let body = serde_json::json!({ "message": message });
+    Packet::from(format!("4{prefix}{body}"))
+}
+
+pub fn event(name: &str, payload: &impl Serialize) -> Packet {
+    encode("2", &(name, payload))
+}
+
+/// An event with a second argument, which handlers that take one ignore.
+pub fn event_with(name: &str, payload: &impl Serialize, more: &impl Serialize) -> Packet {
+    encode("2", &(name, payload, more))
+}
+
+pub fn ack(id: u64, payload: &impl Serialize) -> Packet {
+    encode(&format!("3{id}"), &[payload])
+}
+
+fn encode(prefix: &str, items: &impl Serialize) -> Packet {
+    let mut text = Vec::with_capacity(256);
+    text.extend_from_slice(prefix.as_bytes());
+    // Views, acks and refusals: maps with string keys, which can't fail, and JSON is UTF-8.
+    let written = serde_json::to_writer(&mut text, items);
+    debug_assert!(written.is_ok(), "{written:?}");
+    Packet::from(String::from_utf8(text).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn events_with_and_without_ack_and_attachments() {
+        match Frame::parse(r#"212["task:join",{"taskId":"x"}]"#).expect("valid") {
+            Frame::Event { name, args, ack, binary } => {
+                assert_eq!((name.as_str(), ack, binary), ("task:join", Some(12), false));
+                assert_eq!(args[0].get(), r#"{"taskId":"x"}"#);
+            }
+            other => panic!("{other:?}"),
+        }
+        match Frame::parse(r#"51-["a",{"_placeholder":true,"num":0}]"#).expect("valid") {
+            Frame::Event { name, ack, binary, .. } => {
+                assert_eq!((name.as_str(), ack, binary), ("a", None, true))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn connects_with_namespace_and_auth() {
+        match Frame::parse(r#"0/admin,{"token":"t"}"#).expect("valid") {
+            Frame::Connect { namespace, auth } => {
+                assert_eq!((namespace, auth.map(RawValue::get)), ("/admin", Some(r#"{"token":"t"}"#)));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(Frame::parse("0"), Ok(Frame::Connect { namespace: "/", auth: None })));
+        assert!(matches!(Frame::parse("0/admin"), Ok(Frame::Connect { namespace: "/admin", auth: None })));
+    }
+
+    #[test]
+    fn deep_nesting_is_a_frame_like_any_other() {
+        let text = format!(r#"2["x",{}{}]"#, "[".repeat(20_000), "]".repeat(20_000));
+        assert!(matches!(Frame::parse(&text), Ok(Frame::Event { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "[0-9]{0,2}[-/,\\[\\]{}\":a-z0-9]{0,30}|\\PC{0,40}") {
+            let _ = Frame::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The Socket.IO wire contract, pure: frames, what clients ask, what they are told, refusals.
+
+mod client_event;
+pub mod emitted;
+mod frame;
+mod refusal;
+
+pub use client_event::{ClientEvent, Resync};
+pub use frame::{Frame, FrameError, Packet, ack, connect_error, connected, event, event_with};
+pub use refusal::{Code, Refusal};

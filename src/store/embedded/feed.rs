@@ -1,0 +1,123 @@
+//! The log as a feed.
+
+use std::sync::Arc;
+
+use redb::ReadableDatabase;
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    database::{self, Database, Fault, LOG},
+    read,
+    record::LogEntry,
+};
+use crate::{
+    feed::{Change, FeedItem, Position},
+    store::StoreError,
+    task::DefaultOrg,
+};
+
+/// How many changes are read, and about how many bytes, before the first of them is passed on.
+const CHUNK: usize = 256;
+const CHUNK_BYTES: usize = 1 << 20;
+/// Between attempts while the file can't be read.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Passes the log on, from its oldest entry, each change once.
+pub(super) struct Follower {
+    database: Arc<Database>,
+    default_org: DefaultOrg,
+    committed: watch::Receiver<u64>,
+    items: mpsc::Sender<FeedItem>,
+    /// The number of the next change to pass on; None: not begun.
+    next: Option<u64>,
+}
+
+/// What the log holds from some number on.
+struct Chunk {
+    /// The number that the first of `changes` has, or the next change will have.
+    start: u64,
+    changes: Vec<Change>,
+}
+
+impl Follower {
+    pub(super) fn new(
+        database: Arc<Database>,
+        default_org: DefaultOrg,
+        committed: watch::Receiver<u64>,
+        items: mpsc::Sender<FeedItem>,
+    ) -> Self {
+        Self { database, default_org, committed, items, next: None }
+    }
+
+    /// Until the receiver is gone.
+    pub(super) async fn run(mut self) -> Result<(), StoreError> {
+        loop {
+            // Marked as seen before the log is read, so that a commit during the read wakes it again.
+            self.committed.mark_unchanged();
+            let chunk = match self.read().await {
+                Ok(chunk) => chunk,
+                Err(error) if error.is_passing() => {
+                    tracing::warn!(%error, "the log can't be read; trying again");
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let end = chunk.changes.is_empty();
+            if !self.pass_on(chunk).await {
+                return Ok(());
+            }
+            if end {
+                tokio::select! {
+                    changed = self.committed.changed() => if changed.is_err() { return Ok(()) },
+                    () = self.items.closed() => return Ok(()),
+                }
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<Chunk, StoreError> {
+        let (default_org, from) = (self.default_org.clone(), self.next.unwrap_or(0));
+        database::blocking(&self.database, move |db| read_chunk(db, from, &default_org)).await
+    }
+
+    /// False: nobody listens any more.
+    async fn pass_on(&mut self, chunk: Chunk) -> bool {
+        if self.next.is_some_and(|next| next != chunk.start)
+            && self.items.send(FeedItem::Gap("the log was cut before it could be read")).await.is_err()
+        {
+            return false;
+        }
+        let opened = self.next != Some(chunk.start);
+        if opened && self.items.send(FeedItem::Opened(Position::before(chunk.start))).await.is_err() {
+            return false;
+        }
+        self.next = Some(chunk.start + chunk.changes.len() as u64);
+        for change in chunk.changes {
+            if self.items.send(FeedItem::Change(Box::new(change))).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn read_chunk(db: &redb::Database, from: u64, default_org: &DefaultOrg) -> Result<Chunk, Fault> {
+    let txn = db.begin_read()?;
+    let mut chunk = Chunk { start: read::last_sequence(&txn)? + 1, changes: Vec::new() };
+    let mut bytes = 0;
+    for item in txn.open_table(LOG)?.range(from..)? {
+        let (sequence, entry) = item?;
+        let (sequence, entry) = (sequence.value(), entry.value());
+        if chunk.changes.is_empty() {
+            chunk.start = sequence;
+        }
+        let parsed: LogEntry = serde_json::from_slice(entry)?;
+        chunk.changes.push(parsed.into_change(sequence, default_org)?);
+        bytes += entry.len();
+        if chunk.changes.len() >= CHUNK || bytes >= CHUNK_BYTES {
+            break;
+        }
+    }
+    Ok(chunk)
+}

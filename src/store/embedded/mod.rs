@@ -1,0 +1,138 @@
+//! Tasks in a file of this process: for one node without a database to run.
+//!
+//! Four tables in one redb file. `tasks` holds each document without its timeline, `timeline` its entries one by
+//! one (so that an append costs the same however long the timeline is, and a list reads none), `log` every change
+//! by its sequence number, `meta` the last number. A write and its log entry are one transaction, on disk before
+//! anybody hears of it.
+
+mod database;
+mod feed;
+mod read;
+mod record;
+mod transaction;
+mod write;
+
+use std::{path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use redb::ReadableDatabase;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Cursor, DashboardSnapshot, Page, Store, StoreError, TaskFilter, TaskSnapshot, WriteError};
+use crate::{
+    feed::FeedItem,
+    task::{Answers, DefaultOrg, FullTask, NewTask, TaskId, TaskPatch, Viewer},
+};
+use database::{Database, Fault};
+use write::{Edit, Write, Writer};
+
+/// What the embedded store needs to know.
+#[derive(Clone, Debug)]
+pub struct EmbeddedConfig {
+    /// Made, for this user only, when it is not there.
+    pub data_dir: PathBuf,
+    pub default_org: DefaultOrg,
+}
+
+/// [`Store`] in one file. One process at a time: the folder is locked while it lives.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    database: Arc<Database>,
+    default_org: DefaultOrg,
+    writer: Writer,
+    /// The number of the last committed change; wakes the followers.
+    committed: watch::Sender<u64>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `config.data_dir`, or makes an empty one there. Blocks: for the start of the process.
+    pub fn open(config: EmbeddedConfig) -> Result<Self, StoreError> {
+        let database = Arc::new(Database::open(&config.data_dir)?);
+        let last = database.run(|db| read::last_sequence(&db.begin_read()?))?;
+        let committed = watch::Sender::new(last);
+        let writer = Writer::new(database.clone(), config.default_org.clone(), committed.clone());
+        Ok(Self { database, default_org: config.default_org, writer, committed })
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&redb::ReadTransaction, &DefaultOrg) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let default_org = self.default_org.clone();
+        database::blocking(&self.database, move |db| work(&db.begin_read()?, &default_org)).await
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    fn kind(&self) -> &'static str {
+        "embedded"
+    }
+
+    async fn prepare(&self) -> Result<(), StoreError> {
+        self.ping().await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.read(|txn, _| read::last_sequence(txn).map(drop)).await
+    }
+
+    async fn follow(&self, items: mpsc::Sender<FeedItem>, stop: CancellationToken) -> Result<(), StoreError> {
+        let follower = feed::Follower::new(
+            self.database.clone(),
+            self.default_org.clone(),
+            self.committed.subscribe(),
+            items,
+        );
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            result = follower.run() => result,
+        }
+    }
+
+    async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
+        let id = id.clone();
+        self.read(move |txn, org| read::task(txn, &id, org)).await
+    }
+
+    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<DashboardSnapshot, StoreError> {
+        let viewer = viewer.clone();
+        self.read(move |txn, org| read::dashboard(txn, &viewer, limit, org)).await
+    }
+
+    async fn list(
+        &self,
+        viewer: &Viewer,
+        filter: &TaskFilter,
+        cursor: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let (viewer, filter, cursor) = (viewer.clone(), filter.clone(), cursor.cloned());
+        self.read(move |txn, org| read::list(txn, &viewer, &filter, cursor.as_ref(), limit, org)).await
+    }
+
+    async fn create(
+        &self,
+        task: NewTask,
+        creator: &Viewer,
+        creator_name: Option<&str>,
+    ) -> Result<FullTask, StoreError> {
+        let write = Write::Create { task, creator: creator.clone(), name: creator_name.map(str::to_owned) };
+        match self.writer.write(write).await {
+            Ok(task) => Ok(task),
+            Err(WriteError::Store(error)) => Err(error),
+            Err(error) => Err(StoreError::Unusable(error.to_string())),
+        }
+    }
+
+    async fn clarify(&self, id: &TaskId, viewer: &Viewer, answers: Answers) -> Result<FullTask, WriteError> {
+        self.writer
+            .write(Write::Edit { id: id.clone(), by: viewer.clone(), edit: Edit::Clarify(answers) })
+            .await
+    }
+
+    async fn patch(&self, id: &TaskId, writer: &Viewer, patch: TaskPatch) -> Result<FullTask, WriteError> {
+        self.writer.write(Write::Edit { id: id.clone(), by: writer.clone(), edit: Edit::Patch(patch) }).await
+    }
+}

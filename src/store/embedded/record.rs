@@ -1,0 +1,85 @@
+//! What the tables hold, as JSON.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::database::Fault;
+use crate::{
+    feed::{Change, Position, TimelineChange},
+    task::{Assigned, DefaultOrg, NewEntry, Task, TaskId, TimelineEntry, Timestamp},
+};
+
+/// A task's document without `events`; names and types as in MongoDB, ids and times as text.
+pub(super) type Document = Map<String, Value>;
+
+/// One change. The timeline only ever grows, so what was added is all there is to tell of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LogEntry {
+    /// Milliseconds since 1970.
+    pub at: i64,
+    pub before: Option<Document>,
+    pub after: Document,
+    #[serde(default)]
+    pub added: Vec<Value>,
+}
+
+impl LogEntry {
+    pub(super) fn into_change(self, sequence: u64, default_org: &DefaultOrg) -> Result<Change, Fault> {
+        let before = self.before.map(|document| task(document, default_org)).transpose()?;
+        let after = task(self.after, default_org)?;
+        Ok(Change {
+            position: Position::change(sequence, 0),
+            occurred_at: Timestamp::from_millis(self.at).unwrap_or_else(Timestamp::now),
+            task: after.id.clone(),
+            before,
+            after: Some(after),
+            timeline: TimelineChange::between(
+                &[],
+                self.added.into_iter().map(TimelineEntry::from_document).collect(),
+            ),
+        })
+    }
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Document, Fault> {
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+pub(super) fn task(mut document: Document, default_org: &DefaultOrg) -> Result<Task, Fault> {
+    Ok(Task::from_document(&mut document, default_org)?)
+}
+
+pub(super) fn entry(bytes: &[u8]) -> Result<TimelineEntry, Fault> {
+    Ok(TimelineEntry::from_document(serde_json::from_slice(bytes)?))
+}
+
+/// Whether a document has something under `name`.
+pub(super) fn has(document: &Document, name: &str) -> bool {
+    document.get(name).is_some_and(|value| !value.is_null())
+}
+
+pub(super) fn assign(document: &mut Document, name: &str, value: Assigned) {
+    let value = match value {
+        Assigned::Json(value) => value,
+        Assigned::Time(time) => time.to_string().into(),
+        Assigned::Id(id) => id.into(),
+        Assigned::Removed => {
+            document.shift_remove(name);
+            return;
+        }
+    };
+    document.insert(name.to_owned(), value);
+}
+
+pub(super) fn event(entry: NewEntry) -> Value {
+    json!({
+        "eventType": entry.event_type,
+        "payload": entry.payload,
+        "createdAt": entry.created_at.to_string(),
+    })
+}
+
+/// A new document; its id looks like an ObjectId, so that a later move to MongoDB keeps it.
+pub(super) fn new_document(id: &TaskId) -> Document {
+    Map::from_iter([("_id".to_owned(), id.as_str().into())])
+}

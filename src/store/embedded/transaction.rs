@@ -1,0 +1,175 @@
+//! What a write does to the tables.
+
+use mongodb::bson::oid::ObjectId;
+use redb::{ReadableTable, Table, WriteTransaction};
+use serde_json::Value;
+
+use super::{
+    database::{Fault, LAST_SEQUENCE, LOG, LOG_BYTES, META, TASKS, TIMELINE},
+    read,
+    record::{self, Document, LogEntry},
+    write::{Edit, Outcome, Write},
+};
+use crate::{
+    store::WriteError,
+    task::{DefaultOrg, FullTask, Status, Task, TaskId, Timestamp, Viewer, Writes},
+};
+
+/// How much of the past a follower that starts anew is told.
+const LOG_ENTRIES: u64 = 10_000;
+const LOG_MAX_BYTES: u64 = 64 << 20;
+
+/// All tables, open for writing.
+pub(super) struct Tables<'txn> {
+    tasks: Table<'txn, &'static str, &'static [u8]>,
+    timeline: Table<'txn, (&'static str, u64), &'static [u8]>,
+    log: Table<'txn, u64, &'static [u8]>,
+    meta: Table<'txn, &'static str, u64>,
+    /// The number of the last change.
+    sequence: u64,
+    log_bytes: u64,
+    default_org: &'txn DefaultOrg,
+}
+
+impl<'txn> Tables<'txn> {
+    pub(super) fn open(txn: &'txn WriteTransaction, default_org: &'txn DefaultOrg) -> Result<Self, Fault> {
+        let meta = txn.open_table(META)?;
+        let number = |name| Ok::<_, Fault>(meta.get(name)?.map_or(0, |number| number.value()));
+        let (sequence, log_bytes) = (number(LAST_SEQUENCE)?, number(LOG_BYTES)?);
+        Ok(Self {
+            tasks: txn.open_table(TASKS)?,
+            timeline: txn.open_table(TIMELINE)?,
+            log: txn.open_table(LOG)?,
+            meta,
+            sequence,
+            log_bytes,
+            default_org,
+        })
+    }
+
+    /// What became of each write, and the number of the last change.
+    pub(super) fn apply(mut self, writes: Vec<Write>) -> Result<(Vec<Outcome>, u64), Fault> {
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for write in writes {
+            let now = Timestamp::now();
+            outcomes.push(match write {
+                Write::Create { task, creator, name } => {
+                    let id = self.unused_id()?;
+                    Ok(self.make(&id, None, task.writes(&creator, name.as_deref(), now), now)?)
+                }
+                Write::Edit { id, by, edit } => self.edit(&id, &by, edit, now)?,
+            });
+        }
+        self.trim()?;
+        self.meta.insert(LAST_SEQUENCE, self.sequence)?;
+        self.meta.insert(LOG_BYTES, self.log_bytes)?;
+        Ok((outcomes, self.sequence))
+    }
+
+    fn edit(&mut self, id: &TaskId, by: &Viewer, edit: Edit, now: Timestamp) -> Result<Outcome, Fault> {
+        let before = match self.tasks.get(id.as_str())? {
+            Some(bytes) => record::decode(bytes.value())?,
+            None => return Ok(Err(WriteError::NotFound)),
+        };
+        let task = record::task(before.clone(), self.default_org)?;
+        match writes(edit, by, &before, &task, now) {
+            Ok(writes) => Ok(Ok(self.make(id, Some(before), writes, now)?)),
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    fn make(
+        &mut self,
+        id: &TaskId,
+        before: Option<Document>,
+        writes: Writes,
+        now: Timestamp,
+    ) -> Result<FullTask, Fault> {
+        let mut after = before.clone().unwrap_or_else(|| record::new_document(id));
+        for (name, value) in writes.set {
+            record::assign(&mut after, name, value);
+        }
+        // A new document comes with an empty timeline; its entries live in their own table.
+        after.shift_remove("events");
+        self.tasks.insert(id.as_str(), &*serde_json::to_vec(&after)?)?;
+        let added: Vec<Value> = writes.push_event.map(record::event).into_iter().collect();
+        for entry in &added {
+            let place = self.entries(id)?;
+            self.timeline.insert((id.as_str(), place), &*serde_json::to_vec(entry)?)?;
+        }
+        let task = FullTask {
+            task: record::task(after.clone(), self.default_org)?,
+            timeline: read::timeline(&self.timeline, id)?,
+        };
+        self.log(&LogEntry { at: now.millis(), before, after, added })?;
+        Ok(task)
+    }
+
+    /// How many timeline entries the task has.
+    fn entries(&self, id: &TaskId) -> Result<u64, Fault> {
+        let last = self.timeline.range((id.as_str(), 0)..=(id.as_str(), u64::MAX))?.next_back();
+        Ok(last.transpose()?.map_or(0, |(key, _)| key.value().1 + 1))
+    }
+
+    fn log(&mut self, entry: &LogEntry) -> Result<(), Fault> {
+        let bytes = serde_json::to_vec(entry)?;
+        self.sequence += 1;
+        self.log_bytes += bytes.len() as u64;
+        self.log.insert(self.sequence, &*bytes)?;
+        Ok(())
+    }
+
+    /// Cuts the oldest entries of the log; never the newest, however large.
+    fn trim(&mut self) -> Result<(), Fault> {
+        while let Some((oldest, bytes)) = self.oldest()? {
+            let entries = self.sequence - oldest + 1;
+            if entries <= 1 || (entries <= LOG_ENTRIES && self.log_bytes <= LOG_MAX_BYTES) {
+                break;
+            }
+            self.log.remove(oldest)?;
+            self.log_bytes = self.log_bytes.saturating_sub(bytes);
+        }
+        Ok(())
+    }
+
+    /// The oldest entry's number and size.
+    fn oldest(&self) -> Result<Option<(u64, u64)>, Fault> {
+        let oldest = self.log.first()?;
+        Ok(oldest.map(|(key, entry)| (key.value(), entry.value().len() as u64)))
+    }
+
+    fn unused_id(&self) -> Result<TaskId, Fault> {
+        loop {
+            if let Some(id) = TaskId::parse(&ObjectId::new().to_hex())
+                && self.tasks.get(id.as_str())?.is_none()
+            {
+                return Ok(id);
+            }
+        }
+    }
+}
+
+/// What an edit writes, if `by` may make it and the task stands where it can be made.
+fn writes(
+    edit: Edit,
+    by: &Viewer,
+    document: &Document,
+    task: &Task,
+    now: Timestamp,
+) -> Result<Writes, WriteError> {
+    let current = task.status();
+    match edit {
+        Edit::Clarify(_) if !task.access.allows(by) => Err(WriteError::NotFound),
+        Edit::Clarify(_) if current != Status::NeedsClarification => Err(WriteError::Conflict(format!(
+            "answers can be given only while the status is needs_clarification; it is {current}"
+        ))),
+        Edit::Clarify(answers) => Ok(answers.writes(now)),
+        Edit::Patch(_) if !task.access.writable_by(by) => Err(WriteError::NotFound),
+        Edit::Patch(patch) => match patch.status() {
+            Some(next) if !patch.allowed_from(current) => {
+                Err(WriteError::Conflict(format!("a task that is {current} can't be moved to {next}")))
+            }
+            _ => Ok(patch.writes(|name| record::has(document, name), now)),
+        },
+    }
+}

@@ -1,0 +1,134 @@
+//! Writes: checked, made and logged in one transaction; those that wait for the disk at the same time share one.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{oneshot, watch};
+
+use super::{database::Database, transaction::Tables};
+use crate::{
+    store::{StoreError, WriteError},
+    task::{Answers, DefaultOrg, FullTask, NewTask, TaskId, TaskPatch, Viewer},
+};
+
+/// How many writes share a transaction at most.
+const GROUP: usize = 256;
+
+/// One write that somebody waits for.
+#[derive(Debug)]
+pub(super) enum Write {
+    Create { task: NewTask, creator: Viewer, name: Option<String> },
+    Edit { id: TaskId, by: Viewer, edit: Edit },
+}
+
+/// A change of a task that is there.
+#[derive(Debug)]
+pub(super) enum Edit {
+    Clarify(Answers),
+    Patch(TaskPatch),
+}
+
+pub(super) type Outcome = Result<FullTask, WriteError>;
+
+/// A write, and who waits for what becomes of it.
+type Waiting = (Write, oneshot::Sender<Outcome>);
+
+/// Lets one transaction at a time through; whoever comes to its turn takes along all that wait.
+#[derive(Debug)]
+pub(super) struct Writer {
+    database: Arc<Database>,
+    default_org: DefaultOrg,
+    committed: watch::Sender<u64>,
+    /// As long as there are requests under way, no longer: each waits for its own.
+    waiting: Arc<Mutex<VecDeque<Waiting>>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        database: Arc<Database>,
+        default_org: DefaultOrg,
+        committed: watch::Sender<u64>,
+    ) -> Self {
+        Self { database, default_org, committed, waiting: Arc::default(), turn: Arc::default() }
+    }
+
+    /// Dropped before its turn, the write is not made; after that, it is.
+    pub(super) async fn write(&self, write: Write) -> Outcome {
+        let (answer, mut outcome) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back((write, answer));
+        loop {
+            let turn = tokio::select! {
+                biased;
+                outcome = &mut outcome => return outcome.unwrap_or_else(|_| Err(ending().into())),
+                turn = self.turn.clone().lock_owned() => turn,
+            };
+            let (database, default_org, committed, waiting) = (
+                self.database.clone(),
+                self.default_org.clone(),
+                self.committed.clone(),
+                self.waiting.clone(),
+            );
+            let group = move || {
+                let _turn = turn;
+                let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                let size = waiting.len().min(GROUP);
+                let group = waiting.drain(..size).collect();
+                drop(waiting);
+                commit_group(&database, &default_org, &committed, group);
+            };
+            tokio::task::spawn_blocking(group).await.map_err(|_| ending())?;
+        }
+    }
+}
+
+fn ending() -> StoreError {
+    StoreError::Unavailable("the process is ending".to_owned())
+}
+
+fn commit_group(
+    database: &Database,
+    default_org: &DefaultOrg,
+    committed: &watch::Sender<u64>,
+    group: Vec<Waiting>,
+) {
+    let (writes, answers): (Vec<_>, Vec<_>) =
+        group.into_iter().filter(|(_, answer)| !answer.is_closed()).unzip();
+    if writes.is_empty() {
+        return;
+    }
+    let result = database.run(|db| {
+        let txn = db.begin_write()?;
+        let (outcomes, last) = Tables::open(&txn, default_org)?.apply(writes)?;
+        if outcomes.iter().any(Result::is_ok) {
+            txn.commit()?
+        } else {
+            txn.abort()?
+        }
+        Ok((outcomes, last))
+    });
+    match result {
+        Ok((outcomes, last)) => {
+            committed.send_replace(last);
+            for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                let _ = answer.send(outcome);
+            }
+        }
+        Err(error) => {
+            // Whether it reached the disk is not known: let the followers look.
+            committed.send_modify(|_| ());
+            for answer in answers {
+                let _ = answer.send(Err(same(&error).into()));
+            }
+        }
+    }
+}
+
+fn same(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(text) => StoreError::Unavailable(text.clone()),
+        other => StoreError::Unusable(other.to_string()),
+    }
+}

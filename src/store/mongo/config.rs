@@ -1,0 +1,118 @@
+//! Where MongoDB is and how its collection is treated.
+
+use std::{fmt, time::Duration};
+
+use mongodb::options::{ClientOptions, ConnectionString, ReadPreference, SelectionCriteria, WriteConcern};
+
+use crate::{store::StoreError, task::DefaultOrg};
+
+const DEFAULT_DATABASE: &str = "taskcast";
+const SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Options whose values are secrets, so that no message about the URI may come from a text with them.
+const SECRET_OPTIONS: [&str; 3] =
+    ["authmechanismproperties", "tlscertificatekeyfilepassword", "proxypassword"];
+
+#[derive(Clone)]
+pub struct MongoConfig {
+    pub uri: String,
+    /// None: the URI's, else `taskcast`.
+    pub database: Option<String>,
+    pub collection: String,
+    pub images: Images,
+    pub default_org: DefaultOrg,
+}
+
+/// Whether taskcast may switch pre- and post-images on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Images {
+    /// Switched on if they are off.
+    Auto,
+    /// An existing collection is never touched; it is an error if they are off.
+    Require,
+}
+
+/// Without the URI, which holds a password.
+impl fmt::Debug for MongoConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MongoConfig")
+            .field("database", &self.database)
+            .field("collection", &self.collection)
+            .field("images", &self.images)
+            .field("default_org", &self.default_org)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Checks the URI without asking anybody, DNS included.
+pub(super) fn parse_uri(uri: &str) -> Result<ConnectionString, StoreError> {
+    ConnectionString::parse(uri).map_err(|_| {
+        let reason = match ConnectionString::parse(without_secrets(uri)) {
+            Err(error) => error.to_string(),
+            Ok(_) => "check its user name and password: characters such as : / ? # [ ] @ % must be \
+                      percent-encoded"
+                .to_owned(),
+        };
+        StoreError::Unusable(format!("MONGODB_URI is not a MongoDB connection string: {reason}"))
+    })
+}
+
+pub(super) fn database_name(config: &MongoConfig, uri: &ConnectionString) -> String {
+    let named = config.database.clone().or_else(|| uri.default_database.clone());
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT_DATABASE.to_owned())
+}
+
+/// Asks DNS for an `mongodb+srv` URI, nobody for others.
+pub(super) async fn client_options(uri: &ConnectionString) -> Result<ClientOptions, mongodb::error::Error> {
+    let mut options = ClientOptions::parse(uri.clone()).await?;
+    options.server_selection_timeout.get_or_insert(SELECTION_TIMEOUT);
+    options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
+    options.app_name.get_or_insert_with(|| "taskcast".to_owned());
+    options.write_concern = Some(WriteConcern::majority());
+    options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+    Ok(options)
+}
+
+/// The URI without its user, its password and the options that hold secrets. A password that should have been
+/// encoded may hold any character, so everything up to the last `@` goes.
+fn without_secrets(uri: &str) -> String {
+    let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let query: Vec<&str> = query
+        .split('&')
+        .filter(|option| {
+            let name = option.split('=').next().unwrap_or_default().to_ascii_lowercase();
+            !name.is_empty() && !SECRET_OPTIONS.contains(&name.as_str())
+        })
+        .collect();
+    let scheme = if matches!(scheme, "mongodb" | "mongodb+srv") { scheme } else { "unknown" };
+    format!("{scheme}://{place}?{}", query.join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_uri_is_explained_without_its_secrets() {
+        for uri in [
+            "mongodb://alice:hunter2@host:notaport/db",
+            "mongodb://alice:hunter2%zz@host/db",
+            "mongodb://alice:hunter2/x@host/db",
+            "mongodb://alice:hunter2@x@host/db",
+            "mongodb://alice:hunter2@host/db?w=-7",
+            "mongodb://host/db?authMechanismProperties=hunter2",
+            "mongodb:alice:hunter2@host/db",
+            "alice:hunter2@host/db",
+            "hunter2://host",
+            "",
+        ] {
+            let text = match parse_uri(uri) {
+                Err(StoreError::Unusable(text)) => text,
+                other => panic!("{uri}: {other:?}"),
+            };
+            assert!(text.contains("MONGODB_URI") && !text.contains("hunter2"), "{uri}: {text}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! A change stream's event, after the pipeline, as a [`Change`].
+
+use mongodb::bson::RawDocument;
+
+use super::{
+    bson_json::{array_to_json, to_json},
+    pipeline::{ADDED, AFTER, BEFORE, TIMELINE},
+};
+use crate::{
+    feed::{Change, Position, TimelineChange},
+    task::{DefaultOrg, DocumentError, Task, TimelineEntry, Timestamp},
+};
+
+/// What an event means to the feed.
+#[derive(Debug, PartialEq)]
+pub(super) enum Decoded {
+    Change(Box<Change>),
+    /// Concerns no task that a client could know.
+    Nothing,
+    /// What happened can't be told; the reason.
+    Lost(&'static str),
+}
+
+/// Seconds in the high half, increment in the low one. Every event has it.
+pub(super) fn cluster_time(event: &RawDocument) -> Option<u64> {
+    let time = event.get_timestamp("clusterTime").ok()?;
+    Some(u64::from(time.time) << 32 | u64::from(time.increment))
+}
+
+pub(super) fn decode(event: &RawDocument, position: Position, default_org: &DefaultOrg) -> Decoded {
+    let image = |name| image(event, name, default_org);
+    let (before, after) = match event.get_str("operationType") {
+        Ok("insert") => (None, image("fullDocument")),
+        Ok("update" | "replace") => {
+            let Some(before) = image("fullDocumentBeforeChange") else { return Decoded::Lost(NO_IMAGE) };
+            (Some(before), image("fullDocument"))
+        }
+        Ok("delete") => match image("fullDocumentBeforeChange") {
+            Some(before) => return change(event, position, Some(before), None, TimelineChange::Unchanged),
+            None => return Decoded::Lost(NO_IMAGE),
+        },
+        Ok("drop" | "rename" | "dropDatabase" | "invalidate") => {
+            return Decoded::Lost("the collection was dropped or renamed");
+        }
+        _ => return Decoded::Nothing,
+    };
+    match after {
+        Some(after) => change(event, position, before, Some(after), timeline(event)),
+        None => Decoded::Lost(NO_IMAGE),
+    }
+}
+
+const NO_IMAGE: &str = "a change came without its pre- or post-image";
+
+type Image = Result<Task, DocumentError>;
+
+/// None: the server had no image.
+fn image(event: &RawDocument, name: &str, default_org: &DefaultOrg) -> Option<Image> {
+    let image = event.get_document(name).ok()?;
+    Some(Task::from_document(&mut to_json(image), default_org))
+}
+
+fn change(
+    event: &RawDocument,
+    position: Position,
+    before: Option<Image>,
+    after: Option<Image>,
+    timeline: TimelineChange,
+) -> Decoded {
+    let (before, after) = match (before.transpose(), after.transpose()) {
+        (Ok(before), Ok(after)) => (before, after),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::warn!(%error, "a change is not sent");
+            return Decoded::Nothing;
+        }
+    };
+    let Some(task) = after.as_ref().or(before.as_ref()).map(|task| task.id.clone()) else {
+        return Decoded::Nothing;
+    };
+    let occurred_at = occurred_at(event, position);
+    Decoded::Change(Box::new(Change { position, occurred_at, task, before, after, timeline }))
+}
+
+fn occurred_at(event: &RawDocument, position: Position) -> Timestamp {
+    let seconds = i64::try_from(position.time >> 32).unwrap_or_default();
+    event
+        .get_datetime("wallTime")
+        .ok()
+        .and_then(|time| Timestamp::from_millis(time.timestamp_millis()))
+        .or_else(|| Timestamp::from_millis(seconds * 1000))
+        .unwrap_or_else(Timestamp::now)
+}
+
+fn timeline(event: &RawDocument) -> TimelineChange {
+    let Ok(told) = event.get_document(TIMELINE) else { return TimelineChange::Unchanged };
+    let entries = |name: &str| -> Vec<TimelineEntry> {
+        let items = told.get_array(name).map(array_to_json).unwrap_or_default();
+        items.into_iter().map(TimelineEntry::from_document).collect()
+    };
+    match told.get_array(BEFORE) {
+        Ok(_) => TimelineChange::between(&entries(BEFORE), entries(AFTER)),
+        Err(_) => TimelineChange::between(&[], entries(ADDED)),
+    }
+}

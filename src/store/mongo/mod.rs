@@ -1,0 +1,24 @@
+//! Tasks in MongoDB, as the existing backend writes them; their changes by its change stream.
+//!
+//! Everything is read from and written to the primary, with majority concern. A snapshot read tells its cluster
+//! time, and a change is in it exactly when its own cluster time is not later: that is what makes positions of
+//! states and of events comparable.
+
+mod bson_json;
+mod config;
+mod decode;
+mod failure;
+mod follow;
+mod list;
+mod ordinals;
+mod pipeline;
+mod prepare;
+mod probe;
+mod read;
+mod select;
+mod tasks;
+mod write;
+
+pub use config::{Images, MongoConfig};
+pub use probe::MongoProbe;
+pub use tasks::MongoStore;

@@ -1,0 +1,201 @@
+//! Whether MongoDB can give exact history, and what is switched on so that it can.
+
+use std::time::Duration;
+
+use mongodb::{
+    Database,
+    bson::{Bson, Document, doc},
+    error::Error,
+};
+
+use super::{
+    MongoStore,
+    config::Images,
+    failure::{answer, answer_within, code, is_unauthorized, store_error},
+};
+use crate::store::StoreError;
+
+pub(super) const STANDALONE: &str = "MongoDB runs as a standalone server, which has no change streams: start \
+    mongod with --replSet rs0 and run rs.initiate() once (one member is enough)";
+const MONGOS: &str = "MONGODB_URI leads to a mongos: taskcast follows one replica set, because events of \
+    several shards have no exact order. Give the URI of the replica set that holds the tasks";
+const OLDEST: i64 = 6;
+const NAMESPACE_EXISTS: i32 = 48;
+const NAMESPACE_NOT_FOUND: i32 = 26;
+/// IndexOptionsConflict, IndexKeySpecsConflict: an index that serves as well is already there.
+const INDEX_CONFLICT: [i32; 2] = [85, 86];
+/// Of a large collection it takes its time.
+const INDEX_PATIENCE: Duration = Duration::from_secs(1800);
+
+pub(super) async fn prepare(store: &MongoStore) -> Result<(), StoreError> {
+    let database = store.database().await?;
+    check_server(&database).await?;
+    ensure_images(store).await?;
+    ensure_indexes(&database, &store.config.collection).await
+}
+
+/// Also after the collection was dropped: Mongoose makes the new one without images.
+pub(super) async fn ensure_images(store: &MongoStore) -> Result<(), StoreError> {
+    let (database, name) = (store.database().await?, store.config.collection.as_str());
+    match images_of(&database, name).await? {
+        Some(true) => Ok(()),
+        Some(false) if store.config.images == Images::Require => Err(StoreError::Unusable(format!(
+            "exact history needs pre- and post-images on the collection {name}, and MONGODB_IMAGES=require \
+             leaves switching them on to you: {}",
+            switch_on_in_shell(&database, name)
+        ))),
+        Some(false) => {
+            tracing::info!(collection = name, "switching pre- and post-images on");
+            switch_on(&database, name).await
+        }
+        None => create(&database, name).await,
+    }
+}
+
+/// Whether images are on; None: there is no such collection.
+pub(super) async fn images_of(database: &Database, name: &str) -> Result<Option<bool>, StoreError> {
+    let command = doc! {"listCollections": 1, "filter": {"name": name}};
+    let reply = answer(database.run_command(command)).await.map_err(|error| {
+        lacking(&error, "listCollections on the database", "read").unwrap_or_else(|| store_error(error))
+    })?;
+    let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+    let Some(info) = batch.ok().and_then(|batch| batch.first()).and_then(Bson::as_document) else {
+        return Ok(None);
+    };
+    match info.get_str("type") {
+        Ok("collection") | Err(_) => Ok(Some(
+            info.get_document("options")
+                .and_then(|options| options.get_document("changeStreamPreAndPostImages"))
+                .and_then(|images| images.get_bool("enabled"))
+                .unwrap_or(false),
+        )),
+        Ok(kind) => Err(StoreError::Unusable(format!(
+            "MONGODB_TASKS_COLLECTION names {name}, which is a {kind}: tasks must be in an ordinary collection"
+        ))),
+    }
+}
+
+async fn check_server(database: &Database) -> Result<(), StoreError> {
+    let hello = answer(database.run_command(doc! {"hello": 1})).await.map_err(store_error)?;
+    if matches!(hello.get_str("msg"), Ok("isdbgrid")) {
+        return Err(StoreError::Unusable(MONGOS.to_owned()));
+    }
+    let build = answer(database.run_command(doc! {"buildInfo": 1})).await.map_err(store_error)?;
+    let version = build.get_str("version").unwrap_or("unknown");
+    let major = version.split('.').next().and_then(|major| major.parse::<i64>().ok());
+    if major.is_some_and(|major| major < OLDEST) {
+        return Err(StoreError::Unusable(format!(
+            "MongoDB {version} is too old: taskcast needs 6.0 or newer, for pre- and post-images in change streams"
+        )));
+    }
+    if hello.get_bool("isreplicaset").unwrap_or(false) {
+        return Err(StoreError::Unavailable(
+            "the replica set is not initiated yet: run rs.initiate()".to_owned(),
+        ));
+    }
+    if hello.get_str("setName").is_err() {
+        return Err(StoreError::Unusable(STANDALONE.to_owned()));
+    }
+    if !hello.get_bool("isWritablePrimary").unwrap_or(false) {
+        return Err(StoreError::Unavailable(
+            "the server that MONGODB_URI names is not the primary".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+async fn switch_on(database: &Database, name: &str) -> Result<(), StoreError> {
+    let command = doc! {"collMod": name, "changeStreamPreAndPostImages": {"enabled": true}};
+    match answer(database.run_command(command)).await {
+        Ok(_) => Ok(()),
+        Err(error) if code(&error) == Some(NAMESPACE_NOT_FOUND) => create(database, name).await,
+        Err(error) if is_unauthorized(&error) => Err(StoreError::Unusable(format!(
+            "exact history needs pre- and post-images on the collection {name}, and the user of MONGODB_URI lacks \
+             the privilege collMod (role dbAdmin) to switch them on. Grant it, or run: {}",
+            switch_on_in_shell(database, name)
+        ))),
+        Err(error) => Err(store_error(error)),
+    }
+}
+
+async fn create(database: &Database, name: &str) -> Result<(), StoreError> {
+    let command = doc! {"create": name, "changeStreamPreAndPostImages": {"enabled": true}};
+    match answer(database.run_command(command)).await {
+        Ok(_) => Ok(()),
+        Err(error) if code(&error) == Some(NAMESPACE_EXISTS) => Err(StoreError::Unavailable(
+            "the collection was created by somebody else at this moment".to_owned(),
+        )),
+        Err(error) => Err(lacking(&error, "createCollection on the database", "readWrite")
+            .unwrap_or_else(|| store_error(error))),
+    }
+}
+
+async fn ensure_indexes(database: &Database, name: &str) -> Result<(), StoreError> {
+    let there = existing_indexes(database, name).await?;
+    for key in wanted_indexes().into_iter().filter(|key| !there.contains(key)) {
+        let index_name: Vec<String> = key.iter().map(|(field, order)| format!("{field}_{order}")).collect();
+        let command = doc! {"createIndexes": name, "indexes": [{"key": key, "name": index_name.join("_")}]};
+        match answer_within(INDEX_PATIENCE, database.run_command(command)).await {
+            Ok(_) => {}
+            Err(error) if code(&error).is_some_and(|code| INDEX_CONFLICT.contains(&code)) => {
+                tracing::info!(%error, "another index serves already");
+            }
+            Err(error) => {
+                let privilege =
+                    format!("createIndex on {name} (or create the index {})", index_name.join("_"));
+                return Err(lacking(&error, &privilege, "readWrite").unwrap_or_else(|| store_error(error)));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn existing_indexes(database: &Database, name: &str) -> Result<Vec<Document>, StoreError> {
+    let command = doc! {"listIndexes": name, "cursor": {"batchSize": 1000}};
+    let reply = answer(database.run_command(command)).await.map_err(|error| {
+        lacking(&error, &format!("listIndexes on {name}"), "read").unwrap_or_else(|| store_error(error))
+    })?;
+    let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+    let keys = batch.into_iter().flatten().filter_map(Bson::as_document);
+    Ok(keys.filter_map(|index| index.get_document("key").ok()).map(whole_numbers).collect())
+}
+
+/// The shell and Mongoose may have written a direction as a double or a long.
+fn whole_numbers(key: &Document) -> Document {
+    key.iter()
+        .map(|(field, order)| {
+            let order = match order {
+                Bson::Double(order) => Bson::Int32(*order as i32),
+                Bson::Int64(order) => Bson::Int32(*order as i32),
+                other => other.clone(),
+            };
+            (field.clone(), order)
+        })
+        .collect()
+}
+
+fn wanted_indexes() -> [Document; 6] {
+    [
+        doc! {"status": 1},
+        doc! {"createdBy": 1},
+        doc! {"createdAt": -1},
+        doc! {"events.eventType": 1},
+        doc! {"orgId": 1, "createdAt": -1, "_id": -1},
+        doc! {"createdBy": 1, "createdAt": -1, "_id": -1},
+    ]
+}
+
+fn switch_on_in_shell(database: &Database, name: &str) -> String {
+    format!(
+        "db.getSiblingDB({:?}).runCommand({{collMod: {name:?}, changeStreamPreAndPostImages: {{enabled: true}}}})",
+        database.name()
+    )
+}
+
+fn lacking(error: &Error, privilege: &str, role: &str) -> Option<StoreError> {
+    is_unauthorized(error).then(|| {
+        StoreError::Unusable(format!(
+            "the user of MONGODB_URI lacks the privilege {privilege} (the role {role} has it)"
+        ))
+    })
+}

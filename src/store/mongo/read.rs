@@ -1,0 +1,129 @@
+//! Snapshot reads: a task, a dashboard.
+
+use futures_util::TryStreamExt;
+use mongodb::{
+    ClientSession,
+    bson::{Document, RawDocumentBuf, Timestamp, doc},
+    error::Error,
+    options::SessionOptions,
+};
+
+use super::{
+    MongoStore, bson_json,
+    failure::{answer, store_error},
+    select::{Visible, by_id, visible_fields, whole_task},
+};
+use crate::{
+    feed::Position,
+    store::{DashboardSnapshot, StoreError, TaskSnapshot},
+    task::{Counts, DefaultOrg, DocumentError, FullTask, Status, Task, TaskId, Viewer},
+};
+
+pub(super) async fn task(store: &MongoStore, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
+    let collection = store.snapshot_collection().await?;
+    let mut session = snapshot(store, None).await?;
+    let found = answer(collection.find_one(by_id(id)).projection(whole_task()).session(&mut session))
+        .await
+        .map_err(store_error)?;
+    let task = found.map(|document| read_full(&document, &store.config.default_org)).transpose()?;
+    Ok(TaskSnapshot { task, position: position(snapshot_time(&session)?) })
+}
+
+pub(super) async fn dashboard(
+    store: &MongoStore,
+    viewer: &Viewer,
+    limit: usize,
+) -> Result<DashboardSnapshot, StoreError> {
+    let visible = Visible::to(viewer, &store.config.default_org);
+    let mut session = snapshot(store, None).await?;
+    let newest = doc! {"createdAt": -1, "_id": -1};
+    let documents = find(store, &mut session, visible.any(), newest, limit).await?;
+    let time = snapshot_time(&session)?;
+    let (org_counts, own_counts) = tokio::try_join!(
+        async {
+            match visible.shared() {
+                Some(filter) => counts(store, time, filter).await,
+                None => Ok(Counts::default()),
+            }
+        },
+        counts(store, time, visible.only_own()),
+    )?;
+    let tasks = documents
+        .iter()
+        .filter_map(|document| read_listed(document, &store.config.default_org))
+        .filter(|task| task.access.allows(viewer))
+        .collect();
+    Ok(DashboardSnapshot { tasks, org_counts, own_counts, position: position(time) })
+}
+
+/// The first `limit` documents, without their timelines.
+pub(super) async fn find(
+    store: &MongoStore,
+    session: &mut ClientSession,
+    filter: Document,
+    sort: Document,
+    limit: usize,
+) -> Result<Vec<RawDocumentBuf>, StoreError> {
+    if limit == 0 {
+        // For MongoDB it means without limit, and a snapshot time is wanted all the same.
+        return Box::pin(find(store, session, filter, sort, 1)).await.map(|_| Vec::new());
+    }
+    let collection = store.snapshot_collection().await?;
+    let batch = u32::try_from(limit).unwrap_or(u32::MAX);
+    let find = collection.find(filter).sort(sort).limit(i64::from(batch)).batch_size(batch);
+    let find = find.projection(visible_fields());
+    answer(async { find.session(&mut *session).await?.stream(&mut *session).try_collect().await })
+        .await
+        .map_err(store_error)
+}
+
+/// A session whose reads all see one moment: the given one, else that of the first read.
+pub(super) async fn snapshot(
+    store: &MongoStore,
+    time: Option<Timestamp>,
+) -> Result<ClientSession, StoreError> {
+    let mut options = SessionOptions::default();
+    options.snapshot = Some(true);
+    options.snapshot_time = time;
+    answer(store.client().await?.start_session().with_options(options)).await.map_err(store_error)
+}
+
+pub(super) fn read_full(
+    document: &RawDocumentBuf,
+    default_org: &DefaultOrg,
+) -> Result<FullTask, DocumentError> {
+    FullTask::from_document(bson_json::to_json(document), default_org)
+}
+
+/// One odd document does not keep the others from being listed.
+pub(super) fn read_listed(document: &RawDocumentBuf, default_org: &DefaultOrg) -> Option<Task> {
+    let task = Task::from_document(&mut bson_json::to_json(document), default_org);
+    task.inspect_err(|error| tracing::warn!(%error, "left out of a list")).ok()
+}
+
+fn snapshot_time(session: &ClientSession) -> Result<Timestamp, StoreError> {
+    session
+        .snapshot_time()
+        .ok_or_else(|| StoreError::Unavailable("the server answered without a snapshot time".to_owned()))
+}
+
+fn position(time: Timestamp) -> Position {
+    Position::end_of(u64::from(time.time) << 32 | u64::from(time.increment))
+}
+
+async fn counts(store: &MongoStore, time: Timestamp, filter: Document) -> Result<Counts, StoreError> {
+    let collection = store.snapshot_collection().await?;
+    let mut session = snapshot(store, Some(time)).await?;
+    let pipeline = [doc! {"$match": filter}, doc! {"$group": {"_id": "$status", "n": {"$sum": 1}}}];
+    let groups: Result<Vec<Document>, Error> = answer(async {
+        collection.aggregate(pipeline).session(&mut session).await?.stream(&mut session).try_collect().await
+    })
+    .await;
+    let mut counts = Counts::default();
+    for group in groups.map_err(store_error)? {
+        let n = group.get_i64("n").or_else(|_| group.get_i32("n").map(i64::from)).unwrap_or(0);
+        let status = Status::of(group.get_str("_id").unwrap_or_default());
+        counts.add(status.class(), u64::try_from(n).unwrap_or(0));
+    }
+    Ok(counts)
+}

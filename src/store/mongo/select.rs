@@ -1,0 +1,89 @@
+//! Filters and projections: which documents are meant, and which of their fields are read.
+
+use mongodb::bson::{Bson, Document, doc, oid::ObjectId};
+
+use crate::{
+    store::TaskFilter,
+    task::{DefaultOrg, Field, TaskId, UserId, Viewer},
+};
+
+/// What an id's text may stand for in a document: the text itself, or the ObjectId that it is the hex of.
+pub(super) fn ids(text: &str) -> Vec<Bson> {
+    let object_id = is_hex(text).then(|| ObjectId::parse_str(text).ok()).flatten().map(Bson::ObjectId);
+    object_id.into_iter().chain([Bson::String(text.to_owned())]).collect()
+}
+
+/// Whether the text is how an ObjectId is written.
+pub(super) fn is_hex(text: &str) -> bool {
+    text.len() == 24 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+pub(super) fn by_id(id: &TaskId) -> Document {
+    doc! {"_id": {"$in": ids(id.as_str())}}
+}
+
+/// What `Access::allows` says, as filters.
+#[derive(Clone, Debug)]
+pub(super) struct Visible {
+    /// Created by the viewer.
+    own: Document,
+    /// Public in the viewer's organisation.
+    org: Option<Document>,
+}
+
+impl Visible {
+    pub(super) fn to(viewer: &Viewer, default_org: &DefaultOrg) -> Self {
+        let org = viewer.org.as_ref().map(|org| {
+            let mut named = ids(org.as_str());
+            if default_org.0.as_ref() == Some(org) {
+                named.extend([Bson::Null, Bson::String(String::new())]);
+            }
+            doc! {"orgId": {"$in": named}, "isPrivate": {"$in": [null, false]}}
+        });
+        Self { own: created_by(&viewer.user), org }
+    }
+
+    /// All of it.
+    pub(super) fn any(&self) -> Document {
+        match &self.org {
+            Some(org) => doc! {"$or": [org.clone(), self.own.clone()]},
+            None => self.own.clone(),
+        }
+    }
+
+    /// What the whole organisation sees too.
+    pub(super) fn shared(&self) -> Option<Document> {
+        self.org.clone()
+    }
+
+    /// What only the viewer's being its creator shows.
+    pub(super) fn only_own(&self) -> Document {
+        match &self.org {
+            Some(org) => doc! {"$and": [self.own.clone(), {"$nor": [org.clone()]}]},
+            None => self.own.clone(),
+        }
+    }
+}
+
+/// The conditions of a list's filter.
+pub(super) fn narrowed(filter: &TaskFilter) -> Vec<Document> {
+    let status = filter.status.as_ref().map(|status| doc! {"status": status});
+    status.into_iter().chain(filter.creator.as_ref().map(created_by)).collect()
+}
+
+/// The visible fields under all their names, as an inclusion.
+pub(super) fn visible_fields() -> Document {
+    let names = Field::ALL.iter().flat_map(|field| field.document_names());
+    names.map(|name| ((*name).to_owned(), Bson::Int32(1))).collect()
+}
+
+/// The visible fields and the timeline.
+pub(super) fn whole_task() -> Document {
+    let mut fields = visible_fields();
+    fields.insert("events", 1);
+    fields
+}
+
+fn created_by(user: &UserId) -> Document {
+    doc! {"createdBy": {"$in": ids(user.as_str())}}
+}

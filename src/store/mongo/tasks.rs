@@ -1,0 +1,134 @@
+//! The store itself: its connection, and the trait.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use mongodb::{
+    Client, Collection, Database,
+    bson::{RawDocumentBuf, doc},
+    options::{CollectionOptions, ConnectionString, ReadConcern},
+};
+use tokio::sync::{OnceCell, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    config::{MongoConfig, client_options, database_name, parse_uri},
+    failure::{answer, store_error},
+    follow, prepare, probe, read, write,
+};
+use crate::{
+    feed::FeedItem,
+    store::{
+        Cursor, DashboardSnapshot, MongoProbe, Page, Store, StoreError, TaskFilter, TaskSnapshot, WriteError,
+    },
+    task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
+};
+
+/// Tasks in one collection of a MongoDB replica set.
+pub struct MongoStore {
+    pub(super) config: MongoConfig,
+    uri: ConnectionString,
+    database: String,
+    /// Made at the first use: a `mongodb+srv` URI needs DNS, which may be away like the server may.
+    client: OnceCell<Client>,
+}
+
+impl MongoStore {
+    /// Asks nobody: whether a server is there shows in [`Store::prepare`].
+    pub fn new(config: MongoConfig) -> Result<Self, StoreError> {
+        let uri = parse_uri(&config.uri)?;
+        let database = database_name(&config, &uri);
+        Ok(Self { config, uri, database, client: OnceCell::new() })
+    }
+
+    /// What the server is like, for `taskcast check`. Changes nothing.
+    pub async fn probe(&self) -> Result<MongoProbe, StoreError> {
+        probe::probe(self).await
+    }
+
+    pub(super) async fn client(&self) -> Result<&Client, StoreError> {
+        self.client
+            .get_or_try_init(|| async { Client::with_options(client_options(&self.uri).await?) })
+            .await
+            .map_err(store_error)
+    }
+
+    pub(super) async fn database(&self) -> Result<Database, StoreError> {
+        Ok(self.client().await?.database(&self.database))
+    }
+
+    pub(super) async fn collection(&self) -> Result<Collection<RawDocumentBuf>, StoreError> {
+        Ok(self.database().await?.collection(&self.config.collection))
+    }
+
+    /// For reads in a snapshot session: the driver keeps a level that is set elsewhere.
+    pub(super) async fn snapshot_collection(&self) -> Result<Collection<RawDocumentBuf>, StoreError> {
+        let options = CollectionOptions::builder().read_concern(ReadConcern::snapshot()).build();
+        Ok(self.database().await?.collection_with_options(&self.config.collection, options))
+    }
+}
+
+/// Without the URI, which holds a password.
+impl fmt::Debug for MongoStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MongoStore")
+            .field("database", &self.database)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for MongoStore {
+    fn kind(&self) -> &'static str {
+        "mongodb"
+    }
+
+    async fn prepare(&self) -> Result<(), StoreError> {
+        prepare::prepare(self).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let database = self.database().await?;
+        answer(database.run_command(doc! {"ping": 1})).await.map(drop).map_err(store_error)
+    }
+
+    async fn follow(&self, items: mpsc::Sender<FeedItem>, stop: CancellationToken) -> Result<(), StoreError> {
+        follow::follow(self, items, stop).await
+    }
+
+    async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
+        read::task(self, id).await
+    }
+
+    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<DashboardSnapshot, StoreError> {
+        read::dashboard(self, viewer, limit).await
+    }
+
+    async fn list(
+        &self,
+        viewer: &Viewer,
+        filter: &TaskFilter,
+        cursor: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        super::list::list(self, viewer, filter, cursor, limit).await
+    }
+
+    async fn create(
+        &self,
+        task: NewTask,
+        creator: &Viewer,
+        creator_name: Option<&str>,
+    ) -> Result<FullTask, StoreError> {
+        write::create(self, task, creator, creator_name).await
+    }
+
+    async fn clarify(&self, id: &TaskId, viewer: &Viewer, answers: Answers) -> Result<FullTask, WriteError> {
+        write::clarify(self, id, viewer, answers).await
+    }
+
+    async fn patch(&self, id: &TaskId, writer: &Viewer, patch: TaskPatch) -> Result<FullTask, WriteError> {
+        write::patch(self, id, writer, patch).await
+    }
+}

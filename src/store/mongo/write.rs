@@ -1,0 +1,168 @@
+//! Writes: each decided on a document as it was read, and made only if what decided is still so.
+
+use mongodb::{
+    bson::{Bson, DateTime, Document, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, doc, oid::ObjectId},
+    options::ReturnDocument,
+};
+
+use super::{
+    MongoStore,
+    bson_json::{time_to_bson, to_bson},
+    failure::{answer, store_error, write_error},
+    read,
+    select::{by_id, is_hex, whole_task},
+};
+use crate::{
+    store::{StoreError, WriteError},
+    task::{
+        Answers, Assigned, FullTask, NewEntry, NewTask, Status, Task, TaskId, TaskPatch, Timestamp, Viewer,
+        Writes,
+    },
+};
+
+/// What decides whether a write is allowed.
+const DECISIVE: [&str; 4] = ["status", "createdBy", "orgId", "isPrivate"];
+/// How often somebody else may get in between.
+const ATTEMPTS: usize = 8;
+
+pub(super) async fn create(
+    store: &MongoStore,
+    task: NewTask,
+    creator: &Viewer,
+    creator_name: Option<&str>,
+) -> Result<FullTask, StoreError> {
+    let mut document = doc! {"_id": ObjectId::new()};
+    for (name, value) in task.writes(creator, creator_name, Timestamp::now()).set {
+        if let Some(value) = assigned_to_bson(value, None) {
+            document.insert(name, value);
+        }
+    }
+    let document = RawDocumentBuf::try_from(&document).map_err(|error| store_error(error.into()))?;
+    answer(store.collection().await?.insert_one(&document)).await.map_err(store_error)?;
+    Ok(read::read_full(&document, &store.config.default_org)?)
+}
+
+pub(super) async fn clarify(
+    store: &MongoStore,
+    id: &TaskId,
+    viewer: &Viewer,
+    answers: Answers,
+) -> Result<FullTask, WriteError> {
+    decide_and_write(store, id, |task, _| {
+        if !task.access.allows(viewer) {
+            return Err(WriteError::NotFound);
+        }
+        match task.status() {
+            Status::NeedsClarification => Ok(answers.clone().writes(Timestamp::now())),
+            status => Err(WriteError::Conflict(format!(
+                "answers are taken in needs_clarification only; the task is {status}"
+            ))),
+        }
+    })
+    .await
+}
+
+pub(super) async fn patch(
+    store: &MongoStore,
+    id: &TaskId,
+    writer: &Viewer,
+    patch: TaskPatch,
+) -> Result<FullTask, WriteError> {
+    decide_and_write(store, id, |task, document| {
+        if !task.access.writable_by(writer) {
+            return Err(WriteError::NotFound);
+        }
+        if !patch.allowed_from(task.status()) {
+            return Err(WriteError::Conflict(match task.status() {
+                Status::Merged => "the task is merged and stays so".to_owned(),
+                status => format!("a task can't go back to received; it is {status}"),
+            }));
+        }
+        Ok(patch.clone().writes(|name| matches!(document.get(name), Ok(Some(_))), Timestamp::now()))
+    })
+    .await
+}
+
+async fn decide_and_write(
+    store: &MongoStore,
+    id: &TaskId,
+    decide: impl Fn(&Task, &RawDocument) -> Result<Writes, WriteError>,
+) -> Result<FullTask, WriteError> {
+    let collection = store.collection().await?;
+    for _ in 0..ATTEMPTS {
+        let found = answer(collection.find_one(by_id(id))).await.map_err(store_error)?;
+        let document = found.ok_or(WriteError::NotFound)?;
+        let current = read::read_full(&document, &store.config.default_org).map_err(StoreError::from)?;
+        let (condition, update) = conditional(&document, decide(&current.task, &document)?);
+        let request = collection
+            .find_one_and_update(condition, update)
+            .projection(whole_task())
+            .return_document(ReturnDocument::After);
+        if let Some(written) = answer(request).await.map_err(write_error)? {
+            return Ok(read::read_full(&written, &store.config.default_org).map_err(StoreError::from)?);
+        }
+    }
+    Err(WriteError::Conflict("the task is being changed by others; try again".to_owned()))
+}
+
+/// The update, and the filter that lets it through only while the document is as it was read.
+fn conditional(document: &RawDocument, writes: Writes) -> (Document, Document) {
+    let mut condition = Document::new();
+    for name in ["_id"].into_iter().chain(DECISIVE) {
+        condition.insert(name, unchanged(document, name));
+    }
+    let (mut set, mut unset, mut update) = (Document::new(), Document::new(), Document::new());
+    for (name, value) in writes.set {
+        match assigned_to_bson(value, document.get(name).ok().flatten()) {
+            Some(value) => set.insert(name, value),
+            None => unset.insert(name, ""),
+        };
+    }
+    if let Some(entry) = writes.push_event.map(entry_to_bson) {
+        match document.get("events") {
+            Ok(None | Some(RawBsonRef::Array(_))) => {
+                update.insert("$push", doc! {"events": entry});
+            }
+            _ => {
+                condition.insert("events", unchanged(document, "events"));
+                set.insert("events", vec![entry]);
+            }
+        }
+    }
+    for (operator, fields) in [("$set", set), ("$unset", unset)] {
+        if !fields.is_empty() {
+            update.insert(operator, fields);
+        }
+    }
+    (condition, update)
+}
+
+fn unchanged(document: &RawDocument, name: &str) -> Document {
+    match document.get(name) {
+        Ok(Some(RawBsonRef::Undefined)) => doc! {"$type": "undefined"},
+        Ok(Some(value)) => Bson::try_from(RawBson::from(value))
+            .map_or_else(|_| doc! {"$exists": true}, |value| doc! {"$eq": value}),
+        _ => doc! {"$exists": false},
+    }
+}
+
+/// None: to be removed. An id keeps the type that the document has.
+fn assigned_to_bson(value: Assigned, current: Option<RawBsonRef<'_>>) -> Option<Bson> {
+    match value {
+        Assigned::Json(value) => Some(to_bson(value)),
+        Assigned::Time(time) => Some(time_to_bson(time)),
+        Assigned::Id(text) => Some(match (current, ObjectId::parse_str(&text)) {
+            (Some(RawBsonRef::ObjectId(_)), Ok(id)) if is_hex(&text) => Bson::ObjectId(id),
+            _ => Bson::String(text),
+        }),
+        Assigned::Removed => None,
+    }
+}
+
+fn entry_to_bson(entry: NewEntry) -> Document {
+    doc! {
+        "eventType": entry.event_type,
+        "payload": to_bson(entry.payload.into()),
+        "createdAt": DateTime::from_millis(entry.created_at.millis()),
+    }
+}

@@ -1,0 +1,45 @@
+//! How many tasks stand where.
+
+use serde::Serialize;
+
+use super::StatusClass;
+
+/// How many tasks are in which class of statuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    #[serde(rename = "activeCount")]
+    pub active: u64,
+    #[serde(rename = "completedCount")]
+    pub completed: u64,
+    #[serde(rename = "failedCount")]
+    pub failed: u64,
+}
+
+impl Counts {
+    pub fn add(&mut self, class: StatusClass, n: u64) {
+        let count = self.of(class);
+        *count = count.saturating_add(n);
+    }
+
+    pub fn remove_one(&mut self, class: StatusClass) {
+        let count = self.of(class);
+        *count = count.saturating_sub(1);
+    }
+
+    pub fn plus(self, other: Counts) -> Counts {
+        Counts {
+            active: self.active + other.active,
+            completed: self.completed + other.completed,
+            failed: self.failed + other.failed,
+        }
+    }
+
+    fn of(&mut self, class: StatusClass) -> &mut u64 {
+        match class {
+            StatusClass::Active => &mut self.active,
+            StatusClass::Completed => &mut self.completed,
+            StatusClass::Failed => &mut self.failed,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The log: one line per event on stderr, whatever the logged texts hold.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+};
+
+use tracing::field::Field;
+use tracing_subscriber::{
+    EnvFilter,
+    field::MakeExt,
+    fmt::{
+        FormatFields, MakeWriter,
+        format::{Writer, debug_fn},
+    },
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use crate::config::{LogFormat, LoggingConfig};
+
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("RUST_LOG can't be read")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    #[error("there is a log already")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Begins to log. Once per process.
+pub fn init(config: &LoggingConfig) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::builder().parse(&config.filter)?;
+    let terminal = io::stderr().is_terminal();
+    let format = config.format.unwrap_or(if terminal { LogFormat::Pretty } else { LogFormat::Json });
+    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(OneLine(io::stderr));
+    match format {
+        LogFormat::Pretty => registry.with(layer.fmt_fields(fields()).with_ansi(colour)).try_init()?,
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
+    }
+    Ok(())
+}
+
+/// Fields whose values can't steer a terminal. The formatter's own are escaped only in part: a `%value` is not.
+fn fields() -> impl for<'writer> FormatFields<'writer> + 'static {
+    let field = |writer: &mut Writer<'_>, field: &Field, value: &dyn std::fmt::Debug| {
+        if field.name() != "message" {
+            write!(writer, "{}=", field.name())?;
+        }
+        format!("{value:?}").chars().try_for_each(|c| match c.is_control() {
+            true => write!(writer, "{}", c.escape_default()),
+            false => writer.write_char(c),
+        })
+    };
+    debug_fn(field).delimited(" ")
+}
+
+/// Keeps an event in its line, and what JSON leaves unescaped from the terminal. Only ESC passes: it is the
+/// formatter's colour, for the fields have none left.
+struct OneLine<M>(M);
+
+struct OneLineWriter<W>(W);
+
+impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for OneLine<M> {
+    type Writer = OneLineWriter<M::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        OneLineWriter(self.0.make_writer())
+    }
+}
+
+impl<W: Write> Write for OneLineWriter<W> {
+    /// Gets an event as a whole. A log that can't be written is no reason to fail: the formatter would complain
+    /// on the same closed stderr, and panic.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let mut escaped = line.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
+            if c.is_control() && c != '\u{1b}' {
+                // Writing to a string does not fail.
+                let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+            } else {
+                escaped.push(c);
+            }
+            escaped
+        });
+        escaped.push('\n');
+        let _ = self.0.write_all(escaped.as_bytes());
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("not poisoned").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(json: bool) -> String {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let layer = tracing_subscriber::fmt::layer().with_writer(OneLine(move || writer.clone()));
+        let layer = layer.with_ansi(false);
+        let evil = "x\r\nERROR taskcast: forged\u{1b}[2J\u{9b}31m";
+        let log = || {
+            tracing::info!(user = %evil, org = ?evil, "refused: {evil}");
+            tracing::info!(user = evil, "second");
+        };
+        if json {
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(layer.json()), log);
+        } else {
+            let layer = layer.fmt_fields(fields());
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        }
+        let bytes = kept.0.lock().expect("not poisoned").clone();
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    #[test]
+    fn a_logged_text_can_neither_end_its_line_nor_steer_a_terminal() {
+        for json in [false, true] {
+            let text = logged(json);
+            assert_eq!(text.lines().count(), 2, "{text}");
+            assert!(text.ends_with('\n') && text.contains("forged"), "{text}");
+            assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        }
+        let json: serde_json::Value =
+            serde_json::from_str(logged(true).lines().next().expect("a line")).expect("JSON");
+        assert!(json["fields"]["user"].as_str().expect("text").ends_with("\u{9b}31m"));
+    }
+}

@@ -1,0 +1,165 @@
+//! The HTTP edge, asked without a socket, over the embedded store.
+
+mod edge;
+mod health;
+mod tasks;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use taskcast::{
+    auth::{ClaimNames, Grant, Keys, TokenSigner, TokenVerifier, UnixTime},
+    http::{
+        ClusterHealth, GatewayStatus, HealthReport, HttpState, Phase, RelayHealth, StoreHealth, TaskApi,
+        WebsocketHealth, router,
+    },
+    store::{EmbeddedConfig, EmbeddedStore, Store},
+    task::DefaultOrg,
+};
+use tower::ServiceExt;
+
+const SECRET: &[u8] = b"a secret that is only ever used by these tests";
+const ORIGIN: &str = "http://localhost:5173";
+
+/// A router with its store.
+struct App {
+    router: Router,
+    store: Arc<dyn Store>,
+    /// None for a store that needs none.
+    _folder: Option<tempfile::TempDir>,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    /// Null for an empty body.
+    body: Value,
+}
+
+#[derive(Debug)]
+struct FixedStatus(HealthReport);
+
+impl GatewayStatus for FixedStatus {
+    fn report(&self) -> HealthReport {
+        self.0.clone()
+    }
+}
+
+impl App {
+    fn new() -> Self {
+        Self::with(TaskApi::Full)
+    }
+
+    fn with(task_api: TaskApi) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config =
+            EmbeddedConfig { data_dir: folder.path().to_owned(), default_org: DefaultOrg::default() };
+        let store = Arc::new(EmbeddedStore::open(config).expect("opened"));
+        Self { _folder: Some(folder), ..Self::over(store, task_api, well()) }
+    }
+
+    fn over(store: Arc<dyn Store>, task_api: TaskApi, report: HealthReport) -> Self {
+        let tokens = TokenVerifier {
+            keys: Keys::secret(SECRET),
+            claims: ClaimNames::default(),
+            issuer: None,
+            audience: None,
+            default_org: DefaultOrg::default(),
+        };
+        let state = HttpState {
+            store: store.clone(),
+            tokens: Arc::new(tokens),
+            task_api,
+            status: Arc::new(FixedStatus(report)),
+        };
+        Self { router: router(state, &[ORIGIN.to_owned()]), store, _folder: None }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.expect("infallible");
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        let body = match &bytes[..] {
+            [] => Value::Null,
+            bytes => serde_json::from_slice(bytes).expect("every body is JSON"),
+        };
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    async fn get(&self, path: &str, token: &str) -> Answer {
+        self.send(request("GET", path, token).body(Body::empty()).expect("valid")).await
+    }
+
+    async fn post(&self, path: &str, token: &str, body: Value) -> Answer {
+        self.send_json("POST", path, token, body).await
+    }
+
+    async fn patch(&self, path: &str, token: &str, body: Value) -> Answer {
+        self.send_json("PATCH", path, token, body).await
+    }
+
+    async fn send_json(&self, method: &str, path: &str, token: &str, body: Value) -> Answer {
+        let request = request(method, path, token).header("content-type", "application/json");
+        self.send(request.body(Body::from(body.to_string())).expect("valid")).await
+    }
+
+    /// The id of a task that this token's holder creates.
+    async fn create(&self, token: &str, body: Value) -> String {
+        let answer = self.post("/api/tasks", token, body).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
+        answer.body["_id"].as_str().expect("an id").to_owned()
+    }
+}
+
+impl Answer {
+    fn is_error(&self, status: u16, code: &str, message: &str) {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        assert_eq!(self.body, json!({"error": {"code": code, "message": message}}));
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("text"))
+    }
+}
+
+fn request(method: &str, path: &str, token: &str) -> http::request::Builder {
+    Request::builder().method(method).uri(path).header("authorization", format!("Bearer {token}"))
+}
+
+fn token(user: &str, org: &str) -> String {
+    sign(user, org, None, UnixTime::now())
+}
+
+/// One with which the pipeline writes.
+fn pipeline_token(org: &str) -> String {
+    sign("pipeline", org, Some("openid tasks:write"), UnixTime::now())
+}
+
+fn sign(user: &str, org: &str, scope: Option<&str>, issued: UnixTime) -> String {
+    let grant = Grant {
+        user: user.to_owned(),
+        org: Some(org.to_owned()),
+        name: Some(format!("{user}'s name")),
+        scope: scope.map(str::to_owned),
+        ttl: Duration::from_secs(60),
+    };
+    TokenSigner::new(SECRET, ClaimNames::default(), None, None).sign(&grant, issued).expect("signed")
+}
+
+fn well() -> HealthReport {
+    HealthReport {
+        status: Phase::Ok,
+        websocket: WebsocketHealth {
+            connected_users: 2,
+            connections: 3,
+            messages_per_second: 1.5,
+            total_errors: 4,
+        },
+        relay: RelayHealth { lag_ms: 7, epoch: 1, last_event_id: None },
+        store: StoreHealth { kind: "embedded", ok: true },
+        cluster: ClusterHealth { ok: true, nodes: Vec::new() },
+    }
+}

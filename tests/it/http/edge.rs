@@ -1,0 +1,283 @@
+//! What holds on every route: tokens, bodies, ids, origins, and errors that tell no more than they should.
+
+use async_trait::async_trait;
+use taskcast::{
+    feed::FeedItem,
+    store::{Cursor, DashboardSnapshot, Page, StoreError, TaskFilter, TaskSnapshot, WriteError},
+    task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+const NO_TOKEN: &str = "a bearer token is required";
+
+#[tokio::test]
+async fn unknown_routes_and_methods_are_json() {
+    let app = App::new();
+    for path in ["/", "/api", "/api/task", "/api/tasks/", "/api/tasks/a/b", "/metrics", "/socket.io/"] {
+        app.get(path, "").await.is_error(404, "not_found", "no such route");
+    }
+    let methods = [
+        ("DELETE", "/api/tasks", "GET,HEAD,POST"),
+        ("PUT", "/api/tasks/x", "GET,HEAD,PATCH"),
+        ("GET", "/api/tasks/x/clarify", "POST"),
+        ("POST", "/api/health", "GET,HEAD"),
+        ("GET", "/api/webhooks/github", "POST"),
+    ];
+    for (method, path, allow) in methods {
+        let answer = app.send_json(method, path, "", json!({})).await;
+        answer.is_error(405, "method_not_allowed", "this route does not have that method");
+        assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_without_a_secret_is_unavailable() {
+    let message = "webhooks are not configured: GITHUB_WEBHOOK_SECRET is not set";
+    let answer = App::new().post("/api/webhooks/github", "", json!({})).await;
+    answer.is_error(503, "unavailable", message);
+}
+
+#[tokio::test]
+async fn every_task_route_needs_a_token() {
+    let app = App::new();
+    let routes = [
+        ("GET", "/api/tasks"),
+        ("POST", "/api/tasks"),
+        ("GET", "/api/tasks/507f1f77bcf86cd799439011"),
+        ("PATCH", "/api/tasks/507f1f77bcf86cd799439011"),
+        ("POST", "/api/tasks/507f1f77bcf86cd799439011/clarify"),
+    ];
+    for (method, path) in routes {
+        let bare = Request::builder().method(method).uri(path).body(Body::empty()).expect("valid");
+        let answer = app.send(bare).await;
+        answer.is_error(401, "unauthorized", NO_TOKEN);
+        assert_eq!(answer.header("www-authenticate"), Some(r#"Bearer realm="taskcast""#));
+
+        let answer = app.send_json(method, path, "no.good.token", json!({})).await;
+        answer.is_error(401, "unauthorized", "the token is not valid");
+        let challenge = r#"Bearer realm="taskcast", error="invalid_token""#;
+        assert_eq!(answer.header("www-authenticate"), Some(challenge));
+
+        let expired = sign("alice", "acme", Some("tasks:write"), UnixTime::from_secs(1_000_000));
+        let answer = app.send_json(method, path, &expired, json!({})).await;
+        answer.is_error(401, "token_expired", "the token has expired");
+        assert_eq!(answer.header("www-authenticate"), Some(challenge));
+    }
+}
+
+#[tokio::test]
+async fn only_one_bearer_header_counts() {
+    let app = App::new();
+    let good = token("alice", "acme");
+    let with = |values: Vec<String>| {
+        let mut request = Request::builder().uri("/api/tasks");
+        for value in values {
+            request = request.header("authorization", value);
+        }
+        request.body(Body::empty()).expect("valid")
+    };
+    assert_eq!(app.send(with(vec![format!("bearer  {good}")])).await.status, StatusCode::OK);
+    for values in [
+        vec![format!("Bearer {good}"), format!("Bearer {good}")],
+        vec![format!("Basic {good}")],
+        vec![good.clone()],
+        vec!["Bearer ".to_owned()],
+    ] {
+        app.send(with(values)).await.is_error(401, "unauthorized", NO_TOKEN);
+    }
+    let query =
+        Request::builder().uri(format!("/api/tasks?token={good}")).body(Body::empty()).expect("valid");
+    app.send(query).await.is_error(401, "unauthorized", NO_TOKEN);
+}
+
+#[tokio::test]
+async fn bodies_are_json_of_a_bearable_size() {
+    let app = App::new();
+    let alice = token("alice", "acme");
+    let send = |content_type: Option<&'static str>, body: Vec<u8>| {
+        let mut request = request("POST", "/api/tasks", &alice);
+        if let Some(content_type) = content_type {
+            request = request.header("content-type", content_type);
+        }
+        app.send(request.body(Body::from(body)).expect("valid"))
+    };
+    let fine = br#"{"title": "t"}"#;
+    for good in ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"] {
+        assert_eq!(send(Some(good), fine.to_vec()).await.status, StatusCode::ACCEPTED);
+    }
+    for bad in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("json")] {
+        let message = "the body must be sent as application/json";
+        send(bad, fine.to_vec()).await.is_error(415, "unsupported_media_type", message);
+    }
+    let json_type = Some("application/json");
+    send(json_type, b"{\"title\":".to_vec()).await.is_error(
+        400,
+        "invalid_payload",
+        "the body is not JSON (line 1, column 9)",
+    );
+    for not_json in [&b""[..], b"{} {}", b"\xff", &b"[".repeat(100_000)] {
+        let answer = send(json_type, not_json.to_vec()).await;
+        assert_eq!((answer.status.as_u16(), &answer.body["error"]["code"]), (400, &json!("invalid_payload")));
+    }
+    send(json_type, b"[]".to_vec()).await.is_error(400, "invalid_payload", "the body must be a JSON object");
+    let large = vec![b' '; (1 << 20) + 1];
+    let message = "the body is larger than 1048576 bytes";
+    send(json_type, large).await.is_error(413, "payload_too_large", message);
+    let just = [&vec![b' '; (1 << 20) - fine.len()][..], fine].concat();
+    assert_eq!(send(json_type, just).await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn a_sane_request_id_is_echoed_and_any_other_replaced() {
+    let app = App::new();
+    let answered = async |id: Option<&[u8]>| {
+        let mut request = Request::builder().uri("/no/such");
+        if let Some(id) = id {
+            request = request.header("x-request-id", id);
+        }
+        let answer = app.send(request.body(Body::empty()).expect("valid")).await;
+        answer.header("x-request-id").expect("an id").to_owned()
+    };
+    let longest = "x".repeat(128);
+    for sane in ["abc-123", "{\"~!", &longest] {
+        assert_eq!(answered(Some(sane.as_bytes())).await, sane);
+    }
+    let made = answered(None).await;
+    assert_eq!(made.len(), 36);
+    assert_ne!(answered(None).await, made);
+    for odd in [&b""[..], b"with space", b"tab\tbed", b"\xc3\xa4", "x".repeat(129).as_bytes()] {
+        assert_eq!(answered(Some(odd)).await.len(), 36, "{odd:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_configured_origins_may_read_answers() {
+    let app = App::new();
+    let from = |method: &str, origin: &str| {
+        Request::builder()
+            .method(method)
+            .uri("/api/tasks")
+            .header("origin", origin)
+            .header("access-control-request-method", "PATCH")
+            .header("access-control-request-headers", "authorization,content-type,x-request-id")
+            .body(Body::empty())
+            .expect("valid")
+    };
+    let preflight = app.send(from("OPTIONS", ORIGIN)).await;
+    assert_eq!(preflight.status, StatusCode::OK);
+    assert_eq!(preflight.header("access-control-allow-origin"), Some(ORIGIN));
+    assert_eq!(preflight.header("access-control-allow-methods"), Some("GET,POST,PATCH"));
+    assert_eq!(
+        preflight.header("access-control-allow-headers"),
+        Some("authorization,content-type,x-request-id")
+    );
+    assert_eq!(preflight.header("access-control-allow-credentials"), None);
+    let refused = app.send(from("GET", ORIGIN)).await;
+    refused.is_error(401, "unauthorized", NO_TOKEN);
+    assert_eq!(refused.header("access-control-allow-origin"), Some(ORIGIN), "so that a page can read why");
+
+    let lookalikes =
+        ["http://localhost:51730", "https://localhost:5173", "http://localhost:5173.evil.test", "null", "*"];
+    for other in lookalikes {
+        for method in ["OPTIONS", "GET"] {
+            assert_eq!(app.send(from(method, other)).await.header("access-control-allow-origin"), None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_are_neither_kept_nor_guessed_at() {
+    let app = App::new();
+    for path in ["/api/health", "/api/tasks", "/no/such"] {
+        let answer = app.get(path, &token("alice", "acme")).await;
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_told_as_passing() {
+    let app = App::over(Arc::new(Broken { passing: true }), TaskApi::Full, well());
+    for answer in ask_everything(&app).await {
+        answer.is_error(503, "unavailable", "the store can't be reached at the moment");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_inside_stays_inside() {
+    let app = App::over(Arc::new(Broken { passing: false }), TaskApi::Full, well());
+    for answer in ask_everything(&app).await {
+        let message = "something went wrong; the log says what, under this request's x-request-id";
+        answer.is_error(500, "internal", message);
+        assert_eq!(answer.header("retry-after"), None);
+    }
+}
+
+async fn ask_everything(app: &App) -> [Answer; 5] {
+    let (alice, pipeline) = (token("alice", "acme"), pipeline_token("acme"));
+    [
+        app.get("/api/tasks", &alice).await,
+        app.get("/api/tasks/x", &alice).await,
+        app.post("/api/tasks", &alice, json!({"title": "t"})).await,
+        app.post("/api/tasks/x/clarify", &alice, json!({"answers": ["a"]})).await,
+        app.patch("/api/tasks/x", &pipeline, json!({"title": "t"})).await,
+    ]
+}
+
+/// Fails everything, with a reason that is nobody's business.
+#[derive(Debug)]
+struct Broken {
+    passing: bool,
+}
+
+impl Broken {
+    fn error(&self) -> StoreError {
+        let reason = "mongodb://user:password@internal.host".to_owned();
+        if self.passing { StoreError::Unavailable(reason) } else { StoreError::Unusable(reason) }
+    }
+}
+
+#[async_trait]
+impl Store for Broken {
+    fn kind(&self) -> &'static str {
+        "broken"
+    }
+    async fn prepare(&self) -> Result<(), StoreError> {
+        Err(self.error())
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        Err(self.error())
+    }
+    async fn follow(&self, _: mpsc::Sender<FeedItem>, _: CancellationToken) -> Result<(), StoreError> {
+        Err(self.error())
+    }
+    async fn task(&self, _: &TaskId) -> Result<TaskSnapshot, StoreError> {
+        Err(self.error())
+    }
+    async fn dashboard(&self, _: &Viewer, _: usize) -> Result<DashboardSnapshot, StoreError> {
+        Err(self.error())
+    }
+    async fn list(
+        &self,
+        _: &Viewer,
+        _: &TaskFilter,
+        _: Option<&Cursor>,
+        _: usize,
+    ) -> Result<Page, StoreError> {
+        Err(self.error())
+    }
+    async fn create(&self, _: NewTask, _: &Viewer, _: Option<&str>) -> Result<FullTask, StoreError> {
+        Err(self.error())
+    }
+    async fn clarify(&self, _: &TaskId, _: &Viewer, _: Answers) -> Result<FullTask, WriteError> {
+        Err(self.error().into())
+    }
+    async fn patch(&self, _: &TaskId, _: &Viewer, _: TaskPatch) -> Result<FullTask, WriteError> {
+        Err(self.error().into())
+    }
+}

@@ -1,0 +1,231 @@
+//! The task API.
+
+use super::*;
+
+const ABSENT: &str = "/api/tasks/507f1f77bcf86cd799439011";
+
+#[tokio::test]
+async fn creates_and_shows() {
+    let app = App::new();
+    let alice = token("alice", "acme");
+    let body = json!({"title": "Fix it", "description": "hidden", "repo": "acme/app", "isPrivate": false});
+    let created = app.post("/api/tasks", &alice, body).await;
+    assert_eq!(created.status, StatusCode::ACCEPTED);
+    let id = created.body["_id"].as_str().expect("an id");
+    let now = &created.body["createdAt"];
+    let expected = json!({
+        "_id": id, "taskId": id, "title": "Fix it", "status": "received", "creator": "alice's name",
+        "createdBy": "alice", "orgId": "acme", "isPrivate": false, "createdAt": now, "updatedAt": now,
+        "repo": "acme/app", "issueNumber": null, "githubIssueNumber": null, "issueUrl": null,
+        "githubIssueUrl": null, "githubBranch": null, "prNumber": null, "githubPrNumber": null,
+        "prUrl": null, "githubPrUrl": null, "prTitle": null, "prState": null, "mergeCommitSha": null,
+        "mergedAt": null, "errorMessage": null, "questions": null, "clarificationAnswers": null,
+        "events": [],
+    });
+    assert_eq!(created.body, expected);
+    let path = format!("/api/tasks/{id}");
+    assert_eq!(created.header("location"), Some(&*path));
+    for reader in [alice, token("bob", "acme")] {
+        let shown = app.get(&path, &reader).await;
+        assert_eq!((shown.status, shown.body), (StatusCode::OK, expected.clone()));
+    }
+}
+
+#[tokio::test]
+async fn a_bad_task_is_refused_by_the_field() {
+    let app = App::new();
+    let alice = token("alice", "acme");
+    let cases = [
+        (json!({}), "title must be a non-empty string"),
+        (json!({"title": " "}), "title must be a non-empty string of at most 500 characters"),
+        (json!({"title": "t", "isPrivate": "yes"}), "isPrivate must be true or false"),
+        (json!({"title": "t", "repo": "app"}), "repo must be \"owner/name\""),
+        (
+            json!({"title": "t", "orgId": "evil"}),
+            "orgId can't be written; see docs/http.md for the fields that can",
+        ),
+    ];
+    for (body, message) in cases {
+        app.post("/api/tasks", &alice, body).await.is_error(400, "invalid_payload", message);
+    }
+    assert_eq!(app.get("/api/tasks", &alice).await.body["tasks"], json!([]));
+}
+
+#[tokio::test]
+async fn absent_and_forbidden_look_alike() {
+    let app = App::new();
+    let alice = token("alice", "acme");
+    let private = app.create(&alice, json!({"title": "t", "isPrivate": true})).await;
+    let shared = app.create(&alice, json!({"title": "t"})).await;
+    for (path, who) in [
+        (ABSENT.to_owned(), token("alice", "acme")),
+        ("/api/tasks/not-an-id".to_owned(), token("alice", "acme")),
+        ("/api/tasks/%FF".to_owned(), token("alice", "acme")),
+        (format!("/api/tasks/{shared}"), token("eve", "evil")),
+        (format!("/api/tasks/{private}"), token("bob", "acme")),
+        (format!("/api/tasks/{shared}"), token("eve", "")),
+    ] {
+        app.get(&path, &who).await.is_error(404, "not_found", "no such task");
+        let answered = app.post(&format!("{path}/clarify"), &who, json!({"answers": ["a"]})).await;
+        answered.is_error(404, "not_found", "no such task");
+    }
+    for path in [ABSENT.to_owned(), format!("/api/tasks/{shared}"), format!("/api/tasks/{private}")] {
+        let patched = app.patch(&path, &pipeline_token("evil"), json!({"status": "coding"})).await;
+        patched.is_error(404, "not_found", "no such task");
+    }
+    assert_eq!(app.get(&format!("/api/tasks/{private}"), &alice).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn lists_what_the_reader_may_see_page_by_page() {
+    let app = App::new();
+    let (alice, bob) = (token("alice", "acme"), token("bob", "acme"));
+    let mut expected = Vec::new();
+    for n in 0..5 {
+        expected.insert(0, app.create(&alice, json!({"title": n.to_string()})).await);
+        app.create(&bob, json!({"title": "his own", "isPrivate": true})).await;
+        app.create(&token("eve", "evil"), json!({"title": "elsewhere"})).await;
+    }
+    let whole = app.get("/api/tasks", &alice).await;
+    assert_eq!(whole.status, StatusCode::OK);
+    let ids = |body: &Value| -> Vec<String> {
+        let tasks = body["tasks"].as_array().expect("an array");
+        tasks.iter().map(|task| task["_id"].as_str().expect("an id").to_owned()).collect()
+    };
+    assert_eq!(ids(&whole.body), expected);
+    assert_eq!(whole.body["nextCursor"], json!(null));
+    let summary = whole.body["tasks"][0].as_object().expect("an object");
+    assert_eq!(summary["title"], "4");
+    for absent in ["events", "questions", "clarificationAnswers"] {
+        assert!(!summary.contains_key(absent));
+    }
+
+    let (mut seen, mut path) = (Vec::new(), "/api/tasks?limit=2".to_owned());
+    loop {
+        let page = app.get(&path, &alice).await;
+        seen.extend(ids(&page.body));
+        let Some(cursor) = page.body["nextCursor"].as_str() else { break };
+        path = format!("/api/tasks?limit=2&cursor={cursor}");
+    }
+    assert_eq!(seen, expected);
+    let all = app.get("/api/tasks?status=&creator=&limit=&cursor=&other=1", &bob).await;
+    assert_eq!(all.body["tasks"].as_array().expect("an array").len(), 10);
+    let his = app.get("/api/tasks?creator=bob&status=received&limit=200", &bob).await;
+    assert_eq!(his.body["tasks"].as_array().expect("an array").len(), 5);
+    assert_eq!(
+        app.get("/api/tasks?status=merged", &bob).await.body,
+        json!({"tasks": [], "nextCursor": null})
+    );
+}
+
+#[tokio::test]
+async fn a_bad_parameter_is_refused_by_name() {
+    let app = App::new();
+    let alice = token("alice", "acme");
+    for bad in ["0", "201", "-1", "many", "1.5", "99999999999999999999"] {
+        let answer = app.get(&format!("/api/tasks?limit={bad}"), &alice).await;
+        answer.is_error(400, "invalid_payload", "limit must be a whole number from 1 to 200");
+    }
+    for bad in ["x", "%00", "Og", "YWJjOmRlZg"] {
+        let answer = app.get(&format!("/api/tasks?cursor={bad}"), &alice).await;
+        answer.is_error(400, "invalid_payload", "cursor must be a nextCursor of an earlier answer");
+    }
+    let twice = app.get("/api/tasks?status=coding&status=failed", &alice).await;
+    twice.is_error(400, "invalid_payload", "status must be given once");
+}
+
+#[tokio::test]
+async fn answers_are_taken_only_when_they_are_asked_for() {
+    let app = App::new();
+    let (alice, bob, pipeline) = (token("alice", "acme"), token("bob", "acme"), pipeline_token("acme"));
+    let path = format!("/api/tasks/{}", app.create(&alice, json!({"title": "t"})).await);
+    let clarify = format!("{path}/clarify");
+    let answers = json!({"answers": ["blue"]});
+    app.post(&clarify, &bob, answers.clone()).await.is_error(
+        409,
+        "conflict",
+        "answers can be given only while the status is needs_clarification; it is received",
+    );
+    let asked = json!({"status": "needs_clarification", "questions": ["Which colour?"]});
+    assert_eq!(app.patch(&path, &pipeline, asked).await.status, StatusCode::OK);
+    for bad in [json!({}), json!({"answers": []}), json!({"answers": "blue"}), json!({"answers": [1]})] {
+        let message = "answers must be a non-empty array of at most 100 strings of at most 20000 characters";
+        app.post(&clarify, &bob, bad).await.is_error(400, "invalid_payload", message);
+    }
+    let answered = app.post(&clarify, &bob, answers).await;
+    assert_eq!(answered.status, StatusCode::ACCEPTED);
+    assert_eq!(answered.body["status"], "analyzing");
+    assert_eq!(answered.body["clarificationAnswers"], json!(["blue"]));
+    assert_eq!(answered.body["events"][0]["eventType"], "clarified");
+    assert_eq!(app.get(&path, &alice).await.body, answered.body);
+}
+
+#[tokio::test]
+async fn the_pipeline_moves_tasks_and_nobody_else() {
+    let app = App::new();
+    let (alice, pipeline) = (token("alice", "acme"), pipeline_token("acme"));
+    let path = format!("/api/tasks/{}", app.create(&alice, json!({"title": "t"})).await);
+    let refused = app.patch(&path, &alice, json!({"status": "merged"})).await;
+    refused.is_error(403, "forbidden", "the token lacks the scope tasks:write");
+    let challenge = r#"Bearer realm="taskcast", error="insufficient_scope""#;
+    assert_eq!(refused.header("www-authenticate"), Some(challenge));
+    // The scope is asked for before anything about the task is told.
+    app.patch(ABSENT, &alice, json!("not even an object")).await.is_error(
+        403,
+        "forbidden",
+        "the token lacks the scope tasks:write",
+    );
+
+    let body = json!({
+        "status": "pr_open", "prNumber": 7, "prUrl": "https://github.test/7", "prState": "open",
+        "event": {"eventType": "pr_opened", "payload": {"token": "t"}},
+    });
+    let patched = app.patch(&path, &pipeline, body).await;
+    assert_eq!(patched.status, StatusCode::OK);
+    assert_eq!((&patched.body["prNumber"], &patched.body["githubPrNumber"]), (&json!(7), &json!(7)));
+    assert_eq!(patched.body["events"][0]["payload"], json!({"token": "[redacted]"}));
+    app.patch(&path, &pipeline, json!({"status": "received"})).await.is_error(
+        409,
+        "conflict",
+        "a task that is pr_open can't be moved to received",
+    );
+    assert_eq!(app.patch(&path, &pipeline, json!({"status": "merged"})).await.status, StatusCode::OK);
+    app.patch(&path, &pipeline, json!({"status": "coding"})).await.is_error(
+        409,
+        "conflict",
+        "a task that is merged can't be moved to coding",
+    );
+    for (body, message) in [
+        (json!({}), "the body changes nothing: give a status, a field or an event"),
+        (json!({"status": "done"}), "status must be one of the statuses in docs/http.md"),
+        (json!({"_id": "x"}), "_id can't be written; see docs/http.md for the fields that can"),
+    ] {
+        app.patch(&path, &pipeline, body).await.is_error(400, "invalid_payload", message);
+    }
+}
+
+#[tokio::test]
+async fn the_task_api_is_open_as_far_as_it_is_configured() {
+    let (alice, pipeline) = (token("alice", "acme"), pipeline_token("acme"));
+    for (api, reads) in [(TaskApi::Off, false), (TaskApi::Read, true)] {
+        let app = App::with(api);
+        let writes = [
+            app.post("/api/tasks", &alice, json!({"title": "t"})).await,
+            app.post(&format!("{ABSENT}/clarify"), &alice, json!({"answers": ["a"]})).await,
+            app.patch(ABSENT, &pipeline, json!({"title": "t"})).await,
+        ];
+        for refused in writes {
+            assert_eq!(refused.status, StatusCode::FORBIDDEN);
+            assert_eq!(refused.body["error"]["code"], "feature_disabled");
+        }
+        let (list, show) = (app.get("/api/tasks", &alice).await, app.get(ABSENT, &alice).await);
+        if reads {
+            assert_eq!(list.body, json!({"tasks": [], "nextCursor": null}));
+            show.is_error(404, "not_found", "no such task");
+        } else {
+            for refused in [list, show] {
+                refused.is_error(403, "feature_disabled", "the task API is switched off");
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Positions: of snapshots, of changes, of an idle stream.
+
+use std::collections::HashMap;
+
+use mongodb::bson::doc;
+use taskcast::{
+    feed::{FeedItem, Position},
+    store::Store,
+    task::{Field, TaskId, UserId, Viewer},
+};
+
+use crate::mongod::Place;
+
+/// A change is in a snapshot exactly when its position is not after the snapshot's. An unpaced writer, in and
+/// out of transactions, races with readers; afterwards each snapshot is compared with what the feed has told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_in_a_snapshot_exactly_when_it_is_not_later() {
+    const WRITES: i32 = 1500;
+    let place = Place::new().await;
+    let mut feed = place.followed().await;
+    let (tasks, client) = (place.tasks(), place.client.clone());
+    tasks.insert_one(doc! {"_id": "t", "createdBy": "alice", "prNumber": 0}).await.expect("inserted");
+
+    let writer = tokio::spawn(async move {
+        let mut session = client.start_session().await.expect("a session");
+        let mut number = 0;
+        while number < WRITES {
+            if number % 10 == 0 {
+                session.start_transaction().await.expect("started");
+                for _ in 0..3 {
+                    number += 1;
+                    let update = doc! {"$set": {"prNumber": number}};
+                    tasks.update_one(doc! {"_id": "t"}, update).session(&mut session).await.expect("updated");
+                }
+                session.commit_transaction().await.expect("committed");
+            } else {
+                number += 1;
+                tasks
+                    .update_one(doc! {"_id": "t"}, doc! {"$set": {"prNumber": number}})
+                    .await
+                    .expect("updated");
+            }
+        }
+    });
+    let store = place.store();
+    let reader = tokio::spawn(async move {
+        let id = TaskId::parse("t").expect("an id");
+        let viewer = Viewer { user: UserId::parse("alice").expect("a user"), org: None };
+        let mut seen = Vec::new();
+        while !writer.is_finished() {
+            let one = store.task(&id).await.expect("read");
+            seen.push((one.position, one.task.expect("there").task.get(Field::PrNumber).clone()));
+            let all = store.dashboard(&viewer, 10).await.expect("read");
+            assert_eq!(all.own_counts.active, 1);
+            seen.push((all.position, all.tasks[0].get(Field::PrNumber).clone()));
+        }
+        seen
+    });
+
+    let mut told: Vec<(Position, serde_json::Value)> = Vec::new();
+    let mut reached = Position::ZERO;
+    loop {
+        match feed.next().await {
+            FeedItem::Change(change) => {
+                assert!(change.position > reached, "nothing comes at or before what was said to be reached");
+                reached = change.position;
+                let number = change.after.expect("there").get(Field::PrNumber).clone();
+                let last = number == WRITES;
+                told.push((change.position, number));
+                if last {
+                    break;
+                }
+            }
+            FeedItem::Idle(position) => {
+                assert!(position > reached);
+                reached = position;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let numbers: Vec<_> = told.iter().map(|(_, number)| number.as_i64().expect("a number")).collect();
+    assert_eq!(numbers, (0..=i64::from(WRITES)).collect::<Vec<_>>());
+    let seen = reader.await.expect("no panic");
+    let mut different = HashMap::new();
+    for (position, number) in seen {
+        let expected = told.iter().take_while(|(at, _)| *at <= position).last();
+        assert_eq!(expected.map(|(_, number)| number), Some(&number), "at {position}");
+        different.insert(number, ());
+    }
+    assert!(different.len() > 10, "the readers did race: {}", different.len());
+}
+
+#[tokio::test]
+async fn an_idle_stream_reaches_what_a_snapshot_has_seen() {
+    let place = Place::new().await;
+    let mut feed = place.followed().await;
+    let elsewhere = place.client.database(place.config.database.as_deref().expect("named"));
+    elsewhere.collection("other").insert_one(doc! {"a": 1}).await.expect("inserted");
+    let store = place.store();
+    let snapshot = store.task(&TaskId::parse("none").expect("an id")).await.expect("read");
+    assert_eq!(snapshot.task, None);
+    loop {
+        match feed.next().await {
+            FeedItem::Idle(position) if position >= snapshot.position => break,
+            FeedItem::Idle(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Another node, or this one after a restart, gives the same change the same position.
+#[tokio::test]
+async fn positions_are_the_same_for_every_follower() {
+    let place = Place::new().await;
+    let mut first = place.followed().await;
+    let mut session = place.client.start_session().await.expect("a session");
+    for round in 0..5 {
+        session.start_transaction().await.expect("started");
+        for n in 0..4 {
+            let task = doc! {"_id": format!("{round}-{n}")};
+            place.tasks().insert_one(task).session(&mut session).await.expect("inserted");
+        }
+        session.commit_transaction().await.expect("committed");
+    }
+    let mut second = place.followed().await;
+    for _ in 0..20 {
+        let mut pair = Vec::new();
+        for feed in [&mut first, &mut second] {
+            pair.push(loop {
+                match feed.next().await {
+                    FeedItem::Change(change) => break change,
+                    FeedItem::Idle(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            });
+        }
+        assert_eq!(pair[0], pair[1]);
+    }
+}

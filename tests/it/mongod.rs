@@ -1,0 +1,202 @@
+//! A real mongod: a single-node replica set on a free port, shared by the whole test binary.
+
+use std::{
+    env,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use mongodb::{
+    Client, Collection,
+    bson::{Document, doc},
+};
+use taskcast::{
+    feed::FeedItem,
+    store::{Images, MongoConfig, MongoStore, Store},
+    task::DefaultOrg,
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// For everything that is waited for.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Kills the server and removes its files when standard input closes: the shared server lives in a static, which
+/// is never dropped, and a test binary may be killed.
+const WATCHDOG: &str = r#"dir=$1; shift; "$@" >"$dir/log" 2>&1 & pid=$!
+read -r _; kill -9 $pid; wait $pid 2>/dev/null; rm -rf "$dir""#;
+
+static SHARED: LazyLock<Mongod> = LazyLock::new(Mongod::replica_set);
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+/// A server of its own; killed on drop.
+#[derive(Debug)]
+pub struct Mongod {
+    port: u16,
+    watchdog: Child,
+}
+
+impl Mongod {
+    pub fn replica_set() -> Self {
+        let server = Self::start(&["--replSet", "rs0"]);
+        server.command(doc! {"replSetInitiate": {
+            "_id": "rs0",
+            "members": [{"_id": 0, "host": format!("127.0.0.1:{}", server.port)}],
+        }});
+        server.wait_until(|hello| hello.get_bool("isWritablePrimary").unwrap_or(false));
+        server
+    }
+
+    pub fn standalone() -> Self {
+        Self::start(&[])
+    }
+
+    pub fn uri(&self) -> String {
+        format!("mongodb://127.0.0.1:{}/", self.port)
+    }
+
+    fn start(extra: &[&str]) -> Self {
+        let port = free_port();
+        let dir = tempfile::Builder::new().prefix("taskcast-mongod-").tempdir().expect("a folder").keep();
+        let watchdog = Command::new("sh")
+            .args(["-c", WATCHDOG, "sh"])
+            .arg(&dir)
+            .arg(binary())
+            .args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--port", &port.to_string(), "--dbpath"])
+            .arg(&dir)
+            .args(["--wiredTigerCacheSizeGB", "0.25", "--journalCommitInterval", "5", "--oplogSize", "128"])
+            .args(["--setParameter", "enableTestCommands=1"])
+            .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
+            .args(extra)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let server = Self { port, watchdog };
+        server.wait_until(|_| true);
+        server
+    }
+
+    /// On the server itself, whatever its state.
+    pub fn command(&self, command: Document) -> Document {
+        self.try_command(command).expect("the command succeeds")
+    }
+
+    fn try_command(&self, command: Document) -> mongodb::error::Result<Document> {
+        let uri = format!("{}?directConnection=true&serverSelectionTimeoutMS=500", self.uri());
+        let in_own_runtime = move || {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async {
+                Client::with_uri_str(uri).await?.database("admin").run_command(command).await
+            })
+        };
+        thread::spawn(in_own_runtime).join().expect("no panic")
+    }
+
+    fn wait_until(&self, reached: impl Fn(&Document) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.try_command(doc! {"hello": 1}) {
+                Ok(hello) if reached(&hello) => return,
+                last => assert!(Instant::now() < deadline, "mongod does not get ready: {last:?}"),
+            }
+        }
+    }
+}
+
+impl Drop for Mongod {
+    fn drop(&mut self) {
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+    }
+}
+
+/// A database of its own on the shared server, with a store on it.
+#[derive(Debug)]
+pub struct Place {
+    pub config: MongoConfig,
+    pub client: Client,
+}
+
+impl Place {
+    pub async fn new() -> Self {
+        Self::on(&SHARED).await
+    }
+
+    pub async fn on(server: &Mongod) -> Self {
+        let number = DATABASES.fetch_add(1, Ordering::Relaxed);
+        let config = MongoConfig {
+            uri: server.uri(),
+            database: Some(format!("t{number}_{}", std::process::id())),
+            collection: "tasks".to_owned(),
+            images: Images::Auto,
+            default_org: DefaultOrg::default(),
+        };
+        Self { client: Client::with_uri_str(server.uri()).await.expect("a client"), config }
+    }
+
+    pub fn store(&self) -> MongoStore {
+        MongoStore::new(self.config.clone()).expect("a store")
+    }
+
+    pub async fn prepared(&self) -> MongoStore {
+        let store = self.store();
+        store.prepare().await.expect("prepared");
+        store
+    }
+
+    /// What the existing backend writes to.
+    pub fn tasks(&self) -> Collection<Document> {
+        let name = self.config.database.as_deref().expect("named");
+        self.client.database(name).collection(&self.config.collection)
+    }
+
+    /// Prepares the store and follows it; from here on, nothing that happens is missed.
+    pub async fn followed(&self) -> Followed {
+        let store = self.prepared().await;
+        let (sender, items) = mpsc::channel(64);
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let task = tokio::spawn(async move { store.follow(sender, token).await });
+        let mut followed = Followed { items, task, _stop: stop.drop_guard() };
+        let first = followed.next().await;
+        assert!(matches!(first, FeedItem::Opened(_)), "{first:?}");
+        followed
+    }
+}
+
+/// A feed that is being read.
+#[derive(Debug)]
+pub struct Followed {
+    pub items: mpsc::Receiver<FeedItem>,
+    pub task: JoinHandle<Result<(), taskcast::store::StoreError>>,
+    _stop: DropGuard,
+}
+
+impl Followed {
+    pub async fn next(&mut self) -> FeedItem {
+        tokio::time::timeout(DEADLINE, self.items.recv()).await.expect("in time").expect("the feed goes on")
+    }
+}
+
+fn binary() -> PathBuf {
+    let path = env::var_os("TASKCAST_TEST_MONGOD")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-deps/mongod"), PathBuf::from);
+    assert!(
+        path.is_file(),
+        "no mongod at {}: run `make test-deps`, or name one (6.0 or newer) in TASKCAST_TEST_MONGOD",
+        path.display()
+    );
+    path
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}

@@ -1,0 +1,148 @@
+//! What a [`Store`] promises, told once and run against every store: [`conformance!`] in a module per backend.
+
+mod embedded;
+mod feeds;
+mod reads;
+mod writes;
+
+use std::{any::Any, future::Future, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use taskcast::{
+    feed::{Change, FeedItem, Position},
+    store::Store,
+    task::{
+        DefaultOrg, FullTask, FullView, NewTask, OrgId, Summary, Task, TaskId, TaskPatch, UserId, Viewer,
+    },
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// For whatever a test waits for.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Makes stores of one kind.
+pub trait Backend {
+    /// An empty store, prepared.
+    fn fresh(&self, default_org: DefaultOrg) -> impl Future<Output = Prepared> + Send;
+}
+
+/// A store, with what must live as long as it does: a folder, a server, a database to drop.
+pub struct Prepared {
+    pub store: Arc<dyn Store>,
+    pub keep: Box<dyn Any + Send>,
+}
+
+/// One test per case, each with a store of its own.
+macro_rules! conformance {
+    ($backend:expr) => {
+        crate::store::conformance!(@cases $backend,
+            writes: creates, refuses_to_touch_what_the_writer_may_not, clarifies, patches, moves,
+                writes_are_read_under_both_names, concurrent_writes_are_all_kept;
+            reads: reads_nothing_that_is_not_there, shows_what_a_viewer_may_see, default_org_takes_in_what_names_none,
+                pages_neither_skip_nor_repeat, filters, counts, a_dashboard_has_the_newest;
+            feeds: every_write_is_one_change, refused_writes_are_no_change, snapshots_know_their_position,
+                dashboards_know_their_position, a_new_follower_is_told_the_past, a_follower_ends_when_told
+        );
+    };
+    (@cases $backend:expr, $($module:ident: $($case:ident),+);+) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::store::$module::$case(&$backend).await;
+            }
+        )+)+
+    };
+}
+pub(crate) use conformance;
+
+pub fn no_org() -> DefaultOrg {
+    DefaultOrg(None)
+}
+
+pub fn viewer(user: &str, org: &str) -> Viewer {
+    Viewer { user: UserId::parse(user).expect("a user"), org: OrgId::parse(org) }
+}
+
+pub fn parsed(body: Value) -> NewTask {
+    NewTask::parse(body).expect("a valid task")
+}
+
+pub fn patch(body: Value) -> TaskPatch {
+    TaskPatch::parse(body).expect("a valid patch")
+}
+
+pub fn task_id(text: &str) -> TaskId {
+    TaskId::parse(text).expect("an id")
+}
+
+/// The whole view, as a client gets it.
+pub fn full(task: &FullTask) -> Value {
+    serde_json::to_value(FullView(task)).expect("serialises")
+}
+
+pub fn summary(task: &Task) -> Value {
+    serde_json::to_value(Summary(task)).expect("serialises")
+}
+
+pub fn titles(tasks: &[Task]) -> Vec<String> {
+    tasks.iter().map(|task| summary(task)["title"].as_str().expect("a title").to_owned()).collect()
+}
+
+pub async fn create(store: &dyn Store, creator: &Viewer, title: &str) -> FullTask {
+    store.create(parsed(json!({"title": title})), creator, None).await.expect("created")
+}
+
+pub async fn create_private(store: &dyn Store, creator: &Viewer, title: &str) -> FullTask {
+    let task = parsed(json!({"title": title, "isPrivate": true}));
+    store.create(task, creator, None).await.expect("created")
+}
+
+/// Follows a store for a test.
+pub struct Following {
+    items: mpsc::Receiver<FeedItem>,
+    stop: CancellationToken,
+    pub task: tokio::task::JoinHandle<Result<(), taskcast::store::StoreError>>,
+    pub opened: Position,
+}
+
+impl Following {
+    pub async fn start(store: &Arc<dyn Store>) -> Self {
+        let (sender, mut items) = mpsc::channel(16);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn({
+            let (store, stop) = (store.clone(), stop.clone());
+            async move { store.follow(sender, stop).await }
+        });
+        match next(&mut items).await {
+            FeedItem::Opened(opened) => Self { items, stop, task, opened },
+            other => panic!("a feed begins with Opened, not {other:?}"),
+        }
+    }
+
+    /// The next `count` changes; anything that is neither a change nor idle fails the test.
+    pub async fn changes(&mut self, count: usize) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut last = self.opened;
+        while changes.len() < count {
+            match next(&mut self.items).await {
+                FeedItem::Change(change) => {
+                    assert!(change.position > last, "{:?} after {last:?}", change.position);
+                    last = change.position;
+                    changes.push(*change);
+                }
+                FeedItem::Idle(_) => {}
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        changes
+    }
+
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+async fn next(items: &mut mpsc::Receiver<FeedItem>) -> FeedItem {
+    tokio::time::timeout(DEADLINE, items.recv()).await.expect("in time").expect("the feed goes on")
+}

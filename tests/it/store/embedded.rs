@@ -1,0 +1,198 @@
+//! The embedded store: the suite, and what only a file can go through.
+
+mod crash;
+mod damage;
+
+use std::path::Path;
+
+use serde_json::json;
+use taskcast::store::{EmbeddedConfig, EmbeddedStore, Store, StoreError};
+
+use super::*;
+
+struct Embedded;
+
+impl Backend for Embedded {
+    async fn fresh(&self, default_org: DefaultOrg) -> Prepared {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = EmbeddedConfig { data_dir: folder.path().to_owned(), default_org };
+        let store = EmbeddedStore::open(config).expect("opened");
+        store.prepare().await.expect("prepared");
+        Prepared { store: Arc::new(store), keep: Box::new(folder) }
+    }
+}
+
+super::conformance!(Embedded);
+
+fn open(folder: &Path) -> Result<EmbeddedStore, StoreError> {
+    EmbeddedStore::open(EmbeddedConfig { data_dir: folder.to_owned(), default_org: no_org() })
+}
+
+fn open_shared(folder: &Path) -> Arc<dyn Store> {
+    Arc::new(open(folder).expect("opened"))
+}
+
+/// The text of a refusal that a person must act upon.
+fn unusable(result: Result<EmbeddedStore, StoreError>) -> String {
+    match result {
+        Err(StoreError::Unusable(text)) => text,
+        other => panic!("unusable was expected, not {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn tasks_log_and_positions_survive_reopening() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let alice = viewer("alice", "acme");
+    let store = open_shared(folder.path());
+    let id = create(&*store, &alice, "t").await.task.id;
+    let event = json!({"title": "u", "event": {"eventType": "x"}});
+    let patched = store.patch(&id, &alice, patch(event)).await.expect("patched");
+    let position = store.task(&id).await.expect("read").position;
+    let told = Following::start(&store).await.changes(2).await;
+    drop(store);
+
+    let store = reopened(folder.path()).await;
+    let snapshot = store.task(&id).await.expect("read");
+    assert_eq!((snapshot.task, snapshot.position), (Some(patched), position));
+    let mut feed = Following::start(&store).await;
+    assert_eq!(feed.changes(2).await, told);
+    create(&*store, &alice, "after").await;
+    assert!(feed.changes(1).await[0].position > position);
+}
+
+/// A follower that was just dropped may hold the store for the length of one read.
+async fn reopened(folder: &Path) -> Arc<dyn Store> {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        match open(folder) {
+            Ok(store) => return Arc::new(store),
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_made_anew_is_later_than_the_lost_one() {
+    let lost = tempfile::tempdir().expect("a folder");
+    let store = open_shared(lost.path());
+    let alice = viewer("alice", "acme");
+    let id = create(&*store, &alice, "t").await.task.id;
+    let old = store.task(&id).await.expect("read").position;
+    let second = (old.time >> 32) + 1;
+    // The next second is what sets two stores apart.
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs() < second {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    let anew = tempfile::tempdir().expect("a folder");
+    let new = open_shared(anew.path()).task(&id).await.expect("read").position;
+    assert!(new > old, "{new:?} > {old:?}");
+}
+
+#[tokio::test]
+async fn an_empty_log_is_opened_at_its_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open_shared(folder.path());
+    let feed = Following::start(&store).await;
+    assert_eq!(feed.opened, store.task(&task_id("x")).await.expect("read").position);
+}
+
+#[test]
+fn a_folder_belongs_to_one_process() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = open(folder.path()).expect("opened");
+    let refusal = unusable(open(folder.path()));
+    assert!(refusal.contains("in use by another process"), "{refusal}");
+    drop(first);
+    open(folder.path()).expect("free again");
+}
+
+#[test]
+fn an_unfinished_new_file_is_made_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("tasks.new"), b"half").expect("written");
+    open(folder.path()).expect("opened");
+    assert!(!folder.path().join("tasks.new").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_new_folder_is_for_its_user_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = tempfile::tempdir().expect("a folder");
+    let folder = parent.path().join("deep/data");
+    open(&folder).expect("opened");
+    let mode = std::fs::metadata(&folder).expect("metadata").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn a_folder_that_cannot_be_is_refused() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let refusal = unusable(open(&file.path().join("data")));
+    assert!(refusal.contains("DATA_DIR"), "{refusal}");
+}
+
+/// Dropped before its turn, a write is not made; otherwise it is, as a whole.
+#[tokio::test]
+async fn a_write_that_nobody_waits_for_harms_no_other() {
+    use futures_util::FutureExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open_shared(folder.path());
+    let alice = viewer("alice", "acme");
+    for n in 0..20 {
+        let abandoned = format!("abandoned {n}");
+        let _ = create(&*store, &alice, &abandoned).now_or_never();
+        let kept = create(&*store, &alice, "kept").await;
+        assert!(store.task(&kept.task.id).await.expect("read").task.is_some());
+    }
+    let mut feed = Following::start(&store).await;
+    let logged = feed.changes(20).await.len();
+    let dashboard = store.dashboard(&alice, 100).await.expect("read");
+    assert_eq!(titles(&dashboard.tasks).iter().filter(|title| *title == "kept").count(), 20);
+    assert!(logged <= dashboard.tasks.len());
+}
+
+/// The log keeps its newest 10,000 changes; who has fallen behind them is told so.
+#[tokio::test]
+async fn the_log_is_bounded_and_says_where_it_was_cut() {
+    const WRITES: usize = 10_600;
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open_shared(folder.path());
+    let mut behind = Following::start(&store).await;
+    let first = behind.opened;
+    let mut writes = tokio::task::JoinSet::new();
+    for n in 0..WRITES {
+        let store = store.clone();
+        writes.spawn(async move { create(&*store, &viewer("alice", "acme"), &n.to_string()).await });
+    }
+    writes.join_all().await;
+
+    let end = first.time + WRITES as u64;
+    let mut anew = Following::start(&store).await;
+    assert_eq!(anew.opened, Position::end_of(end - 10_000));
+    let held = anew.changes(10_000).await;
+    assert_eq!(held.last().map(|change| change.position.time), Some(end));
+
+    let mut last = first.time;
+    let mut gaps = 0;
+    while last < end {
+        match next(&mut behind.items).await {
+            FeedItem::Change(change) => {
+                assert_eq!(change.position.time, last + 1);
+                last += 1;
+            }
+            FeedItem::Gap(_) => {
+                gaps += 1;
+                let FeedItem::Opened(opened) = next(&mut behind.items).await else { panic!("not opened") };
+                assert!(opened.time > last, "nothing was cut, yet there is a gap");
+                last = opened.time;
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    assert_eq!(gaps, 1);
+}
