@@ -1,7 +1,7 @@
 //! Where tasks live: one trait, two stores, one conformance suite for both (`tests/it/store.rs`).
 
-mod mongo;
 mod embedded;
+mod mongo;
 mod query;
 
 use async_trait::async_trait;
@@ -13,8 +13,8 @@ use crate::{
     task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
 };
 
-pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore};
 pub use embedded::{EmbeddedConfig, EmbeddedStore};
+pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore};
 pub use query::{Counts, Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
 
 /// Where tasks live. Every read is a snapshot that knows its position; every write comes back through the feed.
