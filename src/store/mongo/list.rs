@@ -57,7 +57,7 @@ pub(super) async fn list(
 
 /// Others can't be told to a client, nor be the place where a page ends.
 fn usable_id() -> Document {
-    doc! {"_id": {"$type": ["objectId", "string"]}}
+    doc! {"_id": {"$type": ["objectId", "string"], "$ne": ""}}
 }
 
 /// A date itself: an array that holds one sorts and compares in its own ways.
