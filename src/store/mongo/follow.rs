@@ -45,6 +45,7 @@ pub(super) async fn follow(
         begin: Begin::Past,
         told: Told::Nothing,
         ordinals: Ordinals::default(),
+        begun: 0,
         reached: Position::ZERO,
         failures: 0,
         images_in_doubt: false,
@@ -104,6 +105,8 @@ struct Follower<'a> {
     told: Told,
     /// Goes on counting over a resume, which may begin in the middle of a transaction.
     ordinals: Ordinals,
+    /// The cluster time at which the present stream began. Its first tokens may say no more than that.
+    begun: u64,
     /// The last position that was told.
     reached: Position,
     /// In a row, without anything having been read in between.
@@ -133,10 +136,10 @@ impl Follower<'_> {
                     None
                 }
             };
-            if let Some(reason) = lost {
-                if self.lose(reason).await.is_err() {
-                    return Ok(());
-                }
+            if let Some(reason) = lost
+                && self.lose(reason).await.is_err()
+            {
+                return Ok(());
             }
             tokio::time::sleep(backoff(self.failures)).await;
             self.failures = self.failures.saturating_add(1);
@@ -161,20 +164,24 @@ impl Follower<'_> {
                 prepare::ensure_images(self.store).await?;
                 self.images_in_doubt = false;
             }
-            let (mut stream, opened) = self.open().await?;
-            let mut opened = opened.map(|time| Position::before(as_number(time)));
+            let (mut stream, mut opened) = self.open().await?;
+            let mut asked = false;
             loop {
                 let event = answer_within(SILENCE, stream.next_if_any()).await?;
-                // Only now is it sure that the oplog reaches so far back.
-                if let Some(position) = opened.take() {
+                // That the oplog does not reach so far back is said in the second answer.
+                if (asked || event.is_some())
+                    && let Some(position) = opened.take()
+                {
                     self.opened(position).await?;
                 }
+                asked = true;
                 if self.failures > 0 {
                     tracing::info!("the change stream is read again");
                     self.failures = 0;
                 }
                 let token = stream.resume_token();
                 match &event {
+                    _ if opened.is_some() => continue,
                     Some(event) => self.change(event).await?,
                     None => self.idle(token.as_ref()).await?,
                 }
@@ -190,8 +197,8 @@ impl Follower<'_> {
         result.err().unwrap_or(Ended::ReceiverGone)
     }
 
-    /// The stream; and its operation time, where it does not continue an earlier one.
-    async fn open(&self) -> Result<(Stream, Option<Timestamp>), Ended> {
+    /// The stream; and the position that it opens, where it does not continue an earlier one.
+    async fn open(&mut self) -> Result<(Stream, Option<Position>), Ended> {
         let collection = self.store.collection().await?;
         let watch = collection
             .watch()
@@ -199,19 +206,24 @@ impl Follower<'_> {
             .full_document(FullDocumentType::WhenAvailable)
             .full_document_before_change(FullDocumentBeforeChangeType::WhenAvailable)
             .max_await_time(AWAIT);
-        let (watch, time) = match &self.begin {
-            Begin::After(token) => (watch.start_after(token.clone()), None),
+        let start = match &self.begin {
+            Begin::After(token) => {
+                self.begun = ordinals::cluster_time(token).unwrap_or(u64::MAX);
+                return Ok((answer(watch.start_after(token.clone())).await?.with_type(), None));
+            }
             Begin::Now => {
-                let now = operation_time(self.store).await?;
-                (watch.start_at_operation_time(now), Some(now))
+                // What broke the last stream is committed by now, and would break this one too.
+                let Timestamp { time, increment } = committed(self.store).await?;
+                Timestamp { time, increment: increment.saturating_add(1) }
             }
             Begin::Past => {
-                let now = operation_time(self.store).await?;
-                let time = Timestamp { time: now.time.saturating_sub(LOOK_BACK_SECS), increment: 1 };
-                (watch.start_at_operation_time(time), Some(time))
+                let now = committed(self.store).await?;
+                Timestamp { time: now.time.saturating_sub(LOOK_BACK_SECS), increment: 1 }
             }
         };
-        Ok((answer(watch).await?.with_type(), time))
+        self.begun = u64::from(start.time) << 32 | u64::from(start.increment);
+        let stream = answer(watch.start_at_operation_time(start)).await?.with_type();
+        Ok((stream, Some(Position::before(self.begun))))
     }
 
     async fn opened(&mut self, position: Position) -> Result<(), Ended> {
@@ -237,7 +249,8 @@ impl Follower<'_> {
     }
 
     async fn idle(&mut self, token: Option<&ResumeToken>) -> Result<(), Ended> {
-        match token.and_then(ordinals::cluster_time).map(Position::end_of) {
+        let seen = token.and_then(ordinals::cluster_time).filter(|time| *time > self.begun);
+        match seen.map(Position::end_of) {
             Some(position) if position > self.reached => {
                 self.reached = position;
                 self.send(FeedItem::Idle(position)).await
@@ -251,16 +264,14 @@ impl Follower<'_> {
     }
 }
 
-fn as_number(time: Timestamp) -> u64 {
-    u64::from(time.time) << 32 | u64::from(time.increment)
-}
-
-/// The server's present.
-async fn operation_time(store: &MongoStore) -> Result<Timestamp, Ended> {
+/// Up to where changes are committed by a majority: every snapshot from now on contains them.
+async fn committed(store: &MongoStore) -> Result<Timestamp, Ended> {
     let database = store.database().await?;
-    let reply = answer(database.run_command(doc! {"ping": 1})).await.map_err(store_error)?;
-    reply
-        .get_timestamp("operationTime")
+    let hello = answer(database.run_command(doc! {"hello": 1})).await.map_err(store_error)?;
+    hello
+        .get_document("lastWrite")
+        .and_then(|write| write.get_document("majorityOpTime"))
+        .and_then(|time| time.get_timestamp("ts"))
         .map_err(|_| StoreError::Unusable(prepare::STANDALONE.to_owned()).into())
 }
 

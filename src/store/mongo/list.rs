@@ -57,7 +57,7 @@ pub(super) async fn list(
 
 /// Others can't be told to a client, nor be the place where a page ends.
 fn usable_id() -> Document {
-    doc! {"_id": {"$type": ["objectId", "string"]}}
+    doc! {"_id": {"$type": ["objectId", "string"], "$ne": ""}}
 }
 
 /// A date itself: an array that holds one sorts and compares in its own ways.
@@ -100,10 +100,10 @@ fn place_of_text(text: &str) -> String {
 }
 
 fn read_place(place: &str) -> Bson {
-    if is_hex(place) {
-        if let Ok(id) = ObjectId::parse_str(place) {
-            return Bson::ObjectId(id);
-        }
+    if is_hex(place)
+        && let Ok(id) = ObjectId::parse_str(place)
+    {
+        return Bson::ObjectId(id);
     }
     let marked = is_hex(place.trim_start_matches('='));
     let text = if marked { place.strip_prefix('=').unwrap_or(place) } else { place };

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::store::StoreError;
 
-pub(super) const STANDALONE: &str = "MongoDB runs as a standalone server, which has no change streams: start \
+pub(super) const STANDALONE: &str = "MongoDB is not a replica set, and a standalone server has no change streams: start \
     mongod with --replSet rs0 and run rs.initiate() once (one member is enough)";
 const MONGOS: &str = "MONGODB_URI leads to a mongos: taskcast follows one replica set, because events of \
     several shards have no exact order. Give the URI of the replica set that holds the tasks";
