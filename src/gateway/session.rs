@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use engineioxide::{DisconnectReason, TransportType};
@@ -32,6 +32,7 @@ pub enum Request {
         event: ClientEvent,
         name: &'static str,
         ack: Option<u64>,
+        arrived: Instant,
     },
     /// Enter again whatever the fan-out says is wanted.
     Refresh,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use taskcast::{
-    store::{Counts, Cursor, MongoStore, Store, TaskFilter},
+    store::{Cursor, MongoStore, Store, TaskFilter},
     task::{DefaultOrg, OrgId, Task, UserId, Viewer},
 };
 
