@@ -14,7 +14,7 @@ export TASKCAST_TEST_MONGOD := $(abspath $(MONGOD))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-deps check advisories
+.PHONY: help run test test-rust test-e2e test-deps check bench advisories
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold bef
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+
+bench: ## the pure stages, beside the way of a gateway that works for each socket
+	cargo bench --bench stages
 
 advisories: $(DEPS)/bin/cargo-deny ## known vulnerabilities in dependencies; fetches the RustSec database
 	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph advisories

@@ -72,7 +72,7 @@ impl Gateway {
                 self.dashboard_room()?;
                 self.take_turn(session, arrived).await?;
                 self.has_space(session, &[], true)?;
-                if let DashboardJoin::State(loaded) = self.join_dashboard(session, None).await?
+                if let DashboardJoin::State(loaded) = self.join_dashboard(session, None, id.is_some()).await?
                     && let Some(id) = id
                 {
                     self.reply(session, &ack(id, &loaded.acknowledgement()));
@@ -139,7 +139,7 @@ impl Gateway {
                 self.dashboard_room()?;
                 let since = position(&since)?;
                 self.has_space(session, &[], true)?;
-                let joined = self.join_dashboard(session, Some(since)).await?;
+                let joined = self.join_dashboard(session, Some(since), false).await?;
                 let recovered = matches!(joined, DashboardJoin::Recovered);
                 Ok(Resynced { ok: true, gone: Vec::new(), recovered: Some(recovered) })
             }
@@ -159,7 +159,7 @@ impl Gateway {
             }
         }
         if dashboard {
-            self.join_dashboard(session, None).await?;
+            self.join_dashboard(session, None, false).await?;
         }
         Ok(Resynced { ok: true, gone, recovered: None })
     }

@@ -235,6 +235,20 @@ async fn images_that_may_not_be_switched_on_again_end_the_feed() {
     assert!(matches!(&ended, Err(StoreError::Unusable(text)) if text.contains("collMod")), "{ended:?}");
 }
 
+/// On a collection that gets its images only now, the look back meets changes that can't be told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_from_before_the_images_are_a_gap() {
+    let place = Place::new().await;
+    write(&place, 0).await;
+    write(&place, 1).await;
+    let mut feed = place.followed().await;
+    let mut reached = Position::ZERO;
+    assert_eq!(numbers(&mut feed, &mut reached, 0).await, [0]);
+    gap(&mut feed, &mut reached).await;
+    write(&place, 2).await;
+    assert_eq!(numbers(&mut feed, &mut reached, 2).await, [2]);
+}
+
 /// The look back at the start is a convenience: where the oplog is too short for it, nothing was missed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_oplog_is_no_gap_at_the_start() {
