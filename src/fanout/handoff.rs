@@ -4,8 +4,6 @@
 //! The snapshot may be behind the fan-out (the ring covers the difference) or ahead of it (the mark keeps events
 //! that the state contains away from this member).
 
-use std::collections::{HashMap, HashSet};
-
 use crate::{
     feed::{Event, Position, Step},
     protocol::Packet,
@@ -150,7 +148,7 @@ impl<P: Peer> Fanout<P> {
             joined.outbox.deliver(id, &packet, &mut self.pressed);
         }
         joined.tasks.insert(task.clone());
-        self.rooms.entry(task.clone()).or_insert_with(HashMap::new).insert(id, mark);
+        self.rooms.entry(task.clone()).or_default().insert(id, mark);
     }
 
     fn put_in_dashboard(
@@ -171,9 +169,9 @@ impl<P: Peer> Fanout<P> {
         let later: Vec<&Step> = self.ring.after(offer.at).collect();
         self.counts.enter(&viewer, (offer.org_counts, offer.own_counts), offer.at, later.into_iter());
         if let Some(org) = viewer.org {
-            self.dashboards_of_org.entry(org).or_insert_with(HashSet::new).insert(id);
+            self.dashboards_of_org.entry(org).or_default().insert(id);
         }
-        self.dashboards_of_user.entry(viewer.user).or_insert_with(HashSet::new).insert(id);
+        self.dashboards_of_user.entry(viewer.user).or_default().insert(id);
     }
 
     fn dashboard_events(&self, viewer: &Viewer, after: Position) -> Vec<Packet> {
