@@ -202,7 +202,7 @@ fn room_of(task: &str) -> Room {
 }
 
 fn viewer(index: usize) -> Viewer {
-    let org = ["o0", "o0", "o1", "", "o0"][index];
+    let org = ["o0", "o0", "o1", "o0", "o0"][index];
     Viewer { user: UserId::parse(&format!("u{}", index % 3)).unwrap(), org: OrgId::parse(org) }
 }
 
@@ -795,6 +795,16 @@ fn check_end(world: &mut World) {
     }
 }
 
+fn check_nothing_stays(world: &mut World) {
+    for client in &world.clients {
+        world.fanout.remove_peer(client.peer);
+    }
+    let fanout = &world.fanout;
+    assert!(fanout.peers.is_empty() && fanout.rooms.is_empty());
+    assert!(fanout.dashboards_of_org.is_empty() && fanout.dashboards_of_user.is_empty());
+    assert!(fanout.counts.is_empty(), "counts that nobody looks at");
+}
+
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1500)
 }
@@ -809,5 +819,6 @@ proptest! {
             world.run(op);
         }
         check_end(&mut world);
+        check_nothing_stays(&mut world);
     }
 }
