@@ -118,3 +118,52 @@ pub(super) fn counts_packet(counts: Counts, position: Position) -> Packet {
     let payload = CountsChanged { counts, event_id: position.to_string() };
     event(emitted::DASHBOARD_TASK_COUNT_CHANGED, &payload)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use super::*;
+    use crate::{
+        fanout::Limits,
+        task::{UserId, Viewer},
+    };
+
+    /// A client that reads nothing.
+    #[derive(Clone, Default)]
+    struct Deaf(Arc<AtomicBool>);
+
+    impl Peer for Deaf {
+        fn send(&self, packet: Packet) -> Result<(), SendError> {
+            Err(SendError::Full(packet))
+        }
+
+        fn cut(&self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+
+        fn refresh(&self) {}
+    }
+
+    /// On a quiet node nothing makes the pump look after full queues, and a refusal for every seven bytes of
+    /// nonsense would fill the memory.
+    #[test]
+    fn answers_that_nobody_reads_are_bounded() {
+        let mut fanout = Fanout::new(Limits { ring_bytes: 1000, replay_events: 16 });
+        let (id, peer) = (PeerId(1), Deaf::default());
+        let viewer = Viewer { user: UserId::parse("u").unwrap(), org: None };
+        fanout.add_peer(id, peer.clone(), viewer);
+        for _ in 0..MAX_UNREAD_ANSWERS {
+            fanout.reply(id, &Packet::from("answer"));
+        }
+        assert!(fanout.is_pressed(id) && !peer.0.load(Ordering::Relaxed), "a burst is no fault");
+        for _ in 0..MAX_UNREAD_ANSWERS {
+            fanout.reply(id, &Packet::from("answer"));
+        }
+        assert!(peer.0.load(Ordering::Relaxed));
+        assert!(fanout.peers[&id].outbox.overflow.len() <= MAX_UNREAD_ANSWERS + 32);
+    }
+}

@@ -253,8 +253,12 @@ impl<P: Peer> Fanout<P> {
     fn end_membership(&mut self, step: &Step) {
         let Some(members) = self.rooms.get_mut(&step.task) else { return };
         members.retain(|id, mark| {
+            let proven = step.position <= mark.at || step.position > mark.unproven;
+            if proven && step.ended.is_none() {
+                return true;
+            }
             let Some(joined) = self.peers.get_mut(id) else { return false };
-            if step.position > mark.at && step.position <= mark.unproven {
+            if !proven {
                 let is_told = step.ended.as_ref().is_some_and(|ended| ended.position > mark.at);
                 let could_see = sees(&step.before, &joined.viewer);
                 if !could_see || !(is_told || sees(&step.after, &joined.viewer)) {
