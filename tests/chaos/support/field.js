@@ -135,12 +135,12 @@ export class Field {
   async judge({ epochs = 0, before = 1, note = '' } = {}) {
     this.writer.stdin.end('stop\n');
     await until(() => this.written, 'the writer ends', 60_000);
-    const silenceMs = Math.round(this.silence.longest);
     // A write that a majority has; what the others read is then settled, too.
     await this.database.db.collection('fence').insertOne({}, { writeConcern: { w: 'majority' } });
     const truth = await this.truth();
     // Who does not get there has lost something, which the comparison says better.
     await until(() => this.watchers.every((watcher) => watcher.upToDate(truth)), 'everybody is up to date', ARRIVES_WITHIN).catch((error) => this.ctx.say(error.message));
+    const silenceMs = Math.round(this.silence.longest);
     const counts = nothingWrong();
     for (const watcher of this.watchers) watcher.judge(truth, counts);
     for (const answer of await this.forbiddenJoins) if (answer.error?.code !== 'not_found') counts.forbidden += 1;
