@@ -33,6 +33,7 @@ use crate::{
 const RING_BYTES: usize = 64 * 1024 * 1024;
 /// Between the feed and the fan-out; more waits in the store.
 const FEED_QUEUE: usize = 256;
+const FEED_FAREWELL: Duration = Duration::from_secs(1);
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
 const STORE_CHECK_EVERY: Duration = Duration::from_secs(2);
 
@@ -125,6 +126,8 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         error = parts.first_end() => return Err(error),
     }
     stop.cancel();
+    // The feed gives back what it holds on the server; a server that is away is not waited for.
+    let _ = tokio::time::timeout(FEED_FAREWELL, parts.first_end()).await;
     Ok(())
 }
 
