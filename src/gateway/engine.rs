@@ -243,7 +243,12 @@ impl Gateway {
     }
 
     fn connect(&self, socket: &Arc<Socket>, namespace: &str, auth: Option<&RawValue>) {
+        let namespace = namespace.split('?').next().unwrap_or_default();
         if socket.data.session().is_some() {
+            // One more namespace of a client that has its session must learn that it does not exist.
+            if namespace != "/" {
+                self.reject(socket, namespace, "Invalid namespace");
+            }
             return;
         }
         if socket.data.count_connect() > MAX_CONNECTS {
@@ -251,7 +256,6 @@ impl Gateway {
             socket.close(DisconnectReason::PacketParsingError);
             return;
         }
-        let namespace = namespace.split('?').next().unwrap_or_default();
         if namespace != "/" {
             self.reject(socket, namespace, "Invalid namespace");
         } else if !self.settings.features.websocket {
@@ -288,19 +292,39 @@ impl Gateway {
             counters: self.counters.clone(),
         };
         self.hub.turn(|fanout| fanout.add_peer(id, peer, viewer.clone()));
-        socket.data.set_session(session.clone());
+        let before = socket.data.set_session(session.clone());
         // Not the Engine.IO id: that one lets its holder speak for the polling client.
         self.reply(&session, &connected(&uuid::Uuid::new_v4().simple().to_string()));
-        self.expiries.add(expires_at, id);
         let max = self.settings.limits.max_connections_per_user;
-        if let Some(oldest) = self.sessions.add(&session, viewer.user, max) {
+        let oldest = self.sessions.add(&session, viewer.user, max);
+        // After the session can be found: its token may expire this very moment.
+        self.expiries.add(expires_at, id);
+        if let Some(oldest) = oldest {
             tracing::info!("closed a user's oldest connection: it has too many");
             self.end(&oldest, true);
             oldest.close();
         }
+        if let Some(before) = before {
+            self.end(&before, false);
+        }
         if socket.is_closed() {
+            // `on_disconnect` may have been here before the session was: they hold each other.
+            socket.data.take_session();
             self.end(&session, true);
         }
+    }
+
+    /// A transport without a session does not live long.
+    fn await_connect(socket: &Arc<Socket>) {
+        let socket = Arc::downgrade(socket);
+        tokio::spawn(async move {
+            tokio::time::sleep(TIME_TO_CONNECT).await;
+            if let Some(socket) = socket.upgrade()
+                && socket.data.session().is_none()
+            {
+                socket.close(DisconnectReason::TransportClose);
+            }
+        });
     }
 
     fn reject(&self, socket: &Socket, namespace: &str, message: &str) {
@@ -338,15 +362,7 @@ impl EngineIoHandler for Gateway {
             socket.data.set_transport(transport.clone());
         }
         self.sockets.lock().insert(socket.id, Arc::downgrade(&socket));
-        let socket = Arc::downgrade(&socket);
-        tokio::spawn(async move {
-            tokio::time::sleep(TIME_TO_CONNECT).await;
-            if let Some(socket) = socket.upgrade()
-                && socket.data.session().is_none()
-            {
-                socket.close(DisconnectReason::TransportClose);
-            }
-        });
+        Self::await_connect(&socket);
     }
 
     fn on_disconnect(&self, socket: Arc<Socket>, reason: DisconnectReason) {
@@ -366,6 +382,7 @@ impl EngineIoHandler for Gateway {
             (Ok(Frame::Disconnect), Some(session)) => {
                 socket.data.take_session();
                 self.end(&session, false);
+                Self::await_connect(&socket);
             }
             (Ok(Frame::Event { name, args, ack, binary }), Some(session)) => {
                 self.event(&session, &name, &args, ack, binary);

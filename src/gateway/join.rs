@@ -60,7 +60,10 @@ impl Gateway {
             {
                 return Ok(TaskJoin::Recovered);
             }
-            let offer = TaskOffer { state: loaded.state(), ..offer };
+            // For who may not see it nothing is encoded: that would take time, and time tells.
+            let viewer = session.identity().viewer;
+            let state = offer.access.filter(|access| access.allows(&viewer)).and_then(|_| loaded.state());
+            let offer = TaskOffer { state, ..offer };
             match self.hub.turn(|fanout| fanout.enter_task(session.id, offer)) {
                 Entry::Entered => return Ok(TaskJoin::State),
                 // A read that began before the question may have missed a task that the client knows of.

@@ -149,9 +149,13 @@ impl Peer for SocketPeer {
     }
 
     fn cut(&self) {
-        self.session.socket.close(DisconnectReason::TransportError);
-        // Its writer may be waiting for a peer that does not read.
-        self.session.socket.data.transport().shut();
+        let socket = &self.session.socket;
+        socket.close(DisconnectReason::TransportError);
+        // Its writer may be waiting for a peer that does not read. A polling client's answers time out by
+        // themselves, and behind a proxy the connection that it came by may be carrying others' requests.
+        if socket.transport_type() == TransportType::Websocket {
+            socket.data.transport().shut();
+        }
     }
 
     fn refresh(&self) {
@@ -179,8 +183,9 @@ impl Connection {
         self.state().session.clone()
     }
 
-    pub fn set_session(&self, session: Arc<Session>) {
-        self.state().session = Some(session);
+    /// The session before it, if two requests of a polling client connected at once.
+    pub fn set_session(&self, session: Arc<Session>) -> Option<Arc<Session>> {
+        self.state().session.replace(session)
     }
 
     pub fn take_session(&self) -> Option<Arc<Session>> {
