@@ -224,7 +224,7 @@ impl GatewayStatus for Status {
         let (connections, connected_users) = self.gateway.connected();
         let status = if self.draining.load(Ordering::Relaxed) {
             Phase::Draining
-        } else if !self.prepared.load(Ordering::Relaxed) && hub.epoch == 0 {
+        } else if store_ok && !self.prepared.load(Ordering::Relaxed) {
             Phase::Starting
         } else if store_ok && hub.open {
             Phase::Ok

@@ -20,8 +20,8 @@ use crate::{
 
 use super::{Gateway, GatewayCounters, TransportHandle, engine::Socket};
 
-/// A client that asks more before it has its answers is refused.
-const MAX_WAITING: usize = 64;
+/// A client that asks more before it has its answers is refused. A page may join all rooms that it may have at once.
+const MAX_WAITING: usize = 256;
 /// A polling client fetches its last events with its next request.
 const POLLING_GRACE: Duration = Duration::from_millis(500);
 

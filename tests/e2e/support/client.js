@@ -42,14 +42,14 @@ export class Client {
     });
     open.add(this);
     this.keep = keep;
-    this.socket.onAny((event, payload) => this.#take(event, payload));
+    this.socket.onAny((event, payload, more) => this.#take(event, payload, more));
     this.socket.on('disconnect', (reason) => this.disconnects.push(reason));
   }
 
-  #take(event, payload) {
+  #take(event, payload, more) {
     if (this.keep) this.received.push({ event, payload });
     try {
-      if (event.startsWith('dashboard:') || event === 'task:created') this.dashboard.apply(event, payload);
+      if (event.startsWith('dashboard:') || event === 'task:created') this.dashboard.apply(event, payload, more);
       else if (event.startsWith('task:')) this.copy(payload.taskId).apply(event, payload);
     } catch (error) {
       this.faults.push(error);
@@ -97,7 +97,6 @@ export class Client {
     const answer = await this.ask('dashboard:join');
     assert.equal(answer.ok, true, `dashboard:join: ${JSON.stringify(answer)}`);
     await until(() => this.dashboard.states > before, 'dashboard:state');
-    this.dashboard.acknowledged(answer);
     return answer;
   }
 
@@ -133,7 +132,7 @@ export class Client {
   }
 
   assertInOrder() {
-    assert.deepEqual(this.faults.map(({ message }) => message), []);
+    assert.deepEqual(this.faults.slice(0, 5).map(({ message }) => message), []);
   }
 }
 
