@@ -1,0 +1,95 @@
+// Breaks things and checks that no client missed, doubled or mixed up anything.
+//   node run.js [--long] [name…]     all scenarios without names; a name is a scenario's, or its beginning
+//
+// A scenario file is `<anything>.scenario.js` in this folder and exports
+//   scenarios = [{ name, short: async (ctx) => row, long: async (ctx) => row }]
+// `short` asserts counts and contents only, never times, and takes seconds; `long` measures as well. Either throws when it
+// failed. A row is what the table shows: any of the COLUMNS, and `note`.
+// `ctx` = { long, replicaSet(): the shared ReplicaSet, mongodb(): the URI of a shared replica set of one, say(text) }.
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { closeClients } from '../e2e/support/client.js';
+import { recentLogs } from '../e2e/support/gateway.js';
+import { startMongod } from '../e2e/support/mongo.js';
+import { binary } from '../e2e/support/paths.js';
+import { ReplicaSet } from './support/replica-set.js';
+
+const COLUMNS = ['writes', 'rate', 'clients', 'lost', 'doubled', 'outOfOrder', 'forbidden', 'silenceMs', 'epochs', 'seconds', 'note'];
+/** However a scenario hangs, the suite goes on. */
+const DEADLINE = { short: 120_000, long: 600_000 };
+
+const here = dirname(fileURLToPath(import.meta.url));
+const options = process.argv.slice(2);
+const long = options.includes('--long');
+const asked = options.filter((option) => !option.startsWith('--'));
+
+// What servers and gateways write goes into one folder, which is removed at the end.
+const temporary = mkdtempSync(join(tmpdir(), 'taskcast-chaos-'));
+process.env.TMPDIR = temporary;
+process.on('exit', () => rmSync(temporary, { recursive: true, force: true, maxRetries: 3 }));
+
+const scenarios = [];
+for (const file of readdirSync(here).filter((name) => name.endsWith('.scenario.js')).sort()) {
+  scenarios.push(...(await import(join(here, file))).scenarios);
+}
+const chosen = scenarios.filter(({ name }) => asked.length === 0 || asked.some((beginning) => name.startsWith(beginning)));
+const unknown = asked.filter((beginning) => !scenarios.some(({ name }) => name.startsWith(beginning)));
+if (unknown.length > 0) throw new Error(`no such scenario: ${unknown.join(', ')}`);
+
+let sharedSet;
+let sharedMongod;
+const context = {
+  long,
+  say: (text) => console.log(`    ${text}`),
+  replicaSet: () => (sharedSet ??= ReplicaSet.start()),
+  async mongodb() {
+    sharedMongod ??= startMongod();
+    return (await sharedMongod).uri;
+  },
+};
+
+async function within(ms, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`not done within ${ms} ms`)), ms);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+console.log(`chaos, ${long ? 'long' : 'short'}: testing ${binary()}`);
+const rows = [];
+let failed = 0;
+for (const scenario of chosen) {
+  const started = Date.now();
+  let row;
+  try {
+    row = { scenario: scenario.name, ...(await within(DEADLINE[long ? 'long' : 'short'], scenario[long ? 'long' : 'short'](context))) };
+  } catch (error) {
+    failed += 1;
+    row = { scenario: scenario.name, note: 'FAILED' };
+    console.error(`${recentLogs()}\n${scenario.name}: ${error.stack}`);
+  } finally {
+    closeClients();
+  }
+  row.seconds = Math.round((Date.now() - started) / 100) / 10;
+  rows.push(row);
+  console.log(`${row.note === 'FAILED' ? 'not ok' : 'ok'} - ${scenario.name} (${row.seconds} s)`);
+}
+await Promise.allSettled([sharedSet, sharedMongod].map(async (server) => (await server)?.stop()));
+
+console.log(`\n${table(['scenario', ...COLUMNS], rows)}\n`);
+console.log(`chaos: ${chosen.length - failed} passed, ${failed} failed`);
+process.exit(failed > 0 ? 1 : 0);
+
+function table(names, rows) {
+  const lines = [names, ...rows.map((row) => names.map((name) => String(row[name] ?? '')))];
+  const widths = names.map((_, n) => Math.max(...lines.map((line) => line[n].length)));
+  return lines.map((line) => line.map((cell, n) => cell.padEnd(widths[n])).join('  ').trimEnd()).join('\n');
+}

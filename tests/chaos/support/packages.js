@@ -1,0 +1,9 @@
+// The packages that the end-to-end tests have installed; there is one package-lock.json for both suites.
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+
+import { PACKAGE } from '../../e2e/support/paths.js';
+
+const require = createRequire(join(PACKAGE, 'package.json'));
+
+export const { MongoClient, ObjectId } = require('mongodb');

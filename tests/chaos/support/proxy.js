@@ -1,0 +1,144 @@
+// TCP proxies in a process of their own: slow, stalled, cut or half-open, one connection, one kind of them, or all.
+// As a program it obeys its parent; imported, it is the parent's handle.
+import { fork } from 'node:child_process';
+import { createServer, connect } from 'node:net';
+import { fileURLToPath } from 'node:url';
+
+const SELF = fileURLToPath(import.meta.url);
+
+/**
+ * Several proxies, one child. A connection's `name` is found in what it says first: drivers name their application in their
+ * first message, so one program's connections can be harmed among others'.
+ */
+export class Proxies {
+  #pending = new Map();
+  #next = 0;
+
+  static async start() {
+    const child = fork(SELF, ['proxy'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    const proxies = new Proxies(child);
+    process.on('exit', () => child.kill('SIGKILL'));
+    return proxies;
+  }
+
+  constructor(child) {
+    this.child = child;
+    child.on('message', ({ id, answer }) => {
+      this.#pending.get(id)?.(answer);
+      this.#pending.delete(id);
+    });
+  }
+
+  #ask(order) {
+    const id = (this.#next += 1);
+    return new Promise((resolve) => {
+      this.#pending.set(id, resolve);
+      this.child.send({ id, ...order });
+    });
+  }
+
+  /** Listens on `port`, forwards to `target`. */
+  open(port, target) {
+    return this.#ask({ what: 'open', port, target });
+  }
+
+  /**
+   * From now on, for connections whose first words contain `name` (default: all) and that go through `port` (default: any):
+   *   latency: ms    each chunk is held back that long, in both directions
+   *   stall: 'both' | 'up' | 'down'    nothing is forwarded any more (up: to the server); the connections stay
+   *   refuse: true   new ones are closed at once
+   * `heal()` ends all of it.
+   */
+  harm(harm, { name, port } = {}) {
+    return this.#ask({ what: 'harm', harm, name, port });
+  }
+
+  heal() {
+    return this.#ask({ what: 'heal' });
+  }
+
+  /** Resets existing connections; half-open: the server's side is closed, the client is told nothing. How many. */
+  cut({ name, port, halfOpen = false } = {}) {
+    return this.#ask({ what: 'cut', name, port, halfOpen });
+  }
+
+  async stop() {
+    this.child.kill('SIGKILL');
+  }
+}
+
+if (process.argv[1] === SELF && process.argv[2] === 'proxy') obey();
+
+function obey() {
+  const links = new Set();
+  let harms = [];
+  const matches = (link, { name, port }) => (port === undefined || link.port === port) && (name === undefined || link.said.includes(name));
+  const harmsOf = (link) => harms.filter((one) => matches(link, one)).map(({ harm }) => harm);
+
+  function forward(link, from, to, direction) {
+    from.on('data', (chunk) => {
+      if (direction === 'up' && link.said.length < 2000) link.said += chunk.toString('latin1');
+      link.queue[direction].push({ chunk, at: Date.now() });
+      pump(link, to, direction);
+    });
+    from.on('error', () => {});
+    from.on('close', () => {
+      if (link.halfOpen) return;
+      links.delete(link);
+      to.destroy();
+    });
+    to.on('drain', () => from.resume());
+    link.pumps[direction] = () => pump(link, to, direction);
+    link.sources[direction] = from;
+  }
+
+  function pump(link, to, direction) {
+    const queue = link.queue[direction];
+    while (queue.length > 0) {
+      const harm = harmsOf(link);
+      if (harm.some(({ refuse }) => refuse) && !link.served) {
+        link.client.destroy();
+        link.server.destroy();
+        return;
+      }
+      if (harm.some(({ stall }) => stall === 'both' || stall === direction)) return;
+      const latency = Math.max(0, ...harm.map((one) => one.latency ?? 0));
+      const wait = queue[0].at + latency - Date.now();
+      if (wait > 0) {
+        setTimeout(link.pumps[direction], wait);
+        return;
+      }
+      link.served = true;
+      if (!to.write(queue.shift().chunk)) link.sources[direction].pause();
+    }
+  }
+
+  const orders = {
+    open: ({ port, target }) => new Promise((resolve, reject) => {
+      const server = createServer({ noDelay: true }, (client) => {
+        const upstream = connect({ port: target, host: '127.0.0.1', noDelay: true });
+        const link = { port, client, server: upstream, said: '', served: false, queue: { up: [], down: [] }, pumps: {}, sources: {} };
+        links.add(link);
+        forward(link, client, upstream, 'up');
+        forward(link, upstream, client, 'down');
+      });
+      server.once('error', reject).listen(port, '127.0.0.1', () => resolve(true));
+    }),
+    harm: ({ harm, name, port }) => void harms.push({ harm, name, port }),
+    heal() {
+      harms = [];
+      for (const link of links) for (const again of Object.values(link.pumps)) again();
+    },
+    cut(which) {
+      const found = [...links].filter((link) => matches(link, which));
+      for (const link of found) {
+        link.halfOpen = which.halfOpen;
+        link.server.destroy();
+        if (!which.halfOpen) link.client.resetAndDestroy();
+      }
+      return found.length;
+    },
+  };
+  process.on('message', async ({ id, what, ...order }) => process.send({ id, answer: (await orders[what](order)) ?? true }));
+  process.on('disconnect', () => process.exit());
+}
