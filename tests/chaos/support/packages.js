@@ -7,3 +7,4 @@ import { PACKAGE } from '../../e2e/support/paths.js';
 const require = createRequire(join(PACKAGE, 'package.json'));
 
 export const { MongoClient, ObjectId } = require('mongodb');
+export const { io } = require('socket.io-client');
