@@ -19,7 +19,7 @@ use crate::{
     cli,
     config::{Backend, Config, DevSecretError, StoreConfig},
     fanout::{Hub, Limits, pump},
-    gateway::{Edge, Gateway, GatewaySettings, SocketPeer},
+    gateway::{Capacity, Edge, Gateway, GatewaySettings, SocketPeer},
     http::{
         ClusterHealth, GatewayStatus, HealthReport, HttpState, NodeHealth, Phase, RelayHealth, StoreHealth,
         WebsocketHealth, router,
@@ -93,15 +93,22 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         },
         &origins,
     );
+    let capacity = Capacity::of_this_process();
     let edge = Edge::new(
         gateway.clone(),
         config.origins.clone(),
         config.server.trusted_proxies.clone(),
         draining.clone(),
+        capacity.clone(),
     );
     let requests = TaskTracker::new();
-    let doors =
-        Doors { edge, http, stall_timeout: config.limits.slow_client_timeout, requests: requests.clone() };
+    let doors = Doors {
+        edge,
+        http,
+        capacity,
+        stall_timeout: config.limits.slow_client_timeout,
+        requests: requests.clone(),
+    };
 
     announce(&config, &tokens, listening)?;
     let stop = CancellationToken::new();

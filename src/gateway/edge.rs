@@ -19,7 +19,7 @@ use tower::Service;
 
 use crate::config::{Origins, TrustedProxies};
 
-use super::{Gateway, TransportHandle, engine::Sockets, origin};
+use super::{Capacity, Gateway, TransportHandle, engine::Sockets, origin};
 
 /// One polling request carries several messages.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -44,6 +44,7 @@ pub struct Edge {
     origins: Origins,
     proxies: TrustedProxies,
     draining: Arc<AtomicBool>,
+    capacity: Capacity,
     max_body_bytes: usize,
 }
 
@@ -53,6 +54,7 @@ impl Edge {
         origins: Origins,
         proxies: TrustedProxies,
         draining: Arc<AtomicBool>,
+        capacity: Capacity,
     ) -> Self {
         let config = gateway.engine_config();
         Self {
@@ -62,6 +64,7 @@ impl Edge {
             origins,
             proxies,
             draining,
+            capacity,
         }
     }
 
@@ -104,6 +107,16 @@ impl Edge {
         }
         if query.sid.is_none() && self.draining.load(Ordering::Relaxed) {
             return refused(StatusCode::SERVICE_UNAVAILABLE, "draining", "This node is shutting down");
+        }
+        if query.sid.is_none() && self.capacity.is_scarce() {
+            let mut response = refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "This node holds all the clients it can",
+            );
+            // Its place is what there is too little of.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return response;
         }
         let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         if length

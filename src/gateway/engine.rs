@@ -10,7 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use engineioxide::{DisconnectReason, Str, config::EngineIoConfig, handler::EngineIoHandler, sid::Sid};
+use engineioxide::{
+    DisconnectReason, Str, TransportType, config::EngineIoConfig, handler::EngineIoHandler, sid::Sid,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -62,6 +64,8 @@ impl Sockets {
 const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
 /// And has so many tries.
 const MAX_CONNECTS: u32 = 3;
+/// What the fan-out leaves free in each queue.
+const HEARTBEAT_PLACE: usize = 1;
 /// Tidying of what is kept per user.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
@@ -124,7 +128,7 @@ impl Gateway {
             .req_path("/socket.io")
             .ping_interval(self.settings.heartbeat.interval)
             .ping_timeout(self.settings.heartbeat.timeout)
-            .max_buffer_size(self.settings.limits.send_queue)
+            .max_buffer_size(self.settings.limits.send_queue + HEARTBEAT_PLACE)
             .ws_read_buffer_size(512)
             .ws_max_message_size(self.settings.limits.max_message_bytes)
             .ws_max_frame_size(self.settings.limits.max_message_bytes)
@@ -156,6 +160,15 @@ impl Gateway {
     pub fn close_all(&self) {
         for socket in self.sockets.all() {
             socket.close(DisconnectReason::ClosingServer);
+        }
+    }
+
+    /// Ends the connections of clients that did not take their farewell; the library's writers wait for them.
+    pub fn shut_all(&self) {
+        for socket in self.sockets.all() {
+            if socket.transport_type() == TransportType::Websocket {
+                socket.data.transport().shut();
+            }
         }
     }
 

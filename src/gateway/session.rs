@@ -123,6 +123,17 @@ impl Session {
         }
     }
 
+    /// Closes the transport now, whatever is queued; the client reconnects.
+    pub fn cut(&self) {
+        let socket = &self.socket;
+        socket.close(DisconnectReason::TransportError);
+        // Its writer may be waiting for a peer that does not read. A polling client's answers time out by
+        // themselves, and behind a proxy the connection that it came by may be carrying others' requests.
+        if socket.transport_type() == TransportType::Websocket {
+            socket.data.transport().shut();
+        }
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,24 +149,24 @@ pub struct SocketPeer {
 
 impl Peer for SocketPeer {
     fn send(&self, packet: Packet) -> Result<(), SendError> {
-        match self.session.socket.emit(packet) {
-            Ok(()) => {
+        let socket = &self.session.socket;
+        // Two places, one of them given back: a heartbeat that finds none ends the connection, and a burst fills
+        // the queues of those that read, too.
+        match (socket.reserve(), socket.reserve()) {
+            (Ok(place), Ok(_)) => {
+                place.emit(packet);
                 self.counters.messages.count();
                 Ok(())
             }
-            Err(TrySendError::Full(packet)) => Err(SendError::Full(packet)),
-            Err(TrySendError::Closed(_)) => Err(SendError::Closed),
+            (Err(TrySendError::Closed(())), _) | (_, Err(TrySendError::Closed(()))) => Err(SendError::Closed),
+            (Err(TrySendError::Full(())), _) | (_, Err(TrySendError::Full(()))) => {
+                Err(SendError::Full(packet))
+            }
         }
     }
 
     fn cut(&self) {
-        let socket = &self.session.socket;
-        socket.close(DisconnectReason::TransportError);
-        // Its writer may be waiting for a peer that does not read. A polling client's answers time out by
-        // themselves, and behind a proxy the connection that it came by may be carrying others' requests.
-        if socket.transport_type() == TransportType::Websocket {
-            socket.data.transport().shut();
-        }
+        self.session.cut();
     }
 
     fn refresh(&self) {

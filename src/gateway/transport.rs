@@ -18,6 +18,8 @@ use tokio::{
     time::Sleep,
 };
 
+use super::Place;
+
 /// The connection.
 #[derive(Debug)]
 pub struct Transport {
@@ -25,6 +27,8 @@ pub struct Transport {
     stall_timeout: Duration,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Free again when the connection ends, whoever holds it then.
+    place: Option<Place>,
 }
 
 /// Ends a connection from outside.
@@ -47,7 +51,11 @@ impl Transport {
         stream.set_nodelay(true)?;
         #[cfg(target_os = "linux")]
         SockRef::from(&stream).set_tcp_user_timeout(Some(stall_timeout))?;
-        Ok(Self { stream: Arc::new(stream), stall_timeout, stalled: None })
+        Ok(Self { stream: Arc::new(stream), stall_timeout, stalled: None, place: None })
+    }
+
+    pub fn with_place(self, place: Place) -> Self {
+        Self { place: Some(place), ..self }
     }
 
     pub fn handle(&self) -> TransportHandle {
