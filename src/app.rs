@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     auth::{SignError, UnixTime},
     cli,
-    config::{Backend, Config, DevSecretError, MongoImages, StoreConfig},
+    config::{Backend, Config, DevSecretError, StoreConfig},
     fanout::{Hub, Limits, pump},
     gateway::{Edge, Gateway, GatewaySettings, SocketPeer},
     http::{
@@ -26,7 +26,7 @@ use crate::{
     },
     lifecycle::{Drain, Signals},
     serve::{Doors, serve},
-    store::{EmbeddedConfig, EmbeddedStore, Images, MongoConfig, MongoStore, Store, StoreError},
+    store::{EmbeddedStore, MongoStore, Store, StoreError},
 };
 
 /// The last events, for handoffs and for clients that come back.
@@ -108,11 +108,11 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let follow = follow(store, status.clone(), items, stop.clone());
     let mut parts = Parts::default();
     parts.run("the feed", follow);
-    parts.run("the fan-out", async { Ok(pump(hub, feed).await) });
-    parts.run("the listener", async { Ok(serve(listener, doors).await) });
+    parts.run_forever("the fan-out", pump(hub, feed));
+    parts.run_forever("the listener", serve(listener, doors));
     let clock = gateway.clone();
-    parts.run("the clock", async move { Ok(clock.keep_time().await) });
-    parts.run("the store's check", async move { Ok(status.watch_store().await) });
+    parts.run_forever("the clock", async move { clock.keep_time().await });
+    parts.run_forever("the store's check", async move { status.watch_store().await });
 
     tokio::select! {
         () = signals.next() => {}
@@ -129,26 +129,9 @@ pub async fn run(config: Config) -> Result<(), AppError> {
 }
 
 async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
-    let default_org = config.default_org.clone();
-    Ok(match &config.backend {
-        Backend::Embedded => {
-            let data_dir = config.data_dir.clone();
-            Arc::new(EmbeddedStore::open(EmbeddedConfig { data_dir, default_org })?)
-        }
-        Backend::Mongo(mongo) => {
-            let images = match mongo.images {
-                MongoImages::Auto => Images::Auto,
-                MongoImages::Require => Images::Require,
-            };
-            let config = MongoConfig {
-                uri: mongo.uri.expose().to_owned(),
-                database: mongo.database.clone(),
-                collection: mongo.collection.clone(),
-                images,
-                default_org,
-            };
-            Arc::new(MongoStore::new(config)?)
-        }
+    Ok(match config.backend.clone() {
+        Backend::Embedded(config) => Arc::new(EmbeddedStore::open(config)?),
+        Backend::Mongo(config) => Arc::new(MongoStore::new(config)?),
     })
 }
 
@@ -188,6 +171,13 @@ struct Parts(tokio::task::JoinSet<AppError>);
 impl Parts {
     fn run(&mut self, name: &'static str, part: impl Future<Output = Result<(), AppError>> + Send + 'static) {
         self.0.spawn(async move { part.await.err().unwrap_or(AppError::Ended(name)) });
+    }
+
+    fn run_forever(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.run(name, async {
+            part.await;
+            Ok(())
+        });
     }
 
     async fn first_end(&mut self) -> AppError {
@@ -234,7 +224,7 @@ impl GatewayStatus for Status {
         let (connections, connected_users) = self.gateway.connected();
         let status = if self.draining.load(Ordering::Relaxed) {
             Phase::Draining
-        } else if !self.prepared.load(Ordering::Relaxed) && hub.epoch == 0 {
+        } else if store_ok && !self.prepared.load(Ordering::Relaxed) {
             Phase::Starting
         } else if store_ok && hub.open {
             Phase::Ok

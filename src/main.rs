@@ -32,7 +32,7 @@ fn run(Invocation { command, sources }: Invocation) -> Result<ExitCode, CliError
             print(&[token])
         }
         Command::Check => {
-            let findings = cli::check(&sources);
+            let findings = runtime()?.block_on(cli::check(&sources));
             print(&findings)?;
             let failed = findings.iter().any(|finding| finding.level == Level::Fail);
             Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

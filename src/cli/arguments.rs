@@ -90,12 +90,12 @@ fn grammar() -> clap::Command {
 }
 
 fn flag_of(setting: &Setting) -> Arg {
-    let secret = if setting.secret { ", secret" } else { "" };
-    let alias = setting.alias.map(|alias| format!(", also {alias}")).unwrap_or_default();
+    let secret = if setting.secret { " [secret]" } else { "" };
+    let alias = setting.alias.map(|alias| format!(" [also: {alias}]")).unwrap_or_default();
     let arg = Arg::new(setting.name)
         .long(setting.flag())
         .value_name(setting.placeholder)
-        .help(format!("{} [default: {}{alias}{secret}]", setting.help, setting.shown_default()))
+        .help(format!("{} [default: {}]{alias}{secret}", setting.help, setting.shown_default()))
         // A secret may begin with a dash, as a PEM does. Taken for a flag, it would be shown.
         .allow_hyphen_values(true)
         .global(true);

@@ -33,11 +33,13 @@ pub fn dev_greeting(
     let token = signer.sign(&grant, now)?;
     let url = format!("http://{}", config.server.local_address(listening.port()));
     let secret = path.display();
+    let program = std::env::args().next().unwrap_or_else(|| "taskcast".to_owned());
     Ok(Some(format!(
         "Development mode: tokens are checked with the secret in {secret}\n\
          URL:   {url}\n\
          Token: {token}\n       \
          (user {USER}, organisation {org}, scope tasks:write, for 30 days; more with `taskcast token`)\n\
+         Watch: {program} tail --url {url} --token {token}\n\
          Try:   curl -H 'Authorization: Bearer {token}' {url}/api/tasks",
     )))
 }

@@ -111,7 +111,7 @@ fn read_keys(reader: &mut Reader<'_>, server: &ServerConfig, data_dir: &Path) ->
             if jwks.is_none() && !dev && !server.host.to_canonical().is_loopback() {
                 reader.problem(
                     "JWT_SECRET",
-                    "or JWT_PUBLIC_KEY must be set; for development a secret is generated where HOST is a \
+                    "this or JWT_PUBLIC_KEY must be set; for development a secret is generated where HOST is a \
                      loopback address or TASKCAST_DEV is 1",
                 );
             }

@@ -37,7 +37,7 @@ impl FeaturesConfig {
             task_detail: reader.bool("FEATURE_WEBSOCKET_TASK_DETAIL"),
             // Behind MongoDB there is a backend that creates the tasks.
             task_api: reader.choice("FEATURE_TASK_API", &choices).unwrap_or(match store.backend {
-                Backend::Embedded => TaskApi::Full,
+                Backend::Embedded(_) => TaskApi::Full,
                 Backend::Mongo(_) => TaskApi::Read,
             }),
         }

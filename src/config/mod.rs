@@ -34,7 +34,7 @@ pub use secret::Secret;
 pub use server::ServerConfig;
 pub use setting::{Group, Setting};
 pub use sources::Sources;
-pub use store::{Backend, MongoImages, MongoSettings, StoreConfig};
+pub use store::{Backend, StoreConfig};
 pub use table::GROUPS;
 pub use webhook::WebhookConfig;
 

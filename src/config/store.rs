@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::task::{DefaultOrg, OrgId};
+use crate::{
+    store::{EmbeddedConfig, Images, MongoConfig, MongoStore},
+    task::{DefaultOrg, OrgId},
+};
 
-use super::{Secret, reader::Reader};
+use super::reader::Reader;
 
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -16,34 +19,18 @@ pub struct StoreConfig {
 
 #[derive(Clone, Debug)]
 pub enum Backend {
-    Embedded,
-    Mongo(MongoSettings),
-}
-
-#[derive(Clone, Debug)]
-pub struct MongoSettings {
-    pub uri: Secret,
-    /// None: the URI's, else `taskcast`.
-    pub database: Option<String>,
-    pub collection: String,
-    pub images: MongoImages,
-}
-
-/// Whether pre- and post-images may be switched on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MongoImages {
-    #[default]
-    Auto,
-    Require,
+    Embedded(EmbeddedConfig),
+    Mongo(MongoConfig),
 }
 
 impl StoreConfig {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        let uri =
-            reader.parse("MONGODB_URI", "a URI that begins with mongodb:// or mongodb+srv://", |text| {
-                let rest = text.strip_prefix("mongodb://").or_else(|| text.strip_prefix("mongodb+srv://"));
-                rest.filter(|rest| !rest.is_empty()).map(|_| Secret::new(text))
-            });
+        let uri = reader.parse(
+            "MONGODB_URI",
+            "a MongoDB connection string, mongodb://… or mongodb+srv://…, with : / ? # [ ] @ % in the user name \
+             and the password percent-encoded",
+            |text| is_uri(text).then(|| text.to_owned()),
+        );
         let database = reader.parse(
             "MONGODB_DB",
             "the name of a database: at most 63 bytes, without spaces and / \\ . \" $ * < > : | ?",
@@ -54,8 +41,8 @@ impl StoreConfig {
             "the name of a collection: at most 128 bytes, without $, and not system.…",
             |text| is_collection(text).then(|| text.to_owned()),
         );
-        let choices = [("auto", MongoImages::Auto), ("require", MongoImages::Require)];
-        let images = reader.choice("MONGODB_IMAGES", &choices).unwrap_or_default();
+        let choices = [("auto", Images::Auto), ("require", Images::Require)];
+        let images = reader.choice("MONGODB_IMAGES", &choices).unwrap_or(Images::Auto);
         let org =
             reader.parse("DEFAULT_ORG", "a name of at most 256 bytes without control characters", |text| {
                 let usable = text.len() <= 256 && !text.chars().any(char::is_control);
@@ -69,20 +56,32 @@ impl StoreConfig {
                 format!("must be unset: this version does not support several nodes yet{also}"),
             );
         }
-        Self {
-            backend: match uri {
-                Some(uri) => Backend::Mongo(MongoSettings {
-                    uri,
-                    database,
-                    collection: collection.unwrap_or_default(),
-                    images,
-                }),
-                None => Backend::Embedded,
-            },
-            data_dir: reader.text("DATA_DIR").unwrap_or_default().into(),
-            default_org: DefaultOrg(org),
-        }
+        let default_org = DefaultOrg(org);
+        let data_dir = PathBuf::from(reader.text("DATA_DIR").unwrap_or_default());
+        let backend = match uri {
+            Some(uri) => {
+                let (collection, default_org) = (collection.unwrap_or_default(), default_org.clone());
+                Backend::Mongo(MongoConfig { uri, database, collection, images, default_org })
+            }
+            None => Backend::Embedded(EmbeddedConfig {
+                data_dir: data_dir.clone(),
+                default_org: default_org.clone(),
+            }),
+        };
+        Self { backend, data_dir, default_org }
     }
+}
+
+/// As the driver sees it. Its own words about a bad one could hold parts of it.
+fn is_uri(text: &str) -> bool {
+    MongoStore::new(MongoConfig {
+        uri: text.to_owned(),
+        database: None,
+        collection: String::new(),
+        images: Images::Require,
+        default_org: DefaultOrg::default(),
+    })
+    .is_ok()
 }
 
 fn is_database(name: &str) -> bool {

@@ -1,7 +1,10 @@
 use std::{collections::BTreeSet, ffi::OsString, net::IpAddr, time::Duration};
 
 use super::{reader::Reader, *};
-use crate::auth::{Grant, UnixTime};
+use crate::{
+    auth::{Grant, UnixTime},
+    store::Images,
+};
 
 /// As an operator would set them.
 fn env(pairs: &[(&str, &str)]) -> Sources {
@@ -28,7 +31,9 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((config.server.port, config.server.admin_port), (3000, None));
     assert_eq!(config.server.shutdown_grace, Duration::from_secs(10));
     assert!(config.server.trusted_proxies.is_empty() && config.server.metrics_token.is_none());
-    assert!(matches!(config.store.backend, Backend::Embedded));
+    assert!(
+        matches!(&config.store.backend, Backend::Embedded(store) if store.data_dir == config.store.data_dir)
+    );
     assert_eq!(config.store.data_dir.to_str(), Some("./data"));
     assert_eq!(config.store.default_org.0, None);
     assert_eq!(config.auth.claims, crate::auth::ClaimNames::default());
@@ -54,7 +59,7 @@ fn with_mongodb_the_api_only_reads() {
     let config = read(&[("MONGODB_URI", "mongodb://db/tasks"), ("MONGODB_IMAGES", "require")]);
     let Backend::Mongo(mongo) = config.store.backend else { panic!("{:?}", config.store) };
     assert_eq!((mongo.database, mongo.collection.as_str()), (None, "tasks"));
-    assert_eq!(mongo.images, MongoImages::Require);
+    assert_eq!(mongo.images, Images::Require);
     assert_eq!(config.features.task_api, TaskApi::Read);
     let config = read(&[("MONGODB_URI", "mongodb+srv://db"), ("FEATURE_TASK_API", "full")]);
     assert_eq!(config.features.task_api, TaskApi::Full);
@@ -125,7 +130,7 @@ fn all_bad_settings_are_reported_at_once() {
          MONGODB_IMAGES: must be auto or require\n  \
          REDIS_URL: must be unset: this version does not support several nodes yet; with MONGODB_URI unset \
          they could not share tasks either\n  \
-         JWT_SECRET: or JWT_PUBLIC_KEY must be set; for development a secret is generated where HOST is a \
+         JWT_SECRET: this or JWT_PUBLIC_KEY must be set; for development a secret is generated where HOST is a \
          loopback address or TASKCAST_DEV is 1\n  \
          FEATURE_WEBSOCKET_ENABLED: must be true or false\n  \
          WEBSOCKET_CORS_ORIGIN: must not contain *: any page that a user visits could connect; name each \
@@ -185,6 +190,8 @@ fn ranges_and_relations_are_checked() {
         ("PING_TIMEOUT", "99ms"),
         ("SLOW_CLIENT_TIMEOUT", "2h"),
         ("ADMIN_PORT", "3000"),
+        ("MONGODB_URI", "mongodb://a:b/c@d"),
+        ("MONGODB_URI", "http://db"),
         ("MONGODB_DB", "a.b"),
         ("MONGODB_TASKS_COLLECTION", "system.users"),
         ("METRICS_TOKEN", "two words"),

@@ -33,6 +33,8 @@ pub struct DashboardOffer<'a> {
     pub at: Position,
     pub org_counts: Counts,
     pub own_counts: Counts,
+    /// Whether the client is told the counts beside the state. Else they follow as an event.
+    pub counts_told: bool,
     /// None: for [`Fanout::recover_dashboard`].
     pub state: Option<&'a Packet>,
 }
@@ -111,9 +113,9 @@ impl<P: Peer> Fanout<P> {
         if events.len() > self.limits.replay_events {
             return Entry::Reread;
         }
-        let known = offer.org_counts.plus(offer.own_counts);
+        let known = offer.counts_told.then(|| offer.org_counts.plus(offer.own_counts));
         let packets = offer.state.cloned().into_iter().chain(events);
-        self.put_in_dashboard(id, &offer, offer.at, Some(known), packets);
+        self.put_in_dashboard(id, &offer, offer.at, known, packets);
         Entry::Entered
     }
 

@@ -478,7 +478,13 @@ impl World {
         let at = pending.snapshot.at;
         let (list, org_counts, own_counts) = dashboard(&pending.snapshot.tasks, viewer);
         let state = event(emitted::DASHBOARD_STATE, &json!({"tasks": list, "eventId": at.to_string()}));
-        let offer = DashboardOffer { at, org_counts, own_counts, state: Some(&state) };
+        let offer = DashboardOffer {
+            at,
+            org_counts,
+            own_counts,
+            counts_told: !pending.refreshing,
+            state: Some(&state),
+        };
         if let Some(since) = pending.since
             && self.fanout.recover_dashboard(client.peer, offer, since)
         {
@@ -486,7 +492,7 @@ impl World {
         }
         let peer = client.peer;
         let entry = self.fanout.enter_dashboard(peer, offer);
-        if entry == Entry::Entered {
+        if entry == Entry::Entered && offer.counts_told {
             // The ack.
             let counts = serde_json::to_value(org_counts.plus(own_counts)).unwrap();
             self.fanout.reply(peer, &event("ack", &counts));

@@ -61,9 +61,9 @@ impl Rate {
         let slot = &self.slots[(second % SLOTS as u64) as usize];
         let fresh = (second + 1) << COUNT_BITS;
         let seen = slot.load(Ordering::Relaxed);
-        if seen >> COUNT_BITS == second + 1 {
-            slot.fetch_add(1, Ordering::Relaxed);
-        } else if slot.compare_exchange(seen, fresh + 1, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        let begins = seen >> COUNT_BITS != second + 1;
+        // Whoever loses the race to begin a second counts in it.
+        if !begins || slot.compare_exchange(seen, fresh + 1, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             slot.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -342,7 +342,9 @@ impl Gateway {
             known => ClientEvent::parse(name, args).map(|event| (known.unwrap_or_default(), event)),
         };
         match parsed {
-            Ok((name, event)) => self.submit(session, Request::Client { event, name, ack: id }),
+            Ok((name, event)) => {
+                self.submit(session, Request::Client { event, name, ack: id, arrived: Instant::now() })
+            }
             Err(refusal) => self.refuse(session, id, &refusal),
         }
     }

@@ -80,6 +80,7 @@ impl Gateway {
         &self,
         session: &Session,
         since: Option<Position>,
+        counts_told: bool,
     ) -> Result<DashboardJoin, Refusal> {
         let viewer = session.identity().viewer;
         let mut reads = 0;
@@ -96,6 +97,7 @@ impl Gateway {
                 at: loaded.snapshot.position,
                 org_counts: loaded.snapshot.org_counts,
                 own_counts: loaded.snapshot.own_counts,
+                counts_told,
                 state: None,
             };
             if let Some(since) = since

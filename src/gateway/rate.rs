@@ -1,6 +1,9 @@
 //! Joins and resyncs per user and second: over the limit they wait, and only a long queue is refused.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
 
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
@@ -30,15 +33,16 @@ impl JoinRate {
         Self { limiter: RateLimiter::keyed(Quota::per_second(joins)), clock: DefaultClock::default() }
     }
 
-    /// Waits for the user's turn, at most [`MAX_WAIT`] in all.
-    pub async fn turn(&self, user: &UserId) -> Result<(), TooMany> {
-        let mut left = MAX_WAIT;
+    /// Waits for the user's turn, until [`MAX_WAIT`] after the request has come.
+    pub async fn turn(&self, user: &UserId, arrived: Instant) -> Result<(), TooMany> {
         loop {
             let wait = match self.limiter.check_key(user) {
                 Ok(()) => return Ok(()),
                 Err(early) => early.wait_time_from(self.clock.now()),
             };
-            left = left.checked_sub(wait).ok_or(TooMany { retry_after: wait })?;
+            if arrived.elapsed() + wait > MAX_WAIT {
+                return Err(TooMany { retry_after: wait });
+            }
             tokio::time::sleep(wait).await;
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     auth::UnixTime,
     fanout::Position,
     protocol::{ClientEvent, Code, Refusal, Resync, ack},
-    task::{TaskId, UserId},
+    task::TaskId,
 };
 
 use super::{
@@ -36,8 +36,8 @@ impl Gateway {
         while let Some(request) = session.pop() {
             match request {
                 Request::Refresh => self.refresh(&session).await,
-                Request::Client { event, name, ack } => {
-                    if let Err(refusal) = self.answer(&session, event, ack).await {
+                Request::Client { event, name, ack, arrived } => {
+                    if let Err(refusal) = self.answer(&session, event, ack, arrived).await {
                         self.refuse(&session, ack, &refusal.of(name));
                     }
                     self.settle(&session).await;
@@ -46,11 +46,17 @@ impl Gateway {
         }
     }
 
-    async fn answer(&self, session: &Session, event: ClientEvent, id: Option<u64>) -> Result<(), Refusal> {
+    async fn answer(
+        &self,
+        session: &Session,
+        event: ClientEvent,
+        id: Option<u64>,
+        arrived: Instant,
+    ) -> Result<(), Refusal> {
         match event {
             ClientEvent::TaskJoin { task } => {
                 let task = self.task_room(&task)?;
-                self.take_turn(&session.identity().viewer.user).await?;
+                self.take_turn(session, arrived).await?;
                 self.has_space(session, std::slice::from_ref(&task), false)?;
                 match self.join_task(session, &task, None).await? {
                     TaskJoin::Gone => return Err(Refusal::new(Code::NotFound, "No such task")),
@@ -64,9 +70,9 @@ impl Gateway {
             }
             ClientEvent::DashboardJoin => {
                 self.dashboard_room()?;
-                self.take_turn(&session.identity().viewer.user).await?;
+                self.take_turn(session, arrived).await?;
                 self.has_space(session, &[], true)?;
-                if let DashboardJoin::State(loaded) = self.join_dashboard(session, None).await?
+                if let DashboardJoin::State(loaded) = self.join_dashboard(session, None, id.is_some()).await?
                     && let Some(id) = id
                 {
                     self.reply(session, &ack(id, &loaded.acknowledgement()));
@@ -79,7 +85,7 @@ impl Gateway {
             }
             ClientEvent::Resync(resync) => {
                 if session.count_resync() > FREE_RESYNCS {
-                    self.take_turn(&session.identity().viewer.user).await?;
+                    self.take_turn(session, arrived).await?;
                 }
                 let resynced = self.resync(session, resync).await?;
                 if let Some(id) = id {
@@ -123,15 +129,17 @@ impl Gateway {
             }
             Resync::TaskSince { task, since } => {
                 let task = self.task_room(&task)?;
+                let since = position(&since)?;
                 self.has_space(session, std::slice::from_ref(&task), false)?;
-                let joined = self.join_task(session, &task, position(&since)).await?;
+                let joined = self.join_task(session, &task, Some(since)).await?;
                 let gone = if joined == TaskJoin::Gone { vec![task] } else { Vec::new() };
                 Ok(Resynced { ok: true, gone, recovered: Some(joined == TaskJoin::Recovered) })
             }
             Resync::DashboardSince { since } => {
                 self.dashboard_room()?;
+                let since = position(&since)?;
                 self.has_space(session, &[], true)?;
-                let joined = self.join_dashboard(session, position(&since)).await?;
+                let joined = self.join_dashboard(session, Some(since), false).await?;
                 let recovered = matches!(joined, DashboardJoin::Recovered);
                 Ok(Resynced { ok: true, gone: Vec::new(), recovered: Some(recovered) })
             }
@@ -151,7 +159,7 @@ impl Gateway {
             }
         }
         if dashboard {
-            self.join_dashboard(session, None).await?;
+            self.join_dashboard(session, None, false).await?;
         }
         Ok(Resynced { ok: true, gone, recovered: None })
     }
@@ -187,8 +195,8 @@ impl Gateway {
         }
     }
 
-    async fn take_turn(&self, user: &UserId) -> Result<(), Refusal> {
-        self.joins.turn(user).await.map_err(|early| {
+    async fn take_turn(&self, session: &Session, arrived: Instant) -> Result<(), Refusal> {
+        self.joins.turn(&session.identity().viewer.user, arrived).await.map_err(|early| {
             Refusal::new(Code::RateLimited, "Too many requests").retry_after(early.retry_after)
         })
     }
@@ -207,7 +215,6 @@ impl Gateway {
     }
 }
 
-/// Text that is no position of ours can't be recovered from, like one that is too old.
-fn position(since: &str) -> Option<Position> {
-    Some(since.parse().unwrap_or(Position::ZERO))
+fn position(since: &str) -> Result<Position, Refusal> {
+    since.parse().map_err(|_| Refusal::invalid("since must be an eventId"))
 }

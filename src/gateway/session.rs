@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use engineioxide::{DisconnectReason, TransportType};
@@ -20,8 +20,8 @@ use crate::{
 
 use super::{Gateway, GatewayCounters, TransportHandle, engine::Socket};
 
-/// A client that asks more before it has its answers is refused.
-const MAX_WAITING: usize = 64;
+/// A client that asks more before it has its answers is refused. A page may join all rooms that it may have at once.
+const MAX_WAITING: usize = 256;
 /// A polling client fetches its last events with its next request.
 const POLLING_GRACE: Duration = Duration::from_millis(500);
 
@@ -32,6 +32,7 @@ pub enum Request {
         event: ClientEvent,
         name: &'static str,
         ack: Option<u64>,
+        arrived: Instant,
     },
     /// Enter again whatever the fan-out says is wanted.
     Refresh,

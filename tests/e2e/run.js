@@ -8,6 +8,8 @@ import { startMongod } from './support/mongo.js';
 import { binary, PACKAGE } from './support/paths.js';
 import { start } from './support/processes.js';
 
+/** However a file hangs, the suite ends. */
+const DEADLINE = 15 * 60_000;
 /** Loaded machines are slow, and the long file mostly waits: it runs beside the others. */
 const CONCURRENCY = process.env.TASKCAST_E2E_CONCURRENCY ?? String(Math.max(2, Math.min(4, availableParallelism())) + 1);
 /** These take the machine for themselves. */
@@ -23,6 +25,10 @@ console.log(`testing ${binary()}`);
 const temporary = mkdtempSync(join(tmpdir(), 'taskcast-e2e-run-'));
 const mongod = await startMongod();
 let failed = false;
+const deadline = setTimeout(() => {
+  console.log('end to end: FAILED, not done in time');
+  process.exit(1);
+}, DEADLINE);
 try {
   const together = files.filter((name) => !ALONE.includes(name));
   for (const batch of [together, ...ALONE.filter((name) => files.includes(name)).map((name) => [name])]) {
@@ -36,6 +42,7 @@ try {
     failed ||= code !== 0;
   }
 } finally {
+  clearTimeout(deadline);
   await mongod.stop();
   rmSync(temporary, { recursive: true, force: true });
 }

@@ -59,7 +59,9 @@ async function conversation(options) {
   for (const key of ['eventId', 'occurredAt', 'updatedAt']) assert.equal(typeof dispatched[key], 'string', key);
   await client.saw('task:event_added');
   await client.saw('dashboard:task_list_updated', ({ taskId, status }) => taskId === id && status === 'dispatched');
-  await client.saw('dashboard:task_count_changed');
+  const other = await createTask(gateway.url, alice, { title: 'Counted' });
+  await client.saw('task:created', ({ taskId }) => taskId === other.taskId);
+  assert.equal((await client.saw('dashboard:task_count_changed')).activeCount, dashboard.counts.activeCount + 1);
 
   // Refusals, by acknowledgement and by event.
   const notFound = await client.ask('task:join', { taskId: ABSENT });

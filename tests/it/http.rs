@@ -12,8 +12,9 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use taskcast::{
     auth::{ClaimNames, Grant, Keys, TokenSigner, TokenVerifier, UnixTime},
+    config::TaskApi,
     http::{
-        ClusterHealth, GatewayStatus, HealthReport, HttpState, Phase, RelayHealth, StoreHealth, TaskApi,
+        ClusterHealth, GatewayStatus, HealthReport, HttpState, Phase, RelayHealth, StoreHealth,
         WebsocketHealth, router,
     },
     store::{EmbeddedConfig, EmbeddedStore, Store},

@@ -1,7 +1,13 @@
 //! In one process with the crate, against real servers.
 
+mod architecture;
+mod cli;
 mod http;
 mod mongo_feed;
+mod mongo_lists;
+mod mongo_resume;
+mod mongo_server;
 mod mongo_snapshot;
+mod mongo_writes;
 mod mongod;
 mod store;

@@ -1,6 +1,6 @@
 //! Positions: of snapshots, of changes, of an idle stream.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use mongodb::bson::doc;
 use taskcast::{
@@ -9,7 +9,9 @@ use taskcast::{
     task::{Field, TaskId, UserId, Viewer},
 };
 
-use crate::mongod::Place;
+use tokio_util::sync::CancellationToken;
+
+use crate::mongod::{DEADLINE, Place};
 
 /// A change is in a snapshot exactly when its position is not after the snapshot's. An unpaced writer, in and
 /// out of transactions, races with readers; afterwards each snapshot is compared with what the feed has told.
@@ -106,6 +108,58 @@ async fn an_idle_stream_reaches_what_a_snapshot_has_seen() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// What an idle item says is true though the oplog is busy: with other collections, and with transactions that
+/// touch this one now and then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_comes_at_or_before_what_was_said_to_be_reached() {
+    let place = Place::new().await;
+    let mut feed = place.followed().await;
+    let (tasks, client, stop) = (place.tasks(), place.client.clone(), CancellationToken::new());
+    let other = client.database(place.config.database.as_deref().expect("named")).collection("other");
+    let stopped = stop.clone();
+    let writer = tokio::spawn(async move {
+        let mut session = client.start_session().await.expect("a session");
+        let mut n = 0;
+        while !stopped.is_cancelled() {
+            n += 1;
+            other.insert_one(doc! {"n": n}).await.expect("inserted");
+            // Seldom enough for the stream to run dry in between.
+            if n % 300 == 0 {
+                session.start_transaction().await.expect("started");
+                for k in 0..6 {
+                    other.insert_one(doc! {"n": n}).session(&mut session).await.expect("inserted");
+                    tasks
+                        .insert_one(doc! {"_id": format!("{n}-{k}")})
+                        .session(&mut session)
+                        .await
+                        .expect("inserted");
+                }
+                session.commit_transaction().await.expect("committed");
+            }
+        }
+    });
+    let (mut reached, mut idle, mut changes) = (Position::ZERO, 0, 0);
+    let deadline = Instant::now() + DEADLINE;
+    while idle < 10 || changes < 30 {
+        assert!(Instant::now() < deadline, "{idle} times idle, {changes} changes");
+        let position = match feed.next().await {
+            FeedItem::Change(change) => {
+                changes += 1;
+                change.position
+            }
+            FeedItem::Idle(position) => {
+                idle += 1;
+                position
+            }
+            other => panic!("{other:?}"),
+        };
+        assert!(position > reached, "{position:?} after {reached:?}");
+        reached = position;
+    }
+    stop.cancel();
+    writer.await.expect("no panic");
 }
 
 /// Another node, or this one after a restart, gives the same change the same position.

@@ -71,7 +71,7 @@ impl Mongod {
             .arg(binary())
             .args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--port", &port.to_string(), "--dbpath"])
             .arg(&dir)
-            .args(["--wiredTigerCacheSizeGB", "0.25", "--journalCommitInterval", "5", "--oplogSize", "128"])
+            .args(["--wiredTigerCacheSizeGB", "1", "--journalCommitInterval", "5", "--oplogSize", "128"])
             .args(["--setParameter", "enableTestCommands=1"])
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
             .args(extra)

@@ -2,6 +2,7 @@
 
 mod embedded;
 mod feeds;
+mod mongo;
 mod reads;
 mod writes;
 

@@ -98,7 +98,8 @@ impl Follower {
                 return false;
             }
         }
-        true
+        let seen = Position::before(self.next.unwrap_or(0));
+        self.items.send(FeedItem::Idle(seen)).await.is_ok()
     }
 }
 

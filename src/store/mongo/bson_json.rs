@@ -146,11 +146,17 @@ mod tests {
 
     #[test]
     fn depth_and_broken_text_are_survived() {
-        let mut deep = doc! {};
+        let mut deep = vec![5, 0, 0, 0, 0];
         for _ in 0..5_000 {
-            deep = doc! {"d": deep};
+            let size = u32::try_from(deep.len() + 8).expect("small").to_le_bytes();
+            deep = [&size, &b"\x03d\0"[..], &deep, &[0]].concat();
         }
-        read(deep);
+        let mut value = Value::Object(to_json(&RawDocumentBuf::from_bytes(deep).expect("is a document")));
+        let mut depth = 0;
+        while let Some(inner) = value.get_mut("d").map(Value::take) {
+            (value, depth) = (inner, depth + 1);
+        }
+        assert_eq!((value, depth), (Value::Null, MAX_DEPTH + 1));
         let mut bytes = RawDocumentBuf::try_from(&doc! {"a": "xyz", "b": 1}).expect("encodes").into_bytes();
         let place = bytes.windows(3).position(|window| window == b"xyz").expect("is there");
         bytes[place] = 0xff;

@@ -2,20 +2,16 @@
 
 use std::time::Duration;
 
-use mongodb::{
-    bson::{RawDocumentBuf, Timestamp, doc},
-    change_stream::{ChangeStream, event::ResumeToken},
-    options::{FullDocumentBeforeChangeType, FullDocumentType},
-};
+use mongodb::{bson::RawDocumentBuf, change_stream::event::ResumeToken};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     MongoStore, decode,
     decode::Decoded,
-    failure::{StreamFailure, answer, answer_within, store_error, stream_failure},
+    failure::{StreamFailure, answer_within},
+    open::{Begin, Opened, open},
     ordinals::{self, Ordinals},
-    pipeline::pipeline,
     prepare,
 };
 use crate::{
@@ -23,10 +19,6 @@ use crate::{
     store::StoreError,
 };
 
-/// How far back the first stream begins, so that clients of a node that restarted can be replayed to.
-const LOOK_BACK_SECS: u32 = 120;
-/// How long the server holds a request while nothing happens; as often the position advances.
-const AWAIT: Duration = Duration::from_millis(250);
 /// No answer for that long: the server or the network is gone.
 const SILENCE: Duration = Duration::from_secs(30);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -45,6 +37,8 @@ pub(super) async fn follow(
         begin: Begin::Past,
         told: Told::Nothing,
         ordinals: Ordinals::default(),
+        begun: 0,
+        quiet: 0,
         reached: Position::ZERO,
         failures: 0,
         images_in_doubt: false,
@@ -54,15 +48,6 @@ pub(super) async fn follow(
         () = stop.cancelled() => Ok(()),
         result = follower.run() => result,
     }
-}
-
-/// Where the next stream begins.
-#[derive(Clone, Debug)]
-enum Begin {
-    /// A little before now, if the oplog reaches so far.
-    Past,
-    Now,
-    After(ResumeToken),
 }
 
 /// Where the receiver stands.
@@ -80,22 +65,11 @@ enum Ended {
     Failed(StreamFailure),
 }
 
-impl From<StoreError> for Ended {
-    fn from(error: StoreError) -> Self {
-        Self::Failed(match error {
-            StoreError::Unavailable(text) => StreamFailure::Passing(text),
-            other => StreamFailure::Fatal(other),
-        })
+impl<E: Into<StreamFailure>> From<E> for Ended {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
     }
 }
-
-impl From<mongodb::error::Error> for Ended {
-    fn from(error: mongodb::error::Error) -> Self {
-        Self::Failed(stream_failure(error))
-    }
-}
-
-type Stream = ChangeStream<RawDocumentBuf>;
 
 struct Follower<'a> {
     store: &'a MongoStore,
@@ -104,6 +78,11 @@ struct Follower<'a> {
     told: Told,
     /// Goes on counting over a resume, which may begin in the middle of a transaction.
     ordinals: Ordinals,
+    /// The cluster time that the last stream without a token was opened at. Its first tokens say no more than
+    /// that, though the time itself may be still to come.
+    begun: u64,
+    /// How many answers in a row had nothing.
+    quiet: u32,
     /// The last position that was told.
     reached: Position,
     /// In a row, without anything having been read in between.
@@ -133,10 +112,10 @@ impl Follower<'_> {
                     None
                 }
             };
-            if let Some(reason) = lost {
-                if self.lose(reason).await.is_err() {
-                    return Ok(());
-                }
+            if let Some(reason) = lost
+                && self.lose(reason).await.is_err()
+            {
+                return Ok(());
             }
             tokio::time::sleep(backoff(self.failures)).await;
             self.failures = self.failures.saturating_add(1);
@@ -161,12 +140,19 @@ impl Follower<'_> {
                 prepare::ensure_images(self.store).await?;
                 self.images_in_doubt = false;
             }
-            let (mut stream, opened) = self.open().await?;
-            let mut opened = opened.map(|time| Position::before(as_number(time)));
+            let Opened { mut stream, at } = open(self.store, &self.begin).await?;
+            self.begun = at.unwrap_or(self.begun);
+            let mut to_tell = at.map(Position::before);
+            let mut answers = 0_u32;
             loop {
                 let event = answer_within(SILENCE, stream.next_if_any()).await?;
-                // Only now is it sure that the oplog reaches so far back.
-                if let Some(position) = opened.take() {
+                answers = answers.saturating_add(1);
+                if event.is_none() && answers == 1 {
+                    // What the opening brought. That history is lost, or that the server refuses to go on, may
+                    // show only when more is asked for.
+                    continue;
+                }
+                if let Some(position) = to_tell.take() {
                     self.opened(position).await?;
                 }
                 if self.failures > 0 {
@@ -190,30 +176,6 @@ impl Follower<'_> {
         result.err().unwrap_or(Ended::ReceiverGone)
     }
 
-    /// The stream; and its operation time, where it does not continue an earlier one.
-    async fn open(&self) -> Result<(Stream, Option<Timestamp>), Ended> {
-        let collection = self.store.collection().await?;
-        let watch = collection
-            .watch()
-            .pipeline(pipeline())
-            .full_document(FullDocumentType::WhenAvailable)
-            .full_document_before_change(FullDocumentBeforeChangeType::WhenAvailable)
-            .max_await_time(AWAIT);
-        let (watch, time) = match &self.begin {
-            Begin::After(token) => (watch.start_after(token.clone()), None),
-            Begin::Now => {
-                let now = operation_time(self.store).await?;
-                (watch.start_at_operation_time(now), Some(now))
-            }
-            Begin::Past => {
-                let now = operation_time(self.store).await?;
-                let time = Timestamp { time: now.time.saturating_sub(LOOK_BACK_SECS), increment: 1 };
-                (watch.start_at_operation_time(time), Some(time))
-            }
-        };
-        Ok((answer(watch).await?.with_type(), time))
-    }
-
     async fn opened(&mut self, position: Position) -> Result<(), Ended> {
         self.ordinals = Ordinals::default();
         self.reached = position;
@@ -226,6 +188,7 @@ impl Follower<'_> {
             return Err(Ended::Failed(StreamFailure::HistoryLost("a change came without its time")));
         };
         let position = self.ordinals.next(time);
+        self.quiet = 0;
         match decode::decode(event, position, &self.store.config.default_org) {
             Decoded::Change(change) => {
                 self.reached = position;
@@ -237,31 +200,22 @@ impl Follower<'_> {
     }
 
     async fn idle(&mut self, token: Option<&ResumeToken>) -> Result<(), Ended> {
-        match token.and_then(ordinals::cluster_time).map(Position::end_of) {
-            Some(position) if position > self.reached => {
-                self.reached = position;
-                self.send(FeedItem::Idle(position)).await
-            }
-            _ => Ok(()),
+        self.quiet = self.quiet.saturating_add(1);
+        let Some(time) = token.and_then(ordinals::cluster_time) else { return Ok(()) };
+        let position = Position::end_of(time);
+        // After an error the driver opens a stream anew without a word, perhaps in the middle of a transaction:
+        // one empty answer is not enough to say that it has ended.
+        let ended = time != self.ordinals.time() || self.quiet > 1;
+        if time > self.begun && ended && position > self.reached {
+            self.reached = position;
+            self.send(FeedItem::Idle(position)).await?;
         }
+        Ok(())
     }
 
     async fn send(&self, item: FeedItem) -> Result<(), Ended> {
         self.items.send(item).await.map_err(|_| Ended::ReceiverGone)
     }
-}
-
-fn as_number(time: Timestamp) -> u64 {
-    u64::from(time.time) << 32 | u64::from(time.increment)
-}
-
-/// The server's present.
-async fn operation_time(store: &MongoStore) -> Result<Timestamp, Ended> {
-    let database = store.database().await?;
-    let reply = answer(database.run_command(doc! {"ping": 1})).await.map_err(store_error)?;
-    reply
-        .get_timestamp("operationTime")
-        .map_err(|_| StoreError::Unusable(prepare::STANDALONE.to_owned()).into())
 }
 
 /// Twice as long each time, and not at the same moment on every node.

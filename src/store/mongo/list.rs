@@ -22,25 +22,25 @@ pub(super) async fn list(
     limit: usize,
 ) -> Result<Page, StoreError> {
     let default_org = &store.config.default_org;
+    let visible = Visible::to(viewer, default_org);
     let mut conditions = narrowed(filter);
-    conditions.extend([Visible::to(viewer, default_org).any(), usable_id()]);
+    conditions.push(usable_id());
     let wanted = limit.saturating_add(1);
 
     let mut session = read::snapshot(store, None).await?;
     let mut found = Vec::new();
     if cursor.is_none_or(|cursor| cursor.created_at.is_some()) {
         let mut dated = conditions.clone();
-        dated.push(has_date());
         dated.extend(cursor.and_then(after_date));
-        let newest = doc! {"createdAt": -1, "_id": -1};
-        found = read::find(store, &mut session, doc! {"$and": dated}, newest, wanted).await?;
+        let filter = visible.any_of(&dated, &[has_date()]);
+        found = read::find(store, &mut session, filter, doc! {"createdAt": -1, "_id": -1}, wanted).await?;
     }
     if found.len() < wanted {
         conditions.push(doc! {"$nor": [has_date()]});
         conditions
             .extend(cursor.filter(|cursor| cursor.created_at.is_none()).map(|cursor| after_id(&cursor.id)));
+        let filter = visible.any_of(&conditions, &has_no_date());
         let rest = wanted - found.len();
-        let filter = doc! {"$and": conditions};
         found.extend(read::find(store, &mut session, filter, doc! {"_id": -1}, rest).await?);
     }
 
@@ -57,7 +57,7 @@ pub(super) async fn list(
 
 /// Others can't be told to a client, nor be the place where a page ends.
 fn usable_id() -> Document {
-    doc! {"_id": {"$type": ["objectId", "string"]}}
+    doc! {"_id": {"$type": ["objectId", "string"], "$ne": ""}}
 }
 
 /// A date itself: an array that holds one sorts and compares in its own ways.
@@ -65,11 +65,34 @@ fn has_date() -> Document {
     doc! {"createdAt": {"$type": "date", "$not": {"$type": "array"}}}
 }
 
+/// Said so that an index finds the few: "not a date" would read all.
+fn has_no_date() -> [Document; 2] {
+    const OTHERS: [&str; 15] = [
+        "string",
+        "number",
+        "bool",
+        "objectId",
+        "object",
+        "binData",
+        "timestamp",
+        "regex",
+        "javascript",
+        "javascriptWithScope",
+        "symbol",
+        "dbPointer",
+        "minKey",
+        "maxKey",
+        "undefined",
+    ];
+    [doc! {"createdAt": null}, doc! {"createdAt": {"$type": OTHERS.to_vec()}}]
+}
+
 fn after_date(cursor: &Cursor) -> Option<Document> {
     let time = DateTime::from_millis(cursor.created_at?);
     let mut same_time = after_id(&cursor.id);
     same_time.insert("createdAt", time);
-    Some(doc! {"$or": [{"createdAt": {"$lt": time}}, same_time]})
+    // The first condition says nothing more, but bounds an index.
+    Some(doc! {"createdAt": {"$lte": time}, "$or": [{"createdAt": {"$lt": time}}, same_time]})
 }
 
 /// Descending, ObjectIds come before strings.
@@ -100,10 +123,10 @@ fn place_of_text(text: &str) -> String {
 }
 
 fn read_place(place: &str) -> Bson {
-    if is_hex(place) {
-        if let Ok(id) = ObjectId::parse_str(place) {
-            return Bson::ObjectId(id);
-        }
+    if is_hex(place)
+        && let Ok(id) = ObjectId::parse_str(place)
+    {
+        return Bson::ObjectId(id);
     }
     let marked = is_hex(place.trim_start_matches('='));
     let text = if marked { place.strip_prefix('=').unwrap_or(place) } else { place };

@@ -10,6 +10,7 @@ mod decode;
 mod failure;
 mod follow;
 mod list;
+mod open;
 mod ordinals;
 mod pipeline;
 mod prepare;

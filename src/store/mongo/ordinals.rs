@@ -21,6 +21,11 @@ pub(super) struct Ordinals {
 }
 
 impl Ordinals {
+    /// Of the last change.
+    pub(super) fn time(&self) -> u64 {
+        self.time
+    }
+
     pub(super) fn next(&mut self, time: u64) -> Position {
         if time != self.time {
             *self = Self { time, next: 0 };

@@ -15,13 +15,15 @@ use super::{
 };
 use crate::store::StoreError;
 
-pub(super) const STANDALONE: &str = "MongoDB runs as a standalone server, which has no change streams: start \
+pub(super) const STANDALONE: &str = "MongoDB is not a replica set, and a standalone server has no change streams: start \
     mongod with --replSet rs0 and run rs.initiate() once (one member is enough)";
 const MONGOS: &str = "MONGODB_URI leads to a mongos: taskcast follows one replica set, because events of \
     several shards have no exact order. Give the URI of the replica set that holds the tasks";
 const OLDEST: i64 = 6;
 const NAMESPACE_EXISTS: i32 = 48;
 const NAMESPACE_NOT_FOUND: i32 = 26;
+/// FailedToParse, InvalidOptions, CommandNotSupported, an unknown field: the server knows no images.
+const NO_SUCH_OPTION: [i32; 4] = [9, 72, 115, 40415];
 /// IndexOptionsConflict, IndexKeySpecsConflict: an index that serves as well is already there.
 const INDEX_CONFLICT: [i32; 2] = [85, 86];
 /// Of a large collection it takes its time.
@@ -114,8 +116,17 @@ async fn switch_on(database: &Database, name: &str) -> Result<(), StoreError> {
              the privilege collMod (role dbAdmin) to switch them on. Grant it, or run: {}",
             switch_on_in_shell(database, name)
         ))),
-        Err(error) => Err(store_error(error)),
+        Err(error) => Err(images_refused(error)),
     }
+}
+
+fn images_refused(error: Error) -> StoreError {
+    if code(&error).is_some_and(|code| NO_SUCH_OPTION.contains(&code)) {
+        return StoreError::Unusable(format!(
+            "MongoDB refuses to switch pre- and post-images on; is its featureCompatibilityVersion below 6.0? {error}"
+        ));
+    }
+    store_error(error)
 }
 
 async fn create(database: &Database, name: &str) -> Result<(), StoreError> {
@@ -126,7 +137,7 @@ async fn create(database: &Database, name: &str) -> Result<(), StoreError> {
             "the collection was created by somebody else at this moment".to_owned(),
         )),
         Err(error) => Err(lacking(&error, "createCollection on the database", "readWrite")
-            .unwrap_or_else(|| store_error(error))),
+            .unwrap_or_else(|| images_refused(error))),
     }
 }
 

@@ -51,6 +51,20 @@ impl Visible {
         }
     }
 
+    /// All of it that meets `conditions` and one of the `alternatives`. With an `$or` at the top, each way to see
+    /// a task and each alternative scans its own index.
+    pub(super) fn any_of(&self, conditions: &[Document], alternatives: &[Document]) -> Document {
+        let ways = self.org.iter().chain([&self.own]);
+        let branches: Vec<Document> = ways
+            .flat_map(|way| alternatives.iter().map(move |alternative| (way, alternative)))
+            .map(|(way, alternative)| {
+                let both = [way.clone(), alternative.clone()];
+                doc! {"$and": both.into_iter().chain(conditions.iter().cloned()).collect::<Vec<_>>()}
+            })
+            .collect();
+        doc! {"$or": branches}
+    }
+
     /// What the whole organisation sees too.
     pub(super) fn shared(&self) -> Option<Document> {
         self.org.clone()

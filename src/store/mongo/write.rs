@@ -72,11 +72,9 @@ pub(super) async fn patch(
         if !task.access.writable_by(writer) {
             return Err(WriteError::NotFound);
         }
-        if !patch.allowed_from(task.status()) {
-            return Err(WriteError::Conflict(match task.status() {
-                Status::Merged => "the task is merged and stays so".to_owned(),
-                status => format!("a task can't go back to received; it is {status}"),
-            }));
+        if let Some(next) = patch.status().filter(|_| !patch.allowed_from(task.status())) {
+            let current = task.status();
+            return Err(WriteError::Conflict(format!("a task that is {current} can't be moved to {next}")));
         }
         Ok(patch.clone().writes(|name| matches!(document.get(name), Ok(Some(_))), Timestamp::now()))
     })

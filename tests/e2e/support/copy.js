@@ -80,10 +80,14 @@ export class DashboardCopy extends Room {
     super('dashboard');
   }
 
-  apply(event, payload) {
+  /** An array has no room for the counts and the eventId of its snapshot: they are the event's second argument. */
+  apply(event, payload, more = payload) {
     if (event === 'dashboard:state') {
       const tasks = Array.isArray(payload) ? payload : payload.tasks;
-      this.restart(payload.eventId);
+      assert.equal(typeof more.eventId, 'string', 'dashboard:state has no eventId');
+      this.restart(more.eventId);
+      this.counts = more.counts;
+      this.countsAt = more.eventId;
       this.tasks = new Map(tasks.map((task) => [task.taskId, viewOf(task)]));
       this.states += 1;
       return;
@@ -98,12 +102,6 @@ export class DashboardCopy extends Room {
     this.advance(event, payload.eventId);
     if (event === 'dashboard:task_list_updated') this.tasks.set(payload.taskId, viewOf(payload));
     if (event === 'dashboard:task_removed') this.tasks.delete(payload.taskId);
-  }
-
-  /** What the ack of dashboard:join, or of a resync, says beside the state. */
-  acknowledged({ counts, eventId }) {
-    if (counts && this.countsAt === null) this.counts = viewOf(counts);
-    if (eventId && this.last === null) this.last = eventId;
   }
 }
 

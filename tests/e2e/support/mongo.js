@@ -27,10 +27,15 @@ export async function startMongod({ replicaSet = 'rs0' } = {}) {
     await child.exited;
     rmSync(dir, { recursive: true, force: true });
   };
-  const client = new MongoClient(`mongodb://127.0.0.1:${port}/?directConnection=true`, { serverSelectionTimeoutMS: 1000 });
+  let client;
   try {
+    client = await until(() => {
+      // Not a reason to wait.
+      if (child.exitCode !== null) return { failed: `mongod ended with ${child.exitCode}` };
+      return MongoClient.connect(`mongodb://127.0.0.1:${port}/?directConnection=true`, { serverSelectionTimeoutMS: 500 });
+    }, 'mongod answers', 60_000);
+    if (client.failed) throw new Error(client.failed);
     const admin = client.db('admin');
-    await until(() => admin.command({ ping: 1 }), 'mongod answers', 60_000);
     if (replicaSet) {
       const members = [{ _id: 0, host: `127.0.0.1:${port}` }];
       await admin.command({ replSetInitiate: { _id: replicaSet, members } });
@@ -40,7 +45,7 @@ export async function startMongod({ replicaSet = 'rs0' } = {}) {
     await stop();
     throw error;
   } finally {
-    await client.close();
+    await client?.close?.();
   }
   const uri = `mongodb://127.0.0.1:${port}/${replicaSet ? `?replicaSet=${replicaSet}` : '?directConnection=true'}`;
   return { uri, stop };

@@ -1,6 +1,7 @@
-// `test` of node:test that shows what the gateways said when it fails.
+// `test` of node:test that shows what the gateways said when it fails, and closes the clients it has opened.
 import { test as nodeTest } from 'node:test';
 
+import { closeClients } from './client.js';
 import { recentLogs } from './gateway.js';
 
 const TIMEOUT = 120_000;
@@ -12,6 +13,8 @@ export function test(name, body, { timeout = TIMEOUT, ...options } = {}) {
     } catch (error) {
       console.error(`${name}: failed\n${recentLogs()}`);
       throw error;
+    } finally {
+      closeClients();
     }
   });
 }

@@ -35,16 +35,16 @@ export async function settles(assertion, within = 20_000) {
   }
 }
 
-/** The next event of an emitter, or an error naming it. */
+/** The first argument of an emitter's next event, or an error naming it. */
 export function once(emitter, event, within = 20_000) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
       emitter.off(event, listener);
       reject(new Error(`no "${event}" within ${within} ms`));
     }, within);
-    const listener = (...args) => {
+    const listener = (first) => {
       clearTimeout(timer);
-      resolve(args.length > 1 ? args : args[0]);
+      resolve(first);
     };
     emitter.once(event, listener);
   });

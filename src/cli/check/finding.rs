@@ -1,0 +1,48 @@
+//! What `check` has to say.
+
+use std::fmt;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One line of the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub level: Level,
+    pub text: String,
+    /// What to do about it.
+    pub mend: Option<String>,
+}
+
+impl Finding {
+    pub fn ok(text: impl Into<String>) -> Self {
+        Self { level: Level::Ok, text: text.into(), mend: None }
+    }
+
+    pub fn warn(text: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { level: Level::Warn, text: text.into(), mend: Some(mend.into()) }
+    }
+
+    pub fn fail(text: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { level: Level::Fail, text: text.into(), mend: Some(mend.into()) }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = match self.level {
+            Level::Ok => "ok",
+            Level::Warn => "warn",
+            Level::Fail => "fail",
+        };
+        let text = self.text.replace(['\r', '\n'], " ");
+        match &self.mend {
+            Some(mend) => write!(f, "{level}: {text}; {}", mend.replace(['\r', '\n'], " ")),
+            None => write!(f, "{level}: {text}"),
+        }
+    }
+}

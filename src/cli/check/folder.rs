@@ -1,0 +1,60 @@
+//! Whether `DATA_DIR` can be used.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    path::Path,
+};
+
+use super::Finding;
+
+pub(super) fn check_data_dir(folder: &Path) -> Vec<Finding> {
+    let shown = folder.display();
+    let writable = match writable(folder) {
+        Ok(()) => Finding::ok(format!("DATA_DIR ({shown}) can be written")),
+        Err(error) => Finding::fail(
+            format!("DATA_DIR ({shown}) can't be written: {}", error.kind()),
+            "give its owner and mode to the user that runs taskcast, or set DATA_DIR to another folder",
+        ),
+    };
+    let free = match is_locked(&folder.join("lock")) {
+        false => Finding::ok("no other process uses DATA_DIR"),
+        true => Finding::warn(
+            format!("a process uses DATA_DIR ({shown}) right now"),
+            "if that is not the gateway that you mean, stop it or set DATA_DIR to another folder",
+        ),
+    };
+    vec![writable, free]
+}
+
+/// Tries it, in the folder or, where that is still to be made, in the nearest one above it.
+fn writable(folder: &Path) -> io::Result<()> {
+    let existing = folder.ancestors().find(|path| path.as_os_str().is_empty() || path.exists());
+    let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let probe = existing.join(format!(".taskcast-check-{}", std::process::id()));
+    OpenOptions::new().write(true).create_new(true).open(&probe)?;
+    fs::remove_file(probe)
+}
+
+/// The embedded store holds a lock on this file for as long as it is open.
+fn is_locked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Level, *};
+
+    #[test]
+    fn a_folder_in_use_and_one_that_is_a_file_are_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lock = File::create(folder.path().join("lock")).expect("a file");
+        lock.lock().expect("locked");
+        let level =
+            |path: &Path| check_data_dir(path).iter().map(|finding| finding.level).collect::<Vec<_>>();
+        assert_eq!(level(folder.path()), [Level::Ok, Level::Warn]);
+        drop(lock);
+        assert_eq!(level(folder.path()), [Level::Ok, Level::Ok]);
+        assert_eq!(level(&folder.path().join("lock")), [Level::Fail, Level::Ok]);
+    }
+}

@@ -1,0 +1,82 @@
+//! `taskcast check`: could the gateway start, and would it be well?
+
+mod finding;
+mod folder;
+mod mongo;
+
+use crate::config::{Backend, Config, KeySource, Sources};
+
+pub use finding::{Finding, Level};
+
+/// Looks at everything and changes nothing.
+pub async fn check(sources: &Sources) -> Vec<Finding> {
+    let config = match Config::read(sources) {
+        Ok(config) => config,
+        Err(error) => {
+            let mend = "see --help or docs/configuration.md";
+            return error.0.iter().map(|problem| Finding::fail(problem.to_string(), mend)).collect();
+        }
+    };
+    let mut findings = vec![Finding::ok("the settings can be used")];
+    for warning in &config.warnings {
+        let (text, mend) = warning.split_once("; ").unwrap_or((warning, "see docs/configuration.md"));
+        findings.push(Finding::warn(text, mend));
+    }
+    findings.push(check_keys(&config));
+    match &config.store.backend {
+        Backend::Embedded(store) => findings.extend(folder::check_data_dir(&store.data_dir)),
+        Backend::Mongo(store) => findings.extend(mongo::check_mongo(store).await),
+    }
+    findings
+}
+
+fn check_keys(config: &Config) -> Finding {
+    match &config.auth.keys {
+        KeySource::Secret(_) => Finding::ok("tokens are checked with JWT_SECRET (HS256)"),
+        KeySource::PublicKey(keys) => {
+            Finding::ok(format!("tokens are checked with JWT_PUBLIC_KEY ({})", keys.algorithm()))
+        }
+        KeySource::Generated(path) if config.server.host.to_canonical().is_loopback() => {
+            Finding::ok(format!("tokens are checked with the development secret in {}", path.display()))
+        }
+        KeySource::Generated(path) => Finding::warn(
+            format!(
+                "HOST can be reached from outside, and tokens are checked with the development secret in {}",
+                path.display()
+            ),
+            "set JWT_SECRET or JWT_PUBLIC_KEY where others depend on it",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    async fn findings(pairs: &[(&str, &str)]) -> Vec<String> {
+        let sources = Sources::new(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+        check(&sources).await.iter().map(Finding::to_string).collect()
+    }
+
+    #[tokio::test]
+    async fn bad_settings_are_findings() {
+        let told = findings(&[("PORT", "hunter2"), ("SEND_QUEUE", "1")]).await;
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told.iter().all(|line| line.starts_with("fail: ") && !line.contains("hunter2")), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_short_secret_and_an_open_development_gateway_are_warnings() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("not/yet").display().to_string();
+        let told = findings(&[("JWT_SECRET", "bench-secret"), ("DATA_DIR", &data)]).await;
+        assert_eq!(told.iter().filter(|line| line.starts_with("warn: JWT_SECRET")).count(), 1, "{told:?}");
+        let told = findings(&[("TASKCAST_DEV", "1"), ("DATA_DIR", &data)]).await;
+        assert_eq!(told.iter().filter(|line| line.starts_with("warn: HOST")).count(), 1, "{told:?}");
+        let told = findings(&[("HOST", "127.0.0.1"), ("DATA_DIR", &data)]).await;
+        assert!(told.iter().all(|line| line.starts_with("ok: ")), "{told:?}");
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing was made");
+    }
+}

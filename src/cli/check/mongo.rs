@@ -1,0 +1,157 @@
+//! Whether MongoDB can give exact history, how far back, and how fast.
+
+use std::time::Duration;
+
+use crate::store::{Images, MongoConfig, MongoProbe, MongoStore, StoreError};
+
+use super::{Finding, Level};
+
+const OLDEST: u32 = 6;
+/// A node that was away for longer than the oplog reaches back has to send every client a new state.
+const SHORT_WINDOW_SECS: u64 = 60 * 60;
+/// Longer ones are felt.
+const PROMPT_JOURNAL_MS: u64 = 20;
+const COMMAND: &str = "db.runCommand({collMod: \"<MONGODB_TASKS_COLLECTION>\", changeStreamPreAndPostImages: \
+                       {enabled: true}})";
+
+pub(super) async fn check_mongo(config: &MongoConfig) -> Vec<Finding> {
+    let probed = match MongoStore::new(config.clone()) {
+        Ok(store) => store.probe().await,
+        Err(error) => Err(error),
+    };
+    match probed {
+        Ok(probe) => findings(&probe, config.images),
+        Err(error @ StoreError::Unavailable(_)) => vec![Finding::fail(
+            format!("MongoDB: {error}"),
+            "check MONGODB_URI, that the server runs, and that it can be reached from here",
+        )],
+        Err(error) => vec![Finding { level: Level::Fail, text: error.to_string(), mend: None }],
+    }
+}
+
+fn findings(probe: &MongoProbe, images: Images) -> Vec<Finding> {
+    vec![
+        version(&probe.version),
+        replica_set(probe.replica_set.as_deref()),
+        pre_and_post_images(probe.images, images),
+        oplog(probe.oplog_window_secs),
+        journal(probe.journal_commit_interval_ms),
+    ]
+}
+
+fn version(version: &str) -> Finding {
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    match major {
+        Some(major) if major >= OLDEST => Finding::ok(format!("MongoDB {version} answers")),
+        _ => Finding::fail(format!("MongoDB {version} is too old"), "upgrade it to 6.0 or newer"),
+    }
+}
+
+fn replica_set(name: Option<&str>) -> Finding {
+    match name {
+        Some(name) => Finding::ok(format!("it is a member of the replica set {name}")),
+        None => Finding::fail(
+            "it is no member of a replica set, but a standalone server or a mongos",
+            "start mongod with --replSet rs0 and run rs.initiate() once (one member is enough), or give the URI \
+             of the replica set that holds the tasks",
+        ),
+    }
+}
+
+fn pre_and_post_images(on: Option<bool>, images: Images) -> Finding {
+    match (on, images) {
+        (Some(true), _) => Finding::ok("pre- and post-images are on"),
+        (None, _) => {
+            Finding::ok("there is no tasks collection yet: it will be made with pre- and post-images")
+        }
+        (Some(false), Images::Auto) => Finding::warn(
+            "pre- and post-images are off: taskcast switches them on when it starts, if it has the right to",
+            format!("give its user the role dbAdmin, or run {COMMAND}"),
+        ),
+        (Some(false), Images::Require) => Finding::fail(
+            "pre- and post-images are off, and MONGODB_IMAGES=require leaves switching them on to you",
+            format!("run {COMMAND}"),
+        ),
+    }
+}
+
+fn oplog(window_secs: Option<u64>) -> Finding {
+    match window_secs {
+        None => Finding::warn(
+            "how far back the oplog reaches can't be read",
+            "to have it checked, give the user read on the database local",
+        ),
+        Some(secs) if secs < SHORT_WINDOW_SECS => Finding::warn(
+            format!("the oplog reaches back {}", shown(secs)),
+            "where that is not because the server is new, make it longer: db.adminCommand({replSetResizeOplog: 1, \
+             minRetentionHours: 24})",
+        ),
+        Some(secs) => Finding::ok(format!("the oplog reaches back {}", shown(secs))),
+    }
+}
+
+fn journal(interval_ms: Option<u64>) -> Finding {
+    match interval_ms {
+        None => Finding::warn(
+            "the journal commit interval, by which events may come later than their change, can't be read",
+            "to have it checked, give the user the role clusterMonitor",
+        ),
+        Some(ms) => Finding {
+            mend: (ms > PROMPT_JOURNAL_MS)
+                .then(|| "where that is too late, lower storage.journal.commitIntervalMs".to_owned()),
+            ..Finding::ok(format!(
+                "the journal is committed every {ms} ms: events may come that much later than their change"
+            ))
+        },
+    }
+}
+
+fn shown(secs: u64) -> String {
+    humantime::format_duration(Duration::from_secs(secs)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> MongoProbe {
+        MongoProbe {
+            version: "6.0.5".into(),
+            replica_set: Some("rs0".into()),
+            images: Some(true),
+            oplog_window_secs: Some(90_000),
+            journal_commit_interval_ms: Some(100),
+        }
+    }
+
+    #[track_caller]
+    fn assert_levels(probe: MongoProbe, images: Images, expected: [Level; 5]) {
+        let levels: Vec<Level> = findings(&probe, images).iter().map(|finding| finding.level).collect();
+        assert_eq!(levels, expected, "{probe:?}");
+    }
+
+    #[test]
+    fn each_shortcoming_is_told_and_only_it() {
+        use Level::{Fail, Ok, Warn};
+        assert_levels(good(), Images::Auto, [Ok; 5]);
+        for version in ["5.0.9", "unknown", ""] {
+            let probe = MongoProbe { version: version.into(), ..good() };
+            assert_levels(probe, Images::Auto, [Fail, Ok, Ok, Ok, Ok]);
+        }
+        assert_levels(MongoProbe { replica_set: None, ..good() }, Images::Auto, [Ok, Fail, Ok, Ok, Ok]);
+        let off = MongoProbe { images: Some(false), ..good() };
+        assert_levels(off.clone(), Images::Auto, [Ok, Ok, Warn, Ok, Ok]);
+        assert_levels(off, Images::Require, [Ok, Ok, Fail, Ok, Ok]);
+        assert_levels(MongoProbe { images: None, ..good() }, Images::Require, [Ok; 5]);
+        let unread = MongoProbe { oplog_window_secs: None, journal_commit_interval_ms: None, ..good() };
+        assert_levels(unread, Images::Auto, [Ok, Ok, Ok, Warn, Warn]);
+        let short = MongoProbe { oplog_window_secs: Some(60), ..good() };
+        assert_levels(short, Images::Auto, [Ok, Ok, Ok, Warn, Ok]);
+    }
+
+    #[test]
+    fn a_slow_journal_is_told_with_its_mend() {
+        assert!(journal(Some(100)).to_string().contains("commitIntervalMs"));
+        assert!(!journal(Some(5)).to_string().contains("commitIntervalMs"));
+    }
+}

@@ -1,0 +1,170 @@
+//! Lists and dashboards over what a backend may have written.
+
+use std::collections::BTreeSet;
+
+use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
+use taskcast::{
+    store::{Cursor, MongoStore, Store, TaskFilter},
+    task::{Counts, DefaultOrg, OrgId, Task, UserId, Viewer},
+};
+
+use crate::mongod::Place;
+
+fn viewer(user: &str, org: &str) -> Viewer {
+    Viewer { user: UserId::parse(user).expect("a user"), org: OrgId::parse(org) }
+}
+
+fn ids(tasks: &[Task]) -> Vec<String> {
+    tasks.iter().map(|task| task.id.to_string()).collect()
+}
+
+async fn pages(store: &MongoStore, viewer: &Viewer, limit: usize) -> Vec<String> {
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        let filter = TaskFilter::default();
+        let page = store.list(viewer, &filter, cursor.as_ref(), limit).await.expect("a page");
+        assert!(page.tasks.len() <= limit);
+        all.extend(ids(&page.tasks));
+        let Some(next) = page.next else { return all };
+        cursor = Some(Cursor::decode(&next.encode()).expect("round trip"));
+        assert!(all.len() < 1000, "the pages don't end");
+    }
+}
+
+/// Every time, many ids of both types, and what Mongoose never writes.
+fn mixed() -> Vec<Document> {
+    let times = [
+        Bson::DateTime(DateTime::from_millis(2_000)),
+        Bson::DateTime(DateTime::from_millis(1_000)),
+        Bson::DateTime(DateTime::from_millis(-1_000)),
+        "2026-01-01T00:00:00Z".into(),
+        Bson::Int64(1_500),
+        Bson::Null,
+        Bson::Array(vec![Bson::DateTime(DateTime::from_millis(1_500)), "x".into()]),
+    ];
+    let mut tasks = Vec::new();
+    for (n, time) in times.into_iter().enumerate() {
+        for k in 0..3 {
+            let hex = ObjectId::new().to_hex();
+            let task_ids: [Bson; 4] = [
+                ObjectId::new().into(),
+                format!("{n}-{k}").into(),
+                hex.clone().into(),
+                format!("={hex}").into(),
+            ];
+            tasks
+                .extend(task_ids.map(|id| doc! {"_id": id, "createdBy": "alice", "createdAt": time.clone()}));
+        }
+    }
+    tasks.push(doc! {"_id": "no time", "createdBy": "alice"});
+    tasks
+}
+
+#[tokio::test]
+async fn pages_of_mixed_types_neither_skip_nor_repeat() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    let tasks = mixed();
+    let expected: BTreeSet<String> = tasks
+        .iter()
+        .map(|task| match task.get("_id") {
+            Some(Bson::ObjectId(id)) => id.to_hex(),
+            id => id.and_then(Bson::as_str).expect("text").to_owned(),
+        })
+        .collect();
+    place.tasks().insert_many(&tasks).await.expect("inserted");
+    let alice = viewer("alice", "");
+    let whole = pages(&store, &alice, 500).await;
+    assert_eq!((whole.len(), whole.iter().cloned().collect::<BTreeSet<_>>()), (tasks.len(), expected));
+    for limit in [1, 2, 3, 7, tasks.len() - 1, tasks.len()] {
+        assert_eq!(pages(&store, &alice, limit).await, whole, "limit {limit}");
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_a_task_is_left_out() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    let odd: [Bson; 4] = [7.into(), Bson::Null, doc! {"a": 1}.into(), "".into()];
+    let tasks = odd.map(|id| doc! {"_id": id, "createdBy": "alice", "createdAt": DateTime::now()});
+    place.tasks().insert_many(tasks).await.expect("inserted");
+    place.tasks().insert_one(doc! {"_id": "t", "createdBy": "alice"}).await.expect("inserted");
+    let alice = viewer("alice", "acme");
+    for limit in [1, 2, 10] {
+        assert_eq!(pages(&store, &alice, limit).await, ["t"]);
+    }
+    let dashboard = store.dashboard(&alice, 10).await.expect("read");
+    assert_eq!(ids(&dashboard.tasks), ["t"]);
+}
+
+/// The filters say what `Access::allows` says, whatever the types.
+#[tokio::test]
+async fn the_database_and_the_domain_agree_on_who_sees_what() {
+    let mut place = Place::new().await;
+    place.config.default_org = DefaultOrg(OrgId::parse("acme"));
+    let store = place.prepared().await;
+    let (user, org) = (ObjectId::new(), ObjectId::new());
+    let mut tasks = Vec::new();
+    for creator in [Some(Bson::from(user)), Some(user.to_hex().into()), Some("bob".into()), None] {
+        for named in
+            [None, Some(Bson::Null), Some("".into()), Some("acme".into()), Some(org.into()), Some("x".into())]
+        {
+            for private in [None, Some(Bson::Null), Some(false.into()), Some(true.into()), Some(0.into())] {
+                let mut task =
+                    doc! {"_id": ObjectId::new(), "status": "coding", "createdAt": DateTime::now()};
+                let fields = [("createdBy", &creator), ("orgId", &named), ("isPrivate", &private)];
+                for (name, value) in fields {
+                    task.extend(value.iter().map(|value| (name.to_owned(), value.clone())));
+                }
+                tasks.push(task);
+            }
+        }
+    }
+    place.tasks().insert_many(&tasks).await.expect("inserted");
+    let mut all = Vec::new();
+    for task in &tasks {
+        let id = task.get_object_id("_id").expect("an id").to_hex();
+        let id = taskcast::task::TaskId::parse(&id).expect("an id");
+        all.push(store.task(&id).await.expect("read").task.expect("there").task);
+    }
+    let (user, org) = (user.to_hex(), org.to_hex());
+    for viewer in [
+        viewer(&user, "acme"),
+        viewer(&user, &org),
+        viewer(&user, ""),
+        viewer("bob", "x"),
+        viewer("carol", "acme"),
+        viewer("carol", &org),
+        viewer("carol", ""),
+    ] {
+        let seen: BTreeSet<String> =
+            all.iter().filter(|task| task.access.allows(&viewer)).map(|task| task.id.to_string()).collect();
+        let shared = all.iter().filter(|task| {
+            let org = task.access.public_org();
+            org.is_some() && org == viewer.org.as_ref()
+        });
+        let shared = shared.count() as u64;
+        let dashboard = store.dashboard(&viewer, 1000).await.expect("read");
+        assert_eq!(ids(&dashboard.tasks).into_iter().collect::<BTreeSet<_>>(), seen, "{viewer:?}");
+        assert_eq!(dashboard.org_counts, Counts { active: shared, ..Counts::default() }, "{viewer:?}");
+        let own = seen.len() as u64 - shared;
+        assert_eq!(dashboard.own_counts, Counts { active: own, ..Counts::default() }, "{viewer:?}");
+        assert_eq!(pages(&store, &viewer, 1000).await.into_iter().collect::<BTreeSet<_>>(), seen);
+    }
+}
+
+/// More than fits into one batch of the server's.
+#[tokio::test]
+async fn a_long_dashboard_is_whole() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    let description = "x".repeat(60_000);
+    let tasks = (0..400).map(|n| {
+        doc! {"_id": format!("{n:03}"), "createdBy": "alice", "createdAt": DateTime::now(),
+        "title": &description, "events": [{"payload": &description}]}
+    });
+    place.tasks().insert_many(tasks).await.expect("inserted");
+    let dashboard = store.dashboard(&viewer("alice", ""), 399).await.expect("read");
+    assert_eq!(dashboard.tasks.len(), 399);
+    assert_eq!(dashboard.own_counts.active, 400);
+}

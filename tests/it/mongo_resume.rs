@@ -1,0 +1,293 @@
+//! The change stream breaks, and what the feed makes of it.
+
+use mongodb::bson::{Document, doc};
+use taskcast::{
+    feed::{FeedItem, Position},
+    store::{Images, StoreError},
+    task::Field,
+};
+
+use crate::mongod::{Followed, Mongod, Place};
+
+/// The numbers of the changes up to `last`, each after the one before.
+async fn numbers(feed: &mut Followed, reached: &mut Position, last: i64) -> Vec<i64> {
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&last) {
+        match feed.next().await {
+            FeedItem::Change(change) => {
+                assert!(change.position > *reached, "{:?} after {reached:?}", change.position);
+                *reached = change.position;
+                numbers.push(change.after.expect("there").get(Field::PrNumber).as_i64().expect("a number"));
+            }
+            FeedItem::Idle(position) => {
+                assert!(position > *reached);
+                *reached = position;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    numbers
+}
+
+async fn write(place: &Place, number: i64) {
+    let update = doc! {"$set": {"prNumber": number}};
+    place.tasks().update_one(doc! {"_id": "t"}, update).upsert(true).await.expect("written");
+}
+
+/// The operations and cursors of the feed on this place's collection.
+async fn operations(place: &Place) -> Vec<Document> {
+    let admin = place.client.database("admin");
+    let name = place.tasks().namespace().to_string();
+    let pipeline = vec![
+        doc! {"$currentOp": {"idleCursors": true}},
+        doc! {"$match": {"ns": name, "$or": [
+            {"cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": true}},
+        ]}},
+    ];
+    use futures_util::TryStreamExt;
+    admin.aggregate(pipeline).await.expect("asked").try_collect().await.expect("listed")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_cursors_lose_and_double_nothing() {
+    let place = Place::new().await;
+    let mut feed = place.followed().await;
+    let mut reached = Position::ZERO;
+    let (mut expected, mut got, mut killed) = (Vec::new(), Vec::new(), 0);
+    for round in 0..12_i64 {
+        for n in 0..20 {
+            let number = round * 20 + n;
+            write(&place, number).await;
+            expected.push(number);
+            if n == 7 || n == 13 {
+                for operation in operations(&place).await {
+                    killed += 1;
+                    let database = place.client.database(place.config.database.as_deref().expect("named"));
+                    if let (true, Ok(id)) = (
+                        n == 7,
+                        operation.get_document("cursor").and_then(|cursor| cursor.get_i64("cursorId")),
+                    ) {
+                        database
+                            .run_command(doc! {"killCursors": "tasks", "cursors": [id]})
+                            .await
+                            .expect("killed");
+                    } else if let Some(id) = operation.get("opid") {
+                        let kill = doc! {"killOp": 1, "op": id.clone()};
+                        place.client.database("admin").run_command(kill).await.expect("killed");
+                    }
+                }
+            }
+        }
+        got.extend(numbers(&mut feed, &mut reached, round * 20 + 19).await);
+    }
+    assert_eq!(got, expected);
+    assert!(killed >= 12, "cursors were killed: {killed}");
+}
+
+/// Resumed in the middle of a transaction, the count of its changes goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ordinals_go_on_after_a_break_within_a_transaction() {
+    // On a server of its own: the failpoint hits every getMore there.
+    let server = Mongod::replica_set();
+    let place = Place::on(&server).await;
+    let mut feed = place.followed().await;
+    // Large enough for several batches of 16 MiB, so that there is a getMore between.
+    let title = "x".repeat(200_000);
+    let mut session = place.client.start_session().await.expect("a session");
+    session.start_transaction().await.expect("started");
+    for n in 0..100_i64 {
+        let task = doc! {"_id": format!("{n:03}"), "title": &title, "prNumber": n};
+        place.tasks().insert_one(task).session(&mut session).await.expect("inserted");
+    }
+    let failpoint = |mode: Document| {
+        doc! {"configureFailPoint": "failCommand", "mode": mode,
+        "data": {"failCommands": ["getMore", "aggregate"], "errorCode": 6, "appName": "taskcast",
+                 "errorLabels": ["ResumableChangeStreamError"]}}
+    };
+    session.commit_transaction().await.expect("committed");
+    let (mut positions, mut reached) = (Vec::new(), None);
+    while positions.len() < 100 {
+        match feed.next().await {
+            FeedItem::Change(change) => {
+                let number = change.after.as_ref().expect("there").get(Field::PrNumber).as_i64();
+                assert_eq!(number, Some(positions.len() as i64));
+                assert!(Some(change.position) > reached, "after {reached:?}");
+                positions.push(change.position);
+                if positions.len() == 1 {
+                    place
+                        .client
+                        .database("admin")
+                        .run_command(failpoint(doc! {"times": 4}))
+                        .await
+                        .expect("set");
+                }
+            }
+            FeedItem::Idle(position) => reached = Some(position),
+            other => panic!("{other:?}"),
+        }
+    }
+    let left = place.client.database("admin").run_command(failpoint_off()).await.expect("switched off");
+    assert!(left.get_i32("count").is_ok_and(|count| count == 4), "the stream was broken in between: {left}");
+    let ordinals: Vec<u32> = positions.iter().map(|position| position.ordinal).collect();
+    assert_eq!(ordinals, (0..100).collect::<Vec<_>>());
+    assert!(positions.iter().all(|position| position.time == positions[0].time));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_of_a_passing_kind_are_outlived() {
+    let server = Mongod::replica_set();
+    let place = Place::on(&server).await;
+    let mut feed = place.followed().await;
+    let mut reached = Position::ZERO;
+    write(&place, 0).await;
+    numbers(&mut feed, &mut reached, 0).await;
+    for (round, mode) in [doc! {"errorCode": 10107}, doc! {"errorCode": 189}, doc! {"closeConnection": true}]
+        .into_iter()
+        .enumerate()
+    {
+        let mut data = doc! {"failCommands": ["getMore", "aggregate"], "appName": "taskcast"};
+        data.extend(mode);
+        let failpoint = doc! {"configureFailPoint": "failCommand", "mode": {"times": 3}, "data": data};
+        place.client.database("admin").run_command(failpoint).await.expect("set");
+        let number = round as i64 + 1;
+        write(&place, number).await;
+        assert_eq!(numbers(&mut feed, &mut reached, number).await, [number]);
+    }
+}
+
+/// Each of these says that going on is impossible: a gap is told, and then everything that comes after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_history_is_a_gap_and_a_new_beginning() {
+    let server = Mongod::replica_set();
+    let place = Place::on(&server).await;
+    let mut feed = place.followed().await;
+    let mut reached = Position::ZERO;
+    for (round, code) in [286, 280, 260, 10334].into_iter().enumerate() {
+        let failpoint = doc! {
+            "configureFailPoint": "failCommand", "mode": {"times": 1},
+            "data": {"failCommands": ["getMore"], "errorCode": code, "appName": "taskcast"},
+        };
+        place.client.database("admin").run_command(failpoint).await.expect("set");
+        gap(&mut feed, &mut reached).await;
+        write(&place, round as i64).await;
+        assert_eq!(numbers(&mut feed, &mut reached, round as i64).await, [round as i64], "after {code}");
+    }
+}
+
+/// A dropped collection comes back with images, though Mongoose makes it without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_collection_is_a_gap_and_a_new_beginning() {
+    let place = Place::new().await;
+    let mut feed = place.followed().await;
+    let mut reached = Position::ZERO;
+    write(&place, 0).await;
+    numbers(&mut feed, &mut reached, 0).await;
+    place.tasks().drop().await.expect("dropped");
+    gap(&mut feed, &mut reached).await;
+    write(&place, 1).await;
+    write(&place, 2).await;
+    assert_eq!(numbers(&mut feed, &mut reached, 2).await, [1, 2]);
+}
+
+/// Switched off by somebody while running: what can't be told is a gap, and they are switched on again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_that_are_switched_off_are_a_gap_and_come_back() {
+    let place = Place::new().await;
+    let mut feed = place.followed().await;
+    let mut reached = Position::ZERO;
+    write(&place, 0).await;
+    numbers(&mut feed, &mut reached, 0).await;
+    let off = doc! {"collMod": "tasks", "changeStreamPreAndPostImages": {"enabled": false}};
+    place
+        .client
+        .database(place.config.database.as_deref().expect("named"))
+        .run_command(off)
+        .await
+        .expect("off");
+    write(&place, 1).await;
+    gap(&mut feed, &mut reached).await;
+    write(&place, 2).await;
+    write(&place, 3).await;
+    assert_eq!(numbers(&mut feed, &mut reached, 3).await, [2, 3]);
+}
+
+fn failpoint_off() -> Document {
+    doc! {"configureFailPoint": "failCommand", "mode": "off"}
+}
+
+/// With images off and `Require`, exact history has ended, and only a person can bring it back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_that_may_not_be_switched_on_again_end_the_feed() {
+    let mut place = Place::new().await;
+    place.config.images = Images::Require;
+    let mut feed = place.followed().await;
+    let mut reached = Position::ZERO;
+    write(&place, 0).await;
+    numbers(&mut feed, &mut reached, 0).await;
+    let off = doc! {"collMod": "tasks", "changeStreamPreAndPostImages": {"enabled": false}};
+    let name = place.config.database.as_deref().expect("named");
+    place.client.database(name).run_command(off).await.expect("off");
+    write(&place, 1).await;
+    while let Some(item) = feed.items.recv().await {
+        assert!(!matches!(item, FeedItem::Change(_)), "{item:?}");
+    }
+    let ended = feed.task.await.expect("no panic");
+    assert!(matches!(&ended, Err(StoreError::Unusable(text)) if text.contains("collMod")), "{ended:?}");
+}
+
+/// On a collection that gets its images only now, the look back meets changes that can't be told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_from_before_the_images_are_a_gap() {
+    let place = Place::new().await;
+    write(&place, 0).await;
+    write(&place, 1).await;
+    let mut feed = place.followed().await;
+    let mut reached = Position::ZERO;
+    assert_eq!(numbers(&mut feed, &mut reached, 0).await, [0]);
+    gap(&mut feed, &mut reached).await;
+    write(&place, 2).await;
+    assert_eq!(numbers(&mut feed, &mut reached, 2).await, [2]);
+}
+
+/// The look back at the start is a convenience: where the oplog is too short for it, nothing was missed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_oplog_is_no_gap_at_the_start() {
+    let server = Mongod::replica_set();
+    let place = Place::on(&server).await;
+    place.prepared().await;
+    let failpoint = doc! {
+        "configureFailPoint": "failCommand", "mode": {"times": 1},
+        "data": {"failCommands": ["getMore"], "errorCode": 286, "appName": "taskcast"},
+    };
+    place.client.database("admin").run_command(failpoint).await.expect("set");
+    let mut feed = place.followed().await;
+    write(&place, 1).await;
+    assert_eq!(numbers(&mut feed, &mut { Position::ZERO }, 1).await, [1]);
+}
+
+/// The only member steps down, and is elected again some seconds later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_election_is_outlived() {
+    let server = Mongod::replica_set();
+    let place = Place::on(&server).await;
+    let mut feed = place.followed().await;
+    let mut reached = Position::ZERO;
+    write(&place, 0).await;
+    server.command(doc! {"replSetStepDown": 1, "force": true});
+    write(&place, 1).await;
+    assert_eq!(numbers(&mut feed, &mut reached, 1).await, [0, 1]);
+}
+
+async fn gap(feed: &mut Followed, reached: &mut Position) {
+    loop {
+        match feed.next().await {
+            FeedItem::Gap(_) => break,
+            FeedItem::Idle(position) => assert!(position > *reached),
+            other => panic!("a gap was expected: {other:?}"),
+        }
+    }
+    match feed.next().await {
+        FeedItem::Opened(position) => *reached = position,
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,121 @@
+//! Servers that are not as they should be, and what is said about them.
+
+use std::time::{Duration, Instant};
+
+use mongodb::bson::{Document, doc};
+use taskcast::{
+    store::{Images, MongoConfig, MongoStore, Store, StoreError},
+    task::TaskId,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::mongod::{Mongod, Place};
+
+fn unusable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
+    match result {
+        Err(StoreError::Unusable(text)) => text,
+        other => panic!("it should not be usable: {other:?}"),
+    }
+}
+
+async fn images_are_on(place: &Place) -> bool {
+    let name = place.config.database.as_deref().expect("named");
+    let reply = place.client.database(name).run_command(doc! {"listCollections": 1}).await.expect("listed");
+    format!("{reply}").contains("\"changeStreamPreAndPostImages\": { \"enabled\": true }")
+}
+
+#[tokio::test]
+async fn a_standalone_server_is_refused_with_the_mend() {
+    let server = Mongod::standalone();
+    let place = Place::on(&server).await;
+    let text = unusable(place.store().prepare().await);
+    assert!(text.contains("--replSet") && text.contains("rs.initiate()"), "{text}");
+    let (sender, _items) = mpsc::channel(1);
+    unusable(place.store().follow(sender, CancellationToken::new()).await);
+    assert_eq!(place.store().probe().await.expect("probed").replica_set, None);
+}
+
+#[tokio::test]
+async fn an_absent_server_is_a_passing_fault() {
+    let config = MongoConfig {
+        uri: "mongodb://someone:secret@127.0.0.1:1/?serverSelectionTimeoutMS=200".to_owned(),
+        database: None,
+        collection: "tasks".to_owned(),
+        images: Images::Auto,
+        default_org: Default::default(),
+    };
+    let store = MongoStore::new(config).expect("nobody was asked");
+    let id = TaskId::parse("t").expect("an id");
+    for result in [store.prepare().await, store.ping().await, store.task(&id).await.map(drop)] {
+        let error = result.expect_err("nobody is there");
+        assert!(error.is_passing() && !error.to_string().contains("secret"), "{error}");
+    }
+    assert!(!format!("{store:?}").contains("secret"));
+    let (sender, _items) = mpsc::channel(1);
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let begun = Instant::now();
+    store.follow(sender, stop).await.expect("stopped");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn images_are_switched_on_or_asked_for() {
+    let mut place = Place::new().await;
+    place.tasks().insert_one(doc! {"_id": "t"}).await.expect("inserted");
+    place.config.images = Images::Require;
+    let text = unusable(place.store().prepare().await);
+    let command = format!(
+        "db.getSiblingDB(\"{}\").runCommand({{collMod: \"tasks\", changeStreamPreAndPostImages: {{enabled: true}}}})",
+        place.config.database.as_deref().expect("named"),
+    );
+    assert!(text.contains(&command), "{text}");
+    assert!(!images_are_on(&place).await);
+    assert_eq!(place.store().probe().await.expect("probed").images, Some(false));
+
+    place.config.images = Images::Auto;
+    place.prepared().await;
+    assert!(images_are_on(&place).await);
+    place.config.images = Images::Require;
+    place.prepared().await;
+}
+
+#[tokio::test]
+async fn preparing_twice_makes_the_indexes_once() {
+    let place = Place::new().await;
+    // As Mongoose would have made one, with options of its own.
+    let existing = doc! {"createIndexes": "tasks", "indexes": [
+        {"key": {"status": 1.0}, "name": "by_status"}, {"key": {"createdBy": 1}, "name": "c", "sparse": true},
+    ]};
+    let name = place.config.database.as_deref().expect("named");
+    place.client.database(name).run_command(existing).await.expect("made");
+    place.prepared().await;
+    place.prepared().await;
+    let names = place.tasks().list_index_names().await.expect("listed");
+    for expected in ["by_status", "createdAt_-1", "events.eventType_1", "orgId_1_createdAt_-1__id_-1"] {
+        assert!(names.iter().any(|name| name == expected), "{expected} in {names:?}");
+    }
+    assert!(!names.iter().any(|name| name == "status_1"), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_view_is_refused() {
+    let place = Place::new().await;
+    let name = place.config.database.as_deref().expect("named");
+    let view = doc! {"create": "tasks", "viewOn": "other", "pipeline": Vec::<Document>::new()};
+    place.client.database(name).run_command(view).await.expect("made");
+    assert!(unusable(place.store().prepare().await).contains("view"));
+}
+
+#[tokio::test]
+async fn a_probe_tells_what_check_needs() {
+    let place = Place::new().await;
+    let before = place.store().probe().await.expect("probed");
+    assert_eq!((before.images, before.replica_set.as_deref()), (None, Some("rs0")));
+    place.prepared().await;
+    let probe = place.store().probe().await.expect("probed");
+    assert_eq!((probe.images, probe.journal_commit_interval_ms), (Some(true), Some(5)));
+    assert!(probe.version.starts_with(|c: char| c.is_ascii_digit()), "{probe:?}");
+    assert!(probe.oplog_window_secs.is_some(), "{probe:?}");
+}

@@ -1,0 +1,161 @@
+//! Writes to documents as the existing backend made them.
+
+use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
+use serde_json::{Value, json};
+use taskcast::{
+    store::{MongoStore, Store, WriteError},
+    task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer},
+};
+
+use crate::mongod::Place;
+
+fn viewer(user: &str, org: &str) -> Viewer {
+    Viewer { user: UserId::parse(user).expect("a user"), org: OrgId::parse(org) }
+}
+
+async fn patch(store: &MongoStore, id: &str, body: Value) -> Result<FullTask, WriteError> {
+    let patch = TaskPatch::parse(body).expect("a valid patch");
+    store.patch(&TaskId::parse(id).expect("an id"), &viewer("ci", ""), patch).await
+}
+
+async fn stored(place: &Place, id: impl Into<Bson>) -> Document {
+    place.tasks().find_one(doc! {"_id": id.into()}).await.expect("read").expect("there")
+}
+
+#[tokio::test]
+async fn the_document_keeps_its_names_and_its_types() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    let (id, user, other) = (ObjectId::new(), ObjectId::new(), ObjectId::new());
+    let task = doc! {
+        "_id": id, "llmSummary": "old", "status": "coding", "createdBy": user, "orgId": "acme",
+        "issueNumber": 1, "embedding": [0.5], "errorMessage": "e",
+    };
+    place.tasks().insert_one(task).await.expect("inserted");
+    let body = json!({
+        "title": "new", "status": "pr_open", "createdBy": other.to_hex(), "orgId": other.to_hex(),
+        "githubIssueNumber": 2, "prNumber": 3, "mergedAt": "2026-01-02T03:04:05.678Z", "errorMessage": null,
+        "event": {"eventType": "pr", "payload": {"n": 5_000_000_000_i64, "$odd.key": true}},
+    });
+    let patched = patch(&store, &id.to_hex(), body).await.expect("patched");
+    assert_eq!(patched.timeline.len(), 1);
+
+    let mut task = stored(&place, id).await;
+    let updated_at = *task.get_datetime("updatedAt").expect("a date");
+    task.remove("updatedAt");
+    let expected = doc! {
+        "_id": id, "llmSummary": "new", "status": "pr_open", "createdBy": other, "orgId": other.to_hex(),
+        "issueNumber": 2, "embedding": [0.5],
+        "events": [{"eventType": "pr", "payload": {"n": 5_000_000_000_i64, "$odd.key": true},
+                    "createdAt": updated_at}],
+        "githubPrNumber": 3, "mergedAt": DateTime::parse_rfc3339_str("2026-01-02T03:04:05.678Z").expect("a time"),
+    };
+    let sorted = |task: &Document| {
+        let mut fields: Vec<(String, Bson)> = task.clone().into_iter().collect();
+        fields.sort_by(|a, b| a.0.cmp(&b.0));
+        fields
+    };
+    assert_eq!(sorted(&task), sorted(&expected));
+}
+
+#[tokio::test]
+async fn a_new_task_has_the_backends_types() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    let user = ObjectId::new().to_hex();
+    let new = NewTask::parse(json!({"title": "t", "repo": "o/r"})).expect("valid");
+    let made = store.create(new, &viewer(&user, "acme"), Some("Ann")).await.expect("created");
+    let id = ObjectId::parse_str(made.task.id.as_str()).expect("an ObjectId");
+    let task = stored(&place, id).await;
+    assert!(task.get_datetime("createdAt").is_ok() && task.get_datetime("updatedAt").is_ok());
+    assert_eq!(task.get_str("createdBy").ok(), Some(user.as_str()));
+    assert_eq!(task.get_array("events").expect("an array").len(), 0);
+}
+
+#[tokio::test]
+async fn a_timeline_that_is_none_becomes_one() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    for (id, events) in [("null", Bson::Null), ("text", "x".into()), ("object", doc! {"a": 1}.into())] {
+        place.tasks().insert_one(doc! {"_id": id, "events": events}).await.expect("inserted");
+        let patched = patch(&store, id, json!({"event": {"eventType": "e"}})).await.expect("patched");
+        assert_eq!(patched.timeline.len(), 1, "{id}");
+    }
+    place.tasks().insert_one(doc! {"_id": "absent"}).await.expect("inserted");
+    let patched = patch(&store, "absent", json!({"event": {"eventType": "e"}})).await.expect("patched");
+    assert_eq!(patched.timeline.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_racing_answers_one_is_taken() {
+    let place = Place::new().await;
+    let store = std::sync::Arc::new(place.prepared().await);
+    for round in 0..10 {
+        let id = format!("t{round}");
+        let task = doc! {"_id": &id, "status": "needs_clarification", "createdBy": "alice", "events": []};
+        place.tasks().insert_one(task).await.expect("inserted");
+        let mut racing = tokio::task::JoinSet::new();
+        for n in 0..8 {
+            let (store, id) = (store.clone(), TaskId::parse(&id).expect("an id"));
+            racing.spawn(async move {
+                let answers = Answers::parse(json!({"answers": [n.to_string()]})).expect("valid");
+                store.clarify(&id, &viewer("alice", ""), answers).await
+            });
+        }
+        let results = racing.join_all().await;
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+        assert!(results.iter().all(|result| matches!(result, Ok(_) | Err(WriteError::Conflict(_)))));
+        assert_eq!(stored(&place, id).await.get_array("events").expect("an array").len(), 1);
+    }
+}
+
+/// Whatever is decided, nothing leaves `merged`: the move is made only if the status is still the one decided on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_leaves_merged_in_a_race() {
+    let place = Place::new().await;
+    let store = std::sync::Arc::new(place.prepared().await);
+    for round in 0..10 {
+        let id = format!("t{round}");
+        place.tasks().insert_one(doc! {"_id": &id, "status": "pr_open"}).await.expect("inserted");
+        let mut racing = tokio::task::JoinSet::new();
+        for status in ["coding", "merged", "failed", "pr_open"] {
+            let (store, id) = (store.clone(), id.clone());
+            racing.spawn(async move { (status, patch(&store, &id, json!({"status": status})).await) });
+        }
+        let results = racing.join_all().await;
+        let merged = results.iter().find(|(status, _)| *status == "merged").expect("one of them");
+        assert!(merged.1.is_ok(), "{:?}", merged.1);
+        assert_eq!(stored(&place, id).await.get_str("status").ok(), Some("merged"));
+    }
+}
+
+/// What a client can send must never look like an outage of the store.
+#[tokio::test]
+async fn what_a_document_can_not_hold_is_a_conflict() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    let nearly_full = doc! {"_id": "t", "status": "coding", "llmRaw": "x".repeat(16_700_000)};
+    place.tasks().insert_one(nearly_full).await.expect("inserted");
+    let deep = (0..300).fold(json!({}), |inner, _| json!({"d": inner}));
+    for payload in [json!({"text": "x".repeat(200_000)}), deep, json!({"a\u{0}b": 1})] {
+        let refused = patch(&store, "t", json!({"event": {"eventType": "e", "payload": payload}})).await;
+        assert!(matches!(refused, Err(WriteError::Conflict(_))), "{refused:?}");
+    }
+    patch(&store, "t", json!({"status": "pr_open"})).await.expect("still writable");
+}
+
+#[tokio::test]
+async fn who_may_not_see_it_is_told_that_it_is_not_there() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    let task = doc! {"_id": "t", "status": "needs_clarification", "createdBy": "alice", "orgId": "acme"};
+    place.tasks().insert_one(task).await.expect("inserted");
+    let answers = || Answers::parse(json!({"answers": ["a"]})).expect("valid");
+    for (id, viewer) in
+        [("t", viewer("eve", "evil")), ("t", viewer("eve", "")), ("u", viewer("alice", "acme"))]
+    {
+        let id = TaskId::parse(id).expect("an id");
+        let refused = store.clarify(&id, &viewer, answers()).await;
+        assert!(matches!(refused, Err(WriteError::NotFound)), "{refused:?}");
+    }
+}

@@ -1,0 +1,16 @@
+//! The suite, against MongoDB.
+
+use super::*;
+use crate::mongod::Place;
+
+struct Mongo;
+
+impl Backend for Mongo {
+    async fn fresh(&self, default_org: DefaultOrg) -> Prepared {
+        let mut place = Place::new().await;
+        place.config.default_org = default_org;
+        Prepared { store: Arc::new(place.prepared().await), keep: Box::new(place) }
+    }
+}
+
+super::conformance!(Mongo);
