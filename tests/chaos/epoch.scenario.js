@@ -39,18 +39,22 @@ function lost(errorCode) {
   return { name: `history lost, ${errorCode}`, short: run, long: run };
 }
 
-/** The same, while the server also refuses to go on for a while: no crash loop, one epoch, one line. */
+/** The same, several times in a row: no crash loop, and every epoch that health counts has its one line in the log. */
 async function lostAgainAndAgain(ctx) {
   return inField(ctx, {}, async (field) => {
     await field.populate();
     await field.write();
     const before = statesNow(field);
     const began = performance.now();
-    await field.set.fail(4, { failCommands: ['getMore'], errorCode: 286 });
+    const times = 4;
+    await field.set.fail(times, { failCommands: ['getMore'], errorCode: 286 });
     const ms = await everybodyAnew(field, before, began);
     await field.moreWrites();
-    const row = await field.judge({ epochs: 1, note: `states anew after ${ms} ms` });
-    assert.equal(lines(field.gateway), 1, `one line in the log\n${field.gateway.lastLines()}`);
+    // The stream may have been read for a moment in between.
+    const epochs = (await field.health()).relay.epoch - 1;
+    assert.ok(epochs >= 1 && epochs <= times, `${epochs} epochs`);
+    const row = await field.judge({ epochs, note: `states anew after ${ms} ms` });
+    assert.equal(lines(field.gateway), epochs, `one line in the log each\n${field.gateway.lastLines()}`);
     return row;
   });
 }

@@ -33,8 +33,7 @@ async function killed(ctx) {
 
 /** Started while no server answers: clients are let in, and are given their states as soon as it does. */
 async function storeAwayAtStart(ctx) {
-  return inField(ctx, { wait: false }, async (field) => {
-    await field.gateway.stop();
+  return inField(ctx, { launch: false }, async (field) => {
     await field.set.proxies.harm({ refuse: true }, { name: GATEWAY });
     field.gateway.spawn();
     await until(async () => (await field.health()).store.ok === false, 'it says that the store is away', 30_000);

@@ -23,8 +23,8 @@ export class Field {
   watchers = [];
   silence = new Silence();
 
-  /** `wait`: whether the gateway is waited for; `options` overrides the size. */
-  static async start(ctx, { env = {}, wait = true, ...size } = {}) {
+  /** `launch`: whether the gateway is started; `options` overrides the size. */
+  static async start(ctx, { env = {}, launch = true, ...size } = {}) {
     const field = new Field();
     field.ctx = ctx;
     field.size = { ...SIZES[ctx.long ? 'long' : 'short'], ...size };
@@ -33,8 +33,7 @@ export class Field {
     field.database = await field.set.database();
     field.gateway = new Gateway(await freePort(), { ...field.database.env, ...env });
     await field.plant();
-    if (wait) await field.gateway.launch();
-    else field.gateway.spawn();
+    if (launch) await field.gateway.launch();
     return field;
   }
 
