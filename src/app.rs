@@ -116,7 +116,11 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let follow = follow(store, status.clone(), items, stop.clone());
     let mut parts = Parts::default();
     parts.run("the feed", follow);
-    parts.run_forever("the fan-out", pump(hub, feed));
+    parts.run_forever("the fan-out", async move {
+        pump(hub, feed).await;
+        // Its end follows that of the feed, which says why.
+        std::future::pending().await
+    });
     parts.run_forever("the listener", serve(listener, doors));
     let clock = gateway.clone();
     parts.run_forever("the clock", async move { clock.keep_time().await });
