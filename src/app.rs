@@ -175,7 +175,9 @@ async fn follow(
         tokio::time::sleep(PREPARE_RETRY).await;
     }
     status.prepared.store(true, Ordering::Relaxed);
-    Ok(store.follow(items, stop).await?)
+    store.follow(items, stop).await?;
+    store.close().await;
+    Ok(())
 }
 
 /// The parts that must not end before the process does.

@@ -26,7 +26,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// For everything that is waited for.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Kills the server and removes its files when standard input closes: the shared server lives in a static, which
 /// is never dropped, and a test binary may be killed.

@@ -91,6 +91,9 @@ impl Store for EmbeddedStore {
         }
     }
 
+    /// Whatever was acknowledged is on the disk.
+    async fn close(&self) {}
+
     async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
         let id = id.clone();
         self.read(move |txn, org| read::task(txn, &id, org)).await

@@ -244,6 +244,8 @@ impl Broken {
 
 #[async_trait]
 impl Store for Broken {
+    async fn close(&self) {}
+
     fn kind(&self) -> &'static str {
         "broken"
     }
