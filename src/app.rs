@@ -31,6 +31,10 @@ use crate::{
 
 /// The last events, for handoffs and for clients that come back.
 const RING_BYTES: usize = 64 * 1024 * 1024;
+/// For a client whose queue is full; a reading one that gets no CPU for a while is not given up.
+const MAX_PATIENCE: Duration = Duration::from_secs(5);
+/// What may wait beside a client's queue, in queues: packets that are shared with everybody else's.
+const BEHIND_QUEUES: usize = 8;
 /// Between the feed and the fan-out; more waits in the store.
 const FEED_QUEUE: usize = 256;
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
@@ -64,7 +68,12 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let listener = TcpListener::bind(address).await.map_err(listen_error)?;
     let listening = listener.local_addr().map_err(listen_error)?;
 
-    let limits = Limits { ring_bytes: RING_BYTES, replay_events: config.limits.send_queue / 4 };
+    let limits = Limits {
+        ring_bytes: RING_BYTES,
+        replay_events: config.limits.send_queue / 4,
+        patience: MAX_PATIENCE.min(config.limits.slow_client_timeout / 2),
+        behind_packets: config.limits.send_queue.saturating_mul(BEHIND_QUEUES),
+    };
     let hub = Arc::new(Hub::new(limits));
     let settings = GatewaySettings {
         features: config.features.clone(),

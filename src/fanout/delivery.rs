@@ -1,6 +1,9 @@
 //! Getting packets to one peer in order, without losing one and without waiting for it.
 
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 
@@ -15,11 +18,29 @@ use super::{Fanout, Peer, PeerId, SendError};
 /// So many answers wait beside the largest handoff.
 const MAX_UNREAD_ANSWERS: usize = 1024;
 
-/// Peers whose queue was full; what came later waits for them.
-pub(super) type Pressed = HashSet<PeerId>;
+/// So long the fan-out waits for a full queue.
+const WAITED_FOR: Duration = Duration::from_millis(200);
 
-/// A peer's queue, and what did not fit into it. The pump waits for peers that are pressed, so the overflow is
-/// bounded by what one turn sends.
+/// Peers whose queue was full; what came later waits for them.
+pub(super) type Pressed = HashMap<PeerId, Pressure>;
+
+#[derive(Debug)]
+pub(super) struct Pressure {
+    since: Instant,
+    /// When the queue last had room. A client that reads frees its queue in leaps: a polling client with each of
+    /// its requests, a WebSocket one whenever a third of its kernel buffer is empty.
+    took: Instant,
+}
+
+impl Pressure {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { since: now, took: now }
+    }
+}
+
+/// A peer's queue, and what did not fit into it. The pump waits for it for a moment; then it goes on without, and
+/// the overflow has a bound.
 #[derive(Debug)]
 pub(super) struct Outbox<P> {
     pub peer: P,
@@ -36,17 +57,18 @@ impl<P: Peer> Outbox<P> {
             self.overflow.push_back(packet.clone());
         } else if let Err(SendError::Full(packet)) = self.peer.send(packet.clone()) {
             self.overflow.push_back(packet);
-            pressed.insert(id);
+            pressed.entry(id).or_insert_with(Pressure::new);
         }
     }
 
     /// Whether nothing waits any more.
-    fn drain(&mut self) -> bool {
+    fn drain(&mut self, pressure: &mut Pressure) -> bool {
         while let Some(packet) = self.overflow.pop_front() {
             if let Err(SendError::Full(packet)) = self.peer.send(packet) {
                 self.overflow.push_front(packet);
                 return false;
             }
+            pressure.took = Instant::now();
         }
         true
     }
@@ -56,7 +78,8 @@ impl<P: Peer> Fanout<P> {
     /// Sends one packet to one peer: an ack, a refusal. A client that asks on and on without reading the answers
     /// is cut: on a quiet node no change comes that would make the pump look after it.
     pub fn reply(&mut self, id: PeerId, packet: &Packet) {
-        let most = MAX_UNREAD_ANSWERS.saturating_add(self.limits.replay_events.saturating_mul(2));
+        let handoff = self.limits.replay_events.saturating_mul(2);
+        let most = MAX_UNREAD_ANSWERS.saturating_add(handoff).saturating_add(self.limits.behind_packets);
         let Some(joined) = self.peers.get_mut(&id) else { return };
         joined.outbox.deliver(id, packet, &mut self.pressed);
         if joined.outbox.overflow.len() > most {
@@ -68,21 +91,43 @@ impl<P: Peer> Fanout<P> {
     /// Moves what waits into queues that have room again. Whether nobody is pressed any more.
     pub fn relieve(&mut self) -> bool {
         let peers = &mut self.peers;
-        self.pressed.retain(|id| peers.get_mut(id).is_some_and(|joined| !joined.outbox.drain()));
+        self.pressed
+            .retain(|id, pressure| peers.get_mut(id).is_some_and(|joined| !joined.outbox.drain(pressure)));
         self.pressed.is_empty()
     }
 
     pub fn is_pressed(&self, id: PeerId) -> bool {
-        self.pressed.contains(&id)
+        self.pressed.contains_key(&id)
     }
 
-    /// Cuts whoever is still pressed: it reconnects and asks for its state again. How many there were.
+    pub fn anyone_pressed(&self) -> bool {
+        !self.pressed.is_empty()
+    }
+
+    /// Whether to wait for somebody before anything else is sent. It slows a burst down to those that read it; who
+    /// takes longer is behind and holds nobody up.
+    pub fn waits(&self) -> bool {
+        self.pressed.values().any(|pressure| pressure.since.elapsed() < WAITED_FOR)
+    }
+
+    /// Cuts who is behind and has taken nothing for too long, or is too far behind: it reconnects and asks for its
+    /// state again. How many there were.
     pub fn cut_pressed(&mut self) -> usize {
-        let pressed: Vec<PeerId> = self.pressed.drain().collect();
-        for id in &pressed {
+        let limits = self.limits;
+        let given_up: Vec<PeerId> = self
+            .pressed
+            .iter()
+            .filter(|(id, pressure)| {
+                let behind = self.peers.get(id).map_or(0, |joined| joined.outbox.overflow.len());
+                pressure.took.elapsed() >= limits.patience || behind > limits.behind_packets
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &given_up {
+            self.pressed.remove(id);
             self.cut(*id);
         }
-        pressed.len()
+        given_up.len()
     }
 
     /// It gets nothing more, but has left nothing: [`Fanout::remove_peer`] still tells that it had the dashboard.
@@ -117,4 +162,53 @@ pub(super) fn deleted_packet(task: &TaskId, at: Position) -> Packet {
 pub(super) fn counts_packet(counts: Counts, position: Position) -> Packet {
     let payload = CountsChanged { counts, event_id: position.to_string() };
     event(emitted::DASHBOARD_TASK_COUNT_CHANGED, &payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use super::*;
+    use crate::{
+        fanout::Limits,
+        task::{UserId, Viewer},
+    };
+
+    /// A client that reads nothing.
+    #[derive(Clone, Default)]
+    struct Deaf(Arc<AtomicBool>);
+
+    impl Peer for Deaf {
+        fn send(&self, packet: Packet) -> Result<(), SendError> {
+            Err(SendError::Full(packet))
+        }
+
+        fn cut(&self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+
+        fn refresh(&self) {}
+    }
+
+    /// On a quiet node nothing makes the pump look after full queues, and a refusal for every seven bytes of
+    /// nonsense would fill the memory.
+    #[test]
+    fn answers_that_nobody_reads_are_bounded() {
+        let mut fanout = Fanout::new(Limits { ring_bytes: 1000, replay_events: 16 });
+        let (id, peer) = (PeerId(1), Deaf::default());
+        let viewer = Viewer { user: UserId::parse("u").unwrap(), org: None };
+        fanout.add_peer(id, peer.clone(), viewer);
+        for _ in 0..MAX_UNREAD_ANSWERS {
+            fanout.reply(id, &Packet::from("answer"));
+        }
+        assert!(fanout.is_pressed(id) && !peer.0.load(Ordering::Relaxed), "a burst is no fault");
+        for _ in 0..MAX_UNREAD_ANSWERS {
+            fanout.reply(id, &Packet::from("answer"));
+        }
+        assert!(peer.0.load(Ordering::Relaxed));
+        assert!(fanout.peers[&id].outbox.overflow.len() <= MAX_UNREAD_ANSWERS + 32);
+    }
 }

@@ -31,15 +31,17 @@ enum Op {
     Write(Vec<(usize, Edit)>),
     /// The fan-out gets so many changes.
     Feed(usize),
-    /// A client asks; the store is read now.
-    Join(usize, Room),
+    /// A client asks; the store is read now, or shares a read that began so many commits ago.
+    Join(usize, Room, usize),
     /// A client asks with the last event it has of that room.
     Since(usize, Room),
     /// The oldest pending request of a client gets its answer.
     Answer(usize),
     Leave(usize, Room),
     /// The liar asks.
-    Lie(Room, Position),
+    Lie(Room, Since),
+    /// It asks for a task that is hidden where the fan-out is, or is about to be, and visible again in the store.
+    LieInTheDark(usize, bool, Edit, Since),
     /// The connection goes; a new one asks for everything again.
     Reconnect(usize, bool),
     /// All connections go, to a node that is so many changes behind.
@@ -52,6 +54,9 @@ enum Op {
     Cut,
     Gap,
 }
+
+/// So many commits before now, or after it, and where in that one; None: past it.
+type Since = (i64, Option<(u32, u32)>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Room {
@@ -90,12 +95,8 @@ fn room() -> impl Strategy<Value = Room> {
     prop_oneof![3 => (0..TASKS).prop_map(Room::Task), 2 => Just(Room::Dashboard)]
 }
 
-fn position() -> impl Strategy<Value = Position> {
-    (1..40u64, prop_oneof![0..2u32, Just(u32::MAX)], 0..3u32).prop_map(|(time, ordinal, index)| match ordinal
-    {
-        u32::MAX => Position::end_of(time),
-        _ => Position { time, ordinal, index },
-    })
+fn since() -> impl Strategy<Value = Since> {
+    (-4..6i64, prop::option::of((0..2u32, 0..3u32)))
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -103,10 +104,11 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => prop::collection::vec((0..TASKS, edit()), 1..3).prop_map(Op::Write),
         6 => (1..4usize).prop_map(Op::Feed),
-        6 => (client.clone(), room()).prop_map(|(c, r)| Op::Join(c, r)),
+        6 => (client.clone(), room(), 0..4usize).prop_map(|(c, r, ago)| Op::Join(c, r, ago)),
         3 => (client.clone(), room()).prop_map(|(c, r)| Op::Since(c, r)),
         6 => (0..CLIENTS).prop_map(Op::Answer),
-        3 => (room(), position()).prop_map(|(r, p)| Op::Lie(r, p)),
+        2 => (room(), since()).prop_map(|(r, s)| Op::Lie(r, s)),
+        2 => (0..TASKS, any::<bool>(), edit(), since()).prop_map(|(t, h, e, s)| Op::LieInTheDark(t, h, e, s)),
         1 => (client.clone(), room()).prop_map(|(c, r)| Op::Leave(c, r)),
         1 => (client.clone(), any::<bool>()).prop_map(|(c, s)| Op::Reconnect(c, s)),
         1 => (0..4usize, any::<bool>()).prop_map(|(n, s)| Op::Move(n, s)),
@@ -176,6 +178,8 @@ struct World {
     time: u64,
     tasks: BTreeMap<TaskId, FullTask>,
     log: Vec<Change>,
+    /// The last ones.
+    snapshots: VecDeque<Snapshot>,
     /// How much of the log the fan-out has.
     fed: usize,
     /// Who saw the task of each change before it, and who after.
@@ -186,7 +190,12 @@ struct World {
 }
 
 fn new_fanout() -> Fanout<Socket> {
-    Fanout::new(Limits { ring_bytes: 12_000, replay_events: 6 })
+    Fanout::new(Limits {
+        ring_bytes: 12_000,
+        replay_events: 6,
+        patience: std::time::Duration::ZERO,
+        behind_packets: 0,
+    })
 }
 
 fn task_id(index: usize) -> TaskId {
@@ -198,7 +207,7 @@ fn room_of(task: &str) -> Room {
 }
 
 fn viewer(index: usize) -> Viewer {
-    let org = ["o0", "o0", "o1", "", "o0"][index];
+    let org = ["o0", "o0", "o1", "o0", "o0"][index];
     Viewer { user: UserId::parse(&format!("u{}", index % 3)).unwrap(), org: OrgId::parse(org) }
 }
 
@@ -209,6 +218,7 @@ impl World {
             time: 1,
             tasks: BTreeMap::new(),
             log: Vec::new(),
+            snapshots: VecDeque::new(),
             fed: 0,
             accesses: BTreeMap::new(),
             clients: Vec::new(),
@@ -248,14 +258,32 @@ impl World {
         match op {
             Op::Write(edits) => self.write(&edits),
             Op::Feed(n) => self.feed(n),
-            Op::Join(client, room) => self.ask(client, room, None, false),
+            Op::Join(client, room, ago) => {
+                self.ask(client, room, None, false);
+                let shared = ago.checked_sub(1).and_then(|ago| self.snapshots.iter().rev().nth(ago));
+                if let (Some(shared), Some(pending)) = (shared, self.clients[client].pending.back_mut()) {
+                    pending.snapshot = shared.clone();
+                }
+            }
             Op::Since(client, room) => {
                 let since = self.clients[client].last.get(&room).copied();
                 self.ask(client, room, since, false);
             }
             Op::Answer(client) => self.answer(client),
             Op::Leave(client, room) => self.leave(client, room),
-            Op::Lie(room, since) => self.ask(LIAR, room, Some(since), false),
+            Op::Lie(room, since) => self.ask(LIAR, room, Some(self.some_time(since)), false),
+            Op::LieInTheDark(task, hidden_here, edit, since) => {
+                self.fanout.leave_task(self.clients[LIAR].peer, &task_id(task));
+                self.write(&[(task, Edit::Private(true))]);
+                if hidden_here {
+                    self.feed(usize::MAX);
+                }
+                self.write(&[(task, edit)]);
+                self.write(&[(task, Edit::Private(false))]);
+                self.clients[LIAR].pending.clear();
+                self.ask(LIAR, Room::Task(task), Some(self.some_time(since)), false);
+                self.answer(LIAR);
+            }
             Op::Reconnect(client, since) => self.reconnect(client, since),
             Op::Move(behind, since) => self.move_all(behind, since),
             Op::Renew(client, org) => self.renew(client, org),
@@ -306,6 +334,10 @@ impl World {
     }
 
     fn write(&mut self, edits: &[(usize, Edit)]) {
+        self.snapshots.push_back(self.snapshot());
+        if self.snapshots.len() > 3 {
+            self.snapshots.pop_front();
+        }
         self.time += 1;
         for (ordinal, (index, edit)) in edits.iter().enumerate() {
             let id = task_id(*index);
@@ -407,6 +439,11 @@ impl World {
         };
         match entry {
             Entry::Entered => {}
+            // A read that began before the question is not the last word.
+            Entry::Gone if pending.snapshot.at < Position::end_of(self.time) => {
+                let snapshot = self.snapshot();
+                self.clients[index].pending.push_front(Pending { snapshot, ..pending });
+            }
             Entry::Gone => {
                 // The ack.
                 if let Room::Task(task) = pending.room {
@@ -523,6 +560,14 @@ impl World {
         self.fanout.open(start);
         self.fed = fed;
         (0..CLIENTS).for_each(|index| self.reconnected(index, since));
+    }
+
+    fn some_time(&self, (ago, place): Since) -> Position {
+        let time = self.time.saturating_add_signed(-ago);
+        match place {
+            Some((ordinal, index)) => Position { time, ordinal, index },
+            None => Position::end_of(time),
+        }
     }
 
     fn renew(&mut self, index: usize, org: usize) {
@@ -761,6 +806,16 @@ fn check_end(world: &mut World) {
     }
 }
 
+fn check_nothing_stays(world: &mut World) {
+    for client in &world.clients {
+        world.fanout.remove_peer(client.peer);
+    }
+    let fanout = &world.fanout;
+    assert!(fanout.peers.is_empty() && fanout.rooms.is_empty());
+    assert!(fanout.dashboards_of_org.is_empty() && fanout.dashboards_of_user.is_empty());
+    assert!(fanout.counts.is_empty(), "counts that nobody looks at");
+}
+
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1500)
 }
@@ -775,5 +830,6 @@ proptest! {
             world.run(op);
         }
         check_end(&mut world);
+        check_nothing_stays(&mut world);
     }
 }

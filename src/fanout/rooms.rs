@@ -1,6 +1,9 @@
 //! Who is in which room, and what each step sends to whom.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use crate::{
     feed::{Event, Position, Step},
@@ -19,6 +22,10 @@ pub struct Limits {
     pub ring_bytes: usize,
     /// A longer replay is answered with state instead.
     pub replay_events: usize,
+    /// A client whose queue is full and that has taken nothing for so long is cut.
+    pub patience: Duration,
+    /// And one for whom more packets wait beside its queue.
+    pub behind_packets: usize,
 }
 
 /// The fan-out of one node. Every method is one turn: nothing else is sent meanwhile.
@@ -201,11 +208,11 @@ impl<P: Peer> Fanout<P> {
         }
         if let Some(after) = &step.after {
             for event in &step.listed {
-                self.send_to_dashboards(after, event, None);
+                self.tell_dashboards(after, event, None);
             }
         }
         if let (Some(before), Some(event)) = (&step.before, &step.unlisted) {
-            self.send_to_dashboards(before, event, step.after.as_ref());
+            self.tell_dashboards(before, event, step.after.as_ref());
         }
         self.counts.apply(&step.counted, step.position);
         self.position = self.position.max(step.position);
@@ -276,7 +283,7 @@ impl<P: Peer> Fanout<P> {
     }
 
     /// To the dashboards that `seen` lets see it, those that `still` lets see it left out.
-    fn send_to_dashboards(&mut self, seen: &Access, event: &Event, still: Option<&Access>) {
+    fn tell_dashboards(&mut self, seen: &Access, event: &Event, still: Option<&Access>) {
         let org = seen.public_org();
         let of_org = org.and_then(|org| self.dashboards_of_org.get(org)).into_iter().flatten();
         let of_user = seen.creator.as_ref().and_then(|user| self.dashboards_of_user.get(user));

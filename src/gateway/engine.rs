@@ -288,8 +288,10 @@ impl Gateway {
         let token =
             auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok()).and_then(|auth| auth.token);
         let header = socket.req_parts.headers.get(http::header::AUTHORIZATION);
-        let bearer =
-            header.and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+        let bearer = header
+            .and_then(|value| value.to_str().ok()?.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim());
         let token = token.as_deref().or(bearer).unwrap_or_default();
         self.tokens.verify(token, UnixTime::now())
     }

@@ -28,7 +28,7 @@ pub struct Transport {
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Free again when the connection ends, whoever holds it then.
-    place: Option<Place>,
+    _place: Option<Place>,
 }
 
 /// Ends a connection from outside.
@@ -51,11 +51,11 @@ impl Transport {
         stream.set_nodelay(true)?;
         #[cfg(target_os = "linux")]
         SockRef::from(&stream).set_tcp_user_timeout(Some(stall_timeout))?;
-        Ok(Self { stream: Arc::new(stream), stall_timeout, stalled: None, place: None })
+        Ok(Self { stream: Arc::new(stream), stall_timeout, stalled: None, _place: None })
     }
 
     pub fn with_place(self, place: Place) -> Self {
-        Self { place: Some(place), ..self }
+        Self { _place: Some(place), ..self }
     }
 
     pub fn handle(&self) -> TransportHandle {
