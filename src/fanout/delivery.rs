@@ -118,8 +118,10 @@ impl<P: Peer> Fanout<P> {
             .pressed
             .iter()
             .filter(|(id, pressure)| {
-                let behind = self.peers.get(id).map_or(0, |joined| joined.outbox.overflow.len());
-                pressure.took.elapsed() >= limits.patience || behind > limits.behind_packets
+                let Some(joined) = self.peers.get(id) else { return true };
+                let took = Some(pressure.took).max(joined.outbox.peer.took());
+                took.is_none_or(|took| took.elapsed() >= limits.patience)
+                    || joined.outbox.overflow.len() > limits.behind_packets
             })
             .map(|(id, _)| *id)
             .collect();

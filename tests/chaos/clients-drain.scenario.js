@@ -19,7 +19,10 @@ async function openCall(gateway, token) {
   socket.setEncoding('utf8').on('data', (text) => (call.answer += text)).on('error', () => {});
   await new Promise((resolve) => socket.once('connect', resolve));
   socket.write(`POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\nContent-Type: application/json\r\n`
-    + `Content-Length: ${BODY.length}\r\nConnection: close\r\n\r\n${BODY.slice(0, 5)}`);
+    + `Content-Length: ${BODY.length}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n`);
+  await until(() => call.answer.startsWith('HTTP/1.1 100 '), 'the call is under way');
+  call.answer = '';
+  socket.write(BODY.slice(0, 5));
   return call;
 }
 
