@@ -31,12 +31,12 @@ use crate::{
 
 /// The last events, for handoffs and for clients that come back.
 const RING_BYTES: usize = 64 * 1024 * 1024;
-/// For a client whose queue is full; a reading one that gets no CPU for a while is not given up.
-const MAX_PATIENCE: Duration = Duration::from_secs(5);
 /// What may wait beside a client's queue, in queues: packets that are shared with everybody else's.
 const BEHIND_QUEUES: usize = 8;
 /// Between the feed and the fan-out; more waits in the store.
 const FEED_QUEUE: usize = 256;
+/// What the feed's end may take of the process's.
+const FEED_END: Duration = Duration::from_millis(500);
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
 const STORE_CHECK_EVERY: Duration = Duration::from_secs(2);
 
@@ -71,7 +71,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let limits = Limits {
         ring_bytes: RING_BYTES,
         replay_events: config.limits.send_queue / 4,
-        patience: MAX_PATIENCE.min(config.limits.slow_client_timeout / 2),
+        patience: config.limits.slow_client_timeout,
         behind_packets: config.limits.send_queue.saturating_mul(BEHIND_QUEUES),
     };
     let hub = Arc::new(Hub::new(limits));
@@ -121,6 +121,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     announce(&config, &tokens, listening)?;
     let stop = CancellationToken::new();
     let (items, feed) = mpsc::channel(FEED_QUEUE);
+    let last = store.clone();
     let follow = follow(store, status.clone(), items, stop.clone());
     let mut parts = Parts::default();
     parts.run("the feed", follow);
@@ -141,6 +142,10 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         error = parts.first_end() => return Err(error),
     }
     stop.cancel();
+    // The driver tells MongoDB about a dropped cursor in a task of its own, and that panics when the runtime ends
+    // before it. The answer to a ping comes after it.
+    let feed_ended = async { (parts.first_end().await, last.ping().await) };
+    let _ = tokio::time::timeout(FEED_END, feed_ended).await;
     Ok(())
 }
 

@@ -56,7 +56,7 @@ async function victims({ proxy, taskId }, harm, options = {}) {
 const connections = async (gateway) => (await gateway.health()).websocket.connections;
 
 async function stalled(context, { neighbours, seconds }) {
-  const settings = context.long ? {} : { SLOW_CLIENT_TIMEOUT: '2s', PING_INTERVAL: '2s', PING_TIMEOUT: '2s' };
+  const settings = context.long ? {} : { SLOW_CLIENT_TIMEOUT: '3s', SEND_QUEUE: '256' };
   return withRoom(context, settings, async (room) => {
     const { gateway, taskId, write, written } = room;
     const healthy = await readers(neighbours, gateway.url, taskId, (n) => ({ transports: n % 5 === 4 ? ['polling'] : ['websocket'] }));
