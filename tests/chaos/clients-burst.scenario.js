@@ -40,7 +40,6 @@ async function burst(context, { websockets, pollers, upgraders }) {
     const writtenMs = Date.now() - started;
     await whole(healthy, { entries: PUSHES * PER_PUSH, numbers: NUMBERS });
     const ms = Date.now() - started;
-    if (process.env.DEBUG_BURST) console.log(gateway.lastLines(30), healthy.map((r) => [r.states, r.disconnects.length, r.faults.length].join()).join(' '));
     assertUncut(healthy);
 
     await until(async () => (await small.health()).websocket.connections === 0, 'the control is cut', 60_000);
