@@ -35,8 +35,7 @@ const RING_BYTES: usize = 64 * 1024 * 1024;
 const BEHIND_QUEUES: usize = 8;
 /// Between the feed and the fan-out; more waits in the store.
 const FEED_QUEUE: usize = 256;
-/// What the feed's end may take of the process's.
-const FEED_END: Duration = Duration::from_millis(500);
+const FEED_FAREWELL: Duration = Duration::from_secs(1);
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
 const STORE_CHECK_EVERY: Duration = Duration::from_secs(2);
 
@@ -121,11 +120,14 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     announce(&config, &tokens, listening)?;
     let stop = CancellationToken::new();
     let (items, feed) = mpsc::channel(FEED_QUEUE);
-    let last = store.clone();
     let follow = follow(store, status.clone(), items, stop.clone());
     let mut parts = Parts::default();
     parts.run("the feed", follow);
-    parts.run_forever("the fan-out", pump(hub, feed));
+    parts.run_forever("the fan-out", async move {
+        pump(hub, feed).await;
+        // Its end follows that of the feed, which says why.
+        std::future::pending().await
+    });
     parts.run_forever("the listener", serve(listener, doors));
     let clock = gateway.clone();
     parts.run_forever("the clock", async move { clock.keep_time().await });
@@ -142,10 +144,8 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         error = parts.first_end() => return Err(error),
     }
     stop.cancel();
-    // The driver tells MongoDB about a dropped cursor in a task of its own, and that panics when the runtime ends
-    // before it. The answer to a ping comes after it.
-    let feed_ended = async { (parts.first_end().await, last.ping().await) };
-    let _ = tokio::time::timeout(FEED_END, feed_ended).await;
+    // The feed gives back what it holds on the server; a server that is away is not waited for.
+    let _ = tokio::time::timeout(FEED_FAREWELL, parts.first_end()).await;
     Ok(())
 }
 

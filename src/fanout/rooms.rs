@@ -208,11 +208,11 @@ impl<P: Peer> Fanout<P> {
         }
         if let Some(after) = &step.after {
             for event in &step.listed {
-                self.tell_dashboards(after, event, None);
+                self.send_to_dashboards(after, event, None);
             }
         }
         if let (Some(before), Some(event)) = (&step.before, &step.unlisted) {
-            self.tell_dashboards(before, event, step.after.as_ref());
+            self.send_to_dashboards(before, event, step.after.as_ref());
         }
         self.counts.apply(&step.counted, step.position);
         self.position = self.position.max(step.position);
@@ -260,8 +260,12 @@ impl<P: Peer> Fanout<P> {
     fn end_membership(&mut self, step: &Step) {
         let Some(members) = self.rooms.get_mut(&step.task) else { return };
         members.retain(|id, mark| {
+            let proven = step.position <= mark.at || step.position > mark.unproven;
+            if proven && step.ended.is_none() {
+                return true;
+            }
             let Some(joined) = self.peers.get_mut(id) else { return false };
-            if step.position > mark.at && step.position <= mark.unproven {
+            if !proven {
                 let is_told = step.ended.as_ref().is_some_and(|ended| ended.position > mark.at);
                 let could_see = sees(&step.before, &joined.viewer);
                 if !could_see || !(is_told || sees(&step.after, &joined.viewer)) {
@@ -283,7 +287,7 @@ impl<P: Peer> Fanout<P> {
     }
 
     /// To the dashboards that `seen` lets see it, those that `still` lets see it left out.
-    fn tell_dashboards(&mut self, seen: &Access, event: &Event, still: Option<&Access>) {
+    fn send_to_dashboards(&mut self, seen: &Access, event: &Event, still: Option<&Access>) {
         let org = seen.public_org();
         let of_org = org.and_then(|org| self.dashboards_of_org.get(org)).into_iter().flatten();
         let of_user = seen.creator.as_ref().and_then(|user| self.dashboards_of_user.get(user));

@@ -9,6 +9,10 @@ use crate::{store::StoreError, task::DefaultOrg};
 const DEFAULT_DATABASE: &str = "taskcast";
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A server that was called unusable is asked again at the latest after that long; the driver's own ten seconds would
+/// be ten seconds of silence for every client. Together with the connect timeout it also bounds how long a frozen
+/// server is taken for a living one.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Options whose values are secrets, so that no message about the URI may come from a text with them.
 const SECRET_OPTIONS: [&str; 3] =
     ["authmechanismproperties", "tlscertificatekeyfilepassword", "proxypassword"];
@@ -67,6 +71,7 @@ pub(super) async fn client_options(uri: &ConnectionString) -> Result<ClientOptio
     let mut options = ClientOptions::parse(uri.clone()).await?;
     options.server_selection_timeout.get_or_insert(SELECTION_TIMEOUT);
     options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
+    options.heartbeat_freq.get_or_insert(HEARTBEAT);
     options.app_name.get_or_insert_with(|| "taskcast".to_owned());
     options.write_concern = Some(WriteConcern::majority());
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));

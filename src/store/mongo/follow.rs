@@ -19,10 +19,13 @@ use crate::{
     store::StoreError,
 };
 
-/// No answer for that long: the server or the network is gone.
-const SILENCE: Duration = Duration::from_secs(30);
+/// No answer for that long: the server or the network is gone, or the server has much to look through. So it is
+/// given longer each time, or it would begin the same search for ever.
+const SILENCE: Duration = Duration::from_secs(5);
+const LONGEST_SILENCE: Duration = Duration::from_secs(80);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LAST_BACKOFF: Duration = Duration::from_secs(5);
+/// Clients wait, and while no server is there the driver's selection takes its time as well.
+const LAST_BACKOFF: Duration = Duration::from_secs(1);
 /// How often the server may refuse to go on from a token before the token is given up.
 const REFUSALS: u32 = 5;
 
@@ -45,9 +48,14 @@ pub(super) async fn follow(
     };
     tokio::select! {
         biased;
-        () = stop.cancelled() => Ok(()),
-        result = follower.run() => result,
+        () = stop.cancelled() => {}
+        result = follower.run() => return result,
     }
+    // The driver closes the stream's cursor in a task of its own, which panics when the runtime ends under it.
+    if let Ok(client) = store.client().await {
+        client.clone().shutdown().await;
+    }
+    Ok(())
 }
 
 /// Where the receiver stands.
@@ -127,7 +135,6 @@ impl Follower<'_> {
         self.begin = Begin::Now;
         self.images_in_doubt = true;
         if self.told == Told::Opened {
-            tracing::warn!(reason, "changes may have been missed");
             self.told = Told::Gap;
             self.send(FeedItem::Gap(reason)).await?;
         }
@@ -140,12 +147,12 @@ impl Follower<'_> {
                 prepare::ensure_images(self.store).await?;
                 self.images_in_doubt = false;
             }
-            let Opened { mut stream, at } = open(self.store, &self.begin).await?;
+            let Opened { mut stream, at } = open(self.store, &self.begin, patience(self.failures)).await?;
             self.begun = at.unwrap_or(self.begun);
             let mut to_tell = at.map(Position::before);
             let mut answers = 0_u32;
             loop {
-                let event = answer_within(SILENCE, stream.next_if_any()).await?;
+                let event = answer_within(patience(self.failures), stream.next_if_any()).await?;
                 answers = answers.saturating_add(1);
                 if event.is_none() && answers == 1 {
                     // What the opening brought. That history is lost, or that the server refuses to go on, may
@@ -216,6 +223,10 @@ impl Follower<'_> {
     async fn send(&self, item: FeedItem) -> Result<(), Ended> {
         self.items.send(item).await.map_err(|_| Ended::ReceiverGone)
     }
+}
+
+fn patience(failures: u32) -> Duration {
+    SILENCE.saturating_mul(1 << failures.min(10)).min(LONGEST_SILENCE)
 }
 
 /// Twice as long each time, and not at the same moment on every node.

@@ -11,7 +11,7 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    failure::{StreamFailure, answer, stream_failure},
+    failure::{StreamFailure, answer, answer_within, stream_failure},
     pipeline::pipeline,
     prepare,
 };
@@ -39,7 +39,11 @@ pub(super) struct Opened {
 }
 
 /// Always before a cluster time, or after a token: never in the middle of a transaction that was not begun.
-pub(super) async fn open(store: &MongoStore, begin: &Begin) -> Result<Opened, StreamFailure> {
+pub(super) async fn open(
+    store: &MongoStore,
+    begin: &Begin,
+    patience: Duration,
+) -> Result<Opened, StreamFailure> {
     let collection = store.collection().await?;
     let watch = collection
         .watch()
@@ -49,7 +53,7 @@ pub(super) async fn open(store: &MongoStore, begin: &Begin) -> Result<Opened, St
         .max_await_time(AWAIT);
     let start = match begin {
         Begin::After(token) => {
-            let stream = answer(watch.start_after(token.clone())).await?.with_type();
+            let stream = answer_within(patience, watch.start_after(token.clone())).await?.with_type();
             return Ok(Opened { stream, at: None });
         }
         Begin::Now => {
@@ -62,7 +66,7 @@ pub(super) async fn open(store: &MongoStore, begin: &Begin) -> Result<Opened, St
             Timestamp { time: now.time.saturating_sub(LOOK_BACK_SECS), increment: 1 }
         }
     };
-    let stream = answer(watch.start_at_operation_time(start)).await?.with_type();
+    let stream = answer_within(patience, watch.start_at_operation_time(start)).await?.with_type();
     Ok(Opened { stream, at: Some(u64::from(start.time) << 32 | u64::from(start.increment)) })
 }
 

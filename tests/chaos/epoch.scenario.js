@@ -1,0 +1,95 @@
+// Faults after which changes may have been missed: a new epoch. Every client in a room is given a fresh, correct state by itself.
+import assert from 'node:assert/strict';
+
+import { until } from '../e2e/support/until.js';
+import { titleOf } from './support/checker.js';
+import { inField } from './support/field.js';
+
+const FRESH_WITHIN = 2000;
+const ONE_LINE = /every room is sent anew/g;
+
+const lines = (gateway) => (gateway.output.match(ONE_LINE) ?? []).length;
+
+/** Waits until each room of each client has had another state since `before`; the longest time that took since `began`. */
+async function everybodyAnew({ watchers, gateway }, before, began) {
+  const late = () => watchers.flatMap((watcher, n) => watcher.rooms().filter((room) => !(watcher.states.get(room) > before[n].get(room))).map((room) => `${n}: ${room}`));
+  await until(() => late().length === 0, () => `no fresh state: ${late().slice(0, 10)}\n${gateway.lastLines()}`, 60_000);
+  const first = watchers.flatMap((watcher) => watcher.rooms().map((room) => watcher.stateAt.get(room)));
+  return Math.round(Math.max(...first) - began);
+}
+
+const statesNow = ({ watchers }) => watchers.map((watcher) => new Map(watcher.states));
+
+/** The server says that history is lost, once. */
+function lost(errorCode) {
+  const run = (ctx) => inField(ctx, {}, async (field) => {
+    await field.populate();
+    await field.write();
+    const before = statesNow(field);
+    const began = performance.now();
+    await field.set.fail(1, { failCommands: ['getMore'], errorCode });
+    const ms = await everybodyAnew(field, before, began);
+    await field.moreWrites();
+    const row = await field.judge({ epochs: 1, note: `states anew after ${ms} ms` });
+    assert.equal(lines(field.gateway), 1, `one line in the log\n${field.gateway.lastLines()}`);
+    for (const watcher of field.watchers) assert.deepEqual(watcher.disconnects, [], 'nobody was disconnected');
+    if (ctx.long) assert.ok(ms <= FRESH_WITHIN, row.note);
+    return row;
+  });
+  return { name: `history lost, ${errorCode}`, short: run, long: run };
+}
+
+/** The same, several times in a row: no crash loop, and every epoch that health counts has its one line in the log. */
+async function lostAgainAndAgain(ctx) {
+  return inField(ctx, {}, async (field) => {
+    await field.populate();
+    await field.write();
+    const before = statesNow(field);
+    const began = performance.now();
+    const times = 4;
+    await field.set.fail(times, { failCommands: ['getMore'], errorCode: 286 });
+    const ms = await everybodyAnew(field, before, began);
+    await field.moreWrites();
+    // The stream may have been read for a moment in between.
+    const epochs = (await field.health()).relay.epoch - 1;
+    assert.ok(epochs >= 1 && epochs <= times, `${epochs} epochs`);
+    const row = await field.judge({ epochs, note: `states anew after ${ms} ms` });
+    assert.equal(lines(field.gateway), epochs, `one line in the log each\n${field.gateway.lastLines()}`);
+    return row;
+  });
+}
+
+/** The collection goes away and a new one comes: invalidate. `away` does it. */
+function replaced(name, away) {
+  const run = (ctx) => inField(ctx, {}, async (field) => {
+    await field.populate();
+    const { tasks, db } = field.database;
+    const before = statesNow(field);
+    await away(db, tasks);
+    const dashboards = field.watchers.filter(({ dashboard }) => dashboard);
+    await until(() => field.watchers.every((watcher) => watcher.tasks.every((id) => watcher.gone.has(id))),
+      () => `everybody is told that its tasks are gone\n${field.gateway.lastLines()}`, 60_000);
+    await until(() => dashboards.every((watcher) => watcher.listed.size === 0 && watcher.states.get('dashboard') > before[field.watchers.indexOf(watcher)].get('dashboard')), 'empty dashboards', 60_000);
+
+    // Made anew as a backend does it: without images. The feed goes on with it by itself.
+    const document = (_id) => ({ _id, title: titleOf(0), status: 'received', createdBy: 'boss', orgId: 'acme', createdAt: new Date(), updatedAt: new Date(), events: [] });
+    await tasks.insertMany([...field.open, ...field.hidden].map((id) => ({ ...document(id), ...(field.hidden.includes(id) ? { orgId: 'globex' } : {}) })));
+    await until(() => dashboards.every((watcher) => field.open.every((id) => watcher.listed.has(id))), () => `new tasks on every dashboard\n${field.gateway.lastLines()}`, 60_000);
+    await Promise.all(field.watchers.map((watcher) => watcher.join()));
+    await until(() => field.watchers.every((watcher) => watcher.tasks.every((id) => !watcher.gone.has(id))), 'everybody is in its rooms again', 60_000);
+    await field.write();
+    await field.moreWrites();
+    const epochs = (await field.health()).relay.epoch - 1;
+    assert.ok(epochs >= 1 && epochs <= 2, `${epochs} epochs`);
+    assert.equal(lines(field.gateway), epochs, 'one line in the log for each');
+    return field.judge({ epochs });
+  });
+  return { name, short: run, long: run };
+}
+
+export const scenarios = [
+  ...[286, 280, 260, 10334].map(lost),
+  { name: 'history lost again and again', short: lostAgainAndAgain, long: lostAgainAndAgain },
+  replaced('collection dropped', (db, tasks) => tasks.drop()),
+  replaced('collection renamed', (db, tasks) => tasks.rename('tasks_of_yesterday')),
+];

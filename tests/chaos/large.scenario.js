@@ -1,0 +1,32 @@
+// Documents so large that a change of them with both images is over the server's limit of 16 MB for one event.
+import assert from 'node:assert/strict';
+
+import { until } from '../e2e/support/until.js';
+import { titleOf } from './support/checker.js';
+import { inField } from './support/field.js';
+
+const NINE_MEGABYTES = 'x'.repeat(9 * 1024 * 1024);
+
+/** One large document among the others, changed between their changes; the large part is nothing that a client sees. */
+async function largeDocument(ctx) {
+  return inField(ctx, {}, async (field) => {
+    await field.populate();
+    await field.write();
+    const { tasks } = field.database;
+    const watchers = field.watchers.filter(({ dashboard }) => dashboard);
+    for (const watcher of watchers) watcher.allowed = new Set([...watcher.allowed, 'large']);
+    const large = { _id: 'large', title: titleOf(0), status: 'received', createdBy: 'boss', orgId: 'acme', createdAt: new Date(), updatedAt: new Date(), events: [], llmRaw: NINE_MEGABYTES };
+    await tasks.insertOne(large);
+    const times = ctx.long ? 20 : 3;
+    for (let n = 1; n <= times; n += 1) {
+      await tasks.updateOne({ _id: 'large' }, { $set: { title: titleOf(n) }, $push: { events: { eventType: 'step', payload: { n, id: `large/${n}` }, createdAt: new Date() } } });
+      await field.moreWrites(10);
+    }
+    await until(() => watchers.every((watcher) => watcher.listed.get('large')?.last === times), () => `the last title on every dashboard\n${field.gateway.lastLines()}`, 60_000);
+    const epochs = (await field.health()).relay.epoch - 1;
+    assert.ok(epochs <= times, `${epochs} epochs for ${times} changes`);
+    return field.judge({ epochs, note: `${times} changes of a document of 9 MB` });
+  });
+}
+
+export const scenarios = [{ name: 'large document', short: largeDocument, long: largeDocument }];

@@ -1,0 +1,117 @@
+// Faults that the change stream outlives: whoever is in a room gets every event, once, in order, and no epoch changes.
+import assert from 'node:assert/strict';
+
+import { until } from '../e2e/support/until.js';
+import { inField } from './support/field.js';
+import { GATEWAY } from './support/replica-set.js';
+
+const seconds = (n) => new Promise((resolve) => setTimeout(resolve, n * 1000));
+
+/** The commands that a change stream makes. */
+const STREAM = ['getMore', 'aggregate'];
+
+/** A scenario that is the same in both sizes but for what `fault` makes of `ctx.long`. */
+function outlived(name, fault, options = {}) {
+  const run = (ctx) => inField(ctx, options, async (field) => {
+    await field.populate();
+    const peer = ctx.long ? await field.peer() : null;
+    await field.write();
+    peer?.silence.begin();
+    const more = (await fault(field, ctx)) ?? {};
+    await field.moreWrites();
+    const row = await field.judge({ note: more.note });
+    if (peer) {
+      const driver = peer.failed ? `failed: ${peer.failed.codeName ?? peer.failed.name}` : `${Math.round(peer.silence.longest)} ms`;
+      row.note = [row.note, `the official driver: ${driver}`].filter(Boolean).join('; ');
+      await peer.stop();
+      if (more.bound && !peer.failed) assert.ok(row.silenceMs <= peer.silence.longest + more.bound, `silence ${row.silenceMs}, ${row.note}`);
+    }
+    for (const watcher of field.watchers) assert.deepEqual(watcher.disconnects, [], 'nobody was disconnected');
+    return row;
+  });
+  return { name, short: run, long: run };
+}
+
+export const scenarios = [
+  outlived('stepdown', async ({ set }) => {
+    await set.stepDown();
+    return { bound: 1500 };
+  }),
+
+  outlived('kill -9 of the primary', async (field) => {
+    const primary = await field.set.primary();
+    primary.signal('SIGKILL');
+    await primary.child.exited;
+    await until(async () => (await field.set.primary()) !== primary, 'another primary', 60_000);
+    await field.moreWrites();
+    primary.launch();
+    await field.set.whole();
+  }),
+
+  outlived('SIGSTOP of the primary', async (field, { long }) => {
+    const primary = await field.set.primary();
+    primary.signal('SIGSTOP');
+    try {
+      await seconds(long ? 30 : 5);
+    } finally {
+      primary.signal('SIGCONT');
+    }
+    await field.set.whole();
+  }),
+
+  outlived('connections cut', async (field, { long }) => {
+    let cut = 0;
+    for (let round = 0; round < (long ? 20 : 4); round += 1) {
+      cut += await field.set.proxies.cut({ name: GATEWAY });
+      await field.moreWrites(long ? 200 : 10);
+    }
+    assert.ok(cut > 0, 'the gateway has connections through the proxies');
+    return { note: `${cut} connections` };
+  }),
+
+  outlived('connections half-open', async (field, { long }) => {
+    assert.ok((await field.set.proxies.cut({ name: GATEWAY, halfOpen: true })) > 0);
+    await field.moreWrites(long ? 1000 : 30);
+  }),
+
+  outlived('network stalled', async (field, { long }) => {
+    await field.set.proxies.harm({ stall: 'both' }, { name: GATEWAY });
+    await seconds(long ? 12 : 3);
+    await field.set.proxies.heal();
+  }),
+
+  outlived('latency of 100 ms', async (field, { long }) => {
+    await field.set.proxies.harm({ latency: 100 }, { name: GATEWAY });
+    await seconds(long ? 10 : 1);
+    await field.set.proxies.heal();
+  }),
+
+  ...[43, 11600, 10107, 91].map((errorCode) => outlived(`failCommand ${errorCode}`, async (field) => {
+    await field.set.fail(3, { failCommands: STREAM, errorCode });
+    await field.moreWrites();
+  })),
+
+  outlived('failCommand closeConnection', async (field) => {
+    await field.set.fail(3, { failCommands: STREAM, closeConnection: true });
+    await field.moreWrites();
+  }),
+
+  outlived('cursor killed', async (field, { long }) => {
+    let killed = 0;
+    for (let round = 0; round < (long ? 10 : 3); round += 1) {
+      killed += await field.set.killCursors();
+      await field.moreWrites(long ? 200 : 20);
+    }
+    assert.ok(killed > 0, 'there were cursors');
+    return { note: `${killed} cursors` };
+  }),
+
+  outlived('no server while watching again', async (field, { long }) => {
+    // The server selection fails: it gives up after 5 s.
+    await field.set.proxies.harm({ refuse: true }, { name: GATEWAY });
+    await field.set.proxies.cut({ name: GATEWAY });
+    await until(async () => !(await field.health()).store.ok, 'health says that the store is away', 30_000);
+    await seconds(long ? 8 : 1);
+    await field.set.proxies.heal();
+  }),
+];

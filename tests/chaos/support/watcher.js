@@ -1,0 +1,166 @@
+// A client that writes down what it is told, for the checker. Leaner than the end-to-end tests' Client: hundreds run in one process.
+import { until } from '../../e2e/support/until.js';
+import { History, numberOf } from './checker.js';
+import { io } from './packages.js';
+
+/** Exactly the existing client's; see its useWebSocket. */
+export const EXISTING = { reconnection: true, reconnectionDelay: 1000, reconnectionDelayMax: 5000, reconnectionAttempts: 5, transports: ['websocket', 'polling'] };
+const MODERN = { reconnection: true, reconnectionDelay: 200, reconnectionDelayMax: 1000, transports: ['websocket'] };
+
+/** When anybody was last told anything, and the longest time in which nobody was. */
+export class Silence {
+  longest = 0;
+  #last = null;
+
+  heard() {
+    const now = performance.now();
+    if (this.#last !== null) this.longest = Math.max(this.longest, now - this.#last);
+    this.#last = now;
+  }
+
+  begin() {
+    this.longest = 0;
+    this.#last = performance.now();
+  }
+}
+
+export class Watcher {
+  entries = new Map();
+  titles = new Map();
+  listed = new Map();
+  /** How many states came, by room ("dashboard" is one), and when the last one did. */
+  states = new Map();
+  stateAt = new Map();
+  gone = new Set();
+  forbidden = [];
+  disordered = [];
+  disconnects = [];
+  recovered = [];
+  acks = [];
+  #last = new Map();
+
+  /**
+   * `tasks`: ids to be watched; `allowed`: ids that it may hear of. `kind`: "existing" is the unmodified client; "since" asks for what it
+   * missed room by room when it comes back, "states" asks for states.
+   */
+  constructor(gateway, token, { tasks, allowed, dashboard = false, kind = 'since', silence }) {
+    Object.assign(this, { tasks, allowed, dashboard, kind, silence });
+    for (const id of tasks) for (const histories of [this.entries, this.titles]) histories.set(id, new History());
+    this.socket = io(gateway.url, { auth: { token }, forceNew: true, ...(kind === 'existing' ? EXISTING : MODERN) });
+    this.socket.onAny((event, payload, more) => this.#take(event, payload, more));
+    this.socket.on('disconnect', (reason) => this.disconnects.push(reason));
+    let before = false;
+    this.socket.on('connect', () => {
+      if (kind === 'existing') this.#resyncAsExisting();
+      else if (before) this.#resync();
+      before = true;
+    });
+  }
+
+  get connected() {
+    return this.socket.connected;
+  }
+
+  join() {
+    const ask = (event, ...payload) => this.socket.emitWithAck(event, ...payload).then((answer) => this.acks.push({ event, payload, answer }));
+    return Promise.all([...this.tasks.map((taskId) => ask('task:join', { taskId })), ...(this.dashboard ? [ask('dashboard:join')] : [])]);
+  }
+
+  /** Waits until every room has given its state. */
+  async ready() {
+    await until(() => this.rooms().every((room) => this.states.get(room) > 0), () => `states: ${JSON.stringify({ rooms: this.rooms(), states: [...this.states], acks: this.acks })}`, 60_000);
+  }
+
+  rooms() {
+    return [...this.tasks, ...(this.dashboard ? ['dashboard'] : [])];
+  }
+
+  #resyncAsExisting() {
+    this.socket.emit('resync_requested');
+    for (const taskId of this.tasks) this.socket.emit('resync_requested', { taskIds: [taskId] });
+  }
+
+  #resync() {
+    if (this.kind === 'states') {
+      this.socket.emit('resync_requested', { taskIds: this.tasks, dashboard: this.dashboard });
+      return;
+    }
+    for (const room of this.rooms()) {
+      const names = room === 'dashboard' ? { dashboard: true } : { taskIds: [room] };
+      this.socket.emit('resync_requested', { ...names, since: this.#last.get(room) }, ({ ok, recovered }) => this.recovered.push(ok && recovered));
+    }
+  }
+
+  #take(event, payload, more) {
+    this.silence?.heard();
+    if (event === 'dashboard:task_count_changed' || event === 'error') return;
+    if (event === 'dashboard:state') {
+      this.listed = new Map();
+      this.#state('dashboard', more?.eventId);
+      for (const { taskId, title } of payload) {
+        this.#permitted(taskId, event);
+        this.#list(taskId).state(numberOf(title));
+      }
+      return;
+    }
+    const id = payload.taskId;
+    this.#permitted(id, event);
+    if (event === 'task:state') {
+      this.#state(id, payload.eventId);
+      this.gone.delete(id);
+      this.entries.get(id)?.state(payload.events.map((one) => one.payload.n));
+      this.titles.get(id)?.state(numberOf(payload.title));
+      return;
+    }
+    const room = event.startsWith('dashboard:') || event === 'task:created' ? 'dashboard' : id;
+    const last = this.#last.get(room);
+    if (last !== undefined && payload.eventId <= last) this.disordered.push(`${event} ${payload.eventId} after ${last}`);
+    this.#last.set(room, payload.eventId);
+    if (event === 'task:event_added') this.entries.get(id)?.told(payload.event.payload.n);
+    if (event === 'task:updated' && 'title' in payload.changed) this.titles.get(id)?.told(numberOf(payload.changed.title));
+    if (event === 'dashboard:task_list_updated') {
+      const history = this.listed.get(id);
+      // The first that is told of a new task is its state.
+      if (history) history.told(numberOf(payload.title));
+      else this.#list(id).state(numberOf(payload.title));
+    }
+    if (event === 'dashboard:task_removed') this.listed.delete(id);
+    if (event === 'task:deleted') this.gone.add(id);
+  }
+
+  #list(id) {
+    if (!this.listed.has(id)) this.listed.set(id, new History());
+    return this.listed.get(id);
+  }
+
+  #state(room, eventId) {
+    this.states.set(room, (this.states.get(room) ?? 0) + 1);
+    this.stateAt.set(room, performance.now());
+    this.#last.set(room, eventId);
+  }
+
+  #permitted(id, event) {
+    if (!this.allowed.has(id)) this.forbidden.push(`${event} ${id}`);
+  }
+
+  /** Whether the last write of each of its tasks has arrived. `truth`: numbers by task id. */
+  upToDate(truth) {
+    const last = (id) => truth.get(id).at(-1) ?? 0;
+    return this.tasks.every((id) => this.entries.get(id).last === last(id) && this.titles.get(id).last === last(id))
+      && (!this.dashboard || [...this.allowed].every((id) => this.listed.get(id)?.last === last(id)));
+  }
+
+  judge(truth, counts) {
+    for (const id of this.tasks) {
+      this.entries.get(id).judge(truth.get(id), counts);
+      this.titles.get(id).judge(truth.get(id), counts);
+    }
+    if (this.dashboard) for (const id of this.allowed) (this.listed.get(id) ?? new History()).judge(truth.get(id), counts);
+    counts.forbidden += this.forbidden.length;
+    counts.outOfOrder += this.disordered.length;
+  }
+
+  close() {
+    this.socket.disconnect();
+  }
+}
