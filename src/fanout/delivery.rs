@@ -199,7 +199,12 @@ mod tests {
     /// nonsense would fill the memory.
     #[test]
     fn answers_that_nobody_reads_are_bounded() {
-        let mut fanout = Fanout::new(Limits { ring_bytes: 1000, replay_events: 16 });
+        let mut fanout = Fanout::new(Limits {
+            ring_bytes: 1000,
+            replay_events: 16,
+            patience: Duration::ZERO,
+            behind_packets: 0,
+        });
         let (id, peer) = (PeerId(1), Deaf::default());
         let viewer = Viewer { user: UserId::parse("u").unwrap(), org: None };
         fanout.add_peer(id, peer.clone(), viewer);
