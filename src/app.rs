@@ -31,6 +31,8 @@ use crate::{
 
 /// The last events, for handoffs and for clients that come back.
 const RING_BYTES: usize = 64 * 1024 * 1024;
+/// What may wait beside a client's queue, in queues: packets that are shared with everybody else's.
+const BEHIND_QUEUES: usize = 8;
 /// Between the feed and the fan-out; more waits in the store.
 const FEED_QUEUE: usize = 256;
 const FEED_FAREWELL: Duration = Duration::from_secs(1);
@@ -65,7 +67,12 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let listener = TcpListener::bind(address).await.map_err(listen_error)?;
     let listening = listener.local_addr().map_err(listen_error)?;
 
-    let limits = Limits { ring_bytes: RING_BYTES, replay_events: config.limits.send_queue / 4 };
+    let limits = Limits {
+        ring_bytes: RING_BYTES,
+        replay_events: config.limits.send_queue / 4,
+        patience: config.limits.slow_client_timeout,
+        behind_packets: config.limits.send_queue.saturating_mul(BEHIND_QUEUES),
+    };
     let hub = Arc::new(Hub::new(limits));
     let settings = GatewaySettings {
         features: config.features.clone(),

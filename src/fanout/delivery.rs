@@ -1,6 +1,9 @@
 //! Getting packets to one peer in order, without losing one and without waiting for it.
 
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 
@@ -15,11 +18,29 @@ use super::{Fanout, Peer, PeerId, SendError};
 /// So many answers wait beside the largest handoff.
 const MAX_UNREAD_ANSWERS: usize = 1024;
 
-/// Peers whose queue was full; what came later waits for them.
-pub(super) type Pressed = HashSet<PeerId>;
+/// So long the fan-out waits for a full queue.
+const WAITED_FOR: Duration = Duration::from_millis(200);
 
-/// A peer's queue, and what did not fit into it. The pump waits for peers that are pressed, so the overflow is
-/// bounded by what one turn sends.
+/// Peers whose queue was full; what came later waits for them.
+pub(super) type Pressed = HashMap<PeerId, Pressure>;
+
+#[derive(Debug)]
+pub(super) struct Pressure {
+    since: Instant,
+    /// When the queue last had room. A client that reads frees its queue in leaps: a polling client with each of
+    /// its requests, a WebSocket one whenever a third of its kernel buffer is empty.
+    took: Instant,
+}
+
+impl Pressure {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { since: now, took: now }
+    }
+}
+
+/// A peer's queue, and what did not fit into it. The pump waits for it for a moment; then it goes on without, and
+/// the overflow has a bound.
 #[derive(Debug)]
 pub(super) struct Outbox<P> {
     pub peer: P,
@@ -36,17 +57,18 @@ impl<P: Peer> Outbox<P> {
             self.overflow.push_back(packet.clone());
         } else if let Err(SendError::Full(packet)) = self.peer.send(packet.clone()) {
             self.overflow.push_back(packet);
-            pressed.insert(id);
+            pressed.entry(id).or_insert_with(Pressure::new);
         }
     }
 
     /// Whether nothing waits any more.
-    fn drain(&mut self) -> bool {
+    fn drain(&mut self, pressure: &mut Pressure) -> bool {
         while let Some(packet) = self.overflow.pop_front() {
             if let Err(SendError::Full(packet)) = self.peer.send(packet) {
                 self.overflow.push_front(packet);
                 return false;
             }
+            pressure.took = Instant::now();
         }
         true
     }
@@ -56,7 +78,8 @@ impl<P: Peer> Fanout<P> {
     /// Sends one packet to one peer: an ack, a refusal. A client that asks on and on without reading the answers
     /// is cut: on a quiet node no change comes that would make the pump look after it.
     pub fn reply(&mut self, id: PeerId, packet: &Packet) {
-        let most = MAX_UNREAD_ANSWERS.saturating_add(self.limits.replay_events.saturating_mul(2));
+        let handoff = self.limits.replay_events.saturating_mul(2);
+        let most = MAX_UNREAD_ANSWERS.saturating_add(handoff).saturating_add(self.limits.behind_packets);
         let Some(joined) = self.peers.get_mut(&id) else { return };
         joined.outbox.deliver(id, packet, &mut self.pressed);
         if joined.outbox.overflow.len() > most {
@@ -68,21 +91,45 @@ impl<P: Peer> Fanout<P> {
     /// Moves what waits into queues that have room again. Whether nobody is pressed any more.
     pub fn relieve(&mut self) -> bool {
         let peers = &mut self.peers;
-        self.pressed.retain(|id| peers.get_mut(id).is_some_and(|joined| !joined.outbox.drain()));
+        self.pressed
+            .retain(|id, pressure| peers.get_mut(id).is_some_and(|joined| !joined.outbox.drain(pressure)));
         self.pressed.is_empty()
     }
 
     pub fn is_pressed(&self, id: PeerId) -> bool {
-        self.pressed.contains(&id)
+        self.pressed.contains_key(&id)
     }
 
-    /// Cuts whoever is still pressed: it reconnects and asks for its state again. How many there were.
+    pub fn anyone_pressed(&self) -> bool {
+        !self.pressed.is_empty()
+    }
+
+    /// Whether to wait for somebody before anything else is sent. It slows a burst down to those that read it; who
+    /// takes longer is behind and holds nobody up.
+    pub fn waits(&self) -> bool {
+        self.pressed.values().any(|pressure| pressure.since.elapsed() < WAITED_FOR)
+    }
+
+    /// Cuts who is behind and has taken nothing for too long, or is too far behind: it reconnects and asks for its
+    /// state again. How many there were.
     pub fn cut_pressed(&mut self) -> usize {
-        let pressed: Vec<PeerId> = self.pressed.drain().collect();
-        for id in &pressed {
+        let limits = self.limits;
+        let given_up: Vec<PeerId> = self
+            .pressed
+            .iter()
+            .filter(|(id, pressure)| {
+                let Some(joined) = self.peers.get(id) else { return true };
+                let took = Some(pressure.took).max(joined.outbox.peer.took());
+                took.is_none_or(|took| took.elapsed() >= limits.patience)
+                    || joined.outbox.overflow.len() > limits.behind_packets
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &given_up {
+            self.pressed.remove(id);
             self.cut(*id);
         }
-        pressed.len()
+        given_up.len()
     }
 
     /// It gets nothing more, but has left nothing: [`Fanout::remove_peer`] still tells that it had the dashboard.
@@ -152,7 +199,12 @@ mod tests {
     /// nonsense would fill the memory.
     #[test]
     fn answers_that_nobody_reads_are_bounded() {
-        let mut fanout = Fanout::new(Limits { ring_bytes: 1000, replay_events: 16 });
+        let mut fanout = Fanout::new(Limits {
+            ring_bytes: 1000,
+            replay_events: 16,
+            patience: Duration::ZERO,
+            behind_packets: 0,
+        });
         let (id, peer) = (PeerId(1), Deaf::default());
         let viewer = Viewer { user: UserId::parse("u").unwrap(), org: None };
         fanout.add_peer(id, peer.clone(), viewer);

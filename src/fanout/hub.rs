@@ -17,7 +17,7 @@ pub struct Hub<P> {
     fanout: Mutex<Fanout<P>>,
     /// Whether handoffs are possible.
     open: watch::Sender<bool>,
-    /// Counts have become dirty outside the pump.
+    /// Counts have become dirty, or a queue full, outside the pump.
     pub(super) touched: Notify,
     epoch: AtomicU64,
     lag_ms: AtomicU64,
@@ -51,9 +51,9 @@ impl<P: Peer> Hub<P> {
     /// One turn of the fan-out.
     pub fn turn<T>(&self, work: impl FnOnce(&mut Fanout<P>) -> T) -> T {
         let mut fanout = self.lock();
-        let was_dirty = fanout.counts_are_dirty();
+        let (was_dirty, was_pressed) = (fanout.counts_are_dirty(), fanout.anyone_pressed());
         let result = work(&mut fanout);
-        if !was_dirty && fanout.counts_are_dirty() {
+        if !was_dirty && fanout.counts_are_dirty() || !was_pressed && fanout.anyone_pressed() {
             self.touched.notify_one();
         }
         result
@@ -90,8 +90,22 @@ impl<P: Peer> Hub<P> {
         self.lag_ms.store(millis, Ordering::Relaxed);
     }
 
-    pub(super) fn cut_pressed(&self) {
-        let cut = self.turn(Fanout::cut_pressed) as u64;
+    /// Gives the clients whose queues were full what fits, and cuts those for whom nothing can be done. Whether
+    /// nobody has to be waited for.
+    pub fn relieve(&self) -> bool {
+        let (waits, cut) = self.turn(|fanout| {
+            if fanout.relieve() {
+                return (false, 0);
+            }
+            (fanout.waits(), fanout.cut_pressed() as u64)
+        });
+        if cut > 0 {
+            self.count_cut(cut);
+        }
+        !waits
+    }
+
+    fn count_cut(&self, cut: u64) {
         self.slow_peers_cut.fetch_add(cut, Ordering::Relaxed);
         tracing::warn!(clients = cut, "cut clients whose send queue stayed full; they reconnect and resync");
     }

@@ -190,7 +190,12 @@ struct World {
 }
 
 fn new_fanout() -> Fanout<Socket> {
-    Fanout::new(Limits { ring_bytes: 12_000, replay_events: 6 })
+    Fanout::new(Limits {
+        ring_bytes: 12_000,
+        replay_events: 6,
+        patience: std::time::Duration::ZERO,
+        behind_packets: 0,
+    })
 }
 
 fn task_id(index: usize) -> TaskId {

@@ -1,5 +1,7 @@
 //! A connected client as the fan-out sees it.
 
+use std::time::Instant;
+
 use crate::protocol::Packet;
 
 /// Never given twice in one process.
@@ -21,6 +23,11 @@ pub trait Peer: Send + 'static {
 
     /// Closes the transport so that the client reconnects by itself: it would have missed something.
     fn cut(&self);
+
+    /// When the connection last took bytes: a large answer is long on its way, and the queue stays full meanwhile.
+    fn took(&self) -> Option<Instant> {
+        None
+    }
 
     /// Asks for every room that [`super::Fanout::wanted`] lists to be entered anew.
     fn refresh(&self);

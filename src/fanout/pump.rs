@@ -13,16 +13,17 @@ use super::{Fanout, Hub, Peer};
 
 /// Counts go to a viewer at most five times a second.
 const COUNTS_EVERY: Duration = Duration::from_millis(200);
-/// So long the fan-out waits for a full queue before it cuts its client.
-const PRESSED_FOR: Duration = Duration::from_millis(200);
 /// The library has no way to wait for room in a socket's queue.
 const PRESSED_POLL: Duration = Duration::from_millis(1);
+/// The same for clients that the fan-out no longer waits for.
+const BEHIND_POLL: Duration = Duration::from_millis(5);
 
 /// Runs until the feed ends.
 pub async fn pump<P: Peer>(hub: Arc<Hub<P>>, mut items: mpsc::Receiver<FeedItem>) {
     let mut counted_at: Option<Instant> = None;
     loop {
-        let due = match hub.turn(|fanout| fanout.counts_are_dirty()) {
+        let (dirty, behind) = hub.turn(|fanout| (fanout.counts_are_dirty(), fanout.anyone_pressed()));
+        let due = match dirty {
             true => Some(counted_at.map_or_else(Instant::now, |last| last + COUNTS_EVERY)),
             false => None,
         };
@@ -38,7 +39,10 @@ pub async fn pump<P: Peer>(hub: Arc<Hub<P>>, mut items: mpsc::Receiver<FeedItem>
                 None => return,
             },
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
-            () = hub.touched.notified(), if due.is_none() => {}
+            () = hub.touched.notified(), if due.is_none() || !behind => {}
+            () = tokio::time::sleep(BEHIND_POLL), if behind => {
+                hub.relieve();
+            }
         }
     }
 }
@@ -71,17 +75,9 @@ async fn apply<P: Peer>(hub: &Hub<P>, change: &Change) {
     hub.set_lag(lag.try_into().unwrap_or(0));
 }
 
-/// Waits until every full queue has taken what it was sent, or cuts its client.
+/// Waits a moment for full queues.
 async fn settle<P: Peer>(hub: &Hub<P>) {
-    if hub.turn(Fanout::relieve) {
-        return;
-    }
-    let deadline = Instant::now() + PRESSED_FOR;
-    while !hub.turn(Fanout::relieve) {
-        if Instant::now() >= deadline {
-            hub.cut_pressed();
-            return;
-        }
+    while !hub.relieve() {
         tokio::time::sleep(PRESSED_POLL).await;
     }
 }

@@ -1,6 +1,9 @@
 //! Who is in which room, and what each step sends to whom.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use crate::{
     feed::{Event, Position, Step},
@@ -19,6 +22,10 @@ pub struct Limits {
     pub ring_bytes: usize,
     /// A longer replay is answered with state instead.
     pub replay_events: usize,
+    /// A client whose queue is full and that has taken nothing for so long is cut.
+    pub patience: Duration,
+    /// And one for whom more packets wait beside its queue.
+    pub behind_packets: usize,
 }
 
 /// The fan-out of one node. Every method is one turn: nothing else is sent meanwhile.

@@ -129,10 +129,12 @@ impl Edge {
                 "The request body is too large",
             );
         }
-        if let Some(sid) = query.sid
-            && query.websocket
-        {
-            self.sockets.set_transport(sid, transport.clone());
+        if let Some(sid) = query.sid {
+            if query.websocket {
+                self.sockets.set_transport(sid, transport.clone());
+            } else if request.method() == Method::GET {
+                self.sockets.set_polled(sid, transport.clone());
+            }
         }
         let request = on_diet(request, transport).map(|body| Limited::new(body, self.max_body_bytes));
         let posts = request.method() == Method::POST;

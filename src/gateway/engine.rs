@@ -51,6 +51,13 @@ impl Sockets {
         }
     }
 
+    pub fn set_polled(&self, sid: Sid, transport: TransportHandle) {
+        let socket = self.lock().get(&sid).and_then(Weak::upgrade);
+        if let Some(socket) = socket {
+            socket.data.set_polled(transport);
+        }
+    }
+
     fn all(&self) -> Vec<Arc<Socket>> {
         self.lock().values().filter_map(Weak::upgrade).collect()
     }

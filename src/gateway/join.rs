@@ -116,22 +116,10 @@ impl Gateway {
         Err(too_lively())
     }
 
-    /// Until a slow client has taken what it asked for. With no change on its way the pump does not look after it,
-    /// and a polling client that asks and never fetches stalls no write.
+    /// Until a slow client has taken what it asked for, or is cut.
     pub(super) async fn settle(&self, session: &Session) {
-        let patience = self.settings.limits.slow_client_timeout;
-        if tokio::time::timeout(patience, self.relieved(session)).await.is_err() {
-            tracing::warn!("cut a client that did not take what it asked for");
-            session.cut();
-        }
-    }
-
-    async fn relieved(&self, session: &Session) {
-        while self.hub.turn(|fanout| {
-            fanout.relieve();
-            fanout.is_pressed(session.id)
-        }) && !session.has_ended()
-        {
+        while self.hub.turn(|fanout| fanout.is_pressed(session.id)) && !session.has_ended() {
+            self.hub.relieve();
             tokio::time::sleep(SETTLE_POLL).await;
         }
     }

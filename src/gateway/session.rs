@@ -169,6 +169,10 @@ impl Peer for SocketPeer {
         self.session.cut();
     }
 
+    fn took(&self) -> Option<Instant> {
+        self.session.socket.data.moving(self.session.socket.transport_type()).took()
+    }
+
     fn refresh(&self) {
         if let Some(gateway) = self.gateway.upgrade() {
             gateway.submit(&self.session, Request::Refresh);
@@ -186,7 +190,10 @@ pub struct Connection {
 struct ConnectionState {
     session: Option<Arc<Session>>,
     connects: u32,
+    /// The one that it came by, or was upgraded to.
     transport: TransportHandle,
+    /// The one by which a polling client last asked.
+    polled: TransportHandle,
 }
 
 impl Connection {
@@ -216,6 +223,15 @@ impl Connection {
 
     pub fn set_transport(&self, transport: TransportHandle) {
         self.state().transport = transport;
+    }
+
+    pub fn set_polled(&self, transport: TransportHandle) {
+        self.state().polled = transport;
+    }
+
+    fn moving(&self, by: TransportType) -> TransportHandle {
+        let state = self.state();
+        if by == TransportType::Websocket { state.transport.clone() } else { state.polled.clone() }
     }
 
     fn state(&self) -> MutexGuard<'_, ConnectionState> {

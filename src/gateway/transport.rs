@@ -6,9 +6,12 @@ use std::{
     io,
     net::Shutdown,
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, LazyLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use socket2::SockRef;
@@ -20,10 +23,13 @@ use tokio::{
 
 use super::Place;
 
+/// The kernel would hold megabytes for each client that reads nothing, and hide for as long whether it does.
+const SEND_BUFFER: usize = 128 * 1024;
+
 /// The connection.
 #[derive(Debug)]
 pub struct Transport {
-    stream: Arc<TcpStream>,
+    wire: Arc<Wire>,
     stall_timeout: Duration,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -31,16 +37,43 @@ pub struct Transport {
     _place: Option<Place>,
 }
 
-/// Ends a connection from outside.
+/// What is known of a connection from outside.
+#[derive(Debug)]
+struct Wire {
+    stream: TcpStream,
+    /// When the peer last made room for bytes, in milliseconds of [`CLOCK`].
+    took: AtomicU64,
+}
+
+static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Ends a connection from outside, and tells whether it moves.
 #[derive(Clone, Debug, Default)]
-pub struct TransportHandle(Weak<TcpStream>);
+pub struct TransportHandle(Weak<Wire>);
 
 impl TransportHandle {
     pub fn shut(&self) {
-        if let Some(stream) = self.0.upgrade() {
-            // Already closed is as good.
-            let _ = SockRef::from(&*stream).shutdown(Shutdown::Both);
+        if let Some(wire) = self.0.upgrade() {
+            wire.shut();
         }
+    }
+
+    /// When the connection last took bytes.
+    pub fn took(&self) -> Option<Instant> {
+        let wire = self.0.upgrade()?;
+        Some(*CLOCK + Duration::from_millis(wire.took.load(Ordering::Relaxed)))
+    }
+}
+
+impl Wire {
+    fn shut(&self) {
+        // Already closed is as good.
+        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
+    }
+
+    fn took_something(&self) {
+        let now = CLOCK.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+        self.took.store(now, Ordering::Relaxed);
     }
 }
 
@@ -51,7 +84,10 @@ impl Transport {
         stream.set_nodelay(true)?;
         #[cfg(target_os = "linux")]
         SockRef::from(&stream).set_tcp_user_timeout(Some(stall_timeout))?;
-        Ok(Self { stream: Arc::new(stream), stall_timeout, stalled: None, _place: None })
+        SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER)?;
+        let wire = Wire { stream, took: AtomicU64::new(0) };
+        wire.took_something();
+        Ok(Self { wire: Arc::new(wire), stall_timeout, stalled: None, _place: None })
     }
 
     pub fn with_place(self, place: Place) -> Self {
@@ -59,7 +95,7 @@ impl Transport {
     }
 
     pub fn handle(&self) -> TransportHandle {
-        TransportHandle(Arc::downgrade(&self.stream))
+        TransportHandle(Arc::downgrade(&self.wire))
     }
 
     fn poll_write_with(
@@ -68,12 +104,13 @@ impl Transport {
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            match self.stream.poll_write_ready(cx)? {
+            match self.wire.stream.poll_write_ready(cx)? {
                 Poll::Pending => return self.poll_stalled(cx),
-                Poll::Ready(()) => match write(&self.stream) {
+                Poll::Ready(()) => match write(&self.wire.stream) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     done => {
                         self.stalled = None;
+                        self.wire.took_something();
                         return Poll::Ready(done);
                     }
                 },
@@ -88,7 +125,7 @@ impl Transport {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
                 // The library's writer drops the packet whose write failed and goes on: the reader has to end, too.
-                let _ = SockRef::from(&*self.stream).shutdown(Shutdown::Both);
+                self.wire.shut();
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }
@@ -98,9 +135,9 @@ impl Transport {
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            match self.stream.poll_read_ready(cx)? {
+            match self.wire.stream.poll_read_ready(cx)? {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(()) => match self.stream.try_read(buf.initialize_unfilled()) {
+                Poll::Ready(()) => match self.wire.stream.try_read(buf.initialize_unfilled()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Poll::Ready(Err(error)),
                     Ok(n) => {
@@ -135,7 +172,7 @@ impl AsyncWrite for Transport {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match SockRef::from(&*self.stream).shutdown(Shutdown::Write) {
+        Poll::Ready(match SockRef::from(&self.wire.stream).shutdown(Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             done => done,
         })

@@ -63,6 +63,6 @@ async function burst(context, { websockets, pollers, upgraders }) {
 
 export const scenarios = [{
   name: 'clients: burst of 20,000 events into one room',
-  short: (context) => burst(context, { websockets: 12, pollers: 4, upgraders: 2 }),
+  short: (context) => burst(context, { websockets: 8, pollers: 3, upgraders: 1 }),
   long: (context) => burst(context, { websockets: 60, pollers: 20, upgraders: 20 }),
 }];

@@ -38,6 +38,7 @@ export class Reader {
       this.#order(payload);
       if (payload.changed.prNumber !== this.number) this.#fault(`prNumber ${payload.changed.prNumber} where ${this.number} was due`);
       this.number = payload.changed.prNumber + 1;
+      if (payload.changed.title) this.latencies?.push(Date.now() - Number.parseInt(payload.changed.title, 10));
     });
     this.socket.on('task:event_added', (payload) => {
       this.#order(payload);

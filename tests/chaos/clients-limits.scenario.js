@@ -1,0 +1,156 @@
+// No file descriptors left: new connections are refused, those that are there live, and it recovers. And what a storm of
+// connections leaves behind: nothing.
+import assert from 'node:assert/strict';
+import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { Client } from '../e2e/support/client.js';
+import { Gateway } from '../e2e/support/gateway.js';
+import { createTask, patchTask } from '../e2e/support/http.js';
+import { binary } from '../e2e/support/paths.js';
+import { member, pipeline } from '../e2e/support/tokens.js';
+import { until } from '../e2e/support/until.js';
+import { io } from './support/packages.js';
+import { StallingProxy } from './support/stalling-proxy.js';
+
+/** A gateway that may open so many files. */
+async function limited(descriptors, env) {
+  const dir = mkdtempSync(join(tmpdir(), 'taskcast-limited-'));
+  const wrapper = join(dir, 'taskcast');
+  writeFileSync(wrapper, `#!/bin/sh\nulimit -n ${descriptors}\nexec '${binary()}' "$@"\n`);
+  chmodSync(wrapper, 0o755);
+  const given = process.env.TASKCAST_BIN;
+  process.env.TASKCAST_BIN = wrapper;
+  try {
+    return await Gateway.start(env);
+  } finally {
+    if (given === undefined) delete process.env.TASKCAST_BIN;
+    else process.env.TASKCAST_BIN = given;
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+/** Connects once; whether it was let in. */
+function knock(gateway, token) {
+  const socket = io(gateway.url, { auth: { token }, forceNew: true, transports: ['websocket'], reconnection: false });
+  return new Promise((resolve) => {
+    socket.once('connect', () => resolve(socket));
+    socket.once('connect_error', () => (socket.disconnect(), resolve(null)));
+  });
+}
+
+/** A TCP connection that says nothing; whether the gateway keeps it. */
+function hold(gateway) {
+  const socket = connect({ host: '127.0.0.1', port: gateway.port }).on('error', () => {});
+  socket.resume();
+  return socket;
+}
+
+async function outOfDescriptors(context, { descriptors, more }) {
+  const gateway = await limited(descriptors, {});
+  const open = [];
+  const held = [];
+  try {
+    const alice = await member('alice');
+    const { taskId } = await createTask(gateway.url, alice);
+    const writer = await pipeline();
+    const first = await Client.connect(gateway, alice);
+    const polling = await Client.connect(gateway, await member('bob'), { transports: ['polling'] });
+    await first.join(taskId);
+    await polling.join(taskId);
+
+    // One user each would be as good; 40 each stays below MAX_CONNECTIONS_PER_USER.
+    let refused = 0;
+    for (let n = 0; refused < 10; n += 1) {
+      assert.ok(n < descriptors + more, 'somebody must be refused');
+      const socket = await knock(gateway, await member(`user-${Math.floor(n / 40)}`));
+      if (socket) open.push(socket);
+      else refused += 1;
+    }
+    const health = await gateway.health();
+    assert.equal(health.status, 'ok', 'an operator can still ask');
+    assert.equal(health.websocket.connections, open.length + 2);
+    await patchTask(gateway.url, writer, taskId, { title: 'crowded' });
+    for (const client of [first, polling]) await client.saw('task:updated', ({ changed }) => changed.title === 'crowded');
+
+    // Whoever comes as plain TCP takes the rest; still nobody is harmed, and nobody waits for an answer.
+    while (!held.some(({ destroyed }) => destroyed)) {
+      assert.ok(held.length < descriptors, 'some must be closed at once');
+      held.push(hold(gateway));
+      await new Promise((resolve) => setImmediate(resolve));
+      if (held.length > descriptors / 3) await until(() => held.some(({ destroyed }) => destroyed), 'one is closed');
+    }
+    const { taskId: _, ...answer } = await first.ask('resync_requested', { taskIds: [taskId], dashboard: true });
+    assert.equal(answer.ok, true, 'whoever is there is served');
+    assert.deepEqual([...first.disconnects, ...open.filter(({ connected }) => !connected)], []);
+
+    held.forEach((socket) => socket.destroy());
+    open.splice(0, 20).forEach((socket) => socket.disconnect());
+    const back = await until(() => knock(gateway, alice), 'there is room again');
+    open.push(back);
+    await patchTask(gateway.url, writer, taskId, { title: 'recovered' });
+    for (const client of [first, polling]) await client.saw('task:updated', ({ changed }) => changed.title === 'recovered');
+    const told = gateway.output.split('\n').filter((line) => line.includes('no room for more connections')).length;
+    assert.equal(told, 1, 'told, and not for each');
+    return { clients: health.websocket.connections, note: `${descriptors} descriptors: ${health.websocket.connections} clients, then refused` };
+  } finally {
+    open.forEach((socket) => socket.disconnect());
+    held.forEach((socket) => socket.destroy());
+    await gateway.stop();
+  }
+}
+
+const files = (gateway) => readdirSync(`/proc/${gateway.child.pid}/fd`).length;
+
+/** Clients that come and go in every way there is. */
+async function storm(context, { waves }) {
+  const gateway = await Gateway.start({ PING_INTERVAL: '1s', PING_TIMEOUT: '1s' });
+  const proxy = await StallingProxy.to(gateway.port);
+  try {
+    const alice = await member('alice');
+    const { taskId } = await createTask(gateway.url, alice);
+    const before = files(gateway);
+    let came = 0;
+    for (let wave = 0; wave < waves; wave += 1) {
+      const clients = await Promise.all(Array.from({ length: 40 }, async (_, n) => {
+        const url = n % 8 === 0 ? proxy.url : gateway.url;
+        const socket = io(url, { auth: { token: await member(`user-${n}`) }, forceNew: true, reconnection: false, transports: [['websocket'], ['polling'], ['polling', 'websocket']][n % 3] });
+        socket.on('connect', () => {
+          socket.emit('task:join', { taskId });
+          socket.emit('dashboard:join');
+        });
+        // Some go in the middle of the handshake, of the upgrade, of their joins; the others when all are there.
+        if (n % 4 === 1) setTimeout(() => socket.io.engine.close(), 10 * (n % 7));
+        else await new Promise((resolve) => socket.once('connect', resolve).once('connect_error', resolve));
+        return socket;
+      }));
+      came += clients.length;
+      if (wave === waves - 1) proxy.swallow();
+      clients.forEach((socket, n) => (n % 8 === 0 ? socket.io.engine.close() : n % 2 === 0 ? socket.disconnect() : socket.io.engine.close()));
+      // Transports that never become clients.
+      const idle = await fetch(`${gateway.url}/socket.io/?EIO=4&transport=polling`);
+      await idle.text();
+    }
+    await until(async () => {
+      const { websocket } = await gateway.health();
+      return websocket.connections === 0 && websocket.connectedUsers === 0;
+    }, 'nobody is left', 30_000);
+    proxy.close();
+    // The one of the health check is on top.
+    await until(() => files(gateway) <= before + 1, () => `${files(gateway)} files open, ${before} before`, 30_000);
+    const clean = gateway.output;
+    await gateway.stop();
+    assert.ok(!clean.includes('did not take their farewell') && !gateway.output.includes('did not take their farewell'), 'no transport is left either');
+    return { clients: came, note: `${before} files open before, as many after` };
+  } finally {
+    proxy.close();
+    if (gateway.exit === undefined) await gateway.stop();
+  }
+}
+
+export const scenarios = [
+  { name: 'clients: no file descriptors left', short: (context) => outOfDescriptors(context, { descriptors: 160, more: 20 }), long: (context) => outOfDescriptors(context, { descriptors: 1024, more: 20 }) },
+  { name: 'clients: a storm leaves nothing behind', short: (context) => storm(context, { waves: 3 }), long: (context) => storm(context, { waves: 30 }) },
+];
