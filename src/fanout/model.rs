@@ -44,8 +44,8 @@ enum Op {
     LieInTheDark(usize, bool, Edit, Since),
     /// The connection goes; a new one asks for everything again.
     Reconnect(usize, bool),
-    /// All connections go, to a node that is so many changes behind.
-    Move(usize, bool),
+    /// All connections go, to a node that is so many changes behind; they may be back before it has caught up.
+    Move(usize, bool, bool),
     /// A client goes on in another organisation.
     Renew(usize, usize),
     /// The client reads what is queued.
@@ -111,7 +111,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..TASKS, any::<bool>(), edit(), since()).prop_map(|(t, h, e, s)| Op::LieInTheDark(t, h, e, s)),
         1 => (client.clone(), room()).prop_map(|(c, r)| Op::Leave(c, r)),
         1 => (client.clone(), any::<bool>()).prop_map(|(c, s)| Op::Reconnect(c, s)),
-        1 => (0..4usize, any::<bool>()).prop_map(|(n, s)| Op::Move(n, s)),
+        2 => (0..4usize, any::<bool>(), any::<bool>()).prop_map(|(n, s, a)| Op::Move(n, s, a)),
         1 => (client.clone(), 0..3usize).prop_map(|(c, o)| Op::Renew(c, o)),
         3 => client.prop_map(Op::Read),
         3 => Just(Op::Counts),
@@ -285,7 +285,7 @@ impl World {
                 self.answer(LIAR);
             }
             Op::Reconnect(client, since) => self.reconnect(client, since),
-            Op::Move(behind, since) => self.move_all(behind, since),
+            Op::Move(behind, since, at_once) => self.move_all(behind, since, at_once),
             Op::Renew(client, org) => self.renew(client, org),
             Op::Read(client) => self.read(client),
             Op::Counts => self.fanout.flush_counts(),
@@ -546,8 +546,8 @@ impl World {
     }
 
     /// A node that starts late, or is behind: what the clients have seen is still to come there.
-    fn move_all(&mut self, behind: usize, since: bool) {
-        if !since {
+    fn move_all(&mut self, behind: usize, since: bool, at_once: bool) {
+        if !since || at_once {
             (0..CLIENTS).for_each(|index| self.read(index));
         }
         let time = |index: usize| self.log.get(index).map(|change| change.position.time);
@@ -559,7 +559,11 @@ impl World {
         self.fanout = new_fanout();
         self.fanout.open(start);
         self.fed = fed;
-        (0..CLIENTS).for_each(|index| self.reconnected(index, since));
+        for index in 0..CLIENTS {
+            self.reconnected(index, since);
+            let asked = self.clients[index].pending.len();
+            (0..asked).filter(|_| at_once).for_each(|_| self.answer(index));
+        }
     }
 
     fn some_time(&self, (ago, place): Since) -> Position {
@@ -690,8 +694,8 @@ impl Client {
                 self.tasks.insert(id, payload);
             }
             emitted::TASK_DELETED => {
+                // Its id stays the last of the room: a client may come back with it.
                 assert!(self.tasks.remove(&id).is_some(), "deleted but not joined: {payload}");
-                self.last.remove(&room);
             }
             _ => {
                 let copy = self.tasks.get_mut(&id).expect("an event of a room that was not joined");
