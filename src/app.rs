@@ -19,7 +19,7 @@ use crate::{
     cli,
     config::{Backend, Config, DevSecretError, StoreConfig},
     fanout::{Hub, Limits, pump},
-    gateway::{Edge, Gateway, GatewaySettings, SocketPeer},
+    gateway::{Capacity, Edge, Gateway, GatewaySettings, SocketPeer},
     http::{
         ClusterHealth, GatewayStatus, HealthReport, HttpState, NodeHealth, Phase, RelayHealth, StoreHealth,
         WebsocketHealth, router,
@@ -93,15 +93,22 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         },
         &origins,
     );
+    let capacity = Capacity::of_this_process();
     let edge = Edge::new(
         gateway.clone(),
         config.origins.clone(),
         config.server.trusted_proxies.clone(),
         draining.clone(),
+        capacity.clone(),
     );
     let requests = TaskTracker::new();
-    let doors =
-        Doors { edge, http, stall_timeout: config.limits.slow_client_timeout, requests: requests.clone() };
+    let doors = Doors {
+        edge,
+        http,
+        capacity,
+        stall_timeout: config.limits.slow_client_timeout,
+        requests: requests.clone(),
+    };
 
     announce(&config, &tokens, listening)?;
     let stop = CancellationToken::new();
@@ -109,7 +116,11 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let follow = follow(store, status.clone(), items, stop.clone());
     let mut parts = Parts::default();
     parts.run("the feed", follow);
-    parts.run_forever("the fan-out", pump(hub, feed));
+    parts.run_forever("the fan-out", async move {
+        pump(hub, feed).await;
+        // Its end follows that of the feed, which says why.
+        std::future::pending().await
+    });
     parts.run_forever("the listener", serve(listener, doors));
     let clock = gateway.clone();
     parts.run_forever("the clock", async move { clock.keep_time().await });
@@ -227,7 +238,7 @@ impl GatewayStatus for Status {
         let (connections, connected_users) = self.gateway.connected();
         let status = if self.draining.load(Ordering::Relaxed) {
             Phase::Draining
-        } else if !self.prepared.load(Ordering::Relaxed) && hub.epoch == 0 {
+        } else if store_ok && !self.prepared.load(Ordering::Relaxed) {
             Phase::Starting
         } else if store_ok && hub.open {
             Phase::Ok

@@ -1,4 +1,25 @@
 //! taskcast: a Socket.IO-compatible realtime gateway for tasks.
+//!
+//! ```text
+//!  writers ─► store ─► Change ─► translate ─► Step ─► fan-out ─► sockets ─► clients
+//!               └─ snapshot that knows its position ──► handoff ◄── join, resync ─┘
+//! ```
+//!
+//! The store is the only truth: nothing is emitted beside a write, every change comes back through
+//! [`store::Store::follow`]. Every join is a snapshot and a replay of what came after it. In the order in which
+//! data flows:
+//!
+//! - [`task`]: what a task is, what of it a client sees, who sees it, what may be written. Pure.
+//! - [`protocol`]: Socket.IO packets, what clients ask, refusals. Pure.
+//! - [`store`]: where tasks live, in MongoDB or embedded; snapshots, writes, and what was committed.
+//! - [`feed`]: a committed change with its position, and the events that it means. Pure.
+//! - [`fanout`]: rooms, the ring of recent events, the exact handoff, counts; what each socket is sent.
+//! - [`auth`]: a token becomes an identity.
+//! - [`gateway`]: the Socket.IO edge: connections, sessions, joins, limits.
+//! - [`http`]: the HTTP edge: tasks and health.
+//!
+//! Around them: [`config`], [`cli`] and [`telemetry`]; [`serve`] accepts connections, [`lifecycle`] ends them,
+//! [`app`] puts everything together. `docs/architecture.md` says who may use whom and where a change goes.
 
 pub mod app;
 pub mod auth;

@@ -17,6 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::gateway::Gateway;
 
+/// So long a client that reads may take for what is queued for it.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// Both signals that ask a process to end.
 #[derive(Debug)]
 pub struct Signals {
@@ -61,8 +64,13 @@ impl Drain {
             tracing::warn!(running = self.requests.len(), "some requests did not end in time");
         }
         self.gateway.close_all();
-        if timeout_at(deadline, self.gateway.all_gone()).await.is_err() {
-            tracing::warn!("some clients did not take their farewell in time");
+        // Those that took it are trying to reconnect already, some of them five times and no more: they must not
+        // wait for those that read nothing.
+        if timeout_at(deadline.min(Instant::now() + FAREWELL), self.gateway.all_gone()).await.is_err() {
+            self.gateway.shut_all();
+            if timeout_at(deadline, self.gateway.all_gone()).await.is_err() {
+                tracing::warn!("some clients did not take their farewell in time");
+            }
         }
     }
 }

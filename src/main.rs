@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use taskcast::{
@@ -12,6 +13,9 @@ use taskcast::{
     config::{Config, Sources},
     telemetry,
 };
+
+/// A write to the embedded store ends well within it.
+const LAST_BLOCKING_CALLS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     match cli::parse().and_then(run) {
@@ -52,7 +56,11 @@ fn serve(sources: &Sources) -> Result<ExitCode, CliError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    runtime()?.block_on(app::run(config))?;
+    let runtime = runtime()?;
+    let ended = runtime.block_on(app::run(config));
+    // A blocking call that hangs, a name being resolved, is not waited for.
+    runtime.shutdown_timeout(LAST_BLOCKING_CALLS);
+    ended?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,11 @@
 //! One listener for HTTP and Socket.IO.
 
-use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use axum::{Router, body::Body};
 use http::{Request, Response};
@@ -10,18 +15,22 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::gateway::{Edge, Transport, TransportHandle};
+use crate::gateway::{Capacity, Edge, Transport, TransportHandle};
 
 /// A client that sends its request head slower than this is gone.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a failed accept: most often no file descriptor is left, and one is soon.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What every client tries again is not logged each time.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
 /// What the listener leads to.
 #[derive(Clone, Debug)]
 pub struct Doors {
     pub edge: Edge,
     pub http: Router,
+    pub capacity: Capacity,
     /// So long a peer may take no byte.
     pub stall_timeout: Duration,
     /// HTTP requests that are under way.
@@ -30,12 +39,19 @@ pub struct Doors {
 
 /// Accepts for ever.
 pub async fn serve(listener: TcpListener, doors: Doors) {
+    let mut refusals = Refusals::default();
     loop {
         let accepted = listener.accept().await;
+        let Some(place) = doors.capacity.take() else {
+            // Closed at once: a connection that nobody accepts would be waited for.
+            drop(accepted);
+            refusals.warn(doors.capacity.max());
+            continue;
+        };
         match accepted.and_then(|(stream, peer)| Ok((Transport::accept(stream, doors.stall_timeout)?, peer)))
         {
             Ok((transport, peer)) => {
-                tokio::spawn(connection(transport, peer, doors.clone()));
+                tokio::spawn(connection(transport.with_place(place), peer, doors.clone()));
             }
             Err(error) => {
                 tracing::debug!(%error, "could not accept a connection");
@@ -77,6 +93,23 @@ async fn respond(
     match doors.http.oneshot(request.map(Body::new)).await {
         Ok(response) => response,
         Err(never) => match never {},
+    }
+}
+
+/// Connections that were closed for want of room, told once a minute.
+#[derive(Debug, Default)]
+struct Refusals {
+    since: u64,
+    told: Option<Instant>,
+}
+
+impl Refusals {
+    fn warn(&mut self, max: usize) {
+        self.since += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            tracing::warn!(refused = self.since, max, "no room for more connections: raise the file limit");
+            *self = Self { since: 0, told: Some(Instant::now()) };
+        }
     }
 }
 

@@ -128,6 +128,11 @@ impl CountBook {
         Some(public.plus(own))
     }
 
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.public.is_empty() && self.own.is_empty()
+    }
+
     pub fn is_dirty(&self) -> bool {
         !self.dirty_orgs.is_empty() || !self.dirty_users.is_empty()
     }

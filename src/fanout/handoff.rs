@@ -13,7 +13,7 @@ use crate::{
 use super::{
     Fanout, Peer, PeerId,
     delivery::deleted_packet,
-    rooms::{Dashboard, Mark},
+    rooms::{Dashboard, Mark, sees},
 };
 
 /// A task's state, ready to be sent.
@@ -56,19 +56,26 @@ impl<P: Peer> Fanout<P> {
         if !self.ring.holds(offer.at) {
             return Entry::Reread;
         }
-        let mut later = self.ring.after(offer.at).filter(|step| step.task == *offer.task).peekable();
+        let later = || self.ring.after(offer.at).filter(|step| step.task == *offer.task);
         if !offer.access.is_some_and(|access| access.allows(&joined.viewer)) {
-            if later.peek().is_some() {
+            // Only what makes it visible is worth another read: else the time that the answer takes would tell
+            // a task that is forbidden and changes from one that is not there.
+            if later().any(|step| sees(&step.after, &joined.viewer)) {
                 return Entry::Reread;
             }
-            drop(later);
+            // What the member has is newer: a shared read may have begun before the join that it is in by.
+            let mark = self.rooms.get(offer.task).and_then(|members| members.get(&id));
+            if mark.is_some_and(|mark| mark.at > offer.at) {
+                return Entry::Reread;
+            }
             self.expel(id, &offer);
             return Entry::Gone;
         }
-        match (replay(later, &joined.viewer, offer.at, self.limits.replay_events), offer.state) {
+        match (replay(later(), &joined.viewer, offer.at, self.limits.replay_events), offer.state) {
             (None, _) | (_, None) => Entry::Reread,
             (Some(events), Some(state)) => {
-                self.enter_room(id, offer.task, offer.at, std::iter::once(state.clone()).chain(events));
+                let mark = Mark { at: offer.at, unproven: offer.at };
+                self.enter_room(id, offer.task, mark, std::iter::once(state.clone()).chain(events));
                 Entry::Entered
             }
         }
@@ -90,7 +97,8 @@ impl<P: Peer> Fanout<P> {
         match replay(later, &joined.viewer, since, self.limits.replay_events) {
             None => false,
             Some(events) => {
-                self.enter_room(id, offer.task, since, events.into_iter());
+                let mark = Mark { at: since, unproven: offer.at };
+                self.enter_room(id, offer.task, mark, events.into_iter());
                 true
             }
         }
@@ -149,7 +157,7 @@ impl<P: Peer> Fanout<P> {
         &mut self,
         id: PeerId,
         offer: &DashboardOffer<'_>,
-        mark: Mark,
+        mark: Position,
         known: Option<Counts>,
         packets: impl Iterator<Item = Packet>,
     ) {
@@ -171,10 +179,9 @@ impl<P: Peer> Fanout<P> {
     fn dashboard_events(&self, viewer: &Viewer, after: Position) -> Vec<Packet> {
         let mut events = Vec::new();
         for step in self.ring.after(after) {
-            let seen = step.before.as_ref().is_some_and(|access| access.allows(viewer));
-            let sees = step.after.as_ref().is_some_and(|access| access.allows(viewer));
-            let listed = step.listed.iter().filter(|_| sees);
-            let unlisted = step.unlisted.iter().filter(|_| seen && !sees);
+            let (seen, seen_now) = (sees(&step.before, viewer), sees(&step.after, viewer));
+            let listed = step.listed.iter().filter(|_| seen_now);
+            let unlisted = step.unlisted.iter().filter(|_| seen && !seen_now);
             events.extend(listed.chain(unlisted).filter(|event| event.position > after).map(packet));
         }
         events
@@ -189,10 +196,9 @@ fn replay<'a>(
     after: Position,
     limit: usize,
 ) -> Option<Vec<Packet>> {
-    let sees = |access: &Option<Access>| access.as_ref().is_some_and(|access| access.allows(viewer));
     let mut events = Vec::new();
     for step in steps {
-        if !sees(&step.before) || !sees(&step.after) {
+        if !sees(&step.before, viewer) || !sees(&step.after, viewer) {
             return None;
         }
         events.extend(step.room.iter().filter(|event| event.position > after).map(packet));

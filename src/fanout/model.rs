@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{DashboardOffer, Entry, Fanout, Limits, Peer, PeerId, SendError, TaskOffer};
+use super::{DashboardOffer, Entry, Fanout, Limits, Peer, PeerId, SendError, TaskOffer, rooms::sees};
 use crate::{
     feed::{Change, Position, TimelineChange, translate},
     protocol::{Packet, emitted, event},
@@ -20,7 +20,9 @@ use crate::{
 };
 
 const TASKS: usize = 3;
-const CLIENTS: usize = 4;
+const CLIENTS: usize = 5;
+/// Asks with a `since` that it never received. Nothing holds for its copies, but it must learn nothing either.
+const LIAR: usize = 4;
 const STATUSES: [&str; 6] = ["received", "analyzing", "dispatched", "merged", "failed", "odd"];
 
 #[derive(Clone, Debug)]
@@ -29,21 +31,32 @@ enum Op {
     Write(Vec<(usize, Edit)>),
     /// The fan-out gets so many changes.
     Feed(usize),
-    /// A client asks; the store is read now.
-    Join(usize, Room),
+    /// A client asks; the store is read now, or shares a read that began so many commits ago.
+    Join(usize, Room, usize),
     /// A client asks with the last event it has of that room.
     Since(usize, Room),
     /// The oldest pending request of a client gets its answer.
     Answer(usize),
     Leave(usize, Room),
+    /// The liar asks.
+    Lie(Room, Since),
+    /// It asks for a task that is hidden where the fan-out is, or is about to be, and visible again in the store.
+    LieInTheDark(usize, bool, Edit, Since),
     /// The connection goes; a new one asks for everything again.
     Reconnect(usize, bool),
+    /// All connections go, to a node that is so many changes behind.
+    Move(usize, bool),
+    /// A client goes on in another organisation.
+    Renew(usize, usize),
     /// The client reads what is queued.
     Read(usize),
     Counts,
     Cut,
     Gap,
 }
+
+/// So many commits before now, or after it, and where in that one; None: past it.
+type Since = (i64, Option<(u32, u32)>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Room {
@@ -82,16 +95,24 @@ fn room() -> impl Strategy<Value = Room> {
     prop_oneof![3 => (0..TASKS).prop_map(Room::Task), 2 => Just(Room::Dashboard)]
 }
 
+fn since() -> impl Strategy<Value = Since> {
+    (-4..6i64, prop::option::of((0..2u32, 0..3u32)))
+}
+
 fn op() -> impl Strategy<Value = Op> {
-    let client = 0..CLIENTS;
+    let client = 0..LIAR;
     prop_oneof![
         8 => prop::collection::vec((0..TASKS, edit()), 1..3).prop_map(Op::Write),
         6 => (1..4usize).prop_map(Op::Feed),
-        6 => (client.clone(), room()).prop_map(|(c, r)| Op::Join(c, r)),
+        6 => (client.clone(), room(), 0..4usize).prop_map(|(c, r, ago)| Op::Join(c, r, ago)),
         3 => (client.clone(), room()).prop_map(|(c, r)| Op::Since(c, r)),
-        6 => client.clone().prop_map(Op::Answer),
+        6 => (0..CLIENTS).prop_map(Op::Answer),
+        2 => (room(), since()).prop_map(|(r, s)| Op::Lie(r, s)),
+        2 => (0..TASKS, any::<bool>(), edit(), since()).prop_map(|(t, h, e, s)| Op::LieInTheDark(t, h, e, s)),
         1 => (client.clone(), room()).prop_map(|(c, r)| Op::Leave(c, r)),
         1 => (client.clone(), any::<bool>()).prop_map(|(c, s)| Op::Reconnect(c, s)),
+        1 => (0..4usize, any::<bool>()).prop_map(|(n, s)| Op::Move(n, s)),
+        1 => (client.clone(), 0..3usize).prop_map(|(c, o)| Op::Renew(c, o)),
         3 => client.prop_map(Op::Read),
         3 => Just(Op::Counts),
         1 => Just(Op::Cut),
@@ -157,12 +178,19 @@ struct World {
     time: u64,
     tasks: BTreeMap<TaskId, FullTask>,
     log: Vec<Change>,
+    /// The last ones.
+    snapshots: VecDeque<Snapshot>,
     /// How much of the log the fan-out has.
     fed: usize,
-    accesses: BTreeMap<Position, Option<Access>>,
+    /// Who saw the task of each change before it, and who after.
+    accesses: BTreeMap<Position, (Option<Access>, Option<Access>)>,
     clients: Vec<Client>,
     next_peer: u64,
     capacity: usize,
+}
+
+fn new_fanout() -> Fanout<Socket> {
+    Fanout::new(Limits { ring_bytes: 12_000, replay_events: 6 })
 }
 
 fn task_id(index: usize) -> TaskId {
@@ -174,18 +202,18 @@ fn room_of(task: &str) -> Room {
 }
 
 fn viewer(index: usize) -> Viewer {
-    let org = ["o0", "o0", "o1", ""][index];
+    let org = ["o0", "o0", "o1", "o0", "o0"][index];
     Viewer { user: UserId::parse(&format!("u{}", index % 3)).unwrap(), org: OrgId::parse(org) }
 }
 
 impl World {
     fn new(capacity: usize) -> Self {
-        let limits = Limits { ring_bytes: 12_000, replay_events: 6 };
         let mut world = Self {
-            fanout: Fanout::new(limits),
+            fanout: new_fanout(),
             time: 1,
             tasks: BTreeMap::new(),
             log: Vec::new(),
+            snapshots: VecDeque::new(),
             fed: 0,
             accesses: BTreeMap::new(),
             clients: Vec::new(),
@@ -225,14 +253,35 @@ impl World {
         match op {
             Op::Write(edits) => self.write(&edits),
             Op::Feed(n) => self.feed(n),
-            Op::Join(client, room) => self.ask(client, room, None, false),
+            Op::Join(client, room, ago) => {
+                self.ask(client, room, None, false);
+                let shared = ago.checked_sub(1).and_then(|ago| self.snapshots.iter().rev().nth(ago));
+                if let (Some(shared), Some(pending)) = (shared, self.clients[client].pending.back_mut()) {
+                    pending.snapshot = shared.clone();
+                }
+            }
             Op::Since(client, room) => {
                 let since = self.clients[client].last.get(&room).copied();
                 self.ask(client, room, since, false);
             }
             Op::Answer(client) => self.answer(client),
             Op::Leave(client, room) => self.leave(client, room),
+            Op::Lie(room, since) => self.ask(LIAR, room, Some(self.some_time(since)), false),
+            Op::LieInTheDark(task, hidden_here, edit, since) => {
+                self.fanout.leave_task(self.clients[LIAR].peer, &task_id(task));
+                self.write(&[(task, Edit::Private(true))]);
+                if hidden_here {
+                    self.feed(usize::MAX);
+                }
+                self.write(&[(task, edit)]);
+                self.write(&[(task, Edit::Private(false))]);
+                self.clients[LIAR].pending.clear();
+                self.ask(LIAR, Room::Task(task), Some(self.some_time(since)), false);
+                self.answer(LIAR);
+            }
             Op::Reconnect(client, since) => self.reconnect(client, since),
+            Op::Move(behind, since) => self.move_all(behind, since),
+            Op::Renew(client, org) => self.renew(client, org),
             Op::Read(client) => self.read(client),
             Op::Counts => self.fanout.flush_counts(),
             Op::Cut => {
@@ -280,6 +329,10 @@ impl World {
     }
 
     fn write(&mut self, edits: &[(usize, Edit)]) {
+        self.snapshots.push_back(self.snapshot());
+        if self.snapshots.len() > 3 {
+            self.snapshots.pop_front();
+        }
         self.time += 1;
         for (ordinal, (index, edit)) in edits.iter().enumerate() {
             let id = task_id(*index);
@@ -293,7 +346,8 @@ impl World {
                     TimelineChange::between(&old, after.timeline.clone())
                 }
             };
-            self.accesses.insert(position, after.as_ref().map(|full| full.task.access.clone()));
+            let access = |full: &Option<FullTask>| full.as_ref().map(|full| full.task.access.clone());
+            self.accesses.insert(position, (access(&before), access(&after)));
             self.log.push(Change {
                 position,
                 occurred_at: Timestamp::from_millis(self.time as i64).unwrap(),
@@ -380,6 +434,11 @@ impl World {
         };
         match entry {
             Entry::Entered => {}
+            // A read that began before the question is not the last word.
+            Entry::Gone if pending.snapshot.at < Position::end_of(self.time) => {
+                let snapshot = self.snapshot();
+                self.clients[index].pending.push_front(Pending { snapshot, ..pending });
+            }
             Entry::Gone => {
                 // The ack.
                 if let Room::Task(task) = pending.room {
@@ -473,7 +532,50 @@ impl World {
         if !since {
             self.read(index);
         }
-        self.fanout.remove_peer(self.clients[index].peer);
+        let had_dashboard = self.fanout.remove_peer(self.clients[index].peer);
+        let client = &self.clients[index];
+        // One that only asks for a resync gets back what its last connection had.
+        let asks_still = client.pending.iter().any(|pending| pending.room == Room::Dashboard);
+        assert!(had_dashboard || asks_still || client.dashboard.is_none(), "a dashboard has been forgotten");
+        self.reconnected(index, since);
+    }
+
+    /// A node that starts late, or is behind: what the clients have seen is still to come there.
+    fn move_all(&mut self, behind: usize, since: bool) {
+        if !since {
+            (0..CLIENTS).for_each(|index| self.read(index));
+        }
+        let time = |index: usize| self.log.get(index).map(|change| change.position.time);
+        let mut fed = self.fed.saturating_sub(behind);
+        while fed > 0 && time(fed) == time(fed - 1) {
+            fed -= 1;
+        }
+        let start = time(fed).map_or(Position::end_of(self.time), Position::before);
+        self.fanout = new_fanout();
+        self.fanout.open(start);
+        self.fed = fed;
+        (0..CLIENTS).for_each(|index| self.reconnected(index, since));
+    }
+
+    fn some_time(&self, (ago, place): Since) -> Position {
+        let time = self.time.saturating_add_signed(-ago);
+        match place {
+            Some((ordinal, index)) => Position { time, ordinal, index },
+            None => Position::end_of(time),
+        }
+    }
+
+    fn renew(&mut self, index: usize, org: usize) {
+        self.read_all(index);
+        let client = &mut self.clients[index];
+        client.viewer.org = OrgId::parse(["o0", "o1", ""][org]);
+        // Who looks with other eyes has another history.
+        client.last.clear();
+        client.pending.iter_mut().for_each(|pending| pending.since = None);
+        self.fanout.change_viewer(client.peer, client.viewer.clone());
+    }
+
+    fn reconnected(&mut self, index: usize, since: bool) {
         let viewer = self.clients[index].viewer.clone();
         let (peer, socket) = self.connect(&viewer);
         let client = &mut self.clients[index];
@@ -505,7 +607,9 @@ impl World {
         for packet in packets {
             let (name, payload): (String, Value) = serde_json::from_str(&packet[1..]).unwrap();
             self.check_audience(index, &name, &payload);
-            self.clients[index].take(&name, payload);
+            if index != LIAR {
+                self.clients[index].take(&name, payload);
+            }
         }
     }
 
@@ -515,7 +619,7 @@ impl World {
         }
         let viewer = &self.clients[index].viewer;
         let position: Position = payload["eventId"].as_str().unwrap().parse().unwrap();
-        let Some(access) = self.accesses.get(&Position { index: 0, ..position }) else {
+        let Some((before, after)) = self.accesses.get(&Position { index: 0, ..position }) else {
             // A snapshot's: the view itself says who may see it.
             if name == emitted::TASK_STATE {
                 let text = |name: &str| payload[name].as_str().unwrap_or_default();
@@ -528,9 +632,9 @@ impl World {
             }
             return;
         };
-        let sees = access.as_ref().is_some_and(|access| access.allows(viewer));
         let ends = matches!(name, emitted::TASK_DELETED | emitted::DASHBOARD_TASK_REMOVED);
-        assert_eq!(sees, !ends, "{viewer:?} was sent {name} {payload}");
+        assert_eq!(sees(after, viewer), !ends, "{viewer:?} was sent {name} {payload}");
+        assert!(!ends || sees(before, viewer), "{viewer:?} was told of what it never saw: {name} {payload}");
     }
 }
 
@@ -657,7 +761,6 @@ fn without_updated_at(mut view: Value) -> Value {
 }
 
 fn check_end(world: &mut World) {
-    world.fanout.advance(Position::end_of(world.time));
     for round in 0.. {
         assert!(round < 500, "does not settle");
         world.feed(usize::MAX);
@@ -675,7 +778,7 @@ fn check_end(world: &mut World) {
     for client in 0..CLIENTS {
         world.read_all(client);
     }
-    for client in &world.clients {
+    for client in &world.clients[..LIAR] {
         for (id, copy) in &client.tasks {
             let full = world.tasks.get(&TaskId::parse(id).unwrap());
             let full = full.unwrap_or_else(|| panic!("{id} is gone, but {:?} has {copy}", client.viewer));
@@ -698,8 +801,22 @@ fn check_end(world: &mut World) {
     }
 }
 
+fn check_nothing_stays(world: &mut World) {
+    for client in &world.clients {
+        world.fanout.remove_peer(client.peer);
+    }
+    let fanout = &world.fanout;
+    assert!(fanout.peers.is_empty() && fanout.rooms.is_empty());
+    assert!(fanout.dashboards_of_org.is_empty() && fanout.dashboards_of_user.is_empty());
+    assert!(fanout.counts.is_empty(), "counts that nobody looks at");
+}
+
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1500)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn every_copy_equals_the_store(ops in prop::collection::vec(op(), 1..120), capacity in 3..40usize) {
@@ -708,5 +825,6 @@ proptest! {
             world.run(op);
         }
         check_end(&mut world);
+        check_nothing_stays(&mut world);
     }
 }

@@ -36,8 +36,14 @@ pub struct Fanout<P> {
     pub(super) pressed: Pressed,
 }
 
-/// The position of the state that a member got: events up to it are not for this member.
-pub(super) type Mark = Position;
+/// What a member of a task's room has already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    /// The position of the state that it got: events up to it are not for this member.
+    pub at: Position,
+    /// Up to here nothing but the client's `since` says that it could see the task all the time.
+    pub unproven: Position,
+}
 
 /// A peer with what it has asked for.
 #[derive(Debug)]
@@ -54,7 +60,8 @@ pub(super) enum Dashboard {
     /// To be entered anew: the events since its state are not known.
     Wanted,
     In {
-        mark: Mark,
+        /// The position of the state that it got.
+        mark: Position,
         /// The counts that the client knows; None: not known.
         known: Option<Counts>,
     },
@@ -180,13 +187,11 @@ impl<P: Peer> Fanout<P> {
     }
 
     pub fn apply(&mut self, step: Step) {
-        if let Some(ended) = &step.ended {
-            self.end_membership(&step, ended);
-        }
+        self.end_membership(&step);
         if let Some(members) = self.rooms.get(&step.task) {
             for event in &step.room {
                 for (id, mark) in members {
-                    if event.position > *mark
+                    if event.position > mark.at
                         && let Some(joined) = self.peers.get_mut(id)
                     {
                         joined.outbox.deliver(*id, &event.packet, &mut self.pressed);
@@ -243,13 +248,26 @@ impl<P: Peer> Fanout<P> {
         self.counts.is_dirty()
     }
 
-    /// Tells members that lost sight of the task, and puts them out before the next event.
-    fn end_membership(&mut self, step: &Step, ended: &Event) {
+    /// Tells members that lost sight of the task, and puts them out before the next event. Who turns out to have
+    /// come with a `since` of a time when it could not see the task gets a state instead.
+    fn end_membership(&mut self, step: &Step) {
         let Some(members) = self.rooms.get_mut(&step.task) else { return };
         members.retain(|id, mark| {
+            let proven = step.position <= mark.at || step.position > mark.unproven;
+            if proven && step.ended.is_none() {
+                return true;
+            }
             let Some(joined) = self.peers.get_mut(id) else { return false };
-            let stays = *mark >= ended.position
-                || step.after.as_ref().is_some_and(|after| after.allows(&joined.viewer));
+            if !proven {
+                let is_told = step.ended.as_ref().is_some_and(|ended| ended.position > mark.at);
+                let could_see = sees(&step.before, &joined.viewer);
+                if !could_see || !(is_told || sees(&step.after, &joined.viewer)) {
+                    joined.outbox.peer.refresh();
+                    return false;
+                }
+            }
+            let Some(ended) = &step.ended else { return true };
+            let stays = mark.at >= ended.position || sees(&step.after, &joined.viewer);
             if !stays {
                 joined.tasks.remove(&step.task);
                 joined.outbox.deliver(*id, &ended.packet, &mut self.pressed);
@@ -279,7 +297,7 @@ impl<P: Peer> Fanout<P> {
     }
 
     /// Out of all rooms, but not out of what the peer wants.
-    fn suspend(&mut self, id: PeerId) {
+    pub(super) fn suspend(&mut self, id: PeerId) {
         let Some(joined) = self.peers.get_mut(&id) else { return };
         let viewer = joined.viewer.clone();
         let tasks: Vec<TaskId> = joined.tasks.iter().cloned().collect();
@@ -319,4 +337,8 @@ impl<P: Peer> Fanout<P> {
         }
         self.counts.leave(viewer);
     }
+}
+
+pub(super) fn sees(access: &Option<Access>, viewer: &Viewer) -> bool {
+    access.as_ref().is_some_and(|access| access.allows(viewer))
 }

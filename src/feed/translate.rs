@@ -148,7 +148,11 @@ fn room_events(numbered: &mut Numbered<'_>, was: &Task, is: &Task, timeline: &Ti
         })
         .collect();
     if !changed.is_empty() {
-        events.push(numbered.event(emitted::TASK_UPDATED, is, &Updated { task_id: &is.id, changed }));
+        events.push(numbered.event(
+            emitted::TASK_UPDATED,
+            is,
+            &Updated { task_id: &is.id, status: sent_value(is, Field::Status), changed },
+        ));
     }
     match timeline {
         TimelineChange::Unchanged => {}
@@ -180,12 +184,17 @@ fn status_event(task: &Task) -> Option<(&'static str, &'static [Field])> {
         Status::Dispatched => (emitted::TASK_DISPATCHED, &[IssueNumber, IssueUrl, GithubBranch]),
         Status::PrOpen => (emitted::TASK_PR_OPENED, &[PrNumber, PrUrl, PrTitle, PrState]),
         Status::Merged => (emitted::TASK_PR_MERGED, &[MergeCommitSha, MergedAt]),
-        Status::Failed if task.get(ErrorMessage).is_null() && !task.get(PrNumber).is_null() => {
+        Status::Failed if is_empty(task.get(ErrorMessage)) && !task.get(PrNumber).is_null() => {
             (emitted::TASK_PR_CLOSED, &[PrNumber])
         }
         Status::Failed => (emitted::TASK_FAILED, &[ErrorMessage]),
         Status::Received | Status::Unknown(_) => return None,
     })
+}
+
+/// Mongoose may write an empty string for nothing.
+fn is_empty(text: &Value) -> bool {
+    text.is_null() || text.as_str() == Some("")
 }
 
 /// How many answers a task has.
@@ -254,6 +263,7 @@ fn only_id(task_id: &TaskId) -> OnlyId<'_> {
 #[serde(rename_all = "camelCase")]
 struct Updated<'a> {
     task_id: &'a TaskId,
+    status: &'a Value,
     changed: Map<String, Value>,
 }
 

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use axum::body::Body;
@@ -13,14 +14,17 @@ use engineioxide::{service::EngineIoService, sid::Sid};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Limited;
 use hyper::body::Incoming;
+use tokio::time::timeout;
 use tower::Service;
 
 use crate::config::{Origins, TrustedProxies};
 
-use super::{Gateway, TransportHandle, engine::Sockets, origin};
+use super::{Capacity, Gateway, TransportHandle, engine::Sockets, origin};
 
 /// One polling request carries several messages.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// And comes in one go: what of it has come is held until the rest has.
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// What the transports look at. Everything else would be held as long as the connection lives.
 const KEPT_HEADERS: [http::HeaderName; 7] = [
     header::AUTHORIZATION,
@@ -40,6 +44,7 @@ pub struct Edge {
     origins: Origins,
     proxies: TrustedProxies,
     draining: Arc<AtomicBool>,
+    capacity: Capacity,
     max_body_bytes: usize,
 }
 
@@ -49,6 +54,7 @@ impl Edge {
         origins: Origins,
         proxies: TrustedProxies,
         draining: Arc<AtomicBool>,
+        capacity: Capacity,
     ) -> Self {
         let config = gateway.engine_config();
         Self {
@@ -58,6 +64,7 @@ impl Edge {
             origins,
             proxies,
             draining,
+            capacity,
         }
     }
 
@@ -101,6 +108,16 @@ impl Edge {
         if query.sid.is_none() && self.draining.load(Ordering::Relaxed) {
             return refused(StatusCode::SERVICE_UNAVAILABLE, "draining", "This node is shutting down");
         }
+        if query.sid.is_none() && self.capacity.is_scarce() {
+            let mut response = refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "This node holds all the clients it can",
+            );
+            // Its place is what there is too little of.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return response;
+        }
         let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         if length
             .and_then(|length| length.parse().ok())
@@ -118,9 +135,19 @@ impl Edge {
             self.sockets.set_transport(sid, transport.clone());
         }
         let request = on_diet(request, transport).map(|body| Limited::new(body, self.max_body_bytes));
-        match self.transports.call(request).await {
-            Ok(response) => response.map(Body::new),
-            Err(never) => match never {},
+        let posts = request.method() == Method::POST;
+        let response = self.transports.call(request);
+        // The library waits for a body for ever, also when the connection that it is for has been closed.
+        let response = match posts {
+            true => timeout(BODY_TIMEOUT, response).await,
+            false => Ok(response.await),
+        };
+        match response {
+            Ok(Ok(response)) => response.map(Body::new),
+            Ok(Err(never)) => match never {},
+            Err(_) => {
+                refused(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request body took too long")
+            }
         }
     }
 }

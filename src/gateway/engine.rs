@@ -10,7 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use engineioxide::{DisconnectReason, Str, config::EngineIoConfig, handler::EngineIoHandler, sid::Sid};
+use engineioxide::{
+    DisconnectReason, Str, TransportType, config::EngineIoConfig, handler::EngineIoHandler, sid::Sid,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -62,6 +64,8 @@ impl Sockets {
 const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
 /// And has so many tries.
 const MAX_CONNECTS: u32 = 3;
+/// What the fan-out leaves free in each queue.
+const HEARTBEAT_PLACE: usize = 1;
 /// Tidying of what is kept per user.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
@@ -124,7 +128,7 @@ impl Gateway {
             .req_path("/socket.io")
             .ping_interval(self.settings.heartbeat.interval)
             .ping_timeout(self.settings.heartbeat.timeout)
-            .max_buffer_size(self.settings.limits.send_queue)
+            .max_buffer_size(self.settings.limits.send_queue + HEARTBEAT_PLACE)
             .ws_read_buffer_size(512)
             .ws_max_message_size(self.settings.limits.max_message_bytes)
             .ws_max_frame_size(self.settings.limits.max_message_bytes)
@@ -156,6 +160,15 @@ impl Gateway {
     pub fn close_all(&self) {
         for socket in self.sockets.all() {
             socket.close(DisconnectReason::ClosingServer);
+        }
+    }
+
+    /// Ends the connections of clients that did not take their farewell; the library's writers wait for them.
+    pub fn shut_all(&self) {
+        for socket in self.sockets.all() {
+            if socket.transport_type() == TransportType::Websocket {
+                socket.data.transport().shut();
+            }
         }
     }
 
@@ -243,7 +256,12 @@ impl Gateway {
     }
 
     fn connect(&self, socket: &Arc<Socket>, namespace: &str, auth: Option<&RawValue>) {
+        let namespace = namespace.split('?').next().unwrap_or_default();
         if socket.data.session().is_some() {
+            // One more namespace of a client that has its session must learn that it does not exist.
+            if namespace != "/" {
+                self.reject(socket, namespace, "Invalid namespace");
+            }
             return;
         }
         if socket.data.count_connect() > MAX_CONNECTS {
@@ -251,7 +269,6 @@ impl Gateway {
             socket.close(DisconnectReason::PacketParsingError);
             return;
         }
-        let namespace = namespace.split('?').next().unwrap_or_default();
         if namespace != "/" {
             self.reject(socket, namespace, "Invalid namespace");
         } else if !self.settings.features.websocket {
@@ -271,8 +288,10 @@ impl Gateway {
         let token =
             auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok()).and_then(|auth| auth.token);
         let header = socket.req_parts.headers.get(http::header::AUTHORIZATION);
-        let bearer =
-            header.and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+        let bearer = header
+            .and_then(|value| value.to_str().ok()?.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim());
         let token = token.as_deref().or(bearer).unwrap_or_default();
         self.tokens.verify(token, UnixTime::now())
     }
@@ -288,19 +307,39 @@ impl Gateway {
             counters: self.counters.clone(),
         };
         self.hub.turn(|fanout| fanout.add_peer(id, peer, viewer.clone()));
-        socket.data.set_session(session.clone());
+        let before = socket.data.set_session(session.clone());
         // Not the Engine.IO id: that one lets its holder speak for the polling client.
         self.reply(&session, &connected(&uuid::Uuid::new_v4().simple().to_string()));
-        self.expiries.add(expires_at, id);
         let max = self.settings.limits.max_connections_per_user;
-        if let Some(oldest) = self.sessions.add(&session, viewer.user, max) {
+        let oldest = self.sessions.add(&session, viewer.user, max);
+        // After the session can be found: its token may expire this very moment.
+        self.expiries.add(expires_at, id);
+        if let Some(oldest) = oldest {
             tracing::info!("closed a user's oldest connection: it has too many");
             self.end(&oldest, true);
             oldest.close();
         }
+        if let Some(before) = before {
+            self.end(&before, false);
+        }
         if socket.is_closed() {
+            // `on_disconnect` may have been here before the session was: they hold each other.
+            socket.data.take_session();
             self.end(&session, true);
         }
+    }
+
+    /// A transport without a session does not live long.
+    fn await_connect(socket: &Arc<Socket>) {
+        let socket = Arc::downgrade(socket);
+        tokio::spawn(async move {
+            tokio::time::sleep(TIME_TO_CONNECT).await;
+            if let Some(socket) = socket.upgrade()
+                && socket.data.session().is_none()
+            {
+                socket.close(DisconnectReason::TransportClose);
+            }
+        });
     }
 
     fn reject(&self, socket: &Socket, namespace: &str, message: &str) {
@@ -338,15 +377,7 @@ impl EngineIoHandler for Gateway {
             socket.data.set_transport(transport.clone());
         }
         self.sockets.lock().insert(socket.id, Arc::downgrade(&socket));
-        let socket = Arc::downgrade(&socket);
-        tokio::spawn(async move {
-            tokio::time::sleep(TIME_TO_CONNECT).await;
-            if let Some(socket) = socket.upgrade()
-                && socket.data.session().is_none()
-            {
-                socket.close(DisconnectReason::TransportClose);
-            }
-        });
+        Self::await_connect(&socket);
     }
 
     fn on_disconnect(&self, socket: Arc<Socket>, reason: DisconnectReason) {
@@ -366,6 +397,7 @@ impl EngineIoHandler for Gateway {
             (Ok(Frame::Disconnect), Some(session)) => {
                 socket.data.take_session();
                 self.end(&session, false);
+                Self::await_connect(&socket);
             }
             (Ok(Frame::Event { name, args, ack, binary }), Some(session)) => {
                 self.event(&session, &name, &args, ack, binary);

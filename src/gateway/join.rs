@@ -60,7 +60,10 @@ impl Gateway {
             {
                 return Ok(TaskJoin::Recovered);
             }
-            let offer = TaskOffer { state: loaded.state(), ..offer };
+            // For who may not see it nothing is encoded: that would take time, and time tells.
+            let viewer = session.identity().viewer;
+            let state = offer.access.filter(|access| access.allows(&viewer)).and_then(|_| loaded.state());
+            let offer = TaskOffer { state, ..offer };
             match self.hub.turn(|fanout| fanout.enter_task(session.id, offer)) {
                 Entry::Entered => return Ok(TaskJoin::State),
                 // A read that began before the question may have missed a task that the client knows of.
@@ -113,8 +116,17 @@ impl Gateway {
         Err(too_lively())
     }
 
-    /// Until a slow client has taken what it asked for; the pump cuts it if it takes nothing.
+    /// Until a slow client has taken what it asked for. With no change on its way the pump does not look after it,
+    /// and a polling client that asks and never fetches stalls no write.
     pub(super) async fn settle(&self, session: &Session) {
+        let patience = self.settings.limits.slow_client_timeout;
+        if tokio::time::timeout(patience, self.relieved(session)).await.is_err() {
+            tracing::warn!("cut a client that did not take what it asked for");
+            session.cut();
+        }
+    }
+
+    async fn relieved(&self, session: &Session) {
         while self.hub.turn(|fanout| {
             fanout.relieve();
             fanout.is_pressed(session.id)

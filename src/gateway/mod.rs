@@ -4,6 +4,7 @@
 //! Engine.IO (transports, heartbeats, upgrades) is `engineioxide`'s; Socket.IO itself, one namespace of text
 //! packets, is spoken here (`docs/adr/0005-socket-io-by-hand.md`).
 
+mod capacity;
 mod counters;
 mod edge;
 mod engine;
@@ -18,6 +19,7 @@ mod snapshots;
 mod transport;
 mod users;
 
+pub use capacity::{Capacity, Place};
 pub use counters::GatewayCounters;
 pub use edge::Edge;
 pub use engine::{Gateway, GatewaySettings};

@@ -20,8 +20,8 @@ use crate::{
 
 use super::{Gateway, GatewayCounters, TransportHandle, engine::Socket};
 
-/// A client that asks more before it has its answers is refused.
-const MAX_WAITING: usize = 64;
+/// A client that asks more before it has its answers is refused. A page may join all rooms that it may have at once.
+const MAX_WAITING: usize = 256;
 /// A polling client fetches its last events with its next request.
 const POLLING_GRACE: Duration = Duration::from_millis(500);
 
@@ -123,6 +123,17 @@ impl Session {
         }
     }
 
+    /// Closes the transport now, whatever is queued; the client reconnects.
+    pub fn cut(&self) {
+        let socket = &self.socket;
+        socket.close(DisconnectReason::TransportError);
+        // Its writer may be waiting for a peer that does not read. A polling client's answers time out by
+        // themselves, and behind a proxy the connection that it came by may be carrying others' requests.
+        if socket.transport_type() == TransportType::Websocket {
+            socket.data.transport().shut();
+        }
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,20 +149,24 @@ pub struct SocketPeer {
 
 impl Peer for SocketPeer {
     fn send(&self, packet: Packet) -> Result<(), SendError> {
-        match self.session.socket.emit(packet) {
-            Ok(()) => {
+        let socket = &self.session.socket;
+        // Two places, one of them given back: a heartbeat that finds none ends the connection, and a burst fills
+        // the queues of those that read, too.
+        match (socket.reserve(), socket.reserve()) {
+            (Ok(place), Ok(_)) => {
+                place.emit(packet);
                 self.counters.messages.count();
                 Ok(())
             }
-            Err(TrySendError::Full(packet)) => Err(SendError::Full(packet)),
-            Err(TrySendError::Closed(_)) => Err(SendError::Closed),
+            (Err(TrySendError::Closed(())), _) | (_, Err(TrySendError::Closed(()))) => Err(SendError::Closed),
+            (Err(TrySendError::Full(())), _) | (_, Err(TrySendError::Full(()))) => {
+                Err(SendError::Full(packet))
+            }
         }
     }
 
     fn cut(&self) {
-        self.session.socket.close(DisconnectReason::TransportError);
-        // Its writer may be waiting for a peer that does not read.
-        self.session.socket.data.transport().shut();
+        self.session.cut();
     }
 
     fn refresh(&self) {
@@ -179,8 +194,9 @@ impl Connection {
         self.state().session.clone()
     }
 
-    pub fn set_session(&self, session: Arc<Session>) {
-        self.state().session = Some(session);
+    /// The session before it, if two requests of a polling client connected at once.
+    pub fn set_session(&self, session: Arc<Session>) -> Option<Arc<Session>> {
+        self.state().session.replace(session)
     }
 
     pub fn take_session(&self) -> Option<Arc<Session>> {

@@ -18,6 +18,8 @@ use tokio::{
     time::Sleep,
 };
 
+use super::Place;
+
 /// The connection.
 #[derive(Debug)]
 pub struct Transport {
@@ -25,6 +27,8 @@ pub struct Transport {
     stall_timeout: Duration,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Free again when the connection ends, whoever holds it then.
+    place: Option<Place>,
 }
 
 /// Ends a connection from outside.
@@ -47,7 +51,11 @@ impl Transport {
         stream.set_nodelay(true)?;
         #[cfg(target_os = "linux")]
         SockRef::from(&stream).set_tcp_user_timeout(Some(stall_timeout))?;
-        Ok(Self { stream: Arc::new(stream), stall_timeout, stalled: None })
+        Ok(Self { stream: Arc::new(stream), stall_timeout, stalled: None, place: None })
+    }
+
+    pub fn with_place(self, place: Place) -> Self {
+        Self { place: Some(place), ..self }
     }
 
     pub fn handle(&self) -> TransportHandle {
@@ -78,7 +86,11 @@ impl Transport {
         let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         match timer.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Ready(()) => {
+                // The library's writer drops the packet whose write failed and goes on: the reader has to end, too.
+                let _ = SockRef::from(&*self.stream).shutdown(Shutdown::Both);
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
         }
     }
 }
@@ -127,5 +139,43 @@ impl AsyncWrite for Transport {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             done => done,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// The race: a client stalls a little longer than it may, a write fails, the library forgets that packet and
+    /// goes on, and the client reads on. It must find the end of the connection after what was written before.
+    #[tokio::test]
+    async fn a_peer_that_took_nothing_for_too_long_finds_the_connection_ended() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let mut transport = Transport::accept(accepted, Duration::from_millis(100)).unwrap();
+
+        let mut written = 0;
+        let error = loop {
+            match transport.write(&[0; 64 * 1024]).await {
+                Ok(n) => written += n,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+
+        let reading = tokio::spawn(async move {
+            let mut rest = Vec::new();
+            peer.read_to_end(&mut rest).await.map_or(0, |_| rest.len())
+        });
+        assert!(transport.write_all(b"later").await.is_err(), "what was lost is not followed by anything");
+        assert_eq!(transport.read(&mut [0; 8]).await.unwrap_or(0), 0, "the reader ends");
+        drop(transport);
+        assert!(reading.await.unwrap() <= written);
     }
 }

@@ -2,7 +2,9 @@
 
 use super::ApiError;
 
-/// Stands in until the route is served: without a secret no delivery can be told from a forged one.
+/// Until deliveries are taken: whoever points GitHub here sees why nothing happens.
 pub(super) async fn not_configured() -> ApiError {
-    ApiError::NotConfigured("webhooks are not configured: GITHUB_WEBHOOK_SECRET is not set")
+    ApiError::NotConfigured(
+        "this gateway takes no webhooks: GITHUB_WEBHOOK_SECRET is not set, or the version does not have them yet",
+    )
 }

@@ -58,7 +58,7 @@ fn redact(value: &mut Value) {
     match value {
         Value::Object(map) => {
             for (key, inner) in map.iter_mut() {
-                if names_a_secret(key) {
+                if names_a_secret(key, inner) {
                     *inner = Value::from(REDACTED);
                 } else {
                     redact(inner);
@@ -70,9 +70,11 @@ fn redact(value: &mut Value) {
     }
 }
 
-fn names_a_secret(key: &str) -> bool {
+/// A number under a key like `tokensUsed` or `tokenCount` counts tokens.
+fn names_a_secret(key: &str, value: &Value) -> bool {
     let plain: String = key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-    SECRETS.iter().any(|secret| plain.contains(secret))
+    let counts_tokens = || value.is_number() && plain.contains("token") && !plain.ends_with("token");
+    SECRETS.iter().any(|secret| plain.contains(secret)) && !counts_tokens()
 }
 
 #[cfg(test)]
@@ -84,7 +86,8 @@ mod tests {
     fn secrets_are_redacted_at_any_depth_and_in_any_case() {
         let entry = TimelineEntry::from_document(json!({
             "eventType": "x",
-            "payload": {"a": [{"API_KEY": 1, "apiKey": {"deep": 2}}], "Set-Cookie": "c", "note": "token"},
+            "payload": {"a": [{"API_KEY": 1, "apiKey": {"deep": 2}}], "Set-Cookie": "c", "note": "token",
+                        "tokensUsed": 7, "promptTokens": 8, "accessToken": 9, "tokens": ["t"]},
             "createdAt": 0,
             "internal": "never sent",
         }));
@@ -93,7 +96,8 @@ mod tests {
             json!({
                 "eventType": "x",
                 "payload": {"a": [{"API_KEY": "[redacted]", "apiKey": "[redacted]"}],
-                            "Set-Cookie": "[redacted]", "note": "token"},
+                            "Set-Cookie": "[redacted]", "note": "token",
+                            "tokensUsed": 7, "promptTokens": 8, "accessToken": "[redacted]", "tokens": "[redacted]"},
                 "createdAt": "1970-01-01T00:00:00.000Z",
             })
         );

@@ -56,6 +56,9 @@ function newTask(_id, n = 0) {
   return { _id, title: `task ${n}`, status: 'received', createdBy: 'somebody', orgId: 'acme', isPrivate: false, createdAt: new Date(), updatedAt: new Date(), events: [] };
 }
 
+/** A history that takes a moment to read: changes go by between a join's snapshot and its turn. */
+const LONG_TIMELINE = Array.from({ length: 600 }, (_, n) => ({ eventType: 'earlier', payload: { n: `before ${n}` }, createdAt: new Date() }));
+
 /** Writes until everybody has done what it has to do, at random moments; then one last write that says so. */
 async function underFire({ ids, kind, act, done }) {
   const fire = new Fire({ uri: database.uri, db: database.name, ids, kind, least: LEAST, most: MOST, seed: SEED });
@@ -63,6 +66,7 @@ async function underFire({ ids, kind, act, done }) {
   await until(() => fire.result || (fire.writes >= LEAST && clients.every(done)),
     () => `${clients.filter(done).length} of ${CLIENTS} are there after ${fire.writes} writes`, TIMEOUT / 2);
   const { writes, ms } = await fire.stop();
+  await until(() => clients.every(done), () => `${clients.filter(done).length} of ${CLIENTS} are there after the last write`, TIMEOUT / 4);
   console.log(`${kind}: ${writes} writes in ${ms} ms by one writer: ${Math.round((writes * 1000) / ms)}/s, ${CLIENTS} clients`);
 }
 
@@ -92,7 +96,7 @@ const resyncTask = (_id) => async (client, n) => {
 
 test('200 clients join one task while it is written', async () => {
   const _id = 'joined-under-fire';
-  await tasks.insertOne(newTask(_id));
+  await tasks.insertOne({ ...newTask(_id), events: LONG_TIMELINE });
   await crowd(resyncTask(_id));
   await underFire({
     ids: [_id], kind: 'task',
@@ -104,7 +108,7 @@ test('200 clients join one task while it is written', async () => {
 
 test('200 clients lose their connection and resync, with and without `since`', async () => {
   const _id = 'resynced-under-fire';
-  await tasks.insertOne(newTask(_id));
+  await tasks.insertOne({ ...newTask(_id), events: LONG_TIMELINE });
   await crowd(resyncTask(_id));
   await Promise.all(clients.map((client) => client.join(_id)));
   await underFire({

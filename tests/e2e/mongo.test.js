@@ -88,13 +88,13 @@ test('a whole life, one change at a time', () => watched({}, async ({ gives, upd
     () => update({ $set: { status: 'pr_open', prNumber: 7, prUrl: 'https://x/7', prTitle: 'It', prState: 'open' } }));
   await gives([
     ['task:pr_merged', { status: 'merged', mergeCommitSha: 'abc', mergedAt: '2026-01-02T03:04:09.000Z' }],
-    ['task:updated', { changed: { prState: 'merged' } }],
+    ['task:updated', { status: 'merged', changed: { prState: 'merged' } }],
   ], () => update({ $set: { status: 'merged', mergeCommitSha: 'abc', mergedAt: at(9), prState: 'merged' } }));
 }));
 
 test('failed, with a pull request and without', async () => {
   await watched({ status: 'pr_open', prNumber: 7, prState: 'open' }, async ({ gives, update }) => {
-    await gives([['task:pr_closed', { status: 'failed', prNumber: 7 }], ['task:updated', { changed: { prState: 'closed' } }]],
+    await gives([['task:pr_closed', { status: 'failed', prNumber: 7 }], ['task:updated', { status: 'failed', changed: { prState: 'closed' } }]],
       () => update({ $set: { status: 'failed', prState: 'closed' } }));
   });
   await watched({ status: 'pr_open', prNumber: 7 }, async ({ gives, update }) => {
@@ -106,11 +106,11 @@ test('failed, with a pull request and without', async () => {
 });
 
 test('changes that are no known status', () => watched({}, async ({ gives, update }) => {
-  await gives([['task:updated', { changed: { status: 'on_hold' } }]], () => update({ $set: { status: 'on_hold' } }));
-  await gives([['task:updated', { changed: { status: 'received' } }]], () => update({ $set: { status: 'received' } }));
-  await gives([['task:updated', { changed: { title: 'Renamed' } }]], () => update({ $set: { title: 'Renamed' } }));
-  await gives([['task:updated', { changed: { prUrl: 'u', githubPrUrl: 'u' } }]], () => update({ $set: { githubPrUrl: 'u' } }));
-  await gives([['task:updated', { changed: { prUrl: null, githubPrUrl: null } }]], () => update({ $unset: { githubPrUrl: '' } }));
+  await gives([['task:updated', { status: 'on_hold', changed: { status: 'on_hold' } }]], () => update({ $set: { status: 'on_hold' } }));
+  await gives([['task:updated', { status: 'received', changed: { status: 'received' } }]], () => update({ $set: { status: 'received' } }));
+  await gives([['task:updated', { status: 'received', changed: { title: 'Renamed' } }]], () => update({ $set: { title: 'Renamed' } }));
+  await gives([['task:updated', { status: 'received', changed: { prUrl: 'u', githubPrUrl: 'u' } }]], () => update({ $set: { githubPrUrl: 'u' } }));
+  await gives([['task:updated', { status: 'received', changed: { prUrl: null, githubPrUrl: null } }]], () => update({ $unset: { githubPrUrl: '' } }));
   await gives([], () => update({ $set: { updatedAt: at(30) } }));
   await gives([], () => update({ $set: { internalNotes: 'secret', description: 'long', updatedAt: at(31) } }));
   await gives([], () => update({ $set: { title: 'Renamed' } }));
@@ -192,7 +192,7 @@ test('timelines: changes that events cannot express give the room a state', () =
 test('findOneAndUpdate, replaceOne, a pipeline update', () => watched({ prUrl: 'u', prTitle: 'T' }, async ({ gives, id }) => {
   await gives([['task:coding', { status: 'coding' }], added('e')],
     () => tasks.findOneAndUpdate({ _id: id }, { $set: { status: 'coding' }, $push: { events: entry('e') } }, { returnDocument: 'after' }));
-  await gives([['task:updated', { changed: { title: 'Replaced', prUrl: null, githubPrUrl: null, prTitle: null } }]], async () => {
+  await gives([['task:updated', { status: 'coding', changed: { title: 'Replaced', prUrl: null, githubPrUrl: null, prTitle: null } }]], async () => {
     const { prUrl, prTitle, ...rest } = await tasks.findOne({ _id: id });
     await tasks.replaceOne({ _id: id }, { ...rest, title: 'Replaced' });
   });
@@ -217,7 +217,7 @@ test('a transaction over two tasks, several changes of each', async () => {
     ['task:dispatched', { status: 'dispatched', issueNumber: null, issueUrl: null, githubBranch: null }],
   ], transaction);
   await second.gives([
-    ['task:updated', { changed: { title: 'Two' } }],
+    ['task:updated', { status: 'received', changed: { title: 'Two' } }],
     ['task:coding', { status: 'coding' }],
   ], ofFirst);
   [first, second].forEach((history) => history.close());

@@ -201,7 +201,7 @@ test('two organisations, private tasks, everything changes: nobody is sent what 
     const { text } = viewer.wire;
     const sent = new Set(text.match(MARKER) ?? []);
     const leaked = [...sent].filter((one) => !viewer.allowed.has(one) || hidden.has(one));
-    assert.deepEqual(leaked.map((one) => text.slice(Math.max(0, text.indexOf(one) - 300), text.indexOf(one) + 60)), [], `${viewer.user} was sent what it may not see`);
+    assert.deepEqual(leaked.slice(0, 3).map((one) => text.slice(Math.max(0, text.indexOf(one) - 300), text.indexOf(one) + 60)), [], `${viewer.user} was sent what it may not see`);
     if (viewer.org !== null) assert.ok(sent.size > 100, `${viewer.user} was sent ${sent.size} markers: this test must not pass because nothing came`);
     for (const [, told] of text.matchAll(/("activeCount":\d+,"completedCount":\d+,"failedCount":\d+)/g)) {
       assert.ok(viewer.trueCounts.has(`{${told}}`), `${viewer.user} was told counts that were never true for it: ${told}`);

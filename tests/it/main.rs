@@ -1,5 +1,6 @@
 //! In one process with the crate, against real servers.
 
+mod architecture;
 mod cli;
 mod http;
 mod mongo_feed;

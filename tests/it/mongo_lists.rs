@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use taskcast::{
     store::{Cursor, MongoStore, Store, TaskFilter},
-    task::{DefaultOrg, OrgId, Task, UserId, Viewer},
+    task::{Counts, DefaultOrg, OrgId, Task, UserId, Viewer},
 };
 
 use crate::mongod::Place;

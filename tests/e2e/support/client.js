@@ -132,7 +132,7 @@ export class Client {
   }
 
   assertInOrder() {
-    assert.deepEqual(this.faults.map(({ message }) => message), []);
+    assert.deepEqual(this.faults.slice(0, 5).map(({ message }) => message), []);
   }
 }
 

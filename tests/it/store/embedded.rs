@@ -191,6 +191,9 @@ async fn the_log_is_bounded_and_says_where_it_was_cut() {
                 assert!(opened.time > last, "nothing was cut, yet there is a gap");
                 last = opened.time;
             }
+            FeedItem::Idle(seen) => {
+                assert_eq!(seen, Position::end_of(last), "idle before everything was told")
+            }
             other => panic!("unexpected {other:?}"),
         }
     }

@@ -1,0 +1,134 @@
+//! The pure stages: a change becomes events, events reach a room, a client joins. Beside them, in the same run,
+//! the way that a gateway goes which filters and encodes for each socket.
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use serde_json::{Map, Value, json};
+use taskcast::{
+    fanout::{Fanout, Limits, Peer, PeerId, SendError, TaskOffer},
+    feed::{Change, Position, TimelineChange, translate},
+    protocol::{Packet, event},
+    task::{DefaultOrg, FullTask, FullView, OrgId, Task, Timestamp, UserId, Viewer},
+};
+
+const MEMBERS: u64 = 1_000;
+
+/// Takes packets and forgets them.
+struct Sink;
+
+impl Peer for Sink {
+    fn send(&self, packet: Packet) -> Result<(), SendError> {
+        black_box(packet);
+        Ok(())
+    }
+
+    fn cut(&self) {}
+
+    fn refresh(&self) {}
+}
+
+fn document(status: &str, entries: usize) -> Map<String, Value> {
+    let events: Vec<Value> = (0..entries)
+        .map(|n| json!({"eventType": "step", "payload": {"n": n}, "createdAt": "2026-01-01T00:00:00.000Z"}))
+        .collect();
+    match json!({
+        "_id": "65a000000000000000000001", "title": "A task", "status": status, "createdBy": "ann", "orgId": "acme",
+        "createdAt": "2026-01-01T00:00:00.000Z", "updatedAt": "2026-01-01T00:00:01.000Z", "events": events,
+        "repo": "acme/app", "githubIssueNumber": 42, "githubIssueUrl": "https://example.com/42",
+    }) {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+fn full(status: &str, entries: usize) -> FullTask {
+    FullTask::from_document(document(status, entries), &DefaultOrg(None)).expect("a task")
+}
+
+fn change(time: u64) -> Change {
+    let (before, after): (Task, Task) = (full("analyzing", 0).task, full("dispatched", 0).task);
+    Change {
+        position: Position::change(time, 0),
+        occurred_at: Timestamp::now(),
+        task: after.id.clone(),
+        before: Some(before),
+        after: Some(after),
+        timeline: TimelineChange::Unchanged,
+    }
+}
+
+fn viewer(n: u64) -> Viewer {
+    Viewer { user: UserId::parse(&format!("u{n}")).expect("a user"), org: OrgId::parse("acme") }
+}
+
+fn room_of(members: u64) -> (Fanout<Sink>, FullTask) {
+    let task = full("analyzing", 20);
+    let mut fanout = Fanout::new(Limits { ring_bytes: 1 << 24, replay_events: 1_000 });
+    fanout.open(Position::end_of(1));
+    for n in 0..members {
+        fanout.add_peer(PeerId(n), Sink, viewer(n));
+        join(&mut fanout, PeerId(n), &task, 1);
+    }
+    (fanout, task)
+}
+
+fn join(fanout: &mut Fanout<Sink>, peer: PeerId, task: &FullTask, at: u64) {
+    let state = event("task:state", &FullView(task));
+    let offer = TaskOffer {
+        task: &task.task.id,
+        access: Some(&task.task.access),
+        at: Position::end_of(at),
+        state: Some(&state),
+    };
+    black_box(fanout.enter_task(peer, offer));
+}
+
+fn stages(criterion: &mut Criterion) {
+    criterion.bench_function("translate a status change", |bench| {
+        let change = change(2);
+        bench.iter(|| translate(black_box(&change)));
+    });
+
+    let mut group = criterion.benchmark_group("one change to 1000 members");
+    group.throughput(Throughput::Elements(MEMBERS));
+    let (mut fanout, _) = room_of(MEMBERS);
+    let mut time = 1;
+    group.bench_function("taskcast", |bench| {
+        bench.iter(|| {
+            time += 1;
+            for step in translate(&change(time)) {
+                fanout.apply(step);
+            }
+        });
+    });
+    group.bench_function("a filter and an encoding for each socket", |bench| {
+        let (change, viewers) = (change(2), (0..MEMBERS).map(viewer).collect::<Vec<_>>());
+        let after = change.after.as_ref().expect("a task");
+        bench.iter(|| {
+            for viewer in viewers.iter().filter(|viewer| after.access.allows(viewer)) {
+                let payload =
+                    json!({"taskId": after.id, "status": after.status().as_str(), "user": viewer.user});
+                black_box(Sink.send(event("task:dispatched", &payload)).is_ok());
+            }
+        });
+    });
+    group.finish();
+
+    criterion.bench_function("join with 100 events to replay", |bench| {
+        bench.iter_batched_ref(
+            || {
+                let (mut fanout, task) = room_of(1);
+                for step in (2..102).flat_map(|time| translate(&change(time))) {
+                    fanout.apply(step);
+                }
+                (fanout, task)
+            },
+            |(fanout, task)| join(fanout, PeerId(0), task, 1),
+            BatchSize::LargeInput,
+        );
+    });
+}
+
+criterion_group!(benches, stages);
+criterion_main!(benches);

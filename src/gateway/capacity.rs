@@ -1,0 +1,80 @@
+//! How many connections the process may hold: each is a file descriptor, and the store, the HTTP API and the
+//! clients that are there need theirs.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use rustix::process::{Resource, getrlimit};
+
+/// For the store, its files and whatever a library opens; of a small limit, a quarter.
+const RESERVED: usize = 64;
+
+/// Connections that are open, and how many may be.
+#[derive(Clone, Debug)]
+pub struct Capacity {
+    open: Arc<AtomicUsize>,
+    max: usize,
+}
+
+/// A connection's place; free again when it is dropped.
+#[derive(Debug)]
+pub struct Place(Arc<AtomicUsize>);
+
+impl Capacity {
+    /// What the process's limit of file descriptors leaves.
+    pub fn of_this_process() -> Self {
+        let descriptors = getrlimit(Resource::Nofile).current;
+        let descriptors = descriptors.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+        Self::of(descriptors)
+    }
+
+    fn of(descriptors: usize) -> Self {
+        Self { open: Arc::default(), max: descriptors - RESERVED.min(descriptors / 4) }
+    }
+
+    /// None: it is to be closed.
+    pub fn take(&self) -> Option<Place> {
+        let place = Place(self.open.clone());
+        // `place` gives it back in either case.
+        (self.open.fetch_add(1, Ordering::Relaxed) < self.max).then_some(place)
+    }
+
+    /// Whether what is left is for those that are there: a polling client brings more than one connection, and
+    /// somebody has to be able to ask for `/api/health`.
+    pub fn is_scarce(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > self.max - self.max / 8
+    }
+
+    pub fn max(&self) -> usize {
+        self.max
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_free_again_when_its_connection_ends() {
+        let capacity = Capacity::of(16);
+        assert_eq!(capacity.max(), 12);
+        let mut places: Vec<Place> = std::iter::from_fn(|| capacity.take()).collect();
+        assert_eq!(places.len(), 12);
+        assert!(capacity.is_scarce());
+        assert!(capacity.take().is_none());
+        places.truncate(11);
+        assert!(capacity.is_scarce(), "the last eighth");
+        places.push(capacity.take().unwrap());
+        assert!(capacity.take().is_none(), "a refusal takes no place");
+        places.truncate(10);
+        assert!(!capacity.is_scarce());
+    }
+}

@@ -1,0 +1,117 @@
+//! Who may use whom, as docs/architecture.md says it.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A module and the modules of this crate that it may use. `app`, `cli` and the files beside it may use all.
+const ALLOWED: [(&str, &[&str]); 9] = [
+    ("task", &[]),
+    ("protocol", &[]),
+    ("auth", &["task"]),
+    ("feed", &["protocol", "task"]),
+    ("store", &["feed", "task"]),
+    ("fanout", &["feed", "protocol", "task"]),
+    ("config", &["auth", "store", "task"]),
+    ("gateway", &["auth", "config", "fanout", "protocol", "store", "task"]),
+    ("http", &["auth", "config", "store", "task"]),
+];
+
+/// A crate, and the only modules that may name it.
+const OWNED: [(&str, &[&str]); 6] = [
+    ("mongodb", &["store"]),
+    ("redb", &["store"]),
+    ("jsonwebtoken", &["auth"]),
+    ("engineioxide", &["gateway", "protocol"]),
+    ("governor", &["gateway"]),
+    ("axum", &["app", "gateway", "http", "serve"]),
+];
+
+fn sources() -> Vec<(String, PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut folders, mut found) = (vec![root.clone()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let inside = path.strip_prefix(&root).expect("below src");
+                let first = inside.components().next().expect("a name").as_os_str().to_string_lossy();
+                let module = first.trim_end_matches(".rs").to_owned();
+                let text = fs::read_to_string(&path).expect("text");
+                found.push((module, path, code_of(&text)));
+            }
+        }
+    }
+    assert!(found.len() > 50, "the sources were not found");
+    found
+}
+
+/// Without comments, and without the tests at the end of a file.
+fn code_of(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The modules behind every `crate::…` in a source, groups included.
+fn used(code: &str) -> BTreeSet<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut modules = BTreeSet::new();
+    for rest in code.split("crate::").skip(1) {
+        let Some(group) = rest.strip_prefix('{') else {
+            modules.insert(word(rest));
+            continue;
+        };
+        let (mut depth, mut at_start) = (0, true);
+        for (index, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => at_start = true,
+                c if depth == 0 && at_start && c.is_alphabetic() => {
+                    modules.insert(word(&group[index..]));
+                    at_start = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    modules
+}
+
+#[test]
+fn each_module_uses_only_what_it_may() {
+    let mut wrong = Vec::new();
+    for (module, path, code) in sources() {
+        let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == module) else { continue };
+        for used in used(&code) {
+            if used != module && !allowed.contains(&used.as_str()) {
+                wrong.push(format!("{}: {module} must not use {used}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn each_library_is_named_only_where_it_belongs() {
+    let mut wrong = Vec::new();
+    for (module, path, code) in sources() {
+        for (library, owners) in OWNED {
+            if code.contains(&format!("{library}::")) && !owners.contains(&module.as_str()) {
+                wrong.push(format!("{}: {library} belongs to {owners:?}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn groups_and_paths_are_understood() {
+    let code = "use crate::{\n    auth::{A, b::C},\n    task::D,\n};\nfn f() { crate::store::g() }";
+    assert_eq!(used(code).into_iter().collect::<Vec<_>>(), ["auth", "store", "task"]);
+}
