@@ -1,7 +1,7 @@
 //! The pure stages: a change becomes events, events reach a room, a client joins. Beside them, in the same run,
 //! the way that a gateway goes which filters and encodes for each socket.
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Map, Value, json};
@@ -64,7 +64,12 @@ fn viewer(n: u64) -> Viewer {
 
 fn room_of(members: u64) -> (Fanout<Sink>, FullTask) {
     let task = full("analyzing", 20);
-    let mut fanout = Fanout::new(Limits { ring_bytes: 1 << 24, replay_events: 1_000 });
+    let mut fanout = Fanout::new(Limits {
+        ring_bytes: 1 << 24,
+        replay_events: 1_000,
+        patience: Duration::from_secs(10),
+        behind_packets: 32_768,
+    });
     fanout.open(Position::end_of(1));
     for n in 0..members {
         fanout.add_peer(PeerId(n), Sink, viewer(n));
