@@ -113,6 +113,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     announce(&config, &tokens, listening)?;
     let stop = CancellationToken::new();
     let (items, feed) = mpsc::channel(FEED_QUEUE);
+    let last = store.clone();
     let follow = follow(store, status.clone(), items, stop.clone());
     let mut parts = Parts::default();
     parts.run("the feed", follow);
@@ -138,7 +139,11 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     }
     stop.cancel();
     // The feed gives back what it holds on the server; a server that is away is not waited for.
-    let _ = tokio::time::timeout(FEED_FAREWELL, parts.first_end()).await;
+    let farewell = async {
+        parts.first_end().await;
+        last.close().await;
+    };
+    let _ = tokio::time::timeout(FEED_FAREWELL, farewell).await;
     Ok(())
 }
 

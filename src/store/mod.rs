@@ -36,6 +36,9 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Returns `Ok` when stopped or when the receiver is gone, an error only for what can't mend itself.
     async fn follow(&self, items: mpsc::Sender<FeedItem>, stop: CancellationToken) -> Result<(), StoreError>;
 
+    /// Gives back what is held on a server, as the last thing: the store is of no use afterwards.
+    async fn close(&self) {}
+
     /// A task as a snapshot. Not filtered by who asks: the caller checks.
     async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError>;
 

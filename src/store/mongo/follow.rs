@@ -48,14 +48,9 @@ pub(super) async fn follow(
     };
     tokio::select! {
         biased;
-        () = stop.cancelled() => {}
-        result = follower.run() => return result,
+        () = stop.cancelled() => Ok(()),
+        result = follower.run() => result,
     }
-    // The driver closes the stream's cursor in a task of its own, which panics when the runtime ends under it.
-    if let Ok(client) = store.client().await {
-        client.clone().shutdown().await;
-    }
-    Ok(())
 }
 
 /// Where the receiver stands.

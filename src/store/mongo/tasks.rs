@@ -97,6 +97,13 @@ impl Store for MongoStore {
         follow::follow(self, items, stop).await
     }
 
+    /// The driver closes cursors in tasks of its own, which panic when the runtime ends under them.
+    async fn close(&self) {
+        if let Some(client) = self.client.get() {
+            client.clone().shutdown().await;
+        }
+    }
+
     async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
         read::task(self, id).await
     }
