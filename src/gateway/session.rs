@@ -78,8 +78,13 @@ impl Session {
     /// too many.
     pub fn push(&self, request: Request) -> Result<bool, Request> {
         let mut queue = self.queue();
-        if queue.waiting.len() >= MAX_WAITING && matches!(request, Request::Client { .. }) {
+        let is_refresh = matches!(request, Request::Refresh);
+        if queue.waiting.len() >= MAX_WAITING && !is_refresh {
             return Err(request);
+        }
+        // One that waits enters whatever is wanted by then.
+        if is_refresh && queue.waiting.iter().any(|waiting| matches!(waiting, Request::Refresh)) {
+            return Ok(false);
         }
         queue.waiting.push_back(request);
         Ok(!std::mem::replace(&mut queue.running, true))
