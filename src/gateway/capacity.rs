@@ -44,7 +44,7 @@ impl Capacity {
     /// Whether what is left is for those that are there: a polling client brings more than one connection, and
     /// somebody has to be able to ask for `/api/health`.
     pub fn is_scarce(&self) -> bool {
-        self.open.load(Ordering::Relaxed) >= self.max - self.max / 8
+        self.open.load(Ordering::Relaxed) > self.max - self.max / 8
     }
 
     pub fn max(&self) -> usize {
