@@ -171,6 +171,8 @@ struct Client {
     dashboard: Option<BTreeMap<String, Value>>,
     counts: Option<Value>,
     last: BTreeMap<Room, Position>,
+    /// Rooms whose last event was a `task:deleted`.
+    ended: BTreeSet<Room>,
 }
 
 struct World {
@@ -237,6 +239,7 @@ impl World {
                 dashboard: None,
                 counts: None,
                 last: BTreeMap::new(),
+                ended: BTreeSet::new(),
             });
         }
         world
@@ -391,7 +394,10 @@ impl World {
                 set("orgId", format!("o{org}").into());
             }
             Edit::Append(n) => push(&mut document, usize::from(*n), self.time),
-            Edit::Many => push(&mut document, 150, self.time),
+            Edit::Many => {
+                set("status", STATUSES[self.time as usize % STATUSES.len()].into());
+                push(&mut document, 150, self.time);
+            }
             Edit::RewriteTimeline => {
                 if let Some(Value::Array(events)) = document.get_mut("events") {
                     events.reverse();
@@ -690,14 +696,19 @@ impl Client {
             }
             emitted::TASK_CREATED => assert!(self.dashboard.is_some()),
             emitted::TASK_STATE => {
+                self.ended.remove(&room);
                 strip(&mut payload);
                 self.tasks.insert(id, payload);
             }
             emitted::TASK_DELETED => {
-                // Its id stays the last of the room: a client may come back with it.
-                assert!(self.tasks.remove(&id).is_some(), "deleted but not joined: {payload}");
+                // Its id stays the last of the room: a client may come back with it, and be told again.
+                let had = self.tasks.remove(&id).is_some();
+                assert!(had || self.ended.contains(&room), "deleted but not joined: {payload}");
+                self.ended.insert(room);
+                return;
             }
             _ => {
+                assert!(!self.ended.contains(&room), "an event after the end: {name} {payload}");
                 let copy = self.tasks.get_mut(&id).expect("an event of a room that was not joined");
                 apply(copy, name, payload);
             }
