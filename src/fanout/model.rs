@@ -705,7 +705,6 @@ impl Client {
                 let had = self.tasks.remove(&id).is_some();
                 assert!(had || self.ended.contains(&room), "deleted but not joined: {payload}");
                 self.ended.insert(room);
-                return;
             }
             _ => {
                 assert!(!self.ended.contains(&room), "an event after the end: {name} {payload}");
