@@ -21,7 +21,6 @@ pub struct Hub<P> {
     pub(super) touched: Notify,
     epoch: AtomicU64,
     lag_ms: AtomicU64,
-    slow_peers_cut: AtomicU64,
 }
 
 /// For `/api/health`.
@@ -33,7 +32,6 @@ pub struct HubStatus {
     pub epoch: u64,
     /// From a change's commit to its events, of the last change; 0 when everything has been sent.
     pub lag_ms: u64,
-    pub slow_peers_cut: u64,
 }
 
 impl<P: Peer> Hub<P> {
@@ -44,7 +42,6 @@ impl<P: Peer> Hub<P> {
             touched: Notify::new(),
             epoch: AtomicU64::new(0),
             lag_ms: AtomicU64::new(0),
-            slow_peers_cut: AtomicU64::new(0),
         }
     }
 
@@ -71,7 +68,6 @@ impl<P: Peer> Hub<P> {
             position: self.lock().position(),
             epoch: self.epoch.load(Ordering::Relaxed),
             lag_ms: self.lag_ms.load(Ordering::Relaxed),
-            slow_peers_cut: self.slow_peers_cut.load(Ordering::Relaxed),
         }
     }
 
@@ -97,17 +93,15 @@ impl<P: Peer> Hub<P> {
             if fanout.relieve() {
                 return (false, 0);
             }
-            (fanout.waits(), fanout.cut_pressed() as u64)
+            (fanout.waits(), fanout.cut_pressed())
         });
         if cut > 0 {
-            self.count_cut(cut);
+            tracing::warn!(
+                clients = cut,
+                "cut clients whose send queue stayed full; they reconnect and resync"
+            );
         }
         !waits
-    }
-
-    fn count_cut(&self, cut: u64) {
-        self.slow_peers_cut.fetch_add(cut, Ordering::Relaxed);
-        tracing::warn!(clients = cut, "cut clients whose send queue stayed full; they reconnect and resync");
     }
 
     fn lock(&self) -> MutexGuard<'_, Fanout<P>> {

@@ -50,18 +50,10 @@ impl Ring {
         self.floor.is_some_and(|floor| position >= floor)
     }
 
-    pub fn is_open(&self) -> bool {
-        self.floor.is_some()
-    }
-
     /// The steps that have events after `position`, in order.
     pub fn after(&self, position: Position) -> impl Iterator<Item = &Step> {
         let start = self.steps.partition_point(|step| step.position <= position);
         self.steps.range(start..)
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.bytes
     }
 }
 

@@ -93,15 +93,6 @@ impl<P: Peer> Fanout<P> {
         self.position
     }
 
-    /// Whether the feed is being followed: handoffs are possible.
-    pub fn is_open(&self) -> bool {
-        self.ring.is_open()
-    }
-
-    pub fn ring_bytes(&self) -> usize {
-        self.ring.bytes()
-    }
-
     pub fn add_peer(&mut self, id: PeerId, peer: P, viewer: Viewer) {
         let joined =
             Joined { outbox: Outbox::new(peer), viewer, tasks: HashSet::new(), dashboard: Dashboard::Out };

@@ -5,9 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     protocol::{Packet, emitted, event},
-    task::{
-        Access, Field, FullTask, FullView, Status, StatusClass, Summary, Task, TaskId, Timestamp, sent_value,
-    },
+    task::{Access, Field, FullTask, FullView, Status, StatusClass, Summary, Task, TaskId, Timestamp},
 };
 
 use super::{Change, Position, TimelineChange};
@@ -48,13 +46,6 @@ pub struct Step {
 pub struct Counted {
     pub from: Option<(Access, StatusClass)>,
     pub to: Option<(Access, StatusClass)>,
-}
-
-impl Step {
-    /// Whether this step leaves out somebody who saw the task, or everybody.
-    pub fn narrows(&self) -> bool {
-        self.before.is_some() && self.before != self.after
-    }
 }
 
 /// The events of one change, in the contract's order. None at all if nothing visible changed.
@@ -144,14 +135,14 @@ fn room_events(numbered: &mut Numbered<'_>, was: &Task, is: &Task, timeline: &Ti
         .into_iter()
         .filter(|field| is.get(*field) != was.get(*field) && !carried.contains(field))
         .flat_map(|field| {
-            field.sent_names().iter().map(move |name| ((*name).to_owned(), sent_value(is, field).clone()))
+            field.sent_names().iter().map(move |name| ((*name).to_owned(), is.get(field).clone()))
         })
         .collect();
     if !changed.is_empty() {
         events.push(numbered.event(
             emitted::TASK_UPDATED,
             is,
-            &Updated { task_id: &is.id, status: sent_value(is, Field::Status), changed },
+            &Updated { task_id: &is.id, status: is.get(Field::Status), changed },
         ));
     }
     match timeline {
@@ -284,9 +275,9 @@ impl Serialize for Carrying<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("taskId", &self.task.id)?;
-        map.serialize_entry("status", sent_value(self.task, Field::Status))?;
+        map.serialize_entry("status", self.task.get(Field::Status))?;
         for field in self.fields {
-            map.serialize_entry(field.sent_names()[0], sent_value(self.task, *field))?;
+            map.serialize_entry(field.sent_names()[0], self.task.get(*field))?;
         }
         map.end()
     }
@@ -299,7 +290,7 @@ impl Serialize for Created<'_> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("taskId", &self.0.id)?;
         for field in [Field::Title, Field::Creator, Field::Status, Field::CreatedAt] {
-            map.serialize_entry(field.sent_names()[0], sent_value(self.0, field))?;
+            map.serialize_entry(field.sent_names()[0], self.0.get(field))?;
         }
         map.end()
     }

@@ -21,5 +21,5 @@ pub use patch::{Answers, Assigned, NewEntry, NewTask, PatchError, TaskPatch, Wri
 pub use status::{Status, StatusClass};
 pub use time::Timestamp;
 pub use timeline::TimelineEntry;
-pub use view::{FullView, Summary, sent_value};
+pub use view::{FullView, Summary};
 pub use visibility::{Access, Viewer};

@@ -34,10 +34,6 @@ impl TimelineEntry {
             created_at: Timestamp::normalise(map.remove("createdAt").unwrap_or(Value::Null)),
         }
     }
-
-    pub fn event_type(&self) -> Option<&str> {
-        self.event_type.as_str()
-    }
 }
 
 /// The existing client calls `Object.entries(payload)`: what is no object goes under `value`.

@@ -1,7 +1,6 @@
 //! What a client receives of a task: an allow-list. The only way from a `Task` to the wire.
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use serde_json::Value;
 
 use super::{Field, FullTask, Task};
 
@@ -12,12 +11,6 @@ pub struct Summary<'a>(pub &'a Task);
 /// The whole view.
 #[derive(Clone, Copy, Debug)]
 pub struct FullView<'a>(pub &'a FullTask);
-
-/// A field's value as it is sent. Absent ones are sent as null, so that a client that merges a view into its
-/// copy loses what the task has lost.
-pub fn sent_value(task: &Task, field: Field) -> &Value {
-    task.get(field)
-}
 
 impl Serialize for Summary<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -36,12 +29,14 @@ impl Serialize for FullView<'_> {
     }
 }
 
+/// Absent fields are written as null, so that a client that merges a view into its copy loses what the task has
+/// lost.
 fn write<M: SerializeMap>(map: &mut M, task: &Task, wanted: fn(Field) -> bool) -> Result<(), M::Error> {
     map.serialize_entry("_id", &task.id)?;
     map.serialize_entry("taskId", &task.id)?;
     for field in Field::ALL.into_iter().filter(|field| wanted(*field)) {
         for name in field.sent_names() {
-            map.serialize_entry(name, sent_value(task, field))?;
+            map.serialize_entry(name, task.get(field))?;
         }
     }
     Ok(())
