@@ -16,9 +16,6 @@ impl WebhookConfig {
         if secrets.is_empty() && !text.is_empty() {
             reader.problem("GITHUB_WEBHOOK_SECRET", "must be one secret, or several with commas between");
         }
-        if !secrets.is_empty() {
-            reader.warn("GITHUB_WEBHOOK_SECRET has no effect: this version does not take webhooks yet");
-        }
         Self { secrets }
     }
 }

@@ -1,10 +1,263 @@
-//! GitHub's webhooks.
+//! GitHub's webhooks: who sent it, is it whole, and what became of it. What it means is for [`crate::github`] to
+//! say; what is written reaches the sockets through the store's feed, like everybody's writes.
 
-use super::ApiError;
+use std::{sync::Arc, time::Duration};
 
-/// Until deliveries are taken: whoever points GitHub here sees why nothing happens.
-pub(super) async fn not_configured() -> ApiError {
-    ApiError::NotConfigured(
-        "this gateway takes no webhooks: GITHUB_WEBHOOK_SECRET is not set, or the version does not have them yet",
-    )
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
+use http_body_util::BodyExt;
+use serde_json::json;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::{ApiError, HttpState, body::says_json};
+use crate::{
+    config::{Secret, WebhookConfig},
+    github::{self, DeliveryId, Received},
+    seldom::seldom,
+    store::Delivered,
+};
+
+/// GitHub sends no more.
+const MAX_BODY_BYTES: usize = 25 << 20;
+/// Of all bodies together, counted as they come: who sends nothing takes no room.
+const ROOM_BYTES: usize = 96 << 20;
+const ROOM_UNIT: usize = 64 << 10;
+/// GitHub hangs up after 10 s; an answer by then tells more than none.
+const DEADLINE: Duration = Duration::from_secs(8);
+const BODY_DEADLINE: Duration = Duration::from_secs(5);
+/// What is still read of a body that is refused anyway: who is busy sending hears no answer.
+const DRAIN_BYTES: usize = 2 * MAX_BODY_BYTES;
+const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+
+const SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
+const EVENT: HeaderName = HeaderName::from_static("x-github-event");
+const DELIVERY: HeaderName = HeaderName::from_static("x-github-delivery");
+
+const NOT_CONFIGURED: &str = "this gateway takes no webhooks: GITHUB_WEBHOOK_SECRET is not set";
+const UNSIGNED: &str = "X-Hub-Signature-256 is required: give the webhook the secret that the gateway has";
+const WRONGLY_SIGNED: &str =
+    "X-Hub-Signature-256 is not right: the webhook has another secret than the gateway";
+const NO_TASK: &str = "no task matches it";
+
+/// What the route needs beside the store.
+#[derive(Debug)]
+pub struct Webhook {
+    secrets: Vec<Secret>,
+    /// In memory, for bodies.
+    room: Arc<Semaphore>,
+}
+
+/// What became of a request. Every request has exactly one, known in [`github`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Written,
+    Duplicate,
+    Ignored,
+    Ping,
+    /// Not signed, or not with our secret.
+    Unauthorized,
+    /// Signed, but of no use.
+    Unusable,
+    /// The store is away, or it took too long.
+    Unavailable,
+    Failed,
+    NotConfigured,
+}
+
+/// What is known of a request; from when its signature is known to be right.
+#[derive(Debug, Default)]
+struct Told {
+    event: String,
+    action: Option<String>,
+    delivery: String,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Written,
+    Duplicate,
+    Ignored(&'static str),
+    Ping,
+}
+
+impl Webhook {
+    pub fn new(config: &WebhookConfig) -> Self {
+        Self { secrets: config.secrets.clone(), room: Arc::new(Semaphore::new(ROOM_BYTES / ROOM_UNIT)) }
+    }
+
+    async fn take(&self, units: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        self.room.clone().acquire_many_owned(units).await.map_err(|_| ApiError::TimedOut)
+    }
+
+    /// A body, and the room that it takes.
+    async fn whole(&self, mut body: Body) -> Result<(Bytes, OwnedSemaphorePermit), ApiError> {
+        let (mut bytes, mut room) = (BytesMut::new(), self.take(0).await?);
+        while let Some(frame) = body.frame().await {
+            let frame =
+                frame.map_err(|_| ApiError::Invalid("the body could not be read to its end".to_owned()))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let length = bytes.len() + data.len();
+            if length > MAX_BODY_BYTES {
+                return refused(body, ApiError::TooLarge(MAX_BODY_BYTES)).await;
+            }
+            room.merge(self.take(length.div_ceil(ROOM_UNIT).saturating_sub(room.num_permits())).await?);
+            bytes.extend_from_slice(&data);
+        }
+        Ok((bytes.freeze(), room))
+    }
+
+    fn signed(&self, signature: &str, body: &[u8]) -> bool {
+        github::is_signed(signature, body, self.secrets.iter().map(|secret| secret.expose().as_bytes()))
+    }
+}
+
+impl Outcome {
+    /// For logs and metrics: few, and stable.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Duplicate => "duplicate",
+            Self::Ignored => "ignored",
+            Self::Ping => "ping",
+            Self::Unauthorized => "unauthorized",
+            Self::Unusable => "unusable",
+            Self::Unavailable => "unavailable",
+            Self::Failed => "failed",
+            Self::NotConfigured => "not_configured",
+        }
+    }
+
+    fn of(result: &Result<Answer, ApiError>) -> Self {
+        match result {
+            Ok(Answer::Written) => Self::Written,
+            Ok(Answer::Duplicate) => Self::Duplicate,
+            Ok(Answer::Ignored(_)) => Self::Ignored,
+            Ok(Answer::Ping) => Self::Ping,
+            Err(ApiError::BadSignature(_)) => Self::Unauthorized,
+            Err(ApiError::NotConfigured(_)) => Self::NotConfigured,
+            Err(ApiError::Unavailable(_) | ApiError::TimedOut) => Self::Unavailable,
+            Err(ApiError::Internal(_)) => Self::Failed,
+            Err(_) => Self::Unusable,
+        }
+    }
+}
+
+/// The one place where the outcome of each delivery is known.
+pub(super) async fn github(State(state): State<HttpState>, request: Request) -> Response {
+    let mut told = Told::default();
+    let received = timeout(DEADLINE, receive(&state, request, &mut told)).await;
+    let result = received.unwrap_or(Err(ApiError::TimedOut));
+    let outcome = Outcome::of(&result);
+    let Told { event, action, delivery } = told;
+    state.metrics.http.webhook(github::event_label(&event), outcome.label());
+    if event.is_empty() {
+        // Not known to be GitHub's: anybody can cause as many as they like.
+        seldom!(info, outcome = outcome.label(), "refused a webhook");
+    } else {
+        tracing::info!(event, action, delivery, outcome = outcome.label(), "webhook");
+    }
+    match result {
+        Ok(Answer::Written | Answer::Ping) => Json(json!({"ok": true})).into_response(),
+        Ok(Answer::Duplicate) => Json(json!({"ok": true, "duplicate": true})).into_response(),
+        Ok(Answer::Ignored(reason)) => {
+            (StatusCode::ACCEPTED, Json(json!({"ignored": reason}))).into_response()
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn receive(state: &HttpState, request: Request, told: &mut Told) -> Result<Answer, ApiError> {
+    let webhook = &state.webhook;
+    let (Parts { headers, .. }, body) = request.into_parts();
+    if webhook.secrets.is_empty() {
+        return refused(body, ApiError::NotConfigured(NOT_CONFIGURED)).await;
+    }
+    let length = only(&headers, &header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    if length.is_some_and(|length: u64| length > MAX_BODY_BYTES as u64) {
+        return refused(body, ApiError::TooLarge(MAX_BODY_BYTES)).await;
+    }
+    let Some(signature) = only(&headers, &SIGNATURE).map(str::to_owned) else {
+        return refused(body, ApiError::BadSignature(UNSIGNED)).await;
+    };
+    let whole = timeout(BODY_DEADLINE, webhook.whole(body)).await;
+    let (body, room) = whole.unwrap_or(Err(ApiError::TimedOut))?;
+
+    // Up to 25 MiB are hashed and read: not among the tasks that serve everybody. Whoever gives up leaves this
+    // running, and the room taken.
+    let webhook = webhook.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let _room = room;
+        if webhook.signed(&signature, &body) {
+            open(&headers, &body)
+        } else {
+            (Told::default(), Err(ApiError::BadSignature(WRONGLY_SIGNED)))
+        }
+    });
+    // The text of a panic may quote the payload; its place is in the log already.
+    let (known, received) =
+        opened.await.map_err(|_| ApiError::Internal("a delivery could not be read".to_owned()))?;
+    *told = known;
+    match received? {
+        Received::Ping => Ok(Answer::Ping),
+        Received::Ignored(reason) => Ok(Answer::Ignored(reason)),
+        Received::Delivery(delivery) => Ok(match state.store.deliver(*delivery).await? {
+            Delivered::Written(_) => Answer::Written,
+            Delivered::Duplicate => Answer::Duplicate,
+            Delivered::NoTask => Answer::Ignored(NO_TASK),
+        }),
+    }
+}
+
+/// Reads a request whose signature is right.
+fn open(headers: &HeaderMap, body: &[u8]) -> (Told, Result<Received, ApiError>) {
+    let mut told = Told::default();
+    let event = only(headers, &EVENT).filter(|event| (1..=100).contains(&event.len()));
+    let id = only(headers, &DELIVERY).and_then(DeliveryId::parse);
+    told.event.push_str(event.unwrap_or_default());
+    told.delivery.push_str(id.as_ref().map(DeliveryId::as_str).unwrap_or_default());
+    let (Some(event), Some(id)) = (event, id) else {
+        let missing = "X-GitHub-Event and X-GitHub-Delivery are required, one of each";
+        return (told, Err(ApiError::Invalid(missing.to_owned())));
+    };
+    if !says_json(headers) {
+        return (told, Err(ApiError::NotJson));
+    }
+    match Received::parse(id, event, body) {
+        Ok((received, action)) => {
+            told.action = action;
+            (told, Ok(received))
+        }
+        Err(cause) => (told, Err(ApiError::Invalid(cause.to_string()))),
+    }
+}
+
+/// The value of a header that is there once; two could mean two things.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    value.to_str().ok()
+}
+
+async fn refused<T>(mut body: Body, error: ApiError) -> Result<T, ApiError> {
+    let drain = async {
+        let mut drained = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            drained += frame.data_ref().map_or(0, Bytes::len);
+            if drained > DRAIN_BYTES {
+                break;
+            }
+        }
+    };
+    let _ = timeout(DRAIN_DEADLINE, drain).await;
+    Err(error)
 }

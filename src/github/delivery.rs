@@ -1,0 +1,151 @@
+//! A delivery: what it is made of, and how it is read.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{entry::Entry, event::understood, payload::Payload, pull_request::Snapshot, search::Search};
+
+const NO_EVENT: &str = "this event is not used";
+pub(super) const NO_ACTION: &str = "this action is not used";
+
+/// `X-GitHub-Delivery`: the same for every attempt to deliver the same thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryId(String);
+
+/// What a request from GitHub turned out to be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Received {
+    /// Somebody has set the webhook up.
+    Ping,
+    /// It can concern no task; the reason.
+    Ignored(&'static str),
+    Delivery(Box<Delivery>),
+}
+
+/// Something that happened on GitHub and may concern a task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    pub id: DeliveryId,
+    pub search: Search,
+    pub(super) subject: Subject,
+    pub(super) entry: Entry,
+}
+
+/// What a delivery is about, as far as it changes fields.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Subject {
+    PullRequest(Snapshot),
+    Issue {
+        number: u64,
+        url: Option<String>,
+    },
+    /// On an issue, or on a pull request: they are numbered together.
+    Comment {
+        number: u64,
+    },
+    Other,
+}
+
+/// Why a genuine delivery can't be understood.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableDelivery {
+    #[error("the body is not UTF-8")]
+    NotUtf8,
+    #[error("the body is not a JSON object")]
+    NotAnObject,
+    #[error("the body is not JSON (line {line}, column {column})")]
+    NotJson { line: usize, column: usize },
+    /// serde's own words could quote the payload.
+    #[error("the payload is not what this event's should be (line {line}, column {column})")]
+    Unexpected { line: usize, column: usize },
+    #[error("the payload lacks {0}")]
+    Lacks(&'static str),
+}
+
+impl DeliveryId {
+    /// GitHub sends a GUID; whatever it is, it goes into the log.
+    pub fn parse(text: &str) -> Option<Self> {
+        let sane = (1..=100).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        sane.then(|| Self(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The events that are used.
+pub const EVENTS: [&str; 8] = [
+    "ping",
+    "pull_request",
+    "issues",
+    "issue_comment",
+    "pull_request_review",
+    "check_run",
+    "check_suite",
+    "workflow_run",
+];
+
+/// The event's name if it is one that is used; for whoever counts.
+pub fn event_label(event: &str) -> &'static str {
+    EVENTS.into_iter().find(|used| *used == event).unwrap_or("other")
+}
+
+/// The action that a payload names, and no more.
+#[derive(Deserialize)]
+struct Acted {
+    #[serde(default)]
+    action: Value,
+}
+
+impl Received {
+    /// Reads a body whose signature was right. The second is its action, for the log.
+    pub fn parse(
+        id: DeliveryId,
+        event: &str,
+        body: &[u8],
+    ) -> Result<(Self, Option<String>), UnusableDelivery> {
+        let text = std::str::from_utf8(body).map_err(|_| UnusableDelivery::NotUtf8)?;
+        // serde takes an array for a struct as well.
+        if !text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+        {
+            return Err(UnusableDelivery::NotAnObject);
+        }
+        if matches!(event_label(event), "other" | "ping") {
+            let acted: Acted = json(text)?;
+            let action = acted.action.as_str().filter(|action| is_name(action)).map(str::to_owned);
+            let received = if event == "ping" { Self::Ping } else { Self::Ignored(NO_EVENT) };
+            return Ok((received, action));
+        }
+        let mut payload: Payload = json(text)?;
+        let Some(action) = payload.action.take().filter(|action| is_name(action)) else {
+            return Ok((Self::Ignored(NO_ACTION), None));
+        };
+        let received = understood(id, event, &action, &payload)?;
+        Ok((received, Some(action)))
+    }
+}
+
+fn json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, UnusableDelivery> {
+    serde_json::from_str(text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        if error.is_data() {
+            UnusableDelivery::Unexpected { line, column }
+        } else {
+            UnusableDelivery::NotJson { line, column }
+        }
+    })
+}
+
+/// What actions are called; it becomes part of an entry's type and of the log.
+fn is_name(text: &str) -> bool {
+    (1..=50).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}

@@ -1,0 +1,212 @@
+//! What a delivery about a pull request does to its task.
+//!
+//! Each payload is a snapshot of the pull request at its `updated_at`. The newest one that was applied is kept with
+//! the task ([`SEEN`]), so deliveries may come in any order: a later snapshot is applied, an earlier one is not.
+//! A merge ends everything, so it is applied whenever it comes.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    entry::{clipped, web_link},
+    payload,
+    search::{number, text},
+};
+use crate::task::{Assigned, Field, Status, Task, Timestamp};
+
+/// The field of a task with the number and the time of the newest snapshot. No client is ever sent it.
+pub(super) const SEEN: &str = "githubPrSeen";
+const MAX_TITLE: usize = 500;
+/// Of SHA-256, in hex.
+const MAX_SHA: usize = 64;
+
+/// A pull request as a payload has it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Snapshot {
+    action: Action,
+    number: u64,
+    url: Option<String>,
+    title: Option<String>,
+    pub state: State,
+    merge_commit_sha: Option<String>,
+    merged_at: Option<Timestamp>,
+    updated_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Open,
+    Draft,
+    Merged,
+    Closed,
+}
+
+/// What an action says beside its snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    /// The first of all.
+    Opened,
+    /// Moves the task along: `reopened`, `ready_for_review`, `closed`.
+    Moves,
+    ConvertedToDraft,
+    Edited,
+    Other,
+}
+
+/// How a snapshot relates to the newest one that was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    Newer,
+    /// GitHub's times are whole seconds.
+    Same,
+    Late,
+}
+
+impl State {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Draft => "draft",
+            Self::Merged => "merged",
+            Self::Closed => "closed",
+        }
+    }
+
+    fn of(text: &str) -> Option<Self> {
+        [Self::Open, Self::Draft, Self::Merged, Self::Closed].into_iter().find(|state| state.as_str() == text)
+    }
+
+    fn is_live(self) -> bool {
+        matches!(self, Self::Open | Self::Draft)
+    }
+}
+
+impl Snapshot {
+    /// None without a usable `updated_at`.
+    pub(super) fn of(action: &str, pr: &payload::PullRequest) -> Option<Self> {
+        let merged = pr.merged.unwrap_or(false) || pr.merged_at.is_some();
+        let state = match (merged, pr.state.as_deref()) {
+            (true, _) => State::Merged,
+            (false, Some("closed")) => State::Closed,
+            _ if pr.draft.unwrap_or(false) => State::Draft,
+            _ => State::Open,
+        };
+        let time = |text: &Option<String>| text.as_deref().and_then(Timestamp::parse);
+        Some(Self {
+            action: match action {
+                "opened" => Action::Opened,
+                "reopened" | "ready_for_review" | "closed" => Action::Moves,
+                "converted_to_draft" => Action::ConvertedToDraft,
+                "edited" => Action::Edited,
+                _ => Action::Other,
+            },
+            number: pr.number,
+            url: web_link(pr.html_url.as_deref()),
+            title: pr.title.as_deref().map(|title| clipped(title, MAX_TITLE)),
+            state,
+            merge_commit_sha: pr.merge_commit_sha.clone().filter(|sha| merged && sha.len() <= MAX_SHA),
+            merged_at: time(&pr.merged_at),
+            updated_at: time(&pr.updated_at)?,
+        })
+    }
+
+    /// What becomes of the task's fields; nothing, if this snapshot has nothing new to say.
+    pub(super) fn assignments(&self, task: &Task, document: &Map<String, Value>) -> Vec<(Field, Assigned)> {
+        let mut set = Vec::new();
+        let Some(age) = self.age(task, document) else { return set };
+        let is_merged = task.status() == Status::Merged;
+        if self.state == State::Merged {
+            self.identify(&mut set);
+            set.push((Field::Status, json_text(Status::Merged.as_str())));
+            let sha = self.merge_commit_sha.as_deref().map(json_text);
+            set.extend(sha.map(|sha| (Field::MergeCommitSha, sha)));
+            set.extend(self.merged_at.map(|time| (Field::MergedAt, Assigned::Time(time))));
+        } else if !is_merged && self.overrides(age) {
+            self.identify(&mut set);
+            if self.moves(task) {
+                let status = if self.state.is_live() { Status::PrOpen } else { Status::Failed };
+                set.push((Field::Status, json_text(status.as_str())));
+            }
+        }
+        let retitles = age == Age::Newer || (age == Age::Same && self.action == Action::Edited);
+        set.extend(
+            self.title.as_deref().filter(|_| retitles).map(|title| (Field::PrTitle, json_text(title))),
+        );
+        set
+    }
+
+    /// The new value of [`SEEN`], if this is the newest snapshot.
+    pub(super) fn seen(&self, task: &Task, document: &Map<String, Value>) -> Option<Value> {
+        (self.age(task, document) == Some(Age::Newer))
+            .then(|| json!({"number": self.number, "updatedAt": self.updated_at.to_string()}))
+    }
+
+    /// None: it is not, or not yet, the task's pull request.
+    fn age(&self, task: &Task, document: &Map<String, Value>) -> Option<Age> {
+        let seen = Seen::of(document);
+        let current = number(task, Field::PrNumber);
+        if current == Some(self.number) {
+            return Some(match seen.filter(|seen| seen.number == self.number) {
+                Some(seen) if self.updated_at < seen.updated_at => Age::Late,
+                Some(seen) if self.updated_at == seen.updated_at => Age::Same,
+                _ => Age::Newer,
+            });
+        }
+        // One that ended long ago may name the same issue; a new label on it does not end this task.
+        let begins_here = self.state.is_live() || self.action == Action::Moves;
+        let is_free =
+            current.is_none() || (is_over(task) && seen.is_none_or(|seen| self.updated_at > seen.updated_at));
+        (begins_here && is_free).then_some(Age::Newer)
+    }
+
+    /// Within one second the order of arrival is the best guess, but only what changes a state may undo one.
+    fn overrides(&self, age: Age) -> bool {
+        match age {
+            Age::Newer => true,
+            Age::Same => matches!(self.action, Action::Moves | Action::ConvertedToDraft),
+            Age::Late => false,
+        }
+    }
+
+    /// Whether the status follows. Otherwise it stays what the pipeline made of it: an edited title is no reason
+    /// to leave `failed`. A snapshot that differs tells of an action whose delivery is still on its way.
+    fn moves(&self, task: &Task) -> bool {
+        let known = State::of(text(task, Field::PrState));
+        matches!(self.action, Action::Opened | Action::Moves)
+            || known.is_none_or(|known| known.is_live() != self.state.is_live())
+    }
+
+    fn identify(&self, set: &mut Vec<(Field, Assigned)>) {
+        set.push((Field::PrNumber, Assigned::Json(self.number.into())));
+        set.extend(self.url.as_deref().map(|url| (Field::PrUrl, json_text(url))));
+        set.push((Field::PrState, json_text(self.state.as_str())));
+    }
+}
+
+/// Whether the task's own pull request has ended without a merge.
+fn is_over(task: &Task) -> bool {
+    match State::of(text(task, Field::PrState)) {
+        Some(state) => state == State::Closed && task.status() != Status::Merged,
+        None => task.status() == Status::Failed,
+    }
+}
+
+/// The newest snapshot that was applied.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    number: u64,
+    updated_at: Timestamp,
+}
+
+impl Seen {
+    fn of(document: &Map<String, Value>) -> Option<Self> {
+        let seen = document.get(SEEN)?;
+        Some(Self {
+            number: seen.get("number")?.as_u64()?,
+            updated_at: Timestamp::parse(seen.get("updatedAt")?.as_str()?)?,
+        })
+    }
+}
+
+fn json_text(text: &str) -> Assigned {
+    Assigned::Json(text.into())
+}

@@ -1,0 +1,432 @@
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::task::{Assigned, DefaultOrg, Field, Task, Timestamp};
+
+const REPO: &str = "Acme/Web";
+
+/// A task as a store has it, and what was written into it.
+#[derive(Clone, Debug)]
+struct Kept {
+    document: Map<String, Value>,
+    timeline: Vec<(String, Value)>,
+}
+
+impl Kept {
+    fn new(fields: Value) -> Self {
+        let mut document =
+            Map::from_iter([("_id".to_owned(), json!("t")), ("repo".to_owned(), json!("acme/web"))]);
+        document.extend(fields.as_object().expect("fields").clone());
+        Self { document, timeline: Vec::new() }
+    }
+
+    fn task(&self) -> Task {
+        Task::from_document(&mut self.document.clone(), &DefaultOrg::default()).expect("a task")
+    }
+
+    /// Whether the task was found; if so, what the delivery says is written.
+    fn take(&mut self, event: &str, payload: &Value) -> bool {
+        let delivery = delivery(event, payload);
+        let task = self.task();
+        if delivery.search.choose(&[&task]).is_none() {
+            return false;
+        }
+        let writes = delivery.writes(&task, &self.document, Timestamp::now());
+        for (name, value) in writes.set {
+            let value = match value {
+                Assigned::Json(value) => value,
+                Assigned::Time(time) => time.to_string().into(),
+                other => panic!("unexpected {other:?}"),
+            };
+            self.document.insert(name.to_owned(), value);
+        }
+        let entry = writes.push_event.expect("an entry");
+        self.timeline.push((entry.event_type, entry.payload.into()));
+        true
+    }
+
+    /// The fields that clients see, without the time of the last write.
+    fn seen(&self) -> Vec<Value> {
+        let task = self.task();
+        Field::ALL
+            .into_iter()
+            .filter(|field| *field != Field::UpdatedAt)
+            .map(|field| task.get(field).clone())
+            .collect()
+    }
+
+    fn is(&self, status: &str, pr_state: &str, title: &str) {
+        let task = self.task();
+        let told = [Field::Status, Field::PrState, Field::PrTitle].map(|field| task.get(field).clone());
+        assert_eq!(told, [json!(status), json!(pr_state), json!(title)], "{:?}", self.timeline);
+    }
+}
+
+fn receive(event: &str, payload: &Value) -> Result<Received, UnusableDelivery> {
+    let id = DeliveryId::parse("d").expect("an id");
+    Received::parse(id, event, payload.to_string().as_bytes()).map(|(received, _)| received)
+}
+
+fn delivery(event: &str, payload: &Value) -> Delivery {
+    match receive(event, payload) {
+        Ok(Received::Delivery(delivery)) => *delivery,
+        other => panic!("a delivery was expected, not {other:?}"),
+    }
+}
+
+/// `pull_request` 7 at a second.
+fn pr(action: &str, second: u32, state: &str, title: &str) -> Value {
+    let at = format!("2026-01-02T03:04:{second:02}Z");
+    let merged = state == "merged";
+    json!({
+        "action": action,
+        "repository": {"full_name": REPO, "html_url": format!("https://github.com/{REPO}")},
+        "sender": {"login": "ann"},
+        "pull_request": {
+            "number": 7, "html_url": format!("https://github.com/{REPO}/pull/7"), "title": title,
+            "body": "Fixes #42", "state": if state == "open" || state == "draft" { "open" } else { "closed" },
+            "draft": state == "draft", "merged": merged, "merged_at": if merged { json!(at) } else { json!(null) },
+            "merge_commit_sha": "abc", "updated_at": at, "head": {"ref": "agent/42"},
+        },
+    })
+}
+
+fn coding() -> Kept {
+    Kept::new(json!({"status": "coding", "githubIssueNumber": 42}))
+}
+
+/// A whole life, in its right order. Titles change on the way.
+fn life(end: &str) -> Vec<Value> {
+    vec![
+        pr("opened", 1, "open", "a"),
+        pr("edited", 2, "open", "b"),
+        pr("converted_to_draft", 3, "draft", "b"),
+        pr("ready_for_review", 4, "open", "b"),
+        pr("closed", 5, end, "b"),
+        pr("reopened", 6, "open", "c"),
+    ]
+}
+
+fn permutations(items: &[Value]) -> Vec<Vec<Value>> {
+    if items.is_empty() {
+        return vec![Vec::new()];
+    }
+    (0..items.len())
+        .flat_map(|first| {
+            let mut rest = items.to_vec();
+            let first = rest.remove(first);
+            permutations(&rest).into_iter().map(move |rest| [vec![first.clone()], rest].concat())
+        })
+        .collect()
+}
+
+#[test]
+fn deliveries_in_any_order_end_alike() {
+    for (end, status, state) in [("merged", "merged", "merged"), ("closed", "pr_open", "open")] {
+        for count in 1..=6 {
+            let life = &life(end)[..count];
+            let ended = |order: &[Value]| {
+                let mut kept = coding();
+                assert!(order.iter().all(|payload| kept.take("pull_request", payload)));
+                assert_eq!(kept.timeline.len(), count);
+                kept
+            };
+            let right = ended(life);
+            if count == 6 {
+                right.is(status, state, "c");
+            }
+            for order in permutations(life) {
+                assert_eq!(ended(&order).seen(), right.seen(), "{order:#?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_action_does_what_it_says() {
+    let mut kept = coding();
+    let mut step = |payload: Value, status: &str, state: &str, title: &str, entry: &str| {
+        kept.take("pull_request", &payload);
+        kept.is(status, state, title);
+        assert_eq!(kept.timeline.last().expect("an entry").0, entry);
+        kept.task()
+    };
+    let task = step(pr("opened", 1, "draft", "a"), "pr_open", "draft", "a", "pr_opened");
+    assert_eq!(task.get(Field::PrNumber), 7);
+    assert_eq!(task.get(Field::PrUrl), "https://github.com/Acme/Web/pull/7");
+    step(pr("ready_for_review", 2, "open", "a"), "pr_open", "open", "a", "pr_ready_for_review");
+    step(pr("converted_to_draft", 3, "draft", "a"), "pr_open", "draft", "a", "pr_converted_to_draft");
+    step(pr("edited", 4, "draft", "b"), "pr_open", "draft", "b", "pr_edited");
+    step(pr("synchronize", 5, "draft", "b"), "pr_open", "draft", "b", "pr_synchronize");
+    let task = step(pr("closed", 6, "closed", "b"), "failed", "closed", "b", "pr_closed");
+    assert_eq!(
+        (task.get(Field::MergeCommitSha), task.get(Field::ErrorMessage)),
+        (&json!(null), &json!(null))
+    );
+    step(pr("reopened", 7, "open", "b"), "pr_open", "open", "b", "pr_reopened");
+    let task = step(pr("closed", 8, "merged", "b"), "merged", "merged", "b", "pr_merged");
+    assert_eq!(task.get(Field::MergeCommitSha), "abc");
+    assert_eq!(task.get(Field::MergedAt), "2026-01-02T03:04:08.000Z");
+    step(pr("edited", 9, "merged", "c"), "merged", "merged", "c", "pr_edited");
+    let (_, payload) = &kept.timeline[0];
+    let expected = json!({"prNumber": 7, "prUrl": "https://github.com/Acme/Web/pull/7", "prTitle": "a",
+                          "prState": "draft", "actor": "ann"});
+    assert_eq!(*payload, expected);
+}
+
+#[test]
+fn what_the_pipeline_says_is_not_undone_by_an_edit() {
+    let mut kept = coding();
+    kept.take("pull_request", &pr("opened", 1, "open", "a"));
+    kept.document.insert("status".to_owned(), "failed".into());
+    kept.take("pull_request", &pr("edited", 2, "open", "b"));
+    kept.take("pull_request", &pr("converted_to_draft", 3, "draft", "b"));
+    kept.is("failed", "draft", "b");
+    kept.take("pull_request", &pr("ready_for_review", 4, "open", "b"));
+    kept.is("pr_open", "open", "b");
+}
+
+#[test]
+fn within_a_second_only_what_changes_a_state_undoes_one() {
+    let mut kept = coding();
+    kept.take("pull_request", &pr("closed", 5, "closed", "a"));
+    kept.take("pull_request", &pr("labeled", 5, "open", "a"));
+    kept.take("pull_request", &pr("opened", 5, "open", "a"));
+    kept.is("failed", "closed", "a");
+    kept.take("pull_request", &pr("edited", 5, "open", "b"));
+    kept.is("failed", "closed", "b");
+    kept.take("pull_request", &pr("reopened", 5, "open", "a"));
+    kept.is("pr_open", "open", "b");
+}
+
+#[test]
+fn a_second_pull_request_waits_for_the_end_of_the_first() {
+    let second = |action, second, state| {
+        let mut payload = pr(action, second, state, "second");
+        payload["pull_request"]["number"] = 8.into();
+        payload
+    };
+    let mut kept = coding();
+    kept.take("pull_request", &pr("opened", 1, "open", "first"));
+    kept.take("pull_request", &second("opened", 2, "open"));
+    kept.take("pull_request", &second("closed", 3, "merged"));
+    kept.is("pr_open", "open", "first");
+    kept.take("pull_request", &pr("closed", 5, "closed", "first"));
+    kept.take("pull_request", &second("reopened", 4, "open"));
+    kept.take("pull_request", &second("labeled", 6, "closed"));
+    kept.is("failed", "closed", "first");
+    kept.take("pull_request", &second("edited", 7, "open"));
+    kept.is("pr_open", "open", "second");
+    assert_eq!(kept.task().get(Field::PrNumber), 8);
+    kept.take("pull_request", &pr("reopened", 8, "open", "first"));
+    kept.is("pr_open", "open", "second");
+    kept.take("pull_request", &second("closed", 9, "merged"));
+    kept.take("pull_request", &pr("closed", 10, "merged", "first"));
+    kept.is("merged", "merged", "second");
+    assert_eq!(kept.timeline.len(), 10);
+}
+
+/// It names the same issue, and somebody gives it a label.
+#[test]
+fn a_pull_request_that_ended_long_ago_ends_no_task() {
+    let mut kept = coding();
+    kept.take("pull_request", &pr("labeled", 1, "merged", "old"));
+    assert_eq!(
+        (kept.task().get(Field::Status), kept.task().get(Field::PrNumber)),
+        (&json!("coding"), &json!(null))
+    );
+    assert_eq!(kept.timeline.len(), 1);
+}
+
+#[test]
+fn fields_keep_their_names() {
+    let mut kept = Kept::new(json!({"status": "coding", "githubBranch": "agent/42", "prUrl": "https://old"}));
+    assert!(kept.take("pull_request", &pr("opened", 1, "open", "a")));
+    assert_eq!(kept.document["prUrl"], "https://github.com/Acme/Web/pull/7");
+    assert_eq!(kept.document["githubPrNumber"], 7);
+    assert!(kept.document.get("githubPrUrl").is_none() && kept.document.get("prNumber").is_none());
+}
+
+#[test]
+fn a_task_is_found_by_number_then_branch_then_issue() {
+    let task = |id: &str, fields: Value| {
+        let mut kept = Kept::new(fields);
+        kept.document.insert("_id".to_owned(), id.into());
+        kept.task()
+    };
+    let tasks = [
+        task("by_issue", json!({"issueNumber": 42})),
+        task("by_branch", json!({"githubBranch": "agent/42"})),
+        task("by_number", json!({"prNumber": 7, "githubBranch": "x"})),
+        task(
+            "elsewhere",
+            json!({"repo": "acme/other", "prNumber": 7, "githubBranch": "agent/42", "issueNumber": 42}),
+        ),
+        task("longer", json!({"repo": "acme/web2", "prNumber": 7})),
+        task("by_link", json!({"repo": null, "githubPrUrl": "https://github.com/Acme/Web/pull/7"})),
+        task("no_repo", json!({"repo": null, "prNumber": 7, "githubBranch": "agent/42"})),
+        task("other_case", json!({"githubBranch": "Agent/42"})),
+    ];
+    let delivery = delivery("pull_request", &pr("opened", 1, "open", "a"));
+    let chosen = |ids: &[&str]| {
+        let among: Vec<&Task> = tasks.iter().filter(|task| ids.contains(&task.id.as_str())).collect();
+        delivery.search.choose(&among).map(|task| task.id.as_str())
+    };
+    assert_eq!(chosen(&["by_issue", "by_branch", "by_number"]), Some("by_number"));
+    assert_eq!(chosen(&["by_issue", "by_branch", "by_link"]), Some("by_link"));
+    assert_eq!(chosen(&["by_issue", "by_branch"]), Some("by_branch"));
+    assert_eq!(chosen(&["by_issue"]), Some("by_issue"));
+    assert_eq!(chosen(&["elsewhere", "longer", "no_repo", "other_case"]), None);
+}
+
+#[test]
+fn of_several_the_newest_that_is_not_finished() {
+    let task = |id: &str, status: &str, second: u32| {
+        let created = format!("2026-01-02T03:04:{second:02}Z");
+        let mut kept = Kept::new(json!({"status": status, "issueNumber": 42, "createdAt": created}));
+        kept.document.insert("_id".to_owned(), id.into());
+        kept.task()
+    };
+    let delivery = delivery("pull_request", &pr("opened", 1, "open", "a"));
+    let (old, new) = (task("old", "coding", 1), task("new", "coding", 2));
+    let (failed, merged) = (task("failed", "failed", 3), task("merged", "merged", 4));
+    let chosen = |tasks: &[&Task]| delivery.search.choose(tasks).map(|task| task.id.to_string());
+    assert_eq!(chosen(&[&old, &failed, &new, &merged]).as_deref(), Some("new"));
+    assert_eq!(chosen(&[&merged, &failed]).as_deref(), Some("merged"));
+    assert_eq!(chosen(&[]), None);
+}
+
+#[test]
+fn issues_fill_in_what_the_task_lacks() {
+    let issue = |number: u64, body: &str| {
+        json!({"action": "opened", "repository": {"full_name": REPO}, "issue": {
+            "number": number, "html_url": format!("https://github.com/{REPO}/issues/{number}"), "title": "t", "body": body,
+        }})
+    };
+    let mut kept = coding();
+    assert!(kept.take("issues", &issue(42, "")));
+    assert_eq!(kept.document["githubIssueUrl"], "https://github.com/Acme/Web/issues/42");
+    assert_eq!(kept.timeline[0].0, "issue_opened");
+    assert!(!kept.take("issues", &issue(43, "")));
+
+    let mut linked = Kept::new(json!({"repo": null, "issueUrl": "https://github.com/Acme/Web/issues/42"}));
+    assert!(linked.take("issues", &issue(42, "")));
+    assert_eq!(linked.document["githubIssueNumber"], 42);
+
+    let id = "65a1b2c3d4e5f60718293a4b";
+    let mut named = Kept::new(json!({"_id": id}));
+    assert!(!named.take("issues", &issue(5, &format!("task {id}0"))));
+    assert!(named.take("issues", &issue(5, &format!("See [{id}](https://tasks.test/{id})."))));
+    assert_eq!((&named.document["githubIssueNumber"], named.timeline.len()), (&json!(5), 1));
+    assert!(!named.take("issues", &issue(6, id)), "it has an issue now");
+    let mut elsewhere = Kept::new(json!({"_id": id, "repo": "acme/other"}));
+    assert!(!elsewhere.take("issues", &issue(5, id)));
+}
+
+#[test]
+fn comments_reviews_and_checks_are_told() {
+    let mut kept = Kept::new(json!({"prNumber": 7, "issueNumber": 42, "githubBranch": "agent/42"}));
+    let repository = json!({"full_name": REPO});
+    let comment = json!({"html_url": "https://c", "body": "hello", "user": {"login": "bob"}});
+    let on_issue = |number: u64, pr: Value| json!({"action": "created", "repository": repository, "comment": comment, "issue": {"number": number, "pull_request": pr}});
+    assert!(kept.take("issue_comment", &on_issue(7, json!({"html_url": "https://p"}))));
+    assert!(kept.take("issue_comment", &on_issue(7, json!(null))));
+    assert!(kept.take("issue_comment", &on_issue(42, json!(null))));
+    assert!(!kept.take("issue_comment", &on_issue(8, json!({}))));
+    assert!(!kept.take("issue_comment", &on_issue(42, json!({}))), "the issue is not a pull request");
+    let mut review = pr("submitted", 1, "merged", "a");
+    review["review"] =
+        json!({"state": "approved", "html_url": "https://r", "body": "", "user": {"login": "bob"}});
+    assert!(kept.take("pull_request_review", &review));
+    assert_eq!(kept.task().get(Field::PrState), &json!(null), "a review moves nothing");
+    let run = |prs: Value, branch: &str| {
+        json!({"action": "completed", "repository": repository, "check_run": {
+            "name": "lint", "conclusion": "failure", "head_sha": "abc", "html_url": "https://k",
+            "pull_requests": prs, "check_suite": {"head_branch": branch},
+        }})
+    };
+    let of = |repo: &str| json!({"repo": {"url": format!("https://api.github.com/repos/{repo}")}});
+    assert!(kept.take("check_run", &run(json!([{"number": 1}, {"number": 7, "base": of(REPO)}]), "main")));
+    assert!(kept.take("check_run", &run(json!([]), "agent/42")));
+    assert!(kept.take("check_run", &run(json!(null), "agent/42")));
+    assert!(!kept.take("check_run", &run(json!([{"number": 7, "base": of("other/web")}]), "main")));
+
+    let told: Vec<&str> = kept.timeline.iter().map(|(name, _)| name.as_str()).collect();
+    let ci = "ci_completed";
+    assert_eq!(told, ["pr_comment", "pr_comment", "issue_comment", "pr_review", ci, ci, ci]);
+    let payloads: Vec<&Value> = kept.timeline.iter().map(|(_, payload)| payload).collect();
+    assert_eq!(
+        *payloads[0],
+        json!({"action": "created", "prNumber": 7, "author": "bob", "url": "https://c", "text": "hello"})
+    );
+    assert_eq!(
+        *payloads[3],
+        json!({"action": "submitted", "prNumber": 7, "state": "approved", "author": "bob",
+                                    "url": "https://r", "actor": "ann"})
+    );
+    assert_eq!(
+        *payloads[4],
+        json!({"kind": "check_run", "name": "lint", "conclusion": "failure", "headSha": "abc", "url": "https://k"})
+    );
+}
+
+#[test]
+fn what_concerns_no_task_is_ignored_and_what_is_broken_is_said() {
+    let ignored = |event: &str, payload: Value| matches!(receive(event, &payload), Ok(Received::Ignored(_)));
+    assert_eq!(receive("ping", &json!({"zen": "z"})), Ok(Received::Ping));
+    assert!(ignored("star", json!({"action": "created"})));
+    assert!(ignored("star", json!({"action": {"odd": 1}})));
+    assert!(ignored("pull_request", json!({})));
+    assert!(ignored("pull_request", json!({"action": "Odd action"})));
+    assert!(ignored("pull_request", json!({"action": "opened"})));
+    assert!(ignored("check_run", json!({"action": "created", "repository": {"full_name": REPO}})));
+    for name in ["", "acme", "/web", "acme/", "acme/web/x", "acme/..", "a me/web", ".*/.*", "acme/w\u{eb}b"] {
+        let mut payload = pr("opened", 1, "open", "a");
+        payload["repository"]["full_name"] = name.into();
+        assert!(ignored("pull_request", payload), "{name}");
+    }
+    let broken = |change: fn(&mut Value)| {
+        let mut payload = pr("opened", 1, "open", "a");
+        change(&mut payload);
+        receive("pull_request", &payload).expect_err("unusable").to_string()
+    };
+    assert!(broken(|p| p["pull_request"] = json!(null)).contains("lacks pull_request"));
+    assert!(broken(|p| p["pull_request"]["updated_at"] = json!("hunter2")).contains("updated_at"));
+    for odd in [
+        broken(|p| p["pull_request"]["number"] = json!("hunter2")),
+        broken(|p| p["pull_request"]["number"] = json!(-7)),
+        broken(|p| p["pull_request"]["title"] = json!({"hunter2": 1})),
+        broken(|p| p["repository"] = json!("hunter2")),
+        broken(|p| *p = json!(["hunter2"])),
+    ] {
+        assert!(!odd.contains("hunter2"), "{odd}");
+    }
+    let raw = |body: &[u8]| Received::parse(DeliveryId::parse("d").expect("an id"), "pull_request", body);
+    for body in
+        [&b""[..], b"{", b"{}{}", b"\xff", b"{\"a\":\"\xff\"}", b"[]", b"null", b"7", &b"[".repeat(1 << 20)]
+    {
+        assert!(raw(body).is_err(), "{body:?}");
+    }
+    assert_eq!(raw(b"{\"x\": \"\xff\"}").err(), Some(UnusableDelivery::NotUtf8));
+}
+
+proptest! {
+    /// Whatever GitHub sends of what is known, in whatever order, merged is the end.
+    #[test]
+    fn nothing_leaves_merged(steps in proptest::collection::vec((0_usize..8, 0_u32..60, 0_usize..4, 7_u64..9), 0..12)) {
+        const ACTIONS: [&str; 8] =
+            ["opened", "edited", "converted_to_draft", "ready_for_review", "closed", "reopened", "labeled", "odd"];
+        let mut kept = coding();
+        let mut merged = false;
+        for (action, second, state, number) in steps {
+            let mut payload = pr(ACTIONS[action], second, ["open", "draft", "merged", "closed"][state], "t");
+            payload["pull_request"]["number"] = number.into();
+            kept.take("pull_request", &payload);
+            let task = kept.task();
+            prop_assert!(!merged || task.get(Field::Status) == "merged");
+            merged = task.get(Field::Status) == "merged";
+            prop_assert_eq!(merged, task.get(Field::PrState) == "merged");
+        }
+    }
+}

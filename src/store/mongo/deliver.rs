@@ -1,0 +1,203 @@
+//! GitHub's deliveries: the task and the mark that the delivery was done are one transaction.
+//!
+//! Whoever comes second, with the same delivery or with another one for the same task, has a write conflict, and
+//! begins anew with what the first has left. Whether a delivery was done is read with majority concern, so that
+//! nobody hears of a duplicate of what could still be rolled back.
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use mongodb::{
+    ClientSession,
+    bson::{DateTime, RawDocumentBuf, doc},
+    error::{Error, ErrorKind, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
+    options::{ReadConcern, WriteConcern},
+};
+use tokio::time::Instant;
+
+use super::{
+    MongoStore, bson_json,
+    failure::{answer, code, store_error, write_error},
+    select::{meant_by, visible_fields},
+    write::{unchanged, update},
+};
+use crate::{
+    github::Delivery,
+    store::{Delivered, StoreError, WriteError},
+    task::{Task, TaskId, Timestamp},
+};
+
+const DUPLICATE_KEY: i32 = 11000;
+/// Between attempts; each time up to twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(4);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// Far more than a deadline leaves room for.
+const ATTEMPTS: u32 = 200;
+/// After that long the server ends a transaction by itself.
+const TRANSACTION_LIFETIME: Duration = Duration::from_secs(60);
+/// More tasks of one pull request, branch or issue are a mistake.
+const CANDIDATES: i64 = 1000;
+/// What kind of thing a document's timeline is.
+const TIMELINE_TYPE: &str = "timelineType";
+
+/// How an attempt ended.
+enum Attempt {
+    Done(Delivered),
+    /// Somebody was faster, or the server's state has changed.
+    Again,
+}
+
+/// Tries until it is known what became of it. Whoever can't wait drops it: then it is done as a whole or not at all.
+pub(super) async fn deliver(store: &MongoStore, delivery: &Delivery) -> Result<Delivered, WriteError> {
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            tokio::time::sleep(pause(attempt)).await;
+            if is_marked(store, delivery).await? {
+                return Ok(Delivered::Duplicate);
+            }
+        }
+        if let Attempt::Done(delivered) = attempt_once(store, delivery).await? {
+            return Ok(delivered);
+        }
+    }
+    Err(StoreError::Unavailable("the task is being changed by too many at once".to_owned()).into())
+}
+
+fn pause(attempt: u32) -> Duration {
+    let longest = LONGEST_PAUSE.min(FIRST_PAUSE.saturating_mul(1 << attempt.min(10)));
+    longest.mul_f64(rand::random())
+}
+
+async fn is_marked(store: &MongoStore, delivery: &Delivery) -> Result<bool, StoreError> {
+    let filter = doc! {"_id": delivery.id.as_str()};
+    match answer(store.deliveries().await?.find_one(filter)).await {
+        Ok(found) => Ok(found.is_some()),
+        // The next attempt says it better.
+        Err(error) if is_retryable(&error) => Ok(false),
+        Err(error) => Err(store_error(error)),
+    }
+}
+
+async fn attempt_once(store: &MongoStore, delivery: &Delivery) -> Result<Attempt, WriteError> {
+    let mut session = answer(store.client().await?.start_session()).await.map_err(store_error)?;
+    let begun = session
+        .start_transaction()
+        .read_concern(ReadConcern::snapshot())
+        .write_concern(WriteConcern::majority());
+    answer(begun).await.map_err(store_error)?;
+    let written = match write(store, delivery, &mut session).await {
+        Ok(Some(id)) => id,
+        Ok(None) => {
+            abort(&mut session).await;
+            return Ok(Attempt::Done(Delivered::NoTask));
+        }
+        Err(Failure::Server(error)) => {
+            abort(&mut session).await;
+            let is_known = code(&error) == Some(DUPLICATE_KEY);
+            return if is_known || is_retryable(&error) {
+                Ok(Attempt::Again)
+            } else {
+                Err(write_error(error))
+            };
+        }
+        Err(Failure::Store(error)) => {
+            abort(&mut session).await;
+            return Err(error.into());
+        }
+    };
+    // Whoever gives up must not leave it open: nobody could write the task until the server ends it.
+    let committed = tokio::spawn(commit(session)).await;
+    match committed.map_err(|_| StoreError::Unavailable("the process is ending".to_owned()))? {
+        Ok(()) => Ok(Attempt::Done(Delivered::Written(written))),
+        // If it was committed after all, its mark will tell.
+        Err(error) if is_retryable(&error) => Ok(Attempt::Again),
+        Err(error) => Err(write_error(error)),
+    }
+}
+
+/// As long as the server does not say whether it was made, the transaction may be open, and in the way of everybody
+/// who writes the task.
+async fn commit(mut session: ClientSession) -> Result<(), Error> {
+    let deadline = Instant::now() + TRANSACTION_LIFETIME;
+    let mut attempt = 0;
+    loop {
+        match answer(session.commit_transaction()).await {
+            Err(error) if is_unknown(&error) && Instant::now() < deadline => {
+                attempt += 1;
+                tokio::time::sleep(pause(attempt)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Silence says no more than an answer that says it does not know.
+fn is_unknown(error: &Error) -> bool {
+    error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) || matches!(error.kind.as_ref(), ErrorKind::Io(_))
+}
+
+/// Why a transaction did not get to its commit.
+enum Failure {
+    Server(Error),
+    Store(StoreError),
+}
+
+/// None: no task is meant.
+async fn write(
+    store: &MongoStore,
+    delivery: &Delivery,
+    session: &mut ClientSession,
+) -> Result<Option<TaskId>, Failure> {
+    let found = candidates(store, delivery, session).await?;
+    let tasks: Vec<&Task> = found.iter().map(|(_, task)| task).collect();
+    let Some(chosen) = delivery.search.choose(&tasks) else { return Ok(None) };
+    let Some((document, task)) = found.iter().find(|(_, task)| task.id == chosen.id) else { return Ok(None) };
+
+    let mark = doc! {"_id": delivery.id.as_str(), "at": DateTime::now()};
+    let deliveries = store.deliveries().await.map_err(Failure::Store)?;
+    answer(deliveries.insert_one(mark).session(&mut *session)).await.map_err(Failure::Server)?;
+
+    let writes = delivery.writes(task, &bson_json::to_json(document), Timestamp::now());
+    let appends = matches!(document.get_str(TIMELINE_TYPE), Ok("array" | "missing"));
+    let this = doc! {"_id": unchanged(document, "_id")};
+    let tasks = store.collection().await.map_err(Failure::Store)?;
+    let request = tasks.update_one(this, update(document, writes, appends)).session(&mut *session);
+    answer(request).await.map_err(Failure::Server)?;
+    Ok(Some(task.id.clone()))
+}
+
+/// The tasks that may be meant, as the transaction sees them.
+async fn candidates(
+    store: &MongoStore,
+    delivery: &Delivery,
+    session: &mut ClientSession,
+) -> Result<Vec<(RawDocumentBuf, Task)>, Failure> {
+    let mut fields = visible_fields();
+    fields.extend(Delivery::DECISIVE.map(|name| (name.to_owned(), 1.into())));
+    fields.insert(TIMELINE_TYPE, doc! {"$type": "$events"});
+    let tasks = store.collection().await.map_err(Failure::Store)?;
+    // Not sorted: the server might prefer the index of the order.
+    let find = tasks.find(meant_by(&delivery.search)).projection(fields).limit(CANDIDATES);
+    let found: Vec<RawDocumentBuf> =
+        answer(async { find.session(&mut *session).await?.stream(&mut *session).try_collect().await })
+            .await
+            .map_err(Failure::Server)?;
+    let read = |document: RawDocumentBuf| {
+        let task = Task::from_document(&mut bson_json::to_json(&document), &store.config.default_org);
+        task.ok().map(|task| (document, task))
+    };
+    Ok(found.into_iter().filter_map(read).collect())
+}
+
+/// The server does so by itself after an error, and when nobody goes on; then this only tells it sooner.
+async fn abort(session: &mut ClientSession) {
+    if let Err(error) = answer(session.abort_transaction()).await {
+        tracing::debug!(%error, "a transaction could not be aborted");
+    }
+}
+
+fn is_retryable(error: &Error) -> bool {
+    [TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT, "RetryableWriteError"]
+        .iter()
+        .any(|label| error.contains_label(label))
+}

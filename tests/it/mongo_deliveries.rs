@@ -1,0 +1,216 @@
+//! Deliveries into documents as the existing backend made them, and through what a server can go through.
+
+use std::{future::IntoFuture, time::Duration};
+
+use mongodb::{
+    Collection,
+    bson::{Bson, DateTime, Document, doc, oid::ObjectId},
+};
+use taskcast::{
+    github::Delivery,
+    store::{Delivered, MongoStore, Store, WriteError},
+};
+
+use crate::{
+    mongod::{Mongod, Place},
+    store::deliveries::{delivery, pr},
+};
+
+fn deliveries(place: &Place) -> Collection<Document> {
+    let name = place.config.database.as_deref().expect("named");
+    place.client.database(name).collection("tasks_github_deliveries")
+}
+
+async fn insert(place: &Place, fields: Document) -> ObjectId {
+    let id = ObjectId::new();
+    let mut task = doc! {"_id": id, "repo": "Acme/web.site", "status": "coding", "githubIssueNumber": 42.0};
+    task.extend(fields);
+    place.tasks().insert_one(task).await.expect("inserted");
+    id
+}
+
+async fn stored(place: &Place, id: impl Into<Bson>) -> Document {
+    place.tasks().find_one(doc! {"_id": id.into()}).await.expect("read").expect("there")
+}
+
+async fn marks(place: &Place) -> u64 {
+    deliveries(place).count_documents(doc! {}).await.expect("counted")
+}
+
+fn opened(id: &str) -> Delivery {
+    delivery(id, "pull_request", &pr("opened", 1, "open"))
+}
+
+async fn written(store: &MongoStore, delivery: Delivery) {
+    let delivered = store.deliver(delivery).await.expect("delivered");
+    assert!(matches!(delivered, Delivered::Written(_)), "{delivered:?}");
+}
+
+#[tokio::test]
+async fn the_document_keeps_its_names_and_its_types() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    let user = ObjectId::new();
+    let more = doc! {"createdBy": user, "prUrl": Bson::Null, "embedding": [0.5], "events": []};
+    let id = insert(&place, more).await;
+    written(&store, opened("d1")).await;
+    written(&store, delivery("d2", "pull_request", &pr("closed", 2, "merged"))).await;
+
+    let task = stored(&place, id).await;
+    assert_eq!(task.get("createdBy"), Some(&Bson::ObjectId(user)));
+    assert_eq!(task.get("githubIssueNumber"), Some(&Bson::Double(42.0)));
+    assert_eq!(task.get("githubPrNumber"), Some(&Bson::Int32(7)));
+    assert_eq!(task.get_str("prUrl").ok(), Some("https://github.com/Acme/web.site/pull/7"));
+    assert_eq!(task.get("githubPrUrl"), None);
+    assert_eq!(task.get_array("embedding").expect("an array").len(), 1);
+    let merged_at = DateTime::parse_rfc3339_str("2026-01-02T03:04:02Z").expect("a time");
+    assert_eq!(task.get("mergedAt"), Some(&Bson::DateTime(merged_at)));
+    assert!(task.get_datetime("updatedAt").is_ok());
+    let seen = doc! {"number": 7, "updatedAt": "2026-01-02T03:04:02.000Z"};
+    assert_eq!(task.get("githubPrSeen"), Some(&Bson::Document(seen)));
+    let events = task.get_array("events").expect("an array");
+    let entry = events[1].as_document().expect("an entry");
+    assert_eq!((events.len(), entry.get_str("eventType").ok()), (2, Some("pr_merged")));
+    assert_eq!(entry.get("createdAt"), task.get("updatedAt"));
+    let mark = deliveries(&place).find_one(doc! {"_id": "d1"}).await.expect("read").expect("there");
+    assert!(mark.get_datetime("at").is_ok() && mark.len() == 2, "{mark}");
+}
+
+#[tokio::test]
+async fn a_timeline_that_is_none_becomes_one() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    for (n, events) in [Bson::Null, "x".into(), doc! {"a": 1}.into()].into_iter().enumerate() {
+        let id = insert(&place, doc! {"events": events}).await;
+        written(&store, opened(&n.to_string())).await;
+        assert_eq!(stored(&place, id).await.get_array("events").expect("an array").len(), 1);
+        place.tasks().delete_one(doc! {"_id": id}).await.expect("deleted");
+    }
+    let id = insert(&place, doc! {}).await;
+    written(&store, opened("absent")).await;
+    assert_eq!(stored(&place, id).await.get_array("events").expect("an array").len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_document_can_not_hold_leaves_no_mark() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    let id = insert(&place, doc! {"llmRaw": "x".repeat((16 << 20) - 200)}).await;
+    let refused = store.deliver(opened("d")).await;
+    assert!(matches!(refused, Err(WriteError::Conflict(_))), "{refused:?}");
+    assert_eq!(marks(&place).await, 0);
+    let smaller = doc! {"$set": {"llmRaw": ""}};
+    place.tasks().update_one(doc! {"_id": id}, smaller).await.expect("updated");
+    written(&store, opened("d")).await;
+}
+
+/// The number is looked for under two names, the link under two, the branch, and the issue under two and two.
+#[tokio::test]
+async fn a_task_is_found_by_an_index() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    let name = place.config.database.as_deref().expect("named");
+    let database = place.client.database(name);
+    insert(&place, doc! {}).await;
+    let others = (100..2100).map(|n| doc! {"repo": "Acme/web.site", "prNumber": n, "githubIssueNumber": n});
+    place.tasks().insert_many(others).await.expect("inserted");
+    database.run_command(doc! {"profile": 2}).await.expect("profiled");
+    written(&store, opened("d")).await;
+    database.run_command(doc! {"profile": 0}).await.expect("profiled");
+    let profile = database.collection::<Document>("system.profile");
+    let looked = profile.find_one(doc! {"command.find": "tasks"}).await.expect("read").expect("profiled");
+    assert!(looked.get_str("planSummary").expect("a plan").contains("IXSCAN"), "{looked}");
+    assert_eq!(looked.get_i32("docsExamined").ok(), Some(1), "{looked}");
+}
+
+#[tokio::test]
+async fn marks_are_forgotten_after_two_weeks() {
+    let place = Place::new().await;
+    place.prepared().await;
+    place.prepared().await;
+    let indexes: Vec<_> =
+        futures_util::TryStreamExt::try_collect(deliveries(&place).list_indexes().await.expect("listed"))
+            .await
+            .expect("listed");
+    let after = indexes.iter().find_map(|index| index.options.as_ref()?.expire_after);
+    assert_eq!(after.map(|after| after.as_secs()), Some(14 * 24 * 60 * 60));
+    let names = place.tasks().list_index_names().await.expect("listed");
+    assert_eq!(names.iter().filter(|name| *name == "found_by_github").count(), 1, "{names:?}");
+}
+
+#[tokio::test]
+async fn without_webhooks_nothing_is_made_for_them() {
+    let mut place = Place::new().await;
+    place.config.webhooks = false;
+    place.prepared().await;
+    let names = place.tasks().list_index_names().await.expect("listed");
+    assert!(!names.iter().any(|name| name == "found_by_github"), "{names:?}");
+    let name = place.config.database.as_deref().expect("named");
+    let collections = place.client.database(name).list_collection_names().await.expect("listed");
+    assert_eq!(collections, ["tasks"]);
+}
+
+/// Also when the server does not say whether a commit was made: its mark does.
+#[tokio::test]
+async fn a_transaction_that_is_broken_off_has_one_effect_or_none() {
+    let server = Mongod::replica_set();
+    let place = Place::on(&server).await;
+    let store = place.prepared().await;
+    let id = insert(&place, doc! {}).await;
+    let fail = |data: Document, times: i32| {
+        server.command(doc! {"configureFailPoint": "failCommand", "mode": {"times": times}, "data": data});
+    };
+    let transient = ["TransientTransactionError"];
+    for (n, data) in [
+        doc! {"failCommands": ["insert"], "errorCode": 112, "errorLabels": transient},
+        doc! {"failCommands": ["update"], "errorCode": 112, "errorLabels": transient},
+        doc! {"failCommands": ["update"], "closeConnection": true},
+        doc! {"failCommands": ["commitTransaction"], "errorCode": 10107},
+        doc! {"failCommands": ["commitTransaction"], "closeConnection": true},
+        doc! {"failCommands": ["commitTransaction"], "writeConcernError": {"code": 91, "errmsg": "e"}},
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fail(data.clone(), 3);
+        let delivered = store.deliver(opened(&n.to_string())).await.expect("delivered");
+        assert!(delivered != Delivered::NoTask, "{data}");
+        assert_eq!(store.deliver(opened(&n.to_string())).await.expect("delivered"), Delivered::Duplicate);
+        let entries = stored(&place, id).await.get_array("events").expect("an array").len();
+        assert_eq!((entries, marks(&place).await), (n + 1, n as u64 + 1), "{data}");
+    }
+
+    fail(doc! {"failCommands": ["update"], "errorCode": 8000}, 1);
+    let failed = store.deliver(opened("failed")).await;
+    assert!(matches!(failed, Err(WriteError::Store(_))), "{failed:?}");
+    assert_eq!(marks(&place).await, 6);
+    written(&store, opened("failed")).await;
+}
+
+/// The race: the network goes away under a commit for longer than GitHub waits. The transaction is open on the server,
+/// and whoever writes the task, the existing backend too, waits for its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_is_given_up_leaves_no_transaction_open() {
+    let server = Mongod::replica_set();
+    let place = Place::on(&server).await;
+    let store = place.prepared().await;
+    let id = insert(&place, doc! {}).await;
+    let failed = doc! {"failCommands": ["commitTransaction"], "closeConnection": true, "appName": "taskcast"};
+    let set = server.command(doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": failed});
+    let count = set.get_i32("count").expect("a count");
+    let entered = doc! {"waitForFailPoint": "failCommand", "timesEntered": count + 2, "maxTimeMS": 30_000};
+    let admin = place.client.database("admin");
+    tokio::select! {
+        delivered = store.deliver(opened("given-up")) => panic!("it can't be committed: {delivered:?}"),
+        entered = admin.run_command(entered) => drop(entered.expect("a commit was tried")),
+    }
+    server.command(doc! {"configureFailPoint": "failCommand", "mode": "off"});
+
+    let title = doc! {"$set": {"title": "written by the backend"}};
+    let tasks = place.tasks();
+    let plain = tasks.update_one(doc! {"_id": id}, title);
+    let written = tokio::time::timeout(Duration::from_secs(20), plain.into_future()).await;
+    assert_eq!(written.expect("nobody is in its way").expect("written").modified_count, 1);
+    assert_eq!(store.deliver(opened("given-up")).await.expect("delivered"), Delivered::Duplicate);
+    assert_eq!(stored(&place, id).await.get_array("events").expect("an array").len(), 1);
+}
