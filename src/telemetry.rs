@@ -3,12 +3,14 @@
 use std::{
     fmt::Write as _,
     io::{self, IsTerminal, Write},
+    panic::PanicHookInfo,
 };
 
-use tracing::field::Field;
+use tracing::{Level, Metadata, field::Field};
 use tracing_subscriber::{
     EnvFilter,
     field::MakeExt,
+    filter::filter_fn,
     fmt::{
         FormatFields, MakeWriter,
         format::{Writer, debug_fn},
@@ -17,7 +19,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::config::{LogFormat, LoggingConfig};
+use crate::{
+    config::{LogFormat, LoggingConfig},
+    metrics,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -33,13 +38,29 @@ pub fn init(config: &LoggingConfig) -> Result<(), TelemetryError> {
     let terminal = io::stderr().is_terminal();
     let format = config.format.unwrap_or(if terminal { LogFormat::Pretty } else { LogFormat::Json });
     let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(filter_fn(is_safe));
     let layer = tracing_subscriber::fmt::layer().with_writer(OneLine(io::stderr));
     match format {
         LogFormat::Pretty => registry.with(layer.fmt_fields(fields()).with_ansi(colour)).try_init()?,
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
+        LogFormat::Json => {
+            registry.with(layer.json().flatten_event(true).with_current_span(false)).try_init()?
+        }
     }
+    std::panic::set_hook(Box::new(panicked));
     Ok(())
+}
+
+/// What libraries say to whoever looks for their bugs holds tokens, ids that let their holder speak for a client, and
+/// payloads. Whatever `RUST_LOG` says, of others there are only warnings and errors.
+fn is_safe(line: &Metadata<'_>) -> bool {
+    *line.level() <= Level::WARN || line.target().split("::").next() == Some("taskcast")
+}
+
+/// A panic's own text may quote what it stumbled over. The place tells enough.
+fn panicked(panic: &PanicHookInfo<'_>) {
+    metrics::panicked();
+    let place = panic.location().map(ToString::to_string);
+    tracing::error!(place, "panicked: this is a bug");
 }
 
 /// Fields whose values can't steer a terminal. The formatter's own are escaped only in part: a `%value` is not.
@@ -134,6 +155,24 @@ mod tests {
         }
         let bytes = kept.0.lock().expect("not poisoned").clone();
         String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    #[test]
+    fn of_libraries_only_warnings_are_shown() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let layer = tracing_subscriber::fmt::layer().with_writer(OneLine(move || writer.clone()));
+        let registry = tracing_subscriber::registry().with(filter_fn(is_safe));
+        tracing::subscriber::with_default(registry.with(layer.with_ansi(false)), || {
+            tracing::debug!(target: "engineioxide::socket", "hidden");
+            tracing::info!(target: "taskcastle", "hidden");
+            tracing::warn!(target: "engineioxide", "first");
+            tracing::trace!(target: "taskcast::gateway", "second");
+            tracing::trace!(target: "taskcast", "third");
+        });
+        let text = String::from_utf8(kept.0.lock().expect("not poisoned").clone()).expect("UTF-8");
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(!text.contains("hidden"), "{text}");
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! What every request and every answer gets: an id, a span for the log, a deadline, safe headers.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
-    extract::Request,
+    extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -11,14 +14,21 @@ use http::{HeaderName, HeaderValue, header};
 use tracing::Instrument;
 
 use super::ApiError;
+use crate::metrics::Metrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer than any store waits, shorter than what proxies usually do.
 const DEADLINE: Duration = Duration::from_secs(30);
 const MAX_ID_BYTES: usize = 128;
+/// How a path that is none of ours is counted.
+const NO_ROUTE: &str = "none";
 
 /// Echoes `x-request-id` or makes one; the log has it with everything that happens meanwhile.
-pub(super) async fn identified(request: Request, next: Next) -> Response {
+pub(super) async fn identified(
+    State(metrics): State<Arc<Metrics>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let id = request.headers().get(REQUEST_ID).filter(|id| is_sane(id)).cloned().unwrap_or_else(new_id);
     let span = tracing::info_span!(
         "request",
@@ -26,7 +36,7 @@ pub(super) async fn identified(request: Request, next: Next) -> Response {
         method = %request.method(),
         path = request.uri().path(),
     );
-    let mut response = answered(request, next).instrument(span).await;
+    let mut response = answered(&metrics, request, next).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
@@ -50,11 +60,16 @@ pub(super) async fn in_time(request: Request, next: Next) -> Response {
     }
 }
 
-async fn answered(request: Request, next: Next) -> Response {
+async fn answered(metrics: &Metrics, request: Request, next: Next) -> Response {
     let start = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = request.method().clone();
     let response = next.run(request).await;
-    let elapsed_ms = start.elapsed().as_millis() as u64;
-    tracing::debug!(status = response.status().as_u16(), elapsed_ms, "answered");
+    let elapsed = start.elapsed();
+    let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    metrics.http.answered(route, &method, response.status());
+    metrics.http.took(route, elapsed);
+    tracing::debug!(status = response.status().as_u16(), elapsed_ms = elapsed.as_millis() as u64, "answered");
     response
 }
 

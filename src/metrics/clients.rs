@@ -1,0 +1,164 @@
+//! The Socket.IO edge: connections, what clients ask, what they are sent and what they are refused.
+
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+
+use crate::protocol::{ClientEvent, Code};
+
+use super::labelled::{Counters, Gauges, Level, counter, gauge};
+
+const ENDS: [&str; 6] = [
+    "transport_close",
+    "multiple_polling",
+    "malformed",
+    "transport_error",
+    "heartbeat_timeout",
+    "closed_here",
+];
+const HANDSHAKES: [&str; 5] =
+    ["accepted", "unauthorized", "token_expired", "feature_disabled", "invalid_namespace"];
+const REFUSED: [&str; 7] = [
+    "capacity",
+    "overloaded",
+    "draining",
+    "forbidden_origin",
+    "token_in_query",
+    "payload_too_large",
+    "request_timeout",
+];
+
+#[derive(Debug)]
+pub struct ClientMetrics {
+    /// `[transport]`: `websocket` or `polling`.
+    pub connections: Gauges<1>,
+    pub users: Level,
+    /// Every accepted TCP connection has a place, HTTP's too.
+    pub places_taken: Level,
+    pub places: Level,
+    /// `[reason]`
+    pub turned_away: Counters<1>,
+    /// `[outcome]`: `accepted`, or what the client is told.
+    pub handshakes: Counters<1>,
+    /// `[reason]`
+    pub ended: Counters<1>,
+    /// `[event]`
+    pub requests: Counters<1>,
+    /// `[code]`
+    pub refusals: Counters<1>,
+    /// Also `totalErrors` of health.
+    pub errors: Counter,
+    /// `[reason]`
+    pub cut: Counters<1>,
+    /// Also `messagesPerSecond` of health, by its growth.
+    pub deliveries: Counter,
+    pub delivered_bytes: Counter,
+    pub requests_waiting: Level,
+    /// `[cause]`
+    joins_waiting: Gauges<1>,
+}
+
+/// Somebody waits as long as it lives.
+#[derive(Debug)]
+pub struct Waiting(Level);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl ClientMetrics {
+    pub fn join_waits(&self, cause: &'static str) -> Waiting {
+        let level = self.joins_waiting.of([cause]);
+        level.inc();
+        Waiting(level)
+    }
+
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        Self {
+            connections: Gauges::register(
+                registry,
+                "connections",
+                "Authenticated Socket.IO connections",
+                ["transport"],
+            ).with(["websocket", "polling"].map(|transport| [transport])),
+            users: gauge(registry, "users", "Users that have at least one connection"),
+            places_taken: gauge(registry, "tcp_connections", "Open TCP connections, Socket.IO's and HTTP's"),
+            places: gauge(
+                registry,
+                "tcp_connections_max",
+                "How many there may be; the last eighth is for clients that are there",
+            ),
+            turned_away: Counters::register(
+                registry,
+                "connections_refused",
+                "Connections and Socket.IO requests that were refused before a handshake",
+                ["reason"],
+            )
+            .with(REFUSED.map(|reason| [reason])),
+            handshakes: Counters::register(
+                registry,
+                "handshakes",
+                "Socket.IO CONNECTs by outcome: accepted, or the code that the client is told",
+                ["outcome"],
+            )
+            .with(HANDSHAKES.map(|outcome| [outcome])),
+            ended: Counters::register(
+                registry,
+                "connections_ended",
+                "Engine.IO connections that ended, by the reason that the transport gave",
+                ["reason"],
+            )
+            .with(ENDS.map(|reason| [reason])),
+            requests: Counters::register(
+                registry,
+                "client_events",
+                "Events from clients by name; those that do not exist count as unknown",
+                ["event"],
+            )
+            .with(ClientEvent::NAMES.into_iter().chain(["unknown"]).map(|event| [event])),
+            refusals: Counters::register(
+                registry,
+                "refusals",
+                "Refusals sent to connected clients, in acknowledgements and as the event error, by code",
+                ["code"],
+            )
+            .with(Code::ALL.map(|code| [code.as_str()])),
+            errors: counter(
+                registry,
+                "client_errors",
+                "Refused requests and handshakes, and connections closed for what they sent",
+            ),
+            cut: Counters::register(
+                registry,
+                "clients_cut",
+                "Connections cut to reconnect and resync: behind (its queue stayed full), stalled (it took no byte), \
+                 not_refreshed (its rooms could not be sent anew), too_many (of one user)",
+                ["reason"],
+            )
+            .with(["behind", "stalled", "not_refreshed", "too_many"].map(|reason| [reason])),
+            deliveries: counter(
+                registry,
+                "deliveries",
+                "Packets queued for clients: an event counts once for each client that it goes to",
+            ),
+            delivered_bytes: counter(
+                registry,
+                "delivered_bytes",
+                "Size of the packets queued for clients, before Engine.IO's and WebSocket's framing",
+            ),
+            requests_waiting: gauge(
+                registry,
+                "client_requests_waiting",
+                "Requests in the queues of all sessions; each holds up to 256",
+            ),
+            joins_waiting: Gauges::register(
+                registry,
+                "joins_waiting",
+                "Joins and resyncs that wait: for their turn by JOIN_RATE_PER_SECOND (rate), for the store or the feed \
+                 (store), for a slow client to take what it has asked for (client)",
+                ["cause"],
+            )
+            .with(["rate", "store", "client"].map(|cause| [cause])),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The HTTP API.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::Registry,
+};
+
+use super::labelled::Counters;
+use crate::github;
+
+/// Those that a rate is asked of.
+const WEBHOOK_OUTCOMES: [&str; 5] = ["written", "duplicate", "ignored", "unavailable", "failed"];
+
+#[derive(Debug)]
+pub struct HttpMetrics {
+    requests: Family<Request, Counter>,
+    seconds: Family<Route, Histogram>,
+    webhooks: Counters<2>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    route: String,
+    method: &'static str,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: String,
+}
+
+impl HttpMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let requests = Family::<Request, Counter>::default();
+        let seconds = Family::<Route, Histogram>::new_with_constructor(histogram as fn() -> Histogram);
+        registry.register(
+            "http_requests",
+            "Answered HTTP requests by the route's template, method and class of status",
+            requests.clone(),
+        );
+        registry.register(
+            "http_request_seconds",
+            "Time from an HTTP request's head to its answer, without Socket.IO's",
+            seconds.clone(),
+        );
+        // Whoever sees any of this has asked for it.
+        let asked = Request { route: "/metrics".to_owned(), method: "GET", status: "2xx" };
+        requests.get_or_create_owned(&asked);
+        seconds.get_or_create_owned(&Route { route: asked.route });
+        let webhooks = Counters::register(
+            registry,
+            "webhooks",
+            "GitHub's deliveries by event and what became of them",
+            ["event", "outcome"],
+        )
+        .with(github::EVENTS.into_iter().flat_map(|event| WEBHOOK_OUTCOMES.map(|outcome| [event, outcome])));
+        Self { requests, seconds, webhooks }
+    }
+
+    /// `route` is a template, or one of our own words where there is none.
+    pub fn answered(&self, route: &str, method: &http::Method, status: http::StatusCode) {
+        let labels = Request { route: route.to_owned(), method: name(method), status: class(status) };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    pub fn took(&self, route: &str, elapsed: Duration) {
+        let labels = Route { route: route.to_owned() };
+        self.seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    }
+
+    /// `event` is [`github::event_label`]'s word, the outcome [`crate::http`]'s.
+    pub fn webhook(&self, event: &'static str, outcome: &'static str) {
+        self.webhooks.inc([event, outcome]);
+    }
+}
+
+fn histogram() -> Histogram {
+    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
+}
+
+/// A client may send any word as its method.
+fn name(method: &http::Method) -> &'static str {
+    ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"]
+        .into_iter()
+        .find(|known| *known == method.as_str())
+        .unwrap_or("other")
+}
+
+fn class(status: http::StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}

@@ -1,0 +1,157 @@
+//! The process, under the names that every Prometheus client library gives them. Where there is no `/proc`, they
+//! stay 0.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use rustix::process::{Resource, getrlimit};
+
+use super::labelled::{Gauges, Level, counter, gauge};
+
+const STATUSES: [&str; 4] = ["starting", "ok", "degraded", "draining"];
+
+/// The hook is the process's, not a gateway's.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a panic.
+pub fn panicked() {
+    PANICS.fetch_add(1, Ordering::Relaxed);
+}
+
+#[derive(Debug)]
+pub struct ProcessMetrics {
+    resident: Level,
+    virtual_memory: Level,
+    cpu: Counter<f64, AtomicU64>,
+    threads: Level,
+    open_files: Level,
+    max_files: Level,
+    /// In bytes; NaN: none.
+    memory_limit: Gauge<f64, AtomicU64>,
+    panics: Counter,
+    status: Gauges<1>,
+}
+
+impl ProcessMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let cpu = Counter::default();
+        registry.register("process_cpu_seconds", "CPU time, user and system", cpu.clone());
+        let memory_limit = Gauge::<f64, AtomicU64>::default();
+        memory_limit.set(f64::NAN);
+        registry.register(
+            "taskcast_memory_limit_bytes",
+            "Resident memory that the process should not exceed; NaN where there is no limit",
+            memory_limit.clone(),
+        );
+        let started = Gauge::<f64, AtomicU64>::default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        started.set(now.as_secs_f64());
+        let build = Family::<[(&'static str, &'static str); 1], Level>::default();
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+
+        registry.register("process_start_time_seconds", "When the process began, since 1970", started);
+        registry.register("taskcast_build_info", "1; the label tells the version", build);
+        Self {
+            resident: gauge(registry, "process_resident_memory_bytes", "Memory that is in RAM"),
+            virtual_memory: gauge(registry, "process_virtual_memory_bytes", "Address space"),
+            cpu,
+            threads: gauge(registry, "process_threads", "Threads of the operating system"),
+            open_files: gauge(registry, "process_open_fds", "Open file descriptors"),
+            max_files: gauge(registry, "process_max_fds", "How many there may be (RLIMIT_NOFILE)"),
+            memory_limit,
+            panics: counter(registry, "taskcast_panics", "Panics: each is a bug; the log says where"),
+            status: Gauges::register(
+                registry,
+                "taskcast_status",
+                "1 for the status that /api/health tells, 0 for the others",
+                ["status"],
+            )
+            .with(STATUSES.map(|status| [status])),
+        }
+    }
+
+    pub fn set_memory_limit(&self, bytes: u64) {
+        self.memory_limit.set(bytes as f64);
+    }
+
+    pub fn set_status(&self, status: &str) {
+        for known in STATUSES {
+            self.status.of([known]).set((known == status).into());
+        }
+    }
+
+    pub(super) fn measure(&self) {
+        // Two scrapes at once must not both add what is new.
+        self.panics.inner().fetch_max(PANICS.load(Ordering::Relaxed), Ordering::Relaxed);
+        if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(Stat::parse) {
+            let page = rustix::param::page_size() as u64;
+            let ticks = rustix::param::clock_ticks_per_second();
+            self.resident.set(stat.resident_pages * page);
+            self.virtual_memory.set(stat.virtual_bytes);
+            self.threads.set(stat.threads);
+            let cpu = stat.cpu_ticks as f64 / ticks.max(1) as f64;
+            // The bits of floats that are not negative are ordered as they are.
+            self.cpu.inner().fetch_max(cpu.to_bits(), Ordering::Relaxed);
+        }
+        if let Ok(files) = fs::read_dir("/proc/self/fd") {
+            // One of them is for reading the folder.
+            self.open_files.set(files.count().saturating_sub(1) as u64);
+        }
+        self.max_files.set(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
+    }
+}
+
+/// What of `/proc/self/stat` is shown.
+#[derive(Debug, PartialEq)]
+struct Stat {
+    cpu_ticks: u64,
+    threads: u64,
+    virtual_bytes: u64,
+    resident_pages: u64,
+}
+
+impl Stat {
+    fn parse(text: &str) -> Option<Self> {
+        // The second field is the program's name in parentheses, and may hold anything.
+        let (_, rest) = text.rsplit_once(')')?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        // proc(5) counts from 1, and the first of `fields` is its third.
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        Some(Self {
+            cpu_ticks: field(14)? + field(15)?,
+            threads: field(20)?,
+            virtual_bytes: field(23)?,
+            resident_pages: field(24)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_may_have_any_name() {
+        let text =
+            "42 (a) b (c) R 1 42 42 0 -1 4194304 100 0 0 0 7 5 0 0 20 0 3 0 12345 4096 17 184467 1 1 0";
+        let expected = Stat { cpu_ticks: 12, threads: 3, virtual_bytes: 4096, resident_pages: 17 };
+        assert_eq!(Stat::parse(text), Some(expected));
+        assert_eq!(Stat::parse("42 (a"), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_is_measured() {
+        let metrics = ProcessMetrics::register(&mut Registry::default());
+        metrics.measure();
+        assert!(metrics.resident.get() > 1 << 20 && metrics.threads.get() > 0);
+        assert!(metrics.open_files.get() > 2 && metrics.max_files.get() >= metrics.open_files.get());
+    }
+}

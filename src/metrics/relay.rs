@@ -1,0 +1,144 @@
+//! From a committed change to the rooms.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::{feed::GapReason, protocol::emitted};
+
+use super::labelled::{Counters, Gauges, Level, counter, gauge, histogram};
+
+#[derive(Debug)]
+pub struct RelayMetrics {
+    pub changes: Counter,
+    /// By name.
+    events: Vec<(&'static str, Counter)>,
+    pub encode_seconds: Histogram,
+    pub fanout_seconds: Histogram,
+    pub commit_to_emit_seconds: Histogram,
+    pub lag_seconds: Gauge<f64, AtomicU64>,
+    pub open: Level,
+    /// `[reason]`
+    pub history_lost: Counters<1>,
+    /// `[room, kind]`
+    pub handoffs: Counters<2>,
+    /// `[room, read]`
+    pub snapshots: Counters<2>,
+    /// `[room]`
+    pub rooms: Gauges<1>,
+    /// `[room]`
+    pub members: Gauges<1>,
+    pub feed_queue: Level,
+    pub feed_queue_max: Level,
+    pub ring_bytes: Level,
+    pub ring_max_bytes: Level,
+    pub ring_steps: Level,
+    pub ring_span_seconds: Gauge<f64, AtomicU64>,
+    pub clients_behind: Level,
+    pub packets_behind: Level,
+}
+
+const ROOMS: [&str; 2] = ["task", "dashboard"];
+
+impl RelayMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let events = Counters::register(
+            registry,
+            "events",
+            "Events made from changes by name, once whoever gets them; dashboard:task_count_changed once for each viewer",
+            ["event"],
+        );
+        let lag_seconds = Gauge::default();
+        registry.register(
+            "relay_lag_seconds",
+            "From the commit of the last change to its events; 0 when everything has been sent",
+            lag_seconds.clone(),
+        );
+        let ring_span_seconds = Gauge::default();
+        registry.register(
+            "ring_span_seconds",
+            "From the oldest change in the ring of recent events to the newest: how long a client may be away and \
+             still recover with since",
+            ring_span_seconds.clone(),
+        );
+        Self {
+            changes: counter(registry, "changes", "Committed changes that were relayed"),
+            events: emitted::FROM_CHANGES.map(|name| (name, events.of([name]))).into(),
+            encode_seconds: histogram(
+                registry,
+                "encode_seconds",
+                "Time to make and encode the events of one change",
+                [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.1],
+            ),
+            fanout_seconds: histogram(
+                registry,
+                "fanout_seconds",
+                "Time to put the events of one change into the queues of all who get them, without waiting for full \
+                 queues",
+                [0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1],
+            ),
+            commit_to_emit_seconds: histogram(
+                registry,
+                "commit_to_emit_seconds",
+                "From the store's time of a change to its last event in the clients' queues; what was committed before \
+                 the process began is left out",
+                [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0],
+            ),
+            lag_seconds,
+            open: gauge(registry, "relay_open", "1 while the store is followed and joins are possible"),
+            history_lost: Counters::register(
+                registry,
+                "history_lost",
+                "Times that changes may have been missed and every room was sent anew, a new epoch, by reason",
+                ["reason"],
+            )
+            .with(GapReason::ALL.map(|reason| [reason.as_str()])),
+            handoffs: Counters::register(
+                registry,
+                "handoffs",
+                "Handoffs to joins and resyncs: state sent, recovered by a replay alone, gone (absent or not to be \
+                 seen), reread (the snapshot was too old)",
+                ["room", "kind"],
+            )
+            .with(pairs(ROOMS, ["state", "recovered", "gone", "reread"])),
+            snapshots: Counters::register(
+                registry,
+                "snapshot_reads",
+                "Snapshots for joins: own reads of the store, and those shared with a read that was under way",
+                ["room", "read"],
+            )
+            .with(pairs(ROOMS, ["own", "shared"])),
+            rooms: Gauges::register(
+                registry,
+                "rooms",
+                "Rooms with members: tasks that somebody is in, organisations with a dashboard open",
+                ["room"],
+            ).with(ROOMS.map(|room| [room])),
+            members: Gauges::register(registry, "room_members", "Memberships of connections in rooms", ["room"]).with(ROOMS.map(|room| [room])),
+            feed_queue: gauge(registry, "feed_queue", "Changes between the store's feed and the fan-out"),
+            feed_queue_max: gauge(registry, "feed_queue_max", "How many there may be; more wait in the store"),
+            ring_bytes: gauge(registry, "ring_bytes", "Size of the ring of recent events"),
+            ring_max_bytes: gauge(registry, "ring_max_bytes", "How large it may be"),
+            ring_steps: gauge(registry, "ring_steps", "Steps in the ring: the events of a change that go out together"),
+            ring_span_seconds,
+            clients_behind: gauge(registry, "clients_behind", "Clients whose send queue is full"),
+            packets_behind: gauge(registry, "packets_behind", "Packets that wait beside full send queues"),
+        }
+    }
+
+    pub fn emitted(&self, event: &str, times: u64) {
+        if let Some((_, counter)) = self.events.iter().find(|(name, _)| *name == event) {
+            counter.inc_by(times);
+        }
+    }
+}
+
+fn pairs<const N: usize>(
+    first: [&'static str; 2],
+    second: [&'static str; N],
+) -> impl Iterator<Item = [&'static str; 2]> {
+    first.into_iter().flat_map(move |a| second.map(|b| [a, b]))
+}

@@ -1,0 +1,114 @@
+//! Where tasks live, and the change stream that tells of them.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use super::labelled::{Counters, Level, counter, gauge};
+
+/// What [`crate::store::MeasuredStore`] measures.
+const OPERATIONS: [&str; 8] = ["ping", "task", "dashboard", "list", "create", "clarify", "patch", "deliver"];
+
+#[derive(Debug)]
+pub struct StoreMetrics {
+    seconds: Family<[(&'static str, &'static str); 1], Histogram>,
+    /// `[operation, kind]`
+    failures: Counters<2>,
+    pub up: Level,
+    stream_restarts: Counter,
+    token_age: Gauge<f64, AtomicU64>,
+    oplog_window: Gauge<f64, AtomicU64>,
+}
+
+impl StoreMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let seconds = Family::<[_; 1], Histogram>::new_with_constructor(histogram as fn() -> Histogram);
+        for operation in OPERATIONS {
+            seconds.get_or_create_owned(&[("operation", operation)]);
+        }
+        registry.register("store_seconds", "Time that the store took, by operation", seconds.clone());
+        let (token_age, oplog_window) = (Gauge::default(), Gauge::default());
+        registry.register(
+            "resume_token_age_seconds",
+            "How long ago the change stream's resume token was current; NaN without a change stream",
+            token_age.clone(),
+        );
+        registry.register(
+            "oplog_window_seconds",
+            "How far back MongoDB's oplog reaches: with an older token history is lost; NaN where it is not told",
+            oplog_window.clone(),
+        );
+        token_age.set(f64::NAN);
+        oplog_window.set(f64::NAN);
+        Self {
+            seconds,
+            failures: Counters::register(
+                registry,
+                "store_failures",
+                "Operations that the store did not do: unavailable passes by itself, the others need a person",
+                ["operation", "kind"],
+            )
+            .with(OPERATIONS.map(|operation| [operation, "unavailable"])),
+            up: gauge(registry, "store_up", "1 while the store answers, as it is asked every 2 s"),
+            stream_restarts: counter(
+                registry,
+                "stream_restarts",
+                "Times that the change stream broke off and was opened again",
+            ),
+            token_age,
+            oplog_window,
+        }
+    }
+
+    pub fn took(&self, operation: &'static str, elapsed: Duration) {
+        self.seconds.get_or_create(&[("operation", operation)]).observe(elapsed.as_secs_f64());
+    }
+
+    pub fn failed(&self, operation: &'static str, kind: &'static str) {
+        self.failures.inc([operation, kind]);
+    }
+
+    /// None: there is no such thing, or it is not told.
+    pub fn set_stream(&self, restarts: u64, token_age: Option<Duration>) {
+        // Two scrapes at once must not both add what is new.
+        self.stream_restarts.inner().fetch_max(restarts, Ordering::Relaxed);
+        self.token_age.set(token_age.map_or(f64::NAN, |age| age.as_secs_f64()));
+    }
+
+    pub fn set_oplog_window(&self, window: Option<Duration>) {
+        self.oplog_window.set(window.map_or(f64::NAN, |window| window.as_secs_f64()));
+    }
+}
+
+fn histogram() -> Histogram {
+    Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn scrapes_at_the_same_time_count_no_restart_twice() {
+        const SCRAPES: usize = 4;
+        let metrics = StoreMetrics::register(&mut Registry::default());
+        let together = Barrier::new(SCRAPES);
+        let scrape = || {
+            for restarts in 1..=2_000 {
+                together.wait();
+                metrics.set_stream(restarts, None);
+                together.wait();
+                assert_eq!(metrics.stream_restarts.get(), restarts);
+            }
+        };
+        std::thread::scope(|scope| (0..SCRAPES).for_each(|_| drop(scope.spawn(scrape))));
+    }
+}

@@ -1,0 +1,140 @@
+//! A store whose operations are measured.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError, StreamStatus, TaskFilter, TaskSnapshot,
+    WriteError,
+};
+use crate::{
+    feed::FeedItem,
+    github::Delivery,
+    metrics::{Metrics, StoreMetrics},
+    task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
+};
+
+#[derive(Debug)]
+pub struct MeasuredStore {
+    pub store: Arc<dyn Store>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// What of an error the metrics tell; None: it is the caller's, not the store's.
+trait Failure {
+    fn kind(&self) -> Option<&'static str>;
+}
+
+impl Failure for StoreError {
+    fn kind(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Denied(_) => "denied",
+            Self::Unusable(_) => "unusable",
+            Self::Document(_) => "document",
+        })
+    }
+}
+
+impl Failure for WriteError {
+    fn kind(&self) -> Option<&'static str> {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::NotFound | Self::Conflict(_) => None,
+        }
+    }
+}
+
+impl MeasuredStore {
+    async fn measure<T, E: Failure>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let metrics: &StoreMetrics = &self.metrics.store;
+        let begun = Instant::now();
+        let result = work.await;
+        metrics.took(operation, begun.elapsed());
+        if let Some(kind) = result.as_ref().err().and_then(Failure::kind) {
+            metrics.failed(operation, kind);
+        }
+        result
+    }
+}
+
+#[async_trait]
+impl Store for MeasuredStore {
+    fn kind(&self) -> &'static str {
+        self.store.kind()
+    }
+
+    async fn prepare(&self) -> Result<(), StoreError> {
+        self.store.prepare().await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.measure("ping", self.store.ping()).await
+    }
+
+    async fn follow(&self, items: mpsc::Sender<FeedItem>, stop: CancellationToken) -> Result<(), StoreError> {
+        self.store.follow(items, stop).await
+    }
+
+    fn stream(&self) -> Option<StreamStatus> {
+        self.store.stream()
+    }
+
+    async fn oplog_window(&self) -> Option<Duration> {
+        self.store.oplog_window().await
+    }
+
+    async fn close(&self) {
+        self.store.close().await;
+    }
+
+    async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
+        self.measure("task", self.store.task(id)).await
+    }
+
+    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<DashboardSnapshot, StoreError> {
+        self.measure("dashboard", self.store.dashboard(viewer, limit)).await
+    }
+
+    async fn list(
+        &self,
+        viewer: &Viewer,
+        filter: &TaskFilter,
+        cursor: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.measure("list", self.store.list(viewer, filter, cursor, limit)).await
+    }
+
+    async fn create(
+        &self,
+        task: NewTask,
+        creator: &Viewer,
+        creator_name: Option<&str>,
+    ) -> Result<FullTask, StoreError> {
+        self.measure("create", self.store.create(task, creator, creator_name)).await
+    }
+
+    async fn clarify(&self, id: &TaskId, viewer: &Viewer, answers: Answers) -> Result<FullTask, WriteError> {
+        self.measure("clarify", self.store.clarify(id, viewer, answers)).await
+    }
+
+    async fn deliver(&self, delivery: Delivery) -> Result<Delivered, WriteError> {
+        self.measure("deliver", self.store.deliver(delivery)).await
+    }
+
+    async fn patch(&self, id: &TaskId, writer: &Viewer, patch: TaskPatch) -> Result<FullTask, WriteError> {
+        self.measure("patch", self.store.patch(id, writer, patch)).await
+    }
+}
