@@ -3,6 +3,7 @@
 mod finding;
 mod folder;
 mod mongo;
+mod redis;
 
 use crate::config::{Backend, Config, KeySource, Sources};
 
@@ -26,6 +27,9 @@ pub async fn check(sources: &Sources) -> Vec<Finding> {
     match &config.store.backend {
         Backend::Embedded(store) => findings.extend(folder::check_data_dir(&store.data_dir)),
         Backend::Mongo(store) => findings.extend(mongo::check_mongo(store).await),
+    }
+    if let Some(redis) = &config.store.cluster {
+        findings.extend(redis::check_redis(redis).await);
     }
     findings
 }

@@ -1,0 +1,62 @@
+//! Whether nodes can hear of each other.
+
+use crate::cluster::{ClusterConfig, LinkError, RedisProbe, probe};
+
+use super::Finding;
+
+const KEEPS_ALL: &str = "noeviction";
+
+pub(super) async fn check_redis(config: &ClusterConfig) -> Vec<Finding> {
+    match probe(config).await {
+        Ok(probe) => findings(&probe),
+        Err(error @ LinkError::TooOld(_)) => vec![too_old(error.to_string())],
+        Err(error) => vec![Finding::fail(
+            error.to_string(),
+            "check REDIS_URL, that the server runs, and that it can be reached from here; without it the gateway serves on, but nodes \
+             do not hear of each other",
+        )],
+    }
+}
+
+fn findings(probe: &RedisProbe) -> Vec<Finding> {
+    let version = match probe.is_recent {
+        true => Finding::ok(format!("Redis {} answers", probe.version)),
+        false => too_old(format!("Redis {} is too old", probe.version)),
+    };
+    let eviction = match probe.eviction.as_deref() {
+        Some(KEEPS_ALL) => {
+            Finding::ok("it forgets nothing when its memory is full (maxmemory-policy noeviction)")
+        }
+        Some(policy) => Finding::warn(
+            format!("when its memory is full it forgets keys of its choice (maxmemory-policy {policy})"),
+            "give taskcast a Redis with maxmemory-policy noeviction: what it keeps there is small",
+        ),
+        None => Finding::warn(
+            "what it does when its memory is full can't be read",
+            "set maxmemory-policy noeviction",
+        ),
+    };
+    vec![version, eviction]
+}
+
+fn too_old(text: String) -> Finding {
+    Finding::fail(text, "upgrade it to 7.0 or newer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::check::Level;
+
+    #[test]
+    fn each_shortcoming_is_told_and_only_it() {
+        use Level::{Fail, Ok, Warn};
+        let good =
+            RedisProbe { version: "7.0.15".into(), is_recent: true, eviction: Some("noeviction".into()) };
+        let levels = |probe| findings(&probe).iter().map(|finding| finding.level).collect::<Vec<_>>();
+        assert_eq!(levels(good.clone()), [Ok, Ok]);
+        assert_eq!(levels(RedisProbe { is_recent: false, ..good.clone() }), [Fail, Ok]);
+        assert_eq!(levels(RedisProbe { eviction: Some("allkeys-lru".into()), ..good.clone() }), [Ok, Warn]);
+        assert_eq!(levels(RedisProbe { eviction: None, ..good }), [Ok, Warn]);
+    }
+}

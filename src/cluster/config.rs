@@ -1,0 +1,94 @@
+//! Where Redis is, and which part of it is this deployment's.
+
+use std::fmt;
+
+use fred::{
+    prelude::{Builder, Client, Config},
+    types::{RespVersion, config::Server},
+};
+
+use std::time::Duration;
+
+/// For a connection and for each command: one that takes longer is not worth waiting for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// Commands that wait for a connection that is being written to, and words that wait to be read.
+const QUEUE: usize = 8192;
+
+#[derive(Clone)]
+pub struct ClusterConfig {
+    url: String,
+    /// Before every key and channel.
+    pub(super) prefix: String,
+}
+
+impl ClusterConfig {
+    /// Deployments share a Redis unless database and collection are called the same. None: `url` is not of Redis.
+    pub fn new(url: &str, database: &str, collection: &str) -> Option<Self> {
+        let plain = url.strip_prefix("redis://").or(url.strip_prefix("rediss://"))?;
+        // Without TLS: its certificates are read when they are needed.
+        let parsed = Config::from_url_centralized(&format!("redis://{plain}")).ok()?;
+        let Server { host, .. } = parsed.server.hosts().into_iter().next()?;
+        // A database's name has no dot.
+        let prefix = format!("taskcast:{database}.{collection}:");
+        (!host.is_empty()).then(|| Self { url: url.to_owned(), prefix })
+    }
+
+    /// A client that connects once and is gone with its connection.
+    pub(super) fn client(&self) -> Result<Client, fred::error::Error> {
+        let mut config = Config::from_url_centralized(&self.url)?;
+        config.version = RespVersion::RESP3;
+        config.fail_fast = true;
+        Builder::from_config(config)
+            .with_connection_config(|connection| {
+                connection.connection_timeout = PATIENCE;
+                connection.internal_command_timeout = PATIENCE;
+                connection.max_command_attempts = 1;
+                connection.max_command_buffer_len = QUEUE;
+                connection.tcp.nodelay = Some(true);
+            })
+            .with_performance_config(|performance| {
+                performance.default_command_timeout = PATIENCE;
+                performance.broadcast_channel_capacity = QUEUE;
+            })
+            .build()
+    }
+}
+
+/// Without the URL, which holds a password.
+impl fmt::Debug for ClusterConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterConfig").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_urls_of_redis_are_taken() {
+        let taken = |url| ClusterConfig::new(url, "app", "tasks").is_some();
+        for url in [
+            "redis://cache",
+            "redis://cache:6380/1",
+            "rediss://user:secret@cache",
+            "redis://:secret@127.0.0.1:6379",
+        ] {
+            assert!(taken(url), "{url}");
+        }
+        for url in [
+            "",
+            "cache:6379",
+            "http://cache",
+            "redis://",
+            "redis-cluster://cache",
+            "redis://cache:port",
+            "redis://cache/x",
+        ] {
+            assert!(!taken(url), "{url}");
+        }
+        let config = ClusterConfig::new("redis://:hunter2@cache", "app", "tasks").unwrap();
+        assert_eq!(config.prefix, "taskcast:app.tasks:");
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,108 @@
+//! What a node knows of its own sessions, and tells.
+
+use std::{collections::HashMap, time::Instant};
+
+use crate::task::UserId;
+
+/// A session, by the number that the gateway gave it.
+pub type SessionId = u64;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fact {
+    Opened { user: UserId, sessions: Vec<(SessionId, Instant)> },
+    Ended { user: UserId, session: SessionId },
+    Dashboard { user: UserId, session: SessionId, now: Dashboard },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dashboard {
+    Entered,
+    Left,
+    Lost(Instant),
+}
+
+#[derive(Debug)]
+struct Session {
+    user: UserId,
+    since: Instant,
+    has_dashboard: bool,
+}
+
+/// The sessions of this node as Redis ought to know them: whatever it forgets, or was not told, it is told from here.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(HashMap<SessionId, Session>);
+
+impl Sessions {
+    pub fn open(&mut self, session: SessionId, user: UserId, since: Instant) -> Fact {
+        self.0.insert(session, Session { user: user.clone(), since, has_dashboard: false });
+        Fact::Opened { user, sessions: vec![(session, since)] }
+    }
+
+    /// None: it has ended, or that is known.
+    pub fn dashboard(&mut self, session: SessionId, has: bool) -> Option<Fact> {
+        let known = self.0.get_mut(&session)?;
+        if std::mem::replace(&mut known.has_dashboard, has) == has {
+            return None;
+        }
+        let now = if has { Dashboard::Entered } else { Dashboard::Left };
+        Some(Fact::Dashboard { user: known.user.clone(), session, now })
+    }
+
+    /// `lost`: whether the dashboard, if it had it, was lost rather than left, and when.
+    pub fn end(&mut self, session: SessionId, lost: Option<Instant>) -> Vec<Fact> {
+        let Some(Session { user, has_dashboard, .. }) = self.0.remove(&session) else { return Vec::new() };
+        let mut facts = vec![Fact::Ended { user: user.clone(), session }];
+        if has_dashboard || lost.is_some() {
+            let now = lost.map_or(Dashboard::Left, Dashboard::Lost);
+            facts.push(Fact::Dashboard { user, session, now });
+        }
+        facts
+    }
+
+    /// Everything, for a Redis that may know nothing.
+    pub fn all(&self) -> Vec<Fact> {
+        let mut by_user: HashMap<&UserId, Vec<(SessionId, Instant)>> = HashMap::new();
+        for (id, session) in &self.0 {
+            by_user.entry(&session.user).or_default().push((*id, session.since));
+        }
+        let opened = by_user
+            .into_iter()
+            .map(|(user, sessions)| Fact::Opened { user: user.clone(), sessions })
+            .collect::<Vec<_>>();
+        let with_dashboard = self.0.iter().filter(|(_, session)| session.has_dashboard);
+        let entered = with_dashboard.map(|(id, session)| Fact::Dashboard {
+            user: session.user.clone(),
+            session: *id,
+            now: Dashboard::Entered,
+        });
+        opened.into_iter().chain(entered).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_ended_is_told_once_and_then_forgotten() {
+        let (mut sessions, now) = (Sessions::default(), Instant::now());
+        let ann = UserId::parse("ann").unwrap();
+        sessions.open(1, ann.clone(), now);
+        sessions.open(2, ann.clone(), now);
+        assert!(sessions.dashboard(1, true).is_some() && sessions.dashboard(1, true).is_none());
+        assert!(sessions.dashboard(3, true).is_none(), "it has ended");
+        let all = sessions.all();
+        assert!(matches!(&all[0], Fact::Opened { sessions, .. } if sessions.len() == 2));
+        assert_eq!(all[1..], [Fact::Dashboard { user: ann.clone(), session: 1, now: Dashboard::Entered }]);
+        assert_eq!(
+            sessions.end(1, Some(now)),
+            [
+                Fact::Ended { user: ann.clone(), session: 1 },
+                Fact::Dashboard { user: ann.clone(), session: 1, now: Dashboard::Lost(now) },
+            ]
+        );
+        assert_eq!(sessions.end(1, None), []);
+        assert_eq!(sessions.end(2, None), [Fact::Ended { user: ann, session: 2 }]);
+        assert_eq!(sessions.all(), []);
+    }
+}

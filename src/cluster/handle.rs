@@ -1,0 +1,232 @@
+//! What the edges use.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::{Revocations, UnixTime},
+    task::UserId,
+};
+
+use super::{
+    ClusterConfig, Membership,
+    fact::{Fact, SessionId, Sessions},
+    link::Calls,
+    lost::LostDashboards,
+};
+
+/// All clients of a node may go at once.
+const FACTS: usize = 65_536;
+/// A client waits so long for what Redis knows of it.
+const ANSWER_WITHIN: Duration = Duration::from_millis(250);
+/// An administrator waits a little longer to know that every node is told.
+const TELL_WITHIN: Duration = Duration::from_millis(500);
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// What this node is to do because of what it, or another, was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Close a session: its user has too many.
+    Close(SessionId),
+    /// Close those sessions of this user whose tokens are no longer accepted.
+    Disconnect(UserId),
+}
+
+/// A live node, as it told the others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeReport {
+    pub id: String,
+    pub version: String,
+    pub connections: usize,
+    pub lag_ms: u64,
+}
+
+/// This node among the others; without Redis, alone.
+#[derive(Debug)]
+pub struct Cluster {
+    lost: LostDashboards,
+    pub(super) revocations: Arc<Revocations>,
+    orders: mpsc::Sender<Order>,
+    shared: Option<Shared>,
+}
+
+/// What there is where there are other nodes.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub sessions: Mutex<Sessions>,
+    facts: mpsc::Sender<Fact>,
+    /// Something could not be told: a new connection tells everything.
+    pub anew: Notify,
+    pub leaving: CancellationToken,
+    pub left: CancellationToken,
+    /// While Redis is there.
+    calls: Mutex<Option<Calls>>,
+    nodes: Mutex<Vec<NodeReport>>,
+}
+
+impl Cluster {
+    pub fn alone(revocations: Arc<Revocations>, orders: mpsc::Sender<Order>) -> Arc<Self> {
+        let lost = LostDashboards::new(Instant::now());
+        Arc::new(Self { lost, revocations, orders, shared: None })
+    }
+
+    pub fn with_redis(
+        config: ClusterConfig,
+        max_sessions: usize,
+        revocations: Arc<Revocations>,
+        orders: mpsc::Sender<Order>,
+    ) -> (Arc<Self>, Membership) {
+        let (sender, facts) = mpsc::channel(FACTS);
+        let shared = Shared {
+            sessions: Mutex::default(),
+            facts: sender,
+            anew: Notify::new(),
+            leaving: CancellationToken::new(),
+            left: CancellationToken::new(),
+            calls: Mutex::default(),
+            nodes: Mutex::default(),
+        };
+        let lost = LostDashboards::new(Instant::now());
+        let cluster = Arc::new(Self { lost, revocations, orders, shared: Some(shared) });
+        (cluster.clone(), Membership::new(cluster, config, max_sessions, facts))
+    }
+
+    pub fn opened(&self, session: SessionId, user: UserId) {
+        if let Some(shared) = &self.shared {
+            let mut sessions = lock(&shared.sessions);
+            shared.tell(sessions.open(session, user, Instant::now()));
+        }
+    }
+
+    /// A session has entered the dashboard, or left it.
+    pub fn dashboard(&self, session: SessionId, has: bool) {
+        if let Some(shared) = &self.shared {
+            let mut sessions = lock(&shared.sessions);
+            sessions.dashboard(session, has).into_iter().for_each(|fact| shared.tell(fact));
+        }
+    }
+
+    /// `lost`: it had the dashboard, and did not leave it.
+    pub fn ended(&self, session: SessionId, user: &UserId, lost: bool) {
+        let when = lost.then(Instant::now);
+        if let Some(when) = when {
+            self.lost.lost(user.clone(), when);
+        }
+        if let Some(shared) = &self.shared {
+            let mut sessions = lock(&shared.sessions);
+            sessions.end(session, when).into_iter().for_each(|fact| shared.tell(fact));
+        }
+    }
+
+    /// Whether a session of this user may have lost the dashboard lately, here or elsewhere. Where nobody can say, it may: a
+    /// dashboard too many is a list that nobody looks at, one too few is a list that stands still.
+    pub async fn may_have_lost_dashboard(&self, user: &UserId) -> bool {
+        if self.lost.may_have_lost(user, Instant::now()) {
+            return true;
+        }
+        let Some(shared) = &self.shared else { return false };
+        let Some(calls) = shared.calls() else { return true };
+        match timeout(ANSWER_WITHIN, calls.lost_dashboard(user)).await {
+            Ok(Ok(lost)) => lost,
+            Ok(Err(_)) | Err(_) => true,
+        }
+    }
+
+    /// Closes all sessions of a user, and refuses its tokens that were issued until now. Whether every node is told already: those
+    /// that are away from Redis, or all while it is away, are told when they are back.
+    pub async fn disconnect(&self, user: UserId, now: UnixTime) -> bool {
+        self.revocations.add(user.clone(), now);
+        self.order(Order::Disconnect(user.clone())).await;
+        let Some(shared) = &self.shared else { return true };
+        // The next connection tells it.
+        let Some(calls) = shared.calls() else { return false };
+        let told = matches!(timeout(TELL_WITHIN, calls.disconnect(&user, now)).await, Ok(Ok(())));
+        if !told {
+            shared.anew.notify_one();
+        }
+        told
+    }
+
+    /// Whether what nodes tell each other gets there.
+    pub fn is_well(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.calls().is_some())
+    }
+
+    /// The live nodes; `own` is how this one is now.
+    pub fn nodes(&self, own: NodeReport) -> Vec<NodeReport> {
+        let mut nodes = match &self.shared {
+            Some(shared) if shared.calls().is_some() => lock(&shared.nodes).clone(),
+            _ => Vec::new(),
+        };
+        nodes.retain(|node| node.id != own.id);
+        nodes.push(own);
+        nodes.sort();
+        nodes
+    }
+
+    /// From now on the others know that this node is going: what its clients lose by that, they have lost.
+    pub async fn leave(&self) {
+        if let Some(shared) = &self.shared {
+            shared.leaving.cancel();
+            let _ = timeout(FAREWELL, shared.left.cancelled()).await;
+        }
+    }
+
+    pub fn forget_old(&self) {
+        self.lost.forget_old(Instant::now());
+        self.revocations.forget_old(UnixTime::now());
+    }
+
+    /// What is waited for here is this node's own work.
+    pub(super) async fn order(&self, order: Order) {
+        // Nobody listens any more when the process ends.
+        let _ = self.orders.send(order).await;
+    }
+
+    pub(super) fn lost(&self) -> &LostDashboards {
+        &self.lost
+    }
+
+    pub(super) fn shared(&self) -> Option<&Shared> {
+        self.shared.as_ref()
+    }
+}
+
+impl Shared {
+    /// Under the lock of [`Sessions`], so that facts of a session keep their order. Without waiting: what does not fit is told from [`Sessions`], with everything else.
+    fn tell(&self, fact: Fact) {
+        if lock(&self.calls).is_some() && self.facts.try_send(fact).is_err() {
+            self.anew.notify_one();
+        }
+    }
+
+    fn calls(&self) -> Option<Calls> {
+        lock(&self.calls).clone()
+    }
+
+    pub fn set_calls(&self, calls: Option<Calls>) {
+        *lock(&self.calls) = calls;
+    }
+
+    pub fn set_nodes(&self, nodes: Vec<NodeReport>) {
+        *lock(&self.nodes) = nodes;
+    }
+
+    pub fn all_sessions(&self) -> Vec<Fact> {
+        lock(&self.sessions).all()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,295 @@
+//! One connection to Redis, from its beginning to its end. Nothing of it outlives it: whatever was subscribed or told is
+//! subscribed and told again on the next one.
+
+use std::time::Duration;
+
+use fred::{
+    clients::Client,
+    cmd,
+    error::{Error, ErrorKind},
+    interfaces::{ClientLike, LuaInterface, PubsubInterface, SortedSetsInterface},
+    prelude::EventInterface,
+    types::{ConnectHandle, InfoKind, Message, Value},
+};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::timeout,
+};
+
+use crate::{
+    auth::{REVOKED_FOR, UnixTime},
+    task::UserId,
+};
+
+use super::{
+    ClusterConfig,
+    fact::{Dashboard, Fact},
+    lost::REMEMBERED_FOR,
+    scripts::Scripts,
+    word::Word,
+};
+
+const OLDEST: u32 = 7;
+/// Every step of it has its own limit; this is for all of them, and for whatever has none.
+pub(super) const OPEN_WITHIN: Duration = Duration::from_secs(10);
+/// What is known of a user goes if nobody renews it: its nodes died, or have nothing more to tell.
+const USER_KEPT_FOR: Duration = Duration::from_secs(15 * 60);
+
+/// Why there is no connection to Redis, or no more.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("Redis {0} is too old: 7.0 or newer is needed")]
+    TooOld(String),
+    #[error("Redis: {0}")]
+    Redis(#[from] Error),
+    #[error("Redis does not answer")]
+    Silent,
+    #[error("Redis closed the connection")]
+    Closed,
+    #[error("Redis has not heard of this node for too long, or forgot it")]
+    Lapsed,
+    #[error("more was to be told or heard than could be held")]
+    Overrun,
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub calls: Calls,
+    words: broadcast::Receiver<Message>,
+    connection: Connection,
+}
+
+/// What is asked of Redis and told it.
+#[derive(Clone, Debug)]
+pub(super) struct Calls {
+    client: Client,
+    scripts: Scripts,
+    prefix: String,
+    /// Names this connection of this node, new with each: what was said under the one before counts no more.
+    lease: String,
+}
+
+impl Link {
+    /// Connects, listens, and begins a lease that replaces the one before.
+    pub async fn open(config: &ClusterConfig, before: Option<&str>) -> Result<Self, LinkError> {
+        timeout(OPEN_WITHIN, Self::begin(config, before)).await.map_err(|_| LinkError::Silent)?
+    }
+
+    async fn begin(config: &ClusterConfig, before: Option<&str>) -> Result<Self, LinkError> {
+        let client = config.client()?;
+        let connection = Connection::of(&client).await?;
+        let version = version(&client).await?;
+        if !is_recent(&version) {
+            return Err(LinkError::TooOld(version));
+        }
+        let calls = Calls {
+            scripts: Scripts::load(&client).await?,
+            client,
+            prefix: config.prefix.clone(),
+            lease: uuid::Uuid::new_v4().simple().to_string(),
+        };
+        let words = calls.client.message_rx();
+        calls.client.subscribe(vec![calls.channel_of_all(), calls.own_channel()]).await?;
+        let replaced = before.unwrap_or_default().to_owned();
+        let arguments = vec![calls.lease.clone(), replaced];
+        let () = calls.run(&calls.scripts.begin, calls.common_keys(), arguments).await?;
+        Ok(Self { calls, words, connection })
+    }
+
+    /// The next word, until the connection is gone.
+    pub async fn word(&mut self) -> Result<Message, LinkError> {
+        tokio::select! {
+            word = self.words.recv() => word.map_err(|error| match error {
+                RecvError::Lagged(_) => LinkError::Overrun,
+                RecvError::Closed => LinkError::Closed,
+            }),
+            ended = &mut self.connection.0 => Err(match ended {
+                Ok(Err(error)) => error.into(),
+                _ => LinkError::Closed,
+            }),
+        }
+    }
+}
+
+/// The task that serves a connection owns it: with the task it is closed, whatever it is waiting for.
+#[derive(Debug)]
+pub(super) struct Connection(ConnectHandle);
+
+impl Connection {
+    pub async fn of(client: &Client) -> Result<Self, LinkError> {
+        let mut connection = Self(client.connect());
+        let connected = tokio::select! {
+            connected = client.wait_for_connect() => connected,
+            // It may have failed before anybody waited for it.
+            ended = &mut connection.0 => return Err(match ended {
+                Ok(Err(error)) => error.into(),
+                _ => LinkError::Closed,
+            }),
+        };
+        match connected {
+            Ok(()) => Ok(connection),
+            // It does not know RESP3.
+            Err(error) if error.details().contains("unknown command") => {
+                Err(LinkError::TooOld("before 6".into()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Calls {
+    pub fn lease(&self) -> &str {
+        &self.lease
+    }
+
+    pub fn is_own_channel(&self, channel: &str) -> bool {
+        channel == self.own_channel()
+    }
+
+    /// Says that this node lives, and what of it; what the live nodes say.
+    pub async fn beat(&self, told: &str) -> Result<Vec<String>, LinkError> {
+        let arguments = vec![self.lease.clone(), told.to_owned()];
+        let nodes: Option<Vec<String>> = self.run(&self.scripts.beat, self.common_keys(), arguments).await?;
+        nodes.ok_or(LinkError::Lapsed)
+    }
+
+    /// In this order.
+    pub async fn tell(&self, facts: &[Fact], max_sessions: usize) -> Result<(), LinkError> {
+        let pipeline = self.client.pipeline();
+        for fact in facts {
+            let (script, keys, arguments) = self.call_of(fact, max_sessions);
+            let mut words = vec![script.clone(), keys.len().to_string()];
+            words.extend(keys.into_iter().chain(arguments));
+            let _: Value = pipeline.custom(cmd!("EVALSHA"), words).await?;
+        }
+        for answer in pipeline.try_all::<Value>().await {
+            match answer {
+                // A key that somebody else has put something into: the others are worth telling.
+                Err(error) if error.details().starts_with("WRONGTYPE") => tracing::warn!(%error, "Redis"),
+                answer => drop(answer?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a session of the user may have lost the dashboard lately, on any node.
+    pub async fn lost_dashboard(&self, user: &UserId) -> Result<bool, LinkError> {
+        let keys = vec![self.key("leases"), self.user_key("dashboards", user), self.key("began")];
+        let lost: i64 = self.run(&self.scripts.lost, keys, vec![millis(REMEMBERED_FOR)]).await?;
+        Ok(lost != 0)
+    }
+
+    /// Keeps it for nodes that start or come back, and says it to those that are there.
+    pub async fn disconnect(&self, user: &UserId, at: UnixTime) -> Result<(), LinkError> {
+        let word = Word::Disconnect { user: user.to_string(), at: at.as_millis() };
+        // A word is text and numbers.
+        let word = serde_json::to_string(&word).unwrap_or_default();
+        let arguments = vec![
+            user.to_string(),
+            at.as_millis().to_string(),
+            millis(REVOKED_FOR),
+            word,
+            self.channel_of_all(),
+        ];
+        let keys = vec![self.key("leases"), self.key("disconnected")];
+        Ok(self.run(&self.scripts.revoked, keys, arguments).await?)
+    }
+
+    /// All disconnects that Redis knows: users, and when that was.
+    pub async fn disconnects(&self) -> Result<Vec<(String, u64)>, LinkError> {
+        let key = self.key("disconnected");
+        let all: Vec<(String, f64)> = self.client.zrange(key, 0, -1, None, false, None, true).await?;
+        Ok(all.into_iter().map(|(user, at)| (user, at as u64)).collect())
+    }
+
+    fn call_of(&self, fact: &Fact, max_sessions: usize) -> (&String, Vec<String>, Vec<String>) {
+        let mut arguments = vec![self.lease.clone()];
+        let (script, name, user) = match fact {
+            Fact::Opened { user, sessions } => {
+                arguments.extend([max_sessions.to_string(), millis(USER_KEPT_FOR)]);
+                for (session, since) in sessions {
+                    arguments.extend([session.to_string(), millis(since.elapsed())]);
+                }
+                (&self.scripts.opened, "sessions", user)
+            }
+            Fact::Ended { user, session } => {
+                arguments.push(session.to_string());
+                (&self.scripts.ended, "sessions", user)
+            }
+            Fact::Dashboard { user, session, now } => {
+                arguments.extend([session.to_string(), millis(USER_KEPT_FOR)]);
+                arguments.push(match now {
+                    Dashboard::Entered => "entered".to_owned(),
+                    Dashboard::Left => "left".to_owned(),
+                    Dashboard::Lost(when) => millis(when.elapsed()),
+                });
+                (&self.scripts.dashboard, "dashboards", user)
+            }
+        };
+        (script, vec![self.key("leases"), self.user_key(name, user)], arguments)
+    }
+
+    async fn run<R: fred::types::FromValue>(
+        &self,
+        script: &str,
+        keys: Vec<String>,
+        arguments: Vec<String>,
+    ) -> Result<R, Error> {
+        self.client.evalsha(script, keys, arguments).await
+    }
+
+    fn common_keys(&self) -> Vec<String> {
+        ["leases", "nodes", "began"].map(|name| self.key(name)).to_vec()
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn user_key(&self, name: &str, user: &UserId) -> String {
+        format!("{}{name}:{user}", self.prefix)
+    }
+
+    fn channel_of_all(&self) -> String {
+        self.key("all")
+    }
+
+    /// The scripts know it, too.
+    fn own_channel(&self) -> String {
+        format!("{}:{}", self.key("leases"), self.lease)
+    }
+}
+
+pub(super) async fn version(client: &Client) -> Result<String, Error> {
+    let info: String = client.info(Some(InfoKind::Server)).await?;
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
+    version
+        .map(|version| version.trim().to_owned())
+        .ok_or_else(|| Error::new(ErrorKind::Unknown, "INFO tells no version"))
+}
+
+pub(super) fn is_recent(version: &str) -> bool {
+    version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= OLDEST)
+}
+
+/// Moments are told as ages: no two clocks have to agree.
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redis_7_is_recent() {
+        assert!(is_recent("7.0.15") && is_recent("8.2") && is_recent("10.0.0"));
+        assert!(!is_recent("6.2.14") && !is_recent("") && !is_recent("unknown"));
+    }
+}

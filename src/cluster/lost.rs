@@ -1,0 +1,69 @@
+//! Who lost the dashboard without leaving it: the existing client does not join again after a reconnect, it only
+//! asks for a resync.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::task::UserId;
+
+/// So long after losing it a bare resync brings the dashboard back.
+pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(120);
+
+#[derive(Debug)]
+pub struct LostDashboards {
+    started: Instant,
+    lost: Mutex<HashMap<UserId, Instant>>,
+}
+
+impl LostDashboards {
+    pub fn new(now: Instant) -> Self {
+        Self { started: now, lost: Mutex::default() }
+    }
+
+    pub fn lost(&self, user: UserId, now: Instant) {
+        self.map().insert(user, now);
+    }
+
+    /// Whether a connection of this user may have lost it: of an earlier process, nothing is known.
+    pub fn may_have_lost(&self, user: &UserId, now: Instant) -> bool {
+        let recent = |then: &Instant| now.saturating_duration_since(*then) <= REMEMBERED_FOR;
+        recent(&self.started) || self.map().get(user).is_some_and(recent)
+    }
+
+    /// Those of the last two minutes, and when.
+    pub fn recent(&self, now: Instant) -> Vec<(UserId, Instant)> {
+        self.forget_old(now);
+        self.map().iter().map(|(user, then)| (user.clone(), *then)).collect()
+    }
+
+    pub fn forget_old(&self, now: Instant) {
+        self.map().retain(|_, then| now.saturating_duration_since(*then) <= REMEMBERED_FOR);
+    }
+
+    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<UserId, Instant>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dashboard_is_remembered_for_two_minutes() {
+        let start = Instant::now();
+        let lost = LostDashboards::new(start);
+        let (ann, bob) = (UserId::parse("ann").unwrap(), UserId::parse("bob").unwrap());
+        let at = |secs| start + Duration::from_secs(secs);
+        assert!(lost.may_have_lost(&ann, at(120)), "the process is young");
+        lost.lost(ann.clone(), at(200));
+        assert!(lost.may_have_lost(&ann, at(320)));
+        assert!(!lost.may_have_lost(&ann, at(321)));
+        assert!(!lost.may_have_lost(&bob, at(210)));
+        lost.forget_old(at(321));
+        assert!(lost.map().is_empty());
+    }
+}

@@ -1,0 +1,211 @@
+//! Keeps this node in touch with the others: one connection to Redis after the other, each begun from nothing.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fred::types::Message;
+use tokio::sync::mpsc;
+
+use crate::auth::UnixTime;
+
+use super::{
+    Cluster, ClusterConfig, LinkError, NodeReport, Order,
+    backoff::pause,
+    fact::{Dashboard, Fact},
+    handle::Shared,
+    link::Link,
+    word::{Word, disconnect},
+};
+
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// Everything is told again: what is not renewed for 15 minutes goes.
+const RENEW_EVERY: Duration = Duration::from_secs(5 * 60);
+const FACTS_AT_ONCE: usize = 256;
+const MAX_NODES: usize = 1000;
+const MAX_REPORT_BYTES: usize = 1024;
+
+/// The part that runs for ever where there is Redis.
+#[derive(Debug)]
+pub struct Membership {
+    cluster: Arc<Cluster>,
+    config: ClusterConfig,
+    max_sessions: usize,
+    facts: mpsc::Receiver<Fact>,
+}
+
+impl Membership {
+    pub(super) fn new(
+        cluster: Arc<Cluster>,
+        config: ClusterConfig,
+        max_sessions: usize,
+        facts: mpsc::Receiver<Fact>,
+    ) -> Self {
+        Self { cluster, config, max_sessions, facts }
+    }
+
+    /// Runs for ever, also without Redis; `own` tells how this node is. The one thing that ends it is a Redis that is too old at the
+    /// first try: it would be so for ever.
+    pub async fn run(mut self, own: impl Fn() -> NodeReport + Send) -> Result<(), LinkError> {
+        let cluster = self.cluster.clone();
+        let Some(shared) = cluster.shared() else { return std::future::pending().await };
+        tokio::select! {
+            ended = self.links(shared, &own) => return ended,
+            () = shared.leaving.cancelled() => {}
+        }
+        shared.set_calls(None);
+        shared.left.cancel();
+        std::future::pending().await
+    }
+
+    async fn links(&mut self, shared: &Shared, own: &impl Fn() -> NodeReport) -> Result<(), LinkError> {
+        let (mut failures, mut first, mut before) = (0, true, None);
+        loop {
+            let opened = Link::open(&self.config, before.as_deref()).await;
+            let error = match opened {
+                Ok(mut link) => {
+                    tracing::info!("Redis is there: the nodes hear of each other");
+                    before = Some(link.calls.lease().to_owned());
+                    let began = Instant::now();
+                    let error = self.live(&mut link, shared, own).await;
+                    shared.set_calls(None);
+                    shared.set_nodes(Vec::new());
+                    failures = if began.elapsed() > BEAT_EVERY * 2 { 0 } else { failures + 1 };
+                    tracing::warn!(%error, "lost Redis: events go on, the nodes do not hear of each other");
+                    error
+                }
+                Err(error @ LinkError::TooOld(_)) if first => return Err(error),
+                Err(error) => {
+                    if failures == 0 {
+                        tracing::warn!(%error, "no Redis: events go on, the nodes do not hear of each other");
+                    }
+                    failures += 1;
+                    error
+                }
+            };
+            tracing::debug!(%error, failures, "trying Redis again");
+            first = false;
+            tokio::time::sleep(pause(failures, rand::random())).await;
+        }
+    }
+
+    async fn live(&mut self, link: &mut Link, shared: &Shared, own: &impl Fn() -> NodeReport) -> LinkError {
+        // From here on facts are queued; what was before is told with everything.
+        while self.facts.try_recv().is_ok() {}
+        shared.set_calls(Some(link.calls.clone()));
+        match self.serve(link, shared, own).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        link: &mut Link,
+        shared: &Shared,
+        own: &impl Fn() -> NodeReport,
+    ) -> Result<std::convert::Infallible, LinkError> {
+        self.beat(link, shared, own).await?;
+        self.exchange_disconnects(link).await?;
+        let mut told = self.tell_everything(link, shared, own).await?;
+        let mut beats = tokio::time::interval(BEAT_EVERY);
+        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut facts = Vec::with_capacity(FACTS_AT_ONCE);
+        loop {
+            tokio::select! {
+                _ = beats.tick() => {
+                    self.beat(link, shared, own).await?;
+                    if told.elapsed() > RENEW_EVERY {
+                        told = self.tell_everything(link, shared, own).await?;
+                    }
+                }
+                word = link.word() => self.hear(link, &word?).await,
+                _ = self.facts.recv_many(&mut facts, FACTS_AT_ONCE) => {
+                    link.calls.tell(&facts, self.max_sessions).await?;
+                    facts.clear();
+                }
+                () = shared.anew.notified() => return Err(LinkError::Overrun),
+            }
+        }
+    }
+
+    async fn beat(
+        &self,
+        link: &Link,
+        shared: &Shared,
+        own: &impl Fn() -> NodeReport,
+    ) -> Result<(), LinkError> {
+        // A report is text and numbers.
+        let told = serde_json::to_string(&own()).unwrap_or_default();
+        let reports = link.calls.beat(&told).await?;
+        let usable = reports.iter().filter(|report| report.len() <= MAX_REPORT_BYTES).take(MAX_NODES);
+        let nodes = usable.filter_map(|report| serde_json::from_str(report).ok());
+        shared.set_nodes(nodes.collect());
+        Ok(())
+    }
+
+    /// Either side may have heard of disconnects while the other was away, and Redis may have forgotten all.
+    async fn exchange_disconnects(&self, link: &Link) -> Result<(), LinkError> {
+        let known = link.calls.disconnects().await?;
+        for (user, at) in &known {
+            self.take_disconnect(user, *at).await;
+        }
+        let known: std::collections::HashMap<_, _> = known.into_iter().collect();
+        for (user, at) in self.cluster.revocations.all() {
+            if known.get(user.as_str()).is_none_or(|known| *known < at.as_millis()) {
+                link.calls.disconnect(&user, at).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_everything(
+        &self,
+        link: &Link,
+        shared: &Shared,
+        own: &impl Fn() -> NodeReport,
+    ) -> Result<Instant, LinkError> {
+        let (now, mut beaten) = (Instant::now(), Instant::now());
+        let mut facts = shared.all_sessions();
+        // No session has the number 0.
+        facts.extend(self.cluster.lost().recent(now).into_iter().map(|(user, when)| Fact::Dashboard {
+            user,
+            session: 0,
+            now: Dashboard::Lost(when),
+        }));
+        for some in facts.chunks(FACTS_AT_ONCE) {
+            link.calls.tell(some, self.max_sessions).await?;
+            if beaten.elapsed() > BEAT_EVERY {
+                self.beat(link, shared, own).await?;
+                beaten = Instant::now();
+            }
+        }
+        Ok(now)
+    }
+
+    async fn hear(&self, link: &Link, message: &Message) {
+        let text = message.value.as_str().unwrap_or_default();
+        match serde_json::from_str(&text) {
+            Ok(Word::Close(session)) if link.calls.is_own_channel(&message.channel) => {
+                self.cluster.order(Order::Close(session)).await;
+            }
+            Ok(Word::Disconnect { user, at }) => self.take_disconnect(&user, at).await,
+            Ok(Word::Close(_)) | Err(_) => {
+                tracing::debug!(channel = %message.channel, "heard something that is not understood");
+            }
+        }
+    }
+
+    async fn take_disconnect(&self, user: &str, at: u64) {
+        let Some((user, at)) = disconnect(user, at, UnixTime::now()) else {
+            tracing::warn!(
+                "Redis tells of a disconnect that can't be: is its clock, or another node's, wrong?"
+            );
+            return;
+        };
+        if self.cluster.revocations.add(user.clone(), at) {
+            self.cluster.order(Order::Disconnect(user)).await;
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What comes by pub/sub. Whoever can write to Redis can say anything there.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    auth::{UnixTime, user_id},
+    task::UserId,
+};
+
+use super::fact::SessionId;
+
+/// How far another node's clock may be ahead. A disconnect in the far future would lock its user out for as long.
+const CLOCK_LEEWAY: Duration = Duration::from_secs(5 * 60);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Word {
+    /// A session of this node is its user's oldest, and one too many.
+    Close(SessionId),
+    Disconnect {
+        user: String,
+        at: u64,
+    },
+}
+
+/// A disconnect that another node tells of; None where that can't be.
+pub(super) fn disconnect(user: &str, at: u64, now: UnixTime) -> Option<(UserId, UnixTime)> {
+    let at = UnixTime::from_millis(at);
+    user_id(user).filter(|_| at <= now.plus(CLOCK_LEEWAY)).map(|user| (user, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_that_the_scripts_say() {
+        let parse = |text: &str| serde_json::from_str::<Word>(text).ok();
+        assert_eq!(parse(r#"{"close":7}"#), Some(Word::Close(7)));
+        let said = Word::Disconnect { user: "ann".into(), at: 5 };
+        assert_eq!(parse(&serde_json::to_string(&said).unwrap()), Some(said));
+        for text in ["", "7", r#"{"close":-1}"#, r#"{"open":7}"#, r#"{"disconnect":{"user":"ann"}}"#] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_not_believed() {
+        let now = UnixTime::from_secs(1000);
+        assert!(disconnect("ann", 1_299_000, now).is_some(), "its clock may be ahead");
+        assert!(disconnect("ann", 1_301_000, now).is_none());
+        assert!(disconnect("ann", u64::MAX, now).is_none());
+        assert!(disconnect("", 0, now).is_none() && disconnect(&"a".repeat(257), 0, now).is_none());
+    }
+}

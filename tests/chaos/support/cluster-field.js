@@ -1,0 +1,124 @@
+// Three gateways on the replica set and one Redis, nginx in front; each has a way to Redis of its own, and its own name in MongoDB.
+import assert from 'node:assert/strict';
+
+import { Balancer } from '../../e2e/support/balancer.js';
+import { Gateway } from '../../e2e/support/gateway.js';
+import { freePort } from '../../e2e/support/ports.js';
+import { Redis } from '../../e2e/support/redis.js';
+import { until } from '../../e2e/support/until.js';
+import { Field } from './field.js';
+
+const NODES = 3;
+const SIZES = {
+  short: { clients: 18, tasks: 9, roomsEach: 2, dashboards: 4, writes: 60, pause: 4 },
+  long: { clients: 150, tasks: 75, roomsEach: 2, dashboards: 8, writes: 2000, pause: 0 },
+};
+const TRANSPORTS = [['websocket'], ['polling'], ['polling', 'websocket']];
+
+export class ClusterField extends Field {
+  nodes = [];
+  #ears = [];
+  #begun = 0;
+
+  static async start(ctx, options = {}) {
+    const field = new ClusterField();
+    await field.prepare(ctx, { ...SIZES[ctx.long ? 'long' : 'short'], ...options });
+    field.redis = await Redis.start();
+    const { proxies, uri } = field.set;
+    for (let n = 0; n < NODES; n += 1) {
+      const redisPort = await freePort();
+      await proxies.open(redisPort, field.redis.port);
+      const node = new Gateway(await freePort(), {
+        ...field.database.env, MONGODB_URI: `${uri}&appName=taskcast-${n}`, REDIS_URL: `redis://127.0.0.1:${redisPort}`, TRUSTED_PROXIES: '127.0.0.1',
+      });
+      field.nodes.push(Object.assign(node, { name: `taskcast-${n}`, redisPort }));
+    }
+    await Promise.all(field.nodes.map((node) => node.launch()));
+    await field.acquainted();
+    field.gateway = await Balancer.nginx(field.nodes.map(({ port }) => port));
+    return field;
+  }
+
+  /** Who the n-th client is, for the balancer and for the transports. */
+  optionsOf(n) {
+    return { transports: TRANSPORTS[n % TRANSPORTS.length], extraHeaders: { 'X-Forwarded-For': `10.1.${n >> 8}.${n & 255}` } };
+  }
+
+  /** Each client's own, so that those who were hit can be told from the others. */
+  ear() {
+    const times = [];
+    this.#ears.push(times);
+    return { heard: () => (this.silence.heard(), times.push(performance.now())) };
+  }
+
+  async write() {
+    await super.write();
+    this.#begun = performance.now();
+  }
+
+  /** Waits until all nodes are well and know of each other. */
+  async acquainted() {
+    await until(async () => {
+      const healths = await this.healths();
+      return healths.every(({ status, cluster }) => status === 'ok' && cluster.nodes.length === NODES);
+    }, () => `all nodes know of each other\n${this.nodes.map((node) => node.lastLines(10)).join('\n')}`, 60_000);
+  }
+
+  healths() {
+    return Promise.all(this.nodes.map((node) => node.health()));
+  }
+
+  async connections() {
+    return (await this.healths()).map(({ websocket }) => websocket.connections);
+  }
+
+  /** The worst of all nodes. */
+  async health() {
+    const healths = await this.healths();
+    return { ...(healths.find(({ status }) => status !== 'ok') ?? healths[0]), relay: { epoch: Math.max(...healths.map(({ relay }) => relay.epoch)) } };
+  }
+
+  /** Clients that lost their connection. */
+  hit() {
+    return this.watchers.filter(({ disconnects }) => disconnects.length > 0);
+  }
+
+  /** The longest time, in which none of those who kept their connection was told anything. */
+  calm() {
+    const times = this.#ears.flatMap((own, n) => (this.watchers[n].disconnects.length === 0 ? own.filter((at) => at >= this.#begun) : []));
+    times.push(this.#begun);
+    times.sort((a, b) => a - b);
+    return Math.round(times.reduce((longest, at, n) => Math.max(longest, n > 0 ? at - times[n - 1] : 0), 0));
+  }
+
+  async close() {
+    const balancer = this.gateway;
+    const stopped = { stop: () => Promise.all(this.nodes.map((node) => node.stop())) };
+    for (const node of this.nodes) if (node.exit === undefined) process.kill(node.child.pid, 'SIGCONT');
+    this.gateway = stopped;
+    try {
+      await super.close();
+    } finally {
+      await balancer?.stop();
+      await this.redis.stop();
+    }
+  }
+}
+
+/** Runs `body` in a new field. */
+export async function inCluster(ctx, options, body) {
+  const field = await ClusterField.start(ctx, options);
+  try {
+    return await body(field);
+  } finally {
+    await field.close();
+  }
+}
+
+/** Everybody is connected, on all nodes. */
+export async function assertSpread(field) {
+  const spread = await field.connections();
+  assert.equal(spread.reduce((sum, count) => sum + count, 0), field.size.clients);
+  assert.ok(spread.every((count) => count > 0), `${spread}`);
+  return spread;
+}

@@ -1,0 +1,42 @@
+#!/bin/sh
+# fetch-server.sh SERVER FOLDER: makes FOLDER/SERVER, which runs redis-server, nginx or haproxy.
+# The machine's own if there is one; else Debian's package with the libraries that are missing, unpacked into FOLDER/root/SERVER: nothing is
+# installed and no service is started.
+set -eu
+server=$1 folder=$2
+
+found=$(PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$server" || true)
+if [ -n "$found" ]; then
+  ln -sf "$found" "$folder/$server"
+  exit 0
+fi
+if ! command -v apt-get >/dev/null; then
+  echo "no $server here, and no apt-get to fetch one: install it" >&2
+  exit 1
+fi
+
+root=root/$server
+mkdir -p "$folder/$root/download"
+cd "$folder"
+folder=$(pwd)
+missing() { apt-get -qq -o Debug::NoLocking=1 --no-install-recommends --print-uris -y install "$server" 2>/dev/null | sed -n "s/^'[^']*' \([^_]*\)_.*/\1/p"; }
+# Package lists may be older than the packages on the mirror, or not be there at all.
+if [ "$(id -u)" = 0 ]; then apt-get -qq update || true; fi
+packages=$(missing)
+if [ -z "$packages" ]; then
+  echo "apt-get knows no package $server: run apt-get update, or install it" >&2
+  exit 1
+fi
+# shellcheck disable=SC2086 # one word each
+(cd "$root/download" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download $packages)
+for package in $packages; do dpkg -x "$root/download/$package"_*.deb "$root"; done
+rm -r "$root/download"
+program=$(find "$root/usr" -path "*bin/$server" | head -n 1)
+libraries=$(find "$root" -name '*.so*' -exec dirname {} + | sort -u | sed "s|^|$folder/|" | paste -sd:)
+cat >"$server.part" <<EOF
+#!/bin/sh
+LD_LIBRARY_PATH='$libraries' exec '$folder/$program' "\$@"
+EOF
+chmod +x "$server.part"
+"./$server.part" -v >/dev/null 2>&1
+mv "$server.part" "$server"
