@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { Gateway } from '../e2e/support/gateway.js';
 import { until } from '../e2e/support/until.js';
 import { MongoClient } from './support/packages.js';
+import { plainBurst } from './support/plain-emit.js';
 import { Reader, assertUncut, closeReaders, entries, newTask, readers, whole } from './support/readers.js';
 import { StallingProxy } from './support/stalling-proxy.js';
 import { member } from '../e2e/support/tokens.js';
@@ -22,7 +23,7 @@ async function burst(context, { websockets, pollers, upgraders }) {
   const taskId = 'burst';
   await tasks.insertOne(newTask(taskId));
   const gateway = await Gateway.start(env);
-  // The control: the same burst, a client that reads nothing. A test that can't see loss would find it whole, too.
+  // A client that reads nothing: a test that can't see loss would find it whole, too.
   const small = await Gateway.start({ ...env, SEND_QUEUE: '64' });
   const proxy = await StallingProxy.to(small.port);
   try {
@@ -47,9 +48,12 @@ async function burst(context, { websockets, pollers, upgraders }) {
     await until(() => deaf.disconnects.length === 1, 'the control learns that it is cut');
     assert.deepEqual(deaf.faults, [], 'what came before the cut came in order');
     assert.ok(deaf.number + deaf.next < EVENTS, `the control must lack something: ${deaf.number} and ${deaf.next}`);
+    // And a gateway that just emits: to readers as good as ours.
+    const plain = await plainBurst(websockets, EVENTS);
+    assert.ok(Math.min(...plain) < EVENTS, `the plain gateway must lose some: ${plain}`);
     return {
       writes: NUMBERS + PUSHES, clients: healthy.length, lost: 0, doubled: 0, outOfOrder: 0,
-      rate: Math.round((EVENTS * 1000) / ms), note: `written in ${writtenMs} ms, read in ${ms} ms; control got ${deaf.number + deaf.next}`,
+      rate: Math.round((EVENTS * 1000) / ms), note: `written in ${writtenMs} ms, read in ${ms} ms; deaf client got ${deaf.number + deaf.next}; plain emits reached ${Math.min(...plain)} to ${Math.max(...plain)}`,
     };
   } finally {
     closeReaders();

@@ -1,36 +1,16 @@
-// No file descriptors left: new connections are refused, those that are there live, and it recovers. And what a storm of
-// connections leaves behind: nothing.
+// No file descriptors or no memory left: new connections are refused, those that are there live, and it recovers. And what a
+// storm of connections leaves behind: nothing.
 import assert from 'node:assert/strict';
-import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 
 import { Client } from '../e2e/support/client.js';
 import { Gateway } from '../e2e/support/gateway.js';
 import { createTask, patchTask } from '../e2e/support/http.js';
-import { binary } from '../e2e/support/paths.js';
 import { member, pipeline } from '../e2e/support/tokens.js';
 import { until } from '../e2e/support/until.js';
 import { io } from './support/packages.js';
 import { StallingProxy } from './support/stalling-proxy.js';
-
-/** A gateway that may open so many files. */
-async function limited(descriptors, env) {
-  const dir = mkdtempSync(join(tmpdir(), 'taskcast-limited-'));
-  const wrapper = join(dir, 'taskcast');
-  writeFileSync(wrapper, `#!/bin/sh\nulimit -n ${descriptors}\nexec '${binary()}' "$@"\n`);
-  chmodSync(wrapper, 0o755);
-  const given = process.env.TASKCAST_BIN;
-  process.env.TASKCAST_BIN = wrapper;
-  try {
-    return await Gateway.start(env);
-  } finally {
-    if (given === undefined) delete process.env.TASKCAST_BIN;
-    else process.env.TASKCAST_BIN = given;
-    rmSync(dir, { recursive: true, force: true });
-  }
-}
 
 /** Connects once; whether it was let in. */
 function knock(gateway, token) {
@@ -48,32 +28,44 @@ function hold(gateway) {
   return socket;
 }
 
+/**
+ * Two clients with a task, then as many more, at most `most`, as are let in before ten are refused; the two are still served. `open` gets
+ * those that were let in.
+ */
+async function crowd(gateway, most, open) {
+  const alice = await member('alice');
+  const { taskId } = await createTask(gateway.url, alice);
+  const writer = await pipeline();
+  const witnesses = [await Client.connect(gateway, alice), await Client.connect(gateway, await member('bob'), { transports: ['polling'] })];
+  for (const witness of witnesses) await witness.join(taskId);
+  // One user each would be as good; 40 each stays below MAX_CONNECTIONS_PER_USER.
+  let refused = 0;
+  for (let n = 0; refused < 10; n += 1) {
+    assert.ok(n < most, 'somebody must be refused');
+    const socket = await knock(gateway, await member(`user-${Math.floor(n / 40)}`));
+    if (socket) open.push(socket);
+    else refused += 1;
+  }
+  const health = await gateway.health();
+  assert.equal(health.status, 'ok', 'an operator can still ask');
+  assert.equal(health.websocket.connections, open.length + witnesses.length);
+  const serves = async (title) => {
+    await patchTask(gateway.url, writer, taskId, { title });
+    for (const witness of witnesses) await witness.saw('task:updated', ({ changed }) => changed.title === title);
+    assert.deepEqual([...witnesses.flatMap(({ disconnects }) => disconnects), ...open.filter(({ connected }) => !connected)], []);
+  };
+  await serves('crowded');
+  return { taskId, first: witnesses[0], serves, clients: health.websocket.connections, knock: () => knock(gateway, alice) };
+}
+
+const told = (gateway, text) => gateway.output.split('\n').filter((line) => line.includes(text)).length;
+
 async function outOfDescriptors(context, { descriptors, more }) {
-  const gateway = await limited(descriptors, {});
+  const gateway = await Gateway.start({}, ['prlimit', `--nofile=${descriptors}`]);
   const open = [];
   const held = [];
   try {
-    const alice = await member('alice');
-    const { taskId } = await createTask(gateway.url, alice);
-    const writer = await pipeline();
-    const first = await Client.connect(gateway, alice);
-    const polling = await Client.connect(gateway, await member('bob'), { transports: ['polling'] });
-    await first.join(taskId);
-    await polling.join(taskId);
-
-    // One user each would be as good; 40 each stays below MAX_CONNECTIONS_PER_USER.
-    let refused = 0;
-    for (let n = 0; refused < 10; n += 1) {
-      assert.ok(n < descriptors + more, 'somebody must be refused');
-      const socket = await knock(gateway, await member(`user-${Math.floor(n / 40)}`));
-      if (socket) open.push(socket);
-      else refused += 1;
-    }
-    const health = await gateway.health();
-    assert.equal(health.status, 'ok', 'an operator can still ask');
-    assert.equal(health.websocket.connections, open.length + 2);
-    await patchTask(gateway.url, writer, taskId, { title: 'crowded' });
-    for (const client of [first, polling]) await client.saw('task:updated', ({ changed }) => changed.title === 'crowded');
+    const { taskId, first, serves, clients, knock: again } = await crowd(gateway, descriptors + more, open);
 
     // Whoever comes as plain TCP takes the rest; still nobody is harmed, and nobody waits for an answer.
     while (!held.some(({ destroyed }) => destroyed)) {
@@ -84,20 +76,40 @@ async function outOfDescriptors(context, { descriptors, more }) {
     }
     const { taskId: _, ...answer } = await first.ask('resync_requested', { taskIds: [taskId], dashboard: true });
     assert.equal(answer.ok, true, 'whoever is there is served');
-    assert.deepEqual([...first.disconnects, ...open.filter(({ connected }) => !connected)], []);
 
     held.forEach((socket) => socket.destroy());
     open.splice(0, 20).forEach((socket) => socket.disconnect());
-    const back = await until(() => knock(gateway, alice), 'there is room again');
-    open.push(back);
-    await patchTask(gateway.url, writer, taskId, { title: 'recovered' });
-    for (const client of [first, polling]) await client.saw('task:updated', ({ changed }) => changed.title === 'recovered');
-    const told = gateway.output.split('\n').filter((line) => line.includes('no room for more connections')).length;
-    assert.equal(told, 1, 'told, and not for each');
-    return { clients: health.websocket.connections, note: `${descriptors} descriptors: ${health.websocket.connections} clients, then refused` };
+    open.push(await until(again, 'there is room again'));
+    await serves('recovered');
+    assert.equal(told(gateway, 'no room for more connections'), 1, 'told, and not for each');
+    return { clients, note: `${descriptors} descriptors: ${clients} clients, then refused` };
   } finally {
     open.forEach((socket) => socket.disconnect());
     held.forEach((socket) => socket.destroy());
+    await gateway.stop();
+  }
+}
+
+const MB = 1024 * 1024;
+const resident = (gateway) => 1024 * Number(/VmRSS:\s*(\d+) kB/.exec(readFileSync(`/proc/${gateway.child.pid}/status`, 'utf8'))[1]);
+
+/** Clients come until the memory that the gateway may take is taken. `room` for them, in bytes. */
+async function outOfMemory(context, { room }) {
+  const measured = await Gateway.start();
+  const idle = resident(measured);
+  await measured.stop();
+  const gateway = await Gateway.start({ MAX_MEMORY_BYTES: String(Math.ceil(((idle + room) * 8) / 7)) });
+  const open = [];
+  try {
+    const { serves, clients, knock: again } = await crowd(gateway, room / 2000, open);
+    const most = resident(gateway);
+    open.splice(0).forEach((socket) => socket.disconnect());
+    open.push(await until(again, 'there is room again', 60_000));
+    await serves('recovered');
+    assert.ok(told(gateway, 'memory is scarce') < 5, 'told, and not for each');
+    return { clients, note: `${Math.round(idle / MB)} MB idle, refused at ${Math.round(most / MB)} MB with ${clients} clients` };
+  } finally {
+    open.forEach((socket) => socket.disconnect());
     await gateway.stop();
   }
 }
@@ -152,5 +164,6 @@ async function storm(context, { waves }) {
 
 export const scenarios = [
   { name: 'clients: no file descriptors left', short: (context) => outOfDescriptors(context, { descriptors: 160, more: 20 }), long: (context) => outOfDescriptors(context, { descriptors: 1024, more: 20 }) },
+  { name: 'clients: no memory left', short: (context) => outOfMemory(context, { room: 4 * MB }), long: (context) => outOfMemory(context, { room: 40 * MB }) },
   { name: 'clients: a storm leaves nothing behind', short: (context) => storm(context, { waves: 3 }), long: (context) => storm(context, { waves: 30 }) },
 ];

@@ -20,26 +20,78 @@ async function everybodyAnew({ watchers, gateway }, before, began) {
 
 const statesNow = ({ watchers }) => watchers.map((watcher) => new Map(watcher.states));
 
-/** The server says that history is lost, once. */
-function lost(errorCode) {
+/** `fault` makes history lost, once; in the long form everybody has a fresh state `within` so many milliseconds. */
+function lost(name, fault, within = Infinity) {
   const run = (ctx) => inField(ctx, {}, async (field) => {
     await field.populate();
     await field.write();
     const before = statesNow(field);
-    await field.set.fail(1, { failCommands: ['getMore'], errorCode });
     const began = performance.now();
+    await fault(field.set);
     const ms = await everybodyAnew(field, before, began);
     await field.moreWrites();
     const row = await field.judge({ epochs: 1, note: `states anew after ${ms} ms` });
     assert.equal(lines(field.gateway), 1, `one line in the log\n${field.gateway.lastLines()}`);
     for (const watcher of field.watchers) assert.deepEqual(watcher.disconnects, [], 'nobody was disconnected');
-    if (ctx.long) assert.ok(ms <= FRESH_WITHIN, row.note);
+    if (ctx.long) assert.ok(ms <= within, row.note);
     return row;
   });
-  return { name: `history lost, ${errorCode}`, short: run, long: run };
+  return { name, short: run, long: run };
 }
 
-/** The same, several times in a row: no crash loop, and every epoch that health counts has its one line in the log. */
+/** The cursor is gone, and the server does not go on from where it was: `answers` times it refuses with `errorCode`. */
+const refused = (answers, errorCode) => async (set) => {
+  await set.fail(answers, { failCommands: ['aggregate'], errorCode });
+  assert.ok((await set.killCursors()) > 0, 'there was a cursor');
+};
+
+/** Somebody switches the images off: a change comes without them, and what it was can't be told. They come back by themselves. */
+async function imagesOff(ctx) {
+  return inField(ctx, {}, async (field) => {
+    await field.populate();
+    await field.write();
+    const { db } = field.database;
+    const before = statesNow(field);
+    const began = performance.now();
+    await db.command({ collMod: 'tasks', changeStreamPreAndPostImages: { enabled: false } });
+    const ms = await everybodyAnew(field, before, began);
+    const [{ options }] = await db.listCollections({ name: 'tasks' }).toArray();
+    assert.deepEqual(options.changeStreamPreAndPostImages, { enabled: true }, 'they are on again');
+    await field.moreWrites();
+    const epochs = (await field.health()).relay.epoch - 1;
+    assert.ok(epochs >= 1 && epochs <= 2, `${epochs} epochs`);
+    const row = await field.judge({ epochs, note: `states anew after ${ms} ms` });
+    assert.equal(lines(field.gateway), epochs, `one line in the log each\n${field.gateway.lastLines()}`);
+    return row;
+  });
+}
+
+/** After a gap images are off, and the user may not even look: somebody has to be told, and it goes on once it may. */
+async function imagesDenied(ctx) {
+  return inField(ctx, {}, async (field) => {
+    await field.populate();
+    await field.write();
+    const { db } = field.database;
+    const before = statesNow(field);
+    await field.set.fail('alwaysOn', { failCommands: ['listCollections'], errorCode: 13 });
+    try {
+      await db.command({ collMod: 'tasks', changeStreamPreAndPostImages: { enabled: false } });
+      await until(() => /lacks the privilege listCollections/.test(field.gateway.output), () => `the log says what is missing\n${field.gateway.lastLines()}`, 30_000);
+      assert.equal((await field.health()).status, 'degraded');
+    } finally {
+      await field.set.healFailures();
+    }
+    const began = performance.now();
+    const ms = await everybodyAnew(field, before, began);
+    await field.moreWrites();
+    const epochs = (await field.health()).relay.epoch - 1;
+    assert.ok(epochs >= 1 && epochs <= 2, `${epochs} epochs`);
+    assert.equal(field.gateway.output.match(/lacks the privilege listCollections/g).length, 1, 'told once');
+    return field.judge({ epochs, note: `states anew after ${ms} ms` });
+  });
+}
+
+/** History is lost several times in a row: no crash loop, and every epoch that health counts has its one line in the log. */
 async function lostAgainAndAgain(ctx) {
   return inField(ctx, {}, async (field) => {
     await field.populate();
@@ -88,7 +140,12 @@ function replaced(name, away) {
 }
 
 export const scenarios = [
-  ...[286, 280, 260, 10334].map(lost),
+  ...[286, 280, 260, 10334].map((errorCode) => lost(`history lost, ${errorCode}`, (set) => set.fail(1, { failCommands: ['getMore'], errorCode }), FRESH_WITHIN)),
+  lost('token refused', refused(1, 260)),
+  // An answer that says nothing about the token: it is given up when the server has refused six times.
+  lost('token refused without a reason', refused(9, 9)),
+  { name: 'images switched off', short: imagesOff, long: imagesOff },
+  { name: 'images denied', short: imagesDenied, long: imagesDenied },
   { name: 'history lost again and again', short: lostAgainAndAgain, long: lostAgainAndAgain },
   replaced('collection dropped', (db, tasks) => tasks.drop()),
   replaced('collection renamed', (db, tasks) => tasks.rename('tasks_of_yesterday')),

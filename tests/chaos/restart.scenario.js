@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 
 import { until } from '../e2e/support/until.js';
-import { inField } from './support/field.js';
+import { inField, seconds } from './support/field.js';
 import { GATEWAY } from './support/replica-set.js';
 
 /** Killed under load and started again: who asks with `since` is given exactly what it missed, without a state. */
@@ -17,6 +17,8 @@ async function killed(ctx) {
       await field.gateway.kill();
       await until(() => field.watchers.every(({ connected }) => !connected), 'everybody has lost its connection');
       await field.moreWrites(ctx.long ? 200 : 20);
+      // The existing client gives up after 10 s at the earliest.
+      if (ctx.long && round === 0) await seconds(9);
       await field.gateway.launch();
       await until(() => field.watchers.every(({ connected }) => connected), 'everybody is back', 60_000);
       await until(() => since.every((watcher) => watcher.recovered.length === watcher.rooms().length * (round + 1)), 'every resync is answered', 60_000);

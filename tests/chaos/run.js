@@ -44,7 +44,11 @@ let sharedMongod;
 const context = {
   long,
   say: (text) => console.log(`    ${text}`),
-  replicaSet: () => (sharedSet ??= ReplicaSet.start()),
+  // One that did not come up fails the scenario that started it, not all of them.
+  replicaSet: () => (sharedSet ??= ReplicaSet.start().catch((error) => {
+    sharedSet = undefined;
+    throw error;
+  })),
   async mongodb() {
     sharedMongod ??= startMongod();
     return (await sharedMongod).uri;

@@ -2,10 +2,8 @@
 import assert from 'node:assert/strict';
 
 import { until } from '../e2e/support/until.js';
-import { inField } from './support/field.js';
+import { inField, seconds } from './support/field.js';
 import { GATEWAY } from './support/replica-set.js';
-
-const seconds = (n) => new Promise((resolve) => setTimeout(resolve, n * 1000));
 
 /** The commands that a change stream makes. */
 const STREAM = ['getMore', 'aggregate'];

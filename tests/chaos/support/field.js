@@ -23,18 +23,33 @@ export class Field {
   watchers = [];
   silence = new Silence();
 
-  /** `launch`: whether the gateway is started; `options` overrides the size. */
-  static async start(ctx, { env = {}, launch = true, ...size } = {}) {
+  /** `launch`: whether the gateway is started; `under`: what runs it; other options override the size. */
+  static async start(ctx, { env = {}, under, launch = true, ...size } = {}) {
     const field = new Field();
-    field.ctx = ctx;
-    field.size = { ...SIZES[ctx.long ? 'long' : 'short'], ...size };
-    field.set = await ctx.replicaSet();
-    await field.set.whole();
-    field.database = await field.set.database();
-    field.gateway = new Gateway(await freePort(), { ...field.database.env, ...env });
-    await field.plant();
+    await field.prepare(ctx, { ...SIZES[ctx.long ? 'long' : 'short'], ...size });
+    field.gateway = new Gateway(await freePort(), { ...field.database.env, ...env }, under);
     if (launch) await field.gateway.launch();
     return field;
+  }
+
+  /** Whatever there is before a gateway. */
+  async prepare(ctx, size) {
+    this.ctx = ctx;
+    this.size = size;
+    this.set = await ctx.replicaSet();
+    await this.set.whole();
+    this.database = await this.set.database();
+    await this.plant();
+  }
+
+  /** How the n-th client connects, beside what its kind says. */
+  optionsOf() {
+    return {};
+  }
+
+  /** Hears when a client is told anything. */
+  ear() {
+    return this.silence;
   }
 
   /** Tasks that everybody of acme sees; two that only their creator does; two of another organisation. */
@@ -66,7 +81,8 @@ export class Field {
           allowed,
           dashboard: i < dashboards,
           kind: i === 0 ? 'existing' : ['since', 'states'][i % 2],
-          silence: this.silence,
+          silence: this.ear(),
+          options: this.optionsOf(i),
         }));
       }
       this.watchers.push(...some);
@@ -172,6 +188,9 @@ export class Field {
     }
   }
 }
+
+/** How long a fault lasts; never a way to wait for something. */
+export const seconds = (n) => new Promise((resolve) => setTimeout(resolve, n * 1000));
 
 /** Runs `body` in a new field. */
 export async function inField(ctx, options, body) {

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { member } from '../../e2e/support/tokens.js';
 import { until } from '../../e2e/support/until.js';
 import { io } from './packages.js';
+import { EXISTING } from './watcher.js';
 
 const open = new Set();
 
@@ -71,10 +72,10 @@ export class Reader {
 
 export const closeReaders = () => open.forEach((reader) => reader.close());
 
-/** Readers with states; `transports(n)` says how the n-th connects. */
+/** Readers with states; `options(n)` says how the n-th connects. One of them has exactly the existing client's options. */
 export async function readers(count, url, taskId, options = () => ({})) {
   const all = await Promise.all(Array.from({ length: count }, async (_, n) =>
-    new Reader(url, await member(`reader-${n}`), taskId, options(n))));
+    new Reader(url, await member(`reader-${n}`), taskId, n === 0 ? EXISTING : options(n))));
   await until(() => all.every(({ states }) => states > 0), () => `${all.filter(({ states }) => states > 0).length} of ${count} have a state`, 60_000);
   return all;
 }

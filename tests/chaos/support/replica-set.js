@@ -73,10 +73,11 @@ export class ReplicaSet {
 
   /** Waits until there is one primary and two secondaries. */
   async whole() {
+    let said = [];
     await until(async () => {
-      const said = await Promise.all(this.members.map((member) => member.hello()));
+      said = await Promise.all(this.members.map((member) => member.hello()));
       return said.filter(({ isWritablePrimary }) => isWritablePrimary).length === 1 && said.filter(({ secondary }) => secondary).length === MEMBERS - 1;
-    }, 'one primary, two secondaries', 90_000);
+    }, () => `one primary, two secondaries: ${JSON.stringify(said.map(({ isWritablePrimary, secondary, setName, info }) => ({ isWritablePrimary, secondary, setName, info })))}`, 90_000);
   }
 
   async primary() {

@@ -35,6 +35,7 @@ export class Watcher {
   forbidden = [];
   disordered = [];
   disconnects = [];
+  refusals = [];
   recovered = [];
   acks = [];
   #last = new Map();
@@ -43,12 +44,13 @@ export class Watcher {
    * `tasks`: ids to be watched; `allowed`: ids that it may hear of. `kind`: "existing" is the unmodified client; "since" asks for what it
    * missed room by room when it comes back, "states" asks for states.
    */
-  constructor(gateway, token, { tasks, allowed, dashboard = false, kind = 'since', silence }) {
+  constructor(gateway, token, { tasks, allowed, dashboard = false, kind = 'since', silence, options = {} }) {
     Object.assign(this, { tasks, allowed, dashboard, kind, silence });
     for (const id of tasks) for (const histories of [this.entries, this.titles]) histories.set(id, new History());
-    this.socket = io(gateway.url, { auth: { token }, forceNew: true, ...(kind === 'existing' ? EXISTING : MODERN) });
+    this.socket = io(gateway.url, { auth: { token }, forceNew: true, ...(kind === 'existing' ? EXISTING : MODERN), ...options });
     this.socket.onAny((event, payload, more) => this.#take(event, payload, more));
     this.socket.on('disconnect', (reason) => this.disconnects.push(reason));
+    this.socket.on('connect_error', ({ message, description }) => this.refusals.push(`${message} ${description?.status ?? description?.message ?? description ?? ''}`));
     let before = false;
     this.socket.on('connect', () => {
       if (kind === 'existing') this.#resyncAsExisting();

@@ -1,0 +1,153 @@
+//! How much memory the process may hold. Near its end nobody new is let in, so that those who are there live: a
+//! process that takes more is killed, with all its clients.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::seldom::seldom;
+
+const CHECK_EVERY: Duration = Duration::from_millis(250);
+/// Where the kernel shows control groups, of version 2 and of version 1.
+const CGROUP: &str = "/sys/fs/cgroup";
+const CGROUP_1: &str = "/sys/fs/cgroup/memory";
+
+/// The limit, and whether it is near.
+#[derive(Clone, Debug)]
+pub struct MemoryLimit {
+    /// None: the machine's, which is not ours to watch.
+    max: Option<u64>,
+    scarce: Arc<AtomicBool>,
+}
+
+impl MemoryLimit {
+    /// The configured one, else the container's.
+    pub fn of_this_process(configured: Option<u64>) -> Self {
+        let max = configured.or_else(|| {
+            let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+            limit_of(&groups, |path| fs::read_to_string(path).ok())
+        });
+        Self { max, scarce: Arc::default() }
+    }
+
+    pub fn max(&self) -> Option<u64> {
+        self.max
+    }
+
+    /// Whether what is left is for those that are there.
+    pub fn is_scarce(&self) -> bool {
+        self.scarce.load(Ordering::Relaxed)
+    }
+
+    /// Compares for ever.
+    pub async fn watch(self) {
+        let Some(max) = self.max else { return std::future::pending().await };
+        tracing::info!(
+            bytes = max,
+            "new connections are refused when seven eighths of this memory are taken"
+        );
+        let mut every = tokio::time::interval(CHECK_EVERY);
+        loop {
+            every.tick().await;
+            let Some(resident) = resident_bytes() else { return std::future::pending().await };
+            self.compare(resident, max);
+        }
+    }
+
+    fn compare(&self, resident: u64, max: u64) {
+        let scarce = resident > max - max / 8;
+        if self.scarce.swap(scarce, Ordering::Relaxed) != scarce {
+            // Near the line it changes several times a second.
+            match scarce {
+                true => seldom!(warn, resident, max, "memory is scarce: new connections are refused"),
+                false => seldom!(info, resident, max, "there is memory for new connections again"),
+            }
+        }
+    }
+}
+
+/// The smallest limit of the process's control group and those above it. `read` reads a file of the kernel's.
+fn limit_of(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    let files = groups.lines().filter_map(|line| {
+        let (_, controllers, path) = {
+            let mut parts = line.splitn(3, ':');
+            (parts.next()?, parts.next()?, parts.next()?)
+        };
+        match controllers {
+            "" => Some((CGROUP, path, "memory.max")),
+            "memory" => Some((CGROUP_1, path, "memory.limit_in_bytes")),
+            _ => None,
+        }
+    });
+    files
+        .flat_map(|(root, path, file)| above(root, path).into_iter().map(move |folder| folder.join(file)))
+        // "max", or in version 1 a number that no machine has.
+        .filter_map(|file| read(&file)?.trim().parse().ok().filter(|bytes| *bytes < 1 << 60))
+        .min()
+}
+
+/// The folder of a group, and those above it up to `root`: in a container the path may be one of outside.
+fn above(root: &str, path: &str) -> Vec<PathBuf> {
+    let root = Path::new(root);
+    let group = root.join(path.trim_start_matches('/'));
+    group.ancestors().take_while(|folder| folder.starts_with(root)).map(Path::to_path_buf).collect()
+}
+
+/// None where the kernel does not tell.
+fn resident_bytes() -> Option<u64> {
+    let pages = fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse::<u64>().ok()?;
+    Some(pages.saturating_mul(rustix::param::page_size() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(groups: &str, files: &[(&str, &str)]) -> Option<u64> {
+        limit_of(groups, |path| {
+            let found = files.iter().find(|(name, _)| Path::new(name) == path);
+            found.map(|(_, text)| (*text).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_smallest_limit_of_a_group_and_those_above_it_counts() {
+        let service = "0::/system.slice/taskcast.service\n";
+        let files = [
+            ("/sys/fs/cgroup/system.slice/taskcast.service/memory.max", "max\n"),
+            ("/sys/fs/cgroup/system.slice/memory.max", "3000\n"),
+        ];
+        assert_eq!(limit(service, &files), Some(3000));
+        assert_eq!(limit(service, &files[..1]), None);
+        assert_eq!(limit("0::/\n", &[("/sys/fs/cgroup/memory.max", "512\n")]), Some(512), "a container");
+    }
+
+    #[test]
+    fn groups_of_version_1_are_read_as_well() {
+        let groups = "5:cpu,cpuacct:/docker/ab\n4:memory:/docker/ab\n";
+        let none = "9223372036854771712\n";
+        let root = ("/sys/fs/cgroup/memory/memory.limit_in_bytes", none);
+        assert_eq!(limit(groups, &[root]), None);
+        let own = ("/sys/fs/cgroup/memory/docker/ab/memory.limit_in_bytes", "700\n");
+        assert_eq!(limit(groups, &[root, own]), Some(700));
+        assert_eq!(limit("", &[root]), None);
+        assert_eq!(limit("4:memory:/../../..\n", &[root]), None);
+    }
+
+    #[test]
+    fn the_last_eighth_is_for_those_that_are_there() {
+        let memory = MemoryLimit { max: Some(800), scarce: Arc::default() };
+        for (resident, scarce) in [(700, false), (701, true), (900, true), (100, false)] {
+            memory.compare(resident, 800);
+            assert_eq!(memory.is_scarce(), scarce, "{resident}");
+        }
+        #[cfg(target_os = "linux")]
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));
+    }
+}

@@ -1,0 +1,54 @@
+//! How fast a counter grows.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+};
+
+/// Seconds over which a rate is averaged.
+const WINDOW: usize = 5;
+
+/// The counter's last values, one a second.
+#[derive(Debug, Default)]
+pub struct Pace(Mutex<VecDeque<u64>>);
+
+impl Pace {
+    /// To be called each second.
+    pub fn sample(&self, total: u64) {
+        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if samples.len() > WINDOW {
+            samples.pop_front();
+        }
+        samples.push_back(total);
+    }
+
+    /// Of the last full seconds.
+    pub fn per_second(&self) -> f64 {
+        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (samples.front(), samples.back()) {
+            (Some(first), Some(last)) if samples.len() > 1 => {
+                last.saturating_sub(*first) as f64 / (samples.len() - 1) as f64
+            }
+            _ => 0.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_of_the_last_full_seconds() {
+        let pace = Pace::default();
+        assert_eq!(pace.per_second(), 0.0);
+        pace.sample(10);
+        assert_eq!(pace.per_second(), 0.0, "of no full second yet");
+        pace.sample(14);
+        assert_eq!(pace.per_second(), 4.0);
+        for total in [100, 200, 300, 400, 500, 600] {
+            pace.sample(total);
+        }
+        assert_eq!(pace.per_second(), 100.0, "what was before the window is forgotten");
+    }
+}

@@ -1,0 +1,104 @@
+// The way to the store is closed for a while: its user is gone, or its name. Nothing is lost, nobody is disconnected, no epoch changes.
+import assert from 'node:assert/strict';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { until } from '../e2e/support/until.js';
+import { inField, seconds } from './support/field.js';
+import { GATEWAY } from './support/replica-set.js';
+
+/** Closes the way under load, opens it again, and judges. Meanwhile somebody asks to join, and is answered later. */
+async function closedForAWhile(field, ctx, { close, open }) {
+  await field.populate();
+  await field.write();
+  await close();
+  await field.set.proxies.cut({ name: GATEWAY });
+  const health = await until(async () => {
+    const health = await field.health();
+    return !health.store.ok && health;
+  }, () => `health says that the store is away\n${field.gateway.lastLines()}`, 30_000);
+  assert.equal(health.status, 'degraded');
+  const [{ socket }] = field.watchers;
+  let answered = false;
+  const pending = socket.emitWithAck('task:join', { taskId: field.hidden[0] }).then((answer) => {
+    answered = true;
+    return answer;
+  });
+  // If something else fails first, that is what is to be told.
+  pending.catch(() => {});
+  await field.moreWrites();
+  if (ctx.long) await seconds(8);
+  assert.equal(answered, false, 'a join stays pending');
+  await open();
+  assert.equal((await pending).error.code, 'not_found', 'and is answered');
+  await field.moreWrites();
+  const row = await field.judge();
+  for (const watcher of field.watchers) assert.deepEqual(watcher.disconnects, [], 'nobody was disconnected');
+  return row;
+}
+
+/** A password that is being rotated: the user is dropped, and comes back. */
+async function userAway(ctx) {
+  const set = await ctx.replicaSet();
+  const user = { createUser: 'gateway', pwd: 'of-the-gateway', roles: ['root'], writeConcern: { w: 'majority' } };
+  const drop = { dropUser: 'gateway', writeConcern: { w: 'majority' } };
+  await set.command(user);
+  try {
+    const MONGODB_URI = set.uri.replace('mongodb://', 'mongodb://gateway:of-the-gateway@').concat('&authSource=admin');
+    return await inField(ctx, { env: { MONGODB_URI } }, async (field) => {
+      const row = await closedForAWhile(field, ctx, { close: () => set.command(drop), open: () => set.command(user) });
+      assert.match(field.gateway.output, /refused the user name or password/);
+      assert.doesNotMatch(field.gateway.output, /of-the-gateway/);
+      return row;
+    });
+  } finally {
+    await set.command(drop);
+  }
+}
+
+/** The host's name can't be resolved any more. The gateway has a hosts file of its own. */
+async function nameAway(ctx) {
+  const set = await ctx.replicaSet();
+  await set.whole();
+  const primary = await set.primary();
+  const hosts = join(mkdtempSync(join(tmpdir(), 'hosts-')), 'hosts');
+  const resolve = (name) => writeFileSync(hosts, `127.0.0.1 localhost ${name}\n`);
+  resolve('mongo.example');
+  const unshare = process.getuid() === 0 ? ['unshare', '--mount'] : ['unshare', '--mount', '--map-root-user'];
+  const under = [...unshare, 'sh', '-c', 'mount --bind "$0" /etc/hosts && exec "$@"', hosts];
+  const MONGODB_URI = `mongodb://mongo.example:${primary.proxyPort}/?directConnection=true`;
+  return inField(ctx, { env: { MONGODB_URI }, under }, (field) =>
+    closedForAWhile(field, ctx, { close: async () => resolve('another.example'), open: async () => resolve('mongo.example') }));
+}
+
+/** A privilege is taken away that only joins need: they wait for it, and the log says for what. */
+async function readsDenied(ctx) {
+  return inField(ctx, {}, async (field) => {
+    await field.populate();
+    await field.write();
+    await field.set.fail('alwaysOn', { failCommands: ['find'], errorCode: 13 });
+    let answered = false;
+    let pending;
+    try {
+      pending = field.watchers[0].socket.emitWithAck('task:join', { taskId: field.hidden[0] }).then((answer) => {
+        answered = true;
+        return answer;
+      });
+      pending.catch(() => {});
+      await until(() => /a join waits for the store.*lacks a privilege/.test(field.gateway.output), () => `the log says so\n${field.gateway.lastLines()}`, 30_000);
+      await field.moreWrites();
+      assert.equal(answered, false, 'it stays pending');
+    } finally {
+      await field.set.healFailures();
+    }
+    assert.equal((await pending).error.code, 'not_found', 'and is answered');
+    return field.judge();
+  });
+}
+
+export const scenarios = [
+  { name: 'user of the store away', short: userAway, long: userAway },
+  { name: 'reads denied', short: readsDenied, long: readsDenied },
+  { name: 'name of the store away', short: nameAway, long: nameAway },
+];

@@ -1,0 +1,41 @@
+// The burst's negative control: the same burst through a gateway as one would write it (control/plain_emit.rs). Nobody is stalled, everybody
+// reads, and some must lose something: else the burst is too small to tell.
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+
+import { REPO } from '../../e2e/support/paths.js';
+import { killGroup, start } from '../../e2e/support/processes.js';
+import { until } from '../../e2e/support/until.js';
+import { io } from './packages.js';
+
+const PATIENCE = 1000;
+
+/** How many of `events` each of `count` clients got, by a plain loop of emits. */
+export async function plainBurst(count, events) {
+  const path = process.env.TASKCAST_PLAIN_EMIT ?? join(REPO, 'target/debug/examples/plain_emit');
+  assert.ok(existsSync(path), `${path} is not there: run "cargo build --example plain_emit"`);
+  const child = start(path, [], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const said = [];
+  createInterface({ input: child.stdout }).on('line', (line) => said.push(line));
+  let clients = [];
+  try {
+    await until(() => said.length === 1, 'the plain gateway listens');
+    clients = await Promise.all(Array.from({ length: count }, async () => {
+      const socket = io(`http://127.0.0.1:${said[0]}`, { forceNew: true, transports: ['websocket'], reconnection: false });
+      const client = { socket, got: 0 };
+      socket.on('event', () => (client.got += 1));
+      await socket.emitWithAck('join');
+      return client;
+    }));
+    child.stdin.write(`${events}\n`);
+    await until(() => said.length === 2, 'the plain gateway has emitted everything', 60_000);
+    // An answer comes behind everything that is queued; a full queue loses answers, too.
+    await Promise.all(clients.map(({ socket }) => until(() => socket.timeout(PATIENCE).emitWithAck('last').catch(() => false), 'an answer', 60_000)));
+    return clients.map(({ got }) => got);
+  } finally {
+    clients.forEach(({ socket }) => socket.disconnect());
+    killGroup(child);
+  }
+}
