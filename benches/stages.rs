@@ -1,13 +1,18 @@
 //! The pure stages: a change becomes events, events reach a room, a client joins. Beside them, in the same run,
 //! the way that a gateway goes which filters and encodes for each socket.
 
-use std::{hint::black_box, time::Duration};
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Map, Value, json};
 use taskcast::{
     fanout::{Fanout, Limits, Peer, PeerId, SendError, TaskOffer},
     feed::{Change, Position, TimelineChange, translate},
+    metrics::Metrics,
     protocol::{Packet, event},
     task::{DefaultOrg, FullTask, FullView, OrgId, Task, Timestamp, UserId, Viewer},
 };
@@ -105,6 +110,28 @@ fn stages(criterion: &mut Criterion) {
             for step in translate(&change(time)) {
                 fanout.apply(step);
             }
+        });
+    });
+    let metrics = Arc::<Metrics>::default();
+    group.bench_function("taskcast, measured", |bench| {
+        bench.iter(|| {
+            time += 1;
+            let begun = Instant::now();
+            let steps = translate(&change(time));
+            metrics.relay.encode_seconds.observe(begun.elapsed().as_secs_f64());
+            let begun = Instant::now();
+            for step in steps {
+                for event in step.events() {
+                    metrics.relay.emitted(event.name, 1);
+                }
+                fanout.apply(step);
+            }
+            metrics.relay.fanout_seconds.observe(begun.elapsed().as_secs_f64());
+            let sent = fanout.take_sent();
+            metrics.clients.deliveries.inc_by(sent.packets);
+            metrics.clients.delivered_bytes.inc_by(sent.bytes);
+            metrics.relay.commit_to_emit_seconds.observe(0.01);
+            metrics.relay.changes.inc();
         });
     });
     group.bench_function("a filter and an encoding for each socket", |bench| {

@@ -11,26 +11,33 @@
 //!
 //! - [`task`]: what a task is, what of it a client sees, who sees it, what may be written. Pure.
 //! - [`protocol`]: Socket.IO packets, what clients ask, refusals. Pure.
+//! - [`github`]: what a webhook's delivery means to a task. Pure.
 //! - [`store`]: where tasks live, in MongoDB or embedded; snapshots, writes, and what was committed.
 //! - [`feed`]: a committed change with its position, and the events that it means. Pure.
 //! - [`fanout`]: rooms, the ring of recent events, the exact handoff, counts; what each socket is sent.
 //! - [`auth`]: a token becomes an identity.
+//! - [`cluster`]: what nodes tell each other about users, through Redis.
 //! - [`gateway`]: the Socket.IO edge: connections, sessions, joins, limits.
-//! - [`http`]: the HTTP edge: tasks and health.
+//! - [`http`]: the HTTP edge: tasks, GitHub's webhooks, health, metrics, what administrators do.
 //!
-//! Around them: [`config`], [`cli`] and [`telemetry`]; [`serve`] accepts connections, [`lifecycle`] ends them,
-//! [`app`] puts everything together. `docs/architecture.md` says who may use whom and where a change goes.
+//! Around them: [`config`], [`cli`], [`telemetry`] with [`seldom`], and [`metrics`]; [`serve`] accepts connections,
+//! [`lifecycle`] ends them, [`app`] puts everything together. `docs/architecture.md` says who may use whom and where a
+//! change goes.
 
 pub mod app;
 pub mod auth;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod fanout;
 pub mod feed;
 pub mod gateway;
+pub mod github;
 pub mod http;
 pub mod lifecycle;
+pub mod metrics;
 pub mod protocol;
+pub mod seldom;
 pub mod serve;
 pub mod store;
 pub mod task;

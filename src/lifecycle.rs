@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::gateway::Gateway;
+use crate::{cluster::Cluster, gateway::Gateway};
 
 /// So long a client that reads may take for what is queued for it.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -47,6 +47,8 @@ pub struct Drain {
     pub draining: Arc<AtomicBool>,
     /// HTTP requests that are under way are finished.
     pub requests: TaskTracker,
+    /// The other nodes know that it goes before its clients come to them.
+    pub cluster: Arc<Cluster>,
     /// Served on until then, closed last, so that each client reconnects by itself.
     pub gateway: Arc<Gateway>,
     pub grace: Duration,
@@ -63,6 +65,7 @@ impl Drain {
         if timeout_at(deadline - self.grace / 2, self.requests.wait()).await.is_err() {
             tracing::warn!(running = self.requests.len(), "some requests did not end in time");
         }
+        self.cluster.leave().await;
         self.gateway.close_all();
         // Those that took it are trying to reconnect already, some of them five times and no more: they must not
         // wait for those that read nothing.

@@ -1,11 +1,6 @@
-//! One listener for HTTP and Socket.IO.
+//! One listener for HTTP and Socket.IO; with `ADMIN_PORT`, one more for operators.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use http::{Request, Response};
@@ -15,51 +10,71 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::gateway::{Capacity, Edge, Transport, TransportHandle};
+use crate::{
+    gateway::{Capacity, Edge, Transport, TransportHandle},
+    metrics::Metrics,
+    seldom::seldom,
+};
 
 /// A client that sends its request head slower than this is gone.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How its requests are counted among HTTP's.
+const SOCKET_IO: &str = "/socket.io";
 /// After a failed accept: most often no file descriptor is left, and one is soon.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// What every client tries again is not logged each time.
-const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// What the listener leads to.
 #[derive(Clone, Debug)]
 pub struct Doors {
-    pub edge: Edge,
+    /// None: HTTP only.
+    pub edge: Option<Edge>,
     pub http: Router,
     pub capacity: Capacity,
     /// So long a peer may take no byte.
     pub stall_timeout: Duration,
     /// HTTP requests that are under way.
     pub requests: TaskTracker,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Accepts for ever.
 pub async fn serve(listener: TcpListener, doors: Doors) {
-    let mut refusals = Refusals::default();
     loop {
-        let accepted = listener.accept().await;
+        let accepted = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                failed(&error).await;
+                continue;
+            }
+        };
         let Some(place) = doors.capacity.take() else {
             // Closed at once: a connection that nobody accepts would be waited for.
             drop(accepted);
-            refusals.warn(doors.capacity.max());
+            doors.metrics.clients.turned_away.inc(["capacity"]);
+            let max = doors.capacity.max();
+            seldom!(warn, max, "no room for more connections: raise the file limit");
             continue;
         };
-        match accepted.and_then(|(stream, peer)| Ok((Transport::accept(stream, doors.stall_timeout)?, peer)))
-        {
-            Ok((transport, peer)) => {
-                tokio::spawn(connection(transport.with_place(place), peer, doors.clone()));
+        let (stream, peer) = accepted;
+        match Transport::accept(stream, doors.stall_timeout) {
+            Ok(transport) => {
+                tokio::spawn(connection(
+                    transport.counted(place, doors.metrics.clone()),
+                    peer,
+                    doors.clone(),
+                ));
             }
-            Err(error) => {
-                tracing::debug!(%error, "could not accept a connection");
-                if !is_of_one_connection(&error) {
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            Err(error) => failed(&error).await,
         }
+    }
+}
+
+async fn failed(error: &io::Error) {
+    if is_of_one_connection(error) {
+        seldom!(debug, %error, "a connection ended before it was accepted");
+    } else {
+        seldom!(warn, %error, "could not accept a connection");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 
@@ -76,7 +91,7 @@ async fn connection(transport: Transport, peer: SocketAddr, doors: Doors) {
         .with_upgrades()
         .await;
     if let Err(error) = served {
-        tracing::debug!(%error, "a connection ended with an error");
+        seldom!(debug, %error, "a connection ended with an error");
     }
 }
 
@@ -86,30 +101,16 @@ async fn respond(
     peer: SocketAddr,
     transport: TransportHandle,
 ) -> Response<Body> {
-    if Edge::serves(request.uri().path()) {
-        return doors.edge.call(request, peer, transport).await;
+    if let Some(edge) = doors.edge.as_mut().filter(|_| Edge::serves(request.uri().path())) {
+        let method = request.method().clone();
+        let response = edge.call(request, peer, transport).await;
+        doors.metrics.http.answered(SOCKET_IO, &method, response.status());
+        return response;
     }
     let _running = doors.requests.token();
     match doors.http.oneshot(request.map(Body::new)).await {
         Ok(response) => response,
         Err(never) => match never {},
-    }
-}
-
-/// Connections that were closed for want of room, told once a minute.
-#[derive(Debug, Default)]
-struct Refusals {
-    since: u64,
-    told: Option<Instant>,
-}
-
-impl Refusals {
-    fn warn(&mut self, max: usize) {
-        self.since += 1;
-        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            tracing::warn!(refused = self.since, max, "no room for more connections: raise the file limit");
-            *self = Self { since: 0, told: Some(Instant::now()) };
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{AuthError, UnixTime};
+use crate::task::UserId;
 
 /// Which claims name the user, the organisation and the person.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +90,11 @@ impl Claims {
     fn get(&self, claim: &str) -> Option<&Value> {
         self.0.get(claim).filter(|value| !value.is_null())
     }
+}
+
+/// A user as tokens may name it.
+pub fn user_id(text: &str) -> Option<UserId> {
+    UserId::parse(text).filter(|_| is_name(text))
 }
 
 fn is_name(text: &str) -> bool {

@@ -13,6 +13,8 @@ pub struct Identity {
     pub name: Option<String>,
     /// What it may do beyond that, as the token lists it.
     pub scopes: Vec<String>,
+    /// None: the token does not say.
+    pub issued_at: Option<UnixTime>,
     /// From this moment on the session is over.
     pub expires_at: UnixTime,
 }

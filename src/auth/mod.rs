@@ -6,13 +6,15 @@
 mod claims;
 mod identity;
 mod keys;
+mod revocations;
 mod signer;
 mod time;
 mod verifier;
 
-pub use claims::ClaimNames;
+pub use claims::{ClaimNames, user_id};
 pub use identity::Identity;
 pub use keys::{KeyError, Keys};
+pub use revocations::{REVOKED_FOR, Revocations};
 pub use signer::{Grant, SignError, TokenSigner};
 pub use time::UnixTime;
 pub use verifier::{AuthError, MAX_TOKEN_BYTES, TokenVerifier};

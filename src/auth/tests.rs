@@ -5,7 +5,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::task::{DefaultOrg, OrgId};
+use crate::task::{DefaultOrg, OrgId, UserId};
 
 const SECRET: &[u8] = b"a secret that only this test knows";
 const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
@@ -18,6 +18,7 @@ fn verifier(keys: Keys) -> TokenVerifier {
         issuer: None,
         audience: None,
         default_org: DefaultOrg::default(),
+        revocations: std::sync::Arc::default(),
     }
 }
 
@@ -364,4 +365,17 @@ fn no_secret_is_shown() {
     let shown = format!("{:?} {signer:?} {:?}", hs256(), Keys::secret(SECRET));
     let bytes = format!("{SECRET:?}");
     assert!(!shown.contains("only this test knows") && !shown.contains(bytes.trim_matches(['[', ']'])));
+}
+
+#[test]
+fn a_disconnected_user_needs_a_later_token() {
+    let verifier = hs256();
+    let at = |secs: u64| UnixTime::from_secs(NOW.as_secs() - secs);
+    let issued = |secs: u64| sign(&with(json!({"iat": at(secs).as_secs()})));
+    assert!(verifier.verify(&issued(10), NOW).is_ok());
+    verifier.revocations.add(UserId::parse("alice").expect("a name"), at(5));
+    for refused in [issued(10), issued(5), sign(&claims())] {
+        assert_unauthorized(verifier.verify(&refused, NOW));
+    }
+    assert_eq!(verifier.verify(&issued(4), NOW).expect("a later token").issued_at, Some(at(4)));
 }

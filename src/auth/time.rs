@@ -22,6 +22,10 @@ impl UnixTime {
         }
     }
 
+    pub fn from_millis(millis: u64) -> Self {
+        Self(millis).min(Self::MAX)
+    }
+
     /// A JWT's NumericDate, which may have a fraction. What lies before 1970 becomes 1970.
     pub(super) fn from_numeric_date(number: &serde_json::Number) -> Option<Self> {
         if let Some(secs) = number.as_u64() {

@@ -1,13 +1,13 @@
 //! Token → [`Identity`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base64::prelude::*;
 use serde_json::{Map, Value};
 
 use crate::task::{DefaultOrg, OrgId, UserId, Viewer};
 
-use super::{ClaimNames, Identity, Keys, UnixTime, claims::Claims};
+use super::{ClaimNames, Identity, Keys, Revocations, UnixTime, claims::Claims};
 
 /// Longer ones are refused unread.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -45,6 +45,8 @@ pub struct TokenVerifier {
     pub audience: Option<String>,
     /// For tokens that name no organisation.
     pub default_org: DefaultOrg,
+    /// Users whose earlier tokens are no longer accepted.
+    pub revocations: Arc<Revocations>,
 }
 
 impl TokenVerifier {
@@ -57,12 +59,16 @@ impl TokenVerifier {
         if claims.time("nbf").map_err(|()| no_number)? > Some(latest) {
             return Err(AuthError::Unauthorized("the token is not valid yet"));
         }
-        if claims.time("iat").map_err(|()| no_number)? > Some(latest) {
+        let issued_at = claims.time("iat").map_err(|()| no_number)?;
+        if issued_at > Some(latest) {
             return Err(AuthError::Unauthorized("the token was issued in the future"));
         }
 
         let user = claims.user(&self.claims.user)?;
         let user = UserId::parse(user).ok_or(AuthError::Unauthorized("the user claim is empty"))?;
+        if self.revocations.cover(&user, issued_at) {
+            return Err(AuthError::Unauthorized("the user was disconnected after the token was issued"));
+        }
         let org = self.default_org.or(claims.org(&self.claims.org)?.and_then(OrgId::parse));
 
         // Last: `token_expired` promises that a fresh token of the same kind is accepted.
@@ -77,6 +83,7 @@ impl TokenVerifier {
             viewer: Viewer { user, org },
             name: claims.name(&self.claims.name),
             scopes: claims.scopes(),
+            issued_at,
             expires_at,
         })
     }

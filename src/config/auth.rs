@@ -1,6 +1,9 @@
 //! What tokens are checked with.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     auth::{ClaimNames, Keys, TokenSigner, TokenVerifier},
@@ -70,6 +73,7 @@ impl AuthConfig {
             issuer: self.issuer.clone(),
             audience: self.audience.clone(),
             default_org: default_org.clone(),
+            revocations: Arc::default(),
         };
         Ok(Tokens { verifier, signer })
     }

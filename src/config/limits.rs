@@ -10,6 +10,8 @@ pub struct LimitsConfig {
     pub max_connections_per_user: usize,
     pub max_rooms_per_socket: usize,
     pub max_message_bytes: usize,
+    /// None: the container's limit.
+    pub max_memory_bytes: Option<u64>,
     pub dashboard_limit: usize,
     pub dashboard_shape: DashboardShape,
     /// In packets.
@@ -37,6 +39,8 @@ impl LimitsConfig {
             dashboard_limit: count("DASHBOARD_LIMIT", 1, 10_000),
             // A replay takes up to a quarter of it.
             send_queue: count("SEND_QUEUE", 64, 1_048_576),
+            // Less than it takes to start would let nobody in.
+            max_memory_bytes: reader.number("MAX_MEMORY_BYTES", 16 << 20..=1 << 50),
             join_rate_per_second: reader.number("JOIN_RATE_PER_SECOND", 1..=1_000_000).unwrap_or_default(),
             dashboard_shape: reader
                 .choice(

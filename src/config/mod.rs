@@ -65,7 +65,8 @@ impl Config {
 
     fn read_with(reader: &mut Reader<'_>) -> Self {
         let server = ServerConfig::read(reader);
-        let store = StoreConfig::read(reader);
+        let webhook = WebhookConfig::read(reader);
+        let store = StoreConfig::read(reader, &webhook);
         let auth = AuthConfig::read(reader, &server, &store);
         Self {
             features: FeaturesConfig::read(reader, &store),
@@ -73,7 +74,7 @@ impl Config {
             store,
             auth,
             origins: Origins::read(reader),
-            webhook: WebhookConfig::read(reader),
+            webhook,
             limits: LimitsConfig::read(reader),
             heartbeat: HeartbeatConfig::read(reader),
             logging: LoggingConfig::read(reader),

@@ -28,9 +28,6 @@ impl ServerConfig {
         if admin_port == Some(port) && port != 0 {
             reader.problem("ADMIN_PORT", "must be another port than PORT");
         }
-        if admin_port.is_some() {
-            reader.warn("ADMIN_PORT has no effect: this version has neither /metrics nor /api/admin yet");
-        }
         Self {
             host: host.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
             port,

@@ -3,15 +3,18 @@
 use std::path::PathBuf;
 
 use crate::{
+    cluster::ClusterConfig,
     store::{EmbeddedConfig, Images, MongoConfig, MongoStore},
     task::{DefaultOrg, OrgId},
 };
 
-use super::reader::Reader;
+use super::{WebhookConfig, reader::Reader};
 
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     pub backend: Backend,
+    /// None: one node.
+    pub cluster: Option<ClusterConfig>,
     /// Of the embedded store, and of the development secret on either.
     pub data_dir: PathBuf,
     pub default_org: DefaultOrg,
@@ -24,7 +27,7 @@ pub enum Backend {
 }
 
 impl StoreConfig {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+    pub(super) fn read(reader: &mut Reader<'_>, webhook: &WebhookConfig) -> Self {
         let uri = reader.parse(
             "MONGODB_URI",
             "a MongoDB connection string, mongodb://… or mongodb+srv://…, with : / ? # [ ] @ % in the user name \
@@ -48,28 +51,38 @@ impl StoreConfig {
                 let usable = text.len() <= 256 && !text.chars().any(char::is_control);
                 OrgId::parse(text).filter(|_| usable)
             });
-        if reader.text("REDIS_URL").is_some() {
-            let also =
-                if uri.is_none() { "; with MONGODB_URI unset they could not share tasks either" } else { "" };
-            reader.problem(
-                "REDIS_URL",
-                format!("must be unset: this version does not support several nodes yet{also}"),
-            );
-        }
         let default_org = DefaultOrg(org);
         let data_dir = PathBuf::from(reader.text("DATA_DIR").unwrap_or_default());
         let backend = match uri {
             Some(uri) => {
                 let (collection, default_org) = (collection.unwrap_or_default(), default_org.clone());
-                Backend::Mongo(MongoConfig { uri, database, collection, images, default_org })
+                let webhooks = !webhook.secrets.is_empty();
+                Backend::Mongo(MongoConfig { uri, database, collection, images, default_org, webhooks })
             }
             None => Backend::Embedded(EmbeddedConfig {
                 data_dir: data_dir.clone(),
                 default_org: default_org.clone(),
             }),
         };
-        Self { backend, data_dir, default_org }
+        let redis = reader.parse(
+            "REDIS_URL",
+            "redis://[user:password@]host[:port][/database], or rediss://… for TLS, with : / ? # [ ] @ % in user and \
+             password percent-encoded",
+            |text| redis(text, &backend),
+        );
+        if redis.is_some() && matches!(backend, Backend::Embedded(_)) {
+            reader.problem("REDIS_URL", "needs MONGODB_URI: nodes share their tasks there");
+        }
+        Self { backend, cluster: redis, data_dir, default_org }
     }
+}
+
+fn redis(url: &str, backend: &Backend) -> Option<ClusterConfig> {
+    let (database, collection) = match backend {
+        Backend::Mongo(mongo) => (mongo.database_name().unwrap_or_default(), mongo.collection.as_str()),
+        Backend::Embedded(_) => Default::default(),
+    };
+    ClusterConfig::new(url, &database, collection)
 }
 
 /// As the driver sees it. Its own words about a bad one could hold parts of it.
@@ -80,6 +93,7 @@ fn is_uri(text: &str) -> bool {
         collection: String::new(),
         images: Images::Require,
         default_org: DefaultOrg::default(),
+        webhooks: false,
     })
     .is_ok()
 }

@@ -32,9 +32,13 @@ const STORE: &[Setting] = &[
     Setting::new("DATA_DIR", "FOLDER", "Folder of the embedded store and of the development secret")
         .or("./data"),
     Setting::new("DEFAULT_ORG", "NAME", "Organisation of tasks and tokens that name none").unset("none"),
-    Setting::new("REDIS_URL", "URL", "Several nodes behind a load balancer (not supported yet)")
-        .unset("one node")
-        .secret(),
+    Setting::new(
+        "REDIS_URL",
+        "URL",
+        "Several nodes behind a load balancer tell each other through it; needs MONGODB_URI",
+    )
+    .unset("one node")
+    .secret(),
 ];
 
 const TOKENS: &[Setting] = &[
@@ -94,6 +98,8 @@ const LIMITS: &[Setting] = &[
         .or("50"),
     Setting::new("MAX_ROOMS_PER_SOCKET", "COUNT", "Rooms that one connection may join").or("200"),
     Setting::new("MAX_MESSAGE_BYTES", "BYTES", "Longest message that a client may send").or("65536"),
+    Setting::new("MAX_MEMORY_BYTES", "BYTES", "With seven eighths of it taken, new connections are refused")
+        .unset("the container's limit, if it has one"),
     Setting::new("DASHBOARD_LIMIT", "COUNT", "Tasks in dashboard:state, the newest").or("500"),
     Setting::new("DASHBOARD_STATE_SHAPE", "array|object", "dashboard:state is [task] or {tasks: [task]}")
         .or("array"),

@@ -128,8 +128,7 @@ fn all_bad_settings_are_reported_at_once() {
          ADMIN_PORT: must be a whole number from 0 to 65535\n  \
          SHUTDOWN_GRACE: must be a duration with its unit, such as 500ms, 10s or 1m, from 0s to 1h\n  \
          MONGODB_IMAGES: must be auto or require\n  \
-         REDIS_URL: must be unset: this version does not support several nodes yet; with MONGODB_URI unset \
-         they could not share tasks either\n  \
+         REDIS_URL: needs MONGODB_URI: nodes share their tasks there\n  \
          JWT_SECRET: this or JWT_PUBLIC_KEY must be set; for development a secret is generated where HOST is a \
          loopback address or TASKCAST_DEV is 1\n  \
          FEATURE_WEBSOCKET_ENABLED: must be true or false\n  \
@@ -182,6 +181,7 @@ fn ranges_and_relations_are_checked() {
         ("MAX_CONNECTIONS_PER_USER", "0"),
         ("MAX_ROOMS_PER_SOCKET", "0"),
         ("MAX_MESSAGE_BYTES", "1023"),
+        ("MAX_MEMORY_BYTES", "1000"),
         ("DASHBOARD_LIMIT", "0"),
         ("JOIN_RATE_PER_SECOND", "0"),
         ("JOIN_RATE_PER_SECOND", "1.5"),
@@ -192,6 +192,7 @@ fn ranges_and_relations_are_checked() {
         ("ADMIN_PORT", "3000"),
         ("MONGODB_URI", "mongodb://a:b/c@d"),
         ("MONGODB_URI", "http://db"),
+        ("REDIS_URL", "http://cache"),
         ("MONGODB_DB", "a.b"),
         ("MONGODB_TASKS_COLLECTION", "system.users"),
         ("METRICS_TOKEN", "two words"),

@@ -21,8 +21,27 @@ const MAX_UNREAD_ANSWERS: usize = 1024;
 /// So long the fan-out waits for a full queue.
 const WAITED_FOR: Duration = Duration::from_millis(200);
 
-/// Peers whose queue was full; what came later waits for them.
-pub(super) type Pressed = HashMap<PeerId, Pressure>;
+/// What all deliveries have in common.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    /// Peers whose queue was full; what came later waits for them.
+    pub pressed: HashMap<PeerId, Pressure>,
+    sent: Sent,
+}
+
+/// What has been put into queues. Plain numbers, for it is done for each packet and each peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+impl Sent {
+    fn count(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Pressure {
@@ -44,7 +63,7 @@ impl Pressure {
 #[derive(Debug)]
 pub(super) struct Outbox<P> {
     pub peer: P,
-    overflow: VecDeque<Packet>,
+    pub overflow: VecDeque<Packet>,
 }
 
 impl<P: Peer> Outbox<P> {
@@ -52,21 +71,32 @@ impl<P: Peer> Outbox<P> {
         Self { peer, overflow: VecDeque::new() }
     }
 
-    pub fn deliver(&mut self, id: PeerId, packet: &Packet, pressed: &mut Pressed) {
+    pub fn deliver(&mut self, id: PeerId, packet: &Packet, sending: &mut Sending) {
         if !self.overflow.is_empty() {
             self.overflow.push_back(packet.clone());
-        } else if let Err(SendError::Full(packet)) = self.peer.send(packet.clone()) {
-            self.overflow.push_back(packet);
-            pressed.entry(id).or_insert_with(Pressure::new);
+            return;
+        }
+        match self.peer.send(packet.clone()) {
+            Ok(()) => sending.sent.count(packet.len()),
+            Err(SendError::Full(packet)) => {
+                self.overflow.push_back(packet);
+                sending.pressed.entry(id).or_insert_with(Pressure::new);
+            }
+            Err(SendError::Closed) => {}
         }
     }
 
     /// Whether nothing waits any more.
-    fn drain(&mut self, pressure: &mut Pressure) -> bool {
+    fn drain(&mut self, pressure: &mut Pressure, sent: &mut Sent) -> bool {
         while let Some(packet) = self.overflow.pop_front() {
-            if let Err(SendError::Full(packet)) = self.peer.send(packet) {
-                self.overflow.push_front(packet);
-                return false;
+            let bytes = packet.len();
+            match self.peer.send(packet) {
+                Ok(()) => sent.count(bytes),
+                Err(SendError::Full(packet)) => {
+                    self.overflow.push_front(packet);
+                    return false;
+                }
+                Err(SendError::Closed) => {}
             }
             pressure.took = Instant::now();
         }
@@ -81,33 +111,39 @@ impl<P: Peer> Fanout<P> {
         let handoff = self.limits.replay_events.saturating_mul(2);
         let most = MAX_UNREAD_ANSWERS.saturating_add(handoff).saturating_add(self.limits.behind_packets);
         let Some(joined) = self.peers.get_mut(&id) else { return };
-        joined.outbox.deliver(id, packet, &mut self.pressed);
+        joined.outbox.deliver(id, packet, &mut self.sending);
         if joined.outbox.overflow.len() > most {
-            self.pressed.remove(&id);
+            self.sending.pressed.remove(&id);
             self.cut(id);
         }
     }
 
     /// Moves what waits into queues that have room again. Whether nobody is pressed any more.
     pub fn relieve(&mut self) -> bool {
-        let peers = &mut self.peers;
-        self.pressed
-            .retain(|id, pressure| peers.get_mut(id).is_some_and(|joined| !joined.outbox.drain(pressure)));
-        self.pressed.is_empty()
+        let (peers, Sending { pressed, sent }) = (&mut self.peers, &mut self.sending);
+        pressed.retain(|id, pressure| {
+            peers.get_mut(id).is_some_and(|joined| !joined.outbox.drain(pressure, sent))
+        });
+        pressed.is_empty()
+    }
+
+    /// What has been put into queues since the last call.
+    pub fn take_sent(&mut self) -> Sent {
+        std::mem::take(&mut self.sending.sent)
     }
 
     pub fn is_pressed(&self, id: PeerId) -> bool {
-        self.pressed.contains_key(&id)
+        self.sending.pressed.contains_key(&id)
     }
 
     pub fn anyone_pressed(&self) -> bool {
-        !self.pressed.is_empty()
+        !self.sending.pressed.is_empty()
     }
 
     /// Whether to wait for somebody before anything else is sent. It slows a burst down to those that read it; who
     /// takes longer is behind and holds nobody up.
     pub fn waits(&self) -> bool {
-        self.pressed.values().any(|pressure| pressure.since.elapsed() < WAITED_FOR)
+        self.sending.pressed.values().any(|pressure| pressure.since.elapsed() < WAITED_FOR)
     }
 
     /// Cuts who is behind and has taken nothing for too long, or is too far behind: it reconnects and asks for its
@@ -115,6 +151,7 @@ impl<P: Peer> Fanout<P> {
     pub fn cut_pressed(&mut self) -> usize {
         let limits = self.limits;
         let given_up: Vec<PeerId> = self
+            .sending
             .pressed
             .iter()
             .filter(|(id, pressure)| {
@@ -126,7 +163,7 @@ impl<P: Peer> Fanout<P> {
             .map(|(id, _)| *id)
             .collect();
         for id in &given_up {
-            self.pressed.remove(id);
+            self.sending.pressed.remove(id);
             self.cut(*id);
         }
         given_up.len()
@@ -170,7 +207,7 @@ pub(super) fn counts_packet(counts: Counts, position: Position) -> Packet {
 mod tests {
     use std::sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     };
 
     use super::*;
@@ -193,6 +230,45 @@ mod tests {
         }
 
         fn refresh(&self) {}
+    }
+
+    /// Takes two packets, then none until it has been read.
+    #[derive(Clone, Default)]
+    struct Narrow(Arc<AtomicUsize>);
+
+    impl Peer for Narrow {
+        fn send(&self, packet: Packet) -> Result<(), SendError> {
+            if self.0.load(Ordering::Relaxed) == 2 {
+                return Err(SendError::Full(packet));
+            }
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn cut(&self) {}
+
+        fn refresh(&self) {}
+    }
+
+    #[test]
+    fn a_packet_is_counted_once_when_it_is_in_the_queue() {
+        let mut fanout = Fanout::new(Limits {
+            ring_bytes: 1000,
+            replay_events: 16,
+            patience: Duration::from_secs(10),
+            behind_packets: 16,
+        });
+        let (id, peer) = (PeerId(1), Narrow::default());
+        fanout.add_peer(id, peer.clone(), Viewer { user: UserId::parse("u").unwrap(), org: None });
+        for _ in 0..3 {
+            fanout.reply(id, &Packet::from("12345"));
+        }
+        assert_eq!(fanout.take_sent(), Sent { packets: 2, bytes: 10 });
+        assert_eq!((fanout.fill().behind, fanout.fill().packets_behind), (1, 1));
+        peer.0.store(0, Ordering::Relaxed);
+        assert!(fanout.relieve());
+        assert_eq!(fanout.take_sent(), Sent { packets: 1, bytes: 5 });
+        assert_eq!((fanout.take_sent(), fanout.fill().behind), (Sent::default(), 0));
     }
 
     /// On a quiet node nothing makes the pump look after full queues, and a refusal for every seven bytes of

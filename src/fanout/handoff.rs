@@ -49,6 +49,17 @@ pub enum Entry {
     Reread,
 }
 
+impl Entry {
+    /// In one word, for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Entry::Entered => "state",
+            Entry::Gone => "gone",
+            Entry::Reread => "reread",
+        }
+    }
+}
+
 impl<P: Peer> Fanout<P> {
     /// Sends the state and what came after it, and enters the room.
     pub fn enter_task(&mut self, id: PeerId, offer: TaskOffer<'_>) -> Entry {
@@ -147,7 +158,7 @@ impl<P: Peer> Fanout<P> {
     fn enter_room(&mut self, id: PeerId, task: &TaskId, mark: Mark, packets: impl Iterator<Item = Packet>) {
         let Some(joined) = self.peers.get_mut(&id) else { return };
         for packet in packets {
-            joined.outbox.deliver(id, &packet, &mut self.pressed);
+            joined.outbox.deliver(id, &packet, &mut self.sending);
         }
         joined.tasks.insert(task.clone());
         self.rooms.entry(task.clone()).or_default().insert(id, mark);
@@ -164,7 +175,7 @@ impl<P: Peer> Fanout<P> {
         self.leave_dashboard(id);
         let Some(joined) = self.peers.get_mut(&id) else { return };
         for packet in packets {
-            joined.outbox.deliver(id, &packet, &mut self.pressed);
+            joined.outbox.deliver(id, &packet, &mut self.sending);
         }
         joined.dashboard = Dashboard::In { mark, known };
         let viewer = joined.viewer.clone();

@@ -1,13 +1,13 @@
 //! The fan-out behind its lock, shared by the feed's pump and the sessions.
 
 use std::sync::{
-    Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
 use tokio::sync::{Notify, watch};
 
-use crate::feed::Position;
+use crate::{feed::Position, metrics::Metrics, seldom::seldom, task::Timestamp};
 
 use super::{Fanout, Limits, Peer};
 
@@ -21,6 +21,9 @@ pub struct Hub<P> {
     pub(super) touched: Notify,
     epoch: AtomicU64,
     lag_ms: AtomicU64,
+    pub(super) metrics: Arc<Metrics>,
+    /// What was committed earlier is not late when it is sent.
+    pub(super) began: Timestamp,
 }
 
 /// For `/api/health`.
@@ -35,13 +38,15 @@ pub struct HubStatus {
 }
 
 impl<P: Peer> Hub<P> {
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self {
             fanout: Mutex::new(Fanout::new(limits)),
             open: watch::Sender::new(false),
             touched: Notify::new(),
             epoch: AtomicU64::new(0),
             lag_ms: AtomicU64::new(0),
+            metrics,
+            began: Timestamp::now(),
         }
     }
 
@@ -50,8 +55,14 @@ impl<P: Peer> Hub<P> {
         let mut fanout = self.lock();
         let (was_dirty, was_pressed) = (fanout.counts_are_dirty(), fanout.anyone_pressed());
         let result = work(&mut fanout);
+        let sent = fanout.take_sent();
         if !was_dirty && fanout.counts_are_dirty() || !was_pressed && fanout.anyone_pressed() {
             self.touched.notify_one();
+        }
+        drop(fanout);
+        if sent.packets > 0 {
+            self.metrics.clients.deliveries.inc_by(sent.packets);
+            self.metrics.clients.delivered_bytes.inc_by(sent.bytes);
         }
         result
     }
@@ -69,6 +80,24 @@ impl<P: Peer> Hub<P> {
             epoch: self.epoch.load(Ordering::Relaxed),
             lag_ms: self.lag_ms.load(Ordering::Relaxed),
         }
+    }
+
+    /// Sets what a scrape shows of what is held right now.
+    pub fn measure(&self) {
+        let (status, fill) = (self.status(), self.lock().fill());
+        let metrics = &self.metrics.relay;
+        metrics.open.set(status.open.into());
+        metrics.lag_seconds.set(status.lag_ms as f64 / 1000.0);
+        metrics.rooms.of(["task"]).set(fill.task_rooms as u64);
+        metrics.rooms.of(["dashboard"]).set(fill.dashboards as u64);
+        metrics.members.of(["task"]).set(fill.task_members as u64);
+        metrics.members.of(["dashboard"]).set(fill.dashboard_members as u64);
+        metrics.clients_behind.set(fill.behind as u64);
+        metrics.packets_behind.set(fill.packets_behind as u64);
+        metrics.ring_bytes.set(fill.ring.bytes as u64);
+        metrics.ring_max_bytes.set(fill.ring.max_bytes as u64);
+        metrics.ring_steps.set(fill.ring.steps as u64);
+        metrics.ring_span_seconds.set(fill.ring.span.as_secs_f64());
     }
 
     pub(super) fn open_at(&self, position: Position) {
@@ -96,7 +125,8 @@ impl<P: Peer> Hub<P> {
             (fanout.waits(), fanout.cut_pressed())
         });
         if cut > 0 {
-            tracing::warn!(
+            seldom!(
+                warn,
                 clients = cut,
                 "cut clients whose send queue stayed full; they reconnect and resync"
             );

@@ -4,6 +4,7 @@
 
 mod counts;
 mod delivery;
+mod fill;
 mod handoff;
 mod hub;
 #[cfg(test)]
@@ -14,6 +15,8 @@ mod ring;
 mod rooms;
 
 pub use crate::feed::Position;
+pub use delivery::Sent;
+pub use fill::{Fill, RingFill};
 pub use handoff::{DashboardOffer, Entry, TaskOffer};
 pub use hub::{Hub, HubStatus};
 pub use peer::{Peer, PeerId, SendError};

@@ -291,7 +291,7 @@ impl World {
             Op::Move(behind, since, at_once) => self.move_all(behind, since, at_once),
             Op::Renew(client, org) => self.renew(client, org),
             Op::Read(client) => self.read(client),
-            Op::Counts => self.fanout.flush_counts(),
+            Op::Counts => drop(self.fanout.flush_counts()),
             Op::Cut => {
                 if !self.fanout.relieve() {
                     self.fanout.cut_pressed();

@@ -6,6 +6,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     feed::{Change, FeedItem, translate},
+    protocol::emitted,
     task::Timestamp,
 };
 
@@ -28,7 +29,8 @@ pub async fn pump<P: Peer>(hub: Arc<Hub<P>>, mut items: mpsc::Receiver<FeedItem>
             false => None,
         };
         if due.is_some_and(|due| due <= Instant::now()) {
-            hub.turn(Fanout::flush_counts);
+            let told = hub.turn(Fanout::flush_counts);
+            hub.metrics.relay.emitted(emitted::DASHBOARD_TASK_COUNT_CHANGED, told as u64);
             counted_at = Some(Instant::now());
             settle(&hub).await;
             continue;
@@ -59,20 +61,38 @@ async fn take<P: Peer>(hub: &Hub<P>, item: FeedItem) {
             hub.set_lag(0);
         }
         FeedItem::Gap(reason) => {
-            tracing::warn!(reason, "changes may have been missed: every room is sent anew");
+            hub.metrics.relay.history_lost.inc([reason.as_str()]);
+            tracing::warn!(%reason, "changes may have been missed: every room is sent anew");
             hub.gap();
         }
     }
 }
 
 async fn apply<P: Peer>(hub: &Hub<P>, change: &Change) {
-    for step in translate(change) {
+    let metrics = &hub.metrics.relay;
+    let begun = Instant::now();
+    let steps = translate(change);
+    metrics.encode_seconds.observe(begun.elapsed().as_secs_f64());
+    let mut sending = Duration::ZERO;
+    for step in steps {
+        for event in step.events() {
+            metrics.emitted(event.name, 1);
+        }
+        let begun = Instant::now();
         hub.turn(|fanout| fanout.apply(step));
+        sending += begun.elapsed();
         settle(hub).await;
     }
     hub.turn(|fanout| fanout.advance(change.position.end_of_change()));
+    metrics.fanout_seconds.observe(sending.as_secs_f64());
     let lag = Timestamp::now().millis().saturating_sub(change.occurred_at.millis());
-    hub.set_lag(lag.try_into().unwrap_or(0));
+    let lag_ms = lag.try_into().unwrap_or(0);
+    hub.set_lag(lag_ms);
+    metrics.changes.inc();
+    tracing::debug!(task = %change.task, position = %change.position, lag_ms, "relayed a change");
+    if change.occurred_at >= hub.began {
+        metrics.commit_to_emit_seconds.observe(Duration::from_millis(lag_ms).as_secs_f64());
+    }
 }
 
 /// Waits a moment for full queues.

@@ -1,7 +1,8 @@
 //! The last events, for whoever's snapshot is a little old.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
+use super::fill::RingFill;
 use crate::feed::{Position, Step};
 
 /// What a step takes beside its packets.
@@ -45,6 +46,17 @@ impl Ring {
         }
     }
 
+    pub fn fill(&self) -> RingFill {
+        let at = |step: Option<&Step>| step.map_or(0, |step| step.occurred_at.millis());
+        let span = at(self.steps.back()).saturating_sub(at(self.steps.front()));
+        RingFill {
+            bytes: self.bytes,
+            max_bytes: self.max_bytes,
+            steps: self.steps.len(),
+            span: Duration::from_millis(span.try_into().unwrap_or(0)),
+        }
+    }
+
     /// Whether everything after `position` is held.
     pub fn holds(&self, position: Position) -> bool {
         self.floor.is_some_and(|floor| position >= floor)
@@ -58,6 +70,5 @@ impl Ring {
 }
 
 fn size(step: &Step) -> usize {
-    let events = step.room.iter().chain(&step.listed).chain(&step.ended).chain(&step.unlisted);
-    STEP_OVERHEAD + events.map(|event| event.packet.len() + size_of_val(event)).sum::<usize>()
+    STEP_OVERHEAD + step.events().map(|event| event.packet.len() + size_of_val(event)).sum::<usize>()
 }

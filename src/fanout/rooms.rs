@@ -13,7 +13,7 @@ use crate::{
 use super::{
     Peer, PeerId,
     counts::CountBook,
-    delivery::{Outbox, Pressed},
+    delivery::{Outbox, Sending},
     ring::Ring,
 };
 
@@ -40,7 +40,7 @@ pub struct Fanout<P> {
     pub(super) dashboards_of_org: HashMap<OrgId, HashSet<PeerId>>,
     pub(super) dashboards_of_user: HashMap<UserId, HashSet<PeerId>>,
     pub(super) counts: CountBook,
-    pub(super) pressed: Pressed,
+    pub(super) sending: Sending,
 }
 
 /// What a member of a task's room has already.
@@ -85,7 +85,7 @@ impl<P: Peer> Fanout<P> {
             dashboards_of_org: HashMap::new(),
             dashboards_of_user: HashMap::new(),
             counts: CountBook::default(),
-            pressed: Pressed::default(),
+            sending: Sending::default(),
         }
     }
 
@@ -192,7 +192,7 @@ impl<P: Peer> Fanout<P> {
                     if event.position > mark.at
                         && let Some(joined) = self.peers.get_mut(id)
                     {
-                        joined.outbox.deliver(*id, &event.packet, &mut self.pressed);
+                        joined.outbox.deliver(*id, &event.packet, &mut self.sending);
                     }
                 }
             }
@@ -210,8 +210,8 @@ impl<P: Peer> Fanout<P> {
         self.ring.push(step);
     }
 
-    /// Sends the counts that differ from what each dashboard knows.
-    pub fn flush_counts(&mut self) {
+    /// Sends the counts that differ from what each dashboard knows. To how many.
+    pub fn flush_counts(&mut self) -> usize {
         let mut ids: HashSet<PeerId> = HashSet::new();
         for org in std::mem::take(&mut self.counts.dirty_orgs) {
             ids.extend(self.dashboards_of_org.get(&org).into_iter().flatten());
@@ -221,6 +221,7 @@ impl<P: Peer> Fanout<P> {
         }
         let position = self.position;
         let mut encoded = HashMap::new();
+        let mut told = 0;
         for id in ids {
             let Some(joined) = self.peers.get_mut(&id) else { continue };
             let Dashboard::In { mark, known } = &mut joined.dashboard else { continue };
@@ -231,7 +232,8 @@ impl<P: Peer> Fanout<P> {
                         let packet = encoded
                             .entry(counts)
                             .or_insert_with(|| super::delivery::counts_packet(counts, position));
-                        joined.outbox.deliver(id, packet, &mut self.pressed);
+                        joined.outbox.deliver(id, packet, &mut self.sending);
+                        told += 1;
                     }
                 }
                 // Ahead of the fan-out: once more when it is there.
@@ -240,6 +242,7 @@ impl<P: Peer> Fanout<P> {
                 }
             }
         }
+        told
     }
 
     pub fn counts_are_dirty(&self) -> bool {
@@ -268,7 +271,7 @@ impl<P: Peer> Fanout<P> {
             let stays = mark.at >= ended.position || sees(&step.after, &joined.viewer);
             if !stays {
                 joined.tasks.remove(&step.task);
-                joined.outbox.deliver(*id, &ended.packet, &mut self.pressed);
+                joined.outbox.deliver(*id, &ended.packet, &mut self.sending);
             }
             stays
         });
@@ -289,7 +292,7 @@ impl<P: Peer> Fanout<P> {
             let twice = as_creator && org.is_some() && joined.viewer.org.as_ref() == org;
             let excepted = still.is_some_and(|access| access.allows(&joined.viewer));
             if !twice && !excepted && event.position > *mark {
-                joined.outbox.deliver(*id, &event.packet, &mut self.pressed);
+                joined.outbox.deliver(*id, &event.packet, &mut self.sending);
             }
         }
     }

@@ -50,5 +50,39 @@ pub enum FeedItem {
     /// Nothing happened up to and including this position.
     Idle(Position),
     /// Changes up to the next `Opened` may have been missed: a new epoch begins.
-    Gap(&'static str),
+    Gap(GapReason),
+}
+
+/// Why changes may have been missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GapReason {
+    #[error("the change stream's history is lost")]
+    History,
+    #[error("the change stream can't be resumed")]
+    Resume,
+    #[error("a change came without its pre- or post-image")]
+    Image,
+    #[error("a change came without its time")]
+    Time,
+    #[error("the collection was dropped or renamed")]
+    Dropped,
+    #[error("the log was cut before it could be read")]
+    LogCut,
+}
+
+impl GapReason {
+    pub const ALL: [Self; 6] =
+        [Self::History, Self::Resume, Self::Image, Self::Time, Self::Dropped, Self::LogCut];
+
+    /// In one word, for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::History => "history",
+            Self::Resume => "resume",
+            Self::Image => "image",
+            Self::Time => "time",
+            Self::Dropped => "dropped",
+            Self::LogCut => "log_cut",
+        }
+    }
 }

@@ -5,6 +5,6 @@ mod change;
 mod position;
 mod translate;
 
-pub use change::{Change, FeedItem, TimelineChange};
+pub use change::{Change, FeedItem, GapReason, TimelineChange};
 pub use position::{NotAPosition, Position};
 pub use translate::{Counted, Event, Step, translate};

@@ -16,6 +16,7 @@ const EVENTS_PER_STEP: usize = 64;
 /// An event, encoded once for everybody.
 #[derive(Clone, Debug)]
 pub struct Event {
+    pub name: &'static str,
     pub position: Position,
     pub packet: Packet,
 }
@@ -25,6 +26,7 @@ pub struct Event {
 pub struct Step {
     /// Of the last event; of the last step of a change: past the change.
     pub position: Position,
+    pub occurred_at: Timestamp,
     pub task: TaskId,
     /// Who saw the task before this step. None: there was no task.
     pub before: Option<Access>,
@@ -39,6 +41,13 @@ pub struct Step {
     /// To dashboards that saw the task and don't any more.
     pub unlisted: Option<Event>,
     pub counted: Counted,
+}
+
+impl Step {
+    /// Every event of it, whoever it is for.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.ended.iter().chain(&self.room).chain(&self.listed).chain(&self.unlisted)
+    }
 }
 
 /// How a step moves the counts: out of one class for those who saw it, into one for those who see it.
@@ -83,6 +92,7 @@ pub fn translate(change: &Change) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut last = Step {
         position: change.position.end_of_change(),
+        occurred_at: change.occurred_at,
         task: change.task.clone(),
         before: was,
         after: is.clone(),
@@ -205,21 +215,26 @@ struct Numbered<'a> {
 }
 
 impl Numbered<'_> {
-    fn event(&mut self, name: &str, task: &Task, payload: &impl Serialize) -> Event {
+    fn event(&mut self, name: &'static str, task: &Task, payload: &impl Serialize) -> Event {
         self.enveloped(name, payload, Some(task.get(Field::UpdatedAt)))
     }
 
     /// A view has the task's `updatedAt` already.
-    fn view(&mut self, name: &str, payload: &impl Serialize) -> Event {
+    fn view(&mut self, name: &'static str, payload: &impl Serialize) -> Event {
         self.enveloped(name, payload, None)
     }
 
-    fn enveloped(&mut self, name: &str, payload: &impl Serialize, updated_at: Option<&Value>) -> Event {
+    fn enveloped(
+        &mut self,
+        name: &'static str,
+        payload: &impl Serialize,
+        updated_at: Option<&Value>,
+    ) -> Event {
         let position = self.change.position.with_index(self.index);
         self.index = self.index.saturating_add(1);
         let envelope =
             Enveloped { payload, event_id: position, occurred_at: self.change.occurred_at, updated_at };
-        Event { position, packet: event(name, &envelope) }
+        Event { name, position, packet: event(name, &envelope) }
     }
 }
 

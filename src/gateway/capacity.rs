@@ -1,5 +1,5 @@
-//! How many connections the process may hold: each is a file descriptor, and the store, the HTTP API and the
-//! clients that are there need theirs.
+//! How many connections the process may hold: each is a file descriptor and some memory, and the store, the HTTP API
+//! and the clients that are there need theirs.
 
 use std::sync::{
     Arc,
@@ -7,6 +7,8 @@ use std::sync::{
 };
 
 use rustix::process::{Resource, getrlimit};
+
+use super::MemoryLimit;
 
 /// For the store, its files and whatever a library opens; of a small limit, a quarter.
 const RESERVED: usize = 64;
@@ -16,6 +18,7 @@ const RESERVED: usize = 64;
 pub struct Capacity {
     open: Arc<AtomicUsize>,
     max: usize,
+    memory: MemoryLimit,
 }
 
 /// A connection's place; free again when it is dropped.
@@ -23,15 +26,19 @@ pub struct Capacity {
 pub struct Place(Arc<AtomicUsize>);
 
 impl Capacity {
-    /// What the process's limit of file descriptors leaves.
-    pub fn of_this_process() -> Self {
+    /// What the process's limits of file descriptors and of memory leave.
+    pub fn of_this_process(memory: MemoryLimit) -> Self {
         let descriptors = getrlimit(Resource::Nofile).current;
         let descriptors = descriptors.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-        Self::of(descriptors)
+        Self::of(descriptors, memory)
     }
 
-    fn of(descriptors: usize) -> Self {
-        Self { open: Arc::default(), max: descriptors - RESERVED.min(descriptors / 4) }
+    fn of(descriptors: usize, memory: MemoryLimit) -> Self {
+        Self::up_to(descriptors - RESERVED.min(descriptors / 4), memory)
+    }
+
+    pub fn up_to(max: usize, memory: MemoryLimit) -> Self {
+        Self { open: Arc::default(), max, memory }
     }
 
     /// None: it is to be closed.
@@ -44,7 +51,11 @@ impl Capacity {
     /// Whether what is left is for those that are there: a polling client brings more than one connection, and
     /// somebody has to be able to ask for `/api/health`.
     pub fn is_scarce(&self) -> bool {
-        self.open.load(Ordering::Relaxed) > self.max - self.max / 8
+        self.open.load(Ordering::Relaxed) > self.max - self.max / 8 || self.memory.is_scarce()
+    }
+
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     pub fn max(&self) -> usize {
@@ -64,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_place_is_free_again_when_its_connection_ends() {
-        let capacity = Capacity::of(16);
+        let capacity = Capacity::of(16, MemoryLimit::of_this_process(Some(u64::MAX)));
         assert_eq!(capacity.max(), 12);
         let mut places: Vec<Place> = std::iter::from_fn(|| capacity.take()).collect();
         assert_eq!(places.len(), 12);

@@ -17,7 +17,11 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 use tower::Service;
 
-use crate::config::{Origins, TrustedProxies};
+use crate::{
+    config::{Origins, TrustedProxies},
+    metrics::Metrics,
+    seldom::seldom,
+};
 
 use super::{Capacity, Gateway, TransportHandle, engine::Sockets, origin};
 
@@ -25,6 +29,8 @@ use super::{Capacity, Gateway, TransportHandle, engine::Sockets, origin};
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// And comes in one go: what of it has come is held until the rest has.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Of what a browser says in a refused header, so much is logged.
+const MAX_SHOWN: usize = 100;
 /// What the transports look at. Everything else would be held as long as the connection lives.
 const KEPT_HEADERS: [http::HeaderName; 7] = [
     header::AUTHORIZATION,
@@ -46,6 +52,7 @@ pub struct Edge {
     draining: Arc<AtomicBool>,
     capacity: Capacity,
     max_body_bytes: usize,
+    metrics: Arc<Metrics>,
 }
 
 impl Edge {
@@ -59,6 +66,7 @@ impl Edge {
         let config = gateway.engine_config();
         Self {
             sockets: gateway.sockets.clone(),
+            metrics: gateway.metrics.clone(),
             max_body_bytes: MAX_BODY_BYTES.max(gateway.settings.limits.max_message_bytes),
             transports: EngineIoService::with_config(gateway, config),
             origins,
@@ -80,7 +88,12 @@ impl Edge {
     ) -> Response<Body> {
         let origin = request.headers().get(header::ORIGIN).cloned();
         if !origin::allows(request.headers(), &self.origins, &self.proxies, peer.ip()) {
-            return refused(StatusCode::FORBIDDEN, "forbidden_origin", "This Origin is not allowed");
+            seldom!(
+                info,
+                origin = shown(origin.as_ref()),
+                "refused an Origin: WEBSOCKET_CORS_ORIGIN does not have it"
+            );
+            return self.refused(StatusCode::FORBIDDEN, "forbidden_origin", "This Origin is not allowed");
         }
         let mut response = self.admitted(request, transport).await;
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -99,17 +112,23 @@ impl Edge {
         }
         let query = Query::of(request.uri());
         if query.has_token {
-            return refused(
+            seldom!(info, "refused a token in a query string");
+            return self.refused(
                 StatusCode::BAD_REQUEST,
                 "token_in_query",
                 "A token in the query string ends up in logs: send it as auth.token or in the Authorization header",
             );
         }
         if query.sid.is_none() && self.draining.load(Ordering::Relaxed) {
-            return refused(StatusCode::SERVICE_UNAVAILABLE, "draining", "This node is shutting down");
+            return self.refused(StatusCode::SERVICE_UNAVAILABLE, "draining", "This node is shutting down");
         }
         if query.sid.is_none() && self.capacity.is_scarce() {
-            let mut response = refused(
+            seldom!(
+                warn,
+                open = self.capacity.open(),
+                "refused connections: file descriptors or memory are scarce"
+            );
+            let mut response = self.refused(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
                 "This node holds all the clients it can",
@@ -123,7 +142,7 @@ impl Edge {
             .and_then(|length| length.parse().ok())
             .is_some_and(|length: usize| length > self.max_body_bytes)
         {
-            return refused(
+            return self.refused(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "payload_too_large",
                 "The request body is too large",
@@ -148,9 +167,18 @@ impl Edge {
             Ok(Ok(response)) => response.map(Body::new),
             Ok(Err(never)) => match never {},
             Err(_) => {
-                refused(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request body took too long")
+                self.refused(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request body took too long")
             }
         }
+    }
+
+    fn refused(&self, status: StatusCode, code: &'static str, message: &str) -> Response<Body> {
+        self.metrics.clients.turned_away.inc([code]);
+        let body = serde_json::json!({"error": {"code": code, "message": message}});
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = status;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
     }
 }
 
@@ -200,6 +228,13 @@ fn on_diet(request: Request<Incoming>, transport: TransportHandle) -> Request<In
     Request::from_parts(parts, body)
 }
 
+/// For the log.
+fn shown(origin: Option<&HeaderValue>) -> Option<&str> {
+    let text = origin?.to_str().ok()?;
+    // Visible ASCII.
+    Some(&text[..text.len().min(MAX_SHOWN)])
+}
+
 fn preflight() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -210,13 +245,5 @@ fn preflight() -> Response<Body> {
         HeaderValue::from_static("authorization, content-type, x-request-id"),
     );
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
-    response
-}
-
-fn refused(status: StatusCode, code: &str, message: &str) -> Response<Body> {
-    let body = serde_json::json!({"error": {"code": code, "message": message}});
-    let mut response = Response::new(Body::from(body.to_string()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -15,22 +15,26 @@ use engineioxide::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tracing::{Instrument, field};
 
 use crate::{
     auth::{AuthError, Identity, TokenVerifier, UnixTime},
+    cluster::{Cluster, Order},
     config::{FeaturesConfig, HeartbeatConfig, LimitsConfig},
     fanout::{Hub, PeerId},
+    metrics::Metrics,
     protocol::{
         ClientEvent, Code, Frame, FrameError, Packet, Refusal, ack, connect_error, connected, emitted, event,
     },
+    seldom::seldom,
     store::Store,
 };
 
 use super::{
     SocketPeer, TransportHandle,
-    counters::GatewayCounters,
     expiry::Expiries,
-    lost::LostDashboards,
+    pace::Pace,
     rate::JoinRate,
     session::{Connection, Request, Session},
     snapshots::Snapshots,
@@ -92,12 +96,14 @@ pub struct Gateway {
     pub(super) snapshots: Snapshots,
     pub(super) tokens: Arc<TokenVerifier>,
     pub(super) joins: JoinRate,
-    pub(super) lost: LostDashboards,
+    pub(super) cluster: Arc<Cluster>,
     pub(super) expiries: Expiries,
-    pub(super) counters: Arc<GatewayCounters>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) pace: Pace,
     pub(super) sockets: Arc<Sockets>,
-    sessions: Sessions,
+    pub(super) sessions: Sessions,
     next_peer: AtomicU64,
+    next_connection: AtomicU64,
     this: Weak<Gateway>,
 }
 
@@ -112,20 +118,24 @@ impl Gateway {
         hub: Arc<Hub<SocketPeer>>,
         store: Arc<dyn Store>,
         tokens: Arc<TokenVerifier>,
+        cluster: Arc<Cluster>,
+        metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
-            snapshots: Snapshots::new(store, settings.limits.dashboard_limit),
+            snapshots: Snapshots::new(store, settings.limits.dashboard_limit, metrics.clone()),
             joins: JoinRate::per_second(settings.limits.join_rate_per_second),
-            lost: LostDashboards::new(Instant::now()),
             expiries: Expiries::default(),
-            counters: Arc::default(),
+            pace: Pace::default(),
             sockets: Arc::default(),
             sessions: Sessions::default(),
             next_peer: AtomicU64::new(1),
+            next_connection: AtomicU64::new(1),
             this: this.clone(),
             settings,
             hub,
             tokens,
+            cluster,
+            metrics,
         })
     }
 
@@ -148,16 +158,21 @@ impl Gateway {
     /// Ends sessions when their tokens do, and forgets what is no longer needed. Runs for ever.
     pub async fn keep_time(&self) {
         let mut forget = tokio::time::interval(FORGET_EVERY);
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        // Each sample stands for a second.
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 expired = self.expiries.next() => {
                     for session in expired.into_iter().filter_map(|peer| self.sessions.get(peer)) {
+                        let _span = session.socket.data.span().entered();
                         self.expire(&session);
                     }
                 }
+                _ = second.tick() => self.pace.sample(self.metrics.clients.deliveries.get()),
                 _ = forget.tick() => {
                     self.joins.forget_idle();
-                    self.lost.forget_old(Instant::now());
+                    self.cluster.forget_old();
                 }
             }
         }
@@ -191,21 +206,14 @@ impl Gateway {
         self.sessions.count()
     }
 
-    pub fn messages_per_second(&self) -> f64 {
-        self.counters.messages.per_second()
-    }
-
-    pub fn total_errors(&self) -> u64 {
-        self.counters.total_errors()
-    }
-
     /// Queues a request of a session, and sees to it that somebody works on it.
     pub(super) fn submit(&self, session: &Arc<Session>, request: Request) {
         match session.push(request) {
             Ok(false) => {}
             Ok(true) => {
                 if let Some(gateway) = self.this.upgrade() {
-                    tokio::spawn(gateway.work(session.clone()));
+                    let span = session.socket.data.span();
+                    tokio::spawn(gateway.work(session.clone()).instrument(span));
                 }
             }
             Err(Request::Client { name, ack, .. }) => {
@@ -222,7 +230,7 @@ impl Gateway {
     }
 
     pub(super) fn refuse(&self, session: &Session, id: Option<u64>, refusal: &Refusal) {
-        self.counters.count_error();
+        self.count_refusal(refusal.code);
         let packet = match id {
             Some(id) => ack(id, &serde_json::json!({"ok": false, "error": refusal})),
             None => event(emitted::ERROR, refusal),
@@ -231,7 +239,7 @@ impl Gateway {
     }
 
     /// Another token for the same session.
-    pub(super) fn renew(&self, session: &Session, identity: Identity) {
+    pub(super) fn renew(&self, session: &Arc<Session>, identity: Identity) {
         let old = session.identity();
         self.expiries.remove(old.expires_at, session.id);
         self.expiries.add(identity.expires_at, session.id);
@@ -239,6 +247,9 @@ impl Gateway {
             self.hub.turn(|fanout| fanout.change_viewer(session.id, identity.viewer.clone()));
         }
         session.set_identity(identity);
+        if self.is_disconnected(session) {
+            self.turn_out(session);
+        }
     }
 
     fn expire(&self, session: &Arc<Session>) {
@@ -248,18 +259,56 @@ impl Gateway {
         session.close();
     }
 
+    /// Does what this node, or another, was asked to do. Runs for ever.
+    pub async fn obey(&self, mut orders: mpsc::Receiver<Order>) {
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Close(id) => {
+                    if let Some(session) = self.sessions.get(PeerId(id)) {
+                        self.metrics.clients.cut.inc(["too_many"]);
+                        seldom!(
+                            info,
+                            "closed a user's oldest connection: it has too many, on all nodes together"
+                        );
+                        self.end(&session, true);
+                        session.close();
+                    }
+                }
+                Order::Disconnect(user) => {
+                    let sessions = self.sessions.of(&user);
+                    let disconnected: Vec<_> =
+                        sessions.into_iter().filter(|session| self.is_disconnected(session)).collect();
+                    tracing::info!(connections = disconnected.len(), "disconnected a user");
+                    disconnected.iter().for_each(|session| self.turn_out(session));
+                }
+            }
+        }
+    }
+
+    /// Whether its token would no longer be accepted.
+    fn is_disconnected(&self, session: &Session) -> bool {
+        let identity = session.identity();
+        self.tokens.revocations.cover(&identity.viewer.user, identity.issued_at)
+    }
+
+    fn turn_out(&self, session: &Arc<Session>) {
+        let refusal = Refusal::new(Code::Unauthorized, "The user was disconnected");
+        self.refuse(session, None, &refusal);
+        self.end(session, false);
+        session.close();
+    }
+
     /// Out of all rooms and forgotten; the transport may live on.
     fn end(&self, session: &Arc<Session>, lost: bool) {
         if !session.end() {
             return;
         }
+        tracing::debug!(lost, "a client went");
         let had_dashboard = self.hub.turn(|fanout| fanout.remove_peer(session.id));
         let identity = session.identity();
         self.expiries.remove(identity.expires_at, session.id);
-        if had_dashboard && lost {
-            self.lost.lost(identity.viewer.user.clone(), Instant::now());
-        }
         self.sessions.remove(session.id, &identity.viewer.user);
+        self.cluster.ended(session.id.0, &identity.viewer.user, had_dashboard && lost);
     }
 
     fn connect(&self, socket: &Arc<Socket>, namespace: &str, auth: Option<&RawValue>) {
@@ -272,7 +321,7 @@ impl Gateway {
             return;
         }
         if socket.data.count_connect() > MAX_CONNECTS {
-            self.counters.count_error();
+            self.count_fault();
             socket.close(DisconnectReason::PacketParsingError);
             return;
         }
@@ -284,7 +333,7 @@ impl Gateway {
             match self.authenticate(socket, auth) {
                 Ok(identity) => self.accept(socket, identity),
                 Err(error) => {
-                    tracing::info!(%error, "refused a connection");
+                    seldom!(info, %error, "refused a connection");
                     self.reject(socket, "/", error.code());
                 }
             }
@@ -305,29 +354,43 @@ impl Gateway {
 
     fn accept(&self, socket: &Arc<Socket>, identity: Identity) {
         let id = PeerId(self.next_peer.fetch_add(1, Ordering::Relaxed));
+        socket.data.span().record("user", identity.viewer.user.as_str());
+        tracing::debug!("a client came");
         let viewer = identity.viewer.clone();
         let expires_at = identity.expires_at;
         let session = Arc::new(Session::new(id, socket.clone(), identity));
         let peer = SocketPeer {
             session: session.clone(),
             gateway: self.this.clone(),
-            counters: self.counters.clone(),
+            metrics: self.metrics.clone(),
         };
+        self.metrics.clients.handshakes.inc(["accepted"]);
         self.hub.turn(|fanout| fanout.add_peer(id, peer, viewer.clone()));
         let before = socket.data.set_session(session.clone());
         // Not the Engine.IO id: that one lets its holder speak for the polling client.
         self.reply(&session, &connected(&uuid::Uuid::new_v4().simple().to_string()));
         let max = self.settings.limits.max_connections_per_user;
-        let oldest = self.sessions.add(&session, viewer.user, max);
+        let user = viewer.user;
+        let oldest = self.sessions.add(&session, user.clone(), max);
         // After the session can be found: its token may expire this very moment.
         self.expiries.add(expires_at, id);
         if let Some(oldest) = oldest {
-            tracing::info!("closed a user's oldest connection: it has too many");
+            self.metrics.clients.cut.inc(["too_many"]);
+            seldom!(info, "closed a user's oldest connection: it has too many");
             self.end(&oldest, true);
             oldest.close();
         }
         if let Some(before) = before {
             self.end(&before, false);
+        }
+        // After what ended by it: the others must not think that one more has to go.
+        self.cluster.opened(id.0, user.clone());
+        if session.has_ended() {
+            self.cluster.ended(id.0, &user, false);
+        }
+        // The user may have been disconnected while the token was checked.
+        if self.is_disconnected(&session) {
+            self.turn_out(&session);
         }
         if socket.is_closed() {
             // `on_disconnect` may have been here before the session was: they hold each other.
@@ -349,14 +412,17 @@ impl Gateway {
         });
     }
 
-    fn reject(&self, socket: &Socket, namespace: &str, message: &str) {
-        self.counters.count_error();
+    fn reject(&self, socket: &Socket, namespace: &str, message: &'static str) {
+        let outcome = if namespace == "/" { message } else { "invalid_namespace" };
+        self.metrics.clients.handshakes.inc([outcome]);
+        self.count_fault();
         if socket.emit(connect_error(namespace, message)).is_err() {
             socket.close(DisconnectReason::TransportError);
         }
     }
 
     fn event(&self, session: &Arc<Session>, name: &str, args: &[&RawValue], id: Option<u64>, binary: bool) {
+        self.metrics.clients.requests.inc([ClientEvent::known(name).unwrap_or("unknown")]);
         let parsed = match ClientEvent::known(name) {
             Some(known) if binary => Err(Refusal::invalid("Invalid message format").of(known)),
             known => ClientEvent::parse(name, args).map(|event| (known.unwrap_or_default(), event)),
@@ -370,8 +436,8 @@ impl Gateway {
     }
 
     fn fault(&self, socket: &Socket, error: FrameError) {
-        self.counters.count_error();
-        tracing::debug!(%error, "closed a connection that does not speak Socket.IO");
+        self.count_fault();
+        seldom!(info, %error, "closed a connection that does not speak Socket.IO");
         socket.close(DisconnectReason::PacketParsingError);
     }
 }
@@ -383,19 +449,24 @@ impl EngineIoHandler for Gateway {
         if let Some(transport) = socket.req_parts.extensions.get::<TransportHandle>() {
             socket.data.set_transport(transport.clone());
         }
+        let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        // Never the Engine.IO id: it lets its holder speak for a polling client.
+        socket.data.set_span(tracing::info_span!("connection", id, user = field::Empty));
         self.sockets.lock().insert(socket.id, Arc::downgrade(&socket));
         Self::await_connect(&socket);
     }
 
     fn on_disconnect(&self, socket: Arc<Socket>, reason: DisconnectReason) {
+        let _span = socket.data.span().entered();
         self.sockets.lock().remove(&socket.id);
         if let Some(session) = socket.data.take_session() {
-            tracing::debug!(?reason, "a client went");
             self.end(&session, true);
         }
+        self.count_end(reason);
     }
 
     fn on_message(self: &Arc<Self>, message: Str, socket: Arc<Socket>) {
+        let _span = socket.data.span().entered();
         if message.len() > self.settings.limits.max_message_bytes {
             return self.fault(&socket, FrameError::Malformed);
         }

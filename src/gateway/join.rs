@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     fanout::{DashboardOffer, Entry, Position, TaskOffer},
     protocol::{Code, Refusal},
+    seldom::seldom,
     store::StoreError,
     task::TaskId,
 };
@@ -45,7 +46,7 @@ impl Gateway {
             let (loaded, shared) = match self.snapshots.task(task, reads > 0).await {
                 Ok(loaded) => loaded,
                 Err(error) => {
-                    pause_for(&error).await?;
+                    self.pause_for(&error).await?;
                     continue;
                 }
             };
@@ -58,13 +59,16 @@ impl Gateway {
             if let Some(since) = since
                 && self.hub.turn(|fanout| fanout.recover_task(session.id, offer, since))
             {
+                self.count_handoff("task", "recovered");
                 return Ok(TaskJoin::Recovered);
             }
             // For who may not see it nothing is encoded: that would take time, and time tells.
             let viewer = session.identity().viewer;
             let state = offer.access.filter(|access| access.allows(&viewer)).and_then(|_| loaded.state());
             let offer = TaskOffer { state, ..offer };
-            match self.hub.turn(|fanout| fanout.enter_task(session.id, offer)) {
+            let entry = self.hub.turn(|fanout| fanout.enter_task(session.id, offer));
+            self.count_handoff("task", entry.as_str());
+            match entry {
                 Entry::Entered => return Ok(TaskJoin::State),
                 // A read that began before the question may have missed a task that the client knows of.
                 Entry::Gone if !shared => return Ok(TaskJoin::Gone),
@@ -89,7 +93,7 @@ impl Gateway {
             let loaded = match self.snapshots.dashboard(&viewer, reads > 0).await {
                 Ok(loaded) => loaded,
                 Err(error) => {
-                    pause_for(&error).await?;
+                    self.pause_for(&error).await?;
                     continue;
                 }
             };
@@ -103,11 +107,16 @@ impl Gateway {
             if let Some(since) = since
                 && self.hub.turn(|fanout| fanout.recover_dashboard(session.id, offer, since))
             {
+                self.cluster.dashboard(session.id.0, true);
+                self.count_handoff("dashboard", "recovered");
                 return Ok(DashboardJoin::Recovered);
             }
             let offer =
                 DashboardOffer { state: Some(loaded.state(self.settings.limits.dashboard_shape)), ..offer };
-            if self.hub.turn(|fanout| fanout.enter_dashboard(session.id, offer)) != Entry::Reread {
+            let entry = self.hub.turn(|fanout| fanout.enter_dashboard(session.id, offer));
+            self.count_handoff("dashboard", entry.as_str());
+            if entry != Entry::Reread {
+                self.cluster.dashboard(session.id.0, true);
                 return Ok(DashboardJoin::State(loaded));
             }
             tokio::time::sleep(REREAD_PAUSE).await;
@@ -116,9 +125,15 @@ impl Gateway {
         Err(too_lively())
     }
 
+    fn count_handoff(&self, room: &'static str, kind: &'static str) {
+        self.metrics.relay.handoffs.inc([room, kind]);
+    }
+
     /// Until a slow client has taken what it asked for, or is cut.
     pub(super) async fn settle(&self, session: &Session) {
+        let mut waiting = None;
         while self.hub.turn(|fanout| fanout.is_pressed(session.id)) && !session.has_ended() {
+            waiting.get_or_insert_with(|| self.metrics.clients.join_waits("client"));
             self.hub.relieve();
             tokio::time::sleep(SETTLE_POLL).await;
         }
@@ -127,22 +142,24 @@ impl Gateway {
     /// Until there is room for an answer and the feed is being followed.
     async fn ready(&self, session: &Session) -> Result<(), Refusal> {
         self.settle(session).await;
+        let _waiting = self.metrics.clients.join_waits("store");
         while tokio::time::timeout(STORE_RETRY, self.hub.opened()).await.is_err() {
             still_there(session)?;
         }
         still_there(session)
     }
-}
 
-/// A passing fault is waited out: the join stays pending until the store is back.
-async fn pause_for(error: &StoreError) -> Result<(), Refusal> {
-    if error.is_passing() {
-        tracing::debug!(%error, "a join waits for the store");
-        tokio::time::sleep(STORE_RETRY).await;
-        Ok(())
-    } else {
-        tracing::error!(%error, "a join could not be read from the store");
-        Err(Refusal::new(Code::Unavailable, "This can't be read right now"))
+    /// A passing fault is waited out: the join stays pending until the store is back.
+    async fn pause_for(&self, error: &StoreError) -> Result<(), Refusal> {
+        if error.is_passing() {
+            seldom!(warn, %error, "a join waits for the store");
+            let _waiting = self.metrics.clients.join_waits("store");
+            tokio::time::sleep(STORE_RETRY).await;
+            Ok(())
+        } else {
+            seldom!(error, %error, "a join could not be read from the store");
+            Err(Refusal::new(Code::Unavailable, "This can't be read right now"))
+        }
     }
 }
 

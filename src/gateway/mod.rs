@@ -5,13 +5,14 @@
 //! packets, is spoken here (`docs/adr/0005-socket-io-by-hand.md`).
 
 mod capacity;
-mod counters;
 mod edge;
 mod engine;
 mod expiry;
 mod join;
-mod lost;
+mod measure;
+mod memory;
 mod origin;
+mod pace;
 mod rate;
 mod request;
 mod session;
@@ -20,8 +21,8 @@ mod transport;
 mod users;
 
 pub use capacity::{Capacity, Place};
-pub use counters::GatewayCounters;
 pub use edge::Edge;
 pub use engine::{Gateway, GatewaySettings};
+pub use memory::MemoryLimit;
 pub use session::SocketPeer;
 pub use transport::{Transport, TransportHandle};

@@ -9,6 +9,7 @@ use crate::{
     auth::UnixTime,
     fanout::Position,
     protocol::{ClientEvent, Code, Refusal, Resync, ack},
+    seldom::seldom,
     task::TaskId,
 };
 
@@ -37,7 +38,10 @@ impl Gateway {
             match request {
                 Request::Refresh => self.refresh(&session).await,
                 Request::Client { event, name, ack, arrived } => {
-                    if let Err(refusal) = self.answer(&session, event, ack, arrived).await {
+                    let answered = self.answer(&session, event, ack, arrived).await;
+                    let code = answered.as_ref().err().map(|refusal| refusal.code.as_str());
+                    tracing::debug!(event = name, refused = code, "answered");
+                    if let Err(refusal) = answered {
                         self.refuse(&session, ack, &refusal.of(name));
                     }
                     self.settle(&session).await;
@@ -48,7 +52,7 @@ impl Gateway {
 
     async fn answer(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         event: ClientEvent,
         id: Option<u64>,
         arrived: Instant,
@@ -81,6 +85,7 @@ impl Gateway {
             ClientEvent::DashboardLeave => {
                 self.dashboard_room()?;
                 self.hub.turn(|fanout| fanout.leave_dashboard(session.id));
+                self.cluster.dashboard(session.id.0, false);
                 self.done(session, id);
             }
             ClientEvent::Resync(resync) => {
@@ -94,7 +99,7 @@ impl Gateway {
             }
             ClientEvent::AuthRefresh { token } => {
                 let identity = self.tokens.verify(&token, UnixTime::now()).map_err(|error| {
-                    tracing::info!(%error, "refused a token refresh");
+                    seldom!(info, %error, "refused a token refresh");
                     match error.code() {
                         "token_expired" => Refusal::new(Code::TokenExpired, "The token has expired"),
                         _ => Refusal::new(Code::Unauthorized, "The token is not valid"),
@@ -115,7 +120,8 @@ impl Gateway {
             Resync::Bare => {
                 let (tasks, mut dashboard) = self.hub.turn(|fanout| fanout.wanted(session.id));
                 if tasks.is_empty() && !dashboard && self.settings.features.dashboard {
-                    dashboard = self.lost.may_have_lost(&session.identity().viewer.user, Instant::now());
+                    let user = session.identity().viewer.user;
+                    dashboard = self.cluster.may_have_lost_dashboard(&user).await;
                 }
                 self.send_rooms(session, &tasks, dashboard).await
             }
@@ -169,7 +175,8 @@ impl Gateway {
         let (tasks, dashboard) = self.hub.turn(|fanout| fanout.wanted(session.id));
         if let Err(refusal) = self.send_rooms(session, &tasks, dashboard).await {
             // It would miss events without knowing.
-            tracing::warn!(code = refusal.code.as_str(), "could not send a client its rooms anew: it is cut");
+            self.metrics.clients.cut.inc(["not_refreshed"]);
+            seldom!(warn, code = refusal.code.as_str(), "could not send a client its rooms anew: it is cut");
             session.close();
         }
     }
@@ -196,6 +203,7 @@ impl Gateway {
     }
 
     async fn take_turn(&self, session: &Session, arrived: Instant) -> Result<(), Refusal> {
+        let _waiting = self.metrics.clients.join_waits("rate");
         self.joins.turn(&session.identity().viewer.user, arrived).await.map_err(|early| {
             Refusal::new(Code::RateLimited, "Too many requests").retry_after(early.retry_after)
         })

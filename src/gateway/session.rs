@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -11,14 +11,16 @@ use std::{
 
 use engineioxide::{DisconnectReason, TransportType};
 use tokio::sync::mpsc::error::TrySendError;
+use tracing::Span;
 
 use crate::{
     auth::Identity,
     fanout::{Peer, PeerId, SendError},
+    metrics::Metrics,
     protocol::{ClientEvent, Packet},
 };
 
-use super::{Gateway, GatewayCounters, TransportHandle, engine::Socket};
+use super::{Gateway, TransportHandle, engine::Socket};
 
 /// A client that asks more before it has its answers is refused. A page may join all rooms that it may have at once.
 const MAX_WAITING: usize = 256;
@@ -98,6 +100,11 @@ impl Session {
         next
     }
 
+    /// How many requests wait.
+    pub fn waiting(&self) -> usize {
+        self.queue().waiting.len()
+    }
+
     /// How many resyncs this one is, from 1.
     pub fn count_resync(&self) -> u32 {
         let mut queue = self.queue();
@@ -149,7 +156,7 @@ impl Session {
 pub struct SocketPeer {
     pub(super) session: Arc<Session>,
     pub(super) gateway: Weak<Gateway>,
-    pub(super) counters: Arc<GatewayCounters>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Peer for SocketPeer {
@@ -160,7 +167,6 @@ impl Peer for SocketPeer {
         match (socket.reserve(), socket.reserve()) {
             (Ok(place), Ok(_)) => {
                 place.emit(packet);
-                self.counters.messages.count();
                 Ok(())
             }
             (Err(TrySendError::Closed(())), _) | (_, Err(TrySendError::Closed(()))) => Err(SendError::Closed),
@@ -171,6 +177,7 @@ impl Peer for SocketPeer {
     }
 
     fn cut(&self) {
+        self.metrics.clients.cut.inc(["behind"]);
         self.session.cut();
     }
 
@@ -188,6 +195,8 @@ impl Peer for SocketPeer {
 /// What the library keeps for us with each connection.
 #[derive(Debug, Default)]
 pub struct Connection {
+    /// For the log.
+    span: OnceLock<Span>,
     inner: Mutex<ConnectionState>,
 }
 
@@ -202,6 +211,16 @@ struct ConnectionState {
 }
 
 impl Connection {
+    /// Everything that happens to it is logged under this.
+    pub fn set_span(&self, span: Span) {
+        // There is one connection, and it is set when it begins.
+        let _ = self.span.set(span);
+    }
+
+    pub fn span(&self) -> Span {
+        self.span.get().cloned().unwrap_or_else(Span::none)
+    }
+
     pub fn session(&self) -> Option<Arc<Session>> {
         self.state().session.clone()
     }

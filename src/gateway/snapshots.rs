@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     config::DashboardShape,
+    metrics::Metrics,
     protocol::{Packet, emitted, event, event_with},
     store::{DashboardSnapshot, Store, StoreError, TaskSnapshot},
     task::{Counts, FullView, Summary, TaskId, Viewer},
@@ -34,13 +35,15 @@ pub struct LoadedDashboard {
 pub struct Snapshots {
     store: Arc<dyn Store>,
     dashboard_limit: usize,
+    metrics: Arc<Metrics>,
     tasks: Flights<TaskId, LoadedTask>,
     dashboards: Flights<Viewer, LoadedDashboard>,
 }
 
 impl Snapshots {
-    pub fn new(store: Arc<dyn Store>, dashboard_limit: usize) -> Self {
-        Self { store, dashboard_limit, tasks: Flights::default(), dashboards: Flights::default() }
+    pub fn new(store: Arc<dyn Store>, dashboard_limit: usize, metrics: Arc<Metrics>) -> Self {
+        let (tasks, dashboards) = (Flights::default(), Flights::default());
+        Self { store, dashboard_limit, metrics, tasks, dashboards }
     }
 
     /// The flag says whether the read may have begun before this call.
@@ -49,7 +52,9 @@ impl Snapshots {
             let snapshot = self.store.task(id).await?;
             Ok(LoadedTask { snapshot, state: OnceLock::new() })
         };
-        self.tasks.share(id, fresh, read).await
+        let (loaded, shared) = self.tasks.share(id, fresh, read).await?;
+        self.count("task", shared);
+        Ok((loaded, shared))
     }
 
     pub async fn dashboard(&self, viewer: &Viewer, fresh: bool) -> Result<Arc<LoadedDashboard>, StoreError> {
@@ -57,7 +62,13 @@ impl Snapshots {
             let snapshot = self.store.dashboard(viewer, self.dashboard_limit).await?;
             Ok(LoadedDashboard { snapshot, state: OnceLock::new() })
         };
-        self.dashboards.share(viewer, fresh, read).await.map(|(loaded, _)| loaded)
+        let (loaded, shared) = self.dashboards.share(viewer, fresh, read).await?;
+        self.count("dashboard", shared);
+        Ok(loaded)
+    }
+
+    fn count(&self, room: &'static str, shared: bool) {
+        self.metrics.relay.snapshots.inc([room, if shared { "shared" } else { "own" }]);
     }
 }
 

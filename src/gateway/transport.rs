@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use super::Place;
+use crate::metrics::Metrics;
 
 /// The kernel would hold megabytes for each client that reads nothing, and hide for as long whether it does.
 const SEND_BUFFER: usize = 128 * 1024;
@@ -35,6 +36,7 @@ pub struct Transport {
     stalled: Option<Pin<Box<Sleep>>>,
     /// Free again when the connection ends, whoever holds it then.
     _place: Option<Place>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 /// What is known of a connection from outside.
@@ -87,11 +89,12 @@ impl Transport {
         SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER)?;
         let wire = Wire { stream, took: AtomicU64::new(0) };
         wire.took_something();
-        Ok(Self { wire: Arc::new(wire), stall_timeout, stalled: None, _place: None })
+        Ok(Self { wire: Arc::new(wire), stall_timeout, stalled: None, _place: None, metrics: None })
     }
 
-    pub fn with_place(self, place: Place) -> Self {
-        Self { _place: Some(place), ..self }
+    /// It holds its place, and says when its peer stalls.
+    pub fn counted(self, place: Place, metrics: Arc<Metrics>) -> Self {
+        Self { _place: Some(place), metrics: Some(metrics), ..self }
     }
 
     pub fn handle(&self) -> TransportHandle {
@@ -124,6 +127,9 @@ impl Transport {
         match timer.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
+                if let Some(metrics) = &self.metrics {
+                    metrics.clients.cut.inc(["stalled"]);
+                }
                 // The library's writer drops the packet whose write failed and goes on: the reader has to end, too.
                 self.wire.shut();
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))

@@ -45,6 +45,18 @@ impl Sessions {
         self.lock().by_peer.get(&peer).cloned()
     }
 
+    pub fn of(&self, user: &UserId) -> Vec<Arc<Session>> {
+        let inner = self.lock();
+        let ids = inner.by_user.get(user).into_iter().flatten();
+        ids.filter_map(|id| inner.by_peer.get(id).cloned()).collect()
+    }
+
+    /// The sessions, and how many users have one.
+    pub fn all(&self) -> (Vec<Arc<Session>>, usize) {
+        let inner = self.lock();
+        (inner.by_peer.values().cloned().collect(), inner.by_user.len())
+    }
+
     /// How many sessions, of how many users.
     pub fn count(&self) -> (usize, usize) {
         let inner = self.lock();

@@ -18,6 +18,11 @@ pub(super) struct Writer(pub Identity);
 #[derive(Debug)]
 pub(super) struct Pipeline(pub Identity);
 
+/// Somebody whose token lets it decide about other users; whatever the task API offers.
+#[derive(Debug)]
+pub(super) struct Administrator(pub Identity);
+
+const ADMIN_SCOPE: &str = "admin";
 const WRITE_SCOPE: &str = "tasks:write";
 
 impl FromRequestParts<HttpState> for Reader {
@@ -61,13 +66,26 @@ impl FromRequestParts<HttpState> for Pipeline {
     }
 }
 
+impl FromRequestParts<HttpState> for Administrator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
+        let identity = identify(&parts.headers, state)?;
+        if identity.has_scope(ADMIN_SCOPE) {
+            Ok(Self(identity))
+        } else {
+            Err(ApiError::MissingScope(ADMIN_SCOPE))
+        }
+    }
+}
+
 fn identify(headers: &HeaderMap, state: &HttpState) -> Result<Identity, ApiError> {
     let token = bearer(headers).ok_or(ApiError::NoToken)?;
     state.tokens.verify(token, UnixTime::now()).map_err(ApiError::Token)
 }
 
 /// The token of the one `Authorization: Bearer` header; two headers could mean two people.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next()?, values.next()) else { return None };
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;

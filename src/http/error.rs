@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::{
     auth::AuthError,
+    seldom::seldom,
     store::{StoreError, WriteError},
     task::PatchError,
 };
@@ -27,6 +28,8 @@ pub enum ApiError {
     NoToken,
     #[error("{}", match .0 { AuthError::Expired => "the token has expired", _ => "the token is not valid" })]
     Token(AuthError),
+    #[error("{0}")]
+    BadSignature(&'static str),
     #[error("the token lacks the scope {0}")]
     MissingScope(&'static str),
     #[error("{0}")]
@@ -57,7 +60,7 @@ impl ApiError {
         match self {
             Self::NoRoute | Self::NoTask => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
-            Self::NoToken => "unauthorized",
+            Self::NoToken | Self::BadSignature(_) => "unauthorized",
             Self::Token(error) => error.code(),
             Self::MissingScope(_) => "forbidden",
             Self::FeatureDisabled(_) => "feature_disabled",
@@ -74,7 +77,7 @@ impl ApiError {
         match self {
             Self::NoRoute | Self::NoTask => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NoToken | Self::Token(_) => StatusCode::UNAUTHORIZED,
+            Self::NoToken | Self::Token(_) | Self::BadSignature(_) => StatusCode::UNAUTHORIZED,
             Self::MissingScope(_) | Self::FeatureDisabled(_) => StatusCode::FORBIDDEN,
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -101,10 +104,10 @@ impl ApiError {
 
     fn log(&self) {
         match self {
-            Self::Token(AuthError::Unauthorized(reason)) => tracing::debug!(reason, "token refused"),
-            Self::Unavailable(cause) => tracing::warn!(cause, "request refused: the store is away"),
-            Self::TimedOut => tracing::warn!("request timed out"),
-            Self::Internal(cause) => tracing::error!(cause, "request failed"),
+            Self::Token(AuthError::Unauthorized(reason)) => seldom!(info, reason, "refused a token"),
+            Self::Unavailable(cause) => seldom!(warn, cause, "request refused: the store is away"),
+            Self::TimedOut => seldom!(warn, "request timed out"),
+            Self::Internal(cause) => seldom!(error, cause, "request failed"),
             _ => {}
         }
     }

@@ -6,10 +6,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::HttpState;
+use crate::cluster::NodeReport;
 
 /// Tells how the gateway is. From memory: health is asked for often, and just then when a server is away.
 pub trait GatewayStatus: Send + Sync + std::fmt::Debug {
     fn report(&self) -> HealthReport;
+
+    /// Sets what a scrape shows of what the gateway holds right now.
+    fn measure(&self);
 }
 
 /// `GET /api/health`, word for word.
@@ -74,7 +78,22 @@ pub struct NodeHealth {
     pub lag_ms: u64,
 }
 
+impl From<NodeReport> for NodeHealth {
+    fn from(NodeReport { id, version, connections, lag_ms }: NodeReport) -> Self {
+        Self { id, version, connections, lag_ms }
+    }
+}
+
 impl Phase {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Ok => "ok",
+            Phase::Degraded => "degraded",
+            Phase::Draining => "draining",
+        }
+    }
+
     fn status_code(self) -> StatusCode {
         match self {
             Phase::Ok | Phase::Degraded => StatusCode::OK,

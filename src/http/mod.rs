@@ -1,12 +1,14 @@
-//! The HTTP edge: health, the task API, and where GitHub's webhooks come in.
+//! The HTTP edge: health, the task API, and GitHub's webhooks.
 //!
 //! Every answer is JSON, errors as `{error: {code, message}}`. A task leaves only as one of the two views of
 //! [`crate::task`]; what is wrong inside stays in the log.
 
+mod admin;
 mod body;
 mod caller;
 mod error;
 mod health;
+mod metrics;
 mod observe;
 mod router;
 mod tasks;
@@ -16,4 +18,5 @@ pub use error::ApiError;
 pub use health::{
     ClusterHealth, GatewayStatus, HealthReport, NodeHealth, Phase, RelayHealth, StoreHealth, WebsocketHealth,
 };
-pub use router::{HttpState, router};
+pub use router::{HttpState, Routes, router};
+pub use webhook::Webhook;

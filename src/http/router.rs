@@ -5,14 +5,25 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    middleware::{from_fn, map_response},
+    middleware::{from_fn, from_fn_with_state, map_response},
     routing::{get, post},
 };
 use http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{ApiError, GatewayStatus, body::MAX_BODY_BYTES, health, observe, tasks, webhook};
-use crate::{auth::TokenVerifier, config::TaskApi, store::Store};
+use super::{
+    ApiError, GatewayStatus, admin,
+    body::MAX_BODY_BYTES,
+    health, metrics, observe, tasks,
+    webhook::{self, Webhook},
+};
+use crate::{
+    auth::TokenVerifier,
+    cluster::Cluster,
+    config::{Secret, TaskApi},
+    metrics::Metrics,
+    store::Store,
+};
 
 /// What the routes need.
 #[derive(Clone, Debug)]
@@ -21,10 +32,41 @@ pub struct HttpState {
     pub tokens: Arc<TokenVerifier>,
     pub task_api: TaskApi,
     pub status: Arc<dyn GatewayStatus>,
+    pub cluster: Arc<Cluster>,
+    pub metrics: Arc<Metrics>,
+    /// `/metrics` is for who has it; None: for everybody.
+    pub metrics_token: Option<Secret>,
+    pub webhook: Arc<Webhook>,
 }
 
-/// All routes under `/api`; whatever else is asked for is answered 404.
-pub fn router(state: HttpState, cors_origins: &[String]) -> Router {
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routes {
+    All,
+    /// What is left when `ADMIN_PORT` has a listener of its own.
+    Public,
+    Admin,
+}
+
+/// Whatever else is asked for is answered 404.
+pub fn router(routes: Routes, state: HttpState, cors_origins: &[String]) -> Router {
+    let metrics = state.metrics.clone();
+    let served = match routes {
+        Routes::All => public().merge(operators()),
+        Routes::Public => public(),
+        Routes::Admin => operators(),
+    };
+    served
+        .fallback(async || ApiError::NoRoute)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .with_state(state)
+        .layer(from_fn(observe::in_time))
+        .layer(cors(cors_origins))
+        .layer(map_response(observe::safe_headers))
+        .layer(from_fn_with_state(metrics, observe::identified))
+}
+
+fn public() -> Router<HttpState> {
     Router::new()
         .route("/api/health", get(health::health))
         .route("/api/health/live", get(health::live))
@@ -32,14 +74,15 @@ pub fn router(state: HttpState, cors_origins: &[String]) -> Router {
         .route("/api/tasks/{id}", get(tasks::show).patch(tasks::patch))
         .route("/api/tasks/{id}/clarify", post(tasks::clarify))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .route("/api/webhooks/github", post(webhook::not_configured))
-        .fallback(async || ApiError::NoRoute)
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .with_state(state)
-        .layer(from_fn(observe::in_time))
-        .layer(cors(cors_origins))
-        .layer(map_response(observe::safe_headers))
-        .layer(from_fn(observe::identified))
+        .route("/api/webhooks/github", post(webhook::github))
+}
+
+/// For operators, and with `ADMIN_PORT` for nobody else.
+fn operators() -> Router<HttpState> {
+    Router::new()
+        .route("/api/admin/disconnect", post(admin::disconnect))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .route("/metrics", get(metrics::scrape))
 }
 
 /// Tokens travel in a header that scripts set, so no credentials are allowed and none are needed.

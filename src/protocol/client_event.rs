@@ -39,17 +39,12 @@ pub enum Resync {
 }
 
 impl ClientEvent {
+    pub const NAMES: [&str; 6] =
+        ["task:join", "task:leave", "dashboard:join", "dashboard:leave", "resync_requested", "auth:refresh"];
+
     /// The names that clients may use, and the ones refusals repeat.
     pub fn known(name: &str) -> Option<&'static str> {
-        const NAMES: [&str; 6] = [
-            "task:join",
-            "task:leave",
-            "dashboard:join",
-            "dashboard:leave",
-            "resync_requested",
-            "auth:refresh",
-        ];
-        NAMES.into_iter().find(|known| *known == name)
+        Self::NAMES.into_iter().find(|known| *known == name)
     }
 
     pub fn parse(name: &str, args: &[&RawValue]) -> Result<Self, Refusal> {

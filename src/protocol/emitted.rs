@@ -19,3 +19,24 @@ pub const DASHBOARD_TASK_LIST_UPDATED: &str = "dashboard:task_list_updated";
 pub const DASHBOARD_TASK_REMOVED: &str = "dashboard:task_removed";
 pub const DASHBOARD_TASK_COUNT_CHANGED: &str = "dashboard:task_count_changed";
 pub const ERROR: &str = "error";
+
+/// Those that come from changes, of the task's room and of dashboards.
+pub const FROM_CHANGES: [&str; 17] = [
+    TASK_STATE,
+    TASK_CREATED,
+    TASK_ANALYZING,
+    TASK_CODING,
+    TASK_CLARIFICATION_NEEDED,
+    TASK_CLARIFIED,
+    TASK_DISPATCHED,
+    TASK_PR_OPENED,
+    TASK_PR_MERGED,
+    TASK_PR_CLOSED,
+    TASK_FAILED,
+    TASK_UPDATED,
+    TASK_DELETED,
+    TASK_EVENT_ADDED,
+    DASHBOARD_TASK_LIST_UPDATED,
+    DASHBOARD_TASK_REMOVED,
+    DASHBOARD_TASK_COUNT_CHANGED,
+];

@@ -20,6 +20,18 @@ pub enum Code {
 }
 
 impl Code {
+    pub const ALL: [Self; 9] = [
+        Self::InvalidPayload,
+        Self::RateLimited,
+        Self::Conflict,
+        Self::NotFound,
+        Self::TooManyRooms,
+        Self::FeatureDisabled,
+        Self::TokenExpired,
+        Self::Unauthorized,
+        Self::Unavailable,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Code::InvalidPayload => "invalid_payload",

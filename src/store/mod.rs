@@ -1,8 +1,11 @@
 //! Where tasks live: one trait, two stores, one conformance suite for both (`tests/it/store.rs`).
 
 mod embedded;
+mod measured;
 mod mongo;
 mod query;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -10,10 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     feed::FeedItem,
+    github::Delivery,
     task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
 };
 
 pub use embedded::{EmbeddedConfig, EmbeddedStore};
+pub use measured::MeasuredStore;
 pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore};
 pub use query::{Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
 
@@ -24,7 +29,7 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     fn kind(&self) -> &'static str;
 
     /// Makes the store ready: checks that it can give exact history, ensures images and indexes.
-    /// To be repeated while it says [`StoreError::Unavailable`].
+    /// To be repeated while it says [`StoreError::Unavailable`]; whatever else it says then is final.
     async fn prepare(&self) -> Result<(), StoreError>;
 
     /// Whether it answers right now.
@@ -35,6 +40,16 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     ///
     /// Returns `Ok` when stopped or when the receiver is gone, an error only for what can't mend itself.
     async fn follow(&self, items: mpsc::Sender<FeedItem>, stop: CancellationToken) -> Result<(), StoreError>;
+
+    /// How its change stream fares; None: it has none.
+    fn stream(&self) -> Option<StreamStatus> {
+        None
+    }
+
+    /// How far back the change stream may go on from; None: without bound, or it is not told.
+    async fn oplog_window(&self) -> Option<Duration> {
+        None
+    }
 
     /// Gives back what is held elsewhere. Nothing is asked of the store afterwards.
     async fn close(&self);
@@ -68,6 +83,31 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Changes a task ([`Access::writable_by`](crate::task::Access::writable_by)); not out of `merged`, not back
     /// to `received`.
     async fn patch(&self, id: &TaskId, writer: &Viewer, patch: TaskPatch) -> Result<FullTask, WriteError>;
+
+    /// Writes what a delivery says into the task that it is about, together with a mark that it was done: however
+    /// often it is delivered, and even at the same time, it has one effect. The mark is kept for [`DELIVERY_DAYS`].
+    async fn deliver(&self, delivery: Delivery) -> Result<Delivered, WriteError>;
+}
+
+/// How long a delivery is remembered. GitHub offers to deliver again for three days.
+pub const DELIVERY_DAYS: u64 = 14;
+
+/// What became of a delivery. [`Written`](Self::Written) and [`Duplicate`](Self::Duplicate) are durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    Written(TaskId),
+    /// It was done before.
+    Duplicate,
+    /// No task is meant. Not remembered: there may be one when it is delivered again.
+    NoTask,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamStatus {
+    /// How often it broke off.
+    pub restarts: u64,
+    /// How old the place is that it would be resumed from.
+    pub token_age: Option<Duration>,
 }
 
 /// Why the store did not do it.
@@ -76,6 +116,10 @@ pub enum StoreError {
     /// Passing: worth another try.
     #[error("the store can't be reached: {0}")]
     Unavailable(String),
+    /// The store refuses its user: a mistake of the settings at the start, a rotation under way later. The text
+    /// says what to do.
+    #[error("{0}")]
+    Denied(String),
     /// Needs a person; the text says what to do.
     #[error("{0}")]
     Unusable(String),
@@ -85,8 +129,9 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Of a store that has been prepared.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Denied(_))
     }
 }
 

@@ -92,6 +92,21 @@ impl Field {
         }
     }
 
+    /// The name to write it under, in a document that has something under the names for which `has` is true.
+    ///
+    /// A document that somehow has both is read by the first, so it is written by the first.
+    pub fn written_name(self, has: impl Fn(&str) -> bool) -> &'static str {
+        let names: &'static [&'static str] = match self {
+            Field::Creator => &["creatorName"],
+            field => field.document_names(),
+        };
+        names
+            .iter()
+            .find(|name| has(name))
+            .or_else(|| names.iter().find(|name| name.starts_with("github")))
+            .unwrap_or(&names[0])
+    }
+
     /// Whether the list view has it.
     pub fn in_summary(self) -> bool {
         !matches!(self, Field::Questions | Field::ClarificationAnswers)

@@ -192,7 +192,7 @@ impl TaskPatch {
             .map(|(target, value)| {
                 let name = match target {
                     Target::Hidden(name) => name,
-                    Target::Field(field) => written_name(field, &has),
+                    Target::Field(field) => field.written_name(&has),
                 };
                 (name, value)
             })
@@ -202,19 +202,6 @@ impl TaskPatch {
             self.event.map(|(event_type, payload)| NewEntry { event_type, payload, created_at: now });
         Writes { set, push_event }
     }
-}
-
-/// A document that somehow has both names is read by the first, so it is written by the first.
-fn written_name(field: Field, has: impl Fn(&str) -> bool) -> &'static str {
-    let names: &'static [&'static str] = match field {
-        Field::Creator => &["creatorName"],
-        field => field.document_names(),
-    };
-    names
-        .iter()
-        .find(|name| has(name))
-        .or_else(|| names.iter().find(|name| name.starts_with("github")))
-        .unwrap_or(&names[0])
 }
 
 fn target(name: &str) -> Option<Target> {

@@ -1,21 +1,15 @@
 // What one client, and one user, may take; and what is switched off.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { Agent, get } from 'node:http';
+import { connect } from 'node:net';
 
 import { Client, refused } from './support/client.js';
-import { Gateway } from './support/gateway.js';
+import { Gateway, withGateway } from './support/gateway.js';
 import { createTask, patchTask } from './support/http.js';
 import { member, pipeline } from './support/tokens.js';
 import { test } from './support/scenario.js';
 import { once, until } from './support/until.js';
-
-async function withGateway(env, body) {
-  const gateway = await Gateway.start(env);
-  try {
-    await body(gateway);
-  } finally {
-    await gateway.stop();
-  }
-}
 
 test('joins over the rate wait, and only then are refused', () => withGateway({ JOIN_RATE_PER_SECOND: '2' }, async (gateway) => {
   const alice = await member('alice');
@@ -166,3 +160,30 @@ test('counts come at most five times a second, and the last one is true', () => 
   client.assertInOrder();
   client.close();
 }));
+
+test('without places and without file descriptors, waiting for either is no work', async () => {
+  const gateway = await Gateway.start({}, ['prlimit', '--nofile=80:80']);
+  const held = [];
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  // On a connection that is there before the others.
+  const counted = async () => {
+    const answer = await once(get(`${gateway.url}/metrics`, { agent }), 'response');
+    const text = (await answer.setEncoding('utf8').toArray()).join('');
+    return Number(/^taskcast_connections_refused_total\{reason="capacity"\} (\d+)/m.exec(text)[1]);
+  };
+  const hold = () => held.push(connect(gateway.port, '127.0.0.1').on('error', () => {}));
+  try {
+    assert.equal(await counted(), 0);
+    while (held.length < 80) hold();
+    const refused = await until(counted, 'places run out');
+    // Nothing more can be accepted.
+    execFileSync('prlimit', ['--pid', String(gateway.child.pid), '--nofile=20:80']);
+    hold();
+    await until(() => gateway.output.includes('could not accept a connection'), 'it is told');
+    assert.ok((await counted()) <= refused + 80, 'nobody else was refused');
+  } finally {
+    held.forEach((socket) => socket.destroy());
+    agent.destroy();
+    await gateway.stop();
+  }
+});

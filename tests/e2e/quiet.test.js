@@ -4,6 +4,8 @@ import { after, before } from 'node:test';
 
 import { Client } from './support/client.js';
 import { Gateway } from './support/gateway.js';
+import { freshDatabase } from './support/mongo.js';
+import { Redis } from './support/redis.js';
 import { member } from './support/tokens.js';
 import { test } from './support/scenario.js';
 import { until } from './support/until.js';
@@ -11,16 +13,27 @@ import { until } from './support/until.js';
 const JUST_STARTED = 120_000;
 
 let gateway;
+let database;
+let redis;
+let nodes;
 let startedAt;
 
 before(async () => {
+  database = await freshDatabase();
+  redis = await Redis.start();
   gateway = await Gateway.start();
+  nodes = await Promise.all([0, 1].map(() => Gateway.start({ ...database.env, REDIS_URL: redis.url })));
   startedAt = Date.now();
 });
-after(() => gateway?.stop());
+after(async () => {
+  for (const server of [gateway, ...(nodes ?? []), redis]) await server?.stop();
+  await database?.close();
+});
+
+const old = () => until(() => Date.now() > startedAt + JUST_STARTED + 1000, 'the processes are two minutes old', JUST_STARTED + 10_000);
 
 test('bare, nothing joined: the dashboard only for who lost it without leaving', async () => {
-  await until(() => Date.now() > startedAt + JUST_STARTED + 1000, 'the process is two minutes old', JUST_STARTED + 10_000);
+  await old();
 
   const never = await Client.connect(gateway, await member('never'));
   assert.equal(await bareResyncGivesDashboard(never), false, 'never had it');
@@ -38,6 +51,36 @@ test('bare, nothing joined: the dashboard only for who lost it without leaving',
   await reconnect(left);
   assert.equal(await bareResyncGivesDashboard(left), false, 'left it');
   left.close();
+}, { timeout: 180_000 });
+
+test('the same on another node, which asks Redis', async () => {
+  await old();
+  const [a, b] = nodes;
+  const elsewhere = async (name) => Client.connect(b, await member(name));
+  const gone = (count) => until(async () => (await a.health()).websocket.connections === count, 'the other node noticed');
+
+  const never = await Client.connect(a, await member('never'));
+  const [held, left, lost] = await Promise.all(['held', 'left', 'lost'].map(async (name) => Client.connect(a, await member(name))));
+  for (const client of [held, left, lost]) await client.joinDashboard();
+  await left.ask('dashboard:leave');
+  left.drop();
+  lost.drop();
+  await gone(2);
+  // What the node has told Redis is not to be seen from here; a client that asks later than that is told.
+  await until(async () => bareResyncGivesDashboard(await elsewhere('lost')), 'lost it without leaving');
+  for (const name of ['never', 'held', 'left']) assert.equal(await bareResyncGivesDashboard(await elsewhere(name)), false, name);
+
+  await redis.signal('SIGSTOP');
+  assert.equal(await bareResyncGivesDashboard(await elsewhere('never')), true, 'nobody can say');
+  await redis.signal('SIGCONT');
+  await until(async () => (await Promise.all(nodes.map((node) => node.health()))).every(({ cluster }) => cluster.nodes.length === 2), 'they know of each other');
+  assert.equal(await bareResyncGivesDashboard(await elsewhere('never')), false, 'Redis answers again');
+
+  // It has no time to tell anybody.
+  await a.kill();
+  assert.equal(await bareResyncGivesDashboard(await elsewhere('held')), true, 'its node died');
+  assert.equal(await bareResyncGivesDashboard(await elsewhere('left')), false, 'it had left');
+  never.close();
 }, { timeout: 180_000 });
 
 async function reconnect(client) {

@@ -1,34 +1,46 @@
 //! The HTTP edge, asked without a socket, over the embedded store.
 
+mod admin;
 mod edge;
 mod health;
+mod metrics;
 mod tasks;
+mod webhooks;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{Router, body::Body};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use taskcast::{
-    auth::{ClaimNames, Grant, Keys, TokenSigner, TokenVerifier, UnixTime},
-    config::TaskApi,
+    auth::{ClaimNames, Grant, Keys, Revocations, TokenSigner, TokenVerifier, UnixTime},
+    cluster::{Cluster, Order},
+    config::{Secret, TaskApi, WebhookConfig},
     http::{
-        ClusterHealth, GatewayStatus, HealthReport, HttpState, Phase, RelayHealth, StoreHealth,
-        WebsocketHealth, router,
+        ClusterHealth, GatewayStatus, HealthReport, HttpState, Phase, RelayHealth, Routes, StoreHealth,
+        Webhook, WebsocketHealth, router,
     },
     store::{EmbeddedConfig, EmbeddedStore, Store},
     task::DefaultOrg,
 };
+use tokio::sync::mpsc;
 use tower::ServiceExt;
 
 const SECRET: &[u8] = b"a secret that is only ever used by these tests";
+const WEBHOOK_SECRETS: [&str; 2] = ["the newer webhook secret", "the older webhook secret"];
 const ORIGIN: &str = "http://localhost:5173";
 
 /// A router with its store.
 struct App {
     router: Router,
+    state: HttpState,
     store: Arc<dyn Store>,
+    /// What the gateway would be asked to do.
+    ordered: Mutex<mpsc::Receiver<Order>>,
     /// None for a store that needs none.
     _folder: Option<tempfile::TempDir>,
 }
@@ -47,6 +59,8 @@ impl GatewayStatus for FixedStatus {
     fn report(&self) -> HealthReport {
         self.0.clone()
     }
+
+    fn measure(&self) {}
 }
 
 impl App {
@@ -63,20 +77,58 @@ impl App {
     }
 
     fn over(store: Arc<dyn Store>, task_api: TaskApi, report: HealthReport) -> Self {
+        let webhook = WebhookConfig { secrets: WEBHOOK_SECRETS.map(Secret::new).to_vec() };
+        Self::built(store, task_api, report, &webhook)
+    }
+
+    fn without_webhooks() -> Self {
+        let app = Self::new();
+        Self {
+            _folder: app._folder,
+            ..Self::built(app.store, TaskApi::Full, well(), &WebhookConfig { secrets: Vec::new() })
+        }
+    }
+
+    fn built(
+        store: Arc<dyn Store>,
+        task_api: TaskApi,
+        report: HealthReport,
+        webhook: &WebhookConfig,
+    ) -> Self {
+        let (orders, ordered) = mpsc::channel(8);
+        let revocations = Arc::<Revocations>::default();
+        let cluster = Cluster::alone(revocations.clone(), orders);
         let tokens = TokenVerifier {
             keys: Keys::secret(SECRET),
             claims: ClaimNames::default(),
             issuer: None,
             audience: None,
             default_org: DefaultOrg::default(),
+            revocations,
         };
         let state = HttpState {
             store: store.clone(),
             tokens: Arc::new(tokens),
             task_api,
             status: Arc::new(FixedStatus(report)),
+            cluster,
+            metrics: Arc::default(),
+            metrics_token: None,
+            webhook: Arc::new(Webhook::new(webhook)),
         };
-        Self { router: router(state, &[ORIGIN.to_owned()]), store, _folder: None }
+        Self {
+            router: app(Routes::Public, state.clone()),
+            state,
+            store,
+            ordered: Mutex::new(ordered),
+            _folder: None,
+        }
+    }
+
+    /// The same with other routes.
+    fn serving(self, routes: Routes, metrics_token: Option<Secret>) -> Self {
+        let state = HttpState { metrics_token, ..self.state.clone() };
+        Self { router: app(routes, state), ..self }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
@@ -124,6 +176,10 @@ impl Answer {
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("text"))
     }
+}
+
+fn app(routes: Routes, state: HttpState) -> Router {
+    router(routes, state, &[ORIGIN.to_owned()])
 }
 
 fn request(method: &str, path: &str, token: &str) -> http::request::Builder {

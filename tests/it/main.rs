@@ -3,6 +3,7 @@
 mod architecture;
 mod cli;
 mod http;
+mod mongo_deliveries;
 mod mongo_feed;
 mod mongo_lists;
 mod mongo_resume;
@@ -10,4 +11,5 @@ mod mongo_server;
 mod mongo_snapshot;
 mod mongo_writes;
 mod mongod;
+mod operations;
 mod store;

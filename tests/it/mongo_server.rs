@@ -1,16 +1,20 @@
 //! Servers that are not as they should be, and what is said about them.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mongodb::bson::{Document, doc};
 use taskcast::{
+    feed::FeedItem,
     store::{Images, MongoConfig, MongoStore, Store, StoreError},
     task::TaskId,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::mongod::{Mongod, Place};
+use crate::mongod::{DEADLINE, Mongod, Place};
 
 fn unusable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     match result {
@@ -36,6 +40,28 @@ async fn a_standalone_server_is_refused_with_the_mend() {
     assert_eq!(place.store().probe().await.expect("probed").replica_set, None);
 }
 
+/// The race: a member starts again just when the change stream is to be opened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_does_not_know_its_set_yet_is_waited_for() {
+    let server = Mongod::not_initiated();
+    let mut place = Place::on(&server).await;
+    place.config.uri.push_str("?directConnection=true");
+    let store = Arc::new(place.store());
+    let (sender, mut items) = mpsc::channel(8);
+    let stop = CancellationToken::new();
+    let follower = (store.clone(), stop.clone());
+    let following = tokio::spawn(async move { follower.0.follow(sender, follower.1).await });
+    while store.stream().is_some_and(|stream| stream.restarts == 0) {
+        assert!(!following.is_finished(), "{:?}", following.await);
+        tokio::task::yield_now().await;
+    }
+    server.initiate();
+    let first = tokio::time::timeout(DEADLINE, items.recv()).await.expect("in time");
+    assert!(matches!(first, Some(FeedItem::Opened(_))), "{first:?}");
+    stop.cancel();
+    following.await.expect("no panic").expect("stopped");
+}
+
 #[tokio::test]
 async fn an_absent_server_is_a_passing_fault() {
     let config = MongoConfig {
@@ -44,6 +70,7 @@ async fn an_absent_server_is_a_passing_fault() {
         collection: "tasks".to_owned(),
         images: Images::Auto,
         default_org: Default::default(),
+        webhooks: true,
     };
     let store = MongoStore::new(config).expect("nobody was asked");
     let id = TaskId::parse("t").expect("an id");

@@ -45,13 +45,22 @@ pub struct Mongod {
 
 impl Mongod {
     pub fn replica_set() -> Self {
-        let server = Self::start(&["--replSet", "rs0"]);
-        server.command(doc! {"replSetInitiate": {
-            "_id": "rs0",
-            "members": [{"_id": 0, "host": format!("127.0.0.1:{}", server.port)}],
-        }});
-        server.wait_until(|hello| hello.get_bool("isWritablePrimary").unwrap_or(false));
+        let server = Self::not_initiated();
+        server.initiate();
         server
+    }
+
+    /// As a member is for a moment whenever it starts.
+    pub fn not_initiated() -> Self {
+        Self::start(&["--replSet", "rs0"])
+    }
+
+    pub fn initiate(&self) {
+        self.command(doc! {"replSetInitiate": {
+            "_id": "rs0",
+            "members": [{"_id": 0, "host": format!("127.0.0.1:{}", self.port)}],
+        }});
+        self.wait_until(|hello| hello.get_bool("isWritablePrimary").unwrap_or(false));
     }
 
     pub fn standalone() -> Self {
@@ -137,6 +146,7 @@ impl Place {
             collection: "tasks".to_owned(),
             images: Images::Auto,
             default_org: DefaultOrg::default(),
+            webhooks: true,
         };
         Self { client: Client::with_uri_str(server.uri()).await.expect("a client"), config }
     }

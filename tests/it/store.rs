@@ -1,5 +1,6 @@
 //! What a [`Store`] promises, told once and run against every store: [`conformance!`] in a module per backend.
 
+pub mod deliveries;
 mod embedded;
 mod feeds;
 mod mongo;
@@ -42,6 +43,9 @@ macro_rules! conformance {
                 writes_are_read_under_both_names, concurrent_writes_are_all_kept;
             reads: reads_nothing_that_is_not_there, shows_what_a_viewer_may_see, default_org_takes_in_what_names_none,
                 pages_neither_skip_nor_repeat, filters, counts, a_dashboard_has_the_newest;
+            deliveries: a_delivery_is_one_change, the_same_delivery_at_once_has_one_effect,
+                deliveries_at_once_end_as_in_order, tasks_are_found_in_every_way,
+                what_no_task_is_meant_by_is_not_remembered, deliveries_and_writes_at_once_are_all_kept;
             feeds: every_write_is_one_change, refused_writes_are_no_change, snapshots_know_their_position,
                 dashboards_know_their_position, a_new_follower_is_told_the_past, a_follower_ends_when_told
         );

@@ -19,6 +19,8 @@ pub(super) const TASKS: TableDefinition<&str, &[u8]> = TableDefinition::new("tas
 pub(super) const TIMELINE: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("timeline");
 /// By sequence number: a [`LogEntry`](super::record::LogEntry).
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+/// By day since 1970 and delivery id: what GitHub has delivered.
+pub(super) const DELIVERIES: TableDefinition<(u64, &str), ()> = TableDefinition::new("deliveries");
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// In `meta`: the number of the last change.

@@ -11,7 +11,7 @@ use super::{
     record::LogEntry,
 };
 use crate::{
-    feed::{Change, FeedItem, Position},
+    feed::{Change, FeedItem, GapReason, Position},
     store::StoreError,
     task::DefaultOrg,
 };
@@ -84,7 +84,7 @@ impl Follower {
     /// False: nobody listens any more.
     async fn pass_on(&mut self, chunk: Chunk) -> bool {
         if self.next.is_some_and(|next| next != chunk.start)
-            && self.items.send(FeedItem::Gap("the log was cut before it could be read")).await.is_err()
+            && self.items.send(FeedItem::Gap(GapReason::LogCut)).await.is_err()
         {
             return false;
         }

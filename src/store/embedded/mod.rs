@@ -1,9 +1,9 @@
 //! Tasks in a file of this process: for one node without a database to run.
 //!
-//! Four tables in one redb file. `tasks` holds each document without its timeline, `timeline` its entries one by
+//! Five tables in one redb file. `tasks` holds each document without its timeline, `timeline` its entries one by
 //! one (so that an append costs the same however long the timeline is, and a list reads none), `log` every change
-//! by its sequence number, `meta` the last number. A write and its log entry are one transaction, on disk before
-//! anybody hears of it.
+//! by its sequence number, `meta` the last number, `deliveries` what GitHub has delivered. A write and its log entry
+//! are one transaction, on disk before anybody hears of it.
 
 mod database;
 mod feed;
@@ -19,13 +19,16 @@ use redb::ReadableDatabase;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Cursor, DashboardSnapshot, Page, Store, StoreError, TaskFilter, TaskSnapshot, WriteError};
+use super::{
+    Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError, TaskFilter, TaskSnapshot, WriteError,
+};
 use crate::{
     feed::FeedItem,
+    github::Delivery,
     task::{Answers, DefaultOrg, FullTask, NewTask, TaskId, TaskPatch, Viewer},
 };
 use database::{Database, Fault};
-use write::{Edit, Write, Writer};
+use write::{Edit, Write, Writer, Written};
 
 /// What the embedded store needs to know.
 #[derive(Clone, Debug)]
@@ -61,6 +64,13 @@ impl EmbeddedStore {
     ) -> Result<T, StoreError> {
         let default_org = self.default_org.clone();
         database::blocking(&self.database, move |db| work(&db.begin_read()?, &default_org)).await
+    }
+
+    async fn write_task(&self, write: Write) -> Result<FullTask, WriteError> {
+        match self.writer.write(write).await? {
+            Written::Task(task) => Ok(*task),
+            Written::Delivery(_) => Err(WriteError::NotFound),
+        }
     }
 }
 
@@ -122,7 +132,7 @@ impl Store for EmbeddedStore {
         creator_name: Option<&str>,
     ) -> Result<FullTask, StoreError> {
         let write = Write::Create { task, creator: creator.clone(), name: creator_name.map(str::to_owned) };
-        match self.writer.write(write).await {
+        match self.write_task(write).await {
             Ok(task) => Ok(task),
             Err(WriteError::Store(error)) => Err(error),
             Err(error) => Err(StoreError::Unusable(error.to_string())),
@@ -130,12 +140,18 @@ impl Store for EmbeddedStore {
     }
 
     async fn clarify(&self, id: &TaskId, viewer: &Viewer, answers: Answers) -> Result<FullTask, WriteError> {
-        self.writer
-            .write(Write::Edit { id: id.clone(), by: viewer.clone(), edit: Edit::Clarify(answers) })
+        self.write_task(Write::Edit { id: id.clone(), by: viewer.clone(), edit: Edit::Clarify(answers) })
             .await
     }
 
     async fn patch(&self, id: &TaskId, writer: &Viewer, patch: TaskPatch) -> Result<FullTask, WriteError> {
-        self.writer.write(Write::Edit { id: id.clone(), by: writer.clone(), edit: Edit::Patch(patch) }).await
+        self.write_task(Write::Edit { id: id.clone(), by: writer.clone(), edit: Edit::Patch(patch) }).await
+    }
+
+    async fn deliver(&self, delivery: Delivery) -> Result<Delivered, WriteError> {
+        match self.writer.write(Write::Deliver(Box::new(delivery))).await? {
+            Written::Delivery(delivered) => Ok(delivered),
+            Written::Task(task) => Ok(Delivered::Written(task.task.id)),
+        }
     }
 }

@@ -5,19 +5,21 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use serde_json::Value;
 
 use super::{
-    database::{Fault, LAST_SEQUENCE, LOG, LOG_BYTES, META, TASKS, TIMELINE},
+    database::{DELIVERIES, Fault, LAST_SEQUENCE, LOG, LOG_BYTES, META, TASKS, TIMELINE},
     read,
     record::{self, Document, LogEntry},
-    write::{Edit, Outcome, Write},
+    write::{Edit, Outcome, Write, Written},
 };
 use crate::{
-    store::WriteError,
+    github::Delivery,
+    store::{DELIVERY_DAYS, Delivered, WriteError},
     task::{DefaultOrg, FullTask, Status, Task, TaskId, Timestamp, Viewer, Writes},
 };
 
 /// How much of the past a follower that starts anew is told.
 const LOG_ENTRIES: u64 = 10_000;
 const LOG_MAX_BYTES: u64 = 64 << 20;
+const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
 /// All tables, open for writing.
 pub(super) struct Tables<'txn> {
@@ -25,6 +27,7 @@ pub(super) struct Tables<'txn> {
     timeline: Table<'txn, (&'static str, u64), &'static [u8]>,
     log: Table<'txn, u64, &'static [u8]>,
     meta: Table<'txn, &'static str, u64>,
+    deliveries: Table<'txn, (u64, &'static str), ()>,
     /// The number of the last change.
     sequence: u64,
     log_bytes: u64,
@@ -40,6 +43,7 @@ impl<'txn> Tables<'txn> {
             tasks: txn.open_table(TASKS)?,
             timeline: txn.open_table(TIMELINE)?,
             log: txn.open_table(LOG)?,
+            deliveries: txn.open_table(DELIVERIES)?,
             meta,
             sequence,
             log_bytes,
@@ -55,9 +59,11 @@ impl<'txn> Tables<'txn> {
             outcomes.push(match write {
                 Write::Create { task, creator, name } => {
                     let id = self.unused_id()?;
-                    Ok(self.make(&id, None, task.writes(&creator, name.as_deref(), now), now)?)
+                    let writes = task.writes(&creator, name.as_deref(), now);
+                    Ok(Written::Task(Box::new(self.make(&id, None, writes, now)?)))
                 }
                 Write::Edit { id, by, edit } => self.edit(&id, &by, edit, now)?,
+                Write::Deliver(delivery) => Ok(Written::Delivery(self.deliver(&delivery, now)?)),
             });
         }
         self.trim()?;
@@ -73,9 +79,44 @@ impl<'txn> Tables<'txn> {
         };
         let task = record::task(before.clone(), self.default_org)?;
         match writes(edit, by, &before, &task, now) {
-            Ok(writes) => Ok(Ok(self.make(id, Some(before), writes, now)?)),
+            Ok(writes) => Ok(Ok(Written::Task(Box::new(self.make(id, Some(before), writes, now)?)))),
             Err(refusal) => Ok(Err(refusal)),
         }
+    }
+
+    fn deliver(&mut self, delivery: &Delivery, now: Timestamp) -> Result<Delivered, Fault> {
+        let today = u64::try_from(now.millis()).unwrap_or_default() / DAY_MILLIS;
+        for day in today.saturating_sub(DELIVERY_DAYS)..=today {
+            if self.deliveries.get((day, delivery.id.as_str()))?.is_some() {
+                return Ok(Delivered::Duplicate);
+            }
+        }
+        let mut meant = Vec::new();
+        for item in self.tasks.range::<&str>(..)? {
+            let document = record::decode(item?.1.value())?;
+            let task = record::task(document.clone(), self.default_org)?;
+            if delivery.search.leads_to(&task) {
+                meant.push((document, task));
+            }
+        }
+        let tasks: Vec<&Task> = meant.iter().map(|(_, task)| task).collect();
+        let Some(id) = delivery.search.choose(&tasks).map(|task| task.id.clone()) else {
+            return Ok(Delivered::NoTask);
+        };
+        for (document, task) in meant.into_iter().filter(|(_, task)| task.id == id) {
+            let writes = delivery.writes(&task, &document, now);
+            self.make(&id, Some(document), writes, now)?;
+        }
+        self.deliveries.insert((today, delivery.id.as_str()), ())?;
+        self.forget_deliveries(today.saturating_sub(DELIVERY_DAYS))?;
+        Ok(Delivered::Written(id))
+    }
+
+    fn forget_deliveries(&mut self, before: u64) -> Result<(), Fault> {
+        while self.deliveries.first()?.is_some_and(|(key, _)| key.value().0 < before) {
+            self.deliveries.pop_first()?;
+        }
+        Ok(())
     }
 
     fn make(

@@ -9,7 +9,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::{database::Database, transaction::Tables};
 use crate::{
-    store::{StoreError, WriteError},
+    github::Delivery,
+    store::{Delivered, StoreError, WriteError},
     task::{Answers, DefaultOrg, FullTask, NewTask, TaskId, TaskPatch, Viewer},
 };
 
@@ -21,6 +22,7 @@ const GROUP: usize = 256;
 pub(super) enum Write {
     Create { task: NewTask, creator: Viewer, name: Option<String> },
     Edit { id: TaskId, by: Viewer, edit: Edit },
+    Deliver(Box<Delivery>),
 }
 
 /// A change of a task that is there.
@@ -30,7 +32,14 @@ pub(super) enum Edit {
     Patch(TaskPatch),
 }
 
-pub(super) type Outcome = Result<FullTask, WriteError>;
+/// What was made of a write.
+#[derive(Debug)]
+pub(super) enum Written {
+    Task(Box<FullTask>),
+    Delivery(Delivered),
+}
+
+pub(super) type Outcome = Result<Written, WriteError>;
 
 /// A write, and who waits for what becomes of it.
 type Waiting = (Write, oneshot::Sender<Outcome>);
@@ -102,7 +111,7 @@ fn commit_group(
     let result = database.run(|db| {
         let txn = db.begin_write()?;
         let (outcomes, last) = Tables::open(&txn, default_org)?.apply(writes)?;
-        if outcomes.iter().any(Result::is_ok) {
+        if outcomes.iter().any(changes) {
             txn.commit()?
         } else {
             txn.abort()?
@@ -124,6 +133,10 @@ fn commit_group(
             }
         }
     }
+}
+
+fn changes(outcome: &Outcome) -> bool {
+    matches!(outcome, Ok(Written::Task(_) | Written::Delivery(Delivered::Written(_))))
 }
 
 fn same(error: &StoreError) -> StoreError {

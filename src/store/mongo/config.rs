@@ -25,6 +25,15 @@ pub struct MongoConfig {
     pub collection: String,
     pub images: Images,
     pub default_org: DefaultOrg,
+    /// Whether GitHub's deliveries are taken; they need an index and a collection beside the tasks.
+    pub webhooks: bool,
+}
+
+impl MongoConfig {
+    /// The collection of the deliveries that were done.
+    pub(super) fn deliveries(&self) -> String {
+        format!("{}_github_deliveries", self.collection)
+    }
 }
 
 /// Whether taskcast may switch pre- and post-images on.
@@ -36,6 +45,13 @@ pub enum Images {
     Require,
 }
 
+impl MongoConfig {
+    /// The database of the tasks, whichever setting names it.
+    pub fn database_name(&self) -> Result<String, StoreError> {
+        Ok(database_name(self, &parse_uri(&self.uri)?))
+    }
+}
+
 /// Without the URI, which holds a password.
 impl fmt::Debug for MongoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,6 +60,7 @@ impl fmt::Debug for MongoConfig {
             .field("collection", &self.collection)
             .field("images", &self.images)
             .field("default_org", &self.default_org)
+            .field("webhooks", &self.webhooks)
             .finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@ use super::{
     pipeline::{ADDED, AFTER, BEFORE, TIMELINE},
 };
 use crate::{
-    feed::{Change, Position, TimelineChange},
+    feed::{Change, GapReason, Position, TimelineChange},
     task::{DefaultOrg, DocumentError, Task, TimelineEntry, Timestamp},
 };
 
@@ -18,7 +18,7 @@ pub(super) enum Decoded {
     /// Concerns no task that a client could know.
     Nothing,
     /// What happened can't be told; the reason.
-    Lost(&'static str),
+    Lost(GapReason),
 }
 
 /// Seconds in the high half, increment in the low one. Every event has it.
@@ -32,25 +32,25 @@ pub(super) fn decode(event: &RawDocument, position: Position, default_org: &Defa
     let (before, after) = match event.get_str("operationType") {
         Ok("insert") => (None, image("fullDocument")),
         Ok("update" | "replace") => {
-            let Some(before) = image("fullDocumentBeforeChange") else { return Decoded::Lost(NO_IMAGE) };
+            let Some(before) = image("fullDocumentBeforeChange") else {
+                return Decoded::Lost(GapReason::Image);
+            };
             (Some(before), image("fullDocument"))
         }
         Ok("delete") => match image("fullDocumentBeforeChange") {
             Some(before) => return change(event, position, Some(before), None, TimelineChange::Unchanged),
-            None => return Decoded::Lost(NO_IMAGE),
+            None => return Decoded::Lost(GapReason::Image),
         },
         Ok("drop" | "rename" | "dropDatabase" | "invalidate") => {
-            return Decoded::Lost("the collection was dropped or renamed");
+            return Decoded::Lost(GapReason::Dropped);
         }
         _ => return Decoded::Nothing,
     };
     match after {
         Some(after) => change(event, position, before, Some(after), timeline(event)),
-        None => Decoded::Lost(NO_IMAGE),
+        None => Decoded::Lost(GapReason::Image),
     }
 }
-
-const NO_IMAGE: &str = "a change came without its pre- or post-image";
 
 type Image = Result<Task, DocumentError>;
 

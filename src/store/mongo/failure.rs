@@ -4,7 +4,11 @@ use std::{future::Future, time::Duration};
 
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 
-use crate::store::{StoreError, WriteError};
+use crate::{
+    feed::GapReason,
+    seldom::seldom,
+    store::{StoreError, WriteError},
+};
 
 const UNAUTHORIZED: i32 = 13;
 const AUTHENTICATION_FAILED: i32 = 18;
@@ -25,7 +29,7 @@ pub(super) enum StreamFailure {
     /// Going on from the last token may work.
     Passing(String),
     /// It never will; the reason.
-    HistoryLost(&'static str),
+    HistoryLost(GapReason),
     /// The server answered and refused; if it does so again, the token is to blame.
     Refused(String),
     Fatal(StoreError),
@@ -62,11 +66,11 @@ pub(super) fn is_unauthorized(error: &Error) -> bool {
 
 pub(super) fn store_error(error: Error) -> StoreError {
     match (error.kind.as_ref(), code(&error)) {
-        (ErrorKind::Authentication { .. }, _) | (_, Some(AUTHENTICATION_FAILED)) => StoreError::Unusable(
+        (ErrorKind::Authentication { .. }, _) | (_, Some(AUTHENTICATION_FAILED)) => StoreError::Denied(
             "MongoDB refused the user name or password of MONGODB_URI (does it need authSource=admin?)"
                 .to_owned(),
         ),
-        (_, Some(UNAUTHORIZED)) => StoreError::Unusable(format!(
+        (_, Some(UNAUTHORIZED)) => StoreError::Denied(format!(
             "the user of MONGODB_URI lacks a privilege; the role readWrite on the database suffices for all but \
              the preparations: {}",
             text(&error)
@@ -86,7 +90,7 @@ pub(super) fn write_error(error: Error) -> WriteError {
         _ => code(&error).is_some_and(|code| VALUE_REFUSED.contains(&code)),
     };
     if refused {
-        tracing::warn!(%error, "MongoDB refuses a value");
+        seldom!(warn, error = text(&error), "MongoDB refuses a value");
         return WriteError::Conflict(
             "the task can't hold that: too large, too deep, or an odd key".to_owned(),
         );
@@ -97,7 +101,7 @@ pub(super) fn write_error(error: Error) -> WriteError {
 pub(super) fn stream_failure(error: Error) -> StreamFailure {
     let server_error = code(&error);
     if server_error.is_some_and(|code| HISTORY_LOST.contains(&code)) {
-        return StreamFailure::HistoryLost("the change stream's history is lost");
+        return StreamFailure::HistoryLost(GapReason::History);
     }
     let passing = error.contains_label("ResumableChangeStreamError")
         || error.contains_label("RetryableWriteError")
@@ -105,6 +109,7 @@ pub(super) fn stream_failure(error: Error) -> StreamFailure {
     match store_error(error) {
         StoreError::Unavailable(text) if passing => StreamFailure::Passing(text),
         StoreError::Unavailable(text) => StreamFailure::Refused(text),
+        StoreError::Denied(text) => StreamFailure::Passing(text),
         fatal => StreamFailure::Fatal(fatal),
     }
 }

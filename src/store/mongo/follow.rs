@@ -15,7 +15,8 @@ use super::{
     prepare,
 };
 use crate::{
-    feed::{FeedItem, Position},
+    feed::{FeedItem, GapReason, Position},
+    seldom::seldom,
     store::StoreError,
 };
 
@@ -28,6 +29,9 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
 /// How often the server may refuse to go on from a token before the token is given up.
 const REFUSALS: u32 = 5;
+/// After so many failures in a row what keeps the stream away is told: it may be another thing than what broke it off,
+/// and need a person.
+const PERSISTENT: u32 = 5;
 
 pub(super) async fn follow(
     store: &MongoStore,
@@ -101,16 +105,27 @@ impl Follower<'_> {
                 Ended::ReceiverGone => return Ok(()),
                 Ended::Failed(failure) => failure,
             };
+            // The tries to open it again are not counted.
+            if self.failures == 0 {
+                self.store.stream.broke_off();
+            }
             let lost = match failure {
                 StreamFailure::Fatal(error) => return Err(error),
-                StreamFailure::HistoryLost(reason) => Some(reason),
+                StreamFailure::HistoryLost(reason) => {
+                    if self.failures >= PERSISTENT {
+                        seldom!(warn, %reason, "history is lost again whenever the change stream is opened");
+                    }
+                    Some(reason)
+                }
                 StreamFailure::Refused(error) if self.failures >= REFUSALS => {
-                    tracing::warn!(error, "the server does not go on from where the change stream was");
-                    Some("the change stream can't be resumed")
+                    seldom!(warn, error, "the server does not go on from where the change stream was");
+                    Some(GapReason::Resume)
                 }
                 StreamFailure::Passing(error) | StreamFailure::Refused(error) => {
                     if self.failures == 0 {
                         tracing::warn!(error, "the change stream broke off; it will be resumed");
+                    } else if self.failures >= PERSISTENT {
+                        seldom!(warn, error, "the change stream can't be opened yet");
                     }
                     None
                 }
@@ -126,7 +141,7 @@ impl Follower<'_> {
     }
 
     /// Begins anew: what happened between is not told.
-    async fn lose(&mut self, reason: &'static str) -> Result<(), Ended> {
+    async fn lose(&mut self, reason: GapReason) -> Result<(), Ended> {
         self.begin = Begin::Now;
         self.images_in_doubt = true;
         if self.told == Told::Opened {
@@ -167,6 +182,7 @@ impl Follower<'_> {
                     None => self.idle(token.as_ref()).await?,
                 }
                 if let Some(token) = token {
+                    self.store.stream.reached(&token);
                     self.begin = Begin::After(token);
                 }
                 if event.is_none() && !stream.is_alive() {
@@ -187,7 +203,7 @@ impl Follower<'_> {
 
     async fn change(&mut self, event: &RawDocumentBuf) -> Result<(), Ended> {
         let Some(time) = decode::cluster_time(event) else {
-            return Err(Ended::Failed(StreamFailure::HistoryLost("a change came without its time")));
+            return Err(Ended::Failed(StreamFailure::HistoryLost(GapReason::Time)));
         };
         let position = self.ordinals.next(time);
         self.quiet = 0;

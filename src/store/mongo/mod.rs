@@ -7,6 +7,7 @@
 mod bson_json;
 mod config;
 mod decode;
+mod deliver;
 mod failure;
 mod follow;
 mod list;
@@ -17,6 +18,7 @@ mod prepare;
 mod probe;
 mod read;
 mod select;
+mod stream;
 mod tasks;
 mod write;
 

@@ -74,17 +74,21 @@ pub(super) async fn open(
 async fn committed(store: &MongoStore) -> Result<Timestamp, StreamFailure> {
     let database = store.database().await?;
     let hello = answer(database.run_command(doc! {"hello": 1})).await?;
-    hello
+    let time = hello
         .get_document("lastWrite")
         .and_then(|write| write.get_document("majorityOpTime"))
-        .and_then(|time| time.get_timestamp("ts"))
-        .map_err(|_| StreamFailure::Fatal(StoreError::Unusable(prepare::STANDALONE.to_owned())))
+        .and_then(|time| time.get_timestamp("ts"));
+    time.map_err(|_| match prepare::is_standalone(&hello) {
+        true => StreamFailure::Fatal(StoreError::Unusable(prepare::STANDALONE.to_owned())),
+        // A member that has just started knows neither its set nor what a majority has.
+        false => StreamFailure::Passing("nothing is known to be committed by a majority yet".to_owned()),
+    })
 }
 
 impl From<StoreError> for StreamFailure {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(text) => Self::Passing(text),
+            StoreError::Unavailable(text) | StoreError::Denied(text) => Self::Passing(text),
             other => Self::Fatal(other),
         }
     }

@@ -13,7 +13,10 @@ use super::{
     config::Images,
     failure::{answer, answer_within, code, is_unauthorized, store_error},
 };
-use crate::store::StoreError;
+use crate::{
+    store::{DELIVERY_DAYS, StoreError},
+    task::Field,
+};
 
 pub(super) const STANDALONE: &str = "MongoDB is not a replica set, and a standalone server has no change streams: start \
     mongod with --replSet rs0 and run rs.initiate() once (one member is enough)";
@@ -33,7 +36,13 @@ pub(super) async fn prepare(store: &MongoStore) -> Result<(), StoreError> {
     let database = store.database().await?;
     check_server(&database).await?;
     ensure_images(store).await?;
-    ensure_indexes(&database, &store.config.collection).await
+    let name = &store.config.collection;
+    ensure_indexes(&database, name, wanted_indexes()).await?;
+    if store.config.webhooks {
+        ensure_indexes(&database, name, [found_by_github()]).await?;
+        ensure_deliveries(&database, &store.config.deliveries()).await?;
+    }
+    Ok(())
 }
 
 /// Also after the collection was dropped: Mongoose makes the new one without images.
@@ -90,13 +99,13 @@ async fn check_server(database: &Database) -> Result<(), StoreError> {
             "MongoDB {version} is too old: taskcast needs 6.0 or newer, for pre- and post-images in change streams"
         )));
     }
-    if hello.get_bool("isreplicaset").unwrap_or(false) {
+    if is_standalone(&hello) {
+        return Err(StoreError::Unusable(STANDALONE.to_owned()));
+    }
+    if hello.get_str("setName").is_err() {
         return Err(StoreError::Unavailable(
             "the replica set is not initiated yet: run rs.initiate()".to_owned(),
         ));
-    }
-    if hello.get_str("setName").is_err() {
-        return Err(StoreError::Unusable(STANDALONE.to_owned()));
     }
     if !hello.get_bool("isWritablePrimary").unwrap_or(false) {
         return Err(StoreError::Unavailable(
@@ -106,12 +115,17 @@ async fn check_server(database: &Database) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// What answers `hello` so is not, and will not be, a member of a replica set.
+pub(super) fn is_standalone(hello: &Document) -> bool {
+    hello.get_str("setName").is_err() && !hello.get_bool("isreplicaset").unwrap_or(false)
+}
+
 async fn switch_on(database: &Database, name: &str) -> Result<(), StoreError> {
     let command = doc! {"collMod": name, "changeStreamPreAndPostImages": {"enabled": true}};
     match answer(database.run_command(command)).await {
         Ok(_) => Ok(()),
         Err(error) if code(&error) == Some(NAMESPACE_NOT_FOUND) => create(database, name).await,
-        Err(error) if is_unauthorized(&error) => Err(StoreError::Unusable(format!(
+        Err(error) if is_unauthorized(&error) => Err(StoreError::Denied(format!(
             "exact history needs pre- and post-images on the collection {name}, and the user of MONGODB_URI lacks \
              the privilege collMod (role dbAdmin) to switch them on. Grant it, or run: {}",
             switch_on_in_shell(database, name)
@@ -141,24 +155,40 @@ async fn create(database: &Database, name: &str) -> Result<(), StoreError> {
     }
 }
 
-async fn ensure_indexes(database: &Database, name: &str) -> Result<(), StoreError> {
+async fn ensure_indexes(
+    database: &Database,
+    name: &str,
+    wanted: impl IntoIterator<Item = Document>,
+) -> Result<(), StoreError> {
     let there = existing_indexes(database, name).await?;
-    for key in wanted_indexes().into_iter().filter(|key| !there.contains(key)) {
-        let index_name: Vec<String> = key.iter().map(|(field, order)| format!("{field}_{order}")).collect();
-        let command = doc! {"createIndexes": name, "indexes": [{"key": key, "name": index_name.join("_")}]};
-        match answer_within(INDEX_PATIENCE, database.run_command(command)).await {
-            Ok(_) => {}
-            Err(error) if code(&error).is_some_and(|code| INDEX_CONFLICT.contains(&code)) => {
-                tracing::info!(%error, "another index serves already");
-            }
-            Err(error) => {
-                let privilege =
-                    format!("createIndex on {name} (or create the index {})", index_name.join("_"));
-                return Err(lacking(&error, &privilege, "readWrite").unwrap_or_else(|| store_error(error)));
-            }
+    for index in wanted {
+        if !index.get_document("key").is_ok_and(|key| there.contains(key)) {
+            create_index(database, name, index).await?;
         }
     }
     Ok(())
+}
+
+async fn create_index(database: &Database, name: &str, index: Document) -> Result<(), StoreError> {
+    let index_name = index.get_str("name").unwrap_or_default().to_owned();
+    let command = doc! {"createIndexes": name, "indexes": [index]};
+    match answer_within(INDEX_PATIENCE, database.run_command(command)).await {
+        Ok(_) => Ok(()),
+        Err(error) if code(&error).is_some_and(|code| INDEX_CONFLICT.contains(&code)) => {
+            tracing::info!(%error, "another index serves already");
+            Ok(())
+        }
+        Err(error) => {
+            let privilege = format!("createIndex on {name} (or create the index {index_name})");
+            Err(lacking(&error, &privilege, "readWrite").unwrap_or_else(|| store_error(error)))
+        }
+    }
+}
+
+/// The collection is made with its index.
+async fn ensure_deliveries(database: &Database, name: &str) -> Result<(), StoreError> {
+    let seconds = i64::try_from(DELIVERY_DAYS * 24 * 60 * 60).unwrap_or(i64::MAX);
+    create_index(database, name, doc! {"key": {"at": 1}, "name": "at_1", "expireAfterSeconds": seconds}).await
 }
 
 async fn existing_indexes(database: &Database, name: &str) -> Result<Vec<Document>, StoreError> {
@@ -185,15 +215,28 @@ fn whole_numbers(key: &Document) -> Document {
         .collect()
 }
 
-fn wanted_indexes() -> [Document; 6] {
-    [
+fn wanted_indexes() -> impl Iterator<Item = Document> {
+    let keys = [
         doc! {"status": 1},
         doc! {"createdBy": 1},
         doc! {"createdAt": -1},
         doc! {"events.eventType": 1},
         doc! {"orgId": 1, "createdAt": -1, "_id": -1},
         doc! {"createdBy": 1, "createdAt": -1, "_id": -1},
-    ]
+    ];
+    keys.into_iter().map(|key| {
+        let name: Vec<String> = key.iter().map(|(field, order)| format!("{field}_{order}")).collect();
+        doc! {"key": key, "name": name.join("_")}
+    })
+}
+
+/// Numbers, links and branches under all their names: one index over nine fields that most tasks lack, of which a
+/// search names one at a time.
+fn found_by_github() -> Document {
+    let fields = [Field::PrNumber, Field::PrUrl, Field::IssueNumber, Field::IssueUrl, Field::GithubBranch];
+    let names = fields.iter().flat_map(|field| field.document_names());
+    let projection: Document = names.map(|name| ((*name).to_owned(), Bson::Int32(1))).collect();
+    doc! {"key": {"$**": 1}, "name": "found_by_github", "wildcardProjection": projection}
 }
 
 fn switch_on_in_shell(database: &Database, name: &str) -> String {
@@ -205,7 +248,7 @@ fn switch_on_in_shell(database: &Database, name: &str) -> String {
 
 fn lacking(error: &Error, privilege: &str, role: &str) -> Option<StoreError> {
     is_unauthorized(error).then(|| {
-        StoreError::Unusable(format!(
+        StoreError::Denied(format!(
             "the user of MONGODB_URI lacks the privilege {privilege} (the role {role} has it)"
         ))
     })

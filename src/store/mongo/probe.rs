@@ -40,7 +40,7 @@ pub(super) async fn probe(store: &MongoStore) -> Result<MongoProbe, StoreError> 
     })
 }
 
-async fn oplog_window(local: &Database) -> Option<u64> {
+pub(super) async fn oplog_window(local: &Database) -> Option<u64> {
     let oldest = oplog_end(local, 1).await?;
     let newest = oplog_end(local, -1).await?;
     Some(u64::from(newest.time.saturating_sub(oldest.time)))

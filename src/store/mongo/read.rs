@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     feed::Position,
+    seldom::seldom,
     store::{DashboardSnapshot, StoreError, TaskSnapshot},
     task::{Counts, DefaultOrg, DocumentError, FullTask, Status, Task, TaskId, Viewer},
 };
@@ -98,7 +99,7 @@ pub(super) fn read_full(
 /// One odd document does not keep the others from being listed.
 pub(super) fn read_listed(document: &RawDocumentBuf, default_org: &DefaultOrg) -> Option<Task> {
     let task = Task::from_document(&mut bson_json::to_json(document), default_org);
-    task.inspect_err(|error| tracing::warn!(%error, "left out of a list")).ok()
+    task.inspect_err(|error| seldom!(warn, %error, "left out of a list")).ok()
 }
 
 fn snapshot_time(session: &ClientSession) -> Result<Timestamp, StoreError> {

@@ -3,6 +3,7 @@
 use mongodb::bson::{Bson, Document, doc, oid::ObjectId};
 
 use crate::{
+    github::{Search, Way},
     store::TaskFilter,
     task::{DefaultOrg, Field, TaskId, UserId, Viewer},
 };
@@ -83,6 +84,42 @@ impl Visible {
 pub(super) fn narrowed(filter: &TaskFilter) -> Vec<Document> {
     let status = filter.status.as_ref().map(|status| doc! {"status": status});
     status.into_iter().chain(filter.creator.as_ref().map(created_by)).collect()
+}
+
+/// The documents that a delivery's search may mean, and some more: the repository is compared as text. Each
+/// alternative has its own index.
+pub(super) fn meant_by(search: &Search) -> Document {
+    let mut alternatives = Vec::new();
+    let mut either = |field: Field, value: Bson, repo: Document| {
+        for name in field.document_names() {
+            let mut alternative = repo.clone();
+            alternative.insert(*name, value.clone());
+            alternatives.push(alternative);
+        }
+    };
+    let of =
+        |repo: &str| doc! {"repo": {"$regex": format!("^{}$", repo.replace('.', "\\.")), "$options": "i"}};
+    let of_none = || doc! {"repo": {"$in": [Bson::Null, Bson::String(String::new())]}};
+    let number = |number: u64| Bson::Int64(i64::try_from(number).unwrap_or(i64::MAX));
+    let mut named = Vec::new();
+    for way in &search.ways {
+        match way {
+            Way::PullRequest { repo, number: pr, url } => {
+                either(Field::PrNumber, number(*pr), of(repo));
+                url.iter().for_each(|url| either(Field::PrUrl, url.into(), of_none()));
+            }
+            Way::Issue { repo, number: issue, url } => {
+                either(Field::IssueNumber, number(*issue), of(repo));
+                url.iter().for_each(|url| either(Field::IssueUrl, url.into(), of_none()));
+            }
+            Way::Branch { repo, branch } => either(Field::GithubBranch, branch.into(), of(repo)),
+            Way::Named { ids: tasks, .. } => named.extend(tasks.iter().flat_map(|id| ids(id.as_str()))),
+        }
+    }
+    if !named.is_empty() {
+        alternatives.push(doc! {"_id": {"$in": named}});
+    }
+    doc! {"$or": alternatives}
 }
 
 /// The visible fields under all their names, as an inclusion.

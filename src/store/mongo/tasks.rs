@@ -1,11 +1,11 @@
 //! The store itself: its connection, and the trait.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use mongodb::{
     Client, Collection, Database,
-    bson::{RawDocumentBuf, doc},
+    bson::{Document, RawDocumentBuf, doc},
     options::{CollectionOptions, ConnectionString, ReadConcern},
 };
 use tokio::sync::{OnceCell, mpsc};
@@ -13,13 +13,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     config::{MongoConfig, client_options, database_name, parse_uri},
+    deliver,
     failure::{answer, store_error},
-    follow, prepare, probe, read, write,
+    follow, prepare, probe, read,
+    stream::StreamState,
+    write,
 };
 use crate::{
     feed::FeedItem,
+    github::Delivery,
     store::{
-        Cursor, DashboardSnapshot, MongoProbe, Page, Store, StoreError, TaskFilter, TaskSnapshot, WriteError,
+        Cursor, DashboardSnapshot, Delivered, MongoProbe, Page, Store, StoreError, StreamStatus, TaskFilter,
+        TaskSnapshot, WriteError,
     },
     task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
 };
@@ -31,6 +36,7 @@ pub struct MongoStore {
     database: String,
     /// Made at the first use: a `mongodb+srv` URI needs DNS, which may be away like the server may.
     client: OnceCell<Client>,
+    pub(super) stream: StreamState,
 }
 
 impl MongoStore {
@@ -38,7 +44,7 @@ impl MongoStore {
     pub fn new(config: MongoConfig) -> Result<Self, StoreError> {
         let uri = parse_uri(&config.uri)?;
         let database = database_name(&config, &uri);
-        Ok(Self { config, uri, database, client: OnceCell::new() })
+        Ok(Self { config, uri, database, client: OnceCell::new(), stream: StreamState::default() })
     }
 
     /// What the server is like, for `taskcast check`. Changes nothing.
@@ -59,6 +65,12 @@ impl MongoStore {
 
     pub(super) async fn collection(&self) -> Result<Collection<RawDocumentBuf>, StoreError> {
         Ok(self.database().await?.collection(&self.config.collection))
+    }
+
+    /// What was delivered already.
+    pub(super) async fn deliveries(&self) -> Result<Collection<Document>, StoreError> {
+        let options = CollectionOptions::builder().read_concern(ReadConcern::majority()).build();
+        Ok(self.database().await?.collection_with_options(&self.config.deliveries(), options))
     }
 
     /// For reads in a snapshot session: the driver keeps a level that is set elsewhere.
@@ -95,6 +107,15 @@ impl Store for MongoStore {
 
     async fn follow(&self, items: mpsc::Sender<FeedItem>, stop: CancellationToken) -> Result<(), StoreError> {
         follow::follow(self, items, stop).await
+    }
+
+    fn stream(&self) -> Option<StreamStatus> {
+        Some(self.stream.status())
+    }
+
+    async fn oplog_window(&self) -> Option<Duration> {
+        let client = self.client().await.ok()?;
+        probe::oplog_window(&client.database("local")).await.map(Duration::from_secs)
     }
 
     /// The driver closes a stream's cursor in a task of its own, which panics when the runtime ends under it.
@@ -137,5 +158,9 @@ impl Store for MongoStore {
 
     async fn patch(&self, id: &TaskId, writer: &Viewer, patch: TaskPatch) -> Result<FullTask, WriteError> {
         write::patch(self, id, writer, patch).await
+    }
+
+    async fn deliver(&self, delivery: Delivery) -> Result<Delivered, WriteError> {
+        deliver::deliver(self, &delivery).await
     }
 }

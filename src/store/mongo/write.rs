@@ -109,6 +109,15 @@ fn conditional(document: &RawDocument, writes: Writes) -> (Document, Document) {
     for name in ["_id"].into_iter().chain(DECISIVE) {
         condition.insert(name, unchanged(document, name));
     }
+    let appends = matches!(document.get("events"), Ok(None | Some(RawBsonRef::Array(_))));
+    if writes.push_event.is_some() && !appends {
+        condition.insert("events", unchanged(document, "events"));
+    }
+    (condition, update(document, writes, appends))
+}
+
+/// `appends`: whether the document's timeline is one, or absent; otherwise it becomes one.
+pub(super) fn update(document: &RawDocument, writes: Writes, appends: bool) -> Document {
     let (mut set, mut unset, mut update) = (Document::new(), Document::new(), Document::new());
     for (name, value) in writes.set {
         match assigned_to_bson(value, document.get(name).ok().flatten()) {
@@ -116,26 +125,24 @@ fn conditional(document: &RawDocument, writes: Writes) -> (Document, Document) {
             None => unset.insert(name, ""),
         };
     }
-    if let Some(entry) = writes.push_event.map(entry_to_bson) {
-        match document.get("events") {
-            Ok(None | Some(RawBsonRef::Array(_))) => {
-                update.insert("$push", doc! {"events": entry});
-            }
-            _ => {
-                condition.insert("events", unchanged(document, "events"));
-                set.insert("events", vec![entry]);
-            }
+    match writes.push_event.map(entry_to_bson) {
+        Some(entry) if appends => {
+            update.insert("$push", doc! {"events": entry});
         }
+        Some(entry) => {
+            set.insert("events", vec![entry]);
+        }
+        None => {}
     }
     for (operator, fields) in [("$set", set), ("$unset", unset)] {
         if !fields.is_empty() {
             update.insert(operator, fields);
         }
     }
-    (condition, update)
+    update
 }
 
-fn unchanged(document: &RawDocument, name: &str) -> Document {
+pub(super) fn unchanged(document: &RawDocument, name: &str) -> Document {
     match document.get(name) {
         Ok(Some(RawBsonRef::Undefined)) => doc! {"$type": "undefined"},
         Ok(Some(value)) => Bson::try_from(RawBson::from(value))

@@ -21,14 +21,16 @@ export function recentLogs() {
 
 export class Gateway {
   /** Starts one on a free port and waits until it is ready. `env` adds to, or with undefined removes from, the settings. */
-  static async start(env = {}) {
-    const gateway = new Gateway(await freePort(), env);
+  static async start(env = {}, under = []) {
+    const gateway = new Gateway(await freePort(), env, under);
     await gateway.launch();
     return gateway;
   }
 
-  constructor(port, env) {
+  /** `under`: a program and its arguments, which runs what comes behind them. */
+  constructor(port, env, under = []) {
     this.port = port;
+    this.under = under;
     this.url = `http://127.0.0.1:${port}`;
     this.cwd = mkdtempSync(join(tmpdir(), 'taskcast-e2e-'));
     this.output = '';
@@ -63,7 +65,8 @@ export class Gateway {
   /** Starts the process without waiting for it. */
   spawn() {
     this.exit = undefined;
-    const child = start(binary(), ['serve'], { cwd: this.cwd, env: this.env, stdio: ['ignore', 'pipe', 'pipe'] });
+    const [program, ...args] = [...this.under, binary(), 'serve'];
+    const child = start(program, args, { cwd: this.cwd, env: this.env, stdio: ['ignore', 'pipe', 'pipe'] });
     child.stdout.setEncoding('utf8').on('data', (text) => {
       this.stdout += text;
       this.output += text;
@@ -113,5 +116,15 @@ export class Gateway {
   lastLines(n = LAST_LINES) {
     const lines = this.output.trimEnd().split('\n').slice(-n);
     return [`--- gateway on port ${this.port}, last lines:`, ...lines, '---'].join('\n');
+  }
+}
+
+/** Runs `body` with a gateway of its own. */
+export async function withGateway(env, body) {
+  const gateway = await Gateway.start(env);
+  try {
+    await body(gateway);
+  } finally {
+    await gateway.stop();
   }
 }

@@ -11,17 +11,18 @@ import { freePort } from './ports.js';
 import { killGroup, start } from './processes.js';
 import { until } from './until.js';
 
-/** Starts a server; with `replicaSet: null` a standalone one. */
-export async function startMongod({ replicaSet = 'rs0' } = {}) {
+/** Starts a server; with `replicaSet: null` a standalone one. `extra`: more arguments. */
+export async function startMongod({ replicaSet = 'rs0', extra = [] } = {}) {
   const port = await freePort();
   const dir = mkdtempSync(join(tmpdir(), 'taskcast-mongod-'));
-  const child = start(
+  const launch = () => start(
     mongod(),
     ['--bind_ip', '127.0.0.1', '--port', String(port), '--dbpath', dir, '--unixSocketPrefix', dir,
       '--wiredTigerCacheSizeGB', '0.5', '--oplogSize', '300', '--setParameter', 'diagnosticDataCollectionEnabled=false',
-      ...(replicaSet ? ['--replSet', replicaSet] : [])],
+      ...(replicaSet ? ['--replSet', replicaSet] : []), ...extra],
     { stdio: ['ignore', 'ignore', 'ignore'] },
   );
+  let child = launch();
   const stop = async () => {
     killGroup(child);
     await child.exited;
@@ -48,7 +49,20 @@ export async function startMongod({ replicaSet = 'rs0' } = {}) {
     await client?.close?.();
   }
   const uri = `mongodb://127.0.0.1:${port}/${replicaSet ? `?replicaSet=${replicaSet}` : '?directConnection=true'}`;
-  return { uri, stop };
+  return {
+    uri,
+    stop,
+    pid: () => child.pid,
+    signal: (name) => process.kill(-child.pid, name),
+    /** After a SIGKILL: the same server again, with what was on its disk. */
+    async restart() {
+      await child.exited;
+      child = launch();
+      const client = await until(() => MongoClient.connect(`mongodb://127.0.0.1:${port}/?directConnection=true`, { serverSelectionTimeoutMS: 500 }), 'mongod answers', 60_000);
+      await until(async () => (await client.db('admin').command({ hello: 1 })).isWritablePrimary, 'a primary', 60_000);
+      await client.close();
+    },
+  };
 }
 
 /** A database of one's own on the suite's server (run.js starts it), else on a server of one's own. */

@@ -12,11 +12,16 @@ export function binary() {
   return resolve(path);
 }
 
-export function mongod() {
-  const path = process.env.TASKCAST_TEST_MONGOD ?? join(REPO, 'target/test-deps/mongod');
-  if (!existsSync(path)) throw new Error(`${path} is not there: run "make test-deps", or set TASKCAST_TEST_MONGOD`);
+function server(name, variable) {
+  const path = process.env[variable] ?? join(REPO, 'target/test-deps', name);
+  if (!existsSync(path)) throw new Error(`${path} is not there: run "make test-deps", or set ${variable}`);
   return resolve(path);
 }
+
+export const mongod = () => server('mongod', 'TASKCAST_TEST_MONGOD');
+export const redisServer = () => server('redis-server', 'TASKCAST_TEST_REDIS');
+export const nginx = () => server('nginx', 'TASKCAST_TEST_NGINX');
+export const haproxy = () => server('haproxy', 'TASKCAST_TEST_HAPROXY');
 
 /** The existing client's components, which are no part of this repository. */
 export function existingClient() {

@@ -1,9 +1,11 @@
 //! The composition root: builds every part, gives it its dependencies, and runs them until the end.
 
+mod status;
+
 use std::{
     future::Future,
     io::{self, Write},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,27 +19,32 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     auth::{SignError, UnixTime},
     cli,
+    cluster::{Cluster, LinkError},
     config::{Backend, Config, DevSecretError, StoreConfig},
     fanout::{Hub, Limits, pump},
-    gateway::{Capacity, Edge, Gateway, GatewaySettings, SocketPeer},
-    http::{
-        ClusterHealth, GatewayStatus, HealthReport, HttpState, NodeHealth, Phase, RelayHealth, StoreHealth,
-        WebsocketHealth, router,
-    },
+    feed::FeedItem,
+    gateway::{Capacity, Edge, Gateway, GatewaySettings, MemoryLimit},
+    http::{HttpState, Routes, Webhook, router},
     lifecycle::{Drain, Signals},
+    metrics::Metrics,
     serve::{Doors, serve},
-    store::{EmbeddedStore, MongoStore, Store, StoreError},
+    store::{EmbeddedStore, MeasuredStore, MongoStore, Store, StoreError},
 };
+
+use status::Status;
 
 /// The last events, for handoffs and for clients that come back.
 const RING_BYTES: usize = 64 * 1024 * 1024;
 /// What may wait beside a client's queue, in queues: packets that are shared with everybody else's.
 const BEHIND_QUEUES: usize = 8;
+/// Between what nodes are asked to do and the doing.
+const ORDER_QUEUE: usize = 1024;
 /// Between the feed and the fan-out; more waits in the store.
 const FEED_QUEUE: usize = 256;
 const FEED_FAREWELL: Duration = Duration::from_secs(1);
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
-const STORE_CHECK_EVERY: Duration = Duration::from_secs(2);
+/// Of those that are kept free of clients: metrics are wanted just when no client finds a place.
+const ADMIN_CONNECTIONS: usize = 16;
 
 /// Why the gateway did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +59,8 @@ pub enum AppError {
     Signals(io::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("REDIS_URL: {0}")]
+    Cluster(#[from] LinkError),
     #[error("a part that must run for ever has ended: {0}")]
     Ended(&'static str),
 }
@@ -61,11 +70,13 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let mut signals = Signals::listen().map_err(AppError::Signals)?;
     let tokens = config.tokens()?;
     let verifier = Arc::new(tokens.verifier.clone());
-    let store = open_store(&config.store).await?;
-    let address = SocketAddr::new(config.server.host, config.server.port);
-    let listen_error = |source| AppError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(listen_error)?;
-    let listening = listener.local_addr().map_err(listen_error)?;
+    let metrics = Arc::<Metrics>::default();
+    let store = open_store(&config.store, metrics.clone()).await?;
+    let (listener, listening) = listen(config.server.host, config.server.port).await?;
+    let admin = match config.server.admin_port {
+        Some(port) => Some(listen(config.server.host, port).await?),
+        None => None,
+    };
 
     let limits = Limits {
         ring_bytes: RING_BYTES,
@@ -73,34 +84,61 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         patience: config.limits.slow_client_timeout,
         behind_packets: config.limits.send_queue.saturating_mul(BEHIND_QUEUES),
     };
-    let hub = Arc::new(Hub::new(limits));
+    let hub = Arc::new(Hub::new(limits, metrics.clone()));
     let settings = GatewaySettings {
         features: config.features.clone(),
         limits: config.limits.clone(),
         heartbeat: config.heartbeat.clone(),
     };
-    let gateway = Gateway::new(settings, hub.clone(), store.clone(), verifier.clone());
+    let (orders, ordered) = mpsc::channel(ORDER_QUEUE);
+    let revocations = verifier.revocations.clone();
+    let (cluster, membership) = match config.store.cluster.clone() {
+        None => (Cluster::alone(revocations, orders), None),
+        Some(redis) => {
+            let max = config.limits.max_connections_per_user;
+            let (cluster, membership) = Cluster::with_redis(redis, max, revocations, orders);
+            (cluster, Some(membership))
+        }
+    };
+    let gateway = Gateway::new(
+        settings,
+        hub.clone(),
+        store.clone(),
+        verifier.clone(),
+        cluster.clone(),
+        metrics.clone(),
+    );
     let draining = Arc::new(AtomicBool::new(false));
+    let memory = MemoryLimit::of_this_process(config.limits.max_memory_bytes);
+    if let Some(bytes) = memory.max() {
+        metrics.process.set_memory_limit(bytes);
+    }
+    let capacity = Capacity::of_this_process(memory.clone());
+    let (items, feed) = mpsc::channel(FEED_QUEUE);
     let status = Arc::new(Status {
         node: uuid::Uuid::new_v4().to_string(),
         gateway: gateway.clone(),
+        cluster: cluster.clone(),
         hub: hub.clone(),
+        capacity: capacity.clone(),
+        feed_queue: items.downgrade(),
+        metrics: metrics.clone(),
         store: store.clone(),
         store_ok: AtomicBool::new(true),
         prepared: AtomicBool::new(false),
         draining: draining.clone(),
     });
     let origins: Vec<String> = config.origins.iter().map(str::to_owned).collect();
-    let http = router(
-        HttpState {
-            store: store.clone(),
-            tokens: verifier,
-            task_api: config.features.task_api,
-            status: status.clone(),
-        },
-        &origins,
-    );
-    let capacity = Capacity::of_this_process();
+    let http = HttpState {
+        store: store.clone(),
+        tokens: verifier,
+        task_api: config.features.task_api,
+        status: status.clone(),
+        cluster: cluster.clone(),
+        webhook: Arc::new(Webhook::new(&config.webhook)),
+        metrics: metrics.clone(),
+        metrics_token: config.server.metrics_token.clone(),
+    };
     let edge = Edge::new(
         gateway.clone(),
         config.origins.clone(),
@@ -109,17 +147,20 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         capacity.clone(),
     );
     let requests = TaskTracker::new();
-    let doors = Doors {
-        edge,
-        http,
-        capacity,
+    let admin_doors = Doors {
+        edge: None,
+        http: router(Routes::Admin, http.clone(), &[]),
+        capacity: Capacity::up_to(ADMIN_CONNECTIONS, memory.clone()),
         stall_timeout: config.limits.slow_client_timeout,
         requests: requests.clone(),
+        metrics,
     };
+    let routes = if admin.is_some() { Routes::Public } else { Routes::All };
+    let doors =
+        Doors { edge: Some(edge), http: router(routes, http, &origins), capacity, ..admin_doors.clone() };
 
     announce(&config, &tokens, listening)?;
     let stop = CancellationToken::new();
-    let (items, feed) = mpsc::channel(FEED_QUEUE);
     let follow = follow(store, status.clone(), items, stop.clone());
     let mut parts = Parts::default();
     parts.run("the feed", follow);
@@ -129,15 +170,29 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         std::future::pending().await
     });
     parts.run_forever("the listener", serve(listener, doors));
+    // It serves on during the drain, to the end of the process.
+    if let Some((listener, address)) = admin {
+        tracing::info!(%address, "listening for operators");
+        parts.run_forever("the operators' listener", serve(listener, admin_doors));
+    }
     let clock = gateway.clone();
     parts.run_forever("the clock", async move { clock.keep_time().await });
+    let obeying = gateway.clone();
+    parts.run_forever("the orders", async move { obeying.obey(ordered).await });
+    if let Some(membership) = membership {
+        let status = status.clone();
+        parts.run("the cluster", async move { Ok(membership.run(move || status.own_report()).await?) });
+    }
+    parts.run_forever("the memory's check", memory.watch());
+    let oplog = status.clone();
+    parts.run_forever("the oplog's check", async move { oplog.watch_oplog().await });
     parts.run_forever("the store's check", async move { status.watch_store().await });
 
     tokio::select! {
         () = signals.next() => {}
         error = parts.first_end() => return Err(error),
     }
-    let drain = Drain { draining, requests, gateway, grace: config.server.shutdown_grace };
+    let drain = Drain { draining, requests, cluster, gateway, grace: config.server.shutdown_grace };
     tokio::select! {
         () = drain.run() => {}
         () = signals.next() => tracing::warn!("a second signal: ending at once"),
@@ -149,11 +204,20 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     Ok(())
 }
 
-async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(match config.backend.clone() {
+async fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), AppError> {
+    let address = SocketAddr::new(host, port);
+    let failed = |source| AppError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listening = listener.local_addr().map_err(failed)?;
+    Ok((listener, listening))
+}
+
+async fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<dyn Store>, StoreError> {
+    let store: Arc<dyn Store> = match config.backend.clone() {
         Backend::Embedded(config) => Arc::new(EmbeddedStore::open(config)?),
         Backend::Mongo(config) => Arc::new(MongoStore::new(config)?),
-    })
+    };
+    Ok(Arc::new(MeasuredStore { store, metrics }))
 }
 
 /// Where the gateway is, for people on stdout and for logs.
@@ -170,11 +234,11 @@ fn announce(config: &Config, tokens: &crate::config::Tokens, listening: SocketAd
 async fn follow(
     store: Arc<dyn Store>,
     status: Arc<Status>,
-    items: mpsc::Sender<crate::feed::FeedItem>,
+    items: mpsc::Sender<FeedItem>,
     stop: CancellationToken,
 ) -> Result<(), AppError> {
     while let Err(error) = store.prepare().await {
-        if !error.is_passing() {
+        if !matches!(error, StoreError::Unavailable(_)) {
             return Err(error.into());
         }
         tracing::warn!(%error, "waiting for the store");
@@ -207,72 +271,6 @@ impl Parts {
         match self.0.join_next().await {
             Some(Ok(error)) => error,
             Some(Err(_)) | None => AppError::Ended("it panicked"),
-        }
-    }
-}
-
-/// What `/api/health` tells.
-#[derive(Debug)]
-struct Status {
-    node: String,
-    gateway: Arc<Gateway>,
-    hub: Arc<Hub<SocketPeer>>,
-    store: Arc<dyn Store>,
-    store_ok: AtomicBool,
-    prepared: AtomicBool,
-    draining: Arc<AtomicBool>,
-}
-
-impl Status {
-    /// Runs for ever.
-    async fn watch_store(&self) {
-        let mut every = tokio::time::interval(STORE_CHECK_EVERY);
-        loop {
-            every.tick().await;
-            let ok = self.store.ping().await;
-            if self.store_ok.swap(ok.is_ok(), Ordering::Relaxed) != ok.is_ok() {
-                match ok {
-                    Ok(()) => tracing::info!("the store is back"),
-                    Err(error) => tracing::warn!(%error, "the store is away"),
-                }
-            }
-        }
-    }
-}
-
-impl GatewayStatus for Status {
-    fn report(&self) -> HealthReport {
-        let hub = self.hub.status();
-        let store_ok = self.store_ok.load(Ordering::Relaxed);
-        let (connections, connected_users) = self.gateway.connected();
-        let status = if self.draining.load(Ordering::Relaxed) {
-            Phase::Draining
-        } else if store_ok && !self.prepared.load(Ordering::Relaxed) {
-            Phase::Starting
-        } else if store_ok && hub.open {
-            Phase::Ok
-        } else {
-            Phase::Degraded
-        };
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        HealthReport {
-            status,
-            websocket: WebsocketHealth {
-                connected_users,
-                connections,
-                messages_per_second: self.gateway.messages_per_second(),
-                total_errors: self.gateway.total_errors(),
-            },
-            relay: RelayHealth {
-                lag_ms: hub.lag_ms,
-                epoch: hub.epoch,
-                last_event_id: hub.open.then(|| hub.position.to_string()),
-            },
-            store: StoreHealth { kind: self.store.kind(), ok: store_ok },
-            cluster: ClusterHealth {
-                ok: true,
-                nodes: vec![NodeHealth { id: self.node.clone(), version, connections, lag_ms: hub.lag_ms }],
-            },
         }
     }
 }

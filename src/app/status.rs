@@ -1,0 +1,137 @@
+//! How the node is, for `/api/health`, `/metrics` and the other nodes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use super::FEED_QUEUE;
+use crate::{
+    cluster::{Cluster, NodeReport},
+    fanout::Hub,
+    feed::FeedItem,
+    gateway::{Capacity, Gateway, SocketPeer},
+    http::{
+        ClusterHealth, GatewayStatus, HealthReport, NodeHealth, Phase, RelayHealth, StoreHealth,
+        WebsocketHealth,
+    },
+    metrics::Metrics,
+    store::Store,
+};
+
+const STORE_CHECK_EVERY: Duration = Duration::from_secs(2);
+const OPLOG_CHECK_EVERY: Duration = Duration::from_secs(60);
+
+/// What `/api/health` and `/metrics` tell of the whole.
+#[derive(Debug)]
+pub(super) struct Status {
+    pub node: String,
+    pub gateway: Arc<Gateway>,
+    pub cluster: Arc<Cluster>,
+    pub hub: Arc<Hub<SocketPeer>>,
+    pub capacity: Capacity,
+    /// Does not keep it open.
+    pub feed_queue: mpsc::WeakSender<FeedItem>,
+    pub metrics: Arc<Metrics>,
+    pub store: Arc<dyn Store>,
+    pub store_ok: AtomicBool,
+    pub prepared: AtomicBool,
+    pub draining: Arc<AtomicBool>,
+}
+
+impl Status {
+    /// Runs for ever.
+    pub async fn watch_store(&self) {
+        let mut every = tokio::time::interval(STORE_CHECK_EVERY);
+        loop {
+            every.tick().await;
+            let ok = self.store.ping().await;
+            if self.store_ok.swap(ok.is_ok(), Ordering::Relaxed) != ok.is_ok() {
+                match ok {
+                    Ok(()) => tracing::info!("the store is back"),
+                    Err(error) => tracing::warn!(%error, "the store is away"),
+                }
+            }
+        }
+    }
+
+    /// This node, as the others see it.
+    pub fn own_report(&self) -> NodeReport {
+        NodeReport {
+            id: self.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            connections: self.gateway.connected().0,
+            lag_ms: self.hub.status().lag_ms,
+        }
+    }
+
+    /// Runs for ever. Apart from the store's check, which must not wait for it.
+    pub async fn watch_oplog(&self) {
+        let mut every = tokio::time::interval(OPLOG_CHECK_EVERY);
+        loop {
+            every.tick().await;
+            self.metrics.store.set_oplog_window(self.store.oplog_window().await);
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        let store_ok = self.store_ok.load(Ordering::Relaxed);
+        if self.draining.load(Ordering::Relaxed) {
+            Phase::Draining
+        } else if store_ok && !self.prepared.load(Ordering::Relaxed) {
+            Phase::Starting
+        } else if store_ok && self.cluster.is_well() && self.hub.status().open {
+            Phase::Ok
+        } else {
+            Phase::Degraded
+        }
+    }
+}
+
+impl GatewayStatus for Status {
+    fn measure(&self) {
+        self.gateway.measure();
+        self.hub.measure();
+        let Metrics { clients, relay, store, process, .. } = &*self.metrics;
+        clients.places_taken.set(self.capacity.open() as u64);
+        clients.places.set(self.capacity.max() as u64);
+        relay.feed_queue_max.set(FEED_QUEUE as u64);
+        if let Some(queue) = self.feed_queue.upgrade() {
+            relay.feed_queue.set((FEED_QUEUE - queue.capacity()) as u64);
+        }
+        store.up.set(self.store_ok.load(Ordering::Relaxed).into());
+        if let Some(stream) = self.store.stream() {
+            store.set_stream(stream.restarts, stream.token_age);
+        }
+        process.set_status(self.phase().as_str());
+    }
+
+    fn report(&self) -> HealthReport {
+        let hub = self.hub.status();
+        let (connections, connected_users) = self.gateway.connected();
+        HealthReport {
+            status: self.phase(),
+            websocket: WebsocketHealth {
+                connected_users,
+                connections,
+                messages_per_second: self.gateway.messages_per_second(),
+                total_errors: self.gateway.total_errors(),
+            },
+            relay: RelayHealth {
+                lag_ms: hub.lag_ms,
+                epoch: hub.epoch,
+                last_event_id: hub.open.then(|| hub.position.to_string()),
+            },
+            store: StoreHealth { kind: self.store.kind(), ok: self.store_ok.load(Ordering::Relaxed) },
+            cluster: ClusterHealth {
+                ok: self.cluster.is_well(),
+                nodes: self.cluster.nodes(self.own_report()).into_iter().map(NodeHealth::from).collect(),
+            },
+        }
+    }
+}
