@@ -2,15 +2,18 @@
 
 use mongodb::{
     Database,
-    bson::{Bson, Document, Timestamp, doc},
+    bson::{self, Bson, Document, doc},
 };
 
 use super::{
     MongoStore,
     failure::{answer, store_error},
-    prepare,
+    prepare, privileges,
 };
-use crate::store::StoreError;
+use crate::{
+    store::StoreError,
+    task::{ClockReading, Timestamp},
+};
 
 /// What was found; None where the server does not say, or not to this user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,20 +25,40 @@ pub struct MongoProbe {
     pub images: Option<bool>,
     /// How far back the oplog reaches: how long a node may be away without a new epoch.
     pub oplog_window_secs: Option<u64>,
+    /// How far back it will reach once it is full, if as much is written as up to now; never less than it does.
+    pub oplog_room_secs: Option<u64>,
     /// What commit-to-client latency is bounded below by.
     pub journal_commit_interval_ms: Option<u64>,
+    pub clock: Option<ClockReading>,
+    /// What the user may not do and has to: `action on database.collection`. None: the server asks for no user.
+    pub lacking: Option<Vec<String>>,
 }
 
-pub(super) async fn probe(store: &MongoStore) -> Result<MongoProbe, StoreError> {
+pub(super) async fn probe(store: &MongoStore, writes: bool) -> Result<MongoProbe, StoreError> {
     let database = store.database().await?;
     let hello = answer(database.run_command(doc! {"hello": 1})).await.map_err(store_error)?;
     let build = answer(database.run_command(doc! {"buildInfo": 1})).await.map_err(store_error)?;
     let client = store.client().await?;
+    let clock = clock(&database).await;
+    let may = privileges::granted(&database).await;
+    let images = match prepare::images_of(&database, &store.config.collection).await {
+        Err(StoreError::Denied(_)) if may.is_some() => None,
+        images => images?,
+    };
+    let lacking = match may {
+        Some(granted) => Some(privileges::lacking(store, &database, &granted, images, writes).await),
+        None => None,
+    };
+    let oplog_window_secs = oplog_window(&client.database("local")).await;
+    let fill = oplog_fill(&client.database("local")).await;
     Ok(MongoProbe {
         version: build.get_str("version").unwrap_or("unknown").to_owned(),
         replica_set: hello.get_str("setName").ok().map(str::to_owned),
-        images: prepare::images_of(&database, &store.config.collection).await?,
-        oplog_window_secs: oplog_window(&client.database("local")).await,
+        images,
+        oplog_window_secs,
+        oplog_room_secs: oplog_window_secs.zip(fill).map(|(secs, fill)| (secs as f64 / fill.min(1.0)) as u64),
+        clock,
+        lacking,
         journal_commit_interval_ms: journal_commit_interval(&client.database("admin")).await,
     })
 }
@@ -46,11 +69,46 @@ pub(super) async fn oplog_window(local: &Database) -> Option<u64> {
     Some(u64::from(newest.time.saturating_sub(oldest.time)))
 }
 
-async fn oplog_end(local: &Database, order: i32) -> Option<Timestamp> {
+async fn oplog_end(local: &Database, order: i32) -> Option<bson::Timestamp> {
     let oplog = local.collection::<Document>("oplog.rs");
     let find = oplog.find_one(doc! {}).sort(doc! {"$natural": order});
     let entry = answer(find.projection(doc! {"ts": 1})).await.ok()??;
     entry.get_timestamp("ts").ok()
+}
+
+/// Which part of its size is taken. A little at least: what nothing was written to has room for very long.
+async fn oplog_fill(local: &Database) -> Option<f64> {
+    let oplog = local.collection::<Document>("oplog.rs");
+    let stages = [
+        doc! {"$collStats": {"storageStats": {}}},
+        doc! {"$project": {"size": "$storageStats.size", "max": "$storageStats.maxSize"}},
+    ];
+    let mut found = answer(oplog.aggregate(stages)).await.ok()?;
+    let stats = found.advance().await.ok()?.then(|| found.deserialize_current().ok())??;
+    let bytes = |name: &str| {
+        stats
+            .get_i64(name)
+            .map(|n| n as f64)
+            .or_else(|_| stats.get_i32(name).map(f64::from))
+            .or_else(|_| stats.get_f64(name))
+            .ok()
+    };
+    let (size, max) = (bytes("size")?, bytes("max")?);
+    (max > 0.0).then(|| (size / max).max(1e-9))
+}
+
+/// The quickest answer of a few tells it best.
+async fn clock(database: &Database) -> Option<ClockReading> {
+    let mut best: Option<ClockReading> = None;
+    for _ in 0..3 {
+        let before = Timestamp::now();
+        let hello = answer(database.run_command(doc! {"hello": 1})).await.ok()?;
+        let there = Timestamp::from_millis(hello.get_datetime("localTime").ok()?.timestamp_millis())?;
+        let reading = ClockReading { before, there, after: Timestamp::now() };
+        let took = |reading: &ClockReading| reading.after.millis() - reading.before.millis();
+        best = best.filter(|best| took(best) <= took(&reading)).or(Some(reading));
+    }
+    best
 }
 
 /// The server's default counts where it was not set.
