@@ -84,7 +84,13 @@ fn oplog(window_secs: Option<u64>, room_secs: Option<u64>) -> Finding {
             "to have it checked, give the user read on the database local",
         );
     };
-    let room = room_secs.unwrap_or(secs).max(secs);
+    let Some(room) = room_secs.map(|room| room.max(secs)) else {
+        let text = format!(
+            "the oplog reaches back {}, and is too young to tell how far it is going to",
+            shown(secs)
+        );
+        return Finding::ok(text);
+    };
     let text = match room > secs + secs / 10 {
         true => {
             format!("the oplog reaches back {}, and is going to reach back {}", shown(secs), roughly(room))
@@ -184,8 +190,9 @@ mod tests {
         assert_levels(unread, Images::Auto, [Ok, Ok, Ok, Warn, Warn]);
         let short = MongoProbe { oplog_window_secs: Some(60), oplog_room_secs: Some(1800), ..good() };
         assert_levels(short.clone(), Images::Auto, [Ok, Ok, Ok, Warn, Ok]);
-        let young = MongoProbe { oplog_room_secs: Some(90_000), ..short };
-        assert_levels(young, Images::Auto, [Ok; 5]);
+        for oplog_room_secs in [Some(90_000), None] {
+            assert_levels(MongoProbe { oplog_room_secs, ..short.clone() }, Images::Auto, [Ok; 5]);
+        }
     }
 
     #[test]

@@ -15,6 +15,10 @@ use crate::{
     task::{ClockReading, Timestamp},
 };
 
+/// From less nothing is concluded.
+const YOUNG_SECS: u64 = 60;
+const YOUNG_FILL: f64 = 0.5;
+
 /// What was found; None where the server does not say, or not to this user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MongoProbe {
@@ -25,7 +29,7 @@ pub struct MongoProbe {
     pub images: Option<bool>,
     /// How far back the oplog reaches: how long a node may be away without a new epoch.
     pub oplog_window_secs: Option<u64>,
-    /// How far back it will reach once it is full, if as much is written as up to now; never less than it does.
+    /// How far back it is going to reach once it is full, if as much is written as up to now. None: it is too young to tell.
     pub oplog_room_secs: Option<u64>,
     /// What commit-to-client latency is bounded below by.
     pub journal_commit_interval_ms: Option<u64>,
@@ -56,7 +60,7 @@ pub(super) async fn probe(store: &MongoStore, writes: bool) -> Result<MongoProbe
         replica_set: hello.get_str("setName").ok().map(str::to_owned),
         images,
         oplog_window_secs,
-        oplog_room_secs: oplog_window_secs.zip(fill).map(|(secs, fill)| (secs as f64 / fill.min(1.0)) as u64),
+        oplog_room_secs: oplog_window_secs.zip(fill).and_then(|(secs, fill)| room(secs, fill)),
         clock,
         lacking,
         journal_commit_interval_ms: journal_commit_interval(&client.database("admin")).await,
@@ -74,6 +78,11 @@ async fn oplog_end(local: &Database, order: i32) -> Option<bson::Timestamp> {
     let find = oplog.find_one(doc! {}).sort(doc! {"$natural": order});
     let entry = answer(find.projection(doc! {"ts": 1})).await.ok()??;
     entry.get_timestamp("ts").ok()
+}
+
+fn room(window_secs: u64, fill: f64) -> Option<u64> {
+    let is_young = window_secs < YOUNG_SECS && fill < YOUNG_FILL;
+    (!is_young).then(|| (window_secs as f64 / fill.min(1.0)) as u64)
 }
 
 /// Which part of its size is taken. A little at least: what nothing was written to has room for very long.
@@ -122,4 +131,17 @@ async fn journal_commit_interval(admin: &Database) -> Option<u64> {
         _ => return None,
     };
     Some(if set == 0 { DEFAULT_MS } else { set })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::room;
+
+    #[test]
+    fn what_is_taken_tells_what_there_is_room_for() {
+        assert_eq!(room(3600, 0.25), Some(14_400));
+        assert_eq!(room(30, 0.9), Some(33), "it is nearly full already");
+        assert_eq!(room(90_000, 1.2), Some(90_000));
+        assert_eq!(room(2, 0.01), None);
+    }
 }
