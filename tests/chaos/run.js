@@ -1,7 +1,7 @@
 // Breaks things and checks that no client missed, doubled or mixed up anything.
-//   node run.js [--long] [name…]     all scenarios without names; a name is a scenario's, or its beginning
+//   node run.js [--long] [--peers] [name…]     all scenarios without names; a name is a scenario's, or its beginning; --peers: those of peers/
 //
-// A scenario file is `<anything>.scenario.js` in this folder and exports
+// A scenario file is `<anything>.scenario.js` in this folder, or in peers/, and exports
 //   scenarios = [{ name, short: async (ctx) => row, long: async (ctx) => row }]
 // `short` asserts counts and contents only, never times, and takes seconds; `long` measures as well. Either throws when it
 // failed. A row is what the table shows: any of the COLUMNS, and `note`.
@@ -21,8 +21,8 @@ const COLUMNS = ['writes', 'rate', 'clients', 'lost', 'doubled', 'outOfOrder', '
 /** However a scenario hangs, the suite goes on. */
 const DEADLINE = { short: 120_000, long: 600_000 };
 
-const here = dirname(fileURLToPath(import.meta.url));
 const options = process.argv.slice(2);
+const here = join(dirname(fileURLToPath(import.meta.url)), options.includes('--peers') ? 'peers' : '');
 const long = options.includes('--long');
 const asked = options.filter((option) => !option.startsWith('--'));
 

@@ -1,0 +1,53 @@
+// The faults of a cluster, for taskcast and for Node's socket.io with either of its Redis adapters: what each loses, in one table.
+import { faults } from '../support/cluster-faults.js';
+import { ClusterField } from '../support/cluster-field.js';
+import { seconds } from '../support/field.js';
+import { PeerField } from './field.js';
+
+/** Fewer clients and a writer that breathes: what is compared is what a fault does, not who gets along with less of the machine. */
+const SIZES = {
+  short: { clients: 9, tasks: 6, roomsEach: 2, dashboards: 3, writes: 30, pause: 10 },
+  long: { clients: 60, tasks: 30, roomsEach: 2, dashboards: 6, writes: 1000, pause: 3 },
+};
+const DOWN = 2;
+const GATEWAYS = {
+  taskcast: { Field: ClusterField },
+  'redis-streams-adapter': { Field: PeerField, adapter: 'streams' },
+  'redis-adapter': { Field: PeerField, adapter: 'pubsub' },
+};
+
+const none = { name: 'no fault', strike: () => {} };
+/** In taskcast every node follows. */
+const follower = {
+  name: 'kill -9 of the following process',
+  async strike({ follower: process }) {
+    await process.kill();
+    await seconds(DOWN);
+    await process.launch();
+  },
+};
+
+const comparison = ({ name, strike }, gateway, { Field, adapter }) => {
+  const run = async (ctx) => {
+    const field = await Field.start(ctx, { ...SIZES[ctx.long ? 'long' : 'short'], adapter });
+    try {
+      await field.populate();
+      const spread = await field.connections();
+      await field.write();
+      await strike(field, ctx, spread);
+      await field.moreWrites();
+      await field.connected();
+      await field.acquainted();
+      const row = await field.judge();
+      row.note = `${field.hit().length} reconnected; silence of the others ${field.calm()} ms${field.behind ? `; ${field.behind} stay behind` : ''}`;
+      return row;
+    } finally {
+      await field.close();
+    }
+  };
+  return { name: `${name}: ${gateway}`, short: run, long: run };
+};
+
+export const scenarios = [none, ...faults, follower].flatMap((fault) => Object.entries(GATEWAYS)
+  .filter(([, { adapter }]) => adapter || fault !== follower)
+  .map(([name, gateway]) => comparison(fault, name, gateway)));
