@@ -8,6 +8,7 @@ E2E := tests/e2e
 CHAOS := tests/chaos
 PROFILE ?= dev
 E2E_MODULES := $(E2E)/node_modules/.package-lock.json
+PEER_MODULES := $(CHAOS)/peers/node_modules/.package-lock.json
 
 ifndef TASKCAST_TEST_MONGOD
 MONGOD := $(DEPS)/mongod
@@ -19,7 +20,7 @@ endif
 SERVERS := redis-server nginx haproxy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-chaos chaos test-deps check bench bench-nodes bench-webhooks advisories
+.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers test-deps check bench bench-nodes bench-webhooks advisories
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,6 +50,10 @@ chaos: test-deps $(E2E_MODULES) ## every fault with 200 clients and a writer tha
 	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} TASKCAST_PLAIN_EMIT=target/release/examples/plain_emit \
 		node $(CHAOS)/run.js --long $(SCENARIOS)
 
+chaos-peers: test-deps $(E2E_MODULES) $(PEER_MODULES) ## the faults of a cluster for taskcast and for Node's socket.io with either Redis adapter, in one table
+	cargo build --locked --release --bin taskcast
+	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node $(CHAOS)/run.js --long --peers $(SCENARIOS)
+
 test-deps: $(MONGOD) $(SERVERS:%=$(DEPS)/%)
 
 $(DEPS)/mongod:
@@ -60,8 +65,8 @@ $(DEPS)/mongod:
 $(DEPS)/redis-server $(DEPS)/nginx $(DEPS)/haproxy:
 	tests/e2e/support/fetch-server.sh $(@F) $(DEPS)
 
-$(E2E_MODULES): $(E2E)/package-lock.json
-	npm ci --prefix $(E2E) --no-audit --no-fund
+$(E2E_MODULES) $(PEER_MODULES): %/node_modules/.package-lock.json: %/package-lock.json
+	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
 
 check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold before a commit
