@@ -1,4 +1,5 @@
-// Three gateways on the replica set and one Redis, nginx in front; each has a way to Redis of its own, and its own name in MongoDB.
+// Three gateways on the replica set and one Redis, nginx in front; each has its own name in MongoDB, and a way to Redis of its own, unless
+// the field is `direct`.
 import assert from 'node:assert/strict';
 
 import { Balancer } from '../../e2e/support/balancer.js';
@@ -34,8 +35,8 @@ export class ClusterField extends Field {
   /** One that is not started yet. `extra`: more of its settings. */
   async node(name, extra = {}) {
     const { proxies, uri } = this.set;
-    const redisPort = await freePort();
-    await proxies.open(redisPort, this.redis.port);
+    const redisPort = this.size.direct ? this.redis.port : await freePort();
+    if (!this.size.direct) await proxies.open(redisPort, this.redis.port);
     const env = { ...this.database.env, MONGODB_URI: `${uri}&appName=${name}`, REDIS_URL: `redis://127.0.0.1:${redisPort}`, TRUSTED_PROXIES: '127.0.0.1', ...extra };
     return Object.assign(this.program(await freePort(), env), { name, redisPort });
   }
