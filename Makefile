@@ -41,11 +41,11 @@ test-e2e: test-deps $(E2E_MODULES)
 	node $(E2E)/run.js $(FILES)
 
 # The short form: asserts counts and contents. SCENARIOS="stepdown …" runs only those; a beginning of a name is enough.
-test-chaos: test-deps $(E2E_MODULES)
+test-chaos: test-deps $(E2E_MODULES) $(PEER_MODULES)
 	cargo build --locked --bin taskcast --example plain_emit
 	node $(CHAOS)/run.js $(SCENARIOS)
 
-chaos: test-deps $(E2E_MODULES) ## every fault with 200 clients and a writer that does not wait; a table with times at the end
+chaos: test-deps $(E2E_MODULES) $(PEER_MODULES) ## every fault with 200 clients and a writer that does not wait; a table with times at the end
 	cargo build --locked --release --bin taskcast --example plain_emit
 	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} TASKCAST_PLAIN_EMIT=target/release/examples/plain_emit \
 		node $(CHAOS)/run.js --long $(SCENARIOS)

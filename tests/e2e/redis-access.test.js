@@ -23,6 +23,7 @@ const RIGHTS = readFileSync(join(REPO, 'docs/cluster.md'), 'utf8').match(/`(~tas
 let database;
 let files;
 let redis;
+const gateways = [];
 
 before(async () => {
   database = await freshDatabase();
@@ -38,6 +39,7 @@ before(async () => {
   await setUser('gateway', '>hunter2', ...RIGHTS);
 });
 after(async () => {
+  await Promise.all(gateways.map((gateway) => gateway.stop()));
   await redis?.stop();
   await database?.close();
 });
@@ -48,10 +50,16 @@ const env = (user, more = {}) => ({
 });
 const check = (env) => run(binary(), ['check'], { env: { PATH: process.env.PATH, JWT_SECRET: 'x'.repeat(32), ...env } });
 
+async function begin(env) {
+  const gateway = new Gateway(await freePort(), env);
+  gateways.push(gateway);
+  gateway.spawn();
+  return gateway;
+}
+
 /** Starts one that is to be without Redis, with a client on it. */
 async function withoutRedis(env) {
-  const gateway = new Gateway(await freePort(), env);
-  gateway.spawn();
+  const gateway = await begin(env);
   await until(async () => (await gateway.health()).status === 'degraded', () => `degraded\n${gateway.lastLines()}`);
   const client = await Client.connect(gateway, await member('ann'));
   await client.joinDashboard();
@@ -71,7 +79,7 @@ async function refusedFor(settings, why, mend) {
 }
 
 test('nodes hear of each other by TLS, with a user that may do no more than it must', async () => {
-  const nodes = await Promise.all([0, 1].map(() => Gateway.start(env('gateway:hunter2'))));
+  const nodes = await Promise.all([0, 1].map(() => begin(env('gateway:hunter2'))));
   await until(async () => (await Promise.all(nodes.map((node) => node.health()))).every(({ status, cluster }) => status === 'ok' && cluster.nodes.length === 2), 'all nodes know of each other');
   const clients = await Promise.all(nodes.map(async (node) => Client.connect(node, await member('ann'))));
   for (const client of clients) await client.joinDashboard();
@@ -80,10 +88,7 @@ test('nodes hear of each other by TLS, with a user that may do no more than it m
   });
   assert.equal((await answer.json()).everywhere, true);
   await until(() => clients.every(({ socket }) => !socket.connected), 'both are disconnected');
-  for (const node of nodes) {
-    assert.equal((await scrape(node.url)).get('taskcast_redis_lost_total'), 0, node.lastLines());
-    await node.stop();
-  }
+  for (const node of nodes) assert.equal((await scrape(node.url)).get('taskcast_redis_lost_total'), 0, node.lastLines());
   const { code, stdout } = await check(env('gateway:hunter2'));
   assert.equal(code, 0, stdout);
   assert.match(stdout, /^ok: Redis 7/m);
@@ -94,7 +99,6 @@ test('a wrong password is told, and passes when it is mended', async () => {
   await setUser('gateway', '>hunter2', '>hunter3', ...RIGHTS);
   await until(async () => (await gateway.health()).status === 'ok', 'well');
   assert.deepEqual(client.disconnects, []);
-  await gateway.stop();
 });
 
 test('a user that may not do enough is told', async () => {
@@ -102,12 +106,9 @@ test('a user that may not do enough is told', async () => {
   const { gateway, client } = await withoutRedis(env('weak:hunter4'));
   await until(() => /Redis refuses the user of REDIS_URL.*evalsha/.test(gateway.output), () => `the log says why\n${gateway.lastLines()}`);
   assert.deepEqual(client.disconnects, []);
-  await gateway.stop();
 });
 
 test('a certificate that is not trusted, or of another name, is told', async () => {
-  const unknown = await refusedFor(env('gateway:hunter2', { SSL_CERT_FILE: undefined }), /the certificate of Redis is not trusted: UnknownIssuer/, /SSL_CERT_FILE/);
-  await unknown.gateway.stop();
-  const renamed = await refusedFor(env('gateway:hunter2', { REDIS_URL: `rediss://gateway:hunter2@localhost:${redis.port}` }), /the certificate of Redis is not trusted: NotValidForName/, /name the server in REDIS_URL/);
-  await renamed.gateway.stop();
+  await refusedFor(env('gateway:hunter2', { SSL_CERT_FILE: undefined }), /the certificate of Redis is not trusted: UnknownIssuer/, /SSL_CERT_FILE/);
+  await refusedFor(env('gateway:hunter2', { REDIS_URL: `rediss://gateway:hunter2@localhost:${redis.port}` }), /the certificate of Redis is not trusted: NotValidForName/, /name the server in REDIS_URL/);
 });

@@ -46,9 +46,11 @@ const comparison = ({ name, strike, proxied }, gateway, { Field, adapter }) => {
       await field.close();
     }
   };
-  return { name: `${name}: ${gateway}`, short: run, long: run };
+  return { name: `${gateway}: ${name}`, short: run, long: run };
 };
 
-export const scenarios = [none, ...faults, follower].flatMap((fault) => Object.entries(GATEWAYS)
-  .filter(([, { adapter }]) => adapter || fault !== follower)
-  .map(([name, gateway]) => comparison(fault, name, gateway)));
+const [ours, peers] = [(adapter) => !adapter, Boolean].map((is) => Object.entries(GATEWAYS).filter(([, { adapter }]) => is(adapter)));
+const compared = (faults, gateways) => gateways.flatMap(([name, gateway]) => faults.map((fault) => comparison(fault, name, gateway)));
+
+export const unharmed = compared([none], peers);
+export const scenarios = [...compared([none, ...faults, follower], peers), ...compared([none, ...faults], ours)];
