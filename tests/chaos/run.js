@@ -84,7 +84,9 @@ for (const scenario of chosen) {
   }
   row.seconds = Math.round((Date.now() - started) / 100) / 10;
   rows.push(row);
-  console.log(`${row.note === 'FAILED' ? 'not ok' : 'ok'} - ${scenario.name} (${row.seconds} s)`);
+  // A long run that is ended early has told what it found.
+  const { lost, doubled, outOfOrder, note } = row;
+  console.log(`${note === 'FAILED' ? 'not ok' : 'ok'} - ${scenario.name} (${row.seconds} s)${long && note !== 'FAILED' ? `: ${JSON.stringify({ lost, doubled, outOfOrder, note })}` : ''}`);
 }
 await Promise.allSettled([sharedSet, sharedMongod].map(async (server) => (await server)?.stop()));
 
