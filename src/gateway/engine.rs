@@ -34,6 +34,7 @@ use crate::{
 use super::{
     SocketPeer, TransportHandle,
     expiry::Expiries,
+    newcomers::{Newcomer, Newcomers},
     pace::Pace,
     rate::JoinRate,
     session::{Connection, Request, Session},
@@ -60,6 +61,12 @@ impl Sockets {
         if let Some(socket) = socket {
             socket.data.set_polled(transport);
         }
+    }
+
+    /// Whether it has shown a token.
+    pub fn is_authenticated(&self, sid: Sid) -> bool {
+        let socket = self.lock().get(&sid).and_then(Weak::upgrade);
+        socket.is_some_and(|socket| socket.data.session().is_some())
     }
 
     fn all(&self) -> Vec<Arc<Socket>> {
@@ -95,6 +102,7 @@ pub struct Gateway {
     pub(super) hub: Arc<Hub<SocketPeer>>,
     pub(super) snapshots: Snapshots,
     pub(super) tokens: Arc<TokenVerifier>,
+    pub(super) newcomers: Newcomers,
     pub(super) joins: JoinRate,
     pub(super) cluster: Arc<Cluster>,
     pub(super) expiries: Expiries,
@@ -123,6 +131,7 @@ impl Gateway {
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             snapshots: Snapshots::new(store, settings.limits.dashboard_limit, metrics.clone()),
+            newcomers: Newcomers::new(&settings.limits),
             joins: JoinRate::per_second(settings.limits.join_rate_per_second),
             expiries: Expiries::default(),
             pace: Pace::default(),
@@ -171,6 +180,7 @@ impl Gateway {
                 }
                 _ = second.tick() => self.pace.sample(self.metrics.clients.deliveries.get()),
                 _ = forget.tick() => {
+                    self.newcomers.forget_idle();
                     self.joins.forget_idle();
                     self.cluster.forget_old();
                 }
@@ -367,6 +377,9 @@ impl Gateway {
         self.metrics.clients.handshakes.inc(["accepted"]);
         self.hub.turn(|fanout| fanout.add_peer(id, peer, viewer.clone()));
         let before = socket.data.set_session(session.clone());
+        if let Some(newcomer) = newcomer(socket) {
+            newcomer.leave();
+        }
         // Not the Engine.IO id: that one lets its holder speak for the polling client.
         self.reply(&session, &connected(&uuid::Uuid::new_v4().simple().to_string()));
         let max = self.settings.limits.max_connections_per_user;
@@ -442,12 +455,22 @@ impl Gateway {
     }
 }
 
+/// As the edge let it in.
+fn newcomer(socket: &Socket) -> Option<&Newcomer> {
+    socket.req_parts.extensions.get::<Arc<Newcomer>>().map(Arc::as_ref)
+}
+
 impl EngineIoHandler for Gateway {
     type Data = Connection;
 
     fn on_connect(self: Arc<Self>, socket: Arc<Socket>) {
-        if let Some(transport) = socket.req_parts.extensions.get::<TransportHandle>() {
+        if socket.transport_type() == TransportType::Websocket
+            && let Some(transport) = socket.req_parts.extensions.get::<TransportHandle>()
+        {
             socket.data.set_transport(transport.clone());
+        }
+        if let Some(newcomer) = newcomer(&socket) {
+            self.newcomers.came(newcomer, &socket);
         }
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         // Never the Engine.IO id: it lets its holder speak for a polling client.
@@ -459,6 +482,9 @@ impl EngineIoHandler for Gateway {
     fn on_disconnect(&self, socket: Arc<Socket>, reason: DisconnectReason) {
         let _span = socket.data.span().entered();
         self.sockets.lock().remove(&socket.id);
+        if let Some(newcomer) = newcomer(&socket) {
+            newcomer.leave();
+        }
         if let Some(session) = socket.data.take_session() {
             self.end(&session, true);
         }
