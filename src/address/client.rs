@@ -13,6 +13,13 @@ const CUSTOMER: u128 = u128::MAX << 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddress(IpAddr);
 
+/// Of a request that came by no connection.
+impl Default for ClientAddress {
+    fn default() -> Self {
+        Self(Ipv6Addr::UNSPECIFIED.into())
+    }
+}
+
 impl ClientAddress {
     /// Without looking at what a proxy says.
     pub fn of_peer(peer: IpAddr) -> Self {

@@ -19,16 +19,14 @@ use tower::Service;
 
 use crate::{
     address::ClientAddress,
+    auth::MAX_TOKEN_BYTES,
     config::{Origins, TrustedProxies},
     metrics::Metrics,
     seldom::seldom,
 };
 
 use super::{
-    Capacity, Gateway, TransportHandle,
-    engine::Sockets,
-    newcomers::{Newcomer, TooMany},
-    origin,
+    Capacity, Gateway, TransportHandle, engine::Sockets, newcomers::Newcomer, origin, rate::TooMany,
 };
 
 /// One polling request carries several messages.
@@ -36,7 +34,7 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// And comes in one go: what of it has come is held until the rest has.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Before there is a token: what there is to say is the token, and it is said at once.
-const UNAUTHENTICATED_BODY_BYTES: usize = 16 * 1024;
+const UNAUTHENTICATED_BODY_BYTES: usize = 2 * MAX_TOKEN_BYTES;
 const UNAUTHENTICATED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of what a browser says in a refused header, so much is logged.
 const MAX_SHOWN: usize = 100;
@@ -108,12 +106,13 @@ impl Edge {
             return self.refused(StatusCode::FORBIDDEN, "forbidden_origin", "This Origin is not allowed");
         }
         let mut response = self.admitted(request, address, transport).await;
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
         if let Some(origin) = origin {
-            let headers = response.headers_mut();
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-            headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }
         response
     }

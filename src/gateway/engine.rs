@@ -36,7 +36,7 @@ use super::{
     expiry::Expiries,
     newcomers::{Newcomer, Newcomers},
     pace::Pace,
-    rate::JoinRate,
+    rate::UserRate,
     session::{Connection, Request, Session},
     snapshots::Snapshots,
     users::Sessions,
@@ -82,6 +82,15 @@ impl Sockets {
 const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
 /// And has so many tries.
 const MAX_CONNECTS: u32 = 3;
+/// Of one user, on this node, whatever they say. A page that joins all its rooms sends hundreds at once, and all its user's
+/// pages may do so after a deploy.
+const MESSAGES_PER_SECOND: u32 = 200;
+const MESSAGE_BURST: u32 = 10_000;
+/// And may be told so often that this is too much. Who goes on does not listen.
+const WARNINGS_PER_SECOND: u32 = 50;
+const WARNING_BURST: u32 = 1000;
+/// A token is checked each time; more have to wait.
+const REFRESHES_PER_SECOND: u32 = 10;
 /// What the fan-out leaves free in each queue.
 const HEARTBEAT_PLACE: usize = 1;
 /// Tidying of what is kept per user.
@@ -103,7 +112,10 @@ pub struct Gateway {
     pub(super) snapshots: Snapshots,
     pub(super) tokens: Arc<TokenVerifier>,
     pub(super) newcomers: Newcomers,
-    pub(super) joins: JoinRate,
+    pub(super) joins: UserRate,
+    pub(super) refreshes: UserRate,
+    messages: UserRate,
+    warnings: UserRate,
     pub(super) cluster: Arc<Cluster>,
     pub(super) expiries: Expiries,
     pub(super) metrics: Arc<Metrics>,
@@ -132,7 +144,10 @@ impl Gateway {
         Arc::new_cyclic(|this| Self {
             snapshots: Snapshots::new(store, settings.limits.dashboard_limit, metrics.clone()),
             newcomers: Newcomers::new(&settings.limits),
-            joins: JoinRate::per_second(settings.limits.join_rate_per_second),
+            joins: UserRate::per_second(settings.limits.join_rate_per_second),
+            refreshes: UserRate::per_second(REFRESHES_PER_SECOND),
+            messages: UserRate::with_burst(MESSAGES_PER_SECOND, MESSAGE_BURST),
+            warnings: UserRate::with_burst(WARNINGS_PER_SECOND, WARNING_BURST),
             expiries: Expiries::default(),
             pace: Pace::default(),
             sockets: Arc::default(),
@@ -181,7 +196,9 @@ impl Gateway {
                 _ = second.tick() => self.pace.sample(self.metrics.clients.deliveries.get()),
                 _ = forget.tick() => {
                     self.newcomers.forget_idle();
-                    self.joins.forget_idle();
+                    for rate in [&self.joins, &self.refreshes, &self.messages, &self.warnings] {
+                        rate.forget_idle();
+                    }
                     self.cluster.forget_old();
                 }
             }
@@ -448,6 +465,27 @@ impl Gateway {
         }
     }
 
+    /// Whether a message of this session is looked at. Its sender is told if not, and cut if that does not help.
+    fn may_speak(&self, session: &Session, frame: Option<&Frame<'_>>) -> bool {
+        let user = session.identity().viewer.user;
+        let Err(early) = self.messages.check(&user) else { return true };
+        if self.warnings.check(&user).is_err() {
+            self.metrics.clients.cut.inc(["flooding"]);
+            seldom!(warn, "cut a connection: its user sends too many messages, whatever it is told");
+            session.cut();
+            return false;
+        }
+        let refusal = Refusal::new(Code::RateLimited, "Too many requests").retry_after(early.retry_after);
+        match frame {
+            Some(Frame::Event { name, ack, .. }) => {
+                let refusal = ClientEvent::known(name).map_or(refusal.clone(), |name| refusal.of(name));
+                self.refuse(session, *ack, &refusal);
+            }
+            _ => self.refuse(session, None, &refusal),
+        }
+        false
+    }
+
     fn fault(&self, socket: &Socket, error: FrameError) {
         self.count_fault();
         seldom!(info, %error, "closed a connection that does not speak Socket.IO");
@@ -496,7 +534,13 @@ impl EngineIoHandler for Gateway {
         if message.len() > self.settings.limits.max_message_bytes {
             return self.fault(&socket, FrameError::Malformed);
         }
-        match (Frame::parse(&message), socket.data.session()) {
+        let (frame, session) = (Frame::parse(&message), socket.data.session());
+        if let Some(session) = &session
+            && !self.may_speak(session, frame.as_ref().ok())
+        {
+            return;
+        }
+        match (frame, session) {
             (Ok(Frame::Connect { namespace, auth }), _) => self.connect(&socket, namespace, auth),
             (Ok(Frame::Disconnect), Some(session)) => {
                 socket.data.take_session();
@@ -514,5 +558,9 @@ impl EngineIoHandler for Gateway {
     }
 
     /// Attachments of events that have been refused already.
-    fn on_binary(self: &Arc<Self>, _: Bytes, _: Arc<Socket>) {}
+    fn on_binary(self: &Arc<Self>, _: Bytes, socket: Arc<Socket>) {
+        if let Some(session) = socket.data.session() {
+            self.may_speak(&session, None);
+        }
+    }
 }

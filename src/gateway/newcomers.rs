@@ -18,7 +18,7 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 
-use super::engine::Socket;
+use super::{engine::Socket, rate::TooMany};
 use crate::{
     address::{ClientAddress, Share, Shares},
     config::LimitsConfig,
@@ -50,12 +50,6 @@ enum Key {
     Address(ClientAddress),
     /// Of the many that a network of attackers has.
     Shared(u64),
-}
-
-/// It may come back then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooMany {
-    pub retry_after: Duration,
 }
 
 /// One that may be here. It leaves when it is known who it is, or when it is dropped.

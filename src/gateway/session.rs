@@ -14,7 +14,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tracing::Span;
 
 use crate::{
-    auth::Identity,
+    auth::{Identity, MAX_TOKEN_BYTES},
     fanout::{Peer, PeerId, SendError},
     metrics::Metrics,
     protocol::{ClientEvent, Packet},
@@ -24,8 +24,8 @@ use super::{Gateway, TransportHandle, engine::Socket};
 
 /// A client that asks more before it has its answers is refused. A page may join all rooms that it may have at once.
 const MAX_WAITING: usize = 256;
-/// What a WebSocket may send before it has shown a token: three tries with a long one.
-const UNAUTHENTICATED_BYTES: usize = 16 * 1024;
+/// What a WebSocket may send before it has shown a token: that, and as much beside it.
+const UNAUTHENTICATED_BYTES: usize = 2 * MAX_TOKEN_BYTES;
 /// A polling client fetches its last events with its next request.
 const POLLING_GRACE: Duration = Duration::from_millis(500);
 

@@ -141,10 +141,11 @@ impl ClientMetrics {
                 registry,
                 "clients_cut",
                 "Connections cut to reconnect and resync: behind (its queue stayed full), stalled (it took no byte), \
-                 not_refreshed (its rooms could not be sent anew), too_many (of one user)",
+                 not_refreshed (its rooms could not be sent anew), too_many (of one user), flooding (it sent on, whatever \
+                 it was told)",
                 ["reason"],
             )
-            .with(["behind", "stalled", "not_refreshed", "too_many"].map(|reason| [reason])),
+            .with(["behind", "stalled", "not_refreshed", "too_many", "flooding"].map(|reason| [reason])),
             deliveries: counter(
                 registry,
                 "deliveries",
