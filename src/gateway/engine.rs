@@ -466,12 +466,17 @@ impl Gateway {
     }
 
     /// Whether a message of this session is looked at. Its sender is told if not, and cut if that does not help.
-    fn may_speak(&self, session: &Session, frame: Option<&Frame<'_>>) -> bool {
+    fn may_speak(&self, session: &Arc<Session>, frame: Option<&Frame<'_>>) -> bool {
+        // It may have been cut with more of its messages at hand.
+        if session.has_ended() {
+            return false;
+        }
         let user = session.identity().viewer.user;
         let Err(early) = self.messages.check(&user) else { return true };
         if self.warnings.check(&user).is_err() {
             self.metrics.clients.cut.inc(["flooding"]);
             seldom!(warn, "cut a connection: its user sends too many messages, whatever it is told");
+            self.end(session, true);
             session.cut();
             return false;
         }

@@ -2,6 +2,8 @@
 import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
 
+import { until } from './until.js';
+
 const CRLF = '\r\n';
 const MB = 1024 * 1024;
 
@@ -30,8 +32,8 @@ const PING = 9;
 
 /** A connection to the gateway. `ended`: when the other side has closed it. */
 export class Raw {
-  constructor(port, { host = '127.0.0.1' } = {}) {
-    this.socket = connect({ host, port }).on('error', () => {});
+  constructor(port, { from } = {}) {
+    this.socket = connect({ host: '127.0.0.1', port, localAddress: from }).on('error', () => {});
     this.heard = '';
     this.socket.on('data', (data) => (this.heard = (this.heard + data.toString('latin1')).slice(-65536)));
     this.ended = new Promise((resolve) => this.socket.once('close', resolve));
@@ -46,10 +48,9 @@ export class Raw {
     return Promise.race([new Promise((resolve) => this.socket.write(data, resolve)), this.ended]);
   }
 
-  /** The status of the first answer. */
+  /** The status of the last answer. */
   get status() {
-    const found = /^HTTP\/1\.1 (\d+)/.exec(this.heard);
-    return found ? Number(found[1]) : undefined;
+    return Number([...this.heard.matchAll(/HTTP\/1\.1 (\d+)/g)].at(-1)?.[1]);
   }
 
   close() {
@@ -57,9 +58,10 @@ export class Raw {
   }
 }
 
-async function sid(port) {
-  const answer = await fetch(`http://127.0.0.1:${port}/socket.io/?EIO=4&transport=polling`);
-  return JSON.parse((await answer.text()).slice(1)).sid;
+/** The id of a polling session that this connection has begun. */
+async function sid(raw) {
+  await raw.write(head('GET', 'polling'));
+  return until(() => /"sid":"([^"]+)"/.exec(raw.heard)?.[1] ?? (raw.open ? false : 'none'), 'a session begins');
 }
 
 /** As much as is taken of something, at most `most` bytes. */
@@ -72,9 +74,9 @@ async function overWebSocket(raw, ...frames) {
   for (const one of frames) await raw.write(one);
 }
 
-const polling = (act) => async (raw, port) => act(raw, await sid(port));
+const polling = (act) => async (raw) => act(raw, await sid(raw));
 
-/** By name: `run(raw, port)` says all of it. `ends`: the gateway has to close the connection before the five seconds are over. */
+/** By name: `run(raw)` says all of it. `ends`: the gateway has to close the connection before the five seconds are over. */
 export const TRICKS = {
   'says nothing': { run: async () => {} },
   'a head that never ends': { run: (raw) => raw.write(head('GET', 'polling').slice(0, -2)) },
