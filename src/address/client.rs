@@ -62,7 +62,7 @@ mod tests {
     fn client(peer: &str, headers: &[&'static str]) -> String {
         let mut map = HeaderMap::new();
         for value in headers {
-            map.append("x-forwarded-for", http::HeaderValue::from_static(value));
+            map.append("x-forwarded-for", http::HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
         }
         let proxies = TrustedProxies::parse("10.0.0.0/8,fd00::/8").expect("networks");
         ClientAddress::of_request(peer.parse().expect("an address"), &map, &proxies).0.to_string()

@@ -91,10 +91,9 @@ impl Newcomers {
     pub fn came(&self, newcomer: &Newcomer, socket: &Arc<Socket>) {
         let oldest = {
             let mut here = lock(&self.here);
-            here.insert(newcomer.id, Arc::downgrade(socket));
-            (here.len() > MAX_HERE).then(|| here.pop_first()).flatten()
+            enter(&mut here, newcomer.id, Arc::downgrade(socket))
         };
-        if let Some(socket) = oldest.and_then(|(_, socket)| socket.upgrade()) {
+        if let Some(socket) = oldest.and_then(|socket| socket.upgrade()) {
             socket.close(DisconnectReason::TransportClose);
         }
     }
@@ -132,6 +131,73 @@ impl Drop for Newcomer {
     }
 }
 
+/// Whoever has to go for it.
+fn enter<T>(here: &mut BTreeMap<u64, T>, id: u64, one: T) -> Option<T> {
+    here.insert(id, one);
+    (here.len() > MAX_HERE).then(|| here.pop_first()).flatten().map(|(_, oldest)| oldest)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Sources};
+
+    fn newcomers(rate: &str, most: &str) -> Newcomers {
+        let settings = [
+            ("HANDSHAKE_RATE_PER_SECOND", rate),
+            ("MAX_UNAUTHENTICATED_PER_ADDRESS", most),
+            ("TASKCAST_DEV", "1"),
+        ];
+        let sources = Sources::new(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        Newcomers::new(&Config::read(&sources).unwrap().limits)
+    }
+
+    fn address(n: u32) -> ClientAddress {
+        ClientAddress::of_peer(std::net::Ipv4Addr::from(n).into())
+    }
+
+    #[test]
+    fn an_address_has_its_burst_and_no_other_is_concerned() {
+        let newcomers = newcomers("1", "0");
+        let admitted = (0..100).filter(|_| newcomers.admit(address(1)).is_ok()).count();
+        assert!((20..40).contains(&admitted), "{admitted}");
+        let refused = newcomers.admit(address(1)).unwrap_err();
+        assert!(refused.retry_after <= Duration::from_secs(1));
+        assert!(newcomers.admit(address(2)).is_ok());
+    }
+
+    #[test]
+    fn who_leaves_makes_room() {
+        let newcomers = newcomers("0", "2");
+        let [first, _second] = [newcomers.admit(address(1)).unwrap(), newcomers.admit(address(1)).unwrap()];
+        assert!(newcomers.admit(address(1)).is_err());
+        assert!(newcomers.admit(address(2)).is_ok());
+        // Its request is held by the transport as long as that lives.
+        first.leave();
+        assert!(newcomers.admit(address(1)).is_ok());
+    }
+
+    #[test]
+    fn a_network_of_addresses_does_not_fill_the_table() {
+        let newcomers = newcomers("1", "0");
+        for n in 0..MAX_KEYS as u32 + 50_000 {
+            let _ = newcomers.admit(address(n));
+        }
+        let known = newcomers.rate.as_ref().unwrap().len();
+        assert!(known <= MAX_KEYS + SHARED_KEYS as usize, "{known}");
+    }
+
+    #[test]
+    fn with_too_many_the_oldest_goes() {
+        let mut here = BTreeMap::new();
+        for id in 0..MAX_HERE as u64 {
+            assert_eq!(enter(&mut here, id, id), None);
+        }
+        assert_eq!(enter(&mut here, 9_999, 9_999), Some(0));
+        assert_eq!(here.len(), MAX_HERE);
+    }
 }
