@@ -181,7 +181,7 @@ test('whatever a connection without a token sends, it takes little memory', asyn
   console.log(taken.map(([name, each]) => `${name}: ${each} KiB`).join(', '));
 });
 
-test('a storm of handshakes and of heads that never end leaves clients alone, and nothing behind', () => withGateway({}, async (gateway) => {
+test('a storm of handshakes and of heads that never end leaves clients alone, and nothing behind', () => withGateway({ HANDSHAKE_RATE_PER_SECOND: '10' }, async (gateway) => {
   const alice = await member('alice');
   const { taskId } = await createTask(gateway.url, alice);
   const witness = await Client.connect(gateway, alice);
@@ -189,9 +189,8 @@ test('a storm of handshakes and of heads that never end leaves clients alone, an
   const before = anonymous(gateway);
   const slow = Array.from({ length: 300 }, () => new Raw(gateway.port));
   await Promise.all(slow.map((raw) => TRICKS['a head that never ends'].run(raw)));
-  // More than one address may have at a time.
-  const answers = (await Promise.all(Array.from({ length: 20 }, () => statuses(gateway, 150)))).flat();
-  assert.ok(count(answers, 429) > 0 && count(answers, 200) >= 1000, `${count(answers, 200)} were let in`);
+  const answers = (await Promise.all(Array.from({ length: 20 }, () => statuses(gateway, 75)))).flat();
+  assert.ok(count(answers, 429) > 0 && count(answers, 200) >= 200, `${count(answers, 200)} were let in`);
   await patchTask(gateway.url, await pipeline(), taskId, { title: 'meanwhile' });
   await witness.saw('task:updated', ({ changed }) => changed.title === 'meanwhile');
   await until(async () => (await scrape(gateway.url)).get('taskcast_unauthenticated_connections') === 0, 'all sessions are gone');
