@@ -20,7 +20,7 @@ endif
 SERVERS := redis-server nginx haproxy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers test-deps check bench bench-nodes bench-webhooks advisories
+.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers test-deps check bench bench-nodes bench-webhooks advisories abuse
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -86,6 +86,11 @@ bench-nodes: test-deps $(E2E_MODULES) ## what one more node costs MongoDB and it
 bench-webhooks: test-deps $(E2E_MODULES) ## from GitHub's POST to the client's event, beside MongoDB's own commit time
 	cargo build --locked --release
 	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node benches/webhooks.js $(or $(DURATION),20) $(or $(RATE),50)
+
+# CONNECTIONS=500 HANDSHAKES=20000: of each trick; of the storm.
+abuse: $(E2E_MODULES) ## what an attacker without a token costs in memory, and costs others in time
+	cargo build --locked --release
+	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node benches/abuse.js $(or $(CONNECTIONS),500) $(or $(HANDSHAKES),20000)
 
 advisories: $(DEPS)/bin/cargo-deny ## known vulnerabilities in dependencies; fetches the RustSec database
 	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph advisories
