@@ -22,7 +22,7 @@ endif
 SERVERS := redis-server nginx haproxy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers test-deps check bench bench-nodes bench-webhooks advisories abuse
+.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers test-deps check publish-check bench bench-nodes bench-webhooks advisories abuse
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -80,6 +80,10 @@ check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold bef
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+	cargo package --locked --offline --allow-dirty --no-verify --quiet
+
+publish-check: ## the crate as it would be published, built from its package
+	cargo publish --dry-run --locked
 
 bench: ## the pure stages, beside the way of a gateway that works for each socket
 	cargo bench --bench stages

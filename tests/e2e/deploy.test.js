@@ -126,6 +126,38 @@ test('the Dockerfile is clean, and what cargo needs is in its context', async ()
   assert.ok(rust >= Number(/rust-version = "1\.(\d+)"/.exec(file('Cargo.toml'))[1]));
 });
 
+test('the version names the commit where it is known, and costs no debug build anything', async () => {
+  const script = join(dir, 'build-script');
+  await told('rustc', ['--edition', '2024', '-o', script, join(REPO, 'build.rs')]);
+  const commit = '0123456789abcdef0123456789abcdef01234567';
+  const folder = (name) => {
+    mkdirSync(join(dir, name));
+    return join(dir, name);
+  };
+  const version = async (cwd, env) => {
+    const said = await told(script, [], { cwd, env: { PATH: process.env.PATH, CARGO_PKG_VERSION: '1.2.3', PROFILE: 'debug', ...env } });
+    return { version: /^cargo::rustc-env=TASKCAST_VERSION=(.*)$/m.exec(said)[1], said };
+  };
+  const empty = folder('empty');
+  assert.equal((await version(empty, { PROFILE: 'release' })).version, '1.2.3');
+  assert.equal((await version(empty, { TASKCAST_COMMIT: commit })).version, '1.2.3+0123456789ab');
+  assert.equal((await version(empty, { TASKCAST_COMMIT: 'main; rm -rf /' })).version, '1.2.3');
+  const packaged = folder('packaged');
+  writeFileSync(join(packaged, '.cargo_vcs_info.json'), JSON.stringify({ git: { sha1: commit }, path_in_vcs: '' }, null, 2));
+  assert.equal((await version(packaged)).version, '1.2.3+0123456789ab');
+  const cloned = folder('cloned');
+  const git = (...args) => told('git', ['-c', 'user.name=x', '-c', 'user.email=x@example.com', ...args], { cwd: cloned });
+  await git('init', '--quiet');
+  await git('commit', '--quiet', '--allow-empty', '--message', 'first');
+  const head = (await git('rev-parse', 'HEAD')).trim();
+  const released = await version(cloned, { PROFILE: 'release' });
+  assert.equal(released.version, `1.2.3+${head.slice(0, 12)}`);
+  assert.match(released.said, /rerun-if-changed=\.git\/logs\/HEAD/);
+  const debug = await version(cloned);
+  assert.equal(debug.version, '1.2.3');
+  assert.doesNotMatch(debug.said, /logs\/HEAD/);
+});
+
 test('railway.toml: the health check is a route, and draining is longer than SHUTDOWN_GRACE', async () => {
   const toml = file('railway.toml');
   const value = (key) => new RegExp(`^${key} = (.*)$`, 'm').exec(toml)?.[1];
