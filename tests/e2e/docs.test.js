@@ -149,10 +149,11 @@ test('React of the page: StrictMode, a lost connection, refreshed tokens', async
       const tasks = new Tasks(socket);
       const page = { socket, list: [] };
       watchDashboard(socket, (list) => (page.list = list));
+      const queries = new QueryClient();
       const root = createRoot(element);
       root.render(<StrictMode><TaskView tasks={tasks} taskId={taskId} />
-        <QueryClientProvider client={new QueryClient()}><Queried tasks={tasks} taskId={taskId} fetchTask={fetchTask} /></QueryClientProvider></StrictMode>);
-      page.unmount = () => root.unmount();
+        <QueryClientProvider client={queries}><Queried tasks={tasks} taskId={taskId} fetchTask={fetchTask} /></QueryClientProvider></StrictMode>);
+      page.unmount = () => (root.unmount(), queries.clear());
       return page;
     }
     export { isIncluded };`;
