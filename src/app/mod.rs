@@ -17,7 +17,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    auth::{SignError, UnixTime},
+    auth::{Keys, SignError, UnixTime},
     cli,
     cluster::{Cluster, LinkError},
     config::{Backend, Config, DevSecretError, StoreConfig},
@@ -123,6 +123,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         capacity: capacity.clone(),
         feed_queue: items.downgrade(),
         metrics: metrics.clone(),
+        tokens: verifier.clone(),
         store: store.clone(),
         store_ok: AtomicBool::new(true),
         prepared: AtomicBool::new(false),
@@ -131,7 +132,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let origins: Vec<String> = config.origins.iter().map(str::to_owned).collect();
     let http = HttpState {
         store: store.clone(),
-        tokens: verifier,
+        tokens: verifier.clone(),
         task_api: config.features.task_api,
         status: status.clone(),
         cluster: cluster.clone(),
@@ -153,7 +154,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         capacity: Capacity::up_to(ADMIN_CONNECTIONS, memory.clone()),
         stall_timeout: config.limits.slow_client_timeout,
         requests: requests.clone(),
-        metrics,
+        metrics: metrics.clone(),
     };
     let routes = if admin.is_some() { Routes::Public } else { Routes::All };
     let doors =
@@ -179,6 +180,10 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     parts.run_forever("the clock", async move { clock.keep_time().await });
     let obeying = gateway.clone();
     parts.run_forever("the orders", async move { obeying.obey(ordered).await });
+    if let Keys::Fetched(keys) = &verifier.keys {
+        let keys = keys.clone();
+        parts.run_forever("the keys", async move { keys.keep_fresh(&metrics.keys).await });
+    }
     if let Some(membership) = membership {
         let status = status.clone();
         parts.run("the cluster", async move { Ok(membership.run(move || status.own_report()).await?) });

@@ -26,6 +26,8 @@ use super::{Gateway, TransportHandle, engine::Socket};
 const MAX_WAITING: usize = 256;
 /// A polling client fetches its last events with its next request.
 const POLLING_GRACE: Duration = Duration::from_millis(500);
+/// What a client that reads slowly has not taken by then, it gets no more once it may see nothing more.
+const LAST_WORDS: Duration = Duration::from_millis(600);
 
 /// What a session is asked to do.
 #[derive(Debug)]
@@ -135,6 +137,16 @@ impl Session {
         }
     }
 
+    /// Closes the transport of a client that may see nothing more, whether it reads or not.
+    pub fn close_for_good(self: &Arc<Self>) {
+        self.close();
+        let session = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_WORDS).await;
+            session.cut();
+        });
+    }
+
     /// Closes the transport now, whatever is queued; the client reconnects.
     pub fn cut(&self) {
         let socket = &self.socket;
@@ -204,6 +216,8 @@ pub struct Connection {
 struct ConnectionState {
     session: Option<Arc<Session>>,
     connects: u32,
+    /// For its token's key.
+    waiting: bool,
     /// The one that it came by, or was upgraded to.
     transport: TransportHandle,
     /// The one by which a polling client last asked.
@@ -239,6 +253,19 @@ impl Connection {
         let mut state = self.state();
         state.connects = state.connects.saturating_add(1);
         state.connects
+    }
+
+    /// Whether it did not wait already.
+    pub fn wait(&self) -> bool {
+        !std::mem::replace(&mut self.state().waiting, true)
+    }
+
+    pub fn end_wait(&self) {
+        self.state().waiting = false;
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        self.state().waiting
     }
 
     pub fn transport(&self) -> TransportHandle {

@@ -9,6 +9,7 @@
 
 mod clients;
 mod http;
+mod keys;
 mod labelled;
 mod process;
 mod relay;
@@ -19,6 +20,7 @@ use prometheus_client::registry::Registry;
 
 pub use clients::ClientMetrics;
 pub use http::HttpMetrics;
+pub use keys::KeyMetrics;
 pub use labelled::{Counters, Gauges, Level};
 pub use process::{ProcessMetrics, panicked};
 pub use relay::RelayMetrics;
@@ -32,6 +34,7 @@ pub struct Metrics {
     pub relay: RelayMetrics,
     pub store: StoreMetrics,
     pub http: HttpMetrics,
+    pub keys: KeyMetrics,
     pub process: ProcessMetrics,
     registry: Registry,
 }
@@ -46,6 +49,7 @@ impl Default for Metrics {
             relay: RelayMetrics::register(ours),
             store: StoreMetrics::register(ours),
             http: HttpMetrics::register(ours),
+            keys: KeyMetrics::register(ours),
             process,
             registry,
         }
