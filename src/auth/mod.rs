@@ -28,3 +28,5 @@ pub use verifier::{AuthError, TokenVerifier};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

@@ -25,9 +25,9 @@ use super::{Gateway, TransportHandle, engine::Socket};
 /// A client that asks more before it has its answers is refused. A page may join all rooms that it may have at once.
 const MAX_WAITING: usize = 256;
 /// A polling client fetches its last events with its next request.
-const POLLING_GRACE: Duration = Duration::from_millis(500);
+const POLLING_GRACE: Duration = Duration::from_millis(900);
 /// What a client that reads slowly has not taken by then, it gets no more once it may see nothing more.
-const LAST_WORDS: Duration = Duration::from_millis(600);
+const LAST_WORDS: Duration = Duration::from_millis(950);
 
 /// What a session is asked to do.
 #[derive(Debug)]
