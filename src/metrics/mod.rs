@@ -22,7 +22,7 @@ pub use clients::ClientMetrics;
 pub use http::HttpMetrics;
 pub use keys::KeyMetrics;
 pub use labelled::{Counters, Gauges, Level};
-pub use process::{ProcessMetrics, panicked};
+pub use process::{ProcessMetrics, held_bytes, panicked};
 pub use relay::RelayMetrics;
 pub use store::StoreMetrics;
 pub use text::CONTENT_TYPE;
