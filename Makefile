@@ -74,8 +74,9 @@ check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold bef
 	cargo clippy --locked --all-targets -- -D warnings
 	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 
-bench: ## the pure stages, beside the way of a gateway that works for each socket
+bench: ## the pure stages, beside the way of a gateway that works for each socket; and what it costs to refuse a token
 	cargo bench --bench stages
+	cargo bench --bench tokens
 
 # DURATION=10: seconds of each round.
 bench-nodes: test-deps $(E2E_MODULES) ## what one more node costs MongoDB and itself, and what it brings
