@@ -5,6 +5,7 @@ mod cli;
 mod http;
 mod mongo_deliveries;
 mod mongo_feed;
+mod mongo_forbidden;
 mod mongo_lists;
 mod mongo_resume;
 mod mongo_server;
