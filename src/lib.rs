@@ -31,6 +31,8 @@ pub mod cluster;
 pub mod config;
 pub mod fanout;
 pub mod feed;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gateway;
 pub mod github;
 pub mod http;

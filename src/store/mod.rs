@@ -18,6 +18,8 @@ use crate::{
 };
 
 pub use embedded::{EmbeddedConfig, EmbeddedStore};
+#[cfg(any(test, fuzzing))]
+pub(crate) use mongo::decode_change;
 pub use measured::MeasuredStore;
 pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore};
 pub use query::{AccessSnapshot, Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
