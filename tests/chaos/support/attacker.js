@@ -1,8 +1,8 @@
-// Transports in bad hands: Engine.IO over raw sockets, so that whatever bytes there are can be sent.
+// Connections in bad hands, from their beginning to their end.
 import { Agent, request } from 'node:http';
-import { connect } from 'node:net';
 
-import { brokenFrame, frame } from './mutator.js';
+import { frame, RawSocket } from '../../e2e/support/raw.js';
+import { brokenFrame } from './mutator.js';
 
 /** Whoever hears nothing for so long takes it that the gateway is done with the connection, and goes. */
 const PATIENCE = 20_000;
@@ -10,53 +10,12 @@ const PATIENCE = 20_000;
 const BROKEN = 120;
 const LAST = 987_654_321;
 
-/** One WebSocket from the upgrade on. */
-export class RawSocket {
-  text = '';
-  closed = false;
-  #wake = () => {};
-
-  static open(port, path = '/socket.io/?EIO=4&transport=websocket') {
-    const raw = new RawSocket();
-    raw.socket = connect({ port, host: '127.0.0.1' });
-    raw.socket.setNoDelay(true);
-    // Frames of a gateway are not masked: what is said can be found in the bytes as they are.
-    raw.socket.on('data', (data) => {
-      raw.text = (raw.text + data.toString('latin1')).slice(-4096);
-      raw.#wake();
-    });
-    raw.socket.on('error', () => {});
-    raw.socket.on('close', () => {
-      raw.closed = true;
-      raw.#wake();
-    });
-    raw.socket.write(`GET ${path} HTTP/1.1\r\nHost: localhost:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n`);
-    return raw;
-  }
-
-  /** Until it has been said, or nothing more can come; whether it has. */
-  async hears(what) {
-    const deadline = Date.now() + PATIENCE;
-    while (!this.text.includes(what) && !this.closed && Date.now() < deadline) {
-      await new Promise((resolve) => {
-        const timer = setTimeout(resolve, 1000);
-        this.#wake = () => (clearTimeout(timer), resolve());
-      });
-    }
-    return this.text.includes(what);
-  }
-
-  send(...frames) {
-    if (!this.closed && this.socket.writable) this.socket.write(Buffer.concat(frames));
-  }
-}
-
 /** What a life has come to: packets that were sent, and whether all of them were read. */
 const outcome = (sent, heard) => ({ sent, heard });
 
 /** Connects by WebSocket, well or badly, and sends up to `most` packets. */
 export async function attackByWebSocket({ port, dice, packets, token, most, held }) {
-  const raw = RawSocket.open(port);
+  const raw = new RawSocket(port);
   await raw.hears('"sid"');
   if (!dice.once(20)) raw.send(frame(Buffer.from(`40${JSON.stringify({ token })}`)));
   const frames = [];
@@ -128,7 +87,7 @@ export async function attackByPolling({ port, dice, packets, token, most, sids }
     if (dice.once(5)) tricks.push(http(port, dice.pick(['POST', 'GET', 'PUT', 'DELETE']), `${base}&sid=${dice.pick(sids)}`, Buffer.from('42["x"]')));
     if (dice.once(5)) tricks.push(get(), get());
     if (dice.once(10)) tricks.push(http(port, 'GET', `/socket.io/?EIO=4&transport=websocket&sid=${sid}`));
-    if (dice.once(8)) RawSocket.open(port, `/socket.io/?EIO=4&transport=websocket&sid=${dice.pick([sid, dice.pick(sids)])}`).send(frame(Buffer.from(dice.pick(['2probe', '5', '3', '2prob', '40']))), frame(Buffer.from(dice.pick(['5', '2probe', '4', '6']))));
+    if (dice.once(8)) new RawSocket(port, { path: `/socket.io/?EIO=4&transport=websocket&sid=${dice.pick([sid, dice.pick(sids)])}` }).send(frame(Buffer.from(dice.pick(['2probe', '5', '3', '2prob', '40']))), frame(Buffer.from(dice.pick(['5', '2probe', '4', '6']))));
     const [answer] = await Promise.all([post(list), ...tricks]);
     open = answer.status === 200;
   }

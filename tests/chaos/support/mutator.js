@@ -1,4 +1,5 @@
 // What a client sends, and what becomes of it in bad hands: everything from one seed.
+import { frame } from '../../e2e/support/raw.js';
 
 /** Reproducible: mulberry32. */
 export class Dice {
@@ -100,17 +101,6 @@ export class Packets {
       default: return Buffer.concat([tail, head]);
     }
   }
-}
-
-/** A frame as a client sends it, or as it must not. Masked with zeros, which is a mask like any other. */
-export function frame(payload, { opcode = 1, fin = true, rsv = 0, masked = true, length = payload.length } = {}) {
-  const size = length < 126 ? 0 : length < 65_536 ? 2 : 8;
-  const head = Buffer.alloc(2 + size + (masked ? 4 : 0));
-  head[0] = (fin ? 0x80 : 0) | (rsv << 4) | opcode;
-  head[1] = (masked ? 0x80 : 0) | (size === 0 ? length : size === 2 ? 126 : 127);
-  if (size === 2) head.writeUInt16BE(length, 2);
-  if (size === 8) head.writeBigUInt64BE(BigInt(length), 2);
-  return Buffer.concat([head, payload]);
 }
 
 /** Frames around a packet that no WebSocket library would send. */
