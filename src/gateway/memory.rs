@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::seldom::seldom;
+use crate::{metrics::held_bytes, seldom::seldom};
 
 const CHECK_EVERY: Duration = Duration::from_millis(250);
 /// Where the kernel shows control groups, of version 2 and of version 1.
@@ -55,18 +55,18 @@ impl MemoryLimit {
         let mut every = tokio::time::interval(CHECK_EVERY);
         loop {
             every.tick().await;
-            let Some(resident) = resident_bytes() else { return std::future::pending().await };
-            self.compare(resident, max);
+            let Some(held) = held_bytes() else { return std::future::pending().await };
+            self.compare(held, max);
         }
     }
 
-    fn compare(&self, resident: u64, max: u64) {
-        let scarce = resident > max - max / 8;
+    fn compare(&self, held: u64, max: u64) {
+        let scarce = held > max - max / 8;
         if self.scarce.swap(scarce, Ordering::Relaxed) != scarce {
             // Near the line it changes several times a second.
             match scarce {
-                true => seldom!(warn, resident, max, "memory is scarce: new connections are refused"),
-                false => seldom!(info, resident, max, "there is memory for new connections again"),
+                true => seldom!(warn, held, max, "memory is scarce: new connections are refused"),
+                false => seldom!(info, held, max, "there is memory for new connections again"),
             }
         }
     }
@@ -97,12 +97,6 @@ fn above(root: &str, path: &str) -> Vec<PathBuf> {
     let root = Path::new(root);
     let group = root.join(path.trim_start_matches('/'));
     group.ancestors().take_while(|folder| folder.starts_with(root)).map(Path::to_path_buf).collect()
-}
-
-/// None where the kernel does not tell.
-fn resident_bytes() -> Option<u64> {
-    let pages = fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse::<u64>().ok()?;
-    Some(pages.saturating_mul(rustix::param::page_size() as u64))
 }
 
 #[cfg(test)]
@@ -143,11 +137,9 @@ mod tests {
     #[test]
     fn the_last_eighth_is_for_those_that_are_there() {
         let memory = MemoryLimit { max: Some(800), scarce: Arc::default() };
-        for (resident, scarce) in [(700, false), (701, true), (900, true), (100, false)] {
-            memory.compare(resident, 800);
-            assert_eq!(memory.is_scarce(), scarce, "{resident}");
+        for (held, scarce) in [(700, false), (701, true), (900, true), (100, false)] {
+            memory.compare(held, 800);
+            assert_eq!(memory.is_scarce(), scarce, "{held}");
         }
-        #[cfg(target_os = "linux")]
-        assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));
     }
 }

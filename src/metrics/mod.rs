@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 pub use clients::ClientMetrics;
 pub use http::HttpMetrics;
 pub use labelled::{Counters, Gauges, Level};
-pub use process::{ProcessMetrics, panicked};
+pub use process::{ProcessMetrics, held_bytes, panicked};
 pub use relay::RelayMetrics;
 pub use store::StoreMetrics;
 pub use text::CONTENT_TYPE;
