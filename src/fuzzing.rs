@@ -181,7 +181,8 @@ fn redacted(value: &Value) {
         Value::Object(map) => {
             for (key, inner) in map {
                 let key = key.to_ascii_lowercase();
-                let names = ["secret", "password", "apikey", "api_key", "authorization", "credential", "cookie"];
+                let names =
+                    ["secret", "password", "apikey", "api_key", "authorization", "credential", "cookie"];
                 if names.iter().any(|name| key.contains(name)) {
                     assert_eq!(inner, "[redacted]", "{key}");
                 } else {
@@ -224,26 +225,30 @@ mod tests {
             let seed = proptest::sample::select(seeds.clone());
             let other = proptest::sample::select(seeds);
             let edits = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4u8), 0..8);
-            (seed, other, edits, any::<prop::sample::Index>()).prop_map(move |(mut bytes, other, edits, cut)| {
-                for (place, byte, kind) in edits.into_iter().filter(|_| !bytes.is_empty()).collect::<Vec<_>>() {
-                    let place = place.index(bytes.len().max(1));
-                    match kind {
-                        0 => bytes.insert(place, byte),
-                        1 if bytes.len() > 1 => drop(bytes.remove(place)),
-                        2 => {
-                            let cut = cut.index(other.len() + 1);
-                            bytes.truncate(place);
-                            bytes.extend_from_slice(&other[cut..]);
-                        }
-                        _ => {
-                            if let Some(old) = bytes.get_mut(place) {
-                                *old ^= byte;
+            (seed, other, edits, any::<prop::sample::Index>()).prop_map(
+                move |(mut bytes, other, edits, cut)| {
+                    for (place, byte, kind) in
+                        edits.into_iter().filter(|_| !bytes.is_empty()).collect::<Vec<_>>()
+                    {
+                        let place = place.index(bytes.len().max(1));
+                        match kind {
+                            0 => bytes.insert(place, byte),
+                            1 if bytes.len() > 1 => drop(bytes.remove(place)),
+                            2 => {
+                                let cut = cut.index(other.len() + 1);
+                                bytes.truncate(place);
+                                bytes.extend_from_slice(&other[cut..]);
+                            }
+                            _ => {
+                                if let Some(old) = bytes.get_mut(place) {
+                                    *old ^= byte;
+                                }
                             }
                         }
                     }
-                }
-                (target, bytes)
-            })
+                    (target, bytes)
+                },
+            )
         })
     }
 

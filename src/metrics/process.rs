@@ -84,7 +84,11 @@ impl ProcessMetrics {
             max_files: gauge(registry, "process_max_fds", "How many there may be (RLIMIT_NOFILE)"),
             memory_limit,
             panics: counter(registry, "taskcast_panics", "Panics: each is a bug; the log says where"),
-            tasks: gauge(registry, "taskcast_runtime_tasks", "Tasks of the async runtime that have not ended"),
+            tasks: gauge(
+                registry,
+                "taskcast_runtime_tasks",
+                "Tasks of the async runtime that have not ended",
+            ),
             status: Gauges::register(
                 registry,
                 "taskcast_status",

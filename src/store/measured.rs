@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError, StreamStatus, TaskFilter, TaskSnapshot,
-    WriteError,
+    AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError, StreamStatus, TaskFilter,
+    TaskSnapshot, WriteError,
 };
 use crate::{
     feed::FeedItem,

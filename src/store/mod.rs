@@ -18,9 +18,9 @@ use crate::{
 };
 
 pub use embedded::{EmbeddedConfig, EmbeddedStore};
+pub use measured::MeasuredStore;
 #[cfg(any(test, fuzzing))]
 pub(crate) use mongo::decode_change;
-pub use measured::MeasuredStore;
 pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore};
 pub use query::{AccessSnapshot, Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
 

@@ -13,4 +13,5 @@ mod mongo_snapshot;
 mod mongo_writes;
 mod mongod;
 mod operations;
+mod security;
 mod store;

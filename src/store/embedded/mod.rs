@@ -20,7 +20,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError, TaskFilter, TaskSnapshot, WriteError,
+    AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError, TaskFilter, TaskSnapshot,
+    WriteError,
 };
 use crate::{
     feed::FeedItem,

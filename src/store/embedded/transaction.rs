@@ -200,12 +200,7 @@ fn may(edit: &Edit, by: &Viewer, access: &Access) -> bool {
 }
 
 /// What an edit writes, if the task stands where it can be made.
-fn writes(
-    edit: Edit,
-    document: &Document,
-    task: &Task,
-    now: Timestamp,
-) -> Result<Writes, WriteError> {
+fn writes(edit: Edit, document: &Document, task: &Task, now: Timestamp) -> Result<Writes, WriteError> {
     let current = task.status();
     match edit {
         Edit::Clarify(_) if current != Status::NeedsClarification => Err(WriteError::Conflict(format!(

@@ -22,8 +22,8 @@ mod stream;
 mod tasks;
 mod write;
 
+pub use config::{Images, MongoConfig};
 #[cfg(any(test, fuzzing))]
 pub(crate) use decode::decode_change;
-pub use config::{Images, MongoConfig};
 pub use probe::MongoProbe;
 pub use tasks::MongoStore;

@@ -23,8 +23,8 @@ use crate::{
     feed::FeedItem,
     github::Delivery,
     store::{
-        AccessSnapshot, Cursor, DashboardSnapshot, Delivered, MongoProbe, Page, Store, StoreError, StreamStatus, TaskFilter,
-        TaskSnapshot, WriteError,
+        AccessSnapshot, Cursor, DashboardSnapshot, Delivered, MongoProbe, Page, Store, StoreError,
+        StreamStatus, TaskFilter, TaskSnapshot, WriteError,
     },
     task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
 };

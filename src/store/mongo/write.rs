@@ -15,8 +15,8 @@ use super::{
 use crate::{
     store::{StoreError, WriteError},
     task::{
-        Access, Answers, Assigned, FullTask, NewEntry, NewTask, Status, Task, TaskId, TaskPatch, Timestamp, Viewer,
-        Writes,
+        Access, Answers, Assigned, FullTask, NewEntry, NewTask, Status, Task, TaskId, TaskPatch, Timestamp,
+        Viewer, Writes,
     },
 };
 
@@ -49,13 +49,11 @@ pub(super) async fn clarify(
     answers: Answers,
 ) -> Result<FullTask, WriteError> {
     let may = |access: &Access| access.allows(viewer);
-    decide_and_write(store, id, may, |task, _| {
-        match task.status() {
-            Status::NeedsClarification => Ok(answers.clone().writes(Timestamp::now())),
-            status => Err(WriteError::Conflict(format!(
-                "answers are taken in needs_clarification only; the task is {status}"
-            ))),
-        }
+    decide_and_write(store, id, may, |task, _| match task.status() {
+        Status::NeedsClarification => Ok(answers.clone().writes(Timestamp::now())),
+        status => Err(WriteError::Conflict(format!(
+            "answers are taken in needs_clarification only; the task is {status}"
+        ))),
     })
     .await
 }
@@ -85,7 +83,8 @@ async fn decide_and_write(
 ) -> Result<FullTask, WriteError> {
     let (collection, default_org) = (store.collection().await?, &store.config.default_org);
     // For who may not, no more is read than where there is no task: the size of one would show in the time.
-    let found = answer(collection.find_one(by_id(id)).projection(access_fields())).await.map_err(store_error)?;
+    let found =
+        answer(collection.find_one(by_id(id)).projection(access_fields())).await.map_err(store_error)?;
     if !found.is_some_and(|document| may(&read::read_access(&document, default_org))) {
         return Err(WriteError::NotFound);
     }
