@@ -21,9 +21,8 @@
 //! - [`http`]: the HTTP edge: tasks, GitHub's webhooks, health, metrics, what administrators do.
 //!
 //! Around them: [`config`], [`cli`], [`telemetry`] with [`seldom`], and [`metrics`]; [`serve`] accepts connections,
-//! [`lifecycle`] ends them, [`app`] puts everything together. `fuzzing` is for fuzzers and tests.
-//! `docs/architecture.md` says who may use whom and where a
-//! change goes.
+//! [`lifecycle`] ends them, [`app`] puts everything together. `fuzzing` is for fuzzers and
+//! tests. `docs/architecture.md` says who may use whom and where a change goes.
 
 pub mod app;
 pub mod auth;
