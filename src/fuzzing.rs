@@ -15,8 +15,10 @@ use crate::{
     task::{Answers, DefaultOrg, Field, FullTask, FullView, NewTask, Summary, Task, TaskPatch, Timestamp},
 };
 
+pub type Target = fn(&[u8]);
+
 /// By name, as in `fuzz/seeds`.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("change", change),
     ("client", client),
     ("config", config),
