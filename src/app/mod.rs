@@ -17,6 +17,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    address::Shares,
     auth::{SignError, UnixTime},
     cli,
     cluster::{Cluster, LinkError},
@@ -151,13 +152,20 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         edge: None,
         http: router(Routes::Admin, http.clone(), &[]),
         capacity: Capacity::up_to(ADMIN_CONNECTIONS, memory.clone()),
+        shares: Shares::of(None),
+        proxies: config.server.trusted_proxies.clone(),
         stall_timeout: config.limits.slow_client_timeout,
         requests: requests.clone(),
         metrics,
     };
     let routes = if admin.is_some() { Routes::Public } else { Routes::All };
-    let doors =
-        Doors { edge: Some(edge), http: router(routes, http, &origins), capacity, ..admin_doors.clone() };
+    let doors = Doors {
+        edge: Some(edge),
+        http: router(routes, http, &origins),
+        capacity,
+        shares: Shares::of(config.limits.max_unauthenticated_per_address),
+        ..admin_doors.clone()
+    };
 
     announce(&config, &tokens, listening)?;
     let stop = CancellationToken::new();

@@ -97,7 +97,7 @@ impl GatewayStatus for Status {
     fn measure(&self) {
         self.gateway.measure();
         self.hub.measure();
-        let Metrics { clients, relay, store, process, .. } = &*self.metrics;
+        let Metrics { clients, relay, store, cluster, process, .. } = &*self.metrics;
         clients.places_taken.set(self.capacity.open() as u64);
         clients.places.set(self.capacity.max() as u64);
         relay.feed_queue_max.set(FEED_QUEUE as u64);
@@ -108,6 +108,10 @@ impl GatewayStatus for Status {
         if let Some(stream) = self.store.stream() {
             store.set_stream(stream.restarts, stream.token_age);
         }
+        if let Some(lost) = self.cluster.redis_lost() {
+            cluster.set_redis(self.cluster.is_well(), lost);
+        }
+        cluster.nodes.set(self.cluster.nodes(self.own_report()).len() as u64);
         process.set_status(self.phase().as_str());
     }
 

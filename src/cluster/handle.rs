@@ -1,7 +1,10 @@
 //! What the edges use.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -41,13 +44,16 @@ pub enum Order {
     Disconnect(UserId),
 }
 
-/// A live node, as it told the others.
+/// A live node, as it told the others. One of another version may say more, which is not heard, or less: it lives all the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeReport {
     pub id: String,
+    #[serde(default)]
     pub version: String,
+    #[serde(default)]
     pub connections: usize,
+    #[serde(default)]
     pub lag_ms: u64,
 }
 
@@ -72,6 +78,8 @@ pub(super) struct Shared {
     /// While Redis is there.
     calls: Mutex<Option<Calls>>,
     nodes: Mutex<Vec<NodeReport>>,
+    /// Connections that ended while they were in use.
+    lost: AtomicU64,
 }
 
 impl Cluster {
@@ -95,6 +103,7 @@ impl Cluster {
             left: CancellationToken::new(),
             calls: Mutex::default(),
             nodes: Mutex::default(),
+            lost: AtomicU64::new(0),
         };
         let lost = LostDashboards::new(Instant::now());
         let cluster = Arc::new(Self { lost, revocations, orders, shared: Some(shared) });
@@ -162,6 +171,11 @@ impl Cluster {
         self.shared.as_ref().is_none_or(|shared| shared.calls().is_some())
     }
 
+    /// How often the connection to Redis was lost; None: there is no Redis.
+    pub fn redis_lost(&self) -> Option<u64> {
+        self.shared.as_ref().map(|shared| shared.lost.load(Ordering::Relaxed))
+    }
+
     /// The live nodes; `own` is how this one is now.
     pub fn nodes(&self, own: NodeReport) -> Vec<NodeReport> {
         let mut nodes = match &self.shared {
@@ -216,6 +230,13 @@ impl Shared {
 
     pub fn set_calls(&self, calls: Option<Calls>) {
         *lock(&self.calls) = calls;
+    }
+
+    /// The connection is gone, and what was known by it.
+    pub fn lose(&self) {
+        self.set_calls(None);
+        self.set_nodes(Vec::new());
+        self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn set_nodes(&self, nodes: Vec<NodeReport>) {

@@ -40,8 +40,12 @@ const USER_KEPT_FOR: Duration = Duration::from_secs(15 * 60);
 pub enum LinkError {
     #[error("Redis {0} is too old: 7.0 or newer is needed")]
     TooOld(String),
+    #[error("Redis refuses the user of REDIS_URL, its password, or what it wants: {0}")]
+    Denied(String),
+    #[error("the certificate of Redis is not trusted: {0}")]
+    Untrusted(String),
     #[error("Redis: {0}")]
-    Redis(#[from] Error),
+    Redis(Error),
     #[error("Redis does not answer")]
     Silent,
     #[error("Redis closed the connection")]
@@ -50,6 +54,20 @@ pub enum LinkError {
     Lapsed,
     #[error("more was to be told or heard than could be held")]
     Overrun,
+}
+
+impl From<Error> for LinkError {
+    fn from(error: Error) -> Self {
+        let details = error.details();
+        if *error.kind() == ErrorKind::Auth || details.starts_with("NOPERM") {
+            return Self::Denied(details.to_owned());
+        }
+        // What rustls finds wrong comes as the text of an error of input and output.
+        match details.split_once("InvalidCertificate(") {
+            Some((_, why)) => Self::Untrusted(why.strip_suffix(") }").unwrap_or(why).to_owned()),
+            None => Self::Redis(error),
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -69,8 +69,7 @@ impl Membership {
                     before = Some(link.calls.lease().to_owned());
                     let began = Instant::now();
                     let error = self.live(&mut link, shared, own).await;
-                    shared.set_calls(None);
-                    shared.set_nodes(Vec::new());
+                    shared.lose();
                     failures = if began.elapsed() > BEAT_EVERY * 2 { 0 } else { failures + 1 };
                     tracing::warn!(%error, "lost Redis: events go on, the nodes do not hear of each other");
                     error

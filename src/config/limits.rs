@@ -1,4 +1,4 @@
-//! What one user, one connection and one answer may cost.
+//! What one address, one user, one connection and one answer may cost.
 
 use std::time::Duration;
 
@@ -6,6 +6,10 @@ use super::reader::Reader;
 
 #[derive(Clone, Debug)]
 pub struct LimitsConfig {
+    /// Of one address. 0: no limit.
+    pub handshake_rate_per_second: u32,
+    /// None: no limit.
+    pub max_unauthenticated_per_address: Option<usize>,
     pub join_rate_per_second: u32,
     pub max_connections_per_user: usize,
     pub max_rooms_per_socket: usize,
@@ -30,8 +34,12 @@ pub enum DashboardShape {
 
 impl LimitsConfig {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let handshake_rate = reader.number("HANDSHAKE_RATE_PER_SECOND", 0..=1_000_000);
+        let unauthenticated = reader.number("MAX_UNAUTHENTICATED_PER_ADDRESS", 0..=1_000_000);
         let mut count = |name, least, most| reader.number(name, least..=most).unwrap_or_default();
         Self {
+            handshake_rate_per_second: handshake_rate.unwrap_or_default(),
+            max_unauthenticated_per_address: unauthenticated.filter(|most| *most > 0),
             max_connections_per_user: count("MAX_CONNECTIONS_PER_USER", 1, 1_000_000),
             max_rooms_per_socket: count("MAX_ROOMS_PER_SOCKET", 1, 1_000_000),
             // Less would not hold an ordinary token, which comes in a message of its own.

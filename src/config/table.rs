@@ -92,6 +92,18 @@ const FEATURES: &[Setting] = &[
 ];
 
 const LIMITS: &[Setting] = &[
+    Setting::new(
+        "HANDSHAKE_RATE_PER_SECOND",
+        "COUNT",
+        "Socket.IO connections that one address may begin each second; more are answered 429. 0: no limit",
+    )
+    .or("100"),
+    Setting::new(
+        "MAX_UNAUTHENTICATED_PER_ADDRESS",
+        "COUNT",
+        "Connections of one address that have not shown a token; more are refused. 0: no limit",
+    )
+    .or("1000"),
     Setting::new("JOIN_RATE_PER_SECOND", "COUNT", "Joins and resyncs per user and second; more have to wait")
         .or("10"),
     Setting::new("MAX_CONNECTIONS_PER_USER", "COUNT", "With more, the user's oldest connection is closed")

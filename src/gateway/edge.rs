@@ -18,17 +18,25 @@ use tokio::time::timeout;
 use tower::Service;
 
 use crate::{
+    address::ClientAddress,
+    auth::MAX_TOKEN_BYTES,
     config::{Origins, TrustedProxies},
     metrics::Metrics,
     seldom::seldom,
 };
 
-use super::{Capacity, Gateway, TransportHandle, engine::Sockets, origin};
+use super::{
+    Capacity, Gateway, TransportHandle, engine::Sockets, newcomers::Newcomer, origin, rate::TooMany,
+};
 
 /// One polling request carries several messages.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// And comes in one go: what of it has come is held until the rest has.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Before there is a token: what there is to say is the token, and it is said at once. On its way through the library it is
+/// held several times over.
+const UNAUTHENTICATED_BODY_BYTES: usize = MAX_TOKEN_BYTES + 2048;
+const UNAUTHENTICATED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of what a browser says in a refused header, so much is logged.
 const MAX_SHOWN: usize = 100;
 /// What the transports look at. Everything else would be held as long as the connection lives.
@@ -46,6 +54,7 @@ const KEPT_HEADERS: [http::HeaderName; 7] = [
 #[derive(Clone, Debug)]
 pub struct Edge {
     transports: EngineIoService<Gateway>,
+    gateway: Arc<Gateway>,
     sockets: Arc<Sockets>,
     origins: Origins,
     proxies: TrustedProxies,
@@ -68,7 +77,8 @@ impl Edge {
             sockets: gateway.sockets.clone(),
             metrics: gateway.metrics.clone(),
             max_body_bytes: MAX_BODY_BYTES.max(gateway.settings.limits.max_message_bytes),
-            transports: EngineIoService::with_config(gateway, config),
+            transports: EngineIoService::with_config(gateway.clone(), config),
+            gateway,
             origins,
             proxies,
             draining,
@@ -84,6 +94,7 @@ impl Edge {
         &mut self,
         request: Request<Incoming>,
         peer: SocketAddr,
+        address: ClientAddress,
         transport: TransportHandle,
     ) -> Response<Body> {
         let origin = request.headers().get(header::ORIGIN).cloned();
@@ -95,18 +106,24 @@ impl Edge {
             );
             return self.refused(StatusCode::FORBIDDEN, "forbidden_origin", "This Origin is not allowed");
         }
-        let mut response = self.admitted(request, transport).await;
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let mut response = self.admitted(request, address, transport).await;
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
         if let Some(origin) = origin {
-            let headers = response.headers_mut();
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-            headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }
         response
     }
 
-    async fn admitted(&mut self, request: Request<Incoming>, transport: TransportHandle) -> Response<Body> {
+    async fn admitted(
+        &mut self,
+        request: Request<Incoming>,
+        address: ClientAddress,
+        transport: TransportHandle,
+    ) -> Response<Body> {
         if request.method() == Method::OPTIONS {
             return preflight();
         }
@@ -137,10 +154,20 @@ impl Edge {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             return response;
         }
+        let newcomer = match query.sid {
+            Some(_) => None,
+            None => match self.gateway.newcomers.admit(address) {
+                Ok(newcomer) => Some(newcomer),
+                Err(TooMany { retry_after }) => return self.too_many(retry_after),
+            },
+        };
+        let authenticated = query.sid.is_some_and(|sid| self.sockets.is_authenticated(sid));
+        let (max_body_bytes, body_timeout) = match authenticated {
+            true => (self.max_body_bytes, BODY_TIMEOUT),
+            false => (UNAUTHENTICATED_BODY_BYTES, UNAUTHENTICATED_BODY_TIMEOUT),
+        };
         let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        if length
-            .and_then(|length| length.parse().ok())
-            .is_some_and(|length: usize| length > self.max_body_bytes)
+        if length.and_then(|length| length.parse().ok()).is_some_and(|length: usize| length > max_body_bytes)
         {
             return self.refused(
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -149,27 +176,48 @@ impl Edge {
             );
         }
         if let Some(sid) = query.sid {
-            if query.websocket {
-                self.sockets.set_transport(sid, transport.clone());
-            } else if request.method() == Method::GET {
+            if authenticated {
+                transport.trust();
+            }
+            if !query.websocket && request.method() == Method::GET {
                 self.sockets.set_polled(sid, transport.clone());
             }
         }
-        let request = on_diet(request, transport).map(|body| Limited::new(body, self.max_body_bytes));
         let posts = request.method() == Method::POST;
+        let request =
+            on_diet(request, newcomer, transport.clone()).map(|body| Limited::new(body, max_body_bytes));
         let response = self.transports.call(request);
         // The library waits for a body for ever, also when the connection that it is for has been closed.
         let response = match posts {
-            true => timeout(BODY_TIMEOUT, response).await,
+            true => timeout(body_timeout, response).await,
             false => Ok(response.await),
         };
         match response {
-            Ok(Ok(response)) => response.map(Body::new),
+            Ok(Ok(response)) => {
+                // What was not upgraded may be a proxy's, and carry others' requests.
+                if let (Some(sid), StatusCode::SWITCHING_PROTOCOLS) = (query.sid, response.status()) {
+                    self.sockets.set_transport(sid, transport);
+                }
+                response.map(Body::new)
+            }
             Ok(Err(never)) => match never {},
             Err(_) => {
                 self.refused(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request body took too long")
             }
         }
+    }
+
+    /// The JavaScript client takes it for a fault of the network, and tries again by itself.
+    fn too_many(&self, retry_after: Duration) -> Response<Body> {
+        seldom!(warn, "refused connections: one address begins too many, or has too many without a token");
+        let mut response = self.refused(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            "Too many connections from this address",
+        );
+        let seconds = retry_after.as_secs() + 1;
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response
     }
 
     fn refused(&self, status: StatusCode, code: &'static str, message: &str) -> Response<Body> {
@@ -210,7 +258,11 @@ impl Query {
 
 /// Header values are slices of the connection's read buffer, 16 KiB, and the library keeps the request as long as
 /// the socket lives. Copies let the buffer go.
-fn on_diet(request: Request<Incoming>, transport: TransportHandle) -> Request<Incoming> {
+fn on_diet(
+    request: Request<Incoming>,
+    newcomer: Option<Arc<Newcomer>>,
+    transport: TransportHandle,
+) -> Request<Incoming> {
     let (mut parts, body) = request.into_parts();
     let mut kept = HeaderMap::with_capacity(KEPT_HEADERS.len());
     for name in KEPT_HEADERS {
@@ -225,6 +277,9 @@ fn on_diet(request: Request<Incoming>, transport: TransportHandle) -> Request<In
         parts.uri = copy;
     }
     parts.extensions.insert(transport);
+    if let Some(newcomer) = newcomer {
+        parts.extensions.insert(newcomer);
+    }
     Request::from_parts(parts, body)
 }
 

@@ -34,8 +34,9 @@ use crate::{
 use super::{
     SocketPeer, TransportHandle,
     expiry::Expiries,
+    newcomers::{Newcomer, Newcomers},
     pace::Pace,
-    rate::JoinRate,
+    rate::UserRate,
     session::{Connection, Request, Session},
     snapshots::Snapshots,
     users::Sessions,
@@ -62,6 +63,12 @@ impl Sockets {
         }
     }
 
+    /// Whether it has shown a token.
+    pub fn is_authenticated(&self, sid: Sid) -> bool {
+        let socket = self.lock().get(&sid).and_then(Weak::upgrade);
+        socket.is_some_and(|socket| socket.data.session().is_some())
+    }
+
     fn all(&self) -> Vec<Arc<Socket>> {
         self.lock().values().filter_map(Weak::upgrade).collect()
     }
@@ -75,6 +82,15 @@ impl Sockets {
 const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
 /// And has so many tries.
 const MAX_CONNECTS: u32 = 3;
+/// Of one user, on this node, whatever they say. A page that joins all its rooms sends hundreds at once, and all its user's
+/// pages may do so after a deploy.
+const MESSAGES_PER_SECOND: u32 = 200;
+const MESSAGE_BURST: u32 = 10_000;
+/// And may be told so often that this is too much. Who goes on does not listen.
+const WARNINGS_PER_SECOND: u32 = 50;
+const WARNING_BURST: u32 = 1000;
+/// A token is checked each time; more have to wait.
+const REFRESHES_PER_SECOND: u32 = 10;
 /// What the fan-out leaves free in each queue.
 const HEARTBEAT_PLACE: usize = 1;
 /// Tidying of what is kept per user.
@@ -95,7 +111,11 @@ pub struct Gateway {
     pub(super) hub: Arc<Hub<SocketPeer>>,
     pub(super) snapshots: Snapshots,
     pub(super) tokens: Arc<TokenVerifier>,
-    pub(super) joins: JoinRate,
+    pub(super) newcomers: Newcomers,
+    pub(super) joins: UserRate,
+    pub(super) refreshes: UserRate,
+    messages: UserRate,
+    warnings: UserRate,
     pub(super) cluster: Arc<Cluster>,
     pub(super) expiries: Expiries,
     pub(super) metrics: Arc<Metrics>,
@@ -123,7 +143,11 @@ impl Gateway {
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             snapshots: Snapshots::new(store, settings.limits.dashboard_limit, metrics.clone()),
-            joins: JoinRate::per_second(settings.limits.join_rate_per_second),
+            newcomers: Newcomers::new(&settings.limits),
+            joins: UserRate::per_second(settings.limits.join_rate_per_second),
+            refreshes: UserRate::per_second(REFRESHES_PER_SECOND),
+            messages: UserRate::with_burst(MESSAGES_PER_SECOND, MESSAGE_BURST),
+            warnings: UserRate::with_burst(WARNINGS_PER_SECOND, WARNING_BURST),
             expiries: Expiries::default(),
             pace: Pace::default(),
             sockets: Arc::default(),
@@ -171,7 +195,10 @@ impl Gateway {
                 }
                 _ = second.tick() => self.pace.sample(self.metrics.clients.deliveries.get()),
                 _ = forget.tick() => {
-                    self.joins.forget_idle();
+                    self.newcomers.forget_idle();
+                    for rate in [&self.joins, &self.refreshes, &self.messages, &self.warnings] {
+                        rate.forget_idle();
+                    }
                     self.cluster.forget_old();
                 }
             }
@@ -367,6 +394,9 @@ impl Gateway {
         self.metrics.clients.handshakes.inc(["accepted"]);
         self.hub.turn(|fanout| fanout.add_peer(id, peer, viewer.clone()));
         let before = socket.data.set_session(session.clone());
+        if let Some(newcomer) = newcomer(socket) {
+            newcomer.leave();
+        }
         // Not the Engine.IO id: that one lets its holder speak for the polling client.
         self.reply(&session, &connected(&uuid::Uuid::new_v4().simple().to_string()));
         let max = self.settings.limits.max_connections_per_user;
@@ -435,6 +465,32 @@ impl Gateway {
         }
     }
 
+    /// Whether a message of this session is looked at. Its sender is told if not, and cut if that does not help.
+    fn may_speak(&self, session: &Arc<Session>, frame: Option<&Frame<'_>>) -> bool {
+        // It may have been cut with more of its messages at hand.
+        if session.has_ended() {
+            return false;
+        }
+        let user = session.identity().viewer.user;
+        let Err(early) = self.messages.check(&user) else { return true };
+        if self.warnings.check(&user).is_err() {
+            self.metrics.clients.cut.inc(["flooding"]);
+            seldom!(warn, "cut a connection: its user sends too many messages, whatever it is told");
+            self.end(session, true);
+            session.cut();
+            return false;
+        }
+        let refusal = Refusal::new(Code::RateLimited, "Too many requests").retry_after(early.retry_after);
+        match frame {
+            Some(Frame::Event { name, ack, .. }) => {
+                let refusal = ClientEvent::known(name).map_or(refusal.clone(), |name| refusal.of(name));
+                self.refuse(session, *ack, &refusal);
+            }
+            _ => self.refuse(session, None, &refusal),
+        }
+        false
+    }
+
     fn fault(&self, socket: &Socket, error: FrameError) {
         self.count_fault();
         seldom!(info, %error, "closed a connection that does not speak Socket.IO");
@@ -442,12 +498,22 @@ impl Gateway {
     }
 }
 
+/// As the edge let it in.
+fn newcomer(socket: &Socket) -> Option<&Newcomer> {
+    socket.req_parts.extensions.get::<Arc<Newcomer>>().map(Arc::as_ref)
+}
+
 impl EngineIoHandler for Gateway {
     type Data = Connection;
 
     fn on_connect(self: Arc<Self>, socket: Arc<Socket>) {
-        if let Some(transport) = socket.req_parts.extensions.get::<TransportHandle>() {
+        if socket.transport_type() == TransportType::Websocket
+            && let Some(transport) = socket.req_parts.extensions.get::<TransportHandle>()
+        {
             socket.data.set_transport(transport.clone());
+        }
+        if let Some(newcomer) = newcomer(&socket) {
+            self.newcomers.came(newcomer, &socket);
         }
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         // Never the Engine.IO id: it lets its holder speak for a polling client.
@@ -459,6 +525,9 @@ impl EngineIoHandler for Gateway {
     fn on_disconnect(&self, socket: Arc<Socket>, reason: DisconnectReason) {
         let _span = socket.data.span().entered();
         self.sockets.lock().remove(&socket.id);
+        if let Some(newcomer) = newcomer(&socket) {
+            newcomer.leave();
+        }
         if let Some(session) = socket.data.take_session() {
             self.end(&session, true);
         }
@@ -470,7 +539,13 @@ impl EngineIoHandler for Gateway {
         if message.len() > self.settings.limits.max_message_bytes {
             return self.fault(&socket, FrameError::Malformed);
         }
-        match (Frame::parse(&message), socket.data.session()) {
+        let (frame, session) = (Frame::parse(&message), socket.data.session());
+        if let Some(session) = &session
+            && !self.may_speak(session, frame.as_ref().ok())
+        {
+            return;
+        }
+        match (frame, session) {
             (Ok(Frame::Connect { namespace, auth }), _) => self.connect(&socket, namespace, auth),
             (Ok(Frame::Disconnect), Some(session)) => {
                 socket.data.take_session();
@@ -488,5 +563,9 @@ impl EngineIoHandler for Gateway {
     }
 
     /// Attachments of events that have been refused already.
-    fn on_binary(self: &Arc<Self>, _: Bytes, _: Arc<Socket>) {}
+    fn on_binary(self: &Arc<Self>, _: Bytes, socket: Arc<Socket>) {
+        if let Some(session) = socket.data.session() {
+            self.may_speak(&session, None);
+        }
+    }
 }

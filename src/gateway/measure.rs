@@ -18,6 +18,7 @@ impl Gateway {
         }
         metrics.connections.of(["websocket"]).set(websocket);
         metrics.connections.of(["polling"]).set(sessions.len() as u64 - websocket);
+        metrics.newcomers.set(self.newcomers.count() as u64);
         metrics.users.set(users as u64);
         metrics.requests_waiting.set(waiting);
     }

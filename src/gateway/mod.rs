@@ -11,6 +11,7 @@ mod expiry;
 mod join;
 mod measure;
 mod memory;
+mod newcomers;
 mod origin;
 mod pace;
 mod rate;

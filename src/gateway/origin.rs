@@ -13,8 +13,7 @@ pub(super) fn allows(headers: &HeaderMap, allowed: &Origins, proxies: &TrustedPr
     match (first, more) {
         (None, _) => true,
         (Some(origin), None) => origin.to_str().is_ok_and(|origin| {
-            allowed.allows(origin)
-                || own_origin(headers, proxies, peer).is_some_and(|own| origin.eq_ignore_ascii_case(&own))
+            allowed.allows(origin) || own_origin(headers, proxies, peer).is_some_and(|own| origin == own)
         }),
         (Some(_), Some(_)) => false,
     }
@@ -31,7 +30,7 @@ fn own_origin(headers: &HeaderMap, proxies: &TrustedProxies, peer: IpAddr) -> Op
     let host = forwarded("x-forwarded-host").or_else(|| headers.get(header::HOST)?.to_str().ok())?;
     let scheme = forwarded("x-forwarded-proto").unwrap_or("http");
     let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
-    Some(format!("{scheme}://{}", host.strip_suffix(port).unwrap_or(host)))
+    Some(format!("{scheme}://{}", host.strip_suffix(port).unwrap_or(host)).to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -73,6 +72,18 @@ mod tests {
             "http://app.example.com",
             "https://app.example.com:444",
             "https://gate.example.com:3000",
+            "HTTP://gate.example.com:3000",
+            "http://GATE.example.com:3000",
+            "http://gate.example.com.:3000",
+            "http://gate.example.com:3000/",
+            "http://gate.example.com:03000",
+            "http://gate.example.com:3000@evil.test",
+            "http://evil@gate.example.com:3000",
+            "https://app.example.com.",
+            "https://app.example.com:443",
+            "https://APP.example.com",
+            "https://app.example.com ",
+            "https://app.example.com,https://app.example.com",
             "*",
         ] {
             assert!(!check(&[("origin", origin), ("host", "gate.example.com:3000")]), "{origin}");

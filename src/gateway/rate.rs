@@ -1,4 +1,5 @@
-//! Joins and resyncs per user and second: over the limit they wait, and only a long queue is refused.
+//! How often a user may do something. Joins and resyncs wait for their turn, and only a long queue is refused; messages as
+//! such are refused at once.
 
 use std::{
     num::NonZeroU32,
@@ -16,7 +17,7 @@ use crate::task::UserId;
 pub const MAX_WAIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub struct JoinRate {
+pub struct UserRate {
     limiter: DefaultKeyedRateLimiter<UserId>,
     clock: DefaultClock,
 }
@@ -27,23 +28,33 @@ pub struct TooMany {
     pub retry_after: Duration,
 }
 
-impl JoinRate {
-    pub fn per_second(joins: u32) -> Self {
-        let joins = NonZeroU32::new(joins).unwrap_or(NonZeroU32::MIN);
-        Self { limiter: RateLimiter::keyed(Quota::per_second(joins)), clock: DefaultClock::default() }
+impl UserRate {
+    pub fn per_second(times: u32) -> Self {
+        Self::with_burst(times, times)
+    }
+
+    /// So often at once, after a rest.
+    pub fn with_burst(times: u32, burst: u32) -> Self {
+        let number = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(number(times)).allow_burst(number(burst));
+        Self { limiter: RateLimiter::keyed(quota), clock: DefaultClock::default() }
+    }
+
+    /// Now, or not.
+    pub fn check(&self, user: &UserId) -> Result<(), TooMany> {
+        self.limiter
+            .check_key(user)
+            .map_err(|early| TooMany { retry_after: early.wait_time_from(self.clock.now()) })
     }
 
     /// Waits for the user's turn, until [`MAX_WAIT`] after the request has come.
     pub async fn turn(&self, user: &UserId, arrived: Instant) -> Result<(), TooMany> {
         loop {
-            let wait = match self.limiter.check_key(user) {
-                Ok(()) => return Ok(()),
-                Err(early) => early.wait_time_from(self.clock.now()),
-            };
-            if arrived.elapsed() + wait > MAX_WAIT {
-                return Err(TooMany { retry_after: wait });
+            let Err(early) = self.check(user) else { return Ok(()) };
+            if arrived.elapsed() + early.retry_after > MAX_WAIT {
+                return Err(early);
             }
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(early.retry_after).await;
         }
     }
 

@@ -16,6 +16,7 @@ use crate::{
 use super::{
     Gateway,
     join::{DashboardJoin, TaskJoin},
+    rate::TooMany,
     session::{Request, Session},
 };
 
@@ -98,6 +99,7 @@ impl Gateway {
                 }
             }
             ClientEvent::AuthRefresh { token } => {
+                self.refreshes.turn(&session.identity().viewer.user, arrived).await.map_err(too_many)?;
                 let identity = self.tokens.verify(&token, UnixTime::now()).map_err(|error| {
                     seldom!(info, %error, "refused a token refresh");
                     match error.code() {
@@ -204,9 +206,7 @@ impl Gateway {
 
     async fn take_turn(&self, session: &Session, arrived: Instant) -> Result<(), Refusal> {
         let _waiting = self.metrics.clients.join_waits("rate");
-        self.joins.turn(&session.identity().viewer.user, arrived).await.map_err(|early| {
-            Refusal::new(Code::RateLimited, "Too many requests").retry_after(early.retry_after)
-        })
+        self.joins.turn(&session.identity().viewer.user, arrived).await.map_err(too_many)
     }
 
     /// Whether these rooms fit beside those that the client has asked for already.
@@ -221,6 +221,10 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+fn too_many(early: TooMany) -> Refusal {
+    Refusal::new(Code::RateLimited, "Too many requests").retry_after(early.retry_after)
 }
 
 fn position(since: &str) -> Result<Position, Refusal> {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tracing::Span;
 
 use crate::{
-    auth::Identity,
+    auth::{Identity, MAX_TOKEN_BYTES},
     fanout::{Peer, PeerId, SendError},
     metrics::Metrics,
     protocol::{ClientEvent, Packet},
@@ -24,6 +24,8 @@ use super::{Gateway, TransportHandle, engine::Socket};
 
 /// A client that asks more before it has its answers is refused. A page may join all rooms that it may have at once.
 const MAX_WAITING: usize = 256;
+/// What a WebSocket may send before it has shown a token: that, and as much beside it.
+const UNAUTHENTICATED_BYTES: usize = 2 * MAX_TOKEN_BYTES;
 /// A polling client fetches its last events with its next request.
 const POLLING_GRACE: Duration = Duration::from_millis(500);
 
@@ -204,7 +206,7 @@ pub struct Connection {
 struct ConnectionState {
     session: Option<Arc<Session>>,
     connects: u32,
-    /// The one that it came by, or was upgraded to.
+    /// Of a WebSocket: the one that it came by, or was upgraded to.
     transport: TransportHandle,
     /// The one by which a polling client last asked.
     polled: TransportHandle,
@@ -227,7 +229,9 @@ impl Connection {
 
     /// The session before it, if two requests of a polling client connected at once.
     pub fn set_session(&self, session: Arc<Session>) -> Option<Arc<Session>> {
-        self.state().session.replace(session)
+        let mut state = self.state();
+        state.transport.trust();
+        state.session.replace(session)
     }
 
     pub fn take_session(&self) -> Option<Arc<Session>> {
@@ -245,8 +249,14 @@ impl Connection {
         self.state().transport.clone()
     }
 
+    /// A WebSocket. Of one that nobody has vouched for yet, only a little is read.
     pub fn set_transport(&self, transport: TransportHandle) {
-        self.state().transport = transport;
+        let mut state = self.state();
+        match state.session {
+            Some(_) => transport.trust(),
+            None => transport.allow(UNAUTHENTICATED_BYTES),
+        }
+        state.transport = transport;
     }
 
     pub fn set_polled(&self, transport: TransportHandle) {

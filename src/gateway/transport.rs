@@ -7,8 +7,8 @@ use std::{
     net::Shutdown,
     pin::Pin,
     sync::{
-        Arc, LazyLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        Arc, LazyLock, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::Place;
-use crate::metrics::Metrics;
+use crate::{address::Share, metrics::Metrics};
 
 /// The kernel would hold megabytes for each client that reads nothing, and hide for as long whether it does.
 const SEND_BUFFER: usize = 128 * 1024;
@@ -45,7 +45,14 @@ struct Wire {
     stream: TcpStream,
     /// When the peer last made room for bytes, in milliseconds of [`CLOCK`].
     took: AtomicU64,
+    /// So many bytes are still read of it, if they are counted at all: see [`UNCOUNTED`].
+    allowance: AtomicUsize,
+    /// Of what its address may have without a token.
+    share: Mutex<Option<Share>>,
 }
+
+/// An allowance that never ends.
+const UNCOUNTED: usize = usize::MAX;
 
 static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -57,6 +64,21 @@ impl TransportHandle {
     pub fn shut(&self) {
         if let Some(wire) = self.0.upgrade() {
             wire.shut();
+        }
+    }
+
+    /// From now on, only so many bytes are read of it.
+    pub fn allow(&self, bytes: usize) {
+        if let Some(wire) = self.0.upgrade() {
+            wire.allowance.store(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// It is known whose it is.
+    pub fn trust(&self) {
+        if let Some(wire) = self.0.upgrade() {
+            wire.allowance.store(UNCOUNTED, Ordering::Relaxed);
+            wire.share.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
 
@@ -73,6 +95,18 @@ impl Wire {
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
     }
 
+    /// Takes what was read from the allowance. One task reads; who trusts it meanwhile is not undone.
+    fn is_allowed(&self, read: usize) -> bool {
+        let left = |allowance: usize| match allowance {
+            UNCOUNTED => None,
+            counted => Some(counted.saturating_sub(read)),
+        };
+        match self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) {
+            Err(_) => true,
+            Ok(before) => before >= read,
+        }
+    }
+
     fn took_something(&self) {
         let now = CLOCK.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
         self.took.store(now, Ordering::Relaxed);
@@ -87,13 +121,19 @@ impl Transport {
         #[cfg(target_os = "linux")]
         SockRef::from(&stream).set_tcp_user_timeout(Some(stall_timeout))?;
         SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER)?;
-        let wire = Wire { stream, took: AtomicU64::new(0) };
+        let wire = Wire {
+            stream,
+            took: AtomicU64::new(0),
+            allowance: AtomicUsize::new(UNCOUNTED),
+            share: Mutex::default(),
+        };
         wire.took_something();
         Ok(Self { wire: Arc::new(wire), stall_timeout, stalled: None, _place: None, metrics: None })
     }
 
-    /// It holds its place, and says when its peer stalls.
-    pub fn counted(self, place: Place, metrics: Arc<Metrics>) -> Self {
+    /// It holds its place, a share of its address's until it is trusted, and says when its peer stalls.
+    pub fn counted(self, place: Place, share: Option<Share>, metrics: Arc<Metrics>) -> Self {
+        *self.wire.share.lock().unwrap_or_else(PoisonError::into_inner) = share;
         Self { _place: Some(place), metrics: Some(metrics), ..self }
     }
 
@@ -146,9 +186,16 @@ impl AsyncRead for Transport {
                 Poll::Ready(()) => match self.wire.stream.try_read(buf.initialize_unfilled()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Poll::Ready(Err(error)),
-                    Ok(n) => {
+                    Ok(n) if self.wire.is_allowed(n) => {
                         buf.advance(n);
                         return Poll::Ready(Ok(()));
+                    }
+                    Ok(_) => {
+                        if let Some(metrics) = &self.metrics {
+                            metrics.clients.turned_away.inc(["unauthenticated_bytes"]);
+                        }
+                        self.wire.shut();
+                        return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
                     }
                 },
             }

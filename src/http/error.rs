@@ -50,6 +50,8 @@ pub enum ApiError {
     Unavailable(String),
     #[error("the request took too long")]
     TimedOut,
+    #[error("too many requests are being worked on")]
+    Overloaded,
     #[error("something went wrong; the log says what, under this request's x-request-id")]
     Internal(String),
 }
@@ -69,6 +71,7 @@ impl ApiError {
             Self::TooLarge(_) => "payload_too_large",
             Self::Conflict(_) => "conflict",
             Self::NotConfigured(_) | Self::Unavailable(_) | Self::TimedOut => "unavailable",
+            Self::Overloaded => "overloaded",
             Self::Internal(_) => "internal",
         }
     }
@@ -83,7 +86,9 @@ impl ApiError {
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::NotConfigured(_) | Self::Unavailable(_) | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotConfigured(_) | Self::Unavailable(_) | Self::TimedOut | Self::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -97,7 +102,7 @@ impl ApiError {
             Self::MissingScope(_) => {
                 Some((header::WWW_AUTHENTICATE, r#"Bearer realm="taskcast", error="insufficient_scope""#))
             }
-            Self::Unavailable(_) | Self::TimedOut => Some((header::RETRY_AFTER, "1")),
+            Self::Unavailable(_) | Self::TimedOut | Self::Overloaded => Some((header::RETRY_AFTER, "1")),
             _ => None,
         }
     }
@@ -107,6 +112,7 @@ impl ApiError {
             Self::Token(AuthError::Unauthorized(reason)) => seldom!(info, reason, "refused a token"),
             Self::Unavailable(cause) => seldom!(warn, cause, "request refused: the store is away"),
             Self::TimedOut => seldom!(warn, "request timed out"),
+            Self::Overloaded => seldom!(warn, "request refused: too many are being worked on"),
             Self::Internal(cause) => seldom!(error, cause, "request failed"),
             _ => {}
         }

@@ -10,6 +10,7 @@ mod error;
 mod health;
 mod metrics;
 mod observe;
+mod room;
 mod router;
 mod tasks;
 mod webhook;

@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    BoxError, Router,
+    error_handling::HandleErrorLayer,
     extract::DefaultBodyLimit,
     middleware::{from_fn, from_fn_with_state, map_response},
     routing::{get, post},
 };
 use http::{HeaderName, HeaderValue, Method, header};
+use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::{
@@ -24,6 +26,10 @@ use crate::{
     metrics::Metrics,
     store::Store,
 };
+
+/// Requests to the task API that are worked on at once. What more come are answered at once, too: that costs nothing, and a
+/// store that is slow is not helped by a queue. None without a token is among them for longer than it takes to refuse it.
+const MAX_RUNNING: usize = 512;
 
 /// What the routes need.
 #[derive(Clone, Debug)]
@@ -67,13 +73,18 @@ pub fn router(routes: Routes, state: HttpState, cors_origins: &[String]) -> Rout
 }
 
 fn public() -> Router<HttpState> {
+    let shedding = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(async |_: BoxError| ApiError::Overloaded))
+        .layer(LoadShedLayer::new())
+        .layer(GlobalConcurrencyLimitLayer::new(MAX_RUNNING));
     Router::new()
-        .route("/api/health", get(health::health))
-        .route("/api/health/live", get(health::live))
         .route("/api/tasks", get(tasks::list).post(tasks::create))
         .route("/api/tasks/{id}", get(tasks::show).patch(tasks::patch))
         .route("/api/tasks/{id}/clarify", post(tasks::clarify))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(shedding)
+        .route("/api/health", get(health::health))
+        .route("/api/health/live", get(health::live))
         .route("/api/webhooks/github", post(webhook::github))
 }
 

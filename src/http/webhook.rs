@@ -1,7 +1,7 @@
 //! GitHub's webhooks: who sent it, is it whole, and what became of it. What it means is for [`crate::github`] to
 //! say; what is written reaches the sockets through the store's feed, like everybody's writes.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Json,
@@ -13,13 +13,15 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use serde_json::json;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::time::timeout;
 
-use super::{ApiError, HttpState, body::says_json};
+use super::{
+    ApiError, HttpState,
+    body::says_json,
+    room::{Room, Taken},
+};
 use crate::{
+    address::ClientAddress,
     config::{Secret, WebhookConfig},
     github::{self, DeliveryId, Received},
     seldom::seldom,
@@ -28,9 +30,6 @@ use crate::{
 
 /// GitHub sends no more.
 const MAX_BODY_BYTES: usize = 25 << 20;
-/// Of all bodies together, counted as they come: who sends nothing takes no room.
-const ROOM_BYTES: usize = 96 << 20;
-const ROOM_UNIT: usize = 64 << 10;
 /// GitHub hangs up after 10 s; an answer by then tells more than none.
 const DEADLINE: Duration = Duration::from_secs(8);
 const BODY_DEADLINE: Duration = Duration::from_secs(5);
@@ -53,7 +52,7 @@ const NO_TASK: &str = "no task matches it";
 pub struct Webhook {
     secrets: Vec<Secret>,
     /// In memory, for bodies.
-    room: Arc<Semaphore>,
+    room: Room,
 }
 
 /// What became of a request. Every request has exactly one, known in [`github`].
@@ -91,17 +90,12 @@ enum Answer {
 
 impl Webhook {
     pub fn new(config: &WebhookConfig) -> Self {
-        Self { secrets: config.secrets.clone(), room: Arc::new(Semaphore::new(ROOM_BYTES / ROOM_UNIT)) }
-    }
-
-    async fn take(&self, units: usize) -> Result<OwnedSemaphorePermit, ApiError> {
-        let units = u32::try_from(units).unwrap_or(u32::MAX);
-        self.room.clone().acquire_many_owned(units).await.map_err(|_| ApiError::TimedOut)
+        Self { secrets: config.secrets.clone(), room: Room::default() }
     }
 
     /// A body, and the room that it takes.
-    async fn whole(&self, mut body: Body) -> Result<(Bytes, OwnedSemaphorePermit), ApiError> {
-        let (mut bytes, mut room) = (BytesMut::new(), self.take(0).await?);
+    async fn whole(&self, address: ClientAddress, mut body: Body) -> Result<(Bytes, Taken), ApiError> {
+        let (mut bytes, mut taken) = (BytesMut::new(), self.room.enter(address));
         while let Some(frame) = body.frame().await {
             let frame =
                 frame.map_err(|_| ApiError::Invalid("the body could not be read to its end".to_owned()))?;
@@ -110,10 +104,10 @@ impl Webhook {
             if length > MAX_BODY_BYTES {
                 return refused(body, ApiError::TooLarge(MAX_BODY_BYTES)).await;
             }
-            room.merge(self.take(length.div_ceil(ROOM_UNIT).saturating_sub(room.num_permits())).await?);
+            self.room.grow(&mut taken, length).await;
             bytes.extend_from_slice(&data);
         }
-        Ok((bytes.freeze(), room))
+        Ok((bytes.freeze(), taken))
     }
 
     fn signed(&self, signature: &str, body: &[u8]) -> bool {
@@ -178,7 +172,8 @@ pub(super) async fn github(State(state): State<HttpState>, request: Request) -> 
 
 async fn receive(state: &HttpState, request: Request, told: &mut Told) -> Result<Answer, ApiError> {
     let webhook = &state.webhook;
-    let (Parts { headers, .. }, body) = request.into_parts();
+    let (Parts { headers, extensions, .. }, body) = request.into_parts();
+    let address = extensions.get().copied().unwrap_or_default();
     if webhook.secrets.is_empty() {
         return refused(body, ApiError::NotConfigured(NOT_CONFIGURED)).await;
     }
@@ -189,7 +184,7 @@ async fn receive(state: &HttpState, request: Request, told: &mut Told) -> Result
     let Some(signature) = only(&headers, &SIGNATURE).map(str::to_owned) else {
         return refused(body, ApiError::BadSignature(UNSIGNED)).await;
     };
-    let whole = timeout(BODY_DEADLINE, webhook.whole(body)).await;
+    let whole = timeout(BODY_DEADLINE, webhook.whole(address, body)).await;
     let (body, room) = whole.unwrap_or(Err(ApiError::TimedOut))?;
 
     // Up to 25 MiB are hashed and read: not among the tasks that serve everybody. Whoever gives up leaves this
@@ -198,6 +193,7 @@ async fn receive(state: &HttpState, request: Request, told: &mut Told) -> Result
     let opened = tokio::task::spawn_blocking(move || {
         let _room = room;
         if webhook.signed(&signature, &body) {
+            webhook.room.trust(address);
             open(&headers, &body)
         } else {
             (Told::default(), Err(ApiError::BadSignature(WRONGLY_SIGNED)))

@@ -16,8 +16,11 @@ const ENDS: [&str; 6] = [
 ];
 const HANDSHAKES: [&str; 5] =
     ["accepted", "unauthorized", "token_expired", "feature_disabled", "invalid_namespace"];
-const REFUSED: [&str; 7] = [
+const REFUSED: [&str; 10] = [
     "capacity",
+    "address",
+    "rate_limited",
+    "unauthenticated_bytes",
     "overloaded",
     "draining",
     "forbidden_origin",
@@ -31,6 +34,7 @@ pub struct ClientMetrics {
     /// `[transport]`: `websocket` or `polling`.
     pub connections: Gauges<1>,
     pub users: Level,
+    pub newcomers: Level,
     /// Every accepted TCP connection has a place, HTTP's too.
     pub places_taken: Level,
     pub places: Level,
@@ -82,6 +86,11 @@ impl ClientMetrics {
                 ["transport"],
             ).with(["websocket", "polling"].map(|transport| [transport])),
             users: gauge(registry, "users", "Users that have at least one connection"),
+            newcomers: gauge(
+                registry,
+                "unauthenticated_connections",
+                "Engine.IO connections that have not shown a token yet",
+            ),
             places_taken: gauge(registry, "tcp_connections", "Open TCP connections, Socket.IO's and HTTP's"),
             places: gauge(
                 registry,
@@ -132,10 +141,11 @@ impl ClientMetrics {
                 registry,
                 "clients_cut",
                 "Connections cut to reconnect and resync: behind (its queue stayed full), stalled (it took no byte), \
-                 not_refreshed (its rooms could not be sent anew), too_many (of one user)",
+                 not_refreshed (its rooms could not be sent anew), too_many (of one user), flooding (it sent on, whatever \
+                 it was told)",
                 ["reason"],
             )
-            .with(["behind", "stalled", "not_refreshed", "too_many"].map(|reason| [reason])),
+            .with(["behind", "stalled", "not_refreshed", "too_many", "flooding"].map(|reason| [reason])),
             deliveries: counter(
                 registry,
                 "deliveries",

@@ -8,6 +8,7 @@
 //! What something holds right now is asked for when a scrape comes: [`crate::http::GatewayStatus::measure`].
 
 mod clients;
+mod cluster;
 mod http;
 mod labelled;
 mod process;
@@ -18,6 +19,7 @@ mod text;
 use prometheus_client::registry::Registry;
 
 pub use clients::ClientMetrics;
+pub use cluster::ClusterMetrics;
 pub use http::HttpMetrics;
 pub use labelled::{Counters, Gauges, Level};
 pub use process::{ProcessMetrics, held_bytes, panicked};
@@ -31,6 +33,7 @@ pub struct Metrics {
     pub clients: ClientMetrics,
     pub relay: RelayMetrics,
     pub store: StoreMetrics,
+    pub cluster: ClusterMetrics,
     pub http: HttpMetrics,
     pub process: ProcessMetrics,
     registry: Registry,
@@ -45,6 +48,7 @@ impl Default for Metrics {
             clients: ClientMetrics::register(ours),
             relay: RelayMetrics::register(ours),
             store: StoreMetrics::register(ours),
+            cluster: ClusterMetrics::register(ours),
             http: HttpMetrics::register(ours),
             process,
             registry,

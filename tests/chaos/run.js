@@ -1,7 +1,7 @@
 // Breaks things and checks that no client missed, doubled or mixed up anything.
-//   node run.js [--long] [name…]     all scenarios without names; a name is a scenario's, or its beginning
+//   node run.js [--long] [--peers] [name…]     all scenarios without names; a name is a scenario's, or its beginning; --peers: those of peers/
 //
-// A scenario file is `<anything>.scenario.js` in this folder and exports
+// A scenario file is `<anything>.scenario.js` in this folder, or in peers/, and exports
 //   scenarios = [{ name, short: async (ctx) => row, long: async (ctx) => row }]
 // `short` asserts counts and contents only, never times, and takes seconds; `long` measures as well. Either throws when it
 // failed. A row is what the table shows: any of the COLUMNS, and `note`.
@@ -21,8 +21,8 @@ const COLUMNS = ['writes', 'rate', 'clients', 'lost', 'doubled', 'outOfOrder', '
 /** However a scenario hangs, the suite goes on. */
 const DEADLINE = { short: 120_000, long: 600_000 };
 
-const here = dirname(fileURLToPath(import.meta.url));
 const options = process.argv.slice(2);
+const here = join(dirname(fileURLToPath(import.meta.url)), options.includes('--peers') ? 'peers' : '');
 const long = options.includes('--long');
 const asked = options.filter((option) => !option.startsWith('--'));
 
@@ -84,7 +84,9 @@ for (const scenario of chosen) {
   }
   row.seconds = Math.round((Date.now() - started) / 100) / 10;
   rows.push(row);
-  console.log(`${row.note === 'FAILED' ? 'not ok' : 'ok'} - ${scenario.name} (${row.seconds} s)`);
+  // A long run that is ended early has told what it found.
+  const { lost, doubled, outOfOrder, note } = row;
+  console.log(`${note === 'FAILED' ? 'not ok' : 'ok'} - ${scenario.name} (${row.seconds} s)${long && note !== 'FAILED' ? `: ${JSON.stringify({ lost, doubled, outOfOrder, note })}` : ''}`);
 }
 await Promise.allSettled([sharedSet, sharedMongod].map(async (server) => (await server)?.stop()));
 

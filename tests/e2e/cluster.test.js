@@ -5,6 +5,7 @@ import { after, before } from 'node:test';
 
 import { Client, refused } from './support/client.js';
 import { Gateway } from './support/gateway.js';
+import { scrape } from './support/metrics.js';
 import { freshDatabase } from './support/mongo.js';
 import { binary } from './support/paths.js';
 import { freePort } from './support/ports.js';
@@ -121,9 +122,13 @@ test('with Redis away clients notice nothing, and afterwards everybody hears of 
   const [onA, onB] = [await Client.connect(a, token), await Client.connect(b, token)];
   const crowd = [];
   for (let n = 0; n < MAX - 1; n += 1) crowd.push(await Client.connect(a, crowded));
+  const before = await scrape(a.url);
   await redis.stop();
   await until(async () => (await Promise.all(nodes.map((node) => node.health()))).every(({ status, cluster }) => status === 'degraded' && !cluster.ok && cluster.nodes.length === 1), 'both are degraded');
   assert.equal((await fetch(`${a.url}/api/health`)).status, 200);
+  const away = await scrape(a.url);
+  assert.deepEqual([before, away].map((page) => ['taskcast_redis_up', 'taskcast_cluster_nodes'].map((name) => page.get(name))), [[1, 2], [0, 1]]);
+  assert.equal(away.since(before, 'taskcast_redis_lost_total'), 1);
   const late = await Client.connect(b, await member('late'));
   await late.joinDashboard();
   for (let n = 0; n < 3; n += 1) crowd.push(await Client.connect(b, crowded));
@@ -134,6 +139,8 @@ test('with Redis away clients notice nothing, and afterwards everybody hears of 
   // Empty.
   await redis.launch();
   await acquainted(nodes);
+  const back = await scrape(a.url);
+  assert.deepEqual(['taskcast_redis_up', 'taskcast_cluster_nodes'].map((name) => back.get(name)), [1, 2]);
   await gone([onB, ...crowd.slice(0, 2)]);
   assert.equal(await refused(b, token), 'unauthorized');
   assert.deepEqual(crowd.map(({ socket }) => socket.connected), [false, false, true, true, true, true]);
@@ -198,8 +205,7 @@ test('a Redis that is too old is an error at the start, an absent one is not', a
   await until(async () => (await alone.health()).status === 'degraded', 'degraded');
   const client = await Client.connect(alone, await member('first'));
   await client.joinDashboard();
-  const there = new Redis(absent, { args: ['--requirepass', 'hunter2'] });
-  there.url = `redis://:hunter2@127.0.0.1:${absent}`;
+  const there = new Redis(absent, { args: ['--requirepass', 'hunter2'], url: `redis://:hunter2@127.0.0.1:${absent}` });
   await there.launch();
   await until(async () => (await alone.health()).status === 'ok', 'well');
   assert.deepEqual(client.disconnects, []);

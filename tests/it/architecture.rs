@@ -7,7 +7,7 @@ use std::{
 };
 
 /// A module and the modules of this crate that it may use. `app`, `cli` and the files beside it may use all.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("task", &[]),
     ("protocol", &[]),
     ("auth", &["task"]),
@@ -17,8 +17,12 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("fanout", &["feed", "metrics", "protocol", "seldom", "task"]),
     ("cluster", &["auth", "task"]),
     ("config", &["auth", "cluster", "store", "task"]),
-    ("gateway", &["auth", "cluster", "config", "fanout", "metrics", "protocol", "seldom", "store", "task"]),
-    ("http", &["auth", "cluster", "config", "github", "metrics", "seldom", "store", "task"]),
+    ("address", &["config"]),
+    (
+        "gateway",
+        &["address", "auth", "cluster", "config", "fanout", "metrics", "protocol", "seldom", "store", "task"],
+    ),
+    ("http", &["address", "auth", "cluster", "config", "github", "metrics", "seldom", "store", "task"]),
     ("metrics", &["feed", "github", "protocol"]),
     ("seldom", &[]),
 ];

@@ -5,16 +5,29 @@ use crate::cluster::{ClusterConfig, LinkError, RedisProbe, probe};
 use super::Finding;
 
 const KEEPS_ALL: &str = "noeviction";
+const MEANWHILE: &str = "without it the gateway serves on, but nodes do not hear of each other";
 
 pub(super) async fn check_redis(config: &ClusterConfig) -> Vec<Finding> {
     match probe(config).await {
         Ok(probe) => findings(&probe),
         Err(error @ LinkError::TooOld(_)) => vec![too_old(error.to_string())],
-        Err(error) => vec![Finding::fail(
-            error.to_string(),
-            "check REDIS_URL, that the server runs, and that it can be reached from here; without it the gateway serves on, but nodes \
-             do not hear of each other",
-        )],
+        Err(error) => {
+            let mend = format!("{}; {MEANWHILE}", mend(&error));
+            vec![Finding::fail(error.to_string(), mend)]
+        }
+    }
+}
+
+fn mend(error: &LinkError) -> &'static str {
+    match error {
+        LinkError::Denied(_) => {
+            "check user and password of REDIS_URL, and what the server's ACL allows that user (docs/cluster.md)"
+        }
+        LinkError::Untrusted(_) => {
+            "name the server in REDIS_URL as its certificate does; one of a private authority is trusted when SSL_CERT_FILE names a \
+             PEM file with that authority's certificate"
+        }
+        _ => "check REDIS_URL, that the server runs, and that it can be reached from here",
     }
 }
 

@@ -1,4 +1,5 @@
-// Three gateways on the replica set and one Redis, nginx in front; each has a way to Redis of its own, and its own name in MongoDB.
+// Three gateways on the replica set and one Redis, nginx in front; each has its own name in MongoDB, and a way to Redis of its own, unless
+// the field is `direct`.
 import assert from 'node:assert/strict';
 
 import { Balancer } from '../../e2e/support/balancer.js';
@@ -21,22 +22,42 @@ export class ClusterField extends Field {
   #begun = 0;
 
   static async start(ctx, options = {}) {
-    const field = new ClusterField();
+    const field = new this();
     await field.prepare(ctx, { ...SIZES[ctx.long ? 'long' : 'short'], ...options });
     field.redis = await Redis.start();
-    const { proxies, uri } = field.set;
-    for (let n = 0; n < NODES; n += 1) {
-      const redisPort = await freePort();
-      await proxies.open(redisPort, field.redis.port);
-      const node = new Gateway(await freePort(), {
-        ...field.database.env, MONGODB_URI: `${uri}&appName=taskcast-${n}`, REDIS_URL: `redis://127.0.0.1:${redisPort}`, TRUSTED_PROXIES: '127.0.0.1',
-      });
-      field.nodes.push(Object.assign(node, { name: `taskcast-${n}`, redisPort }));
-    }
-    await Promise.all(field.nodes.map((node) => node.launch()));
+    for (let n = 0; n < NODES; n += 1) field.nodes.push(await field.node(`taskcast-${n}`));
+    await field.launch();
     await field.acquainted();
     field.gateway = await Balancer.nginx(field.nodes.map(({ port }) => port));
     return field;
+  }
+
+  /** One that is not started yet. `extra`: more of its settings. */
+  async node(name, extra = {}) {
+    const { proxies, uri } = this.set;
+    const redisPort = this.size.direct ? this.redis.port : await freePort();
+    if (!this.size.direct) await proxies.open(redisPort, this.redis.port);
+    const env = { ...this.database.env, MONGODB_URI: `${uri}&appName=${name}`, REDIS_URL: `redis://127.0.0.1:${redisPort}`, TRUSTED_PROXIES: '127.0.0.1', ...extra };
+    return Object.assign(this.program(await freePort(), env), { name, redisPort });
+  }
+
+  program(port, env) {
+    return new Gateway(port, env);
+  }
+
+  launch() {
+    return Promise.all(this.nodes.map((node) => node.launch()));
+  }
+
+  /** Waits until what a fault does shows in the health of nodes. */
+  noticed(condition, what) {
+    return until(condition, what, 30_000);
+  }
+
+  /** Waits until nobody is without a connection. */
+  connected() {
+    return until(() => this.watchers.every((watcher) => watcher.connected), () => `everybody is connected; not: ${
+      this.watchers.filter((watcher) => !watcher.connected).map(({ kind, socket, disconnects, refusals }) => JSON.stringify({ kind, transports: socket.io.opts.transports, disconnects, refusals: refusals.slice(-3) })).join(' ')}\n${this.gateway.lastLines()}`, 60_000);
   }
 
   /** Who the n-th client is, for the balancer and for the transports. */

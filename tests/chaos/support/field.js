@@ -47,6 +47,11 @@ export class Field {
     return {};
   }
 
+  /** What it asks for when it comes back. */
+  kindOf(n) {
+    return n === 0 ? 'existing' : ['since', 'states'][n % 2];
+  }
+
   /** Hears when a client is told anything. */
   ear() {
     return this.silence;
@@ -80,7 +85,7 @@ export class Field {
           tasks: i === 0 ? tasks.slice(0, 1) : tasks,
           allowed,
           dashboard: i < dashboards,
-          kind: i === 0 ? 'existing' : ['since', 'states'][i % 2],
+          kind: this.kindOf(i),
           silence: this.ear(),
           options: this.optionsOf(i),
         }));
@@ -146,15 +151,20 @@ export class Field {
     return truth;
   }
 
-  /** Stops the writer, waits until everybody has everything, and compares. Returns the row. */
-  async judge({ epochs = 0, before = 1, note = '' } = {}) {
+  /** Waits until everybody is up to date. */
+  async arrived(truth) {
+    await until(() => this.watchers.every((watcher) => watcher.upToDate(truth)), 'everybody is up to date', ARRIVES_WITHIN);
+  }
+
+  /** Stops the writer, waits until everybody has everything, and compares. */
+  async compare({ before = 1, note = '' } = {}) {
     this.writer.stdin.end('stop\n');
     await until(() => this.written, 'the writer ends', 60_000);
     // A write that a majority has; what the others read is then settled, too.
     await this.database.db.collection('fence').insertOne({}, { writeConcern: { w: 'majority' } });
     const truth = await this.truth();
     // Who does not get there has lost something, which the comparison says better.
-    await until(() => this.watchers.every((watcher) => watcher.upToDate(truth)), 'everybody is up to date', ARRIVES_WITHIN).catch((error) => this.ctx.say(error.message));
+    await this.arrived(truth).catch((error) => this.ctx.say(error.message));
     const silenceMs = Math.round(this.silence.longest);
     const counts = nothingWrong();
     for (const watcher of this.watchers) watcher.judge(truth, counts);
@@ -168,6 +178,12 @@ export class Field {
       lost: counts.lost, doubled: counts.doubled, outOfOrder: counts.outOfOrder, forbidden: counts.forbidden,
       silenceMs, epochs: health.relay.epoch - before, note,
     };
+    return { row, counts };
+  }
+
+  /** Compares, and nothing may be wrong. Returns the row. */
+  async judge({ epochs = 0, ...more } = {}) {
+    const { row, counts } = await this.compare(more);
     const told = JSON.stringify({ ...row, ...counts, examples: this.watchers.flatMap(({ forbidden, disordered }) => [...forbidden, ...disordered]).slice(0, 5) });
     assert.deepEqual(counts, nothingWrong(), told);
     assert.equal(row.epochs, epochs, `epochs: ${told}`);

@@ -18,6 +18,11 @@ export class Silence {
     this.#last = now;
   }
 
+  /** For how long nobody has been told anything. */
+  lasts() {
+    return performance.now() - this.#last;
+  }
+
   begin() {
     this.longest = 0;
     this.#last = performance.now();
@@ -54,7 +59,8 @@ export class Watcher {
     let before = false;
     this.socket.on('connect', () => {
       if (kind === 'existing') this.#resyncAsExisting();
-      else if (before) this.#resync();
+      // A peer may have recovered everything by itself.
+      else if (before && !this.socket.recovered) this.#resync();
       before = true;
     });
   }

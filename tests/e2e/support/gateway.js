@@ -65,7 +65,7 @@ export class Gateway {
   /** Starts the process without waiting for it. */
   spawn() {
     this.exit = undefined;
-    const [program, ...args] = [...this.under, binary(), 'serve'];
+    const [program, ...args] = [...this.under, ...this.program()];
     const child = start(program, args, { cwd: this.cwd, env: this.env, stdio: ['ignore', 'pipe', 'pipe'] });
     child.stdout.setEncoding('utf8').on('data', (text) => {
       this.stdout += text;
@@ -76,6 +76,10 @@ export class Gateway {
       if (this.child === child) this.exit = exit;
     });
     this.child = child;
+  }
+
+  program() {
+    return [binary(), 'serve'];
   }
 
   async health() {

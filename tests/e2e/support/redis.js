@@ -13,9 +13,9 @@ export class Redis {
     return redis;
   }
 
-  /** `args`: more of redis-server's own. */
-  constructor(port, { args = [] } = {}) {
-    Object.assign(this, { port, args, url: `redis://127.0.0.1:${port}` });
+  /** `args`: more of redis-server's own; `url` and `socket`: how it is asked then. */
+  constructor(port, { args = [], url = `redis://127.0.0.1:${port}`, socket = {} } = {}) {
+    Object.assign(this, { port, args, url, socket });
   }
 
   async launch() {
@@ -25,7 +25,7 @@ export class Redis {
 
   /** Runs `body` with a client of its own. */
   async ask(body) {
-    const client = createClient({ url: this.url, socket: { reconnectStrategy: false, connectTimeout: 2000 } });
+    const client = createClient({ url: this.url, socket: { reconnectStrategy: false, connectTimeout: 2000, ...this.socket } });
     client.on('error', () => {});
     await client.connect();
     try {

@@ -1,6 +1,9 @@
 //! What holds on every route: tokens, bodies, ids, origins, and errors that tell no more than they should.
 
+use std::convert::Infallible;
+
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use taskcast::{
     feed::FeedItem,
     github::Delivery,
@@ -213,6 +216,32 @@ async fn what_is_wrong_inside_stays_inside() {
         answer.is_error(500, "internal", message);
         assert_eq!(answer.header("retry-after"), None);
     }
+}
+
+/// As many requests as are worked on at once wait for their bodies; health does not wait for them.
+#[tokio::test]
+async fn what_is_too_much_is_answered_at_once() {
+    let app = App::new();
+    let alice = token("alice", "acme");
+    let held: Vec<_> = (0..512)
+        .map(|_| {
+            let body = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, Infallible>>());
+            let request = request("POST", "/api/tasks", &alice).header("content-type", "application/json");
+            let mut answer = Box::pin(app.send(request.body(body).expect("valid")));
+            assert!(answer.as_mut().now_or_never().is_none());
+            answer
+        })
+        .collect();
+    let answer = app.get("/api/tasks", &alice).await;
+    answer.is_error(503, "overloaded", "too many requests are being worked on");
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert_eq!(app.get("/api/health", "").await.status, StatusCode::OK);
+    assert_eq!(
+        webhooks::deliver(&app, "d", "ping", br#"{"zen": "z", "hook_id": 1}"#).await.status,
+        StatusCode::OK
+    );
+    drop(held);
+    assert_eq!(app.get("/api/tasks", &alice).await.status, StatusCode::OK);
 }
 
 async fn ask_everything(app: &App) -> [Answer; 6] {

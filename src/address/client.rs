@@ -1,0 +1,117 @@
+//! The address that stands for a client.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use http::HeaderMap;
+
+use crate::config::TrustedProxies;
+
+/// The bits of an IPv6 address that a customer of a provider is given; the others are the customer's to choose.
+const CUSTOMER: u128 = u128::MAX << 64;
+
+/// An IPv4 address, or the first half of an IPv6 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientAddress(IpAddr);
+
+/// Of a request that came by no connection.
+impl Default for ClientAddress {
+    fn default() -> Self {
+        Self(Ipv6Addr::UNSPECIFIED.into())
+    }
+}
+
+impl ClientAddress {
+    /// Without looking at what a proxy says.
+    pub fn of_peer(peer: IpAddr) -> Self {
+        Self(match peer.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & CUSTOMER).into(),
+            address => address,
+        })
+    }
+
+    /// Who spoke to the first proxy that is trusted: every proxy adds whom it was asked by on the right, so whatever
+    /// stands left of the first address that is nobody's we trust, anybody can have written.
+    pub fn of_request(peer: IpAddr, headers: &HeaderMap, proxies: &TrustedProxies) -> Self {
+        let mut nearest = peer;
+        let mut hops = headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .rev()
+            .flat_map(|value| value.as_bytes().rsplit(|b| *b == b','));
+        while proxies.contains(nearest) {
+            // What is no address, a trusted proxy does not know better.
+            let Some(hop) = hops.next().and_then(hop) else { break };
+            nearest = hop;
+        }
+        Self::of_peer(nearest)
+    }
+}
+
+/// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:4711`.
+fn hop(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn client(peer: &str, headers: &[&'static str]) -> String {
+        let mut map = HeaderMap::new();
+        for value in headers {
+            map.append("x-forwarded-for", http::HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
+        }
+        let proxies = TrustedProxies::parse("10.0.0.0/8,fd00::/8").expect("networks");
+        ClientAddress::of_request(peer.parse().expect("an address"), &map, &proxies).0.to_string()
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_is_believed() {
+        assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        assert_eq!(client("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.7"]), "198.51.100.7", "a dual-stack listener");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1", "it says nothing");
+    }
+
+    #[test]
+    fn the_rightmost_untrusted_hop_counts() {
+        assert_eq!(
+            client("10.0.0.1", &["203.0.113.9, 198.51.100.7"]),
+            "198.51.100.7",
+            "the left one is invented"
+        );
+        assert_eq!(client("10.0.0.1", &["198.51.100.7,10.9.9.9, fd00::2"]), "198.51.100.7");
+        assert_eq!(
+            client("10.0.0.1", &["203.0.113.9", "198.51.100.7, 10.2.2.2"]),
+            "198.51.100.7",
+            "two headers"
+        );
+        assert_eq!(client("10.0.0.1", &["198.51.100.7", "10.2.2.2"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["10.3.3.3, 10.2.2.2"]), "10.3.3.3", "all of them ours");
+    }
+
+    #[test]
+    fn ports_and_brackets_are_none_of_the_address() {
+        assert_eq!(client("10.0.0.1", &["198.51.100.7:4711"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["[2001:db8:1:2::3]:4711"]), "2001:db8:1:2::");
+        assert_eq!(client("10.0.0.1", &["[2001:db8:1:2::3]"]), "2001:db8:1:2::");
+        assert_eq!(client("10.0.0.1", &["::ffff:198.51.100.7"]), "198.51.100.7");
+        assert_eq!(client("2001:db8:1:2:aaaa::1", &[]), client("2001:db8:1:2:bbbb::1", &[]), "one customer");
+        assert_ne!(client("2001:db8:1:2::1", &[]), client("2001:db8:1:3::1", &[]));
+    }
+
+    /// A client that sends garbage must not get an address of its choice, or none.
+    #[test]
+    fn garbage_ends_the_search() {
+        for garbage in
+            ["unknown", "", ",", "198.51.100.7 203.0.113.9", "[::1", "1.2.3", "256.1.1.1", "a, b", "\u{e4}"]
+        {
+            assert_eq!(client("10.0.0.1", &[garbage]), "10.0.0.1", "{garbage:?}");
+        }
+        assert_eq!(client("10.0.0.1", &["203.0.113.9, unknown, 10.2.2.2"]), "10.2.2.2");
+        assert_eq!(client("10.0.0.1", &["unknown, 198.51.100.7"]), "198.51.100.7");
+    }
+}

@@ -1,0 +1,100 @@
+//! How much of something each address has taken.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::ClientAddress;
+
+/// Each address may take so much, whatever the others do. Who has given everything back is forgotten.
+#[derive(Clone, Debug)]
+pub struct Shares {
+    /// None: no bound.
+    most: Option<usize>,
+    taken: Arc<Mutex<HashMap<ClientAddress, usize>>>,
+}
+
+/// What was taken; given back when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    of: Shares,
+    address: ClientAddress,
+    amount: usize,
+}
+
+impl Shares {
+    pub fn of(most: Option<usize>) -> Self {
+        Self { most, taken: Arc::default() }
+    }
+
+    /// None: the address has what it may have.
+    pub fn take(&self, address: ClientAddress, amount: usize) -> Option<Share> {
+        let mut share = Share { of: self.clone(), address, amount: 0 };
+        share.grow(amount).then_some(share)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClientAddress, usize>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Share {
+    /// Whether there was so much more.
+    pub fn grow(&mut self, more: usize) -> bool {
+        let Some(most) = self.of.most else { return true };
+        let mut taken = self.of.lock();
+        let before = taken.get(&self.address).copied().unwrap_or_default();
+        let fits = before.saturating_add(more) <= most;
+        if fits && more > 0 {
+            taken.insert(self.address, before + more);
+            self.amount += more;
+        }
+        fits
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if self.amount == 0 {
+            return;
+        }
+        let mut taken = self.of.lock();
+        if let Some(all) = taken.get_mut(&self.address) {
+            *all = all.saturating_sub(self.amount);
+            if *all == 0 {
+                taken.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> ClientAddress {
+        ClientAddress::of_peer(text.parse().unwrap())
+    }
+
+    #[test]
+    fn one_address_takes_nothing_of_anothers_share() {
+        let shares = Shares::of(Some(3));
+        let (greedy, other) = (address("192.0.2.1"), address("192.0.2.2"));
+        let mut held = shares.take(greedy, 2).unwrap();
+        assert!(!held.grow(2) && held.grow(1) && !held.grow(1));
+        assert!(shares.take(greedy, 1).is_none());
+        let others = shares.take(other, 3).unwrap();
+        drop(held);
+        assert!(shares.take(greedy, 3).is_some());
+        drop(others);
+        assert!(shares.lock().is_empty(), "nobody is kept in mind");
+    }
+
+    #[test]
+    fn without_a_bound_nothing_is_counted() {
+        let shares = Shares::of(None);
+        let _held = shares.take(address("192.0.2.1"), usize::MAX).unwrap();
+        assert!(shares.take(address("192.0.2.1"), usize::MAX).is_some() && shares.lock().is_empty());
+    }
+}

@@ -1,0 +1,203 @@
+//! Transports that have not shown a token yet: how many of them there may be, and how fast they may come. What they cost
+//! is all that an attacker without a token can make the process pay.
+
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
+    num::NonZeroU32,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use engineioxide::DisconnectReason;
+use governor::{
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
+
+use super::{engine::Socket, rate::TooMany};
+use crate::{
+    address::{ClientAddress, Share, Shares},
+    config::LimitsConfig,
+};
+
+/// An office behind one address comes back all at once after a deploy, and its pages give up after 10 s.
+const BURST_SECONDS: u32 = 20;
+/// All addresses together. A client that has a token stays here for a round trip or two: it is never the oldest.
+const MAX_HERE: usize = 4096;
+/// Addresses that are told apart; when there are more, those beyond share what is left.
+const MAX_KEYS: usize = 65_536;
+const SHARED_KEYS: u64 = 1024;
+
+#[derive(Debug)]
+pub(super) struct Newcomers {
+    /// None: as fast as they like.
+    rate: Option<DefaultKeyedRateLimiter<Key>>,
+    clock: DefaultClock,
+    /// Which of the shared keys an address has is nobody's to choose.
+    hasher: RandomState,
+    shares: Shares,
+    /// Oldest first.
+    here: Arc<Mutex<BTreeMap<u64, Weak<Socket>>>>,
+    next: AtomicU64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Address(ClientAddress),
+    /// Of the many that a network of attackers has.
+    Shared(u64),
+}
+
+/// One that may be here. It leaves when it is known who it is, or when it is dropped.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    id: u64,
+    share: Mutex<Option<Share>>,
+    here: Arc<Mutex<BTreeMap<u64, Weak<Socket>>>>,
+}
+
+impl Newcomers {
+    pub fn new(limits: &LimitsConfig) -> Self {
+        let rate = NonZeroU32::new(limits.handshake_rate_per_second).map(|rate| {
+            let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(BURST_SECONDS - 1));
+            RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst))
+        });
+        Self {
+            rate,
+            clock: DefaultClock::default(),
+            hasher: RandomState::new(),
+            shares: Shares::of(limits.max_unauthenticated_per_address),
+            here: Arc::default(),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    pub fn admit(&self, address: ClientAddress) -> Result<Arc<Newcomer>, TooMany> {
+        if let Some(rate) = &self.rate {
+            rate.check_key(&self.key(rate, address))
+                .map_err(|early| TooMany { retry_after: early.wait_time_from(self.clock.now()) })?;
+        }
+        // They stay for five seconds at most.
+        let share = self.shares.take(address, 1).ok_or(TooMany { retry_after: Duration::from_secs(1) })?;
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(Newcomer { id, share: Mutex::new(Some(share)), here: self.here.clone() }))
+    }
+
+    /// It has a transport now. With too many of them, the oldest one goes.
+    pub fn came(&self, newcomer: &Newcomer, socket: &Arc<Socket>) {
+        let oldest = {
+            let mut here = lock(&self.here);
+            enter(&mut here, newcomer.id, Arc::downgrade(socket))
+        };
+        if let Some(socket) = oldest.and_then(|socket| socket.upgrade()) {
+            socket.close(DisconnectReason::TransportClose);
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        lock(&self.here).len()
+    }
+
+    /// An address that has not come for a while is as good as one that never came.
+    pub fn forget_idle(&self) {
+        if let Some(rate) = &self.rate {
+            rate.retain_recent();
+            rate.shrink_to_fit();
+        }
+    }
+
+    fn key(&self, rate: &DefaultKeyedRateLimiter<Key>, address: ClientAddress) -> Key {
+        if rate.len() < MAX_KEYS {
+            return Key::Address(address);
+        }
+        Key::Shared(self.hasher.hash_one(address) % SHARED_KEYS)
+    }
+}
+
+impl Newcomer {
+    pub fn leave(&self) {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lock(&self.here).remove(&self.id);
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Whoever has to go for it.
+fn enter<T>(here: &mut BTreeMap<u64, T>, id: u64, one: T) -> Option<T> {
+    here.insert(id, one);
+    (here.len() > MAX_HERE).then(|| here.pop_first()).flatten().map(|(_, oldest)| oldest)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Sources};
+
+    fn newcomers(rate: &str, most: &str) -> Newcomers {
+        let settings = [
+            ("HANDSHAKE_RATE_PER_SECOND", rate),
+            ("MAX_UNAUTHENTICATED_PER_ADDRESS", most),
+            ("TASKCAST_DEV", "1"),
+        ];
+        let sources = Sources::new(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        Newcomers::new(&Config::read(&sources).unwrap().limits)
+    }
+
+    fn address(n: u32) -> ClientAddress {
+        ClientAddress::of_peer(std::net::Ipv4Addr::from(n).into())
+    }
+
+    #[test]
+    fn an_address_has_its_burst_and_no_other_is_concerned() {
+        let newcomers = newcomers("1", "0");
+        let admitted = (0..100).filter(|_| newcomers.admit(address(1)).is_ok()).count();
+        assert!((20..40).contains(&admitted), "{admitted}");
+        let refused = newcomers.admit(address(1)).unwrap_err();
+        assert!(refused.retry_after <= Duration::from_secs(1));
+        assert!(newcomers.admit(address(2)).is_ok());
+    }
+
+    #[test]
+    fn who_leaves_makes_room() {
+        let newcomers = newcomers("0", "2");
+        let [first, _second] = [newcomers.admit(address(1)).unwrap(), newcomers.admit(address(1)).unwrap()];
+        assert!(newcomers.admit(address(1)).is_err());
+        assert!(newcomers.admit(address(2)).is_ok());
+        // Its request is held by the transport as long as that lives.
+        first.leave();
+        assert!(newcomers.admit(address(1)).is_ok());
+    }
+
+    #[test]
+    fn a_network_of_addresses_does_not_fill_the_table() {
+        let newcomers = newcomers("1", "0");
+        for n in 0..MAX_KEYS as u32 + 50_000 {
+            let _ = newcomers.admit(address(n));
+        }
+        let known = newcomers.rate.as_ref().unwrap().len();
+        assert!(known <= MAX_KEYS + SHARED_KEYS as usize, "{known}");
+    }
+
+    #[test]
+    fn with_too_many_the_oldest_goes() {
+        let mut here = BTreeMap::new();
+        for id in 0..MAX_HERE as u64 {
+            assert_eq!(enter(&mut here, id, id), None);
+        }
+        assert_eq!(enter(&mut here, 9_999, 9_999), Some(0));
+        assert_eq!(here.len(), MAX_HERE);
+    }
+}

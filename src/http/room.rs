@@ -1,0 +1,144 @@
+//! Memory for bodies of which nobody knows yet who sent them.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::address::ClientAddress;
+
+const UNIT: usize = 64 << 10;
+/// For everybody together, counted as it comes: who sends nothing takes no room.
+const OPEN_BYTES: usize = 64 << 20;
+/// Of that, for one address: a delivery of the greatest size, and some of the usual one.
+const ADDRESS_BYTES: usize = 32 << 20;
+/// For addresses that have sent something good when the rest is taken.
+const KEPT_BYTES: usize = 32 << 20;
+/// So many of those are kept in mind, the latest.
+const MAX_KNOWN: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Room {
+    open: Arc<Semaphore>,
+    kept: Arc<Semaphore>,
+    /// Of those that have taken something.
+    shares: Mutex<HashMap<ClientAddress, Weak<Semaphore>>>,
+    /// The latest last.
+    known: Mutex<VecDeque<ClientAddress>>,
+}
+
+/// Room that was taken, for one body.
+#[derive(Debug)]
+pub(super) struct Taken {
+    share: Arc<Semaphore>,
+    known: bool,
+    bytes: usize,
+    permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            open: Arc::new(Semaphore::new(OPEN_BYTES / UNIT)),
+            kept: Arc::new(Semaphore::new(KEPT_BYTES / UNIT)),
+            shares: Mutex::default(),
+            known: Mutex::default(),
+        }
+    }
+}
+
+impl Room {
+    pub fn enter(&self, address: ClientAddress) -> Taken {
+        let mut shares = lock(&self.shares);
+        let share = shares.get(&address).and_then(Weak::upgrade).unwrap_or_else(|| {
+            shares.retain(|_, share| share.strong_count() > 0);
+            let share = Arc::new(Semaphore::new(ADDRESS_BYTES / UNIT));
+            shares.insert(address, Arc::downgrade(&share));
+            share
+        });
+        let known = lock(&self.known).contains(&address);
+        Taken { share, known, bytes: 0, permits: Vec::new() }
+    }
+
+    /// Waits until there is room for a body of this length.
+    pub async fn grow(&self, taken: &mut Taken, length: usize) {
+        let units = length.div_ceil(UNIT).saturating_sub(taken.bytes.div_ceil(UNIT));
+        taken.bytes = taken.bytes.max(length);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        if units == 0 {
+            return;
+        }
+        // They are never closed.
+        taken.permits.extend(taken.share.clone().acquire_many_owned(units).await);
+        let open = self.open.clone();
+        match open.clone().try_acquire_many_owned(units) {
+            Ok(permit) => taken.permits.push(permit),
+            Err(_) if taken.known => taken.permits.extend(self.kept.clone().acquire_many_owned(units).await),
+            Err(_) => taken.permits.extend(open.acquire_many_owned(units).await),
+        }
+    }
+
+    /// Something good has come from there.
+    pub fn trust(&self, address: ClientAddress) {
+        let mut known = lock(&self.known);
+        known.retain(|one| *one != address);
+        known.push_back(address);
+        if known.len() > MAX_KNOWN {
+            known.pop_front();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn address(n: u8) -> ClientAddress {
+        ClientAddress::of_peer([192, 0, 2, n].into())
+    }
+
+    /// Whether there is room right now.
+    fn fits(room: &Room, taken: &mut Taken, bytes: usize) -> bool {
+        room.grow(taken, bytes).now_or_never().is_some()
+    }
+
+    #[test]
+    fn one_address_leaves_room_for_others() {
+        let room = Room::default();
+        let mut greedy = room.enter(address(1));
+        assert!(fits(&room, &mut greedy, 25 << 20));
+        assert!(!fits(&room, &mut room.enter(address(1)), 8 << 20));
+        assert!(fits(&room, &mut room.enter(address(1)), 4 << 20));
+        assert!(fits(&room, &mut room.enter(address(2)), 25 << 20));
+        drop(greedy);
+        assert!(fits(&room, &mut room.enter(address(1)), 32 << 20));
+    }
+
+    #[test]
+    fn many_addresses_leave_room_for_those_that_are_known() {
+        let room = Room::default();
+        room.trust(address(9));
+        let mut held: Vec<Taken> = (1..3).map(|n| room.enter(address(n))).collect();
+        assert!(held.iter_mut().all(|taken| fits(&room, taken, 32 << 20)));
+        assert!(!fits(&room, &mut room.enter(address(8)), 1));
+        assert!(fits(&room, &mut room.enter(address(9)), 25 << 20));
+    }
+
+    #[test]
+    fn nobody_is_kept_in_mind_for_nothing() {
+        let room = Room::default();
+        for n in 0..200 {
+            room.enter(address(n));
+            room.trust(address(n));
+        }
+        assert_eq!((lock(&room.shares).len(), lock(&room.known).len()), (1, MAX_KNOWN));
+    }
+}

@@ -1,0 +1,13 @@
+// The servers that `make chaos-peers` compares with start and deliver: it can be made again at any time.
+import assert from 'node:assert/strict';
+
+import { unharmed } from './peers/peers.scenario.js';
+
+export const scenarios = unharmed.map(({ name, short }) => {
+  const run = async (ctx) => {
+    const row = await short(ctx);
+    assert.equal(row.lost + row.outOfOrder + row.forbidden, 0, JSON.stringify(row));
+    return row;
+  };
+  return { name: `peers: ${name}`, short: run, long: run };
+});
