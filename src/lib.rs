@@ -22,8 +22,8 @@
 //! - [`http`]: the HTTP edge: tasks, GitHub's webhooks, health, metrics, what administrators do.
 //!
 //! Around them: [`config`], [`cli`], [`telemetry`] with [`seldom`], and [`metrics`]; [`serve`] accepts connections,
-//! [`lifecycle`] ends them, [`app`] puts everything together. `docs/architecture.md` says who may use whom and where a
-//! change goes.
+//! [`lifecycle`] ends them, [`app`] puts everything together. `fuzzing` is for fuzzers and
+//! tests. `docs/architecture.md` says who may use whom and where a change goes.
 
 pub mod address;
 pub mod app;
@@ -33,6 +33,8 @@ pub mod cluster;
 pub mod config;
 pub mod fanout;
 pub mod feed;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gateway;
 pub mod github;
 pub mod http;

@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     address::Shares,
-    auth::{SignError, UnixTime},
+    auth::{Keys, SignError, UnixTime},
     cli,
     cluster::{Cluster, LinkError},
     config::{Backend, Config, DevSecretError, StoreConfig},
@@ -124,6 +124,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         capacity: capacity.clone(),
         feed_queue: items.downgrade(),
         metrics: metrics.clone(),
+        tokens: verifier.clone(),
         store: store.clone(),
         store_ok: AtomicBool::new(true),
         prepared: AtomicBool::new(false),
@@ -132,7 +133,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let origins: Vec<String> = config.origins.iter().map(str::to_owned).collect();
     let http = HttpState {
         store: store.clone(),
-        tokens: verifier,
+        tokens: verifier.clone(),
         task_api: config.features.task_api,
         status: status.clone(),
         cluster: cluster.clone(),
@@ -156,7 +157,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         proxies: config.server.trusted_proxies.clone(),
         stall_timeout: config.limits.slow_client_timeout,
         requests: requests.clone(),
-        metrics,
+        metrics: metrics.clone(),
     };
     let routes = if admin.is_some() { Routes::Public } else { Routes::All };
     let doors = Doors {
@@ -187,6 +188,10 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     parts.run_forever("the clock", async move { clock.keep_time().await });
     let obeying = gateway.clone();
     parts.run_forever("the orders", async move { obeying.obey(ordered).await });
+    if let Keys::Fetched(keys) = &verifier.keys {
+        let keys = keys.clone();
+        parts.run_forever("the keys", async move { keys.keep_fresh(&metrics.keys).await });
+    }
     if let Some(membership) = membership {
         let status = status.clone();
         parts.run("the cluster", async move { Ok(membership.run(move || status.own_report()).await?) });

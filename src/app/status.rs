@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::FEED_QUEUE;
 use crate::{
+    auth::{Keys, TokenVerifier},
     cluster::{Cluster, NodeReport},
     fanout::Hub,
     feed::FeedItem,
@@ -38,6 +39,7 @@ pub(super) struct Status {
     /// Does not keep it open.
     pub feed_queue: mpsc::WeakSender<FeedItem>,
     pub metrics: Arc<Metrics>,
+    pub tokens: Arc<TokenVerifier>,
     pub store: Arc<dyn Store>,
     pub store_ok: AtomicBool,
     pub prepared: AtomicBool,
@@ -85,7 +87,8 @@ impl Status {
             Phase::Draining
         } else if store_ok && !self.prepared.load(Ordering::Relaxed) {
             Phase::Starting
-        } else if store_ok && self.cluster.is_well() && self.hub.status().open {
+        } else if store_ok && self.cluster.is_well() && self.hub.status().open && self.tokens.keys.are_known()
+        {
             Phase::Ok
         } else {
             Phase::Degraded
@@ -97,7 +100,7 @@ impl GatewayStatus for Status {
     fn measure(&self) {
         self.gateway.measure();
         self.hub.measure();
-        let Metrics { clients, relay, store, cluster, process, .. } = &*self.metrics;
+        let Metrics { clients, relay, store, cluster, process, keys, .. } = &*self.metrics;
         clients.places_taken.set(self.capacity.open() as u64);
         clients.places.set(self.capacity.max() as u64);
         relay.feed_queue_max.set(FEED_QUEUE as u64);
@@ -112,6 +115,10 @@ impl GatewayStatus for Status {
             cluster.set_redis(self.cluster.is_well(), lost);
         }
         cluster.nodes.set(self.cluster.nodes(self.own_report()).len() as u64);
+        if let Keys::Fetched(fetched) = &self.tokens.keys {
+            keys.set_age(fetched.age());
+            keys.waiting.set(fetched.waiting() as u64);
+        }
         process.set_status(self.phase().as_str());
     }
 

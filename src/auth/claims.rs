@@ -65,6 +65,22 @@ impl Claims {
         scopes
     }
 
+    /// A whole number of seconds. One that no clock reaches is a mistake, milliseconds most of all.
+    pub(super) fn expiry(&self) -> Result<UnixTime, AuthError> {
+        match self.get("exp") {
+            None => Err(AuthError::Unauthorized("exp is missing")),
+            Some(Value::Number(number)) if number.is_i64() || number.is_u64() => {
+                match UnixTime::from_secs(number.as_u64().unwrap_or_default()) {
+                    UnixTime::MAX => {
+                        Err(AuthError::Unauthorized("exp is beyond the year 9999: is it in milliseconds?"))
+                    }
+                    expiry => Ok(expiry),
+                }
+            }
+            Some(_) => Err(AuthError::Unauthorized("exp is not a whole number")),
+        }
+    }
+
     /// Err: it is there, but not a number.
     pub(super) fn time(&self, claim: &'static str) -> Result<Option<UnixTime>, ()> {
         match self.get(claim) {

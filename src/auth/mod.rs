@@ -1,10 +1,14 @@
-//! Who a client is: a JWT becomes an [`Identity`]. The only user of jsonwebtoken.
+//! Who a client is: a JWT becomes an [`Identity`]. The only user of jsonwebtoken, and of the HTTP client.
 //!
-//! The clock is a parameter throughout. What a refused client may learn is [`AuthError::code`]; the reason is for
+//! [`TokenVerifier::verify`] has the clock as a parameter and waits for nothing; [`TokenVerifier::admit`] also waits for
+//! keys that have to be fetched first. What a refused client may learn is [`AuthError::code`]; the reason is for
 //! the log, and never contains any part of the token.
 
 mod claims;
 mod identity;
+mod jwks;
+mod jws;
+mod key;
 mod keys;
 mod revocations;
 mod signer;
@@ -13,11 +17,16 @@ mod verifier;
 
 pub use claims::{ClaimNames, user_id};
 pub use identity::Identity;
-pub use keys::{KeyError, Keys};
+pub use jwks::{FetchError, FetchTimes, FetchedKeys, KeyServer, KeySetUrl};
+pub use jws::MAX_TOKEN_BYTES;
+pub use key::{Key, KeyError};
+pub use keys::Keys;
 pub use revocations::{REVOKED_FOR, Revocations};
 pub use signer::{Grant, SignError, TokenSigner};
 pub use time::UnixTime;
-pub use verifier::{AuthError, MAX_TOKEN_BYTES, TokenVerifier};
+pub use verifier::{AuthError, TokenVerifier};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

@@ -2,15 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base64::prelude::*;
-use serde_json::{Map, Value};
-
 use crate::task::{DefaultOrg, OrgId, UserId, Viewer};
 
-use super::{ClaimNames, Identity, Keys, Revocations, UnixTime, claims::Claims};
-
-/// Longer ones are refused unread.
-pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+use super::{ClaimNames, Identity, Keys, Revocations, UnixTime, claims::Claims, jws::Jws};
 
 /// How far another machine's clock may be ahead. `exp` has none: its moment is a promise.
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -23,6 +17,12 @@ pub enum AuthError {
     Unauthorized(&'static str),
     #[error("the token has expired")]
     Expired,
+    /// Passing: the key that signed it may not have been fetched yet.
+    #[error("no key that fits the token is known yet")]
+    NoKey {
+        /// When that may be otherwise.
+        retry_after: Duration,
+    },
 }
 
 impl AuthError {
@@ -31,11 +31,17 @@ impl AuthError {
         match self {
             Self::Unauthorized(_) => "unauthorized",
             Self::Expired => "token_expired",
+            Self::NoKey { .. } => "unavailable",
         }
+    }
+
+    /// Whether the same token may be accepted later.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::NoKey { .. })
     }
 }
 
-/// Checks tokens against one key and one set of rules.
+/// Checks tokens against keys and one set of rules.
 #[derive(Clone, Debug)]
 pub struct TokenVerifier {
     pub keys: Keys,
@@ -50,8 +56,22 @@ pub struct TokenVerifier {
 }
 
 impl TokenVerifier {
+    /// As [`verify`](Self::verify), now; but waits, if need be, until keys have been fetched that are newer than the
+    /// token. [`AuthError::NoKey`]: that would take longer than `patience`, did not work, or too many wait already.
+    pub async fn admit(&self, token: &str, patience: Duration) -> Result<Identity, AuthError> {
+        let verify = || self.verify(token, UnixTime::now());
+        match &self.keys {
+            Keys::Configured(_) => verify(),
+            Keys::Fetched(keys) => keys.wait_for(patience, verify).await,
+        }
+    }
+
+    /// With the keys that are known.
     pub fn verify(&self, token: &str, now: UnixTime) -> Result<Identity, AuthError> {
-        let claims = self.open(token)?;
+        let jws = Jws::parse(token)?;
+        self.keys.accept(&jws)?;
+        let claims = jws.payload().map(Claims);
+        let claims = claims.ok_or(AuthError::Unauthorized("the token's payload is not a JSON object"))?;
         self.check_origin(&claims)?;
 
         let no_number = AuthError::Unauthorized("nbf or iat is not a number");
@@ -72,10 +92,7 @@ impl TokenVerifier {
         let org = self.default_org.or(claims.org(&self.claims.org)?.and_then(OrgId::parse));
 
         // Last: `token_expired` promises that a fresh token of the same kind is accepted.
-        let expires_at = claims
-            .time("exp")
-            .map_err(|()| AuthError::Unauthorized("exp is not a number"))?
-            .ok_or(AuthError::Unauthorized("exp is missing"))?;
+        let expires_at = claims.expiry()?;
         if now >= expires_at {
             return Err(AuthError::Expired);
         }
@@ -88,32 +105,6 @@ impl TokenVerifier {
         })
     }
 
-    /// The claims, once the signature is known to be good.
-    fn open(&self, token: &str) -> Result<Claims, AuthError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(AuthError::Unauthorized("the token is too long"));
-        }
-        let parts = token.rsplit_once('.').and_then(|(message, signature)| {
-            let (header, payload) = message.split_once('.')?;
-            (!payload.contains('.')).then_some((message, header, payload, signature))
-        });
-        let Some((message, header, payload, signature)) = parts else {
-            return Err(AuthError::Unauthorized("the token has not three parts"));
-        };
-        let header = json(header).ok_or(AuthError::Unauthorized("the token's header is not JSON"))?;
-        if header.get("alg").and_then(Value::as_str) != Some(self.keys.algorithm()) {
-            return Err(AuthError::Unauthorized("the token's alg is not that of the configured key"));
-        }
-        // It lists extensions that must be understood. None is.
-        if header.contains_key("crit") {
-            return Err(AuthError::Unauthorized("the token's header has crit"));
-        }
-        if !self.keys.accept(message, signature) {
-            return Err(AuthError::Unauthorized("the token's signature is wrong"));
-        }
-        json(payload).map(Claims).ok_or(AuthError::Unauthorized("the token's payload is not a JSON object"))
-    }
-
     fn check_origin(&self, claims: &Claims) -> Result<(), AuthError> {
         if self.issuer.as_deref().is_some_and(|issuer| !claims.is_from(issuer)) {
             return Err(AuthError::Unauthorized("iss is not the configured issuer"));
@@ -123,8 +114,4 @@ impl TokenVerifier {
         }
         Ok(())
     }
-}
-
-fn json(part: &str) -> Option<Map<String, Value>> {
-    serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }

@@ -6,7 +6,9 @@ use std::{
 };
 
 use crate::{
-    auth::{ClaimNames, Keys, TokenSigner, TokenVerifier},
+    auth::{
+        ClaimNames, FetchTimes, FetchedKeys, Key, KeyServer, KeySetUrl, Keys, TokenSigner, TokenVerifier,
+    },
     task::DefaultOrg,
 };
 
@@ -23,7 +25,8 @@ pub struct AuthConfig {
 #[derive(Clone, Debug)]
 pub enum KeySource {
     Secret(Secret),
-    PublicKey(Keys),
+    PublicKey(Key),
+    Fetched(KeySetUrl),
     /// For development: a secret in this file, made when it is missing.
     Generated(PathBuf),
 }
@@ -32,7 +35,7 @@ pub enum KeySource {
 #[derive(Clone, Debug)]
 pub struct Tokens {
     pub verifier: TokenVerifier,
-    /// None: with a public key tokens are made elsewhere.
+    /// None: with public keys tokens are made elsewhere.
     pub signer: Option<TokenSigner>,
 }
 
@@ -56,11 +59,15 @@ impl AuthConfig {
     /// Reads the development secret, or makes one, where that is the key.
     pub(super) fn open(&self, default_org: &DefaultOrg) -> Result<Tokens, DevSecretError> {
         let (keys, secret) = match &self.keys {
-            KeySource::Secret(secret) => (Keys::secret(secret.expose().as_bytes()), Some(secret.clone())),
-            KeySource::PublicKey(keys) => (keys.clone(), None),
+            KeySource::Secret(secret) => (hs256(secret), Some(secret.clone())),
+            KeySource::PublicKey(key) => (key.clone().into(), None),
+            KeySource::Fetched(url) => {
+                let keys = FetchedKeys::new(KeyServer::new(url.clone()), FetchTimes::default());
+                (Keys::Fetched(Arc::new(keys)), None)
+            }
             KeySource::Generated(path) => {
                 let secret = dev_secret::read_or_make(path)?;
-                (Keys::secret(secret.expose().as_bytes()), Some(secret))
+                (hs256(&secret), Some(secret))
             }
         };
         let signer = secret.map(|secret| {
@@ -79,30 +86,37 @@ impl AuthConfig {
     }
 }
 
+fn hs256(secret: &Secret) -> Keys {
+    Key::secret(secret.expose().as_bytes()).into()
+}
+
+const KINDS: [&str; 3] = ["JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL"];
+
 fn read_keys(reader: &mut Reader<'_>, server: &ServerConfig, data_dir: &Path) -> KeySource {
     let dev = reader.bool("TASKCAST_DEV");
-    let secret = reader.raw("JWT_SECRET").map(Secret::new);
-    let public = reader.text("JWT_PUBLIC_KEY");
-    let jwks = reader.text("JWT_JWKS_URL");
     let generated = KeySource::Generated(data_dir.join("dev-secret"));
-
-    if jwks.is_some() {
-        reader.problem("JWT_JWKS_URL", "must be unset: this version does not support fetched keys yet");
+    let [secret, public, jwks] = KINDS.map(|kind| reader.raw(kind));
+    let given: Vec<&str> =
+        KINDS.into_iter().zip([secret, public, jwks]).filter_map(|(kind, text)| text.map(|_| kind)).collect();
+    if let [first, others @ ..] = &*given
+        && !others.is_empty()
+    {
+        for other in others {
+            reader.problem(other, format!("must be unset where {first} is set: exactly one kind of key"));
+        }
+        return generated;
     }
-    match (secret, public) {
-        (Some(_), Some(_)) => {
-            reader
-                .problem("JWT_PUBLIC_KEY", "must be unset where JWT_SECRET is set: exactly one kind of key");
-            generated
+    if let Some(secret) = secret {
+        if secret.len() < MIN_SECRET_BYTES {
+            reader.warn(
+                "JWT_SECRET is shorter than 32 bytes and can be guessed from one token; make a longer one",
+            );
         }
-        (Some(secret), None) => {
-            if secret.expose().len() < MIN_SECRET_BYTES {
-                reader.warn("JWT_SECRET is shorter than 32 bytes and can be guessed from one token; make a longer one");
-            }
-            KeySource::Secret(secret)
-        }
-        (None, Some(text)) => match read_public_key(text) {
-            Ok(keys) => KeySource::PublicKey(keys),
+        return KeySource::Secret(Secret::new(secret));
+    }
+    if let Some(text) = public {
+        return match read_public_key(text.trim()) {
+            Ok(key) => KeySource::PublicKey(key),
             Err(reason) => {
                 reader.problem(
                     "JWT_PUBLIC_KEY",
@@ -110,28 +124,35 @@ fn read_keys(reader: &mut Reader<'_>, server: &ServerConfig, data_dir: &Path) ->
                 );
                 generated
             }
-        },
-        (None, None) => {
-            if jwks.is_none() && !dev && !server.host.to_canonical().is_loopback() {
-                reader.problem(
-                    "JWT_SECRET",
-                    "this or JWT_PUBLIC_KEY must be set; for development a secret is generated where HOST is a \
-                     loopback address or TASKCAST_DEV is 1",
-                );
-            }
-            generated
-        }
+        };
     }
+    if let Some(text) = jwks {
+        return match text.trim().parse() {
+            Ok(url) => KeySource::Fetched(url),
+            Err(reason) => {
+                reader.problem("JWT_JWKS_URL", format!("must be the URL of a key set: {reason}"));
+                generated
+            }
+        };
+    }
+    if !dev && !server.host.to_canonical().is_loopback() {
+        reader.problem(
+            "JWT_SECRET",
+            "this, JWT_PUBLIC_KEY or JWT_JWKS_URL must be set; for development a secret is generated where HOST is a \
+             loopback address or TASKCAST_DEV is 1",
+        );
+    }
+    generated
 }
 
 /// Line ends may be written as `\n`, as they are where an environment is edited in a form.
-fn read_public_key(text: &str) -> Result<Keys, String> {
+fn read_public_key(text: &str) -> Result<Key, String> {
     let pem = match text.strip_prefix('@') {
         Some(path) => std::fs::read_to_string(path)
             .map_err(|error| format!("the file can't be read ({})", error.kind()))?,
         None => text.replace("\\n", "\n"),
     };
-    Keys::public_key(&pem).map_err(|error| error.to_string())
+    Key::public_key(&pem).map_err(|error| error.to_string())
 }
 
 fn read_claim(reader: &mut Reader<'_>, name: &'static str) -> String {

@@ -52,7 +52,7 @@ const TOKENS: &[Setting] = &[
     Setting::new(
         "JWT_JWKS_URL",
         "URL",
-        "Tokens are checked with keys fetched from there (not supported yet)",
+        "Tokens are RS256, ES256 or EdDSA, checked with the keys that are fetched from there (JWKS)",
     ),
     Setting::new("JWT_ISSUER", "TEXT", "Required iss of a token").unset("not checked"),
     Setting::new("JWT_AUDIENCE", "TEXT", "Required aud of a token").unset("not checked"),

@@ -129,7 +129,7 @@ fn all_bad_settings_are_reported_at_once() {
          SHUTDOWN_GRACE: must be a duration with its unit, such as 500ms, 10s or 1m, from 0s to 1h\n  \
          MONGODB_IMAGES: must be auto or require\n  \
          REDIS_URL: needs MONGODB_URI: nodes share their tasks there\n  \
-         JWT_SECRET: this or JWT_PUBLIC_KEY must be set; for development a secret is generated where HOST is a \
+         JWT_SECRET: this, JWT_PUBLIC_KEY or JWT_JWKS_URL must be set; for development a secret is generated where HOST is a \
          loopback address or TASKCAST_DEV is 1\n  \
          FEATURE_WEBSOCKET_ENABLED: must be true or false\n  \
          WEBSOCKET_CORS_ORIGIN: must not contain *: any page that a user visits could connect; name each \
@@ -210,8 +210,19 @@ fn there_is_exactly_one_kind_of_key() {
     const KEY: &str = include_str!("../auth/testdata/p256.pub.pem");
     let both = problems(&[("JWT_SECRET", "bench-secret"), ("JWT_PUBLIC_KEY", KEY)]);
     assert!(both.len() == 1 && both[0].contains("exactly one"), "{both:?}");
-    let fetched = problems(&[("JWT_JWKS_URL", "https://id.test/keys")]);
-    assert!(fetched.len() == 1 && fetched[0].starts_with("JWT_JWKS_URL"), "{fetched:?}");
+    let all =
+        problems(&[("JWT_SECRET", "x"), ("JWT_PUBLIC_KEY", KEY), ("JWT_JWKS_URL", "https://id.test/keys")]);
+    assert!(all.len() == 2 && all[1].starts_with("JWT_JWKS_URL"), "{all:?}");
+    let fetched = Config::read(&env(&[("JWT_JWKS_URL", " https://id.test/keys ")])).expect("usable");
+    assert!(matches!(fetched.auth.keys, KeySource::Fetched(_)));
+    assert!(fetched.tokens().expect("keys").signer.is_none());
+    for bad in ["id.test/hunter2", "http://id.test/hunter2", "https://hunter2@id.test/keys"] {
+        let told = problems(&[("JWT_JWKS_URL", bad)]);
+        assert!(
+            told.len() == 1 && told[0].starts_with("JWT_JWKS_URL") && !told[0].contains("hunter2"),
+            "{told:?}"
+        );
+    }
 
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("key.pem");

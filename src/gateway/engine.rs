@@ -13,13 +13,12 @@ use bytes::Bytes;
 use engineioxide::{
     DisconnectReason, Str, TransportType, config::EngineIoConfig, handler::EngineIoHandler, sid::Sid,
 };
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tracing::{Instrument, field};
 
 use crate::{
-    auth::{AuthError, Identity, TokenVerifier, UnixTime},
+    auth::{Identity, TokenVerifier},
     cluster::{Cluster, Order},
     config::{FeaturesConfig, HeartbeatConfig, LimitsConfig},
     fanout::{Hub, PeerId},
@@ -124,12 +123,7 @@ pub struct Gateway {
     pub(super) sessions: Sessions,
     next_peer: AtomicU64,
     next_connection: AtomicU64,
-    this: Weak<Gateway>,
-}
-
-#[derive(Deserialize)]
-struct Auth {
-    token: Option<String>,
+    pub(super) this: Weak<Gateway>,
 }
 
 impl Gateway {
@@ -268,12 +262,17 @@ impl Gateway {
     /// Another token for the same session.
     pub(super) fn renew(&self, session: &Arc<Session>, identity: Identity) {
         let old = session.identity();
+        let expires_at = identity.expires_at;
         self.expiries.remove(old.expires_at, session.id);
-        self.expiries.add(identity.expires_at, session.id);
+        self.expiries.add(expires_at, session.id);
         if identity.viewer != old.viewer {
             self.hub.turn(|fanout| fanout.change_viewer(session.id, identity.viewer.clone()));
         }
         session.set_identity(identity);
+        if session.has_ended() {
+            // While its token was checked; nobody else knows of the later moment.
+            self.expiries.remove(expires_at, session.id);
+        }
         if self.is_disconnected(session) {
             self.turn_out(session);
         }
@@ -283,7 +282,7 @@ impl Gateway {
         let refusal = Refusal::new(Code::TokenExpired, "The token has expired");
         self.refuse(session, None, &refusal);
         self.end(session, true);
-        session.close();
+        session.close_for_good();
     }
 
     /// Does what this node, or another, was asked to do. Runs for ever.
@@ -322,7 +321,7 @@ impl Gateway {
         let refusal = Refusal::new(Code::Unauthorized, "The user was disconnected");
         self.refuse(session, None, &refusal);
         self.end(session, false);
-        session.close();
+        session.close_for_good();
     }
 
     /// Out of all rooms and forgotten; the transport may live on.
@@ -357,29 +356,11 @@ impl Gateway {
         } else if !self.settings.features.websocket {
             self.reject(socket, "/", Code::FeatureDisabled.as_str());
         } else {
-            match self.authenticate(socket, auth) {
-                Ok(identity) => self.accept(socket, identity),
-                Err(error) => {
-                    seldom!(info, %error, "refused a connection");
-                    self.reject(socket, "/", error.code());
-                }
-            }
+            self.authenticate(socket, auth);
         }
     }
 
-    fn authenticate(&self, socket: &Socket, auth: Option<&RawValue>) -> Result<Identity, AuthError> {
-        let token =
-            auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok()).and_then(|auth| auth.token);
-        let header = socket.req_parts.headers.get(http::header::AUTHORIZATION);
-        let bearer = header
-            .and_then(|value| value.to_str().ok()?.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim());
-        let token = token.as_deref().or(bearer).unwrap_or_default();
-        self.tokens.verify(token, UnixTime::now())
-    }
-
-    fn accept(&self, socket: &Arc<Socket>, identity: Identity) {
+    pub(super) fn accept(&self, socket: &Arc<Socket>, identity: Identity) {
         let id = PeerId(self.next_peer.fetch_add(1, Ordering::Relaxed));
         socket.data.span().record("user", identity.viewer.user.as_str());
         tracing::debug!("a client came");
@@ -430,19 +411,20 @@ impl Gateway {
     }
 
     /// A transport without a session does not live long.
-    fn await_connect(socket: &Arc<Socket>) {
+    pub(super) fn await_connect(socket: &Arc<Socket>) {
         let socket = Arc::downgrade(socket);
         tokio::spawn(async move {
             tokio::time::sleep(TIME_TO_CONNECT).await;
             if let Some(socket) = socket.upgrade()
                 && socket.data.session().is_none()
+                && !socket.data.is_waiting()
             {
                 socket.close(DisconnectReason::TransportClose);
             }
         });
     }
 
-    fn reject(&self, socket: &Socket, namespace: &str, message: &'static str) {
+    pub(super) fn reject(&self, socket: &Socket, namespace: &str, message: &'static str) {
         let outcome = if namespace == "/" { message } else { "invalid_namespace" };
         self.metrics.clients.handshakes.inc([outcome]);
         self.count_fault();

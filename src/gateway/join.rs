@@ -43,29 +43,38 @@ impl Gateway {
         let mut reads = 0;
         while reads < MAX_READS {
             self.ready(session).await?;
-            let (loaded, shared) = match self.snapshots.task(task, reads > 0).await {
-                Ok(loaded) => loaded,
+            let (seen, mut shared) = match self.snapshots.access(task, reads > 0).await {
+                Ok(seen) => seen,
                 Err(error) => {
                     self.pause_for(&error).await?;
                     continue;
                 }
             };
-            let offer = TaskOffer {
-                task,
-                access: loaded.snapshot.task.as_ref().map(|full| &full.task.access),
-                at: loaded.snapshot.position,
-                state: None,
-            };
+            let mut offer = TaskOffer { task, access: seen.access.as_ref(), at: seen.position, state: None };
             if let Some(since) = since
                 && self.hub.turn(|fanout| fanout.recover_task(session.id, offer, since))
             {
                 self.count_handoff("task", "recovered");
                 return Ok(TaskJoin::Recovered);
             }
-            // For who may not see it nothing is encoded: that would take time, and time tells.
+            // For who may not see it, it is not even read: that would take time, and time tells.
             let viewer = session.identity().viewer;
-            let state = offer.access.filter(|access| access.allows(&viewer)).and_then(|_| loaded.state());
-            let offer = TaskOffer { state, ..offer };
+            let loaded;
+            if offer.access.is_some_and(|access| access.allows(&viewer)) {
+                (loaded, shared) = match self.snapshots.task(task, reads > 0).await {
+                    Ok(loaded) => loaded,
+                    Err(error) => {
+                        self.pause_for(&error).await?;
+                        continue;
+                    }
+                };
+                offer = TaskOffer {
+                    task,
+                    access: loaded.snapshot.task.as_ref().map(|full| &full.task.access),
+                    at: loaded.snapshot.position,
+                    state: loaded.state(),
+                };
+            }
             let entry = self.hub.turn(|fanout| fanout.enter_task(session.id, offer));
             self.count_handoff("task", entry.as_str());
             match entry {

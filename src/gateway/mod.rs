@@ -4,6 +4,7 @@
 //! Engine.IO (transports, heartbeats, upgrades) is `engineioxide`'s; Socket.IO itself, one namespace of text
 //! packets, is spoken here (`docs/adr/0005-socket-io-by-hand.md`).
 
+mod admission;
 mod capacity;
 mod edge;
 mod engine;

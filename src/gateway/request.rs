@@ -1,12 +1,15 @@
 //! What each client event does.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    auth::UnixTime,
+    auth::AuthError,
     fanout::Position,
     protocol::{ClientEvent, Code, Refusal, Resync, ack},
     seldom::seldom,
@@ -22,6 +25,8 @@ use super::{
 
 /// The existing client asks once on each connect, and once more for the task that it shows.
 const FREE_RESYNCS: u32 = 2;
+/// What a fresh token may wait for a fetch of keys; the session's other requests wait behind it.
+const KEY_PATIENCE: Duration = Duration::from_secs(6);
 
 /// What an ack says when it went well.
 #[derive(Serialize)]
@@ -100,11 +105,17 @@ impl Gateway {
             }
             ClientEvent::AuthRefresh { token } => {
                 self.refreshes.turn(&session.identity().viewer.user, arrived).await.map_err(too_many)?;
-                let identity = self.tokens.verify(&token, UnixTime::now()).map_err(|error| {
+                let identity = self.tokens.admit(&token, KEY_PATIENCE).await.map_err(|error| {
                     seldom!(info, %error, "refused a token refresh");
-                    match error.code() {
-                        "token_expired" => Refusal::new(Code::TokenExpired, "The token has expired"),
-                        _ => Refusal::new(Code::Unauthorized, "The token is not valid"),
+                    match error {
+                        AuthError::Expired => Refusal::new(Code::TokenExpired, "The token has expired"),
+                        AuthError::Unauthorized(_) => {
+                            Refusal::new(Code::Unauthorized, "The token is not valid")
+                        }
+                        AuthError::NoKey { retry_after } => {
+                            Refusal::new(Code::Unavailable, "The token can't be checked at the moment")
+                                .retry_after(retry_after.max(Duration::from_secs(1)))
+                        }
                     }
                 })?;
                 if identity.viewer.user != session.identity().viewer.user {

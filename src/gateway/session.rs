@@ -27,7 +27,9 @@ const MAX_WAITING: usize = 256;
 /// What a WebSocket may send before it has shown a token: that, and as much beside it.
 const UNAUTHENTICATED_BYTES: usize = 2 * MAX_TOKEN_BYTES;
 /// A polling client fetches its last events with its next request.
-const POLLING_GRACE: Duration = Duration::from_millis(500);
+const POLLING_GRACE: Duration = Duration::from_millis(900);
+/// What a client that reads slowly has not taken by then, it gets no more once it may see nothing more.
+const LAST_WORDS: Duration = Duration::from_millis(950);
 
 /// What a session is asked to do.
 #[derive(Debug)]
@@ -137,6 +139,16 @@ impl Session {
         }
     }
 
+    /// Closes the transport of a client that may see nothing more, whether it reads or not.
+    pub fn close_for_good(self: &Arc<Self>) {
+        self.close();
+        let session = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_WORDS).await;
+            session.cut();
+        });
+    }
+
     /// Closes the transport now, whatever is queued; the client reconnects.
     pub fn cut(&self) {
         let socket = &self.socket;
@@ -206,6 +218,8 @@ pub struct Connection {
 struct ConnectionState {
     session: Option<Arc<Session>>,
     connects: u32,
+    /// For its token's key.
+    waiting: bool,
     /// Of a WebSocket: the one that it came by, or was upgraded to.
     transport: TransportHandle,
     /// The one by which a polling client last asked.
@@ -243,6 +257,19 @@ impl Connection {
         let mut state = self.state();
         state.connects = state.connects.saturating_add(1);
         state.connects
+    }
+
+    /// Whether it did not wait already.
+    pub fn wait(&self) -> bool {
+        !std::mem::replace(&mut self.state().waiting, true)
+    }
+
+    pub fn end_wait(&self) {
+        self.state().waiting = false;
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        self.state().waiting
     }
 
     pub fn transport(&self) -> TransportHandle {

@@ -13,7 +13,7 @@ use crate::{
     config::DashboardShape,
     metrics::Metrics,
     protocol::{Packet, emitted, event, event_with},
-    store::{DashboardSnapshot, Store, StoreError, TaskSnapshot},
+    store::{AccessSnapshot, DashboardSnapshot, Store, StoreError, TaskSnapshot},
     task::{Counts, FullView, Summary, TaskId, Viewer},
 };
 
@@ -36,17 +36,24 @@ pub struct Snapshots {
     store: Arc<dyn Store>,
     dashboard_limit: usize,
     metrics: Arc<Metrics>,
+    accesses: Flights<TaskId, AccessSnapshot>,
     tasks: Flights<TaskId, LoadedTask>,
     dashboards: Flights<Viewer, LoadedDashboard>,
 }
 
 impl Snapshots {
     pub fn new(store: Arc<dyn Store>, dashboard_limit: usize, metrics: Arc<Metrics>) -> Self {
-        let (tasks, dashboards) = (Flights::default(), Flights::default());
-        Self { store, dashboard_limit, metrics, tasks, dashboards }
+        let (accesses, tasks, dashboards) = (Flights::default(), Flights::default(), Flights::default());
+        Self { store, dashboard_limit, metrics, accesses, tasks, dashboards }
     }
 
-    /// The flag says whether the read may have begun before this call.
+    /// Who may see a task: all that is read for who may not. The flag says whether the read may have begun before
+    /// this call.
+    pub async fn access(&self, id: &TaskId, fresh: bool) -> Result<(Arc<AccessSnapshot>, bool), StoreError> {
+        self.accesses.share(id, fresh, self.store.access(id)).await
+    }
+
+    /// The flag is that of [`Snapshots::access`].
     pub async fn task(&self, id: &TaskId, fresh: bool) -> Result<(Arc<LoadedTask>, bool), StoreError> {
         let read = async {
             let snapshot = self.store.task(id).await?;

@@ -1,10 +1,12 @@
 //! Who asks, and whether the task API is open for that.
 
+use std::time::Duration;
+
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, header, request::Parts};
 
 use super::{ApiError, HttpState};
-use crate::auth::{Identity, UnixTime};
+use crate::auth::Identity;
 
 /// Somebody with a valid token, where tasks may be read.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(super) struct Pipeline(pub Identity);
 #[derive(Debug)]
 pub(super) struct Administrator(pub Identity);
 
+/// For a fetch of keys that can begin at once.
+const KEY_PATIENCE: Duration = Duration::from_secs(6);
 const ADMIN_SCOPE: &str = "admin";
 const WRITE_SCOPE: &str = "tasks:write";
 
@@ -29,7 +33,7 @@ impl FromRequestParts<HttpState> for Reader {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
-        let identity = identify(&parts.headers, state)?;
+        let identity = identify(&parts.headers, state).await?;
         if state.task_api.reads() {
             Ok(Self(identity))
         } else {
@@ -70,7 +74,7 @@ impl FromRequestParts<HttpState> for Administrator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
-        let identity = identify(&parts.headers, state)?;
+        let identity = identify(&parts.headers, state).await?;
         if identity.has_scope(ADMIN_SCOPE) {
             Ok(Self(identity))
         } else {
@@ -79,9 +83,9 @@ impl FromRequestParts<HttpState> for Administrator {
     }
 }
 
-fn identify(headers: &HeaderMap, state: &HttpState) -> Result<Identity, ApiError> {
+async fn identify(headers: &HeaderMap, state: &HttpState) -> Result<Identity, ApiError> {
     let token = bearer(headers).ok_or(ApiError::NoToken)?;
-    state.tokens.verify(token, UnixTime::now()).map_err(ApiError::Token)
+    Ok(state.tokens.admit(token, KEY_PATIENCE).await?)
 }
 
 /// The token of the one `Authorization: Bearer` header; two headers could mean two people.

@@ -1,5 +1,7 @@
 //! What a client is told when something is not done.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     response::{IntoResponse, Response},
@@ -28,6 +30,9 @@ pub enum ApiError {
     NoToken,
     #[error("{}", match .0 { AuthError::Expired => "the token has expired", _ => "the token is not valid" })]
     Token(AuthError),
+    /// Passing.
+    #[error("the key that the token is checked with can't be fetched at the moment")]
+    NoKey { retry_after: Duration },
     #[error("{0}")]
     BadSignature(&'static str),
     #[error("the token lacks the scope {0}")]
@@ -70,7 +75,9 @@ impl ApiError {
             Self::NotJson => "unsupported_media_type",
             Self::TooLarge(_) => "payload_too_large",
             Self::Conflict(_) => "conflict",
-            Self::NotConfigured(_) | Self::Unavailable(_) | Self::TimedOut => "unavailable",
+            Self::NotConfigured(_) | Self::Unavailable(_) | Self::TimedOut | Self::NoKey { .. } => {
+                "unavailable"
+            }
             Self::Overloaded => "overloaded",
             Self::Internal(_) => "internal",
         }
@@ -86,31 +93,36 @@ impl ApiError {
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::NotConfigured(_) | Self::Unavailable(_) | Self::TimedOut | Self::Overloaded => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NotConfigured(_)
+            | Self::Unavailable(_)
+            | Self::TimedOut
+            | Self::Overloaded
+            | Self::NoKey { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    fn header(&self) -> Option<(HeaderName, &'static str)> {
-        match self {
-            Self::NoToken => Some((header::WWW_AUTHENTICATE, r#"Bearer realm="taskcast""#)),
-            Self::Token(_) => {
-                Some((header::WWW_AUTHENTICATE, r#"Bearer realm="taskcast", error="invalid_token""#))
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let (name, value) = match self {
+            Self::NoKey { retry_after } => {
+                return Some((header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs() + 1)));
             }
+            Self::NoToken => (header::WWW_AUTHENTICATE, r#"Bearer realm="taskcast""#),
+            Self::Token(_) => (header::WWW_AUTHENTICATE, r#"Bearer realm="taskcast", error="invalid_token""#),
             Self::MissingScope(_) => {
-                Some((header::WWW_AUTHENTICATE, r#"Bearer realm="taskcast", error="insufficient_scope""#))
+                (header::WWW_AUTHENTICATE, r#"Bearer realm="taskcast", error="insufficient_scope""#)
             }
-            Self::Unavailable(_) | Self::TimedOut | Self::Overloaded => Some((header::RETRY_AFTER, "1")),
-            _ => None,
-        }
+            Self::Unavailable(_) | Self::TimedOut | Self::Overloaded => (header::RETRY_AFTER, "1"),
+            _ => return None,
+        };
+        Some((name, HeaderValue::from_static(value)))
     }
 
     fn log(&self) {
         match self {
             Self::Token(AuthError::Unauthorized(reason)) => seldom!(info, reason, "refused a token"),
             Self::Unavailable(cause) => seldom!(warn, cause, "request refused: the store is away"),
+            Self::NoKey { .. } => seldom!(info, "request refused: the key of its token is not known yet"),
             Self::TimedOut => seldom!(warn, "request timed out"),
             Self::Overloaded => seldom!(warn, "request refused: too many are being worked on"),
             Self::Internal(cause) => seldom!(error, cause, "request failed"),
@@ -125,9 +137,18 @@ impl IntoResponse for ApiError {
         let body = json!({"error": {"code": self.code(), "message": self.to_string()}});
         let mut response = (self.status(), Json(body)).into_response();
         if let Some((name, value)) = self.header() {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
+            response.headers_mut().insert(name, value);
         }
         response
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::NoKey { retry_after } => Self::NoKey { retry_after },
+            final_one => Self::Token(final_one),
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub struct HealthReport {
 pub enum Phase {
     Starting,
     Ok,
-    /// The store or Redis is away. Clients are better off here than nowhere.
+    /// The store or Redis is away, or no key to check tokens with is known. Clients are better off here than nowhere.
     Degraded,
     Draining,
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     store::{Cursor, TaskFilter},
-    task::{Answers, FullTask, FullView, NewTask, Summary, TaskId, TaskPatch, UserId},
+    task::{Access, Answers, FullTask, FullView, NewTask, Summary, TaskId, TaskPatch, UserId},
 };
 
 const DEFAULT_LIMIT: usize = 50;
@@ -49,8 +49,11 @@ pub(super) async fn show(
     Reader(identity): Reader,
     TaskPath(id): TaskPath,
 ) -> Result<Response, ApiError> {
-    let snapshot = state.store.task(&id).await?;
-    match snapshot.task.filter(|full| full.task.access.allows(&identity.viewer)) {
+    let may = |access: &Access| access.allows(&identity.viewer);
+    if !state.store.access(&id).await?.access.is_some_and(|access| may(&access)) {
+        return Err(ApiError::NoTask);
+    }
+    match state.store.task(&id).await?.task.filter(|full| may(&full.task.access)) {
         Some(task) => Ok(Json(FullView(&task)).into_response()),
         None => Err(ApiError::NoTask),
     }

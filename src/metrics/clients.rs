@@ -14,8 +14,8 @@ const ENDS: [&str; 6] = [
     "heartbeat_timeout",
     "closed_here",
 ];
-const HANDSHAKES: [&str; 5] =
-    ["accepted", "unauthorized", "token_expired", "feature_disabled", "invalid_namespace"];
+const HANDSHAKES: [&str; 6] =
+    ["accepted", "unauthorized", "token_expired", "unavailable", "feature_disabled", "invalid_namespace"];
 const REFUSED: [&str; 10] = [
     "capacity",
     "address",
@@ -107,7 +107,8 @@ impl ClientMetrics {
             handshakes: Counters::register(
                 registry,
                 "handshakes",
-                "Socket.IO CONNECTs by outcome: accepted, or the code that the client is told",
+                "Socket.IO CONNECTs by outcome: accepted, the code that the client is told, or unavailable (closed, as the \
+                 key of its token is not known yet)",
                 ["outcome"],
             )
             .with(HANDSHAKES.map(|outcome| [outcome])),

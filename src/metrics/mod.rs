@@ -10,6 +10,7 @@
 mod clients;
 mod cluster;
 mod http;
+mod keys;
 mod labelled;
 mod process;
 mod relay;
@@ -21,6 +22,7 @@ use prometheus_client::registry::Registry;
 pub use clients::ClientMetrics;
 pub use cluster::ClusterMetrics;
 pub use http::HttpMetrics;
+pub use keys::KeyMetrics;
 pub use labelled::{Counters, Gauges, Level};
 pub use process::{ProcessMetrics, held_bytes, panicked};
 pub use relay::RelayMetrics;
@@ -35,6 +37,7 @@ pub struct Metrics {
     pub store: StoreMetrics,
     pub cluster: ClusterMetrics,
     pub http: HttpMetrics,
+    pub keys: KeyMetrics,
     pub process: ProcessMetrics,
     registry: Registry,
 }
@@ -50,6 +53,7 @@ impl Default for Metrics {
             store: StoreMetrics::register(ours),
             cluster: ClusterMetrics::register(ours),
             http: HttpMetrics::register(ours),
+            keys: KeyMetrics::register(ours),
             process,
             registry,
         }

@@ -47,6 +47,7 @@ pub struct ProcessMetrics {
     /// In bytes; NaN: none.
     memory_limit: Gauge<f64, AtomicU64>,
     panics: Counter,
+    tasks: Level,
     status: Gauges<1>,
 }
 
@@ -83,6 +84,11 @@ impl ProcessMetrics {
             max_files: gauge(registry, "process_max_fds", "How many there may be (RLIMIT_NOFILE)"),
             memory_limit,
             panics: counter(registry, "taskcast_panics", "Panics: each is a bug; the log says where"),
+            tasks: gauge(
+                registry,
+                "taskcast_runtime_tasks",
+                "Tasks of the async runtime that have not ended",
+            ),
             status: Gauges::register(
                 registry,
                 "taskcast_status",
@@ -106,6 +112,9 @@ impl ProcessMetrics {
     pub(super) fn measure(&self) {
         // Two scrapes at once must not both add what is new.
         self.panics.inner().fetch_max(PANICS.load(Ordering::Relaxed), Ordering::Relaxed);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.tasks.set(runtime.metrics().num_alive_tasks() as u64);
+        }
         if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(Stat::parse) {
             let page = rustix::param::page_size() as u64;
             let ticks = rustix::param::clock_ticks_per_second();

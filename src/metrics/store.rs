@@ -13,7 +13,8 @@ use prometheus_client::{
 use super::labelled::{Counters, Level, counter, gauge};
 
 /// What [`crate::store::MeasuredStore`] measures.
-const OPERATIONS: [&str; 8] = ["ping", "task", "dashboard", "list", "create", "clarify", "patch", "deliver"];
+const OPERATIONS: [&str; 9] =
+    ["ping", "access", "task", "dashboard", "list", "create", "clarify", "patch", "deliver"];
 
 #[derive(Debug)]
 pub struct StoreMetrics {

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError, StreamStatus, TaskFilter, TaskSnapshot,
-    WriteError,
+    AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError, StreamStatus, TaskFilter,
+    TaskSnapshot, WriteError,
 };
 use crate::{
     feed::FeedItem,
@@ -97,6 +97,10 @@ impl Store for MeasuredStore {
 
     async fn close(&self) {
         self.store.close().await;
+    }
+
+    async fn access(&self, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
+        self.measure("access", self.store.access(id)).await
     }
 
     async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {

@@ -19,8 +19,10 @@ use crate::{
 
 pub use embedded::{EmbeddedConfig, EmbeddedStore};
 pub use measured::MeasuredStore;
+#[cfg(any(test, fuzzing))]
+pub(crate) use mongo::decode_change;
 pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore};
-pub use query::{Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
+pub use query::{AccessSnapshot, Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
 
 /// Where tasks live. Every read is a snapshot that knows its position; every write comes back through the feed.
 #[async_trait]
@@ -54,7 +56,11 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Gives back what is held elsewhere. Nothing is asked of the store afterwards.
     async fn close(&self);
 
-    /// A task as a snapshot. Not filtered by who asks: the caller checks.
+    /// Who may see a task, as a snapshot. Takes as long whether there is none or a large one, so that an answer
+    /// that is made from it alone tells nobody which.
+    async fn access(&self, id: &TaskId) -> Result<AccessSnapshot, StoreError>;
+
+    /// A task as a snapshot, for somebody that [`Store::access`] lets see it. Checked again by the caller.
     async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError>;
 
     /// The newest `limit` tasks that `viewer` may see, newest first, with its counts, all at one position.

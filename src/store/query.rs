@@ -2,8 +2,16 @@
 
 use crate::{
     feed::Position,
-    task::{Counts, Field, FullTask, Status, Task, TaskId, UserId},
+    task::{Access, Counts, Field, FullTask, Status, Task, TaskId, UserId},
 };
+
+/// Who may see a task, at a position; None: there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessSnapshot {
+    pub access: Option<Access>,
+    /// As in [`TaskSnapshot`].
+    pub position: Position,
+}
 
 /// A task at a position; None: there is none.
 #[derive(Clone, Debug, PartialEq)]

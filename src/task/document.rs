@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Access, Field, OrgId, Status, TaskId, TimelineEntry, Timestamp, UserId};
+use super::{Access, Field, OrgId, Status, TaskId, TimelineEntry, Timestamp};
 
 /// The organisation of tasks and tokens that name none.
 #[derive(Clone, Debug, Default)]
@@ -47,11 +47,7 @@ impl Task {
             Some(Value::String(id)) => TaskId::parse(id).ok_or(DocumentError::NoId)?,
             _ => return Err(DocumentError::NoId),
         };
-        let access = Access {
-            creator: text(document, "createdBy").and_then(UserId::parse),
-            org: default_org.or(text(document, "orgId").and_then(OrgId::parse)),
-            private: !matches!(document.get("isPrivate"), None | Some(Value::Null | Value::Bool(false))),
-        };
+        let access = Access::from_document(document, default_org);
         let mut values: [Value; Field::COUNT] = Field::ALL.map(|field| match field {
             Field::Creator | Field::CreatedBy | Field::OrgId | Field::IsPrivate => Value::Null,
             Field::CreatedAt | Field::UpdatedAt | Field::MergedAt => {
@@ -96,10 +92,6 @@ fn timeline_of(events: Option<Value>) -> Vec<TimelineEntry> {
         Some(Value::Array(items)) => items.into_iter().map(TimelineEntry::from_document).collect(),
         _ => Vec::new(),
     }
-}
-
-fn text<'a>(document: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
-    document.get(name).and_then(Value::as_str)
 }
 
 fn take(document: &mut Map<String, Value>, field: Field) -> Value {

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{Field, FullTask, Task};
+use super::{Access, Field, FullTask, Task, Writes};
 
 /// The view without `events`, `questions` and `clarificationAnswers`, for lists.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,21 @@ impl Serialize for FullView<'_> {
         map.end()
     }
 }
+
+/// Does not compile when one of these is given a `Serialize` of its own: the allow-list would have a way around it.
+const _: () = {
+    trait HasNoOtherWay<Marker> {
+        fn holds() {}
+    }
+    struct ByItself;
+    impl<T: ?Sized> HasNoOtherWay<()> for T {}
+    impl<T: ?Sized + Serialize> HasNoOtherWay<ByItself> for T {}
+    // With two implementations that fit, the compiler can't choose.
+    let _ = <Task as HasNoOtherWay<_>>::holds;
+    let _ = <FullTask as HasNoOtherWay<_>>::holds;
+    let _ = <Access as HasNoOtherWay<_>>::holds;
+    let _ = <Writes as HasNoOtherWay<_>>::holds;
+};
 
 /// Absent fields are written as null, so that a client that merges a view into its copy loses what the task has
 /// lost.

@@ -1,6 +1,8 @@
 //! Who sees a task.
 
-use super::{OrgId, UserId};
+use serde_json::{Map, Value};
+
+use super::{DefaultOrg, OrgId, UserId};
 
 /// What decides who sees a task: its creator, and everyone of its organisation unless it is private.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,18 @@ pub struct Viewer {
 }
 
 impl Access {
+    /// The fields of a document that [`Access::from_document`] reads.
+    pub const FIELDS: [&str; 3] = ["createdBy", "orgId", "isPrivate"];
+
+    pub fn from_document(document: &Map<String, Value>, default_org: &DefaultOrg) -> Self {
+        let [creator, org, private] = Self::FIELDS.map(|name| document.get(name));
+        Self {
+            creator: creator.and_then(Value::as_str).and_then(UserId::parse),
+            org: default_org.or(org.and_then(Value::as_str).and_then(OrgId::parse)),
+            private: !matches!(private, None | Some(Value::Null | Value::Bool(false))),
+        }
+    }
+
     pub fn allows(&self, viewer: &Viewer) -> bool {
         self.creator.as_ref() == Some(&viewer.user)
             || self.public_org().is_some_and(|org| viewer.org.as_ref() == Some(org))

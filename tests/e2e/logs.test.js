@@ -1,15 +1,19 @@
 // What the log says, and above all what it does not.
 import assert from 'node:assert/strict';
 
+import { ObjectId } from 'mongodb';
 import WebSocket from 'ws';
 
 import { Client, refused } from './support/client.js';
-import { JWT_SECRET, withGateway } from './support/gateway.js';
+import { Gateway, JWT_SECRET, withGateway } from './support/gateway.js';
+import { deliver, example } from './support/github.js';
 import { api, createTask, patchTask } from './support/http.js';
 import { freshDatabase } from './support/mongo.js';
+import { freePort } from './support/ports.js';
 import { member, pipeline, sign } from './support/tokens.js';
 import { test } from './support/scenario.js';
 import { once, until } from './support/until.js';
+import { Wire } from './support/wire.js';
 
 const HOOK_SECRET = 'hook-secret-hook-secret';
 const METRICS_TOKEN = 'metrics-token-metrics-token';
@@ -90,6 +94,111 @@ for (const store of ['embedded', 'mongodb']) {
     await database?.close();
   });
 }
+
+/** A word for each place; whatever comes out somewhere tells where it was put in. */
+const canary = (place) => `canary-${place}-5e1f`;
+const CANARY = /canary-[\w.-]+?-5e1f/g;
+
+/** A task with a canary in everything that a document can hold. */
+const telling = (_id, at) => ({
+  _id, title: canary(`${at}.title`), llmSummary: canary('hidden.llmSummary'), description: canary('hidden.description'), status: 'needs_clarification', createdBy: 'alice', creatorName: canary(`${at}.creatorName`),
+  orgId: 'acme', isPrivate: true, createdAt: new Date(), updatedAt: new Date(), repo: 'acme/web', githubIssueNumber: 7, githubIssueUrl: canary(`${at}.issueUrl`), githubBranch: canary(`${at}.branch`), githubPrNumber: 8,
+  githubPrUrl: canary(`${at}.prUrl`), prTitle: canary(`${at}.prTitle`), prState: 'open', mergeCommitSha: canary(`${at}.sha`), questions: [canary(`${at}.questions`)], clarificationAnswers: [canary(`${at}.answers`)],
+  errorMessage: canary(`${at}.errorMessage`), [canary('hidden.name')]: 1, internal: { deep: [{ [canary('hidden.deepName')]: canary('hidden.deep') }] }, token: canary('hidden.token'),
+  events: [{
+    eventType: canary(`${at}.eventType`), createdAt: new Date(), internal: canary('hidden.entry'),
+    payload: { text: canary(`${at}.payload`), deep: [{ API_KEY: canary('hidden.apiKey'), 'Set-Cookie': { a: canary('hidden.cookie') } }], accessToken: canary('hidden.accessToken'), password: [canary('hidden.password')], Authorization: canary('hidden.authorization'), client_secret: canary('hidden.secret'), credentials: { a: canary('hidden.credential') } },
+  }],
+});
+
+test('what a task holds comes to who may see it, and neither into the log nor into a metric; what is hidden comes to nobody', async () => {
+  const database = await freshDatabase();
+  const env = { ...database.env, FEATURE_TASK_API: 'full', RUST_LOG: 'trace', METRICS_TOKEN: undefined, JOIN_RATE_PER_SECOND: '1000' };
+  try {
+    await withLog(env, async (gateway) => {
+      const [_id, odd] = [new ObjectId(), { of: canary('hidden.id') }];
+      const taskId = _id.toHexString();
+      const { tasks } = database;
+      await tasks.insertMany([telling(_id, 'seen'), telling(odd, 'unreadable')]);
+      const people = { alice: await member('alice'), mallory: await member('mallory'), foreign: await pipeline('globex') };
+      const wires = Object.fromEntries(Object.keys(people).map((name) => [name, new Wire()]));
+      const clients = [];
+      for (const [name, token] of Object.entries(people)) {
+        for (const transports of [['websocket'], ['polling']]) {
+          const client = new Client(gateway, token, { transports });
+          wires[name].tap(client.socket);
+          await client.connected();
+          clients.push([name, client]);
+          wires[name].take(JSON.stringify([await client.ask('dashboard:join'), await client.ask('task:join', { taskId }), await client.ask('resync_requested', { taskIds: [taskId], dashboard: true }), await client.ask('resync_requested', { taskIds: [taskId], since: '0' })]));
+        }
+      }
+      const ask = async (name, method, path, body) => wires[name].http(gateway.url + path, { method, headers: { authorization: `Bearer ${people[name]}`, 'content-type': 'application/json' }, body: body && JSON.stringify(body) });
+      const asked = async () => {
+        for (const name of Object.keys(people)) {
+          for (const path of ['/api/tasks', '/api/tasks?creator=alice', `/api/tasks/${taskId}`]) await ask(name, 'GET', path);
+          await ask(name, 'PATCH', `/api/tasks/${taskId}`, { status: 'received', title: canary('refused.title'), event: { eventType: 'x', payload: { token: canary('hidden.sent') } } });
+        }
+      };
+      await asked();
+      assert.equal((await deliver(gateway, 'pull_request', { ...example('pull_request', 'opened'), internal: canary('hidden.webhook') }, { secret: HOOK_SECRET })).status < 300, true);
+      assert.equal((await deliver(gateway, 'pull_request', undefined, { secret: HOOK_SECRET, body: `{"action":"opened","${canary('hidden.body')}` })).status, 400);
+      assert.equal((await deliver(gateway, 'pull_request', { action: canary('hidden.action') }, { secret: canary('hidden.wrongSecret') })).status, 401);
+      // Everything changes, the timeline is edited and cut, and all of it goes: before-images hold what was.
+      const alice = clients[0][1];
+      const { internal: _, ...changed } = telling(_id, 'changed');
+      await tasks.replaceOne({ _id }, { ...changed, status: 'failed' });
+      await alice.saw('task:state', ({ title }) => title === canary('changed.title'));
+      await tasks.updateOne({ _id }, { $push: { events: telling(_id, 'pushed').events[0] } });
+      await alice.saw('task:event_added');
+      await tasks.updateOne({ _id }, { $set: { events: [] } });
+      await tasks.updateOne({ _id: odd }, { $set: { title: canary('unreadable.again') } });
+      await asked();
+      await tasks.deleteMany({});
+      await alice.saw('task:deleted');
+      const metrics = await (await fetch(`${gateway.url}/metrics`)).text();
+      const health = JSON.stringify(await gateway.health());
+      for (const [, client] of clients) client.close();
+      await gateway.stop();
+
+      const found = (text) => [...new Set(text.match(CANARY) ?? [])];
+      assert.deepEqual(found(wires.mallory.text), [], 'to somebody of the organisation, of a private task');
+      assert.deepEqual(found(wires.foreign.text), [], 'to somebody of another one');
+      assert.deepEqual(found(gateway.output), [], 'in the log');
+      assert.deepEqual([...found(metrics), ...found(health)], [], 'in metrics and health');
+      const told = found(wires.alice.text);
+      assert.deepEqual(told.filter((word) => word.includes('hidden') || word.includes('unreadable') || word.includes('refused')), [], 'to its owner');
+      assert.ok(told.length > 20, `its owner is told what it holds: ${told}`);
+    });
+  } finally {
+    await database.close();
+  }
+});
+
+test('passwords in addresses of servers are in no log and no answer, whatever is wrong with the server', async () => {
+  const password = canary('password');
+  const closed = await freePort();
+  for (const [env, code] of [
+    [{ MONGODB_URI: `mongodb://user:${password}@127.0.0.1:${closed}/?serverSelectionTimeoutMS=300`, REDIS_URL: `redis://user:${password}@127.0.0.1:${closed}` }, undefined],
+    [{ MONGODB_URI: process.env.TASKCAST_E2E_MONGODB_URI.replace('mongodb://', `mongodb://user:${password}@`) }, 1],
+    [{ MONGODB_URI: `mongodb://user:${password}@@127.0.0.1/`, REDIS_URL: `redis://:${password}@127.0.0.1:x/`, JWT_SECRET: password, GITHUB_WEBHOOK_SECRET: password, METRICS_TOKEN: password, PORT: password }, 2],
+  ]) {
+    const gateway = new Gateway(await freePort(), { LOG_FORMAT: 'json', RUST_LOG: 'trace', ...env });
+    try {
+      gateway.spawn();
+      const answers = [];
+      if (code === undefined) {
+        await until(() => gateway.output.includes('waiting for the store'), () => `it waits: ${gateway.output}`);
+        for (const path of ['/api/health', '/metrics', '/api/tasks']) answers.push(await (await fetch(gateway.url + path, { headers: { authorization: `Bearer ${await member('alice')}` } })).text());
+      } else {
+        await until(() => gateway.exit, () => `it ends: ${gateway.output}`);
+        assert.equal(gateway.exit.code, code, gateway.output);
+      }
+      for (const text of [gateway.output, ...answers]) assert.ok(!text.includes(password) && text.length > 10, text);
+    } finally {
+      await gateway.stop().catch((error) => assert.equal(gateway.exit?.code, code, error.message));
+    }
+  }
+});
 
 test('a client is followed by its connection, a request by its id', () => withLog({ RUST_LOG: 'info,taskcast=debug' }, async (gateway) => {
   const alice = await member('alice');

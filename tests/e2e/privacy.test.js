@@ -7,7 +7,7 @@ import { ObjectId } from 'mongodb';
 
 import { Client } from './support/client.js';
 import { Gateway } from './support/gateway.js';
-import { api } from './support/http.js';
+import { api, createTask, patchTask } from './support/http.js';
 import { freshDatabase } from './support/mongo.js';
 import { member, pipeline, sign } from './support/tokens.js';
 import { test } from './support/scenario.js';
@@ -17,6 +17,8 @@ import { counts, fullView, summary, visible } from './expected.js';
 
 const WRITES = 500;
 const TASKS = 12;
+/** Of each time that is compared. */
+const SAMPLES = 80;
 const SEED = Number(process.env.TASKCAST_E2E_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const MARKER = /mk\d+k/g;
 const USERS = { alice: 'acme', bob: 'acme', carol: 'globex', dave: 'globex', erin: null };
@@ -242,10 +244,95 @@ test('absent and forbidden are answered alike, everywhere', async () => {
   await alike('GET', http(bob, 'GET', (id) => `/api/tasks/${id}`));
   await alike('clarify', http(bob, 'POST', (id) => `/api/tasks/${id}/clarify`, { answers: ['x'] }));
   await alike('PATCH', http(foreign, 'PATCH', (id) => `/api/tasks/${id}`, { status: 'coding' }));
+  // What would be a conflict, for who may see it.
+  assert.equal((await api(gateway.url, 'PATCH', `/api/tasks/${forbidden}`, { token: foreign, body: { status: 'received' } })).status, 404);
+  assert.equal((await api(gateway.url, 'PATCH', `/api/tasks/${forbidden}`, { token: await pipeline(), body: { status: 'received' } })).status, 409);
   assert.equal((await client.ask('task:join', { taskId: forbidden })).error.code, 'not_found');
   assert.deepEqual(client.received.filter(({ event }) => event !== 'error'), []);
   [alice, client].forEach((one) => one.close());
 });
+
+test('lists, their cursors and counts are those of a gateway without the tasks that one may not see', async () => {
+  const [alice, user] = [await member('alice', 'hooli'), `user-${SEED}`];
+  const token = await member(user, 'hooli');
+  const at = (n) => new Date(1_700_000_000_000 + n);
+  const own = Array.from({ length: 3 }, (_, n) => ({ ...newTask(new ObjectId()), createdBy: user, orgId: 'hooli', isPrivate: false, createdAt: at(n * 10), status: 'coding' }));
+  await tasks.insertMany(own);
+  const seen = async () => {
+    const client = await Client.connect(gateway, token);
+    const { tasks: listed, counts: counted } = await client.ask('dashboard:join');
+    client.close();
+    const answers = [];
+    // A cursor is the place of a task: one may name a place where there is none that its holder sees.
+    const places = ['', ...own.map(({ _id, createdAt }) => `${createdAt.getTime()}:${_id}`), ...hiddenPlaces].map((place) => place && Buffer.from(place).toString('base64url'));
+    for (const query of ['', '&status=coding', '&status=failed', '&creator=alice', `&creator=${user}`]) {
+      for (const cursor of places) {
+        const { status, text } = await api(gateway.url, 'GET', `/api/tasks?limit=2${query}&cursor=${cursor}`, { token });
+        answers.push([status, text]);
+      }
+    }
+    return JSON.stringify([listed, counted, answers]);
+  };
+  const hiddenTasks = [5, 15, 25, 35].map((n) => ({ ...newTask(new ObjectId()), createdBy: 'alice', orgId: 'hooli', isPrivate: true, createdAt: at(n), status: n < 20 ? 'coding' : 'failed' }));
+  const hiddenPlaces = hiddenTasks.map(({ _id, createdAt }) => `${createdAt.getTime()}:${_id}`);
+  const before = await seen();
+  await tasks.insertMany(hiddenTasks);
+  assert.equal((await api(gateway.url, 'GET', '/api/tasks?limit=200', { token: alice })).body.tasks.filter(({ orgId }) => orgId === 'hooli').length, 7, 'they are there');
+  assert.equal(await seen(), before);
+});
+
+test('acknowledgements come in the order of the questions, whatever there is to be read', async () => {
+  const [forbidden, absent, large] = [0, 1, 2].map(() => new ObjectId());
+  const entries = Array.from({ length: 10 }, () => ({ eventType: 'log', payload: { text: 'x'.repeat(12_000) }, createdAt: new Date() }));
+  await tasks.insertMany([
+    { ...newTask(forbidden), createdBy: 'alice', orgId: 'acme', isPrivate: true, events: entries },
+    { ...newTask(large), createdBy: 'bob', orgId: 'acme', events: entries },
+  ]);
+  const client = await Client.connect(gateway, await member('bob'));
+  const asked = Array.from({ length: 60 }, (_, n) => [forbidden, absent, large][n % 3]);
+  const came = [];
+  await Promise.all(asked.map(async (taskId, n) => came.push([n, (await client.ask('task:join', { taskId: String(taskId) })).ok])));
+  assert.deepEqual(came, asked.map((taskId, n) => [n, taskId === large]));
+  client.close();
+});
+
+for (const store of ['mongodb', 'embedded']) {
+  test(`it takes no longer to refuse a large task than one that is not there (${store})`, async () => {
+    const embedded = store === 'embedded' ? await Gateway.start({ JOIN_RATE_PER_SECOND: '10000' }) : undefined;
+    const place = embedded ?? gateway;
+    try {
+      const absent = new ObjectId().toHexString();
+      const { taskId: forbidden } = await createTask(place.url, await member('alice'), { isPrivate: true, description: 'x'.repeat(20_000) });
+      const writer = await pipeline();
+      for (let n = 0; n < 40; n += 1) await patchTask(place.url, writer, forbidden, { event: { eventType: 'log', payload: { text: 'x'.repeat(60_000) } } });
+      const [bob, foreign] = [await member('bob'), await pipeline('globex')];
+      const client = await Client.connect(place, bob);
+      const ways = {
+        'task:join': (taskId) => client.ask('task:join', { taskId }),
+        resync: (taskId) => client.ask('resync_requested', { taskIds: [taskId] }),
+        GET: (id) => api(place.url, 'GET', `/api/tasks/${id}`, { token: bob }),
+        clarify: (id) => api(place.url, 'POST', `/api/tasks/${id}/clarify`, { token: bob, body: { answers: ['x'] } }),
+        PATCH: (id) => api(place.url, 'PATCH', `/api/tasks/${id}`, { token: foreign, body: { title: 'x' } }),
+      };
+      for (const [name, way] of Object.entries(ways)) {
+        // In turns, so that what else the machine does is the same for both; the median, so that it does not matter.
+        const took = { [forbidden]: [], [absent]: [] };
+        for (let n = 0; n < SAMPLES; n += 1) {
+          for (const id of n % 2 ? [forbidden, absent] : [absent, forbidden]) {
+            const begun = performance.now();
+            await way(id);
+            took[id].push(performance.now() - begun);
+          }
+        }
+        const [long, short] = [forbidden, absent].map((id) => took[id].sort((a, b) => a - b)[SAMPLES / 2]);
+        assert.ok(long < 3 * short, `${name}: ${long} ms for one that is forbidden, ${short} ms for none`);
+      }
+      client.close();
+    } finally {
+      await embedded?.stop();
+    }
+  }, { timeout: 180_000 });
+}
 
 test('out of the room before the next event, and in again only when asked', async () => {
   const _id = new ObjectId();

@@ -17,7 +17,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use taskcast::{
-    auth::{ClaimNames, Grant, Keys, Revocations, TokenSigner, TokenVerifier, UnixTime},
+    auth::{ClaimNames, Grant, Key, Revocations, TokenSigner, TokenVerifier, UnixTime},
     cluster::{Cluster, Order},
     config::{Secret, TaskApi, WebhookConfig},
     http::{
@@ -99,7 +99,7 @@ impl App {
         let revocations = Arc::<Revocations>::default();
         let cluster = Cluster::alone(revocations.clone(), orders);
         let tokens = TokenVerifier {
-            keys: Keys::secret(SECRET),
+            keys: Key::secret(SECRET).into(),
             claims: ClaimNames::default(),
             issuer: None,
             audience: None,

@@ -41,7 +41,7 @@ macro_rules! conformance {
         crate::store::conformance!(@cases $backend,
             writes: creates, refuses_to_touch_what_the_writer_may_not, clarifies, patches, moves,
                 writes_are_read_under_both_names, concurrent_writes_are_all_kept;
-            reads: reads_nothing_that_is_not_there, shows_what_a_viewer_may_see, default_org_takes_in_what_names_none,
+            reads: reads_nothing_that_is_not_there, who_may_see_a_task_is_read_by_itself, shows_what_a_viewer_may_see, default_org_takes_in_what_names_none,
                 pages_neither_skip_nor_repeat, filters, counts, a_dashboard_has_the_newest;
             deliveries: a_delivery_is_one_change, the_same_delivery_at_once_has_one_effect,
                 deliveries_at_once_end_as_in_order, tasks_are_found_in_every_way,

@@ -4,6 +4,7 @@ mod access;
 mod clock;
 mod finding;
 mod folder;
+mod keys;
 mod mongo;
 mod reached;
 mod redis;
@@ -33,7 +34,7 @@ pub async fn check(arguments: CheckArguments, sources: &Sources) -> Vec<Finding>
         let (text, mend) = warning.split_once("; ").unwrap_or((warning, "see docs/configuration.md"));
         findings.push(Finding::warn(text, mend));
     }
-    findings.push(check_keys(&config));
+    findings.extend(check_keys(&config).await);
     findings.extend(access::check_access(&config));
     match &config.store.backend {
         Backend::Embedded(store) => findings.extend(folder::check_data_dir(&store.data_dir)),
@@ -56,11 +57,12 @@ pub async fn check(arguments: CheckArguments, sources: &Sources) -> Vec<Finding>
     findings
 }
 
-fn check_keys(config: &Config) -> Finding {
-    match &config.auth.keys {
+async fn check_keys(config: &Config) -> Vec<Finding> {
+    let finding = match &config.auth.keys {
+        KeySource::Fetched(url) => return keys::check_key_server(url).await,
         KeySource::Secret(_) => Finding::ok("tokens are checked with JWT_SECRET (HS256)"),
-        KeySource::PublicKey(keys) => {
-            Finding::ok(format!("tokens are checked with JWT_PUBLIC_KEY ({})", keys.algorithm()))
+        KeySource::PublicKey(key) => {
+            Finding::ok(format!("tokens are checked with JWT_PUBLIC_KEY ({})", key.algorithm()))
         }
         KeySource::Generated(path) if config.server.host.to_canonical().is_loopback() => {
             Finding::ok(format!("tokens are checked with the development secret in {}", path.display()))
@@ -70,9 +72,10 @@ fn check_keys(config: &Config) -> Finding {
                 "HOST can be reached from outside, and tokens are checked with the development secret in {}",
                 path.display()
             ),
-            "set JWT_SECRET or JWT_PUBLIC_KEY where others depend on it",
+            "set JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL where others depend on it",
         ),
-    }
+    };
+    vec![finding]
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError, TaskFilter, TaskSnapshot, WriteError,
+    AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError, TaskFilter, TaskSnapshot,
+    WriteError,
 };
 use crate::{
     feed::FeedItem,
@@ -103,6 +104,11 @@ impl Store for EmbeddedStore {
 
     /// Whatever was acknowledged is on the disk.
     async fn close(&self) {}
+
+    async fn access(&self, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
+        let id = id.clone();
+        self.read(move |txn, org| read::access(txn, &id, org)).await
+    }
 
     async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
         let id = id.clone();

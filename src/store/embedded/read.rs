@@ -10,12 +10,23 @@ use super::{
 };
 use crate::{
     feed::Position,
-    store::{Cursor, DashboardSnapshot, Page, TaskFilter, TaskSnapshot},
+    store::{AccessSnapshot, Cursor, DashboardSnapshot, Page, TaskFilter, TaskSnapshot},
     task::{Counts, DefaultOrg, FullTask, Task, TaskId, TimelineEntry, Viewer},
 };
 
 pub(super) fn last_sequence(txn: &ReadTransaction) -> Result<u64, Fault> {
     Ok(txn.open_table(META)?.get(LAST_SEQUENCE)?.map_or(0, |number| number.value()))
+}
+
+pub(super) fn access(
+    txn: &ReadTransaction,
+    id: &TaskId,
+    default_org: &DefaultOrg,
+) -> Result<AccessSnapshot, Fault> {
+    let position = Position::end_of(last_sequence(txn)?);
+    let found = txn.open_table(TASKS)?.get(id.as_str())?;
+    let access = found.map(|bytes| record::access(bytes.value(), default_org)).transpose()?;
+    Ok(AccessSnapshot { access, position })
 }
 
 pub(super) fn task(

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::database::Fault;
 use crate::{
     feed::{Change, Position, TimelineChange},
-    task::{Assigned, DefaultOrg, NewEntry, Task, TaskId, TimelineEntry, Timestamp},
+    task::{Access, Assigned, DefaultOrg, NewEntry, Task, TaskId, TimelineEntry, Timestamp},
 };
 
 /// A task's document without `events`; names and types as in MongoDB, ids and times as text.
@@ -43,6 +43,20 @@ impl LogEntry {
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Document, Fault> {
     Ok(serde_json::from_slice(bytes)?)
+}
+
+/// Reads no more of a document than this: for who may not see it, the rest must not show in the time.
+pub(super) fn access(bytes: &[u8], default_org: &DefaultOrg) -> Result<Access, Fault> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Decisive {
+        created_by: Value,
+        org_id: Value,
+        is_private: Value,
+    }
+    let Decisive { created_by, org_id, is_private } = serde_json::from_slice(bytes)?;
+    let fields = Access::FIELDS.map(str::to_owned).into_iter().zip([created_by, org_id, is_private]);
+    Ok(Access::from_document(&fields.collect(), default_org))
 }
 
 pub(super) fn task(mut document: Document, default_org: &DefaultOrg) -> Result<Task, Fault> {

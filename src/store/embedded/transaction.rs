@@ -13,7 +13,7 @@ use super::{
 use crate::{
     github::Delivery,
     store::{DELIVERY_DAYS, Delivered, WriteError},
-    task::{DefaultOrg, FullTask, Status, Task, TaskId, Timestamp, Viewer, Writes},
+    task::{Access, DefaultOrg, FullTask, Status, Task, TaskId, Timestamp, Viewer, Writes},
 };
 
 /// How much of the past a follower that starts anew is told.
@@ -74,11 +74,13 @@ impl<'txn> Tables<'txn> {
 
     fn edit(&mut self, id: &TaskId, by: &Viewer, edit: Edit, now: Timestamp) -> Result<Outcome, Fault> {
         let before = match self.tasks.get(id.as_str())? {
-            Some(bytes) => record::decode(bytes.value())?,
-            None => return Ok(Err(WriteError::NotFound)),
+            Some(bytes) if may(&edit, by, &record::access(bytes.value(), self.default_org)?) => {
+                record::decode(bytes.value())?
+            }
+            _ => return Ok(Err(WriteError::NotFound)),
         };
         let task = record::task(before.clone(), self.default_org)?;
-        match writes(edit, by, &before, &task, now) {
+        match writes(edit, &before, &task, now) {
             Ok(writes) => Ok(Ok(Written::Task(Box::new(self.make(id, Some(before), writes, now)?)))),
             Err(refusal) => Ok(Err(refusal)),
         }
@@ -190,22 +192,21 @@ impl<'txn> Tables<'txn> {
     }
 }
 
-/// What an edit writes, if `by` may make it and the task stands where it can be made.
-fn writes(
-    edit: Edit,
-    by: &Viewer,
-    document: &Document,
-    task: &Task,
-    now: Timestamp,
-) -> Result<Writes, WriteError> {
+fn may(edit: &Edit, by: &Viewer, access: &Access) -> bool {
+    match edit {
+        Edit::Clarify(_) => access.allows(by),
+        Edit::Patch(_) => access.writable_by(by),
+    }
+}
+
+/// What an edit writes, if the task stands where it can be made.
+fn writes(edit: Edit, document: &Document, task: &Task, now: Timestamp) -> Result<Writes, WriteError> {
     let current = task.status();
     match edit {
-        Edit::Clarify(_) if !task.access.allows(by) => Err(WriteError::NotFound),
         Edit::Clarify(_) if current != Status::NeedsClarification => Err(WriteError::Conflict(format!(
             "answers can be given only while the status is needs_clarification; it is {current}"
         ))),
         Edit::Clarify(answers) => Ok(answers.writes(now)),
-        Edit::Patch(_) if !task.access.writable_by(by) => Err(WriteError::NotFound),
         Edit::Patch(patch) => match patch.status() {
             Some(next) if !patch.allowed_from(current) => {
                 Err(WriteError::Conflict(format!("a task that is {current} can't be moved to {next}")))

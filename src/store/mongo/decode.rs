@@ -52,6 +52,17 @@ pub(super) fn decode(event: &RawDocument, position: Position, default_org: &Defa
     }
 }
 
+/// From bytes that are perhaps no event at all.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn decode_change(bytes: &[u8], position: Position, default_org: &DefaultOrg) -> Option<Change> {
+    let event = RawDocument::from_bytes(bytes).ok()?;
+    cluster_time(event);
+    match decode(event, position, default_org) {
+        Decoded::Change(change) => Some(*change),
+        Decoded::Nothing | Decoded::Lost(_) => None,
+    }
+}
+
 type Image = Result<Task, DocumentError>;
 
 /// None: the server had no image.

@@ -24,5 +24,7 @@ mod tasks;
 mod write;
 
 pub use config::{Images, MongoConfig};
+#[cfg(any(test, fuzzing))]
+pub(crate) use decode::decode_change;
 pub use probe::MongoProbe;
 pub use tasks::MongoStore;

@@ -11,23 +11,38 @@ use mongodb::{
 use super::{
     MongoStore, bson_json,
     failure::{answer, store_error},
-    select::{Visible, by_id, visible_fields, whole_task},
+    select::{Visible, access_fields, by_id, visible_fields, whole_task},
 };
 use crate::{
     feed::Position,
     seldom::seldom,
-    store::{DashboardSnapshot, StoreError, TaskSnapshot},
-    task::{Counts, DefaultOrg, DocumentError, FullTask, Status, Task, TaskId, Viewer},
+    store::{AccessSnapshot, DashboardSnapshot, StoreError, TaskSnapshot},
+    task::{Access, Counts, DefaultOrg, DocumentError, FullTask, Status, Task, TaskId, Viewer},
 };
 
+pub(super) async fn access(store: &MongoStore, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
+    let (found, position) = one(store, id, access_fields()).await?;
+    let access = found.map(|document| read_access(&document, &store.config.default_org));
+    Ok(AccessSnapshot { access, position })
+}
+
 pub(super) async fn task(store: &MongoStore, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
+    let (found, position) = one(store, id, whole_task()).await?;
+    let task = found.map(|document| read_full(&document, &store.config.default_org)).transpose()?;
+    Ok(TaskSnapshot { task, position })
+}
+
+async fn one(
+    store: &MongoStore,
+    id: &TaskId,
+    fields: Document,
+) -> Result<(Option<RawDocumentBuf>, Position), StoreError> {
     let collection = store.snapshot_collection().await?;
     let mut session = snapshot(store, None).await?;
-    let found = answer(collection.find_one(by_id(id)).projection(whole_task()).session(&mut session))
+    let found = answer(collection.find_one(by_id(id)).projection(fields).session(&mut session))
         .await
         .map_err(store_error)?;
-    let task = found.map(|document| read_full(&document, &store.config.default_org)).transpose()?;
-    Ok(TaskSnapshot { task, position: position(snapshot_time(&session)?) })
+    Ok((found, position(snapshot_time(&session)?)))
 }
 
 pub(super) async fn dashboard(
@@ -87,6 +102,10 @@ pub(super) async fn snapshot(
     options.snapshot = Some(true);
     options.snapshot_time = time;
     answer(store.client().await?.start_session().with_options(options)).await.map_err(store_error)
+}
+
+pub(super) fn read_access(document: &RawDocumentBuf, default_org: &DefaultOrg) -> Access {
+    Access::from_document(&bson_json::to_json(document), default_org)
 }
 
 pub(super) fn read_full(

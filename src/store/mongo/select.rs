@@ -5,7 +5,7 @@ use mongodb::bson::{Bson, Document, doc, oid::ObjectId};
 use crate::{
     github::{Search, Way},
     store::TaskFilter,
-    task::{DefaultOrg, Field, TaskId, UserId, Viewer},
+    task::{Access, DefaultOrg, Field, TaskId, UserId, Viewer},
 };
 
 /// What an id's text may stand for in a document: the text itself, or the ObjectId that it is the hex of.
@@ -126,6 +126,11 @@ pub(super) fn meant_by(search: &Search) -> Document {
 pub(super) fn visible_fields() -> Document {
     let names = Field::ALL.iter().flat_map(|field| field.document_names());
     names.map(|name| ((*name).to_owned(), Bson::Int32(1))).collect()
+}
+
+/// What decides who sees a task, as an inclusion.
+pub(super) fn access_fields() -> Document {
+    Access::FIELDS.map(|name| (name.to_owned(), Bson::Int32(1))).into_iter().collect()
 }
 
 /// The visible fields and the timeline.

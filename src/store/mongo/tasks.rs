@@ -23,8 +23,8 @@ use crate::{
     feed::FeedItem,
     github::Delivery,
     store::{
-        Cursor, DashboardSnapshot, Delivered, MongoProbe, Page, Store, StoreError, StreamStatus, TaskFilter,
-        TaskSnapshot, WriteError,
+        AccessSnapshot, Cursor, DashboardSnapshot, Delivered, MongoProbe, Page, Store, StoreError,
+        StreamStatus, TaskFilter, TaskSnapshot, WriteError,
     },
     task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
 };
@@ -123,6 +123,10 @@ impl Store for MongoStore {
         if let Some(client) = self.client.get() {
             client.clone().shutdown().await;
         }
+    }
+
+    async fn access(&self, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
+        read::access(self, id).await
     }
 
     async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {

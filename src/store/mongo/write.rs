@@ -10,13 +10,13 @@ use super::{
     bson_json::{time_to_bson, to_bson},
     failure::{answer, store_error, write_error},
     read,
-    select::{by_id, is_hex, whole_task},
+    select::{access_fields, by_id, is_hex, whole_task},
 };
 use crate::{
     store::{StoreError, WriteError},
     task::{
-        Answers, Assigned, FullTask, NewEntry, NewTask, Status, Task, TaskId, TaskPatch, Timestamp, Viewer,
-        Writes,
+        Access, Answers, Assigned, FullTask, NewEntry, NewTask, Status, Task, TaskId, TaskPatch, Timestamp,
+        Viewer, Writes,
     },
 };
 
@@ -48,16 +48,12 @@ pub(super) async fn clarify(
     viewer: &Viewer,
     answers: Answers,
 ) -> Result<FullTask, WriteError> {
-    decide_and_write(store, id, |task, _| {
-        if !task.access.allows(viewer) {
-            return Err(WriteError::NotFound);
-        }
-        match task.status() {
-            Status::NeedsClarification => Ok(answers.clone().writes(Timestamp::now())),
-            status => Err(WriteError::Conflict(format!(
-                "answers are taken in needs_clarification only; the task is {status}"
-            ))),
-        }
+    let may = |access: &Access| access.allows(viewer);
+    decide_and_write(store, id, may, |task, _| match task.status() {
+        Status::NeedsClarification => Ok(answers.clone().writes(Timestamp::now())),
+        status => Err(WriteError::Conflict(format!(
+            "answers are taken in needs_clarification only; the task is {status}"
+        ))),
     })
     .await
 }
@@ -68,10 +64,8 @@ pub(super) async fn patch(
     writer: &Viewer,
     patch: TaskPatch,
 ) -> Result<FullTask, WriteError> {
-    decide_and_write(store, id, |task, document| {
-        if !task.access.writable_by(writer) {
-            return Err(WriteError::NotFound);
-        }
+    let may = |access: &Access| access.writable_by(writer);
+    decide_and_write(store, id, may, |task, document| {
         if let Some(next) = patch.status().filter(|_| !patch.allowed_from(task.status())) {
             let current = task.status();
             return Err(WriteError::Conflict(format!("a task that is {current} can't be moved to {next}")));
@@ -84,20 +78,30 @@ pub(super) async fn patch(
 async fn decide_and_write(
     store: &MongoStore,
     id: &TaskId,
+    may: impl Fn(&Access) -> bool,
     decide: impl Fn(&Task, &RawDocument) -> Result<Writes, WriteError>,
 ) -> Result<FullTask, WriteError> {
-    let collection = store.collection().await?;
+    let (collection, default_org) = (store.collection().await?, &store.config.default_org);
+    // For who may not, no more is read than where there is no task: the size of one would show in the time.
+    let found =
+        answer(collection.find_one(by_id(id)).projection(access_fields())).await.map_err(store_error)?;
+    if !found.is_some_and(|document| may(&read::read_access(&document, default_org))) {
+        return Err(WriteError::NotFound);
+    }
     for _ in 0..ATTEMPTS {
         let found = answer(collection.find_one(by_id(id))).await.map_err(store_error)?;
         let document = found.ok_or(WriteError::NotFound)?;
-        let current = read::read_full(&document, &store.config.default_org).map_err(StoreError::from)?;
+        let current = read::read_full(&document, default_org).map_err(StoreError::from)?;
+        if !may(&current.task.access) {
+            return Err(WriteError::NotFound);
+        }
         let (condition, update) = conditional(&document, decide(&current.task, &document)?);
         let request = collection
             .find_one_and_update(condition, update)
             .projection(whole_task())
             .return_document(ReturnDocument::After);
         if let Some(written) = answer(request).await.map_err(write_error)? {
-            return Ok(read::read_full(&written, &store.config.default_org).map_err(StoreError::from)?);
+            return Ok(read::read_full(&written, default_org).map_err(StoreError::from)?);
         }
     }
     Err(WriteError::Conflict("the task is being changed by others; try again".to_owned()))

@@ -7,7 +7,10 @@ use futures_util::FutureExt;
 use taskcast::{
     feed::FeedItem,
     github::Delivery,
-    store::{Cursor, DashboardSnapshot, Delivered, Page, StoreError, TaskFilter, TaskSnapshot, WriteError},
+    store::{
+        AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Page, StoreError, TaskFilter, TaskSnapshot,
+        WriteError,
+    },
     task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
 };
 use tokio::sync::mpsc;
@@ -280,6 +283,9 @@ impl Store for Broken {
         Err(self.error())
     }
     async fn follow(&self, _: mpsc::Sender<FeedItem>, _: CancellationToken) -> Result<(), StoreError> {
+        Err(self.error())
+    }
+    async fn access(&self, _: &TaskId) -> Result<AccessSnapshot, StoreError> {
         Err(self.error())
     }
     async fn task(&self, _: &TaskId) -> Result<TaskSnapshot, StoreError> {

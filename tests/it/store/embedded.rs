@@ -6,7 +6,7 @@ mod damage;
 use std::path::Path;
 
 use serde_json::json;
-use taskcast::store::{EmbeddedConfig, EmbeddedStore, Store, StoreError};
+use taskcast::store::{EmbeddedConfig, EmbeddedStore, Store, StoreError, WriteError};
 
 use super::*;
 
@@ -198,4 +198,40 @@ async fn the_log_is_bounded_and_says_where_it_was_cut() {
         }
     }
     assert_eq!(gaps, 1);
+}
+
+/// The timeline of a task, and what of it nobody reads, can't be read at all here: whoever may not see the task
+/// is told that there is none, and not that reading failed.
+#[tokio::test]
+async fn nothing_is_read_of_a_forbidden_task_but_who_may_see_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (alice, bob) = (viewer("alice", "acme"), viewer("bob", "globex"));
+    let store = open_shared(folder.path());
+    let id = create_private(&*store, &alice, "t").await.task.id;
+    drop(store);
+    {
+        let file = redb::Database::open(folder.path().join("tasks.redb")).expect("opened");
+        let txn = file.begin_write().expect("begun");
+        {
+            let tasks = redb::TableDefinition::<&str, &[u8]>::new("tasks");
+            let timeline = redb::TableDefinition::<(&str, u64), &[u8]>::new("timeline");
+            // Valid as far as access goes; `_id` is none that a task could have.
+            let document = json!({"_id": 7, "createdBy": "alice", "orgId": "acme", "isPrivate": true});
+            let bytes = document.to_string().into_bytes();
+            txn.open_table(tasks).expect("there").insert(id.as_str(), &*bytes).expect("written");
+            let mut entries = txn.open_table(timeline).expect("there");
+            entries.insert((id.as_str(), 0), &b"not JSON"[..]).expect("written");
+        }
+        txn.commit().expect("committed");
+    }
+    let store = open_shared(folder.path());
+    let seen = store.access(&id).await.expect("read").access.expect("there");
+    assert!(seen.allows(&alice) && !seen.allows(&bob));
+    let answers = || taskcast::task::Answers::parse(json!({"answers": ["a"]})).expect("answers");
+    assert!(matches!(store.clarify(&id, &bob, answers()).await, Err(WriteError::NotFound)));
+    let refused = store.patch(&id, &bob, patch(json!({"title": "u"}))).await;
+    assert!(matches!(refused, Err(WriteError::NotFound)), "{refused:?}");
+    // That it can't be read shows to who may.
+    assert!(store.task(&id).await.is_err());
+    assert!(matches!(store.clarify(&id, &alice, answers()).await, Err(WriteError::Store(_))));
 }

@@ -11,6 +11,7 @@ pub async fn reads_nothing_that_is_not_there(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     for id in ["507f1f77bcf86cd799439011", "not an ObjectId", "🦀", &"x".repeat(5000)] {
         assert_eq!(store.task(&task_id(id)).await.expect("read").task, None);
+        assert_eq!(store.access(&task_id(id)).await.expect("read").access, None);
     }
     let anybody = viewer("alice", "acme");
     let dashboard = store.dashboard(&anybody, 10).await.expect("read");
@@ -19,6 +20,22 @@ pub async fn reads_nothing_that_is_not_there(backend: &impl Backend) {
     assert_eq!((page.tasks, page.next), (vec![], None));
     store.ping().await.expect("answers");
     assert!(["mongodb", "embedded"].contains(&store.kind()));
+}
+
+pub async fn who_may_see_a_task_is_read_by_itself(backend: &impl Backend) {
+    for default_org in [no_org(), DefaultOrg(OrgId::parse("acme"))] {
+        let Prepared { store, keep: _keep } = backend.fresh(default_org).await;
+        let (alice, loner) = (viewer("alice", "acme"), viewer("loner", ""));
+        for task in [
+            create(&*store, &alice, "public").await,
+            create_private(&*store, &alice, "private").await,
+            create(&*store, &loner, "of no organisation, unless there is a default one").await,
+        ] {
+            let seen = store.access(&task.task.id).await.expect("read");
+            assert_eq!(seen.access, Some(task.task.access));
+            assert_eq!(seen.position, store.task(&task.task.id).await.expect("read").position);
+        }
+    }
 }
 
 pub async fn shows_what_a_viewer_may_see(backend: &impl Backend) {

@@ -1,0 +1,233 @@
+//! Where keys are fetched from.
+
+use std::{error::Error, fmt, net::IpAddr, str::FromStr, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+
+use super::{KeySet, KeySetError, UnusableKey};
+
+/// From the name's resolution to the last byte.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Ten times what the largest known ones take.
+const MAX_BYTES: usize = 256 * 1024;
+
+/// Whoever can change what comes from there decides who is who: `https`, or this very machine.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeySetUrl(Uri);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    #[error("it is no URL such as https://id.example.com/.well-known/jwks.json")]
+    Malformed,
+    #[error("http is for loopback addresses only: whoever is on the way could put keys of their own there")]
+    NotHttps,
+    #[error("a user and a password can't be sent")]
+    Credentials,
+}
+
+impl FromStr for KeySetUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let uri: Uri = text.parse().map_err(|_| UrlError::Malformed)?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(UrlError::Malformed);
+        };
+        if authority.as_str().contains('@') {
+            return Err(UrlError::Credentials);
+        }
+        match scheme {
+            "https" => Ok(Self(uri)),
+            "http" if is_loopback(authority.host()) => Ok(Self(uri)),
+            "http" => Err(UrlError::NotHttps),
+            _ => Err(UrlError::Malformed),
+        }
+    }
+}
+
+/// Its path or query may be somebody's secret.
+impl fmt::Debug for KeySetUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeySetUrl({})", self.0.host().unwrap_or_default())
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// What a fetch gave.
+#[derive(Debug)]
+pub struct Fetched {
+    pub keys: KeySet,
+    pub left_out: Vec<(usize, UnusableKey)>,
+    /// How long it stays as it is, if the server says so.
+    pub max_age: Option<Duration>,
+}
+
+/// Why a fetch gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("it did not answer within {} s", TIMEOUT.as_secs())]
+    Timeout,
+    #[error("it can't be reached: {0}")]
+    Unreachable(String),
+    #[error("it points elsewhere ({0}), where nobody follows: set JWT_JWKS_URL to what it points to")]
+    Redirect(StatusCode),
+    #[error("it answers {0}")]
+    Status(StatusCode),
+    #[error("its answer is longer than {MAX_BYTES} bytes")]
+    TooLong,
+    #[error("its answer can't be used: {0}")]
+    Unusable(#[from] KeySetError),
+}
+
+impl FetchError {
+    /// For the metric.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Timeout | Self::Unreachable(_) => "unreachable",
+            Self::Redirect(_) | Self::Status(_) => "status",
+            Self::TooLong | Self::Unusable(_) => "unusable",
+        }
+    }
+}
+
+/// Asks one URL for keys.
+#[derive(Clone)]
+pub struct KeyServer {
+    url: KeySetUrl,
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+}
+
+impl KeyServer {
+    /// Its certificate is checked as the system, or `SSL_CERT_FILE`, says; where nothing does, by Mozilla's list.
+    pub fn new(url: KeySetUrl) -> Self {
+        let tls = HttpsConnectorBuilder::new();
+        let tls =
+            tls.with_native_roots().unwrap_or_else(|_| HttpsConnectorBuilder::new().with_webpki_roots());
+        let connector = tls.https_or_http().enable_http1().build();
+        // A connection is not kept: the next fetch is minutes away.
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Self { url, client }
+    }
+
+    pub async fn fetch(&self) -> Result<Fetched, FetchError> {
+        tokio::time::timeout(TIMEOUT, self.ask()).await.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    async fn ask(&self) -> Result<Fetched, FetchError> {
+        let request = Request::get(self.url.0.clone())
+            .header(header::ACCEPT, "application/jwk-set+json, application/json")
+            .header(header::USER_AGENT, concat!("taskcast/", env!("CARGO_PKG_VERSION")))
+            .body(Empty::new())
+            .map_err(unreachable)?;
+        let answer = self.client.request(request).await.map_err(unreachable)?;
+        match answer.status() {
+            StatusCode::OK => {}
+            status if status.is_redirection() => return Err(FetchError::Redirect(status)),
+            status => return Err(FetchError::Status(status)),
+        }
+        let max_age = max_age(answer.headers());
+        let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
+        let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
+            Ok(_) => FetchError::TooLong,
+            Err(error) => FetchError::Unreachable(reasons(&*error)),
+        })?;
+        let (keys, left_out) = KeySet::parse(&body.to_bytes())?;
+        Ok(Fetched { keys, left_out, max_age })
+    }
+}
+
+impl fmt::Debug for KeyServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)
+    }
+}
+
+fn unreachable(error: impl Error) -> FetchError {
+    FetchError::Unreachable(reasons(&error))
+}
+
+/// The error and its causes: the outermost one alone says that there was an error.
+fn reasons(error: &dyn Error) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// RFC 9111 §5.2.2: what must not be kept is old at once.
+fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all(header::CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
+    let directives = values.flat_map(|value| value.split(',')).map(|word| word.trim().to_ascii_lowercase());
+    let ages = directives.filter_map(|directive| match directive.split_once('=') {
+        Some(("max-age", seconds)) => seconds.trim_matches('"').parse().ok().map(Duration::from_secs),
+        None if matches!(&*directive, "no-store" | "no-cache") => Some(Duration::ZERO),
+        _ => None,
+    });
+    ages.min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn https_or_this_machine() {
+        for good in [
+            "https://id.example.com/keys",
+            "HTTPS://id.example.com",
+            "http://localhost:8080/keys?tenant=a",
+            "http://127.0.0.1/keys",
+            "http://127.9.9.9/keys",
+            "http://[::1]:8080/keys",
+        ] {
+            good.parse::<KeySetUrl>().expect(good);
+        }
+        for (bad, error) in [
+            ("", UrlError::Malformed),
+            ("id.example.com/keys", UrlError::Malformed),
+            ("/keys", UrlError::Malformed),
+            ("file:///etc/keys", UrlError::Malformed),
+            ("ftp://localhost/keys", UrlError::Malformed),
+            ("https://a b/", UrlError::Malformed),
+            ("https://user:password@id.example.com/keys", UrlError::Credentials),
+            ("http://id.example.com/keys", UrlError::NotHttps),
+            ("http://127.0.0.1.example.com/keys", UrlError::NotHttps),
+            ("http://localhost.example.com/keys", UrlError::NotHttps),
+            ("http://10.0.0.1/keys", UrlError::NotHttps),
+        ] {
+            assert_eq!(bad.parse::<KeySetUrl>().expect_err(bad), error, "{bad}");
+        }
+        let url: KeySetUrl = "https://id.example.com/hunter2?key=hunter2".parse().expect("a URL");
+        assert!(!format!("{url:?} {:?}", KeyServer::new(url.clone())).contains("hunter2"));
+    }
+
+    #[test]
+    fn what_the_server_says_of_its_age() {
+        let age = |values: &[&'static str]| {
+            let values = values.iter().map(|value| (header::CACHE_CONTROL, value.parse().expect("a value")));
+            max_age(&values.collect()).map(|age| age.as_secs())
+        };
+        assert_eq!(age(&[]), None);
+        assert_eq!(age(&["public"]), None);
+        assert_eq!(age(&["public, Max-Age=3600, must-revalidate"]), Some(3600));
+        assert_eq!(age(&["max-age=\"60\""]), Some(60));
+        assert_eq!(age(&["max-age=60", "no-store"]), Some(0));
+        assert_eq!(age(&["no-cache"]), Some(0));
+        assert_eq!(age(&["max-age=-1"]), None);
+        assert_eq!(age(&["max-age=99999999999999999999999"]), None);
+        assert_eq!(age(&["s-maxage=5"]), None);
+    }
+}

@@ -1,0 +1,105 @@
+//! A token's outer form (RFC 7515): three parts, and a header that says which key. None of it is believed.
+
+use std::fmt;
+
+use base64::prelude::*;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor},
+};
+use serde_json::{Map, Value};
+
+use super::AuthError;
+
+/// Longer ones are refused unread.
+pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// A token that can be checked.
+#[derive(Debug)]
+pub(super) struct Jws<'a> {
+    /// What is signed.
+    pub message: &'a str,
+    payload: &'a str,
+    /// In base64.
+    pub signature: &'a str,
+    pub algorithm: String,
+    pub kid: Option<String>,
+}
+
+impl<'a> Jws<'a> {
+    pub(super) fn parse(token: &'a str) -> Result<Self, AuthError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(AuthError::Unauthorized("the token is too long"));
+        }
+        let parts = token.rsplit_once('.').and_then(|(message, signature)| {
+            let (header, payload) = message.split_once('.')?;
+            (!payload.contains('.')).then_some((message, header, payload, signature))
+        });
+        let Some((message, header, payload, signature)) = parts else {
+            return Err(AuthError::Unauthorized("the token has not three parts"));
+        };
+        let mut header = object(header).ok_or(AuthError::Unauthorized("the token's header is not JSON"))?;
+        // Extensions that must be understood, and the one that changes what is signed. None is.
+        if header.contains_key("crit") || header.contains_key("b64") {
+            return Err(AuthError::Unauthorized("the token's header has crit or b64"));
+        }
+        if header.get("typ").is_some_and(|typ| !is_access_token(typ)) {
+            return Err(AuthError::Unauthorized("the token's typ is not that of an access token"));
+        }
+        let Some(Value::String(algorithm)) = header.remove("alg") else {
+            return Err(AuthError::Unauthorized("the token's header has no alg"));
+        };
+        let kid = match header.remove("kid") {
+            None => None,
+            Some(Value::String(kid)) => Some(kid),
+            Some(_) => return Err(AuthError::Unauthorized("the token's kid is not a string")),
+        };
+        Ok(Self { message, payload, signature, algorithm, kid })
+    }
+
+    /// What it says; to be asked once its signature is known to be good.
+    pub(super) fn payload(&self) -> Option<Map<String, Value>> {
+        object(self.payload)
+    }
+}
+
+/// RFC 8725 §3.11. One issuer's keys also sign logout tokens, security events and proofs of possession, about the same
+/// users and with the same `aud`.
+fn is_access_token(typ: &Value) -> bool {
+    let Some(typ) = typ.as_str().map(str::to_ascii_lowercase) else { return false };
+    matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
+}
+
+fn object(part: &str) -> Option<Map<String, Value>> {
+    let Members(members) = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).ok()?).ok()?;
+    Some(members)
+}
+
+/// An object with no name twice: which of the two counts is not the same for every reader.
+struct Members(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Map<String, Value>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+                let mut members = Map::new();
+                while let Some((name, value)) = access.next_entry::<String, Value>()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(A::Error::custom("a name twice"));
+                    }
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(Members).map(Self)
+    }
+}

@@ -1,0 +1,123 @@
+//! One key, and what it is good for.
+
+use std::{fmt, ops::RangeInclusive};
+
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+
+/// One key and the one algorithm that its kind is bound to, so that a token can't choose another.
+#[derive(Clone)]
+pub struct Key {
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    #[error("a private key was given; the public key is wanted (`openssl pkey -in key.pem -pubout`)")]
+    Private,
+    #[error("a certificate was given; its public key is wanted (`openssl x509 -in cert.pem -noout -pubkey`)")]
+    Certificate,
+    #[error("not a public key in PEM form (`-----BEGIN PUBLIC KEY-----`)")]
+    NotPem,
+    #[error("an RSA key must have 2048 to 4096 bits")]
+    RsaSize,
+    #[error("an RSA key's exponent must be odd, and from 3 to 4294967295")]
+    RsaExponent,
+    #[error("neither an RSA, nor a P-256, nor an Ed25519 key")]
+    Kind,
+}
+
+/// A PKCS#1 public key holds the modulus, an exponent of a few bytes, and some ten bytes of framing.
+const RSA_DER_BYTES: RangeInclusive<usize> = 2048 / 8 + 8..=4096 / 8 + 24;
+const RSA_BITS: RangeInclusive<usize> = 2048..=4096;
+/// Before the two coordinates of a point.
+const UNCOMPRESSED: u8 = 4;
+
+impl Key {
+    /// HS256.
+    pub fn secret(secret: &[u8]) -> Self {
+        Self { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) }
+    }
+
+    /// RS256, ES256 or EdDSA, as the key's kind demands.
+    pub fn public_key(pem: &str) -> Result<Self, KeyError> {
+        if pem.contains("PRIVATE KEY-----") {
+            return Err(KeyError::Private);
+        }
+        if pem.contains("BEGIN CERTIFICATE-----") {
+            return Err(KeyError::Certificate);
+        }
+        if pem.matches("-----BEGIN ").count() != 1 || !pem.contains("PUBLIC KEY-----") {
+            return Err(KeyError::NotPem);
+        }
+        let pem = pem.trim().as_bytes();
+        let (algorithm, key) = DecodingKey::from_ec_pem(pem)
+            .map(|key| (Algorithm::ES256, key))
+            .or_else(|_| DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key)))
+            .or_else(|_| DecodingKey::from_rsa_pem(pem).map(|key| (Algorithm::RS256, key)))
+            .map_err(|_| KeyError::Kind)?;
+        let size = key.try_get_as_bytes().map_err(|_| KeyError::Kind)?.len();
+        match algorithm {
+            Algorithm::RS256 if !RSA_DER_BYTES.contains(&size) => Err(KeyError::RsaSize),
+            // jsonwebtoken slices 32 bytes off without looking.
+            Algorithm::EdDSA if size != 32 => Err(KeyError::Kind),
+            _ => Self { algorithm, key }.tried(),
+        }
+    }
+
+    /// RS256. Both numbers are big-endian.
+    pub(super) fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, KeyError> {
+        let (modulus, exponent) = (without_zeros(modulus), without_zeros(exponent));
+        let bits = modulus.len() * 8 - modulus.first().map_or(0, |first| first.leading_zeros() as usize);
+        if !RSA_BITS.contains(&bits) {
+            return Err(KeyError::RsaSize);
+        }
+        // With 1, everybody can sign.
+        if exponent.len() > 4 || exponent == [1] || exponent.last().is_none_or(|last| last % 2 == 0) {
+            return Err(KeyError::RsaExponent);
+        }
+        let key = DecodingKey::from_rsa_raw_components(modulus, exponent);
+        Self { algorithm: Algorithm::RS256, key }.tried()
+    }
+
+    /// ES256.
+    pub(super) fn p256(x: &[u8; 32], y: &[u8; 32]) -> Result<Self, KeyError> {
+        let point = [&[UNCOMPRESSED][..], x, y].concat();
+        Self { algorithm: Algorithm::ES256, key: DecodingKey::from_ec_der(&point) }.tried()
+    }
+
+    /// EdDSA.
+    pub(super) fn ed25519(x: &[u8; 32]) -> Result<Self, KeyError> {
+        Self { algorithm: Algorithm::EdDSA, key: DecodingKey::from_ed_der(x) }.tried()
+    }
+
+    /// A point that is not on the curve is found only when a verifier is made.
+    fn tried(self) -> Result<Self, KeyError> {
+        crypto::verify("", b"", &self.key, self.algorithm).map_err(|_| KeyError::Kind)?;
+        Ok(self)
+    }
+
+    /// The name that a token's `alg` must have.
+    pub fn algorithm(&self) -> &'static str {
+        match self.algorithm {
+            Algorithm::RS256 => "RS256",
+            Algorithm::ES256 => "ES256",
+            Algorithm::EdDSA => "EdDSA",
+            _ => "HS256",
+        }
+    }
+
+    pub(super) fn accepts(&self, message: &[u8], signature: &str) -> bool {
+        crypto::verify(signature, message, &self.key, self.algorithm).unwrap_or(false)
+    }
+}
+
+fn without_zeros(number: &[u8]) -> &[u8] {
+    &number[number.iter().take_while(|byte| **byte == 0).count()..]
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({})", self.algorithm())
+    }
+}

@@ -1,0 +1,25 @@
+//! Whether the key server has keys.
+
+use crate::auth::{KeyServer, KeySetUrl};
+
+use super::Finding;
+
+pub(super) async fn check_key_server(url: &KeySetUrl) -> Vec<Finding> {
+    let fetched = match KeyServer::new(url.clone()).fetch().await {
+        Ok(fetched) => fetched,
+        Err(error) => {
+            return vec![Finding::fail(
+                format!("the key server of JWT_JWKS_URL has no keys for us: {error}"),
+                "check JWT_JWKS_URL, and that the server can be reached from here; without keys nobody is let in",
+            )];
+        }
+    };
+    let (count, algorithms) = (fetched.keys.len(), fetched.keys.algorithms().join(", "));
+    let mut findings =
+        vec![Finding::ok(format!("tokens are checked with JWT_JWKS_URL ({count} keys for {algorithms})"))];
+    findings.extend(fetched.left_out.into_iter().map(|(place, reason)| {
+        let text = format!("key {} of JWT_JWKS_URL is left out: {reason}", place + 1);
+        Finding::warn(text, "tokens that are signed with it are refused; see docs/configuration.md")
+    }));
+    findings
+}

@@ -1,0 +1,81 @@
+//! From a `CONNECT` to a session, or to the reason why there is none.
+
+use std::{sync::Arc, time::Duration};
+
+use engineioxide::DisconnectReason;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tracing::Instrument;
+
+use crate::{
+    auth::{AuthError, Identity, UnixTime},
+    seldom::seldom,
+};
+
+use super::{Gateway, engine::Socket};
+
+/// For the next fetch of keys that may begin, and its answer. Clients take a refusal as final: one whose key has not
+/// been fetched yet waits.
+const KEY_PATIENCE: Duration = Duration::from_secs(70);
+
+#[derive(Deserialize)]
+struct Auth {
+    token: Option<String>,
+}
+
+impl Gateway {
+    pub(super) fn authenticate(&self, socket: &Arc<Socket>, auth: Option<&RawValue>) {
+        let token = token(socket, auth);
+        match self.tokens.verify(&token, UnixTime::now()) {
+            Err(AuthError::NoKey { .. }) => self.await_key(socket, token),
+            decided => self.decide(socket, decided),
+        }
+    }
+
+    fn await_key(&self, socket: &Arc<Socket>, token: String) {
+        // Of two `CONNECT`s, one waits.
+        let Some(gateway) = self.this.upgrade().filter(|_| socket.data.wait()) else { return };
+        let (span, socket) = (socket.data.span(), socket.clone());
+        let waiting = async move {
+            tokio::select! {
+                decided = gateway.tokens.admit(&token, KEY_PATIENCE) => {
+                    socket.data.end_wait();
+                    gateway.decide(&socket, decided);
+                    if socket.data.session().is_none() {
+                        Self::await_connect(&socket);
+                    }
+                }
+                // Its place is for others.
+                () = socket.closed() => {}
+            }
+        };
+        tokio::spawn(waiting.instrument(span));
+    }
+
+    fn decide(&self, socket: &Arc<Socket>, decided: Result<Identity, AuthError>) {
+        match decided {
+            Ok(identity) => self.accept(socket, identity),
+            Err(error) if error.is_passing() => {
+                seldom!(warn, %error, "closed a connection: it may try again");
+                self.metrics.clients.handshakes.inc(["unavailable"]);
+                socket.close(DisconnectReason::ClosingServer);
+            }
+            Err(error) => {
+                seldom!(info, %error, "refused a connection");
+                self.reject(socket, "/", error.code());
+            }
+        }
+    }
+}
+
+fn token(socket: &Socket, auth: Option<&RawValue>) -> String {
+    let given =
+        auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok()).and_then(|auth| auth.token);
+    given.unwrap_or_else(|| {
+        let header = socket.req_parts.headers.get(http::header::AUTHORIZATION);
+        let bearer = header
+            .and_then(|value| value.to_str().ok()?.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        bearer.map(|(_, token)| token.trim().to_owned()).unwrap_or_default()
+    })
+}

@@ -1,0 +1,53 @@
+//! The keys that tokens are checked with, where they are fetched.
+
+use std::{sync::atomic::AtomicU64, time::Duration};
+
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+
+use super::labelled::{Counters, Level, gauge};
+
+const OUTCOMES: [&str; 4] = ["fetched", "unreachable", "status", "unusable"];
+
+#[derive(Debug)]
+pub struct KeyMetrics {
+    /// `[outcome]`
+    fetches: Counters<1>,
+    age: Gauge<f64, AtomicU64>,
+    pub waiting: Level,
+}
+
+impl KeyMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let age = Gauge::<f64, AtomicU64>::default();
+        age.set(f64::NAN);
+        registry.register(
+            "keys_age_seconds",
+            "How long ago the keys that tokens are checked with were fetched; NaN while there are none, and without \
+             JWT_JWKS_URL",
+            age.clone(),
+        );
+        Self {
+            fetches: Counters::register(
+                registry,
+                "key_fetches",
+                "Fetches from JWT_JWKS_URL by outcome; after all but fetched, those that are known stay good",
+                ["outcome"],
+            )
+            .with(OUTCOMES.map(|outcome| [outcome])),
+            age,
+            waiting: gauge(
+                registry,
+                "tokens_waiting",
+                "Tokens that wait for a fetch: their key is not known",
+            ),
+        }
+    }
+
+    pub fn fetched(&self, outcome: &'static str) {
+        self.fetches.inc([outcome]);
+    }
+
+    pub fn set_age(&self, age: Option<Duration>) {
+        self.age.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+    }
+}

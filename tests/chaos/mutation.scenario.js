@@ -1,0 +1,113 @@
+// Hundreds of thousands of packets that no client sends, over WebSocket and polling, from one seed: nothing panics, nothing is
+// left behind, and a client that behaves is served all along.
+import assert from 'node:assert/strict';
+
+import { Client } from '../e2e/support/client.js';
+import { Gateway } from '../e2e/support/gateway.js';
+import { createTask, patchTask } from '../e2e/support/http.js';
+import { scrape } from '../e2e/support/metrics.js';
+import { member, pipeline, sign } from '../e2e/support/tokens.js';
+import { settles, until } from '../e2e/support/until.js';
+import { attackByPolling, attackByWebSocket, hangUp } from './support/attacker.js';
+import { Dice, Packets } from './support/mutator.js';
+
+const SEED = Number(process.env.TASKCAST_CHAOS_SEED ?? Math.floor(Math.random() * 2 ** 31));
+const ATTACKERS = 48;
+const USERS = 40;
+/** In one life of one connection. */
+const MOST = 120;
+/** A connection that stays is of no use without its own heartbeat, and for so long at most. */
+const ENV = {
+  JOIN_RATE_PER_SECOND: '10000', MAX_CONNECTIONS_PER_USER: '1000', PING_INTERVAL: '2s', PING_TIMEOUT: '3s',
+  HANDSHAKE_RATE_PER_SECOND: '0', MAX_UNAUTHENTICATED_PER_ADDRESS: '0',
+};
+/** What must be as it was before. */
+const LEVELS = [
+  ['taskcast_connections', { transport: 'websocket' }], ['taskcast_connections', { transport: 'polling' }], ['taskcast_users'],
+  ['taskcast_rooms', { room: 'task' }], ['taskcast_rooms', { room: 'dashboard' }], ['taskcast_room_members', { room: 'task' }], ['taskcast_room_members', { room: 'dashboard' }],
+  ['taskcast_clients_behind'], ['taskcast_packets_behind'], ['taskcast_client_requests_waiting'],
+];
+/** These also count the connection that asks, and what the store is doing just now. */
+const NEARLY = [['taskcast_tcp_connections'], ['process_open_fds'], ['taskcast_runtime_tasks']];
+
+async function attack(context, budget) {
+  const dice = new Dice(SEED);
+  const gateway = await Gateway.start(ENV);
+  const held = [];
+  try {
+    const alice = await member('alice');
+    const writer = await pipeline();
+    const { taskId } = await createTask(gateway.url, alice);
+    const hidden = await createTask(gateway.url, alice, { isPrivate: true });
+    const witnesses = [await Client.connect(gateway, alice), await Client.connect(gateway, alice, { transports: ['polling'] })];
+    for (const witness of witnesses) {
+      await witness.join(taskId);
+      await witness.joinDashboard();
+    }
+    const before = await scrape(gateway.url);
+
+    const wrong = [await sign({ sub: 'mallory' }, { key: new Uint8Array(32) }), 'a.b.c', '', 'x'.repeat(9000)];
+    const tokens = await Promise.all(Array.from({ length: USERS }, (_, n) => member(`mallory-${n}`, n % 2 ? 'acme' : 'globex')));
+    const packets = new Packets(dice, { ids: [taskId, hidden.taskId, '0'.repeat(24), 'x', '🦀'], tokens: [...tokens, ...wrong] });
+    const sids = [];
+    let [sent, heard, lives, writes, attacking] = [0, 0, 0, 0, true];
+    const writing = (async () => {
+      while (attacking) {
+        writes += 1;
+        await patchTask(gateway.url, writer, taskId, { prNumber: writes });
+      }
+    })();
+    const started = Date.now();
+    const attacker = async () => {
+      while (sent < budget) {
+        const life = { port: gateway.port, dice, packets, token: dice.once(20) ? dice.pick(wrong) : dice.pick(tokens), most: MOST, held, sids };
+        const come = await (dice.once(6) ? attackByPolling(life) : attackByWebSocket(life));
+        sent += come.sent;
+        heard += come.heard ? come.sent : 0;
+        lives += 1;
+      }
+    };
+    await Promise.all([...Array.from({ length: ATTACKERS }, attacker)]);
+    const seconds = (Date.now() - started) / 1000;
+    attacking = false;
+    await writing;
+
+    // Every change came to those who behave, once and in order, and they were never cut off.
+    for (const witness of witnesses) {
+      await witness.saw('task:updated', ({ changed }) => changed.prNumber === writes, 60_000);
+      assert.deepEqual(witness.all('task:updated').map(({ changed }) => changed.prNumber), Array.from({ length: writes }, (_, n) => n + 1));
+      assert.deepEqual(witness.disconnects, []);
+      witness.assertInOrder();
+    }
+    assert.equal(gateway.exit, undefined, 'it lives');
+
+    held.forEach((socket) => socket.destroy());
+    hangUp();
+    await settles(async () => {
+      const now = await scrape(gateway.url);
+      const told = (levels) => levels.map(([name, labels]) => [name, labels, now.get(name, labels)]);
+      const had = (levels) => levels.map(([name, labels]) => [name, labels, before.get(name, labels)]);
+      assert.deepEqual(told(LEVELS), had(LEVELS), 'left behind');
+      for (const [[name, , is], [, , was]] of told(NEARLY).map((one, n) => [one, had(NEARLY)[n]])) assert.ok(is <= was + 8, `${name}: ${was} before, ${is} after`);
+    }, 90_000);
+    const after = await scrape(gateway.url);
+    assert.equal(after.get('taskcast_panics_total'), 0);
+    const answered = after.since(before, 'taskcast_deliveries_total');
+    assert.ok(heard > sent / 10, `only ${heard} of ${sent} packets came to their end: the others hide what they do`);
+    await until(() => gateway.health().then(({ status }) => status === 'ok'), 'it is well');
+    const megabytes = (page) => Math.round(page.get('process_resident_memory_bytes') / 2 ** 20);
+    context.say(`seed ${SEED}: ${sent} packets in ${lives} connections, ${heard} of them read to the end of theirs, ${answered} packets in answer; ${megabytes(before)} MiB before, ${megabytes(after)} after`);
+    return { writes, rate: Math.round(sent / seconds), clients: witnesses.length, lost: 0, doubled: 0, outOfOrder: 0, note: `${sent} packets` };
+  } catch (error) {
+    throw new Error(`seed ${SEED} (TASKCAST_CHAOS_SEED): ${error.message}`, { cause: error });
+  } finally {
+    held.forEach((socket) => socket.destroy());
+    await gateway.stop();
+  }
+}
+
+export const scenarios = [{
+  name: 'mutated packets',
+  short: (context) => attack(context, 100_000),
+  long: (context) => attack(context, 1_000_000),
+}];

@@ -1,0 +1,94 @@
+// How long a token lasts, and what changes with the next one.
+import assert from 'node:assert/strict';
+import { after, before } from 'node:test';
+
+import { Client, refused } from './support/client.js';
+import { Gateway } from './support/gateway.js';
+import { api, createTask, patchTask } from './support/http.js';
+import { test } from './support/scenario.js';
+import { member, now, pipeline } from './support/tokens.js';
+import { until } from './support/until.js';
+
+let gateway;
+
+before(async () => {
+  // Only the end of the token may end a client that does not read.
+  gateway = await Gateway.start({ JOIN_RATE_PER_SECOND: '1000', SLOW_CLIENT_TIMEOUT: '60s' });
+});
+after(() => gateway?.stop());
+
+test('after its token\'s end a client is sent nothing, whatever happens, on every transport', async () => {
+  const [writer, task] = [await pipeline(), await createTask(gateway.url, await member('bob'))];
+  const exp = now() + 4;
+  const token = await member('alice', 'acme', { exp });
+  const clients = await Promise.all([['websocket'], ['polling'], ['polling', 'websocket']].map((transports) => Client.connect(gateway, token, { transports })));
+  const witness = await Client.connect(gateway, await member('carol'));
+  await Promise.all([...clients, witness].map((client) => Promise.all([client.join(task.taskId), client.joinDashboard()])));
+  for (let n = 0; Date.now() < (exp + 3) * 1000; n += 1) await patchTask(gateway.url, writer, task.taskId, { title: `change ${n}` });
+
+  const times = (client) => client.received.filter(({ payload }) => payload?.occurredAt).map(({ payload }) => Date.parse(payload.occurredAt));
+  await until(() => times(witness).some((at) => at > (exp + 2) * 1000), 'events went on');
+  for (const client of clients) {
+    assert.ok(times(client).some((at) => at > (exp - 2) * 1000), 'it was there to the end');
+    assert.deepEqual(times(client).filter((at) => at > (exp + 1) * 1000), [], 'nothing later than a second after exp');
+    const told = client.all('error').map(({ code }) => code);
+    // A polling client has to fetch it in time.
+    if (client.socket.io.opts.transports[0] === 'websocket' || told.length > 0) assert.deepEqual(told, ['token_expired']);
+    assert.ok(!client.socket.connected && client.disconnects.length === 1, client.disconnects.join());
+    assert.notEqual(client.disconnects[0], 'io server disconnect', 'it comes back by itself');
+  }
+  assert.equal(await refused(gateway, token), 'token_expired');
+  assert.equal((await api(gateway.url, 'GET', '/api/tasks', { token })).body.error.code, 'token_expired');
+});
+
+test('a client that does not read gets no more once its token has ended', async () => {
+  const [writer, task] = [await pipeline(), await createTask(gateway.url, await member('bob'))];
+  for (let n = 0; n < 10; n += 1) await patchTask(gateway.url, writer, task.taskId, { event: { eventType: 'step', payload: { text: 'x'.repeat(80_000) } } });
+  const exp = now() + 4;
+  const client = await Client.connect(gateway, await member('alice', 'acme', { exp }));
+  await client.join(task.taskId);
+  const wire = client.socket.io.engine.transport.ws._socket;
+  wire.pause();
+  const asked = 60;
+  for (let n = 0; n < asked; n += 1) client.socket.emit('resync_requested', { taskIds: [task.taskId] });
+  await until(() => Date.now() > (exp + 3) * 1000, 'its token is over');
+  const gone = client.disconnected();
+  wire.resume();
+  await gone;
+  assert.ok(client.all('task:state').length < asked / 4, `${client.all('task:state').length} states of ${asked} came: more than the kernel held`);
+});
+
+test('auth:refresh with another organisation: rooms of what is no longer to be seen are left', async () => {
+  const mover = await Client.connect(gateway, await member('dora', 'acme'));
+  const [own, acme, initech] = await Promise.all([
+    createTask(gateway.url, await member('dora', 'acme'), { title: 'her own' }),
+    createTask(gateway.url, await member('bob', 'acme'), { title: 'of the old one' }),
+    createTask(gateway.url, await member('ida', 'initech'), { title: 'of the new one' }),
+  ]);
+  await Promise.all([mover.join(own.taskId), mover.join(acme.taskId), mover.joinDashboard()]);
+  assert.equal((await mover.ask('task:join', { taskId: initech.taskId })).error.code, 'not_found');
+
+  assert.equal((await mover.ask('auth:refresh', { token: await member('dora', 'initech') })).ok, true);
+  await mover.saw('task:deleted', ({ taskId }) => taskId === acme.taskId);
+  await until(() => mover.dashboard.states === 2 && mover.copy(own.taskId).states === 2, 'what is still to be seen came anew');
+  await mover.join(initech.taskId);
+  const seen = mover.received.length;
+  for (const [org, task] of [['acme', acme], ['acme', own], ['initech', initech]]) {
+    await patchTask(gateway.url, await pipeline(org), task.taskId, { status: 'coding' });
+  }
+  await mover.saw('task:coding', ({ taskId }) => taskId === initech.taskId);
+  await mover.saw('task:coding', ({ taskId }) => taskId === own.taskId);
+  assert.ok(!JSON.stringify(mover.received.slice(seen)).includes(acme.taskId), 'nothing of the old one');
+  assert.equal((await mover.ask('task:join', { taskId: acme.taskId })).error.code, 'not_found');
+  assert.ok(!mover.dashboard.tasks.has(acme.taskId) && mover.dashboard.tasks.has(initech.taskId));
+  assert.equal(mover.all('task:deleted').length, 1);
+});
+
+test('auth:refresh with less rights and a nearer end counts as well', async () => {
+  const client = await Client.connect(gateway, await member('eve'));
+  const exp = now() + 2;
+  assert.equal((await client.ask('auth:refresh', { token: await member('eve', 'acme', { exp }) })).ok, true);
+  await client.disconnected();
+  assert.ok(Date.now() >= exp * 1000);
+  assert.deepEqual(client.all('error').map(({ code }) => code), ['token_expired']);
+});

@@ -1,0 +1,73 @@
+//! What is read for somebody who may not see a task: as much as where there is none, whatever the task holds.
+
+use futures_util::TryStreamExt;
+use mongodb::bson::{Document, doc};
+use serde_json::json;
+use taskcast::{
+    store::{Store, WriteError},
+    task::{Answers, TaskId, TaskPatch, UserId, Viewer},
+};
+
+use crate::mongod::Place;
+
+/// More than a driver reads by chance.
+const LARGE: usize = 200_000;
+
+/// The server's own notes of what it was asked and what it answered.
+async fn noted(place: &Place, comment: &str, work: impl Future<Output = ()>) -> Vec<Document> {
+    let database = place.client.database(place.config.database.as_deref().expect("named"));
+    database.run_command(doc! {"profile": 2}).await.expect("profiled");
+    work.await;
+    database.run_command(doc! {"profile": 0}).await.expect("no longer profiled");
+    let notes = database.collection::<Document>("system.profile");
+    let found = notes.find(doc! {"ns": {"$regex": "tasks$"}}).await.expect("found");
+    let found: Vec<Document> = found.try_collect().await.expect("read");
+    notes.drop().await.expect("dropped");
+    assert!(!found.is_empty(), "{comment}: nothing was noted");
+    found
+}
+
+#[tokio::test]
+async fn as_much_is_read_of_a_forbidden_task_as_of_none() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    let large = "x".repeat(LARGE);
+    let events: Vec<Document> =
+        (0..10).map(|_| doc! {"eventType": "log", "payload": {"text": &large}}).collect();
+    let task = doc! {
+        "_id": "forbidden", "createdBy": "alice", "orgId": "acme", "isPrivate": true, "title": &large,
+        "description": &large, "status": "needs_clarification", "events": events,
+    };
+    place.tasks().insert_one(task).await.expect("inserted");
+    let stranger =
+        Viewer { user: UserId::parse("bob").expect("a user"), org: taskcast::task::OrgId::parse("globex") };
+
+    let mut read = Vec::new();
+    for name in ["forbidden", "absent"] {
+        let id = TaskId::parse(name).expect("an id");
+        let notes = noted(&place, name, async {
+            let seen = store.access(&id).await.expect("read").access;
+            assert!(seen.is_none_or(|access| !access.allows(&stranger)), "{name}");
+            let answers = Answers::parse(json!({"answers": ["a"]})).expect("answers");
+            let refused = store.clarify(&id, &stranger, answers).await;
+            assert!(matches!(refused, Err(WriteError::NotFound)), "{name}: {refused:?}");
+            let patch = TaskPatch::parse(json!({"status": "received"})).expect("a patch");
+            let refused = store.patch(&id, &stranger, patch).await;
+            assert!(matches!(refused, Err(WriteError::NotFound)), "{name}: {refused:?}");
+        });
+        let notes = notes.await;
+        let number = |note: &Document, field: &str| {
+            note.get_i32(field).map(i64::from).or_else(|_| note.get_i64(field)).unwrap_or_default()
+        };
+        let length: i64 = notes.iter().map(|note| number(note, "responseLength")).sum();
+        let plans: Vec<String> =
+            notes.iter().map(|note| note.get_str("planSummary").unwrap_or_default().to_owned()).collect();
+        read.push((notes.len(), plans, length));
+    }
+    let [(commands, plans, length), (absent_commands, absent_plans, absent_length)] = &read[..] else {
+        unreachable!("two were asked for")
+    };
+    assert_eq!((commands, plans), (absent_commands, absent_plans), "the same commands, by the same plans");
+    let difference = length - absent_length;
+    assert!((0..1_000).contains(&difference), "{difference} bytes of a task of {LARGE} and more travelled");
+}
