@@ -1,4 +1,4 @@
-# taskcast in an image without anything else: about 25 MB, no shell, not root, nothing in it has to be written to but /data.
+# taskcast in an image without anything else: no shell, not root, nothing in it has to be written to but /data.
 #   docker build --build-arg TASKCAST_COMMIT="$(git rev-parse HEAD)" --tag taskcast .
 
 FROM rust:1.95-bookworm AS chef
