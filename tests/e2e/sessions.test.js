@@ -18,7 +18,7 @@ before(async () => {
 });
 after(() => gateway?.stop());
 
-test('after its token\'s end a client is sent nothing, whatever happens, on every transport', async () => {
+test('after the end of its token a client is sent nothing, whatever happens, on every transport', async () => {
   const [writer, task] = [await pipeline(), await createTask(gateway.url, await member('bob'))];
   const exp = now() + 4;
   const token = await member('alice', 'acme', { exp });
