@@ -18,8 +18,7 @@ pub(super) async fn whole(mut body: Incoming, max: usize) -> Result<Bytes, BodyE
     if told > max {
         return Err(BodyError::TooLarge);
     }
-    // Of what is only told, no more than a read brings.
-    let mut bytes = Vec::with_capacity(told.min(8 * 1024));
+    let mut bytes = Vec::with_capacity(told);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| BodyError::BrokenOff)?.into_data() else { continue };
         if bytes.len() + data.len() > max {
