@@ -27,6 +27,7 @@ use crate::{
 
 use super::{
     Capacity, Gateway, TransportHandle, engine::Sockets, newcomers::Newcomer, origin, rate::TooMany,
+    session::TooManyPosts,
 };
 
 /// One polling request carries several messages.
@@ -184,6 +185,17 @@ impl Edge {
             }
         }
         let posts = request.method() == Method::POST;
+        let posting = match query.sid.filter(|_| posts).map(|sid| self.sockets.begin_post(sid)) {
+            Some(Err(TooManyPosts)) => {
+                return self.refused(
+                    StatusCode::BAD_REQUEST,
+                    "overlapping_requests",
+                    "A polling client sends one request after the other",
+                );
+            }
+            Some(Ok(posting)) => posting,
+            None => None,
+        };
         let request =
             on_diet(request, newcomer, transport.clone()).map(|body| Limited::new(body, max_body_bytes));
         let response = self.transports.call(request);
@@ -192,6 +204,7 @@ impl Edge {
             true => timeout(body_timeout, response).await,
             false => Ok(response.await),
         };
+        drop(posting);
         match response {
             Ok(Ok(response)) => {
                 // What was not upgraded may be a proxy's, and carry others' requests.
@@ -244,7 +257,13 @@ impl Query {
             query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         };
         Self {
-            sid: pairs().find(|(name, _)| *name == "sid").and_then(|(_, value)| value.parse().ok()),
+            // A `sid` without `=` is none to the library: what follows it must not be one to the library alone.
+            sid: uri
+                .query()
+                .unwrap_or_default()
+                .split('&')
+                .find_map(|pair| pair.strip_prefix("sid="))
+                .and_then(|value| value.parse().ok()),
             websocket: pairs().any(|pair| pair == ("transport", "websocket")),
             has_token: pairs().any(|(name, _)| {
                 matches!(
