@@ -304,7 +304,11 @@ impl Connection {
     pub fn begin_post(&self) -> Result<Posting, TooManyPosts> {
         let state = self.state();
         // One is the connection's own.
-        if Arc::strong_count(&state.posts.0) > MAX_POSTS { Err(TooManyPosts) } else { Ok(state.posts.clone()) }
+        if Arc::strong_count(&state.posts.0) > MAX_POSTS {
+            Err(TooManyPosts)
+        } else {
+            Ok(state.posts.clone())
+        }
     }
 
     fn moving(&self, by: TransportType) -> TransportHandle {

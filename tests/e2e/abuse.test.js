@@ -149,6 +149,19 @@ test('a polling client with a token has two bodies read at once, not hundreds', 
   for (const raw of raws) raw.close();
 }));
 
+test('somebody whose bodies do not end takes the task API from nobody', () => withGateway({}, async (gateway) => {
+  const [greedy, alice] = [await member('greedy'), await member('alice')];
+  const head = `POST /api/tasks HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer ${greedy}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{`;
+  // More than are worked on at once.
+  const raws = Array.from({ length: 600 }, () => new Raw(gateway.port));
+  await Promise.all(raws.map((raw) => raw.write(head)));
+  await until(() => raws.filter(({ status }) => status === 503).length === 600 - 64, () => `all but 64 are refused: ${raws.map(({ status }) => status)}`);
+  await createTask(gateway.url, alice);
+  for (const raw of raws) raw.close();
+  // Once they are gone, there is room again.
+  await until(() => createTask(gateway.url, greedy), 'its next one is read');
+}));
+
 test('a long token is let in, and then long messages, by every transport', () => withGateway({}, async (gateway) => {
   const token = await sign({ sub: 'alice', orgId: 'acme', groups: 'g'.repeat(5000) });
   for (const transports of [['websocket'], ['polling'], ['polling', 'websocket']]) {
