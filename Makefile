@@ -10,6 +10,8 @@ E2E := tests/e2e
 CHAOS := tests/chaos
 PROFILE ?= dev
 E2E_MODULES := $(E2E)/node_modules/.package-lock.json
+# Linters, schemas, grammars and a client that are Python packages.
+E2E_PYTHON := $(DEPS)/python/.installed
 PEER_MODULES := $(CHAOS)/peers/node_modules/.package-lock.json
 
 ifndef TASKCAST_TEST_MONGOD
@@ -22,7 +24,7 @@ endif
 SERVERS := redis-server nginx haproxy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check bench bench-nodes bench-webhooks advisories abuse
+.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-nodes bench-webhooks advisories abuse
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,7 +40,7 @@ test-rust: test-deps
 	cargo test --locked
 
 # FILES="transports.test.js …" runs only those.
-test-e2e: test-deps $(E2E_MODULES)
+test-e2e: test-deps $(E2E_MODULES) $(E2E_PYTHON)
 	cargo build --locked
 	node $(E2E)/run.js $(FILES)
 
@@ -83,10 +85,19 @@ $(E2E_MODULES) $(PEER_MODULES): %/node_modules/.package-lock.json: %/package-loc
 	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
 
+$(E2E_PYTHON): $(E2E)/requirements.txt
+	@rm -rf $(DEPS)/python && mkdir -p $(DEPS)
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --only-binary=:all: --target $(DEPS)/python --requirement $<
+	@touch $@
+
 check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold before a commit
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+	cargo package --locked --offline --allow-dirty --no-verify --quiet
+
+publish-check: ## the crate as it would be published, built from its package
+	cargo publish --dry-run --locked
 
 bench: ## the pure stages, beside the way of a gateway that works for each socket; and what it costs to refuse a token
 	cargo bench --bench stages

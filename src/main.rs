@@ -39,12 +39,14 @@ fn run(Invocation { command, sources }: Invocation) -> Result<ExitCode, CliError
             let token = cli::token(arguments, &sources, UnixTime::now())?;
             print(&[token])
         }
-        Command::Check => {
-            let findings = runtime()?.block_on(cli::check(&sources));
+        Command::Check(arguments) => {
+            let findings = runtime()?.block_on(cli::check(arguments, &sources));
             print(&findings)?;
             let failed = findings.iter().any(|finding| finding.level == Level::Fail);
             Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
+        Command::Health(arguments) => print(&[runtime()?.block_on(cli::health(arguments, &sources))?]),
+        Command::Completions(shell) => print(&[cli::completions(shell)]),
         Command::Tail(arguments) => runtime()?.block_on(async {
             tokio::select! {
                 result = cli::tail(arguments, &sources, io::stdout()) => result.map(|()| ExitCode::SUCCESS),

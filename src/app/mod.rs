@@ -235,7 +235,7 @@ async fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<d
 
 /// Where the gateway is, for people on stdout and for logs.
 fn announce(config: &Config, tokens: &crate::config::Tokens, listening: SocketAddr) -> Result<(), AppError> {
-    tracing::info!(address = %listening, version = env!("CARGO_PKG_VERSION"), "listening");
+    tracing::info!(address = %listening, version = env!("TASKCAST_VERSION"), "listening");
     if let Some(greeting) = cli::dev_greeting(config, tokens, listening, UnixTime::now())? {
         // Whoever started it may not be reading.
         let _ = writeln!(io::stdout(), "{greeting}");

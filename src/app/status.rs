@@ -66,7 +66,7 @@ impl Status {
     pub fn own_report(&self) -> NodeReport {
         NodeReport {
             id: self.node.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: env!("TASKCAST_VERSION").to_owned(),
             connections: self.gateway.connected().0,
             lag_ms: self.hub.status().lag_ms,
         }

@@ -2,18 +2,21 @@
 
 use std::{ffi::OsString, path::Path, time::Duration};
 
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap_complete::Shell;
 
 use crate::config::{GROUPS, Setting, Sources};
 
-use super::{CliError, TailArguments, TokenArguments};
+use super::{CheckArguments, CliError, HealthArguments, TailArguments, TokenArguments};
 
 #[derive(Clone, Debug)]
 pub enum Command {
     Serve,
     Token(TokenArguments),
-    Check,
+    Check(CheckArguments),
     Tail(TailArguments),
+    Health(HealthArguments),
+    Completions(Shell),
 }
 
 /// What was asked for, and where the settings are.
@@ -45,7 +48,9 @@ fn read(args: impl IntoIterator<Item = OsString>) -> Result<(Command, Flags), cl
             scopes: matches.get_many("scope").into_iter().flatten().cloned().collect(),
             ttl: matches.get_one("ttl").copied().unwrap_or_default(),
         }),
-        "check" => Command::Check,
+        "check" => Command::Check(CheckArguments { url: text("url") }),
+        "health" => Command::Health(HealthArguments { ready: matches.get_flag("ready") }),
+        "completions" => Command::Completions(matches.get_one("shell").copied().unwrap_or(Shell::Bash)),
         "tail" => Command::Tail(TailArguments {
             task: text("task"),
             url: text("url"),
@@ -73,7 +78,7 @@ fn grammar() -> clap::Command {
         .iter()
         .flat_map(|group| group.settings.iter().map(|setting| flag_of(setting).help_heading(group.title)));
     clap::Command::new("taskcast")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(env!("TASKCAST_VERSION"))
         .about("A Socket.IO-compatible realtime gateway for tasks")
         .after_help(
             "Every setting is also an environment variable: --jwt-secret is JWT_SECRET. Flags come before the \
@@ -83,10 +88,10 @@ fn grammar() -> clap::Command {
         .args(settings)
         .subcommand(clap::Command::new("serve").about("Runs the gateway (the default)"))
         .subcommand(token_grammar())
-        .subcommand(clap::Command::new("check").about(
-            "Validates the settings and probes what they name; exit code 0 if the gateway could start",
-        ))
+        .subcommand(check_grammar())
         .subcommand(tail_grammar())
+        .subcommand(health_grammar())
+        .subcommand(completions_grammar())
 }
 
 fn flag_of(setting: &Setting) -> Arg {
@@ -163,6 +168,40 @@ fn tail_grammar() -> clap::Command {
                 .action(ArgAction::SetTrue)
                 .help("Print {event, payload} as JSON, states in full"),
         )
+}
+
+fn check_grammar() -> clap::Command {
+    clap::Command::new("check")
+        .about("Validates the settings and probes what they name; exit code 0 if the gateway could start")
+        .arg(
+            Arg::new("url").long("url").value_name("URL").help(
+                "Look at a running gateway, too, as clients reach it: WebSocket, polling, what is public",
+            ),
+        )
+}
+
+fn health_grammar() -> clap::Command {
+    clap::Command::new("health")
+        .about("Asks the gateway on this machine, at the configured PORT, how it is; exit code 0 if it lives")
+        .arg(
+            Arg::new("ready")
+                .long("ready")
+                .action(ArgAction::SetTrue)
+                .help("Exit code 0 only if clients may come: neither starting nor draining"),
+        )
+}
+
+fn completions_grammar() -> clap::Command {
+    clap::Command::new("completions")
+        .about("Prints a script that completes this command line in a shell")
+        .arg(Arg::new("shell").required(true).value_parser(value_parser!(Shell)).help("Whose script it is"))
+}
+
+/// The script of a shell.
+pub fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut grammar(), "taskcast", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, &'static str> {

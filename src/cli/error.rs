@@ -25,6 +25,9 @@ pub enum CliError {
     /// The gateway said no for good.
     #[error("{0}")]
     Refused(String),
+    /// The gateway on this machine is not well, or not there.
+    #[error("{0}")]
+    Unwell(String),
     #[error("the output can't be written: {0}")]
     Output(io::Error),
     #[error("the process can't be set up: {0}")]

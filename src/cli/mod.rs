@@ -1,15 +1,19 @@
 //! The command line: what was asked for, and the commands that are not the gateway itself.
 
 mod arguments;
+mod ask;
 mod check;
 mod dev;
 mod error;
+mod health;
+mod place;
 mod tail;
 mod token;
 
-pub use arguments::{Command, Invocation, parse};
-pub use check::{Finding, Level, check};
+pub use arguments::{Command, Invocation, completions, parse};
+pub use check::{CheckArguments, Finding, Level, check};
 pub use dev::dev_greeting;
 pub use error::CliError;
+pub use health::{HealthArguments, health};
 pub use tail::{TailArguments, tail};
 pub use token::{TokenArguments, token};

@@ -1,12 +1,13 @@
 //! What `taskcast check` asks Redis.
 
-use fred::{interfaces::ClientLike, types::InfoKind};
+use fred::{cmd, interfaces::ClientLike, types::InfoKind};
 use tokio::time::timeout;
 
 use super::{
     ClusterConfig, LinkError,
     link::{Connection, OPEN_WITHIN, is_recent, version},
 };
+use crate::task::{ClockReading, Timestamp};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisProbe {
@@ -15,6 +16,8 @@ pub struct RedisProbe {
     pub is_recent: bool,
     /// What it does when its memory is full; None: it does not say.
     pub eviction: Option<String>,
+    /// None: it does not say.
+    pub clock: Option<ClockReading>,
 }
 
 pub async fn probe(config: &ClusterConfig) -> Result<RedisProbe, LinkError> {
@@ -25,7 +28,21 @@ pub async fn probe(config: &ClusterConfig) -> Result<RedisProbe, LinkError> {
         let memory: String = client.info(Some(InfoKind::Memory)).await?;
         let eviction = memory.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
         let eviction = eviction.map(|policy| policy.trim().to_owned());
-        Ok(RedisProbe { is_recent: is_recent(&version), version, eviction })
+        let before = Timestamp::now();
+        let there = client
+            .custom::<Vec<String>, String>(cmd!("TIME"), Vec::new())
+            .await
+            .ok()
+            .and_then(|time| moment(&time));
+        let clock = there.map(|there| ClockReading { before, there, after: Timestamp::now() });
+        Ok(RedisProbe { is_recent: is_recent(&version), version, eviction, clock })
     };
     timeout(OPEN_WITHIN, probed).await.map_err(|_| LinkError::Silent)?
+}
+
+/// Seconds and microseconds.
+fn moment(time: &[String]) -> Option<Timestamp> {
+    let [seconds, micros] = time else { return None };
+    let millis = seconds.parse::<i64>().ok()?.checked_mul(1000)? + micros.parse::<i64>().ok()? / 1000;
+    Timestamp::from_millis(millis)
 }

@@ -40,7 +40,7 @@ pub struct Tokens {
 }
 
 /// RFC 7518 §3.2.
-const MIN_SECRET_BYTES: usize = 32;
+pub const MIN_SECRET_BYTES: usize = 32;
 
 impl AuthConfig {
     pub(super) fn read(reader: &mut Reader<'_>, server: &ServerConfig, store: &StoreConfig) -> Self {

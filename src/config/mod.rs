@@ -21,7 +21,7 @@ mod store;
 mod table;
 mod webhook;
 
-pub use auth::{AuthConfig, KeySource, Tokens};
+pub use auth::{AuthConfig, KeySource, MIN_SECRET_BYTES, Tokens};
 pub use dev_secret::DevSecretError;
 pub use features::{FeaturesConfig, TaskApi};
 pub use heartbeat::HeartbeatConfig;

@@ -66,7 +66,7 @@ impl ProcessMetrics {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         started.set(now.as_secs_f64());
         let build = Family::<[(&'static str, &'static str); 1], Level>::default();
-        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        build.get_or_create(&[("version", env!("TASKCAST_VERSION"))]).set(1);
 
         registry.register("process_start_time_seconds", "When the process began, since 1970", started);
         registry.register("taskcast_build_info", "1; the label tells the version", build);

@@ -19,7 +19,7 @@ pub use field::Field;
 pub use ids::{OrgId, TaskId, UserId};
 pub use patch::{Answers, Assigned, NewEntry, NewTask, PatchError, TaskPatch, Writes};
 pub use status::{Status, StatusClass};
-pub use time::Timestamp;
+pub use time::{ClockReading, Timestamp};
 pub use timeline::TimelineEntry;
 pub use view::{FullView, Summary};
 pub use visibility::{Access, Viewer};

@@ -64,6 +64,22 @@ impl fmt::Debug for Timestamp {
     }
 }
 
+/// What another machine's clock showed, between two looks at ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockReading {
+    pub before: Timestamp,
+    pub there: Timestamp,
+    pub after: Timestamp,
+}
+
+impl ClockReading {
+    /// By how many milliseconds it is ahead of ours, at least; negative: behind. 0: it may well be right.
+    pub fn ahead_ms(self) -> i64 {
+        let there = self.there.millis();
+        (there - self.after.millis()).max(0) + (there - self.before.millis()).min(0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

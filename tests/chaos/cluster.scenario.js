@@ -1,11 +1,11 @@
-// Three nodes behind nginx: what is broken is one node, or Redis, or a way to either. Who was on another node notices nothing.
+// Three nodes behind nginx (and once HAProxy): what is broken is one node, or Redis, or a way to either. Who was on another node notices nothing.
 import assert from 'node:assert/strict';
 
 import { faults } from './support/cluster-faults.js';
 import { assertSpread, inCluster } from './support/cluster-field.js';
 
-function survived({ name, strike }) {
-  const run = (ctx) => inCluster(ctx, {}, async (field) => {
+function survived({ name, strike }, options = {}) {
+  const run = (ctx) => inCluster(ctx, options, async (field) => {
     await field.populate();
     const spread = await assertSpread(field);
     await field.write();
@@ -20,4 +20,10 @@ function survived({ name, strike }) {
   return { name: `cluster: ${name}`, short: run, long: run };
 }
 
-export const scenarios = faults.map(survived);
+const rolling = faults.find(({ name }) => name === 'rolling SIGTERM');
+
+export const scenarios = [
+  ...faults.map((fault) => survived(fault)),
+  // A deploy behind the other balancer whose configuration is shipped.
+  survived({ ...rolling, name: 'rolling SIGTERM behind HAProxy' }, { balancer: 'haproxy' }),
+];

@@ -58,6 +58,10 @@ fn check_tells_one_finding_per_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = run(taskcast(folder.path()).arg("check").env("JWT_SECRET", SECRET));
     assert!(output.status.success(), "{output:?}");
+    let warned: Vec<&str> = text(&output.stdout).lines().filter(|line| !line.starts_with("ok: ")).collect();
+    assert!(warned.len() == 2 && warned.iter().all(|line| line.starts_with("warn: ")), "{output:?}");
+    let good = [("JWT_SECRET", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c"), ("HOST", "127.0.0.1")];
+    let output = run(taskcast(folder.path()).arg("check").envs(good));
     assert!(text(&output.stdout).lines().all(|line| line.starts_with("ok: ")), "{output:?}");
     let output = run(taskcast(folder.path()).args(["check", "--ping-timeout", "5"]));
     assert_eq!(output.status.code(), Some(1));

@@ -37,7 +37,7 @@ async fn a_standalone_server_is_refused_with_the_mend() {
     assert!(text.contains("--replSet") && text.contains("rs.initiate()"), "{text}");
     let (sender, _items) = mpsc::channel(1);
     unusable(place.store().follow(sender, CancellationToken::new()).await);
-    assert_eq!(place.store().probe().await.expect("probed").replica_set, None);
+    assert_eq!(place.store().probe(true).await.expect("probed").replica_set, None);
 }
 
 /// The race: a member starts again just when the change stream is to be opened.
@@ -99,7 +99,7 @@ async fn images_are_switched_on_or_asked_for() {
     );
     assert!(text.contains(&command), "{text}");
     assert!(!images_are_on(&place).await);
-    assert_eq!(place.store().probe().await.expect("probed").images, Some(false));
+    assert_eq!(place.store().probe(true).await.expect("probed").images, Some(false));
 
     place.config.images = Images::Auto;
     place.prepared().await;
@@ -138,10 +138,10 @@ async fn a_view_is_refused() {
 #[tokio::test]
 async fn a_probe_tells_what_check_needs() {
     let place = Place::new().await;
-    let before = place.store().probe().await.expect("probed");
+    let before = place.store().probe(true).await.expect("probed");
     assert_eq!((before.images, before.replica_set.as_deref()), (None, Some("rs0")));
     place.prepared().await;
-    let probe = place.store().probe().await.expect("probed");
+    let probe = place.store().probe(true).await.expect("probed");
     assert_eq!((probe.images, probe.journal_commit_interval_ms), (Some(true), Some(5)));
     assert!(probe.version.starts_with(|c: char| c.is_ascii_digit()), "{probe:?}");
     assert!(probe.oplog_window_secs.is_some(), "{probe:?}");

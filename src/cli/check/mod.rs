@@ -1,17 +1,27 @@
 //! `taskcast check`: could the gateway start, and would it be well?
 
+mod access;
+mod clock;
 mod finding;
 mod folder;
 mod keys;
 mod mongo;
+mod reached;
 mod redis;
 
-use crate::config::{Backend, Config, KeySource, Sources};
+use crate::config::{Backend, Config, KeySource, Sources, TaskApi};
 
+use super::place::Place;
 pub use finding::{Finding, Level};
 
+#[derive(Clone, Debug, Default)]
+pub struct CheckArguments {
+    /// Where a gateway runs with these settings.
+    pub url: Option<String>,
+}
+
 /// Looks at everything and changes nothing.
-pub async fn check(sources: &Sources) -> Vec<Finding> {
+pub async fn check(arguments: CheckArguments, sources: &Sources) -> Vec<Finding> {
     let config = match Config::read(sources) {
         Ok(config) => config,
         Err(error) => {
@@ -25,12 +35,24 @@ pub async fn check(sources: &Sources) -> Vec<Finding> {
         findings.push(Finding::warn(text, mend));
     }
     findings.extend(check_keys(&config).await);
+    findings.extend(access::check_access(&config));
     match &config.store.backend {
         Backend::Embedded(store) => findings.extend(folder::check_data_dir(&store.data_dir)),
-        Backend::Mongo(store) => findings.extend(mongo::check_mongo(store).await),
+        Backend::Mongo(store) => {
+            let writes = config.features.task_api == TaskApi::Full;
+            findings.extend(mongo::check_mongo(store, writes).await);
+        }
     }
     if let Some(redis) = &config.store.cluster {
         findings.extend(redis::check_redis(redis).await);
+    }
+    if let Some(url) = arguments.url {
+        match Place::parse(&url) {
+            Some(place) => findings.extend(reached::check_reached(&place).await),
+            None => {
+                findings.push(Finding::fail("--url can't be used", "give http://host:port or https://host"))
+            }
+        }
     }
     findings
 }
@@ -64,7 +86,7 @@ mod tests {
 
     async fn findings(pairs: &[(&str, &str)]) -> Vec<String> {
         let sources = Sources::new(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())));
-        check(&sources).await.iter().map(Finding::to_string).collect()
+        check(CheckArguments::default(), &sources).await.iter().map(Finding::to_string).collect()
     }
 
     #[tokio::test]
@@ -81,7 +103,7 @@ mod tests {
         let told = findings(&[("JWT_SECRET", "bench-secret"), ("DATA_DIR", &data)]).await;
         assert_eq!(told.iter().filter(|line| line.starts_with("warn: JWT_SECRET")).count(), 1, "{told:?}");
         let told = findings(&[("TASKCAST_DEV", "1"), ("DATA_DIR", &data)]).await;
-        assert_eq!(told.iter().filter(|line| line.starts_with("warn: HOST")).count(), 1, "{told:?}");
+        assert_eq!(told.iter().filter(|line| line.contains("development secret")).count(), 1, "{told:?}");
         let told = findings(&[("HOST", "127.0.0.1"), ("DATA_DIR", &data)]).await;
         assert!(told.iter().all(|line| line.starts_with("ok: ")), "{told:?}");
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing was made");

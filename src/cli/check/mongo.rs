@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::store::{Images, MongoConfig, MongoProbe, MongoStore, StoreError};
 
-use super::{Finding, Level};
+use super::{Finding, Level, clock::check_clock};
 
 const OLDEST: u32 = 6;
 /// A node that was away for longer than the oplog reaches back has to send every client a new state.
@@ -14,9 +14,9 @@ const PROMPT_JOURNAL_MS: u64 = 20;
 const COMMAND: &str = "db.runCommand({collMod: \"<MONGODB_TASKS_COLLECTION>\", changeStreamPreAndPostImages: \
                        {enabled: true}})";
 
-pub(super) async fn check_mongo(config: &MongoConfig) -> Vec<Finding> {
+pub(super) async fn check_mongo(config: &MongoConfig, writes: bool) -> Vec<Finding> {
     let probed = match MongoStore::new(config.clone()) {
-        Ok(store) => store.probe().await,
+        Ok(store) => store.probe(writes).await,
         Err(error) => Err(error),
     };
     match probed {
@@ -34,8 +34,10 @@ fn findings(probe: &MongoProbe, images: Images) -> Vec<Finding> {
         version(&probe.version),
         replica_set(probe.replica_set.as_deref()),
         pre_and_post_images(probe.images, images),
-        oplog(probe.oplog_window_secs),
+        oplog(probe.oplog_window_secs, probe.oplog_room_secs),
         journal(probe.journal_commit_interval_ms),
+        check_clock("MongoDB", probe.clock),
+        privileges(probe.lacking.as_deref()),
     ]
 }
 
@@ -75,18 +77,44 @@ fn pre_and_post_images(on: Option<bool>, images: Images) -> Finding {
     }
 }
 
-fn oplog(window_secs: Option<u64>) -> Finding {
-    match window_secs {
-        None => Finding::warn(
+fn oplog(window_secs: Option<u64>, room_secs: Option<u64>) -> Finding {
+    let Some(secs) = window_secs else {
+        return Finding::warn(
             "how far back the oplog reaches can't be read",
             "to have it checked, give the user read on the database local",
+        );
+    };
+    let Some(room) = room_secs.map(|room| room.max(secs)) else {
+        let text = format!(
+            "the oplog reaches back {}, and is too young to tell how far it is going to",
+            shown(secs)
+        );
+        return Finding::ok(text);
+    };
+    let text = match room > secs + secs / 10 {
+        true => {
+            format!("the oplog reaches back {}, and is going to reach back {}", shown(secs), roughly(room))
+        }
+        false => format!("the oplog reaches back {}", shown(secs)),
+    };
+    if room < SHORT_WINDOW_SECS {
+        return Finding::warn(
+            format!("{text}: a node that is away longer has to send every client its rooms anew"),
+            "make it longer: db.adminCommand({replSetResizeOplog: 1, size: <megabytes>, minRetentionHours: 24})",
+        );
+    }
+    Finding::ok(text)
+}
+
+/// `lacking`: None where there is no access control, or nobody who authenticated.
+fn privileges(lacking: Option<&[String]>) -> Finding {
+    match lacking {
+        None => Finding::ok("it asks for no user name: whoever reaches it may do everything"),
+        Some([]) => Finding::ok("the user of MONGODB_URI has the privileges that it needs"),
+        Some(lacking) => Finding::fail(
+            format!("the user of MONGODB_URI lacks {}", lacking.join(", ")),
+            "grant it readWrite on the database, and dbAdmin for collMod; or make what is missing as another user",
         ),
-        Some(secs) if secs < SHORT_WINDOW_SECS => Finding::warn(
-            format!("the oplog reaches back {}", shown(secs)),
-            "where that is not because the server is new, make it longer: db.adminCommand({replSetResizeOplog: 1, \
-             minRetentionHours: 24})",
-        ),
-        Some(secs) => Finding::ok(format!("the oplog reaches back {}", shown(secs))),
     }
 }
 
@@ -106,6 +134,15 @@ fn journal(interval_ms: Option<u64>) -> Finding {
     }
 }
 
+/// In one unit: it is a guess.
+fn roughly(secs: u64) -> String {
+    match secs {
+        ..7200 => format!("some {} minutes", secs / 60),
+        7200..172_800 => format!("some {} hours", secs / 3600),
+        _ => format!("some {} days", secs / 86_400),
+    }
+}
+
 fn shown(secs: u64) -> String {
     humantime::format_duration(Duration::from_secs(secs)).to_string()
 }
@@ -113,13 +150,18 @@ fn shown(secs: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::{ClockReading, Timestamp};
 
     fn good() -> MongoProbe {
+        let now = Timestamp::now();
         MongoProbe {
             version: "6.0.5".into(),
             replica_set: Some("rs0".into()),
             images: Some(true),
             oplog_window_secs: Some(90_000),
+            oplog_room_secs: Some(90_000),
+            clock: Some(ClockReading { before: now, there: now, after: now }),
+            lacking: Some(Vec::new()),
             journal_commit_interval_ms: Some(100),
         }
     }
@@ -127,7 +169,8 @@ mod tests {
     #[track_caller]
     fn assert_levels(probe: MongoProbe, images: Images, expected: [Level; 5]) {
         let levels: Vec<Level> = findings(&probe, images).iter().map(|finding| finding.level).collect();
-        assert_eq!(levels, expected, "{probe:?}");
+        assert_eq!(levels[..5], expected, "{probe:?}");
+        assert_eq!(levels[5..], [Level::Ok; 2], "{probe:?}");
     }
 
     #[test]
@@ -145,8 +188,19 @@ mod tests {
         assert_levels(MongoProbe { images: None, ..good() }, Images::Require, [Ok; 5]);
         let unread = MongoProbe { oplog_window_secs: None, journal_commit_interval_ms: None, ..good() };
         assert_levels(unread, Images::Auto, [Ok, Ok, Ok, Warn, Warn]);
-        let short = MongoProbe { oplog_window_secs: Some(60), ..good() };
-        assert_levels(short, Images::Auto, [Ok, Ok, Ok, Warn, Ok]);
+        let short = MongoProbe { oplog_window_secs: Some(60), oplog_room_secs: Some(1800), ..good() };
+        assert_levels(short.clone(), Images::Auto, [Ok, Ok, Ok, Warn, Ok]);
+        for oplog_room_secs in [Some(90_000), None] {
+            assert_levels(MongoProbe { oplog_room_secs, ..short.clone() }, Images::Auto, [Ok; 5]);
+        }
+    }
+
+    #[test]
+    fn what_the_user_may_not_do_is_named() {
+        let probe = MongoProbe { lacking: Some(vec!["changeStream on app.tasks".into()]), ..good() };
+        let told = findings(&probe, Images::Auto).pop().expect("a finding").to_string();
+        assert!(told.starts_with("fail: ") && told.contains("changeStream on app.tasks"), "{told}");
+        assert_eq!(privileges(None).level, Level::Ok);
     }
 
     #[test]

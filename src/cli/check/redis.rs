@@ -2,7 +2,7 @@
 
 use crate::cluster::{ClusterConfig, LinkError, RedisProbe, probe};
 
-use super::Finding;
+use super::{Finding, clock::check_clock};
 
 const KEEPS_ALL: &str = "noeviction";
 const MEANWHILE: &str = "without it the gateway serves on, but nodes do not hear of each other";
@@ -49,7 +49,7 @@ fn findings(probe: &RedisProbe) -> Vec<Finding> {
             "set maxmemory-policy noeviction",
         ),
     };
-    vec![version, eviction]
+    vec![version, eviction, check_clock("Redis", probe.clock)]
 }
 
 fn too_old(text: String) -> Finding {
@@ -59,17 +59,25 @@ fn too_old(text: String) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::check::Level;
+    use crate::{
+        cli::check::Level,
+        task::{ClockReading, Timestamp},
+    };
 
     #[test]
     fn each_shortcoming_is_told_and_only_it() {
         use Level::{Fail, Ok, Warn};
-        let good =
-            RedisProbe { version: "7.0.15".into(), is_recent: true, eviction: Some("noeviction".into()) };
+        let now = Timestamp::now();
+        let clock = Some(ClockReading { before: now, there: now, after: now });
+        let eviction = Some("noeviction".into());
+        let good = RedisProbe { version: "7.0.15".into(), is_recent: true, eviction, clock };
         let levels = |probe| findings(&probe).iter().map(|finding| finding.level).collect::<Vec<_>>();
-        assert_eq!(levels(good.clone()), [Ok, Ok]);
-        assert_eq!(levels(RedisProbe { is_recent: false, ..good.clone() }), [Fail, Ok]);
-        assert_eq!(levels(RedisProbe { eviction: Some("allkeys-lru".into()), ..good.clone() }), [Ok, Warn]);
-        assert_eq!(levels(RedisProbe { eviction: None, ..good }), [Ok, Warn]);
+        assert_eq!(levels(good.clone()), [Ok, Ok, Ok]);
+        assert_eq!(levels(RedisProbe { is_recent: false, ..good.clone() }), [Fail, Ok, Ok]);
+        assert_eq!(
+            levels(RedisProbe { eviction: Some("allkeys-lru".into()), ..good.clone() }),
+            [Ok, Warn, Ok]
+        );
+        assert_eq!(levels(RedisProbe { eviction: None, ..good }), [Ok, Warn, Ok]);
     }
 }

@@ -5,7 +5,6 @@
 
 mod outcome;
 mod packet;
-mod place;
 mod printer;
 mod rooms;
 mod session;
@@ -17,9 +16,8 @@ use crate::{
     config::{Config, ServerConfig, Sources},
 };
 
-use super::CliError;
+use super::{CliError, place::Place};
 use outcome::Outcome;
-use place::Place;
 use printer::Printer;
 use rooms::Rooms;
 use session::Session;

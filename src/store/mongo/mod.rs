@@ -15,6 +15,7 @@ mod open;
 mod ordinals;
 mod pipeline;
 mod prepare;
+mod privileges;
 mod probe;
 mod read;
 mod select;

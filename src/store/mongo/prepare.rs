@@ -169,6 +169,15 @@ async fn ensure_indexes(
     Ok(())
 }
 
+/// Whether [`prepare`] would make one. False also where that can't be told.
+pub(super) async fn indexes_are_missing(store: &MongoStore, database: &Database) -> bool {
+    let github = store.config.webhooks.then(found_by_github);
+    let Ok(there) = existing_indexes(database, &store.config.collection).await else { return false };
+    wanted_indexes()
+        .chain(github)
+        .any(|index| !index.get_document("key").is_ok_and(|key| there.contains(key)))
+}
+
 async fn create_index(database: &Database, name: &str, index: Document) -> Result<(), StoreError> {
     let index_name = index.get_str("name").unwrap_or_default().to_owned();
     let command = doc! {"createIndexes": name, "indexes": [index]};

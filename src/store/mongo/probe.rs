@@ -2,15 +2,22 @@
 
 use mongodb::{
     Database,
-    bson::{Bson, Document, Timestamp, doc},
+    bson::{self, Bson, Document, doc},
 };
 
 use super::{
     MongoStore,
     failure::{answer, store_error},
-    prepare,
+    prepare, privileges,
 };
-use crate::store::StoreError;
+use crate::{
+    store::StoreError,
+    task::{ClockReading, Timestamp},
+};
+
+/// From less nothing is concluded.
+const YOUNG_SECS: u64 = 60;
+const YOUNG_FILL: f64 = 0.5;
 
 /// What was found; None where the server does not say, or not to this user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,20 +29,40 @@ pub struct MongoProbe {
     pub images: Option<bool>,
     /// How far back the oplog reaches: how long a node may be away without a new epoch.
     pub oplog_window_secs: Option<u64>,
+    /// How far back it is going to reach once it is full, if as much is written as up to now. None: it is too young to tell.
+    pub oplog_room_secs: Option<u64>,
     /// What commit-to-client latency is bounded below by.
     pub journal_commit_interval_ms: Option<u64>,
+    pub clock: Option<ClockReading>,
+    /// What the user may not do and has to: `action on database.collection`. None: the server asks for no user.
+    pub lacking: Option<Vec<String>>,
 }
 
-pub(super) async fn probe(store: &MongoStore) -> Result<MongoProbe, StoreError> {
+pub(super) async fn probe(store: &MongoStore, writes: bool) -> Result<MongoProbe, StoreError> {
     let database = store.database().await?;
     let hello = answer(database.run_command(doc! {"hello": 1})).await.map_err(store_error)?;
     let build = answer(database.run_command(doc! {"buildInfo": 1})).await.map_err(store_error)?;
     let client = store.client().await?;
+    let clock = clock(&database).await;
+    let may = privileges::granted(&database).await;
+    let images = match prepare::images_of(&database, &store.config.collection).await {
+        Err(StoreError::Denied(_)) if may.is_some() => None,
+        images => images?,
+    };
+    let lacking = match may {
+        Some(granted) => Some(privileges::lacking(store, &database, &granted, images, writes).await),
+        None => None,
+    };
+    let oplog_window_secs = oplog_window(&client.database("local")).await;
+    let fill = oplog_fill(&client.database("local")).await;
     Ok(MongoProbe {
         version: build.get_str("version").unwrap_or("unknown").to_owned(),
         replica_set: hello.get_str("setName").ok().map(str::to_owned),
-        images: prepare::images_of(&database, &store.config.collection).await?,
-        oplog_window_secs: oplog_window(&client.database("local")).await,
+        images,
+        oplog_window_secs,
+        oplog_room_secs: oplog_window_secs.zip(fill).and_then(|(secs, fill)| room(secs, fill)),
+        clock,
+        lacking,
         journal_commit_interval_ms: journal_commit_interval(&client.database("admin")).await,
     })
 }
@@ -46,11 +73,51 @@ pub(super) async fn oplog_window(local: &Database) -> Option<u64> {
     Some(u64::from(newest.time.saturating_sub(oldest.time)))
 }
 
-async fn oplog_end(local: &Database, order: i32) -> Option<Timestamp> {
+async fn oplog_end(local: &Database, order: i32) -> Option<bson::Timestamp> {
     let oplog = local.collection::<Document>("oplog.rs");
     let find = oplog.find_one(doc! {}).sort(doc! {"$natural": order});
     let entry = answer(find.projection(doc! {"ts": 1})).await.ok()??;
     entry.get_timestamp("ts").ok()
+}
+
+fn room(window_secs: u64, fill: f64) -> Option<u64> {
+    let is_young = window_secs < YOUNG_SECS && fill < YOUNG_FILL;
+    (!is_young).then(|| (window_secs as f64 / fill.min(1.0)) as u64)
+}
+
+/// Which part of its size is taken. A little at least: what nothing was written to has room for very long.
+async fn oplog_fill(local: &Database) -> Option<f64> {
+    let oplog = local.collection::<Document>("oplog.rs");
+    let stages = [
+        doc! {"$collStats": {"storageStats": {}}},
+        doc! {"$project": {"size": "$storageStats.size", "max": "$storageStats.maxSize"}},
+    ];
+    let mut found = answer(oplog.aggregate(stages)).await.ok()?;
+    let stats = found.advance().await.ok()?.then(|| found.deserialize_current().ok())??;
+    let bytes = |name: &str| {
+        stats
+            .get_i64(name)
+            .map(|n| n as f64)
+            .or_else(|_| stats.get_i32(name).map(f64::from))
+            .or_else(|_| stats.get_f64(name))
+            .ok()
+    };
+    let (size, max) = (bytes("size")?, bytes("max")?);
+    (max > 0.0).then(|| (size / max).max(1e-9))
+}
+
+/// The quickest answer of a few tells it best.
+async fn clock(database: &Database) -> Option<ClockReading> {
+    let mut best: Option<ClockReading> = None;
+    for _ in 0..3 {
+        let before = Timestamp::now();
+        let hello = answer(database.run_command(doc! {"hello": 1})).await.ok()?;
+        let there = Timestamp::from_millis(hello.get_datetime("localTime").ok()?.timestamp_millis())?;
+        let reading = ClockReading { before, there, after: Timestamp::now() };
+        let took = |reading: &ClockReading| reading.after.millis() - reading.before.millis();
+        best = best.filter(|best| took(best) <= took(&reading)).or(Some(reading));
+    }
+    best
 }
 
 /// The server's default counts where it was not set.
@@ -64,4 +131,17 @@ async fn journal_commit_interval(admin: &Database) -> Option<u64> {
         _ => return None,
     };
     Some(if set == 0 { DEFAULT_MS } else { set })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::room;
+
+    #[test]
+    fn what_is_taken_tells_what_there_is_room_for() {
+        assert_eq!(room(3600, 0.25), Some(14_400));
+        assert_eq!(room(30, 0.9), Some(33), "it is nearly full already");
+        assert_eq!(room(90_000, 1.2), Some(90_000));
+        assert_eq!(room(2, 0.01), None);
+    }
 }

@@ -47,9 +47,9 @@ impl MongoStore {
         Ok(Self { config, uri, database, client: OnceCell::new(), stream: StreamState::default() })
     }
 
-    /// What the server is like, for `taskcast check`. Changes nothing.
-    pub async fn probe(&self) -> Result<MongoProbe, StoreError> {
-        probe::probe(self).await
+    /// What the server is like, for `taskcast check`. Changes nothing. `writes`: whether the task API is to write.
+    pub async fn probe(&self, writes: bool) -> Result<MongoProbe, StoreError> {
+        probe::probe(self, writes).await
     }
 
     pub(super) async fn client(&self) -> Result<&Client, StoreError> {

@@ -28,7 +28,7 @@ export class ClusterField extends Field {
     for (let n = 0; n < NODES; n += 1) field.nodes.push(await field.node(`taskcast-${n}`));
     await field.launch();
     await field.acquainted();
-    field.gateway = await Balancer.nginx(field.nodes.map(({ port }) => port));
+    field.gateway = await Balancer[field.size.balancer ?? 'nginx'](field.nodes.map(({ port }) => port));
     return field;
   }
 

@@ -12,13 +12,13 @@ import { killGroup, start } from './processes.js';
 import { until } from './until.js';
 
 /** Starts a server; with `replicaSet: null` a standalone one. `extra`: more arguments. */
-export async function startMongod({ replicaSet = 'rs0', extra = [] } = {}) {
+export async function startMongod({ replicaSet = 'rs0', oplogMegabytes = 300, extra = [] } = {}) {
   const port = await freePort();
   const dir = mkdtempSync(join(tmpdir(), 'taskcast-mongod-'));
   const launch = () => start(
     mongod(),
     ['--bind_ip', '127.0.0.1', '--port', String(port), '--dbpath', dir, '--unixSocketPrefix', dir,
-      '--wiredTigerCacheSizeGB', '0.5', '--oplogSize', '300', '--setParameter', 'diagnosticDataCollectionEnabled=false',
+      '--wiredTigerCacheSizeGB', '0.5', '--oplogSize', String(oplogMegabytes), '--setParameter', 'diagnosticDataCollectionEnabled=false',
       ...(replicaSet ? ['--replSet', replicaSet] : []), ...extra],
     { stdio: ['ignore', 'ignore', 'ignore'] },
   );

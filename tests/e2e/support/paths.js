@@ -23,6 +23,9 @@ export const redisServer = () => server('redis-server', 'TASKCAST_TEST_REDIS');
 export const nginx = () => server('nginx', 'TASKCAST_TEST_NGINX');
 export const haproxy = () => server('haproxy', 'TASKCAST_TEST_HAPROXY');
 
+/** The folder with the Python packages of requirements.txt. */
+export const python = () => server('python', 'TASKCAST_TEST_PYTHON');
+
 /** The existing client's components, which are no part of this repository. */
 export function existingClient() {
   const shared = process.env.TASKCAST_SHARED ?? resolve(REPO, '../shared');

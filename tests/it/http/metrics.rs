@@ -61,7 +61,10 @@ async fn scrape(app: &App) -> Page {
 async fn a_scrape_is_a_page_of_families() {
     let app = App::new().serving(Routes::All, None);
     let page = scrape(&app).await;
-    assert_eq!(page.get("taskcast_build_info{version=\"0.1.0\"}"), Some(1.0));
+    assert_eq!(
+        page.get(concat!("taskcast_build_info{version=\"", env!("TASKCAST_VERSION"), "\"}")),
+        Some(1.0)
+    );
     assert!(page.get("process_resident_memory_bytes").is_some_and(|bytes| bytes > 0.0));
 }
 

@@ -33,6 +33,26 @@ impl Place {
     pub(super) fn websocket_url(&self) -> String {
         format!("{}://{}/socket.io/?EIO=4&transport=websocket", self.scheme, self.rest)
     }
+
+    pub(super) fn has_tls(&self) -> bool {
+        self.scheme == "wss"
+    }
+
+    /// `host` or `host:port`, and the path before a route of the gateway.
+    pub(super) fn authority_and_path(&self) -> (&str, &str) {
+        self.rest.find('/').map_or((&self.rest, ""), |slash| self.rest.split_at(slash))
+    }
+
+    /// Host without brackets, and port.
+    pub(super) fn address(&self) -> (&str, u16) {
+        let (authority, _) = self.authority_and_path();
+        let usual = if self.has_tls() { 443 } else { 80 };
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().unwrap_or(usual)),
+            _ => (authority, usual),
+        };
+        (host.trim_start_matches('[').trim_end_matches(']'), port)
+    }
 }
 
 impl fmt::Display for Place {
@@ -57,6 +77,14 @@ mod tests {
             let place = Place::parse(url).expect(url);
             assert_eq!(place.websocket_url(), format!("{websocket}socket.io/?EIO=4&transport=websocket"));
             assert_eq!(place.to_string(), shown);
+        }
+        for (url, address) in [
+            ("http://127.0.0.1:3000", ("127.0.0.1", 3000)),
+            ("https://tasks.test/live", ("tasks.test", 443)),
+            ("ws://[::1]:1", ("::1", 1)),
+            ("http://[::1]", ("::1", 80)),
+        ] {
+            assert_eq!(Place::parse(url).expect(url).address(), address);
         }
         for url in
             ["", "127.0.0.1:3000", "localhost", "ftp://a", "http://", "http://u:p@a", "http://a?token=x"]

@@ -1,0 +1,111 @@
+//! A running gateway as its clients reach it, through whatever is before it.
+
+use futures_util::StreamExt;
+use tokio::time::{Duration, timeout};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::Finding;
+use crate::cli::{ask::ask, place::Place};
+
+const WITHIN: Duration = Duration::from_secs(10);
+/// Of two nodes in turn the second try meets the other one; at random, one in thousands finds none.
+const TRIES: usize = 12;
+const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
+
+pub(super) async fn check_reached(place: &Place) -> Vec<Finding> {
+    let health = health(place).await;
+    if health.level == super::Level::Fail {
+        return vec![health];
+    }
+    vec![health, websocket(place).await, polling(place).await, public(place).await]
+}
+
+async fn health(place: &Place) -> Finding {
+    match ask(place, "GET", "/api/health", "", &[]).await {
+        Ok(answer) if answer.status == 200 && answer.body.contains("\"websocket\"") => {
+            Finding::ok(format!("{place} leads to a gateway"))
+        }
+        Ok(answer) => Finding::fail(
+            format!("{place}/api/health answers {}", answer.status),
+            "let the proxy pass /api/ and /socket.io/ to taskcast, and give --url as clients have it",
+        ),
+        Err(error) => Finding::fail(
+            format!("{place} can't be reached: {error}"),
+            "check the URL, DNS, firewall and certificate",
+        ),
+    }
+}
+
+async fn websocket(place: &Place) -> Finding {
+    let opened = timeout(WITHIN, async {
+        let (mut socket, _) = tokio_tungstenite::connect_async(place.websocket_url()).await.ok()?;
+        match socket.next().await?.ok()? {
+            Message::Text(text) => text.as_str().starts_with("0{").then_some(()),
+            _ => None,
+        }
+    });
+    match opened.await {
+        Ok(Some(())) => Finding::ok("WebSockets get through"),
+        _ => Finding::warn(
+            "WebSockets don't get through: clients stay on polling, or don't connect at all",
+            "let the proxy speak HTTP/1.1 to taskcast and pass Upgrade and Connection (see deploy/nginx and deploy/haproxy)",
+        ),
+    }
+}
+
+enum Polled {
+    Found,
+    /// No node, or another one than the one before, was met.
+    Lost(u16),
+    NotOpened(String),
+}
+
+async fn polling(place: &Place) -> Finding {
+    for _ in 0..TRIES {
+        match poll(place).await {
+            Polled::Found => {}
+            Polled::Lost(status) => {
+                return Finding::warn(
+                    format!(
+                        "polling does not stick: of two requests of one client the second was answered {status} by another node"
+                    ),
+                    "let the proxy lead all requests of a client to one node, as deploy/nginx and deploy/haproxy do, or let \
+                     clients connect with transports: ['websocket']",
+                );
+            }
+            Polled::NotOpened(why) => {
+                return Finding::warn(
+                    format!("polling does not work: {why}"),
+                    "let the proxy pass GET and POST of /socket.io/, with their query",
+                );
+            }
+        }
+    }
+    Finding::ok("polling meets the same node again")
+}
+
+/// Opens a session and ends it: two requests, each on a connection of its own, as with a proxy between.
+async fn poll(place: &Place) -> Polled {
+    let opened = match ask(place, "GET", POLLING, "", &[]).await {
+        Ok(answer) if answer.status == 200 => answer,
+        Ok(answer) => return Polled::NotOpened(format!("its first request is answered {}", answer.status)),
+        Err(error) => return Polled::NotOpened(error.to_string()),
+    };
+    let sid = opened.body.split_once("\"sid\":\"").and_then(|(_, rest)| rest.split('"').next());
+    let Some(sid) = sid else { return Polled::NotOpened("its first answer has no session".to_owned()) };
+    match ask(place, "POST", &format!("{POLLING}&sid={sid}"), "1", &opened.cookies).await {
+        Ok(answer) if answer.status == 200 => Polled::Found,
+        Ok(answer) => Polled::Lost(answer.status),
+        Err(error) => Polled::NotOpened(error.to_string()),
+    }
+}
+
+async fn public(place: &Place) -> Finding {
+    match ask(place, "GET", "/metrics", "", &[]).await {
+        Ok(answer) if answer.status == 200 && answer.body.contains("taskcast_") => Finding::warn(
+            format!("whoever reaches {place} reads /metrics"),
+            "set ADMIN_PORT or METRICS_TOKEN, or let the proxy refuse /metrics and /api/admin",
+        ),
+        _ => Finding::ok("/metrics is not for everybody"),
+    }
+}
