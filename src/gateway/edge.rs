@@ -11,8 +11,8 @@ use std::{
 
 use axum::body::Body;
 use engineioxide::{service::EngineIoService, sid::Sid};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::Limited;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 use tower::Service;
@@ -26,8 +26,12 @@ use crate::{
 };
 
 use super::{
-    Capacity, Gateway, TransportHandle, engine::Sockets, newcomers::Newcomer, origin, rate::TooMany,
-    session::TooManyPosts,
+    Capacity, Gateway, TransportHandle,
+    body::{BodyError, whole},
+    engine::Sockets,
+    newcomers::Newcomer,
+    origin,
+    rate::TooMany,
 };
 
 /// One polling request carries several messages.
@@ -167,57 +171,56 @@ impl Edge {
             true => (self.max_body_bytes, BODY_TIMEOUT),
             false => (UNAUTHENTICATED_BODY_BYTES, UNAUTHENTICATED_BODY_TIMEOUT),
         };
-        let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        if length.and_then(|length| length.parse().ok()).is_some_and(|length: usize| length > max_body_bytes)
-        {
+        let (parts, body) = request.into_parts();
+        let post = query.sid.filter(|_| parts.method == Method::POST);
+        let Ok(_posting) = post.map(|sid| self.sockets.begin_post(sid)).transpose() else {
             return self.refused(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "payload_too_large",
-                "The request body is too large",
+                StatusCode::BAD_REQUEST,
+                "overlapping_requests",
+                "A polling client sends one request after the other",
             );
-        }
+        };
+        let max_body_bytes = if parts.method == Method::POST { max_body_bytes } else { 0 };
+        // The library would wait for it for ever, also when the connection that it is for has been closed.
+        let reading = whole(body, max_body_bytes);
+        let body = match timeout(body_timeout, reading).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(BodyError::TooLarge)) => {
+                return self.refused(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "payload_too_large",
+                    "The request body is too large",
+                );
+            }
+            // Nobody hears it.
+            Ok(Err(BodyError::BrokenOff)) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+                return response;
+            }
+            Err(_) => {
+                return self.refused(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "request_timeout",
+                    "The request body took too long",
+                );
+            }
+        };
         if let Some(sid) = query.sid {
             if authenticated {
                 transport.trust();
             }
-            if !query.websocket && request.method() == Method::GET {
+            if !query.websocket && parts.method == Method::GET {
                 self.sockets.set_polled(sid, transport.clone());
             }
         }
-        let posts = request.method() == Method::POST;
-        let posting = match query.sid.filter(|_| posts).map(|sid| self.sockets.begin_post(sid)) {
-            Some(Err(TooManyPosts)) => {
-                return self.refused(
-                    StatusCode::BAD_REQUEST,
-                    "overlapping_requests",
-                    "A polling client sends one request after the other",
-                );
-            }
-            Some(Ok(posting)) => posting,
-            None => None,
-        };
-        let request =
-            on_diet(request, newcomer, transport.clone()).map(|body| Limited::new(body, max_body_bytes));
-        let response = self.transports.call(request);
-        // The library waits for a body for ever, also when the connection that it is for has been closed.
-        let response = match posts {
-            true => timeout(body_timeout, response).await,
-            false => Ok(response.await),
-        };
-        drop(posting);
-        match response {
-            Ok(Ok(response)) => {
-                // What was not upgraded may be a proxy's, and carry others' requests.
-                if let (Some(sid), StatusCode::SWITCHING_PROTOCOLS) = (query.sid, response.status()) {
-                    self.sockets.set_transport(sid, transport);
-                }
-                response.map(Body::new)
-            }
-            Ok(Err(never)) => match never {},
-            Err(_) => {
-                self.refused(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request body took too long")
-            }
+        let request = Request::from_parts(on_diet(parts, newcomer, transport.clone()), Full::new(body));
+        let Ok(response) = self.transports.call(request).await;
+        // What was not upgraded may be a proxy's, and carry others' requests.
+        if let (Some(sid), StatusCode::SWITCHING_PROTOCOLS) = (query.sid, response.status()) {
+            self.sockets.set_transport(sid, transport);
         }
+        response.map(Body::new)
     }
 
     /// The JavaScript client takes it for a fault of the network, and tries again by itself.
@@ -277,12 +280,7 @@ impl Query {
 
 /// Header values are slices of the connection's read buffer, 16 KiB, and the library keeps the request as long as
 /// the socket lives. Copies let the buffer go.
-fn on_diet(
-    request: Request<Incoming>,
-    newcomer: Option<Arc<Newcomer>>,
-    transport: TransportHandle,
-) -> Request<Incoming> {
-    let (mut parts, body) = request.into_parts();
+fn on_diet(mut parts: Parts, newcomer: Option<Arc<Newcomer>>, transport: TransportHandle) -> Parts {
     let mut kept = HeaderMap::with_capacity(KEPT_HEADERS.len());
     for name in KEPT_HEADERS {
         if let Some(value) = parts.headers.get(&name)
@@ -299,7 +297,7 @@ fn on_diet(
     if let Some(newcomer) = newcomer {
         parts.extensions.insert(newcomer);
     }
-    Request::from_parts(parts, body)
+    parts
 }
 
 /// For the log.

@@ -286,10 +286,7 @@ impl Gateway {
     }
 
     fn expire(&self, session: &Arc<Session>) {
-        let refusal = Refusal::new(Code::TokenExpired, "The token has expired");
-        self.refuse(session, None, &refusal);
-        self.end(session, true);
-        session.close_for_good();
+        self.dismiss(session, &Refusal::new(Code::TokenExpired, "The token has expired"), true);
     }
 
     /// Does what this node, or another, was asked to do. Runs for ever.
@@ -325,16 +322,22 @@ impl Gateway {
     }
 
     fn turn_out(&self, session: &Arc<Session>) {
-        let refusal = Refusal::new(Code::Unauthorized, "The user was disconnected");
-        self.refuse(session, None, &refusal);
-        self.end(session, false);
-        session.close_for_good();
+        self.dismiss(session, &Refusal::new(Code::Unauthorized, "The user was disconnected"), false);
     }
 
-    /// Out of all rooms and forgotten; the transport may live on.
-    fn end(&self, session: &Arc<Session>, lost: bool) {
+    /// Ends a session whose client may see nothing more, and tells it why.
+    fn dismiss(&self, session: &Arc<Session>, refusal: &Refusal, lost: bool) {
+        // Beside a full queue its reason would wait among what goes with the session.
+        if self.end(session, lost) {
+            self.count_refusal(refusal.code);
+            session.close_for_good(event(emitted::ERROR, refusal));
+        }
+    }
+
+    /// Out of all rooms and forgotten; the transport may live on. Whether this call ended it.
+    fn end(&self, session: &Arc<Session>, lost: bool) -> bool {
         if !session.end() {
-            return;
+            return false;
         }
         tracing::debug!(lost, "a client went");
         let had_dashboard = self.hub.turn(|fanout| fanout.remove_peer(session.id));
@@ -342,6 +345,7 @@ impl Gateway {
         self.expiries.remove(identity.expires_at, session.id);
         self.sessions.remove(session.id, &identity.viewer.user);
         self.cluster.ended(session.id.0, &identity.viewer.user, had_dashboard && lost);
+        true
     }
 
     fn connect(&self, socket: &Arc<Socket>, namespace: &str, auth: Option<&RawValue>) {

@@ -5,6 +5,7 @@
 //! packets, is spoken here (`docs/adr/0005-socket-io-by-hand.md`).
 
 mod admission;
+mod body;
 mod capacity;
 mod edge;
 mod engine;

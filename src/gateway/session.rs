@@ -10,7 +10,10 @@ use std::{
 };
 
 use engineioxide::{DisconnectReason, TransportType};
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::{
+    sync::mpsc::error::TrySendError,
+    time::{sleep_until, timeout_at},
+};
 use tracing::Span;
 
 use crate::{
@@ -33,6 +36,7 @@ const MAX_POSTS: usize = 2;
 const POLLING_GRACE: Duration = Duration::from_millis(900);
 /// What a client that reads slowly has not taken by then, it gets no more once it may see nothing more.
 const LAST_WORDS: Duration = Duration::from_millis(950);
+const ROOM_POLL: Duration = Duration::from_millis(5);
 
 /// What a session is asked to do.
 #[derive(Debug)]
@@ -142,14 +146,30 @@ impl Session {
         }
     }
 
-    /// Closes the transport of a client that may see nothing more, whether it reads or not.
-    pub fn close_for_good(self: &Arc<Self>) {
-        self.close();
+    /// Closes the transport of a client that may see nothing more, whether it reads or not. It is told why, behind what
+    /// is in its queue.
+    pub fn close_for_good(self: &Arc<Self>, why: Packet) {
         let session = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(LAST_WORDS).await;
+            let end = tokio::time::Instant::now() + LAST_WORDS;
+            let _ = timeout_at(end, session.tell(why)).await;
+            session.close();
+            sleep_until(end).await;
             session.cut();
         });
+    }
+
+    /// In any place of the queue, those for heartbeats too.
+    async fn tell(&self, packet: Packet) {
+        loop {
+            match self.socket.reserve() {
+                Ok(place) => return place.emit(packet),
+                Err(TrySendError::Closed(())) => return,
+                // The library has no way to wait for room.
+                Err(TrySendError::Full(())) => {}
+            }
+            tokio::time::sleep(ROOM_POLL).await;
+        }
     }
 
     /// Closes the transport now, whatever is queued; the client reconnects.

@@ -104,7 +104,7 @@ test('tricks before a token cost their connection, and nobody else', async () =>
     await until(() => tried.every(({ raw }) => !raw.open), () => `closed: ${tried.filter(({ raw }) => raw.open).map(({ name }) => name)}`);
     const status = (name) => tried.find((one) => one.name === name).raw.status;
     assert.equal(status('a POST of 1 MB'), 413);
-    assert.equal(status('a POST of chunks'), 400);
+    assert.equal(status('a POST of chunks'), 413);
     assert.equal(status('a POST that never ends'), 408);
     await patchTask(gateway.url, await pipeline(), taskId, { title: 'served on' });
     await witness.saw('task:updated', ({ changed }) => changed.title === 'served on');

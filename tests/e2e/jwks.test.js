@@ -24,6 +24,15 @@ function stubborn(gateway, token, options = {}) {
   return client;
 }
 
+/** The answer that is no "later": HTTP and `auth:refresh` do not wait for a fetch that is far away. */
+async function inTheEnd(ask) {
+  for (;;) {
+    const code = await ask();
+    if (!['unavailable', 'rate_limited'].includes(code)) return code;
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+}
+
 const list = (gateway, token) => api(gateway.url, 'GET', '/api/tasks', { token });
 
 test('tokens of every kind of key, over TLS, by whoever SSL_CERT_FILE trusts', async () => {
@@ -106,12 +115,14 @@ test('keys change while somebody makes up names: one fetch a minute, and everybo
     const member = await Client.connect(gateway, await first.token());
     server.keys = [first.jwk, second.jwk];
     (await Client.connect(gateway, await second.token())).close();
+    const names = ['../../../../dev/null', "' OR 1=1 --", 'first\0', 'first ', 'FIRST', '', '/etc/passwd', 'http://127.0.0.1/keys', 'x'.repeat(4000)];
+    const madeUp = await Promise.all(names.map((kid, n) => first.token({ sub: `user-${n}` }, { kid })));
+    // Each has a session of its own: a session's requests wait for each other.
+    const sessions = await Promise.all(names.map(async (_, n) => Client.connect(gateway, await first.token({ sub: `user-${n}` }))));
     assert.equal(server.asked, 2, 'the second key was fetched when it was needed');
 
     server.keys = [second.jwk, third.jwk];
     const waiting = stubborn(gateway, await third.token());
-    const names = ['../../../../dev/null', "' OR 1=1 --", 'first\0', 'first ', 'FIRST', '', '/etc/passwd', 'http://127.0.0.1/keys', 'x'.repeat(4000)];
-    const madeUp = await Promise.all(names.map((kid) => first.token({}, { kid })));
     const answers = Promise.all(madeUp.map((token) => refused(gateway, token)));
     await until(async () => (await scrape(gateway.url)).get('taskcast_tokens_waiting') === names.length + 1, 'all of them wait');
     const early = await list(gateway, await third.token());
@@ -121,12 +132,15 @@ test('keys change while somebody makes up names: one fetch a minute, and everybo
     const refresh = await member.ask('auth:refresh', { token: await third.token() });
     assert.equal(refresh.error?.code, 'unavailable', JSON.stringify(refresh));
     assert.ok(refresh.error.retryAfterMs > 6000, JSON.stringify(refresh));
+    const overHttp = Promise.all(madeUp.map((token) => inTheEnd(async () => (await list(gateway, token)).body.error?.code)));
+    const refreshed = Promise.all(madeUp.map((token, n) => inTheEnd(async () => (await sessions[n].ask('auth:refresh', { token })).error?.code)));
     (await Client.connect(gateway, await first.token())).close();
     assert.equal(server.asked, 2, 'not within the minute');
 
     await until(() => waiting.socket.connected, 'the third key', 80_000);
     assert.deepEqual([waiting.refusals, waiting.disconnects], [[], []], 'it waited');
-    assert.deepEqual([...new Set(await answers)], ['unauthorized']);
+    for (const told of [await answers, await overHttp, await refreshed]) assert.deepEqual([...new Set(told)], ['unauthorized']);
+    assert.deepEqual(sessions.flatMap(({ disconnects }) => disconnects), [], 'they go on with the tokens that they have');
     assert.equal(server.asked, 3);
     assert.equal((await member.ask('auth:refresh', { token: await third.token() })).ok, true);
     assert.equal((await list(gateway, await first.token())).status, 503, 'gone, and a newer set may have it again');

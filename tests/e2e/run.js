@@ -12,6 +12,8 @@ import { start } from './support/processes.js';
 const DEADLINE = 15 * 60_000;
 /** Loaded machines are slow, and the long file mostly waits: it runs beside the others. */
 const CONCURRENCY = process.env.TASKCAST_E2E_CONCURRENCY ?? String(Math.max(2, Math.min(4, availableParallelism())) + 1);
+/** They begin first, so that the others are done beside them. */
+const SLOWEST = ['quiet.test.js', 'webhooks.test.js', 'jwks.test.js'];
 /** These take the machine for themselves. */
 const ALONE = ['handoff.test.js'];
 
@@ -33,8 +35,7 @@ try {
   const together = files.filter((name) => !ALONE.includes(name));
   for (const batch of [together, ...ALONE.filter((name) => files.includes(name)).map((name) => [name])]) {
     if (batch.length === 0) continue;
-    // The slowest first.
-    batch.sort((a, b) => (b === 'quiet.test.js') - (a === 'quiet.test.js'));
+    batch.sort((a, b) => SLOWEST.includes(b) - SLOWEST.includes(a) || SLOWEST.indexOf(a) - SLOWEST.indexOf(b));
     const child = start(process.execPath,
       ['--test', '--test-reporter=spec', `--test-concurrency=${CONCURRENCY}`, ...batch.map((name) => resolve(PACKAGE, name))],
       { cwd: PACKAGE, env: { ...process.env, TMPDIR: temporary, TASKCAST_E2E_MONGODB_URI: mongod.uri }, stdio: 'inherit' });

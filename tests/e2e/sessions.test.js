@@ -3,11 +3,12 @@ import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
 import { Client, refused } from './support/client.js';
-import { Gateway } from './support/gateway.js';
+import { Gateway, withGateway } from './support/gateway.js';
 import { api, createTask, patchTask } from './support/http.js';
+import { scrape } from './support/metrics.js';
 import { RawSocket } from './support/raw.js';
 import { test } from './support/scenario.js';
-import { member, now, pipeline } from './support/tokens.js';
+import { member, now, pipeline, sign } from './support/tokens.js';
 import { until } from './support/until.js';
 
 let gateway;
@@ -18,7 +19,7 @@ before(async () => {
 });
 after(() => gateway?.stop());
 
-test('after its token\'s end a client is sent nothing, whatever happens, on every transport', async () => {
+test('after the end of its token a client is sent nothing, whatever happens, on every transport', async () => {
   const [writer, task] = [await pipeline(), await createTask(gateway.url, await member('bob'))];
   const exp = now() + 4;
   const token = await member('alice', 'acme', { exp });
@@ -97,3 +98,36 @@ test('auth:refresh with less rights and a nearer end counts as well', async () =
   assert.ok(Date.now() >= exp * 1000);
   assert.deepEqual(client.all('error').map(({ code }) => code), ['token_expired']);
 });
+
+test('a client whose queue is full is told why its session ends', () => withGateway({ SEND_QUEUE: '64', SLOW_CLIENT_TIMEOUT: '60s' }, async (gateway) => {
+  const admin = await sign({ sub: 'ops', scope: 'admin' });
+  /** What one is told that reads nothing until it is disconnected, and then at once. */
+  const attempt = async (user) => {
+    const client = await Client.connect(gateway, await member(user));
+    const wire = client.socket.io.engine.transport.ws._socket;
+    wire.pause();
+    const asked = async () => (await scrape(gateway.url)).get('taskcast_client_events_total', { event: 'unknown' });
+    /** For a moment the queue is also full while the kernel takes on. */
+    const settled = async () => {
+      const pages = [];
+      for (let n = 0; n < 20; n += 1) pages.push(await scrape(gateway.url));
+      if (pages.at(-1).get('taskcast_clients_behind') === 0) return 'room';
+      return pages.at(-1).since(pages[0], 'taskcast_deliveries_total') === 0 && 'full';
+    };
+    const before = await asked();
+    let sent = 0;
+    do {
+      for (let n = 0; n < 500; n += 1, sent += 1) client.socket.emit('nothing:known', 'x');
+      await until(async () => (await asked()) >= before + sent, 'all were heard');
+    } while ((await until(settled, 'the queue is full, or has room')) === 'room');
+    const gone = client.disconnected();
+    assert.equal((await api(gateway.url, 'POST', '/api/admin/disconnect', { token: admin, body: { userId: user } })).status, 200);
+    wire.resume();
+    await gone;
+    return client.all('error').at(-1).code;
+  };
+  // It has 0.95 s to read what is queued, and the machine may be busy with others.
+  let told;
+  for (let n = 0; n < 5 && told !== 'unauthorized'; n += 1) told = await attempt(`user-${n}`);
+  assert.equal(told, 'unauthorized');
+}));

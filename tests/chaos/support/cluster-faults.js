@@ -45,8 +45,11 @@ export const faults = [
     name: 'a node without Redis',
     /** It happens on the way. */
     proxied: true,
-    async strike(field, { long }) {
-      await stalled(field, { port: field.nodes[2].redisPort }, long ? 20 : 1, () => degraded(field, field.nodes[2], ({ cluster }) => !cluster.ok));
+    async strike(field, { long, away }) {
+      await stalled(field, { port: field.nodes[2].redisPort }, long ? 20 : 1, async () => {
+        await degraded(field, field.nodes[2], ({ cluster }) => !cluster.ok);
+        await away?.();
+      });
     },
   },
   {

@@ -18,6 +18,8 @@ const TRANSPORTS = [['websocket'], ['polling'], ['polling', 'websocket']];
 
 export class ClusterField extends Field {
   nodes = [];
+  /** What is worth telling beside the row. */
+  notes = [];
   #ears = [];
   #begun = 0;
 

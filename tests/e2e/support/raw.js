@@ -14,10 +14,12 @@ export function frame(payload, { opcode = 1, fin = true, rsv = 0, masked = true,
 
 /** Of what came, so much is kept. */
 const KEPT = 8192;
+/** It may come at any time. */
+const HEARTBEAT = '\x81\x012';
 
 /** One TCP connection, on which an upgrade to a WebSocket is asked for. */
 export class RawSocket {
-  /** The end of what came, a character for each byte; a gateway's frames are not masked. */
+  /** The end of what came, without heartbeats, a character for each byte; a gateway's frames are not masked. */
   text = '';
   closed = false;
   #wake = () => {};
@@ -26,7 +28,7 @@ export class RawSocket {
   constructor(port, { path = '/socket.io/?EIO=4&transport=websocket', headers = '', behind = '' } = {}) {
     this.socket = connect({ port, host: '127.0.0.1', noDelay: true });
     this.socket.on('data', (data) => {
-      this.text = (this.text + data.toString('latin1')).slice(-KEPT);
+      this.text = (this.text + data.toString('latin1')).replaceAll(HEARTBEAT, '').slice(-KEPT);
       this.#wake();
     });
     this.socket.on('error', () => {});

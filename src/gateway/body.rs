@@ -1,0 +1,31 @@
+//! The body of a polling request: whole, or not at all.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("the body is too large")]
+    TooLarge,
+    #[error("the body broke off")]
+    BrokenOff,
+}
+
+/// Copied as it comes: a piece of it is a slice of the connection's read buffer, up to 16 KiB, and would hold that.
+pub(super) async fn whole(mut body: Incoming, max: usize) -> Result<Bytes, BodyError> {
+    let told = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if told > max {
+        return Err(BodyError::TooLarge);
+    }
+    // Of what is only told, no more than a read brings.
+    let mut bytes = Vec::with_capacity(told.min(8 * 1024));
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| BodyError::BrokenOff)?.into_data() else { continue };
+        if bytes.len() + data.len() > max {
+            return Err(BodyError::TooLarge);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.into())
+}
