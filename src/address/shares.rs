@@ -1,69 +1,70 @@
-//! How much of something each address has taken.
+//! How much of something each address, or each user, has taken.
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::ClientAddress;
 
-/// Each address may take so much, whatever the others do. Who has given everything back is forgotten.
+/// Each may take so much, whatever the others do. Who has given everything back is forgotten.
 #[derive(Clone, Debug)]
-pub struct Shares {
+pub struct Shares<K = ClientAddress> {
     /// None: no bound.
     most: Option<usize>,
-    taken: Arc<Mutex<HashMap<ClientAddress, usize>>>,
+    taken: Arc<Mutex<HashMap<K, usize>>>,
 }
 
 /// What was taken; given back when it is dropped.
 #[derive(Debug)]
-pub struct Share {
-    of: Shares,
-    address: ClientAddress,
+pub struct Share<K: Clone + Eq + Hash = ClientAddress> {
+    of: Shares<K>,
+    who: K,
     amount: usize,
 }
 
-impl Shares {
+impl<K: Clone + Eq + Hash> Shares<K> {
     pub fn of(most: Option<usize>) -> Self {
         Self { most, taken: Arc::default() }
     }
 
-    /// None: the address has what it may have.
-    pub fn take(&self, address: ClientAddress, amount: usize) -> Option<Share> {
-        let mut share = Share { of: self.clone(), address, amount: 0 };
+    /// None: it has what it may have.
+    pub fn take(&self, who: K, amount: usize) -> Option<Share<K>> {
+        let mut share = Share { of: self.clone(), who, amount: 0 };
         share.grow(amount).then_some(share)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ClientAddress, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, usize>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Share {
+impl<K: Clone + Eq + Hash> Share<K> {
     /// Whether there was so much more.
     pub fn grow(&mut self, more: usize) -> bool {
         let Some(most) = self.of.most else { return true };
         let mut taken = self.of.lock();
-        let before = taken.get(&self.address).copied().unwrap_or_default();
+        let before = taken.get(&self.who).copied().unwrap_or_default();
         let fits = before.saturating_add(more) <= most;
         if fits && more > 0 {
-            taken.insert(self.address, before + more);
+            taken.insert(self.who.clone(), before + more);
             self.amount += more;
         }
         fits
     }
 }
 
-impl Drop for Share {
+impl<K: Clone + Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
         if self.amount == 0 {
             return;
         }
         let mut taken = self.of.lock();
-        if let Some(all) = taken.get_mut(&self.address) {
+        if let Some(all) = taken.get_mut(&self.who) {
             *all = all.saturating_sub(self.amount);
             if *all == 0 {
-                taken.remove(&self.address);
+                taken.remove(&self.who);
             }
         }
     }

@@ -172,6 +172,14 @@ impl Edge {
             false => (UNAUTHENTICATED_BODY_BYTES, UNAUTHENTICATED_BODY_TIMEOUT),
         };
         let (parts, body) = request.into_parts();
+        let post = query.sid.filter(|_| parts.method == Method::POST);
+        let Ok(_posting) = post.map(|sid| self.sockets.begin_post(sid)).transpose() else {
+            return self.refused(
+                StatusCode::BAD_REQUEST,
+                "overlapping_requests",
+                "A polling client sends one request after the other",
+            );
+        };
         let max_body_bytes = if parts.method == Method::POST { max_body_bytes } else { 0 };
         // The library would wait for it for ever, also when the connection that it is for has been closed.
         let reading = whole(body, max_body_bytes);
@@ -252,7 +260,13 @@ impl Query {
             query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         };
         Self {
-            sid: pairs().find(|(name, _)| *name == "sid").and_then(|(_, value)| value.parse().ok()),
+            // A `sid` without `=` is none to the library: what follows it must not be one to the library alone.
+            sid: uri
+                .query()
+                .unwrap_or_default()
+                .split('&')
+                .find_map(|pair| pair.strip_prefix("sid="))
+                .and_then(|value| value.parse().ok()),
             websocket: pairs().any(|pair| pair == ("transport", "websocket")),
             has_token: pairs().any(|(name, _)| {
                 matches!(

@@ -36,7 +36,7 @@ use super::{
     newcomers::{Newcomer, Newcomers},
     pace::Pace,
     rate::UserRate,
-    session::{Connection, Request, Session},
+    session::{Connection, Posting, Request, Session, TooManyPosts},
     snapshots::Snapshots,
     users::Sessions,
 };
@@ -48,11 +48,18 @@ pub(super) type Socket = engineioxide::Socket<Connection>;
 pub(super) struct Sockets(Mutex<HashMap<Sid, Weak<Socket>>>);
 
 impl Sockets {
+    /// To be upgraded to. One that is a WebSocket already stays with what it has, and can be shut.
     pub fn set_transport(&self, sid: Sid, transport: TransportHandle) {
         let socket = self.lock().get(&sid).and_then(Weak::upgrade);
-        if let Some(socket) = socket {
+        if let Some(socket) = socket.filter(|socket| socket.transport_type() != TransportType::Websocket) {
             socket.data.set_transport(transport);
         }
+    }
+
+    /// To be held while a body of this connection is read. None: there is no such connection.
+    pub fn begin_post(&self, sid: Sid) -> Result<Option<Posting>, TooManyPosts> {
+        let socket = self.lock().get(&sid).and_then(Weak::upgrade);
+        socket.map(|socket| socket.data.begin_post()).transpose()
     }
 
     pub fn set_polled(&self, sid: Sid, transport: TransportHandle) {
@@ -498,13 +505,14 @@ impl EngineIoHandler for Gateway {
         {
             socket.data.set_transport(transport.clone());
         }
-        if let Some(newcomer) = newcomer(&socket) {
-            self.newcomers.came(newcomer, &socket);
-        }
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         // Never the Engine.IO id: it lets its holder speak for a polling client.
         socket.data.set_span(tracing::info_span!("connection", id, user = field::Empty));
         self.sockets.lock().insert(socket.id, Arc::downgrade(&socket));
+        // It may have to go at once: by then it can be forgotten.
+        if let Some(newcomer) = newcomer(&socket) {
+            self.newcomers.came(newcomer, &socket);
+        }
         Self::await_connect(&socket);
     }
 

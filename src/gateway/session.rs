@@ -29,6 +29,9 @@ use super::{Gateway, TransportHandle, engine::Socket};
 const MAX_WAITING: usize = 256;
 /// What a WebSocket may send before it has shown a token: that, and as much beside it.
 const UNAUTHENTICATED_BYTES: usize = 2 * MAX_TOKEN_BYTES;
+/// Bodies of one polling client that are read at once. It sends one after the other; the next may overtake the end of the
+/// one before.
+const MAX_POSTS: usize = 2;
 /// A polling client fetches its last events with its next request.
 const POLLING_GRACE: Duration = Duration::from_millis(900);
 /// What a client that reads slowly has not taken by then, it gets no more once it may see nothing more.
@@ -244,7 +247,15 @@ struct ConnectionState {
     transport: TransportHandle,
     /// The one by which a polling client last asked.
     polled: TransportHandle,
+    posts: Posting,
 }
+
+/// A body of a polling client that is being read: each has a clone of the connection's.
+#[derive(Clone, Debug, Default)]
+pub struct Posting(Arc<()>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyPosts;
 
 impl Connection {
     /// Everything that happens to it is logged under this.
@@ -308,6 +319,16 @@ impl Connection {
 
     pub fn set_polled(&self, transport: TransportHandle) {
         self.state().polled = transport;
+    }
+
+    pub fn begin_post(&self) -> Result<Posting, TooManyPosts> {
+        let state = self.state();
+        // One is the connection's own.
+        if Arc::strong_count(&state.posts.0) > MAX_POSTS {
+            Err(TooManyPosts)
+        } else {
+            Ok(state.posts.clone())
+        }
     }
 
     fn moving(&self, by: TransportType) -> TransportHandle {

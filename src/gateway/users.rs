@@ -26,7 +26,8 @@ impl Sessions {
         inner.by_peer.insert(session.id, session.clone());
         let of_user = inner.by_user.entry(user).or_default();
         of_user.push_back(session.id);
-        let oldest = (of_user.len() > max).then(|| of_user.front().copied()).flatten()?;
+        // Out of the queue at once: two that come at the same moment must not find the same one.
+        let oldest = (of_user.len() > max).then(|| of_user.pop_front()).flatten()?;
         inner.by_peer.get(&oldest).cloned()
     }
 

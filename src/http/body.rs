@@ -7,7 +7,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use serde_json::Value;
 
-use super::ApiError;
+use super::{ApiError, caller::BodyPlace};
 
 /// The most that a body of the task API may have.
 pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
@@ -19,7 +19,8 @@ pub(super) struct JsonBody(pub Value);
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, ApiError> {
+        let _place = request.extensions_mut().remove::<BodyPlace>();
         if !says_json(request.headers()) {
             return Err(ApiError::NotJson);
         }

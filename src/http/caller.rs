@@ -1,12 +1,20 @@
 //! Who asks, and whether the task API is open for that.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, header, request::Parts};
+use tokio::sync::Semaphore;
 
 use super::{ApiError, HttpState};
-use crate::auth::Identity;
+use crate::{
+    address::{Share, Shares},
+    auth::{AuthError, Identity, UnixTime},
+    task::UserId,
+};
 
 /// Somebody with a valid token, where tasks may be read.
 #[derive(Debug)]
@@ -26,8 +34,18 @@ pub(super) struct Administrator(pub Identity);
 
 /// For a fetch of keys that can begin at once.
 const KEY_PATIENCE: Duration = Duration::from_secs(6);
+/// So many wait for one. Anybody can make up names of keys: who does must not take the places of those whose keys are known.
+const MAX_WAITING: usize = 64;
+static WAITING: Semaphore = Semaphore::const_new(MAX_WAITING);
+/// Of one user, so many bodies are read at once: they may come slowly, and there are places for so many requests only.
+const MAX_BODIES: usize = 64;
+static BODIES: LazyLock<Shares<UserId>> = LazyLock::new(|| Shares::of(Some(MAX_BODIES)));
 const ADMIN_SCOPE: &str = "admin";
 const WRITE_SCOPE: &str = "tasks:write";
+
+/// One of [`MAX_BODIES`], for as long as the body is read.
+#[derive(Clone, Debug)]
+pub(super) struct BodyPlace(#[expect(dead_code, reason = "held, not read")] Arc<Share<UserId>>);
 
 impl FromRequestParts<HttpState> for Reader {
     type Rejection = ApiError;
@@ -47,13 +65,14 @@ impl FromRequestParts<HttpState> for Writer {
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, ApiError> {
         let Reader(identity) = Reader::from_request_parts(parts, state).await?;
-        if state.task_api.writes() {
-            Ok(Self(identity))
-        } else {
-            Err(ApiError::FeatureDisabled(
+        if !state.task_api.writes() {
+            return Err(ApiError::FeatureDisabled(
                 "tasks can't be written here: the backend that owns them does that",
-            ))
+            ));
         }
+        let place = BODIES.take(identity.viewer.user.clone(), 1).ok_or(ApiError::Overloaded)?;
+        parts.extensions.insert(BodyPlace(Arc::new(place)));
+        Ok(Self(identity))
     }
 }
 
@@ -85,7 +104,13 @@ impl FromRequestParts<HttpState> for Administrator {
 
 async fn identify(headers: &HeaderMap, state: &HttpState) -> Result<Identity, ApiError> {
     let token = bearer(headers).ok_or(ApiError::NoToken)?;
-    Ok(state.tokens.admit(token, KEY_PATIENCE).await?)
+    match state.tokens.verify(token, UnixTime::now()) {
+        Err(unknown @ AuthError::NoKey { .. }) => {
+            let _place = WAITING.try_acquire().map_err(|_| unknown)?;
+            Ok(state.tokens.admit(token, KEY_PATIENCE).await?)
+        }
+        decided => Ok(decided?),
+    }
 }
 
 /// The token of the one `Authorization: Bearer` header; two headers could mean two people.

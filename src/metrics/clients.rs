@@ -16,7 +16,7 @@ const ENDS: [&str; 6] = [
 ];
 const HANDSHAKES: [&str; 6] =
     ["accepted", "unauthorized", "token_expired", "unavailable", "feature_disabled", "invalid_namespace"];
-const REFUSED: [&str; 10] = [
+const REFUSED: [&str; 11] = [
     "capacity",
     "address",
     "rate_limited",
@@ -26,6 +26,7 @@ const REFUSED: [&str; 10] = [
     "forbidden_origin",
     "token_in_query",
     "payload_too_large",
+    "overlapping_requests",
     "request_timeout",
 ];
 

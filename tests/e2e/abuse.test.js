@@ -8,6 +8,7 @@ import { createTask, patchTask } from './support/http.js';
 import { scrape } from './support/metrics.js';
 import { test } from './support/scenario.js';
 import { member, pipeline, sign } from './support/tokens.js';
+import { RawSocket, frame } from './support/raw.js';
 import { Raw, TRICKS } from './support/tricks.js';
 import { until } from './support/until.js';
 
@@ -116,6 +117,50 @@ test('tricks before a token cost their connection, and nobody else', async () =>
     await gateway.stop();
   }
 });
+
+/** The Engine.IO id of a polling session that has just begun. */
+const begin = async (gateway) => JSON.parse((await (await handshake(gateway)).text()).slice(1)).sid;
+
+test('an upgrade is found by the id that the library reads, however the query is written', () => withGateway({}, async (gateway) => {
+  const raw = new RawSocket(gateway.port, { path: `/socket.io/?EIO=4&transport=websocket&sid&sid=${await begin(gateway)}` });
+  raw.send(frame('2probe'));
+  assert.ok(await raw.hears('3probe'));
+  raw.send(frame('5'), frame('x'.repeat(60_000), { length: 65_000 }));
+  assert.ok(await raw.ends());
+  assert.equal((await scrape(gateway.url)).get('taskcast_connections_refused_total', { reason: 'unauthenticated_bytes' }), 1);
+}));
+
+test('a polling client with a token has two bodies read at once, not hundreds', () => withGateway({}, async (gateway) => {
+  const path = `${HANDSHAKE}&sid=${await begin(gateway)}`;
+  const post = (body) => fetch(gateway.url + path, { method: 'POST', headers: { 'content-type': 'text/plain' }, body });
+  await post(`40${JSON.stringify({ token: await member('alice') })}`);
+  assert.match(await (await fetch(gateway.url + path)).text(), /40{"sid"/);
+  const body = `42["nothing:known","${'x'.repeat(50_000)}"]`;
+  const head = `POST ${path} HTTP/1.1\r\nHost: gate\r\nContent-Type: text/plain\r\nContent-Length: ${body.length}\r\n\r\n`;
+  const raws = Array.from({ length: 20 }, () => new Raw(gateway.port));
+  await Promise.all(raws.map((raw) => raw.write(head + body.slice(0, 1000))));
+  const overlapping = () => raws.filter(({ status }) => status === 400);
+  await until(() => overlapping().length === 18, () => `all but two are refused: ${raws.map(({ status }) => status)}`);
+  assert.equal((await scrape(gateway.url)).get('taskcast_connections_refused_total', { reason: 'overlapping_requests' }), 18);
+  const read = raws.filter((raw) => !overlapping().includes(raw));
+  await Promise.all(read.map((raw) => raw.write(body.slice(1000))));
+  await until(() => read.every(({ status }) => status === 200), 'the two are read to their end');
+  assert.equal((await post('42["resync_requested",{}]')).status, 200, 'and make room');
+  for (const raw of raws) raw.close();
+}));
+
+test('somebody whose bodies do not end takes the task API from nobody', () => withGateway({}, async (gateway) => {
+  const [greedy, alice] = [await member('greedy'), await member('alice')];
+  const head = `POST /api/tasks HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer ${greedy}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{`;
+  // More than are worked on at once.
+  const raws = Array.from({ length: 600 }, () => new Raw(gateway.port));
+  await Promise.all(raws.map((raw) => raw.write(head)));
+  await until(() => raws.filter(({ status }) => status === 503).length === 600 - 64, () => `all but 64 are refused: ${raws.map(({ status }) => status)}`);
+  await createTask(gateway.url, alice);
+  for (const raw of raws) raw.close();
+  // Once they are gone, there is room again.
+  await until(() => createTask(gateway.url, greedy), 'its next one is read');
+}));
 
 test('a long token is let in, and then long messages, by every transport', () => withGateway({}, async (gateway) => {
   const token = await sign({ sub: 'alice', orgId: 'acme', groups: 'g'.repeat(5000) });

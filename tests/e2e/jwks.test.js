@@ -149,3 +149,32 @@ test('keys change while somebody makes up names: one fetch a minute, and everybo
     await server.close();
   }
 });
+
+test('whoever makes up names takes no place of those whose keys are known', async () => {
+  const server = await KeyServer.start();
+  const known = await signer('ES256', 'known');
+  server.keys = [known.jwk];
+  const gateway = await Gateway.start(settings(server));
+  try {
+    const [token, madeUp] = [await known.token(), await known.token({}, { kid: 'made up' })];
+    // Whoever comes now waits for the next try.
+    server.keys = undefined;
+    let over = false;
+    // More than are worked on at once.
+    const crowd = Promise.all(Array.from({ length: 700 }, async () => {
+      while (!over) {
+        const { status } = await list(gateway, madeUp);
+        assert.equal(status, 503);
+        await new Promise((resolve) => setTimeout(resolve, 200));
+      }
+    }));
+    const waiting = async () => (await scrape(gateway.url)).get('taskcast_tokens_waiting');
+    await until(async () => (await waiting()) >= 60, 'as many wait as may', 60_000);
+    for (let n = 0; n < 20; n += 1) assert.equal((await list(gateway, token)).status, 200);
+    over = true;
+    await crowd;
+  } finally {
+    await gateway.stop();
+    await server.close();
+  }
+});

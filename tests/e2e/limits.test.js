@@ -7,6 +7,7 @@ import { connect } from 'node:net';
 import { Client, refused } from './support/client.js';
 import { Gateway, withGateway } from './support/gateway.js';
 import { createTask, patchTask } from './support/http.js';
+import { RawSocket, frame } from './support/raw.js';
 import { member, pipeline } from './support/tokens.js';
 import { test } from './support/scenario.js';
 import { once, until } from './support/until.js';
@@ -187,3 +188,13 @@ test('without places and without file descriptors, waiting for either is no work
     await gateway.stop();
   }
 });
+
+test('a user that connects everywhere at the same moment keeps no more connections than it may', () => withGateway({ MAX_CONNECTIONS_PER_USER: '2' }, async (gateway) => {
+  const alice = await member('alice');
+  const sockets = Array.from({ length: 300 }, () => new RawSocket(gateway.port));
+  await Promise.all(sockets.map((socket) => socket.hears('"sid"')));
+  for (const socket of sockets) socket.send(frame(`40${JSON.stringify({ token: alice })}`));
+  await Promise.all(sockets.map((socket) => socket.hears('40{"sid"')));
+  await until(async () => (await gateway.health()).websocket.connections === 2, 'the others are closed');
+  for (const socket of sockets) socket.socket.destroy();
+}));

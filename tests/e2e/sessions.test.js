@@ -6,6 +6,7 @@ import { Client, refused } from './support/client.js';
 import { Gateway, withGateway } from './support/gateway.js';
 import { api, createTask, patchTask } from './support/http.js';
 import { scrape } from './support/metrics.js';
+import { RawSocket } from './support/raw.js';
 import { test } from './support/scenario.js';
 import { member, now, pipeline, sign } from './support/tokens.js';
 import { until } from './support/until.js';
@@ -42,12 +43,16 @@ test('after the end of its token a client is sent nothing, whatever happens, on 
   assert.equal((await api(gateway.url, 'GET', '/api/tasks', { token })).body.error.code, 'token_expired');
 });
 
-test('a client that does not read gets no more once its token has ended', async () => {
+for (const distracts of [false, true]) test(`a client that does not read gets no more once its token has ended${distracts ? ', not even if it has asked for another transport' : ''}`, async () => {
   const [writer, task] = [await pipeline(), await createTask(gateway.url, await member('bob'))];
   for (let n = 0; n < 10; n += 1) await patchTask(gateway.url, writer, task.taskId, { event: { eventType: 'step', payload: { text: 'x'.repeat(80_000) } } });
   const exp = now() + 4;
   const client = await Client.connect(gateway, await member('alice', 'acme', { exp }));
   await client.join(task.taskId);
+  if (distracts) {
+    const other = new RawSocket(gateway.port, { path: `/socket.io/?EIO=4&transport=websocket&sid=${client.socket.io.engine.id}` });
+    assert.ok(await other.ends(), 'it has one already');
+  }
   const wire = client.socket.io.engine.transport.ws._socket;
   wire.pause();
   const asked = 60;
