@@ -31,9 +31,12 @@ pub async fn who_may_see_a_task_is_read_by_itself(backend: &impl Backend) {
             create_private(&*store, &alice, "private").await,
             create(&*store, &loner, "of no organisation, unless there is a default one").await,
         ] {
+            let position = async || store.task(&task.task.id).await.expect("read").position;
+            let before = position().await;
             let seen = store.access(&task.task.id).await.expect("read");
             assert_eq!(seen.access, Some(task.task.access));
-            assert_eq!(seen.position, store.task(&task.task.id).await.expect("read").position);
+            // Other tests write to the same server meanwhile.
+            assert!((before..=position().await).contains(&seen.position), "{seen:?}");
         }
     }
 }
