@@ -159,3 +159,52 @@ async fn who_may_not_see_it_is_told_that_it_is_not_there() {
         assert!(matches!(refused, Err(WriteError::NotFound)), "{refused:?}");
     }
 }
+
+/// The deadlock: writes that wait on the server for a transaction's document have all connections, and the
+/// transaction's commit gets none.
+#[tokio::test]
+async fn writes_that_wait_for_a_transaction_leave_connections_to_others() {
+    let place = Place::new().await;
+    let store = std::sync::Arc::new(place.prepared().await);
+    let tasks = place.tasks();
+    let id = ObjectId::new();
+    tasks
+        .insert_one(doc! {"_id": id, "title": "t", "status": "coding", "createdBy": "ci"})
+        .await
+        .expect("inserted");
+    let mut session = place.client.start_session().await.expect("a session");
+    session.start_transaction().await.expect("a transaction");
+    let held = tasks.update_one(doc! {"_id": id}, doc! {"$set": {"title": "held"}}).session(&mut session);
+    held.await.expect("held");
+
+    let patches: Vec<_> = (0..60)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                patch(&store, &id.to_hex(), json!({"event": {"eventType": "e"}})).await.map(drop)
+            })
+        })
+        .collect();
+    let admin = place.client.database("admin");
+    loop {
+        let namespace = tasks.namespace().to_string();
+        let waiting = doc! {"$match": {"ns": namespace, "command.findAndModify": {"$exists": true}}};
+        let mut found = admin.aggregate([doc! {"$currentOp": {}}, waiting]).await.expect("asked");
+        let mut count = 0;
+        while found.advance().await.expect("told") {
+            count += 1;
+        }
+        if count >= 16 {
+            break;
+        }
+    }
+    let task = TaskId::parse(&id.to_hex()).expect("an id");
+    let answered = tokio::time::timeout(std::time::Duration::from_secs(10), store.access(&task)).await;
+    session.commit_transaction().await.expect("committed");
+    assert!(answered.is_ok_and(|answer| answer.is_ok()), "others are answered meanwhile");
+    for patched in patches {
+        patched.await.expect("no panic").expect("patched");
+    }
+    let end = stored(&place, id).await;
+    assert_eq!(end.get_array("events").expect("a timeline").len(), 60);
+}

@@ -13,6 +13,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// be ten seconds of silence for every client. Together with the connect timeout it also bounds how long a frozen
 /// server is taken for a living one.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Connections to each server, unless the URI says so; the driver's own ten are few for a burst of webhooks.
+const POOL: u32 = 32;
 /// Options whose values are secrets, so that no message about the URI may come from a text with them.
 const SECRET_OPTIONS: [&str; 3] =
     ["authmechanismproperties", "tlscertificatekeyfilepassword", "proxypassword"];
@@ -83,12 +85,18 @@ pub(super) fn database_name(config: &MongoConfig, uri: &ConnectionString) -> Str
     named.filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT_DATABASE.to_owned())
 }
 
+/// How many connections may be waiting for a document that a transaction holds: its commit needs one, too.
+pub(super) fn waiting_writes(uri: &ConnectionString) -> usize {
+    (uri.max_pool_size.unwrap_or(POOL) as usize / 2).max(1)
+}
+
 /// Asks DNS for an `mongodb+srv` URI, nobody for others.
 pub(super) async fn client_options(uri: &ConnectionString) -> Result<ClientOptions, mongodb::error::Error> {
     let mut options = ClientOptions::parse(uri.clone()).await?;
     options.server_selection_timeout.get_or_insert(SELECTION_TIMEOUT);
     options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
     options.heartbeat_freq.get_or_insert(HEARTBEAT);
+    options.max_pool_size.get_or_insert(POOL);
     options.app_name.get_or_insert_with(|| "taskcast".to_owned());
     options.write_concern = Some(WriteConcern::majority());
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));

@@ -8,11 +8,11 @@ use mongodb::{
     bson::{Document, RawDocumentBuf, doc},
     options::{CollectionOptions, ConnectionString, ReadConcern},
 };
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    config::{MongoConfig, client_options, database_name, parse_uri},
+    config::{MongoConfig, client_options, database_name, parse_uri, waiting_writes},
     deliver,
     failure::{answer, store_error},
     follow, prepare, probe, read,
@@ -37,6 +37,8 @@ pub struct MongoStore {
     /// Made at the first use: a `mongodb+srv` URI needs DNS, which may be away like the server may.
     client: OnceCell<Client>,
     pub(super) stream: StreamState,
+    /// Writes that the server may let wait.
+    pub(super) writes: Semaphore,
 }
 
 impl MongoStore {
@@ -44,7 +46,8 @@ impl MongoStore {
     pub fn new(config: MongoConfig) -> Result<Self, StoreError> {
         let uri = parse_uri(&config.uri)?;
         let database = database_name(&config, &uri);
-        Ok(Self { config, uri, database, client: OnceCell::new(), stream: StreamState::default() })
+        let writes = Semaphore::new(waiting_writes(&uri));
+        Ok(Self { config, uri, database, client: OnceCell::new(), stream: StreamState::default(), writes })
     }
 
     /// What the server is like, for `taskcast check`. Changes nothing. `writes`: whether the task API is to write.

@@ -100,6 +100,8 @@ async fn decide_and_write(
             .find_one_and_update(condition, update)
             .projection(whole_task())
             .return_document(ReturnDocument::After);
+        // Waits on the server while a delivery's transaction has the document. It is never closed.
+        let _turn = store.writes.acquire().await;
         if let Some(written) = answer(request).await.map_err(write_error)? {
             return Ok(read::read_full(&written, default_org).map_err(StoreError::from)?);
         }
