@@ -61,7 +61,8 @@ async function begin(env) {
 async function withoutRedis(env) {
   const gateway = await begin(env);
   await until(async () => (await gateway.health()).status === 'degraded', () => `degraded\n${gateway.lastLines()}`);
-  const client = await Client.connect(gateway, await member('ann'));
+  // A user of its own: tokens of the second in which another test disconnected somebody are refused.
+  const client = await Client.connect(gateway, await member(`guest-${gateways.length}`));
   await client.joinDashboard();
   return { gateway, client };
 }
