@@ -4,6 +4,7 @@
 //! keys that have to be fetched first. What a refused client may learn is [`AuthError::code`]; the reason is for
 //! the log, and never contains any part of the token.
 
+mod bearer;
 mod claims;
 mod identity;
 mod jwks;
@@ -15,6 +16,7 @@ mod signer;
 mod time;
 mod verifier;
 
+pub use bearer::bearer;
 pub use claims::{ClaimNames, user_id};
 pub use identity::Identity;
 pub use jwks::{FetchError, FetchTimes, FetchedKeys, KeyServer, KeySetUrl};

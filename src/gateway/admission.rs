@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use crate::{
-    auth::{AuthError, Identity, UnixTime},
+    auth::{AuthError, Identity, UnixTime, bearer},
     seldom::seldom,
 };
 
@@ -71,11 +71,5 @@ impl Gateway {
 fn token(socket: &Socket, auth: Option<&RawValue>) -> String {
     let given =
         auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok()).and_then(|auth| auth.token);
-    given.unwrap_or_else(|| {
-        let header = socket.req_parts.headers.get(http::header::AUTHORIZATION);
-        let bearer = header
-            .and_then(|value| value.to_str().ok()?.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        bearer.map(|(_, token)| token.trim().to_owned()).unwrap_or_default()
-    })
+    given.unwrap_or_else(|| bearer(&socket.req_parts.headers).unwrap_or_default().to_owned())
 }

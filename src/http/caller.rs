@@ -6,13 +6,13 @@ use std::{
 };
 
 use axum::extract::FromRequestParts;
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, request::Parts};
 use tokio::sync::Semaphore;
 
 use super::{ApiError, HttpState};
 use crate::{
     address::{Share, Shares},
-    auth::{AuthError, Identity, UnixTime},
+    auth::{AuthError, Identity, UnixTime, bearer},
     task::UserId,
 };
 
@@ -111,13 +111,4 @@ async fn identify(headers: &HeaderMap, state: &HttpState) -> Result<Identity, Ap
         }
         decided => Ok(decided?),
     }
-}
-
-/// The token of the one `Authorization: Bearer` header; two headers could mean two people.
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (value, None) = (values.next()?, values.next()) else { return None };
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }

@@ -7,8 +7,11 @@ use axum::{
 use http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
 
-use super::{ApiError, HttpState, caller::bearer};
-use crate::{auth::AuthError, metrics::CONTENT_TYPE};
+use super::{ApiError, HttpState};
+use crate::{
+    auth::{AuthError, bearer},
+    metrics::CONTENT_TYPE,
+};
 
 pub(super) async fn scrape(State(state): State<HttpState>, headers: HeaderMap) -> Result<Response, ApiError> {
     if let Some(expected) = &state.metrics_token {
