@@ -21,14 +21,12 @@ use crate::{
     address::ClientAddress,
     auth::MAX_TOKEN_BYTES,
     config::{Origins, TrustedProxies},
-    metrics::Metrics,
     seldom::seldom,
 };
 
 use super::{
     Capacity, Gateway, TransportHandle,
     body::{BodyError, whole},
-    engine::Sockets,
     newcomers::Newcomer,
     origin,
     rate::TooMany,
@@ -60,13 +58,11 @@ const KEPT_HEADERS: [http::HeaderName; 7] = [
 pub struct Edge {
     transports: EngineIoService<Gateway>,
     gateway: Arc<Gateway>,
-    sockets: Arc<Sockets>,
     origins: Origins,
     proxies: TrustedProxies,
     draining: Arc<AtomicBool>,
     capacity: Capacity,
     max_body_bytes: usize,
-    metrics: Arc<Metrics>,
 }
 
 impl Edge {
@@ -79,8 +75,6 @@ impl Edge {
     ) -> Self {
         let config = gateway.engine_config();
         Self {
-            sockets: gateway.sockets.clone(),
-            metrics: gateway.metrics.clone(),
             max_body_bytes: MAX_BODY_BYTES.max(gateway.settings.limits.max_message_bytes),
             transports: EngineIoService::with_config(gateway.clone(), config),
             gateway,
@@ -166,14 +160,14 @@ impl Edge {
                 Err(TooMany { retry_after }) => return self.too_many(retry_after),
             },
         };
-        let authenticated = query.sid.is_some_and(|sid| self.sockets.is_authenticated(sid));
+        let authenticated = query.sid.is_some_and(|sid| self.gateway.sockets.is_authenticated(sid));
         let (max_body_bytes, body_timeout) = match authenticated {
             true => (self.max_body_bytes, BODY_TIMEOUT),
             false => (UNAUTHENTICATED_BODY_BYTES, UNAUTHENTICATED_BODY_TIMEOUT),
         };
         let (parts, body) = request.into_parts();
         let post = query.sid.filter(|_| parts.method == Method::POST);
-        let Ok(_posting) = post.map(|sid| self.sockets.begin_post(sid)).transpose() else {
+        let Ok(_posting) = post.map(|sid| self.gateway.sockets.begin_post(sid)).transpose() else {
             return self.refused(
                 StatusCode::BAD_REQUEST,
                 "overlapping_requests",
@@ -211,14 +205,14 @@ impl Edge {
                 transport.trust();
             }
             if !query.websocket && parts.method == Method::GET {
-                self.sockets.set_polled(sid, transport.clone());
+                self.gateway.sockets.set_polled(sid, transport.clone());
             }
         }
         let request = Request::from_parts(on_diet(parts, newcomer, transport.clone()), Full::new(body));
         let Ok(response) = self.transports.call(request).await;
         // What was not upgraded may be a proxy's, and carry others' requests.
         if let (Some(sid), StatusCode::SWITCHING_PROTOCOLS) = (query.sid, response.status()) {
-            self.sockets.set_transport(sid, transport);
+            self.gateway.sockets.set_transport(sid, transport);
         }
         response.map(Body::new)
     }
@@ -237,7 +231,7 @@ impl Edge {
     }
 
     fn refused(&self, status: StatusCode, code: &'static str, message: &str) -> Response<Body> {
-        self.metrics.clients.turned_away.inc([code]);
+        self.gateway.metrics.clients.turned_away.inc([code]);
         let body = serde_json::json!({"error": {"code": code, "message": message}});
         let mut response = Response::new(Body::from(body.to_string()));
         *response.status_mut() = status;

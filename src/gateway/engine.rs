@@ -35,7 +35,7 @@ use super::{
     expiry::Expiries,
     newcomers::{Newcomer, Newcomers},
     pace::Pace,
-    rate::UserRate,
+    rate::Rate,
     session::{Connection, Posting, Request, Session, TooManyPosts},
     snapshots::Snapshots,
     users::Sessions,
@@ -50,29 +50,31 @@ pub(super) struct Sockets(Mutex<HashMap<Sid, Weak<Socket>>>);
 impl Sockets {
     /// To be upgraded to. One that is a WebSocket already stays with what it has, and can be shut.
     pub fn set_transport(&self, sid: Sid, transport: TransportHandle) {
-        let socket = self.lock().get(&sid).and_then(Weak::upgrade);
-        if let Some(socket) = socket.filter(|socket| socket.transport_type() != TransportType::Websocket) {
+        if let Some(socket) =
+            self.get(sid).filter(|socket| socket.transport_type() != TransportType::Websocket)
+        {
             socket.data.set_transport(transport);
         }
     }
 
     /// To be held while a body of this connection is read. None: there is no such connection.
     pub fn begin_post(&self, sid: Sid) -> Result<Option<Posting>, TooManyPosts> {
-        let socket = self.lock().get(&sid).and_then(Weak::upgrade);
-        socket.map(|socket| socket.data.begin_post()).transpose()
+        self.get(sid).map(|socket| socket.data.begin_post()).transpose()
     }
 
     pub fn set_polled(&self, sid: Sid, transport: TransportHandle) {
-        let socket = self.lock().get(&sid).and_then(Weak::upgrade);
-        if let Some(socket) = socket {
+        if let Some(socket) = self.get(sid) {
             socket.data.set_polled(transport);
         }
     }
 
     /// Whether it has shown a token.
     pub fn is_authenticated(&self, sid: Sid) -> bool {
-        let socket = self.lock().get(&sid).and_then(Weak::upgrade);
-        socket.is_some_and(|socket| socket.data.session().is_some())
+        self.get(sid).is_some_and(|socket| socket.data.session().is_some())
+    }
+
+    fn get(&self, sid: Sid) -> Option<Arc<Socket>> {
+        self.lock().get(&sid).and_then(Weak::upgrade)
     }
 
     fn all(&self) -> Vec<Arc<Socket>> {
@@ -118,15 +120,15 @@ pub struct Gateway {
     pub(super) snapshots: Snapshots,
     pub(super) tokens: Arc<TokenVerifier>,
     pub(super) newcomers: Newcomers,
-    pub(super) joins: UserRate,
-    pub(super) refreshes: UserRate,
-    messages: UserRate,
-    warnings: UserRate,
+    pub(super) joins: Rate,
+    pub(super) refreshes: Rate,
+    messages: Rate,
+    warnings: Rate,
     pub(super) cluster: Arc<Cluster>,
     pub(super) expiries: Expiries,
     pub(super) metrics: Arc<Metrics>,
     pub(super) pace: Pace,
-    pub(super) sockets: Arc<Sockets>,
+    pub(super) sockets: Sockets,
     pub(super) sessions: Sessions,
     next_peer: AtomicU64,
     next_connection: AtomicU64,
@@ -145,13 +147,13 @@ impl Gateway {
         Arc::new_cyclic(|this| Self {
             snapshots: Snapshots::new(store, settings.limits.dashboard_limit, metrics.clone()),
             newcomers: Newcomers::new(&settings.limits),
-            joins: UserRate::per_second(settings.limits.join_rate_per_second),
-            refreshes: UserRate::per_second(REFRESHES_PER_SECOND),
-            messages: UserRate::with_burst(MESSAGES_PER_SECOND, MESSAGE_BURST),
-            warnings: UserRate::with_burst(WARNINGS_PER_SECOND, WARNING_BURST),
+            joins: Rate::per_second(settings.limits.join_rate_per_second),
+            refreshes: Rate::per_second(REFRESHES_PER_SECOND),
+            messages: Rate::with_burst(MESSAGES_PER_SECOND, MESSAGE_BURST),
+            warnings: Rate::with_burst(WARNINGS_PER_SECOND, WARNING_BURST),
             expiries: Expiries::default(),
             pace: Pace::default(),
-            sockets: Arc::default(),
+            sockets: Sockets::default(),
             sessions: Sessions::default(),
             next_peer: AtomicU64::new(1),
             next_connection: AtomicU64::new(1),
@@ -464,7 +466,7 @@ impl Gateway {
         if session.has_ended() {
             return false;
         }
-        let user = session.identity().viewer.user;
+        let user = session.user();
         let Err(early) = self.messages.check(&user) else { return true };
         if self.warnings.check(&user).is_err() {
             self.metrics.clients.cut.inc(["flooding"]);

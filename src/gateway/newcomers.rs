@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher, RandomState},
-    num::NonZeroU32,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -13,12 +12,11 @@ use std::{
 };
 
 use engineioxide::DisconnectReason;
-use governor::{
-    DefaultKeyedRateLimiter, Quota, RateLimiter,
-    clock::{Clock, DefaultClock},
-};
 
-use super::{engine::Socket, rate::TooMany};
+use super::{
+    engine::Socket,
+    rate::{Rate, TooMany},
+};
 use crate::{
     address::{ClientAddress, Share, Shares},
     config::LimitsConfig,
@@ -35,8 +33,7 @@ const SHARED_KEYS: u64 = 1024;
 #[derive(Debug)]
 pub(super) struct Newcomers {
     /// None: as fast as they like.
-    rate: Option<DefaultKeyedRateLimiter<Key>>,
-    clock: DefaultClock,
+    rate: Option<Rate<Key>>,
     /// Which of the shared keys an address has is nobody's to choose.
     hasher: RandomState,
     shares: Shares,
@@ -62,13 +59,10 @@ pub(super) struct Newcomer {
 
 impl Newcomers {
     pub fn new(limits: &LimitsConfig) -> Self {
-        let rate = NonZeroU32::new(limits.handshake_rate_per_second).map(|rate| {
-            let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(BURST_SECONDS - 1));
-            RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst))
-        });
+        let rate = Some(limits.handshake_rate_per_second).filter(|rate| *rate > 0);
+        let rate = rate.map(|rate| Rate::with_burst(rate, rate.saturating_mul(BURST_SECONDS)));
         Self {
             rate,
-            clock: DefaultClock::default(),
             hasher: RandomState::new(),
             shares: Shares::of(limits.max_unauthenticated_per_address),
             here: Arc::default(),
@@ -78,8 +72,7 @@ impl Newcomers {
 
     pub fn admit(&self, address: ClientAddress) -> Result<Arc<Newcomer>, TooMany> {
         if let Some(rate) = &self.rate {
-            rate.check_key(&self.key(rate, address))
-                .map_err(|early| TooMany { retry_after: early.wait_time_from(self.clock.now()) })?;
+            rate.check(&self.key(rate, address))?;
         }
         // They stay for five seconds at most.
         let share = self.shares.take(address, 1).ok_or(TooMany { retry_after: Duration::from_secs(1) })?;
@@ -102,16 +95,14 @@ impl Newcomers {
         lock(&self.here).len()
     }
 
-    /// An address that has not come for a while is as good as one that never came.
     pub fn forget_idle(&self) {
         if let Some(rate) = &self.rate {
-            rate.retain_recent();
-            rate.shrink_to_fit();
+            rate.forget_idle();
         }
     }
 
-    fn key(&self, rate: &DefaultKeyedRateLimiter<Key>, address: ClientAddress) -> Key {
-        if rate.len() < MAX_KEYS {
+    fn key(&self, rate: &Rate<Key>, address: ClientAddress) -> Key {
+        if rate.known() < MAX_KEYS {
             return Key::Address(address);
         }
         Key::Shared(self.hasher.hash_one(address) % SHARED_KEYS)
@@ -187,7 +178,7 @@ mod tests {
         for n in 0..MAX_KEYS as u32 + 50_000 {
             let _ = newcomers.admit(address(n));
         }
-        let known = newcomers.rate.as_ref().unwrap().len();
+        let known = newcomers.rate.as_ref().unwrap().known();
         assert!(known <= MAX_KEYS + SHARED_KEYS as usize, "{known}");
     }
 

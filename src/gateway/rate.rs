@@ -1,7 +1,8 @@
-//! How often a user may do something. Joins and resyncs wait for their turn, and only a long queue is refused; messages as
-//! such are refused at once.
+//! How often somebody may do something. Joins and resyncs wait for their turn, and only a long queue is refused; messages as
+//! such, and handshakes, are refused at once.
 
 use std::{
+    hash::Hash,
     num::NonZeroU32,
     time::{Duration, Instant},
 };
@@ -16,9 +17,10 @@ use crate::task::UserId;
 /// So long a request waits for its turn.
 pub const MAX_WAIT: Duration = Duration::from_secs(5);
 
+/// By user, unless it says by whom.
 #[derive(Debug)]
-pub struct UserRate {
-    limiter: DefaultKeyedRateLimiter<UserId>,
+pub struct Rate<K: Clone + Eq + Hash = UserId> {
+    limiter: DefaultKeyedRateLimiter<K>,
     clock: DefaultClock,
 }
 
@@ -28,7 +30,7 @@ pub struct TooMany {
     pub retry_after: Duration,
 }
 
-impl UserRate {
+impl<K: Clone + Eq + Hash> Rate<K> {
     pub fn per_second(times: u32) -> Self {
         Self::with_burst(times, times)
     }
@@ -41,16 +43,16 @@ impl UserRate {
     }
 
     /// Now, or not.
-    pub fn check(&self, user: &UserId) -> Result<(), TooMany> {
+    pub fn check(&self, who: &K) -> Result<(), TooMany> {
         self.limiter
-            .check_key(user)
+            .check_key(who)
             .map_err(|early| TooMany { retry_after: early.wait_time_from(self.clock.now()) })
     }
 
-    /// Waits for the user's turn, until [`MAX_WAIT`] after the request has come.
-    pub async fn turn(&self, user: &UserId, arrived: Instant) -> Result<(), TooMany> {
+    /// Waits for its turn, until [`MAX_WAIT`] after the request has come.
+    pub async fn turn(&self, who: &K, arrived: Instant) -> Result<(), TooMany> {
         loop {
-            let Err(early) = self.check(user) else { return Ok(()) };
+            let Err(early) = self.check(who) else { return Ok(()) };
             if arrived.elapsed() + early.retry_after > MAX_WAIT {
                 return Err(early);
             }
@@ -58,7 +60,12 @@ impl UserRate {
         }
     }
 
-    /// Forgets users that have not asked for a while.
+    /// How many are kept in mind.
+    pub fn known(&self) -> usize {
+        self.limiter.len()
+    }
+
+    /// Forgets those that have not asked for a while: they are as good as those that never did.
     pub fn forget_idle(&self) {
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();

@@ -104,7 +104,7 @@ impl Gateway {
                 }
             }
             ClientEvent::AuthRefresh { token } => {
-                self.refreshes.turn(&session.identity().viewer.user, arrived).await.map_err(too_many)?;
+                self.refreshes.turn(&session.user(), arrived).await.map_err(too_many)?;
                 let identity = self.tokens.admit(&token, KEY_PATIENCE).await.map_err(|error| {
                     seldom!(info, %error, "refused a token refresh");
                     match error {
@@ -118,7 +118,7 @@ impl Gateway {
                         }
                     }
                 })?;
-                if identity.viewer.user != session.identity().viewer.user {
+                if identity.viewer.user != session.user() {
                     return Err(Refusal::new(Code::Conflict, "The token is another user's"));
                 }
                 self.renew(session, identity);
@@ -133,7 +133,7 @@ impl Gateway {
             Resync::Bare => {
                 let (tasks, mut dashboard) = self.hub.turn(|fanout| fanout.wanted(session.id));
                 if tasks.is_empty() && !dashboard && self.settings.features.dashboard {
-                    let user = session.identity().viewer.user;
+                    let user = session.user();
                     dashboard = self.cluster.may_have_lost_dashboard(&user).await;
                 }
                 self.send_rooms(session, &tasks, dashboard).await
@@ -217,7 +217,7 @@ impl Gateway {
 
     async fn take_turn(&self, session: &Session, arrived: Instant) -> Result<(), Refusal> {
         let _waiting = self.metrics.clients.join_waits("rate");
-        self.joins.turn(&session.identity().viewer.user, arrived).await.map_err(too_many)
+        self.joins.turn(&session.user(), arrived).await.map_err(too_many)
     }
 
     /// Whether these rooms fit beside those that the client has asked for already.

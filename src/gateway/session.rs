@@ -21,6 +21,7 @@ use crate::{
     fanout::{Peer, PeerId, SendError},
     metrics::Metrics,
     protocol::{ClientEvent, Packet},
+    task::UserId,
 };
 
 use super::{Gateway, TransportHandle, engine::Socket};
@@ -81,6 +82,11 @@ impl Session {
 
     pub fn identity(&self) -> Identity {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A session is one user's for good; its identity is not.
+    pub fn user(&self) -> UserId {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).viewer.user.clone()
     }
 
     pub fn set_identity(&self, identity: Identity) {
