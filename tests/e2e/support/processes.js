@@ -22,6 +22,12 @@ export function start(command, args, options = {}) {
   return child;
 }
 
+/** Remembers what runs now; the answer kills whatever was started since. */
+export function processMark() {
+  const before = new Set(running);
+  return () => [...running].filter((child) => !before.has(child)).forEach(killGroup);
+}
+
 export function killGroup(child) {
   if (child.pid === undefined) return;
   try {

@@ -1,17 +1,21 @@
-// `test` of node:test that shows what the gateways said when it fails, and closes the clients it has opened.
+// `test` of node:test that closes the clients it has opened; when it fails, it shows what the gateways said and ends what it
+// has started, which would keep the file from ending.
 import { test as nodeTest } from 'node:test';
 
 import { closeClients } from './client.js';
 import { recentLogs } from './gateway.js';
+import { processMark } from './processes.js';
 
 const TIMEOUT = 120_000;
 
 export function test(name, body, { timeout = TIMEOUT, ...options } = {}) {
   nodeTest(name, { timeout, ...options }, async (context) => {
+    const killStarted = processMark();
     try {
       await body(context);
     } catch (error) {
       console.error(`${name}: failed\n${recentLogs()}`);
+      killStarted();
       throw error;
     } finally {
       closeClients();
