@@ -43,7 +43,8 @@ pub struct DashboardOffer<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
     Entered,
-    /// There is no such task for this viewer.
+    /// There is no such task for this viewer. A member has been told so, and is none any more: whoever asks again for it
+    /// has no `since`.
     Gone,
     /// The snapshot is too old, or visibility changed since: read again.
     Reread,

@@ -448,7 +448,7 @@ impl World {
             // A read that began before the question is not the last word.
             Entry::Gone if pending.snapshot.at < Position::end_of(self.time) => {
                 let snapshot = self.snapshot();
-                self.clients[index].pending.push_front(Pending { snapshot, ..pending });
+                self.clients[index].pending.push_front(Pending { snapshot, since: None, ..pending });
             }
             Entry::Gone => {
                 // The ack.

@@ -38,7 +38,7 @@ impl Gateway {
         &self,
         session: &Session,
         task: &TaskId,
-        since: Option<Position>,
+        mut since: Option<Position>,
     ) -> Result<TaskJoin, Refusal> {
         let mut reads = 0;
         while reads < MAX_READS {
@@ -81,7 +81,8 @@ impl Gateway {
                 Entry::Entered => return Ok(TaskJoin::State),
                 // A read that began before the question may have missed a task that the client knows of.
                 Entry::Gone if !shared => return Ok(TaskJoin::Gone),
-                Entry::Gone => {}
+                // It may have been told that the task is gone: what it had no longer counts.
+                Entry::Gone => since = None,
                 Entry::Reread => tokio::time::sleep(REREAD_PAUSE).await,
             }
             reads += 1;
