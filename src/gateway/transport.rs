@@ -26,6 +26,9 @@ use crate::{address::Share, metrics::Metrics};
 
 /// The kernel would hold megabytes for each client that reads nothing, and hide for as long whether it does.
 const SEND_BUFFER: usize = 128 * 1024;
+/// So long we take what a peer still sends behind our last word. The kernel resets a connection that is closed over unread
+/// bytes, and whoever is refused half-way through a large body would not learn why.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The connection.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct Transport {
     stall_timeout: Duration,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Runs after our last word.
+    lingering: Option<Pin<Box<Sleep>>>,
     /// Free again when the connection ends, whoever holds it then.
     _place: Option<Place>,
     metrics: Option<Arc<Metrics>>,
@@ -128,7 +133,14 @@ impl Transport {
             share: Mutex::default(),
         };
         wire.took_something();
-        Ok(Self { wire: Arc::new(wire), stall_timeout, stalled: None, _place: None, metrics: None })
+        Ok(Self {
+            wire: Arc::new(wire),
+            stall_timeout,
+            stalled: None,
+            lingering: None,
+            _place: None,
+            metrics: None,
+        })
     }
 
     /// It holds its place, a share of its address's until it is trusted, and says when its peer stalls.
@@ -224,11 +236,25 @@ impl AsyncWrite for Transport {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match SockRef::from(&self.wire.stream).shutdown(Shutdown::Write) {
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-            done => done,
-        })
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.lingering.is_none() {
+            if SockRef::from(&self.wire.stream).shutdown(Shutdown::Write).is_err() {
+                return Poll::Ready(Ok(()));
+            }
+            self.lingering = Some(Box::pin(tokio::time::sleep(LINGER)));
+        }
+        let mut rest = [0; 4096];
+        while self.wire.stream.poll_read_ready(cx)?.is_ready() {
+            match self.wire.stream.try_read(&mut rest) {
+                Ok(0) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Ok(())),
+                _ => {}
+            }
+        }
+        match &mut self.lingering {
+            Some(timer) => timer.as_mut().poll(cx).map(Ok),
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -267,5 +293,28 @@ mod tests {
         assert_eq!(transport.read(&mut [0; 8]).await.unwrap_or(0), 0, "the reader ends");
         drop(transport);
         assert!(reading.await.unwrap() <= written);
+    }
+
+    /// The race: a refusal is sent and the connection closed while the peer still sends its body. A reset would overtake
+    /// the refusal.
+    #[tokio::test]
+    async fn who_still_sends_hears_the_last_word() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let mut transport = Transport::accept(accepted, Duration::from_secs(5)).unwrap();
+        peer.write_all(&[0; 64 * 1024]).await.unwrap();
+
+        transport.write_all(b"too large").await.unwrap();
+        let closing = tokio::spawn(async move {
+            transport.shutdown().await.unwrap();
+            drop(transport);
+        });
+        peer.write_all(&vec![0; 8 << 20]).await.unwrap();
+        peer.shutdown().await.unwrap();
+        let mut heard = String::new();
+        peer.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "too large");
+        closing.await.unwrap();
     }
 }
