@@ -16,12 +16,17 @@ mod memory;
 mod newcomers;
 mod origin;
 mod pace;
+mod polling;
+mod query;
 mod rate;
 mod request;
 mod session;
 mod snapshots;
+mod socket;
+mod sockets;
 mod transport;
 mod users;
+mod websocket;
 
 pub use capacity::{Capacity, Place};
 pub use edge::Edge;
