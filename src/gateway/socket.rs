@@ -135,24 +135,20 @@ pub enum Polled {
 
 impl Socket {
     pub fn polling(gateway: &Arc<Gateway>, data: Connection) -> Arc<Self> {
-        Self::new(gateway, data, Line::Polling { asking: false, upgrading: false })
+        let line = Line::Polling { asking: false, upgrading: false };
+        Self::new(Arc::downgrade(gateway), gateway.settings.limits.send_queue, data, line)
     }
 
     pub fn websocket(gateway: &Arc<Gateway>, data: Connection, wire: Arc<Wire>) -> Arc<Self> {
-        Self::new(gateway, data, Line::Websocket(wire))
+        let capacity = gateway.settings.limits.send_queue;
+        Self::new(Arc::downgrade(gateway), capacity, data, Line::Websocket(wire))
     }
 
-    fn new(gateway: &Arc<Gateway>, data: Connection, line: Line) -> Arc<Self> {
+    fn new(gateway: Weak<Gateway>, capacity: usize, data: Connection, line: Line) -> Arc<Self> {
         let core =
             Core { queue: VecDeque::new(), written: 0, line, stalled: false, heard: false, closed: None };
-        Arc::new(Self {
-            id: Sid::random(),
-            data,
-            gateway: Arc::downgrade(gateway),
-            capacity: gateway.settings.limits.send_queue,
-            core: Mutex::new(core),
-            changed: Notify::new(),
-        })
+        let (core, changed) = (Mutex::new(core), Notify::new());
+        Arc::new(Self { id: Sid::random(), data, gateway, capacity, core, changed })
     }
 
     /// Ends the connection, behind what is queued if the reason is an orderly one. The gateway is told by another task: this
@@ -460,6 +456,155 @@ impl Core {
     fn give_back(&mut self) {
         if self.queue.is_empty() && self.queue.capacity() > SMALL_QUEUE {
             self.queue = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::StreamExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_tungstenite::{
+        WebSocketStream,
+        tungstenite::{Message, protocol::Role},
+    };
+
+    use super::*;
+    use crate::gateway::Transport;
+
+    fn polling(capacity: usize) -> Arc<Socket> {
+        let line = Line::Polling { asking: false, upgrading: false };
+        Socket::new(Weak::new(), capacity, Connection::default(), line)
+    }
+
+    /// Both ends of a WebSocket.
+    async fn wire() -> (Transport, WebSocketStream<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let transport = Transport::accept(accepted, Duration::from_secs(60)).unwrap();
+        (transport, WebSocketStream::from_raw_socket(stream, Role::Client, None).await)
+    }
+
+    fn send(socket: &Socket, text: &str) -> Result<(), SendError> {
+        if socket.send(Packet::message(text))? {
+            socket.flush();
+        }
+        Ok(())
+    }
+
+    async fn hears(client: &mut WebSocketStream<TcpStream>, text: &str) {
+        assert_eq!(client.next().await.unwrap().unwrap(), Message::text(format!("4{text}")));
+    }
+
+    fn packets(text: &str) -> Polled {
+        Polled::Packets(text.as_bytes().to_vec())
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_gets_everything_when_it_does() {
+        let (transport, mut client) = wire().await;
+        let line = Line::Websocket(transport.wire());
+        let socket = Socket::new(Weak::new(), 100, Connection::default(), line);
+        let text = |n: usize| format!("{n} {}", "x".repeat(n % 7 * 9_000));
+        let mut queued = 0;
+        while send(&socket, &text(queued)).is_ok() {
+            queued += 1;
+        }
+        assert!(queued > 100 && socket.is_stalled(), "{queued} packets");
+        // On top of a full queue.
+        socket.send_now(Packet::message("last"));
+
+        let resumes = tokio::spawn({
+            let socket = socket.clone();
+            async move {
+                while !socket.has_sent_all() {
+                    transport.wire().writable().await.unwrap();
+                    socket.resume();
+                }
+                transport
+            }
+        });
+        for n in 0..queued {
+            hears(&mut client, &text(n)).await;
+        }
+        hears(&mut client, "last").await;
+        resumes.await.unwrap();
+        assert!(!socket.is_stalled());
+    }
+
+    #[tokio::test]
+    async fn one_request_at_a_time_gets_what_waits() {
+        let socket = polling(3);
+        send(&socket, "a").unwrap();
+        send(&socket, "b").unwrap();
+        let asking = socket.ask().unwrap();
+        assert!(socket.ask().is_none(), "one at a time");
+        assert_eq!(asking.answer().await, packets("4a\u{1e}4b"));
+        drop(asking);
+
+        // A request that was broken off takes nothing with it.
+        let asking = socket.ask().unwrap();
+        assert!(futures_util::FutureExt::now_or_never(asking.answer()).is_none());
+        drop(asking);
+        for text in ["c", "d", "e"] {
+            send(&socket, text).unwrap();
+        }
+        assert!(matches!(send(&socket, "f"), Err(SendError::Full(_))));
+        socket.send_now(Packet::ping());
+        assert_eq!(socket.ask().unwrap().answer().await, packets("4c\u{1e}4d\u{1e}4e\u{1e}2"));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_request_hears_of_the_end_behind_what_is_queued() {
+        let socket = polling(3);
+        let waiting = tokio::spawn({
+            let socket = socket.clone();
+            async move { socket.ask().unwrap().answer().await }
+        });
+        while socket.ask().is_some() {
+            tokio::task::yield_now().await;
+        }
+        socket.send(Packet::message("bye")).unwrap();
+        socket.close(DisconnectReason::ClosedHere);
+        assert_eq!(waiting.await.unwrap(), packets("4bye\u{1e}1"));
+        assert!(matches!(send(&socket, "late"), Err(SendError::Closed)));
+        let broken = polling(3);
+        send(&broken, "lost").unwrap();
+        broken.close(DisconnectReason::TransportError);
+        assert_eq!(broken.ask().unwrap().answer().await, packets("1"));
+    }
+
+    #[tokio::test]
+    async fn after_an_upgrade_everything_goes_by_the_websocket() {
+        let (transport, mut client) = wire().await;
+        let socket = polling(3);
+        let asking = socket.ask().unwrap();
+        assert!(socket.begin_upgrade() && !socket.begin_upgrade(), "once");
+        assert_eq!(asking.answer().await, Polled::Nothing);
+        send(&socket, "a").unwrap();
+        assert!(socket.upgrade(transport.wire()));
+        send(&socket, "b").unwrap();
+        hears(&mut client, "a").await;
+        hears(&mut client, "b").await;
+        drop(asking);
+        assert!(socket.ask().is_none(), "no request is for it any more");
+
+        let ended = polling(3);
+        ended.close(DisconnectReason::ClosedHere);
+        assert!(!ended.upgrade(transport.wire()));
+    }
+
+    #[test]
+    fn an_id_is_read_back_and_not_shown() {
+        let id = Sid::random();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!((id.to_string().len(), format!("{id:?}")), (20, "Sid(…)".to_owned()));
+        for text in ["", "AAAA", "AAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAA=", "é"]
+        {
+            assert!(text.parse::<Sid>().is_err(), "{text}");
         }
     }
 }
