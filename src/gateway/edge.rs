@@ -32,14 +32,14 @@ use super::{
     socket::TransportType,
 };
 
-/// And comes in one go: what of it has come is held until the rest has.
+/// A polling request's body comes in one go: what of it has come is held until the rest has.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
-/// Before there is a token: what there is to say is the token, and it is said at once. On its way through the library it is
-/// held several times over.
+/// Before there is a token: what there is to say is the token, and it is said at once.
 const UNAUTHENTICATED_BODY_BYTES: usize = MAX_TOKEN_BYTES + 2048;
 const UNAUTHENTICATED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of what a browser says in a refused header, so much is logged.
 const MAX_SHOWN: usize = 100;
+
 /// The Socket.IO path of the listener.
 #[derive(Clone, Debug)]
 pub struct Edge {

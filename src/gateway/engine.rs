@@ -149,7 +149,7 @@ impl Gateway {
         }
     }
 
-    /// Ends the connections of clients that did not take their farewell; the library's writers wait for them.
+    /// Ends the connections of clients that did not take their farewell; their tasks wait for them.
     pub fn shut_all(&self) {
         for socket in self.sockets.all() {
             if socket.transport_type() == TransportType::Websocket {
