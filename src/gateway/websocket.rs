@@ -50,6 +50,12 @@ enum Heard {
     End(DisconnectReason),
 }
 
+struct Turn {
+    /// A heartbeat was.
+    is_answered: bool,
+    has_more: bool,
+}
+
 impl Conversation {
     /// `rest` was read behind the request.
     pub fn new(gateway: Arc<Gateway>, transport: Transport, rest: &Bytes) -> Self {
@@ -131,13 +137,18 @@ impl Conversation {
         let mut pinged = false;
         let mut beat = Instant::now() + heartbeat.interval;
         loop {
-            match self.read(socket) {
-                Ok(false) => {}
-                Ok(true) => {
-                    pinged = false;
-                    beat = Instant::now() + heartbeat.interval;
-                }
+            let turn = match self.read(socket) {
+                Ok(turn) => turn,
                 Err(reason) => return reason,
+            };
+            if turn.is_answered {
+                pinged = false;
+                beat = Instant::now() + heartbeat.interval;
+            }
+            if turn.has_more {
+                // What has been read already makes nothing readable.
+                tokio::task::yield_now().await;
+                continue;
             }
             let changed = socket.changed();
             tokio::pin!(changed);
@@ -172,9 +183,9 @@ impl Conversation {
         }
     }
 
-    /// What has come, up to a turn of it. Whether a heartbeat was answered.
-    fn read(&mut self, socket: &Arc<Socket>) -> Result<bool, DisconnectReason> {
-        let mut answered = false;
+    /// What has come, up to a turn of it.
+    fn read(&mut self, socket: &Arc<Socket>) -> Result<Turn, DisconnectReason> {
+        let mut turn = Turn { is_answered: false, has_more: true };
         for _ in 0..TURN {
             let mut answers = Vec::new();
             let heard = self.hear(&mut answers);
@@ -182,13 +193,16 @@ impl Conversation {
                 socket.answer(answers);
             }
             match heard {
-                Heard::All => break,
+                Heard::All => {
+                    turn.has_more = false;
+                    break;
+                }
                 Heard::Other => {}
                 Heard::End(reason) => return Err(reason),
                 Heard::Binary => self.gateway.on_binary(socket),
                 Heard::Text(text) => match text.as_bytes().first() {
                     Some(b'4') => self.gateway.on_message(&text[1..], socket),
-                    Some(b'3' | b'2') => answered = true,
+                    Some(b'3' | b'2') => turn.is_answered = true,
                     Some(b'1') => return Err(DisconnectReason::TransportClose),
                     _ => return Err(DisconnectReason::Malformed),
                 },
@@ -197,7 +211,7 @@ impl Conversation {
                 return Err(reason);
             }
         }
-        Ok(answered)
+        Ok(turn)
     }
 
     /// Reads one message, and puts down what the protocol wants answered.
