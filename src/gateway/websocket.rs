@@ -76,11 +76,14 @@ impl Conversation {
 
     /// From the handshake of a polling client's WebSocket to the moment from which it goes by it. Whether it does.
     pub async fn upgrade(&mut self, socket: &Arc<Socket>) -> bool {
-        if !socket.begin_upgrade() {
-            return false;
-        }
+        let mut begun = false;
         let upgraded = timeout(UPGRADE_TIMEOUT, async {
+            // Until then it may be one that lets no frame through, and requests wait for packets as always.
             if self.next().await.as_deref() != Some("2probe") {
+                return false;
+            }
+            begun = socket.begin_upgrade();
+            if !begun {
                 return false;
             }
             // Nothing else is on this wire yet.
@@ -95,9 +98,13 @@ impl Conversation {
             () = socket.closed() => false,
         };
         if !upgraded {
-            socket.abandon_upgrade();
+            if begun {
+                socket.abandon_upgrade();
+            }
             return false;
         }
+        // Others that were tried are not it.
+        socket.data.set_transport(self.transport.handle());
         socket.upgrade(self.transport.wire())
     }
 

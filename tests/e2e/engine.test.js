@@ -83,3 +83,51 @@ test('who answered while the process stood still is not taken for dead', () => w
   assert.deepEqual(heard, all.map(() => true));
   all.forEach(({ raw }) => raw.socket.destroy());
 }));
+
+test('a polling request for a connection that has a WebSocket is refused, and the connection goes on', () => withGateway({}, async (gateway) => {
+  const { raw, sid } = await joined(gateway, 'alice');
+  for (const answer of [await poll(gateway, sid), await post(gateway, sid, ask(1))]) {
+    assert.deepEqual([answer.status, await answer.json()], [400, { code: 3, message: 'Bad request' }]);
+  }
+  raw.send(frame(ask(2)));
+  assert.ok(await raw.hears(answered(2)));
+  assert.ok(!raw.text.includes(answered(1)));
+  raw.socket.destroy();
+}));
+
+test('a second WebSocket beside the upgrade to a first one is nobody', () => withGateway({}, async (gateway) => {
+  const sid = await begin(gateway);
+  const first = new RawSocket(gateway.port, { path: `${WEBSOCKET}&sid=${sid}` });
+  // What the WebSocket protocol wants answered is answered here, too.
+  first.send(Buffer.concat([frame('?', { opcode: 9 }), frame('2probe')]));
+  assert.ok(await first.hears('3probe'));
+  assert.ok(first.text.includes('\x8a\x01?'), 'a pong');
+  const second = new RawSocket(gateway.port, { path: `${WEBSOCKET}&sid=${sid}` });
+  second.send(frame('2probe'));
+  assert.ok(await second.ends());
+  first.send(frame('5'), frame(await connect('alice')));
+  assert.ok(await first.hears('40{"sid"'));
+  // More than somebody without a token may say.
+  for (let id = 0; id < 5; id += 1) {
+    first.send(frame(`42["x","${'x'.repeat(10_000)}"]`), frame(ask(id)));
+    assert.ok(await first.hears(answered(id)));
+  }
+  first.socket.destroy();
+}));
+
+test('requests wait as always beside a WebSocket that is never probed', () => withGateway({}, async (gateway) => {
+  const sid = await begin(gateway);
+  const waiting = poll(gateway, sid).then((answer) => answer.text());
+  const raw = new RawSocket(gateway.port, { path: `${WEBSOCKET}&sid=${sid}` });
+  assert.ok(await raw.hears('HTTP/1.1 101'));
+  assert.equal(await Promise.race([waiting, raw.hears('3probe', 500)]), false, 'nothing');
+  await post(gateway, sid, await connect('alice'));
+  assert.match(await waiting, /^40\{"sid"/);
+  // It can still be used.
+  raw.send(frame('2probe'));
+  assert.ok(await raw.hears('3probe'));
+  assert.equal(await (await poll(gateway, sid)).text(), '6');
+  raw.send(frame('5'), frame(ask(1)));
+  assert.ok(await raw.hears(answered(1)));
+  raw.socket.destroy();
+}));
