@@ -64,7 +64,10 @@ impl Gateway {
     pub(super) async fn poll(&self, sid: Sid) -> Response<Body> {
         let Some(socket) = self.sockets.get(sid) else { return EngineError::UnknownSid.response() };
         let Some(asking) = socket.ask() else {
-            socket.close(DisconnectReason::MultiplePolling);
+            // One that is late for a client that has its WebSocket by now is none of the client's.
+            if socket.is_polling() {
+                socket.close(DisconnectReason::MultiplePolling);
+            }
             return EngineError::BadRequest.response();
         };
         match asking.answer().await {
@@ -76,6 +79,10 @@ impl Gateway {
     /// A client sends packets.
     pub(super) fn post(&self, sid: Sid, body: &Bytes) -> Response<Body> {
         let Some(socket) = self.sockets.get(sid) else { return EngineError::UnknownSid.response() };
+        if !socket.is_polling() {
+            // What came by the WebSocket meanwhile may be later than this.
+            return EngineError::BadRequest.response();
+        }
         let Ok(body) = std::str::from_utf8(body) else {
             socket.close(DisconnectReason::Malformed);
             return EngineError::BadRequest.response();
@@ -133,6 +140,7 @@ impl Gateway {
         match connection {
             Ok(data) => {
                 let socket = Socket::websocket(&self, data, transport.wire());
+                socket.data.limit(&transport.handle());
                 socket.data.set_transport(transport.handle());
                 socket.send_now(self.opening(&socket, &[]));
                 self.on_connect(&socket);
@@ -141,7 +149,7 @@ impl Gateway {
             Err(socket) => {
                 // Of one that is a WebSocket already, this is not the transport.
                 if socket.is_polling() {
-                    socket.data.set_transport(transport.handle());
+                    socket.data.limit(&transport.handle());
                     if conversation.upgrade(&socket).await {
                         conversation.run(socket).await;
                     }

@@ -285,6 +285,12 @@ impl AsyncWrite for Transport {
             }
             self.lingering = Some(Box::pin(tokio::time::sleep(LINGER)));
         }
+        // First, for of a peer that goes on and on there is always more to read.
+        if let Some(timer) = &mut self.lingering
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Ok(()));
+        }
         let mut rest = [0; 4096];
         while self.wire.stream.poll_read_ready(cx)?.is_ready() {
             match self.wire.stream.try_read(&mut rest) {
@@ -293,10 +299,7 @@ impl AsyncWrite for Transport {
                 _ => {}
             }
         }
-        match &mut self.lingering {
-            Some(timer) => timer.as_mut().poll(cx).map(Ok),
-            None => Poll::Ready(Ok(())),
-        }
+        Poll::Pending
     }
 }
 
@@ -358,5 +361,17 @@ mod tests {
         peer.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "too large");
         closing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_never_stops_sending_is_not_listened_to_for_ever() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let mut transport = Transport::accept(accepted, Duration::from_secs(60)).unwrap();
+        let peer = tokio::spawn(async move { while peer.write_all(&[0; 64 * 1024]).await.is_ok() {} });
+        tokio::time::timeout(Duration::from_secs(20), transport.shutdown()).await.unwrap().unwrap();
+        drop(transport);
+        peer.await.unwrap();
     }
 }
