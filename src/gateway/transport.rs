@@ -4,6 +4,7 @@
 use std::{
     future::Future,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     net::Shutdown,
     pin::Pin,
     sync::{
@@ -110,6 +111,11 @@ impl Wire {
 
     pub async fn writable(&self) -> io::Result<()> {
         self.stream.writable().await
+    }
+
+    /// Whether bytes have come that have not been read, even if the runtime has not noticed yet.
+    pub fn has_unread(&self) -> bool {
+        SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
     }
 
     /// Ends the connection now.

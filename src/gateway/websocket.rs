@@ -163,7 +163,7 @@ impl Conversation {
                 pinged = true;
                 beat = now + heartbeat.timeout;
                 socket.send_now(Packet::ping());
-            } else if beat <= now && !has_more {
+            } else if beat <= now && !has_more && !wire.has_unread() {
                 return DisconnectReason::HeartbeatTimeout;
             }
             if self.is_stuck(socket) {
