@@ -20,12 +20,13 @@ use taskcast::{
 const MEMBERS: u64 = 1_000;
 
 /// Takes packets and forgets them.
+#[derive(Clone)]
 struct Sink;
 
 impl Peer for Sink {
-    fn send(&self, packet: Packet) -> Result<(), SendError> {
+    fn send(&self, packet: Packet) -> Result<bool, SendError> {
         black_box(packet);
-        Ok(())
+        Ok(false)
     }
 
     fn cut(&self) {}

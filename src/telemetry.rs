@@ -164,9 +164,9 @@ mod tests {
         let layer = tracing_subscriber::fmt::layer().with_writer(OneLine(move || writer.clone()));
         let registry = tracing_subscriber::registry().with(filter_fn(is_safe));
         tracing::subscriber::with_default(registry.with(layer.with_ansi(false)), || {
-            tracing::debug!(target: "engineioxide::socket", "hidden");
+            tracing::debug!(target: "tungstenite::protocol", "hidden");
             tracing::info!(target: "taskcastle", "hidden");
-            tracing::warn!(target: "engineioxide", "first");
+            tracing::warn!(target: "tungstenite", "first");
             tracing::trace!(target: "taskcast::gateway", "second");
             tracing::trace!(target: "taskcast", "third");
         });

@@ -22,24 +22,41 @@ const MAX_UNREAD_ANSWERS: usize = 1024;
 const WAITED_FOR: Duration = Duration::from_millis(200);
 
 /// What all deliveries have in common.
-#[derive(Debug, Default)]
-pub(super) struct Sending {
+#[derive(Debug)]
+pub(super) struct Sending<P> {
     /// Peers whose queue was full; what came later waits for them.
     pub pressed: HashMap<PeerId, Pressure>,
-    sent: Sent,
+    sent: Sent<P>,
 }
 
 /// What has been put into queues. Plain numbers, for it is done for each packet and each peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sent {
+#[derive(Debug)]
+pub struct Sent<P> {
     pub packets: u64,
     pub bytes: u64,
+    /// Who is to be flushed, once each.
+    pub waiting: Vec<P>,
 }
 
-impl Sent {
-    fn count(&mut self, bytes: usize) {
+impl<P> Default for Sending<P> {
+    fn default() -> Self {
+        Self { pressed: HashMap::new(), sent: Sent::default() }
+    }
+}
+
+impl<P> Default for Sent<P> {
+    fn default() -> Self {
+        Self { packets: 0, bytes: 0, waiting: Vec::new() }
+    }
+}
+
+impl<P: Peer> Sent<P> {
+    fn count(&mut self, bytes: usize, peer: &P, flush: bool) {
         self.packets += 1;
         self.bytes += bytes as u64;
+        if flush {
+            self.waiting.push(peer.clone());
+        }
     }
 }
 
@@ -71,13 +88,13 @@ impl<P: Peer> Outbox<P> {
         Self { peer, overflow: VecDeque::new() }
     }
 
-    pub fn deliver(&mut self, id: PeerId, packet: &Packet, sending: &mut Sending) {
+    pub fn deliver(&mut self, id: PeerId, packet: &Packet, sending: &mut Sending<P>) {
         if !self.overflow.is_empty() {
             self.overflow.push_back(packet.clone());
             return;
         }
         match self.peer.send(packet.clone()) {
-            Ok(()) => sending.sent.count(packet.len()),
+            Ok(flush) => sending.sent.count(packet.size(), &self.peer, flush),
             Err(SendError::Full(packet)) => {
                 self.overflow.push_back(packet);
                 sending.pressed.entry(id).or_insert_with(Pressure::new);
@@ -87,11 +104,11 @@ impl<P: Peer> Outbox<P> {
     }
 
     /// Whether nothing waits any more.
-    fn drain(&mut self, pressure: &mut Pressure, sent: &mut Sent) -> bool {
+    fn drain(&mut self, pressure: &mut Pressure, sent: &mut Sent<P>) -> bool {
         while let Some(packet) = self.overflow.pop_front() {
-            let bytes = packet.len();
+            let bytes = packet.size();
             match self.peer.send(packet) {
-                Ok(()) => sent.count(bytes),
+                Ok(flush) => sent.count(bytes, &self.peer, flush),
                 Err(SendError::Full(packet)) => {
                     self.overflow.push_front(packet);
                     return false;
@@ -128,7 +145,7 @@ impl<P: Peer> Fanout<P> {
     }
 
     /// What has been put into queues since the last call.
-    pub fn take_sent(&mut self) -> Sent {
+    pub fn take_sent(&mut self) -> Sent<P> {
         std::mem::take(&mut self.sending.sent)
     }
 
@@ -221,7 +238,7 @@ mod tests {
     struct Deaf(Arc<AtomicBool>);
 
     impl Peer for Deaf {
-        fn send(&self, packet: Packet) -> Result<(), SendError> {
+        fn send(&self, packet: Packet) -> Result<bool, SendError> {
             Err(SendError::Full(packet))
         }
 
@@ -237,12 +254,12 @@ mod tests {
     struct Narrow(Arc<AtomicUsize>);
 
     impl Peer for Narrow {
-        fn send(&self, packet: Packet) -> Result<(), SendError> {
+        fn send(&self, packet: Packet) -> Result<bool, SendError> {
             if self.0.load(Ordering::Relaxed) == 2 {
                 return Err(SendError::Full(packet));
             }
             self.0.fetch_add(1, Ordering::Relaxed);
-            Ok(())
+            Ok(true)
         }
 
         fn cut(&self) {}
@@ -261,14 +278,18 @@ mod tests {
         let (id, peer) = (PeerId(1), Narrow::default());
         fanout.add_peer(id, peer.clone(), Viewer { user: UserId::parse("u").unwrap(), org: None });
         for _ in 0..3 {
-            fanout.reply(id, &Packet::from("12345"));
+            fanout.reply(id, &Packet::message("12345"));
         }
-        assert_eq!(fanout.take_sent(), Sent { packets: 2, bytes: 10 });
+        let sent = |fanout: &mut Fanout<Narrow>| {
+            let Sent { packets, bytes, waiting } = fanout.take_sent();
+            (packets, bytes, waiting.len())
+        };
+        assert_eq!(sent(&mut fanout), (2, 10, 2));
         assert_eq!((fanout.fill().behind, fanout.fill().packets_behind), (1, 1));
         peer.0.store(0, Ordering::Relaxed);
         assert!(fanout.relieve());
-        assert_eq!(fanout.take_sent(), Sent { packets: 1, bytes: 5 });
-        assert_eq!((fanout.take_sent(), fanout.fill().behind), (Sent::default(), 0));
+        assert_eq!(sent(&mut fanout), (1, 5, 1));
+        assert_eq!((sent(&mut fanout), fanout.fill().behind), ((0, 0, 0), 0));
     }
 
     /// On a quiet node nothing makes the pump look after full queues, and a refusal for every seven bytes of
@@ -285,11 +306,11 @@ mod tests {
         let viewer = Viewer { user: UserId::parse("u").unwrap(), org: None };
         fanout.add_peer(id, peer.clone(), viewer);
         for _ in 0..MAX_UNREAD_ANSWERS {
-            fanout.reply(id, &Packet::from("answer"));
+            fanout.reply(id, &Packet::message("answer"));
         }
         assert!(fanout.is_pressed(id) && !peer.0.load(Ordering::Relaxed), "a burst is no fault");
         for _ in 0..MAX_UNREAD_ANSWERS {
-            fanout.reply(id, &Packet::from("answer"));
+            fanout.reply(id, &Packet::message("answer"));
         }
         assert!(peer.0.load(Ordering::Relaxed));
         assert!(fanout.peers[&id].outbox.overflow.len() <= MAX_UNREAD_ANSWERS + 32);

@@ -11,6 +11,9 @@ use crate::{feed::Position, metrics::Metrics, seldom::seldom, task::Timestamp};
 
 use super::{Fanout, Limits, Peer};
 
+/// Some tenths of a millisecond of system calls.
+const FLUSHED_AT_ONCE: usize = 64;
+
 /// One per process. The lock is never held across an await; everything under it is memory work.
 #[derive(Debug)]
 pub struct Hub<P> {
@@ -64,6 +67,7 @@ impl<P: Peer> Hub<P> {
             self.metrics.clients.deliveries.inc_by(sent.packets);
             self.metrics.clients.delivered_bytes.inc_by(sent.bytes);
         }
+        flush(sent.waiting);
         result
     }
 
@@ -138,4 +142,13 @@ impl<P: Peer> Hub<P> {
         // A panic under the lock is a bug; serving on with what is there beats refusing everybody.
         self.fanout.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Outside the lock, for each flush is a system call. Many are shared among the workers.
+fn flush<P: Peer>(mut waiting: Vec<P>) {
+    while waiting.len() > FLUSHED_AT_ONCE {
+        let some = waiting.split_off(waiting.len() - FLUSHED_AT_ONCE);
+        tokio::spawn(async move { some.iter().for_each(P::flush) });
+    }
+    waiting.iter().for_each(P::flush);
 }

@@ -129,13 +129,13 @@ struct Socket {
 }
 
 impl Peer for Socket {
-    fn send(&self, packet: Packet) -> Result<(), SendError> {
+    fn send(&self, packet: Packet) -> Result<bool, SendError> {
         let mut queue = self.queue.lock().unwrap();
         if queue.len() >= self.capacity {
             return Err(SendError::Full(packet));
         }
         queue.push_back(packet);
-        Ok(())
+        Ok(false)
     }
 
     fn cut(&self) {
@@ -620,7 +620,7 @@ impl World {
     fn read(&mut self, index: usize) {
         let packets: Vec<Packet> = self.clients[index].socket.queue.lock().unwrap().drain(..).collect();
         for packet in packets {
-            let (name, payload): (String, Value) = serde_json::from_str(&packet[1..]).unwrap();
+            let (name, payload): (String, Value) = serde_json::from_str(&packet.text()[1..]).unwrap();
             self.check_audience(index, &name, &payload);
             if index != LIAR {
                 self.clients[index].take(&name, payload);

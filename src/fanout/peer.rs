@@ -17,9 +17,12 @@ pub enum SendError {
 }
 
 /// A socket, reduced to what the fan-out does with it. None of these may call back into the fan-out.
-pub trait Peer: Send + 'static {
-    /// Queues one packet behind all earlier ones.
-    fn send(&self, packet: Packet) -> Result<(), SendError>;
+pub trait Peer: Clone + Send + 'static {
+    /// Queues one packet behind all earlier ones. Whether [`Peer::flush`] has to be called for it, when the turn is over.
+    fn send(&self, packet: Packet) -> Result<bool, SendError>;
+
+    /// Sends what is queued, as far as the client takes it.
+    fn flush(&self) {}
 
     /// Closes the transport so that the client reconnects by itself: it would have missed something.
     fn cut(&self);

@@ -14,7 +14,7 @@ use super::{Fanout, Hub, Peer};
 
 /// Counts go to a viewer at most five times a second.
 const COUNTS_EVERY: Duration = Duration::from_millis(200);
-/// The library has no way to wait for room in a socket's queue.
+/// Any of several queues may have room next.
 const PRESSED_POLL: Duration = Duration::from_millis(1);
 /// The same for clients that the fan-out no longer waits for.
 const BEHIND_POLL: Duration = Duration::from_millis(5);

@@ -70,5 +70,5 @@ impl Ring {
 }
 
 fn size(step: &Step) -> usize {
-    STEP_OVERHEAD + step.events().map(|event| event.packet.len() + size_of_val(event)).sum::<usize>()
+    STEP_OVERHEAD + step.events().map(|event| event.packet.size() + size_of_val(event)).sum::<usize>()
 }

@@ -40,7 +40,7 @@ pub struct Fanout<P> {
     pub(super) dashboards_of_org: HashMap<OrgId, HashSet<PeerId>>,
     pub(super) dashboards_of_user: HashMap<UserId, HashSet<PeerId>>,
     pub(super) counts: CountBook,
-    pub(super) sending: Sending,
+    pub(super) sending: Sending<P>,
 }
 
 /// What a member of a task's room has already.

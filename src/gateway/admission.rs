@@ -2,17 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use engineioxide::DisconnectReason;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use crate::{
-    auth::{AuthError, Identity, UnixTime, bearer},
+    auth::{AuthError, Identity, UnixTime},
     seldom::seldom,
 };
 
-use super::{Gateway, engine::Socket};
+use super::{
+    Gateway,
+    socket::{DisconnectReason, Socket},
+};
 
 /// For the next fetch of keys that may begin, and its answer. Clients take a refusal as final: one whose key has not
 /// been fetched yet waits.
@@ -58,7 +60,7 @@ impl Gateway {
             Err(error) if error.is_passing() => {
                 seldom!(warn, %error, "closed a connection: it may try again");
                 self.metrics.clients.handshakes.inc(["unavailable"]);
-                socket.close(DisconnectReason::ClosingServer);
+                socket.close(DisconnectReason::ClosedHere);
             }
             Err(error) => {
                 seldom!(info, %error, "refused a connection");
@@ -71,5 +73,5 @@ impl Gateway {
 fn token(socket: &Socket, auth: Option<&RawValue>) -> String {
     let given =
         auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok()).and_then(|auth| auth.token);
-    given.unwrap_or_else(|| bearer(&socket.req_parts.headers).unwrap_or_default().to_owned())
+    given.or_else(|| socket.data.bearer.clone()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What a request meets on its way to the transports: draining, `Origin`, CORS, sizes, and a diet.
+//! What a request meets on its way to the transports: draining, `Origin`, CORS, and sizes.
 
 use std::{
     net::SocketAddr,
@@ -10,16 +10,13 @@ use std::{
 };
 
 use axum::body::Body;
-use engineioxide::{service::EngineIoService, sid::Sid};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts};
-use http_body_util::Full;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::time::timeout;
-use tower::Service;
 
 use crate::{
     address::ClientAddress,
-    auth::MAX_TOKEN_BYTES,
+    auth::{MAX_TOKEN_BYTES, bearer},
     config::{Origins, TrustedProxies},
     seldom::seldom,
 };
@@ -27,42 +24,30 @@ use crate::{
 use super::{
     Capacity, Gateway, TransportHandle,
     body::{BodyError, whole},
-    newcomers::Newcomer,
     origin,
+    polling::EngineError,
+    query::Query,
     rate::TooMany,
+    session::Connection,
+    socket::TransportType,
 };
 
-/// One polling request carries several messages.
-const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// And comes in one go: what of it has come is held until the rest has.
+/// A polling request's body comes in one go: what of it has come is held until the rest has.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
-/// Before there is a token: what there is to say is the token, and it is said at once. On its way through the library it is
-/// held several times over.
+/// Before there is a token: what there is to say is the token, and it is said at once.
 const UNAUTHENTICATED_BODY_BYTES: usize = MAX_TOKEN_BYTES + 2048;
 const UNAUTHENTICATED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of what a browser says in a refused header, so much is logged.
 const MAX_SHOWN: usize = 100;
-/// What the transports look at. Everything else would be held as long as the connection lives.
-const KEPT_HEADERS: [http::HeaderName; 7] = [
-    header::AUTHORIZATION,
-    header::CONNECTION,
-    header::CONTENT_TYPE,
-    header::SEC_WEBSOCKET_KEY,
-    header::SEC_WEBSOCKET_VERSION,
-    header::UPGRADE,
-    header::HOST,
-];
 
 /// The Socket.IO path of the listener.
 #[derive(Clone, Debug)]
 pub struct Edge {
-    transports: EngineIoService<Gateway>,
     gateway: Arc<Gateway>,
     origins: Origins,
     proxies: TrustedProxies,
     draining: Arc<AtomicBool>,
     capacity: Capacity,
-    max_body_bytes: usize,
 }
 
 impl Edge {
@@ -73,16 +58,7 @@ impl Edge {
         draining: Arc<AtomicBool>,
         capacity: Capacity,
     ) -> Self {
-        let config = gateway.engine_config();
-        Self {
-            max_body_bytes: MAX_BODY_BYTES.max(gateway.settings.limits.max_message_bytes),
-            transports: EngineIoService::with_config(gateway.clone(), config),
-            gateway,
-            origins,
-            proxies,
-            draining,
-            capacity,
-        }
+        Self { gateway, origins, proxies, draining, capacity }
     }
 
     pub fn serves(path: &str) -> bool {
@@ -126,8 +102,7 @@ impl Edge {
         if request.method() == Method::OPTIONS {
             return preflight();
         }
-        let query = Query::of(request.uri());
-        if query.has_token {
+        if Query::has_token(request.uri()) {
             seldom!(info, "refused a token in a query string");
             return self.refused(
                 StatusCode::BAD_REQUEST,
@@ -135,6 +110,10 @@ impl Edge {
                 "A token in the query string ends up in logs: send it as auth.token or in the Authorization header",
             );
         }
+        let query = match Query::of(request.uri()) {
+            Ok(query) => query,
+            Err(error) => return error.response(),
+        };
         if query.sid.is_none() && self.draining.load(Ordering::Relaxed) {
             return self.refused(StatusCode::SERVICE_UNAVAILABLE, "draining", "This node is shutting down");
         }
@@ -162,10 +141,10 @@ impl Edge {
         };
         let authenticated = query.sid.is_some_and(|sid| self.gateway.sockets.is_authenticated(sid));
         let (max_body_bytes, body_timeout) = match authenticated {
-            true => (self.max_body_bytes, BODY_TIMEOUT),
+            true => (self.gateway.max_body_bytes(), BODY_TIMEOUT),
             false => (UNAUTHENTICATED_BODY_BYTES, UNAUTHENTICATED_BODY_TIMEOUT),
         };
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let post = query.sid.filter(|_| parts.method == Method::POST);
         let Ok(_posting) = post.map(|sid| self.gateway.sockets.begin_post(sid)).transpose() else {
             return self.refused(
@@ -175,7 +154,6 @@ impl Edge {
             );
         };
         let max_body_bytes = if parts.method == Method::POST { max_body_bytes } else { 0 };
-        // The library would wait for it for ever, also when the connection that it is for has been closed.
         let reading = whole(body, max_body_bytes);
         let body = match timeout(body_timeout, reading).await {
             Ok(Ok(body)) => body,
@@ -200,21 +178,23 @@ impl Edge {
                 );
             }
         };
-        if let Some(sid) = query.sid {
-            if authenticated {
-                transport.trust();
-            }
-            if !query.websocket && parts.method == Method::GET {
-                self.gateway.sockets.set_polled(sid, transport.clone());
-            }
+        if authenticated {
+            transport.trust();
         }
-        let request = Request::from_parts(on_diet(parts, newcomer, transport.clone()), Full::new(body));
-        let Ok(response) = self.transports.call(request).await;
-        // What was not upgraded may be a proxy's, and carry others' requests.
-        if let (Some(sid), StatusCode::SWITCHING_PROTOCOLS) = (query.sid, response.status()) {
-            self.gateway.sockets.set_transport(sid, transport);
+        let connection = || Connection::new(newcomer, bearer(&parts.headers).map(str::to_owned));
+        match (query.transport, &parts.method, query.sid) {
+            (TransportType::Polling, &Method::GET, None) => self.gateway.open(connection()),
+            (TransportType::Polling, &Method::GET, Some(sid)) => {
+                self.gateway.sockets.set_polled(sid, transport);
+                self.gateway.poll(sid).await
+            }
+            (TransportType::Polling, &Method::POST, Some(sid)) => self.gateway.post(sid, &body),
+            (TransportType::Websocket, &Method::GET, sid) => {
+                let connection = sid.map_or_else(|| Ok(connection()), Err);
+                self.gateway.begin_websocket(&mut parts, connection)
+            }
+            _ => EngineError::BadMethod.response(),
         }
-        response.map(Body::new)
     }
 
     /// The JavaScript client takes it for a fault of the network, and tries again by itself.
@@ -238,60 +218,6 @@ impl Edge {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
-}
-
-/// What the query says, as the library reads it.
-struct Query {
-    sid: Option<Sid>,
-    websocket: bool,
-    has_token: bool,
-}
-
-impl Query {
-    fn of(uri: &Uri) -> Self {
-        let pairs = || {
-            let query = uri.query().unwrap_or_default();
-            query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        };
-        Self {
-            // A `sid` without `=` is none to the library: what follows it must not be one to the library alone.
-            sid: uri
-                .query()
-                .unwrap_or_default()
-                .split('&')
-                .find_map(|pair| pair.strip_prefix("sid="))
-                .and_then(|value| value.parse().ok()),
-            websocket: pairs().any(|pair| pair == ("transport", "websocket")),
-            has_token: pairs().any(|(name, _)| {
-                matches!(
-                    name.to_ascii_lowercase().as_str(),
-                    "token" | "access_token" | "auth" | "jwt" | "authorization"
-                )
-            }),
-        }
-    }
-}
-
-/// Header values are slices of the connection's read buffer, 16 KiB, and the library keeps the request as long as
-/// the socket lives. Copies let the buffer go.
-fn on_diet(mut parts: Parts, newcomer: Option<Arc<Newcomer>>, transport: TransportHandle) -> Parts {
-    let mut kept = HeaderMap::with_capacity(KEPT_HEADERS.len());
-    for name in KEPT_HEADERS {
-        if let Some(value) = parts.headers.get(&name)
-            && let Ok(copy) = HeaderValue::from_bytes(value.as_bytes())
-        {
-            kept.insert(name, copy);
-        }
-    }
-    parts.headers = kept;
-    if let Ok(copy) = parts.uri.to_string().parse() {
-        parts.uri = copy;
-    }
-    parts.extensions.insert(transport);
-    if let Some(newcomer) = newcomer {
-        parts.extensions.insert(newcomer);
-    }
-    parts
 }
 
 /// For the log.

@@ -1,18 +1,13 @@
 //! Engine.IO connections become Socket.IO sessions.
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use engineioxide::{
-    DisconnectReason, Str, TransportType, config::EngineIoConfig, handler::EngineIoHandler, sid::Sid,
-};
 use serde_json::value::RawValue;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tracing::{Instrument, field};
@@ -31,60 +26,17 @@ use crate::{
 };
 
 use super::{
-    SocketPeer, TransportHandle,
+    SocketPeer,
     expiry::Expiries,
-    newcomers::{Newcomer, Newcomers},
+    newcomers::Newcomers,
     pace::Pace,
     rate::Rate,
-    session::{Connection, Posting, Request, Session, TooManyPosts},
+    session::{Request, Session},
     snapshots::Snapshots,
+    socket::{DisconnectReason, Socket, TransportType},
+    sockets::Sockets,
     users::Sessions,
 };
-
-pub(super) type Socket = engineioxide::Socket<Connection>;
-
-/// The connections, so that an upgrade finds its own.
-#[derive(Debug, Default)]
-pub(super) struct Sockets(Mutex<HashMap<Sid, Weak<Socket>>>);
-
-impl Sockets {
-    /// To be upgraded to. One that is a WebSocket already stays with what it has, and can be shut.
-    pub fn set_transport(&self, sid: Sid, transport: TransportHandle) {
-        if let Some(socket) =
-            self.get(sid).filter(|socket| socket.transport_type() != TransportType::Websocket)
-        {
-            socket.data.set_transport(transport);
-        }
-    }
-
-    /// To be held while a body of this connection is read. None: there is no such connection.
-    pub fn begin_post(&self, sid: Sid) -> Result<Option<Posting>, TooManyPosts> {
-        self.get(sid).map(|socket| socket.data.begin_post()).transpose()
-    }
-
-    pub fn set_polled(&self, sid: Sid, transport: TransportHandle) {
-        if let Some(socket) = self.get(sid) {
-            socket.data.set_polled(transport);
-        }
-    }
-
-    /// Whether it has shown a token.
-    pub fn is_authenticated(&self, sid: Sid) -> bool {
-        self.get(sid).is_some_and(|socket| socket.data.session().is_some())
-    }
-
-    fn get(&self, sid: Sid) -> Option<Arc<Socket>> {
-        self.lock().get(&sid).and_then(Weak::upgrade)
-    }
-
-    fn all(&self) -> Vec<Arc<Socket>> {
-        self.lock().values().filter_map(Weak::upgrade).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Sid, Weak<Socket>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// An unauthenticated connection lives so long.
 const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
@@ -99,8 +51,6 @@ const WARNINGS_PER_SECOND: u32 = 50;
 const WARNING_BURST: u32 = 1000;
 /// A token is checked each time; more have to wait.
 const REFRESHES_PER_SECOND: u32 = 10;
-/// What the fan-out leaves free in each queue.
-const HEARTBEAT_PLACE: usize = 1;
 /// Tidying of what is kept per user.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
@@ -166,22 +116,6 @@ impl Gateway {
         })
     }
 
-    /// The transports' settings.
-    pub(super) fn engine_config(&self) -> EngineIoConfig {
-        EngineIoConfig::builder()
-            .req_path("/socket.io")
-            .ping_interval(self.settings.heartbeat.interval)
-            .ping_timeout(self.settings.heartbeat.timeout)
-            .max_buffer_size(self.settings.limits.send_queue + HEARTBEAT_PLACE)
-            .ws_read_buffer_size(512)
-            .ws_max_message_size(self.settings.limits.max_message_bytes)
-            .ws_max_frame_size(self.settings.limits.max_message_bytes)
-            // The library applies it to what it sends, too, and loses the packet that it holds back when the
-            // transport is upgraded. The edge limits what it receives.
-            .max_payload(u64::from(u32::MAX))
-            .build()
-    }
-
     /// Ends sessions when their tokens do, and forgets what is no longer needed. Runs for ever.
     pub async fn keep_time(&self) {
         let mut forget = tokio::time::interval(FORGET_EVERY);
@@ -211,11 +145,11 @@ impl Gateway {
     /// Closes every client's transport; each reconnects by itself.
     pub fn close_all(&self) {
         for socket in self.sockets.all() {
-            socket.close(DisconnectReason::ClosingServer);
+            socket.close(DisconnectReason::ClosedHere);
         }
     }
 
-    /// Ends the connections of clients that did not take their farewell; the library's writers wait for them.
+    /// Ends the connections of clients that did not take their farewell; their tasks wait for them.
     pub fn shut_all(&self) {
         for socket in self.sockets.all() {
             if socket.transport_type() == TransportType::Websocket {
@@ -226,7 +160,7 @@ impl Gateway {
 
     /// Until no connection is left.
     pub async fn all_gone(&self) {
-        while !self.sockets.lock().is_empty() {
+        while !self.sockets.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -361,7 +295,7 @@ impl Gateway {
         }
         if socket.data.count_connect() > MAX_CONNECTS {
             self.count_fault();
-            socket.close(DisconnectReason::PacketParsingError);
+            socket.close(DisconnectReason::Malformed);
             return;
         }
         if namespace != "/" {
@@ -388,7 +322,7 @@ impl Gateway {
         self.metrics.clients.handshakes.inc(["accepted"]);
         self.hub.turn(|fanout| fanout.add_peer(id, peer, viewer.clone()));
         let before = socket.data.set_session(session.clone());
-        if let Some(newcomer) = newcomer(socket) {
+        if let Some(newcomer) = &socket.data.newcomer {
             newcomer.leave();
         }
         // Not the Engine.IO id: that one lets its holder speak for the polling client.
@@ -441,9 +375,7 @@ impl Gateway {
         let outcome = if namespace == "/" { message } else { "invalid_namespace" };
         self.metrics.clients.handshakes.inc([outcome]);
         self.count_fault();
-        if socket.emit(connect_error(namespace, message)).is_err() {
-            socket.close(DisconnectReason::TransportError);
-        }
+        socket.send_now(connect_error(namespace, message));
     }
 
     fn event(&self, session: &Arc<Session>, name: &str, args: &[&RawValue], id: Option<u64>, binary: bool) {
@@ -486,42 +418,31 @@ impl Gateway {
         false
     }
 
-    fn fault(&self, socket: &Socket, error: FrameError) {
+    fn fault(&self, socket: &Arc<Socket>, error: FrameError) {
         self.count_fault();
         seldom!(info, %error, "closed a connection that does not speak Socket.IO");
-        socket.close(DisconnectReason::PacketParsingError);
+        socket.close(DisconnectReason::Malformed);
     }
 }
 
-/// As the edge let it in.
-fn newcomer(socket: &Socket) -> Option<&Newcomer> {
-    socket.req_parts.extensions.get::<Arc<Newcomer>>().map(Arc::as_ref)
-}
-
-impl EngineIoHandler for Gateway {
-    type Data = Connection;
-
-    fn on_connect(self: Arc<Self>, socket: Arc<Socket>) {
-        if socket.transport_type() == TransportType::Websocket
-            && let Some(transport) = socket.req_parts.extensions.get::<TransportHandle>()
-        {
-            socket.data.set_transport(transport.clone());
-        }
+/// What connections tell.
+impl Gateway {
+    pub(super) fn on_connect(&self, socket: &Arc<Socket>) {
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         // Never the Engine.IO id: it lets its holder speak for a polling client.
         socket.data.set_span(tracing::info_span!("connection", id, user = field::Empty));
-        self.sockets.lock().insert(socket.id, Arc::downgrade(&socket));
+        self.sockets.insert(socket);
         // It may have to go at once: by then it can be forgotten.
-        if let Some(newcomer) = newcomer(&socket) {
-            self.newcomers.came(newcomer, &socket);
+        if let Some(newcomer) = &socket.data.newcomer {
+            self.newcomers.came(newcomer, socket);
         }
-        Self::await_connect(&socket);
+        Self::await_connect(socket);
     }
 
-    fn on_disconnect(&self, socket: Arc<Socket>, reason: DisconnectReason) {
+    pub(super) fn on_disconnect(&self, socket: &Arc<Socket>, reason: DisconnectReason) {
         let _span = socket.data.span().entered();
-        self.sockets.lock().remove(&socket.id);
-        if let Some(newcomer) = newcomer(&socket) {
+        self.sockets.remove(socket.id);
+        if let Some(newcomer) = &socket.data.newcomer {
             newcomer.leave();
         }
         if let Some(session) = socket.data.take_session() {
@@ -530,23 +451,23 @@ impl EngineIoHandler for Gateway {
         self.count_end(reason);
     }
 
-    fn on_message(self: &Arc<Self>, message: Str, socket: Arc<Socket>) {
+    pub(super) fn on_message(&self, message: &str, socket: &Arc<Socket>) {
         let _span = socket.data.span().entered();
         if message.len() > self.settings.limits.max_message_bytes {
-            return self.fault(&socket, FrameError::Malformed);
+            return self.fault(socket, FrameError::Malformed);
         }
-        let (frame, session) = (Frame::parse(&message), socket.data.session());
+        let (frame, session) = (Frame::parse(message), socket.data.session());
         if let Some(session) = &session
             && !self.may_speak(session, frame.as_ref().ok())
         {
             return;
         }
         match (frame, session) {
-            (Ok(Frame::Connect { namespace, auth }), _) => self.connect(&socket, namespace, auth),
+            (Ok(Frame::Connect { namespace, auth }), _) => self.connect(socket, namespace, auth),
             (Ok(Frame::Disconnect), Some(session)) => {
                 socket.data.take_session();
                 self.end(&session, false);
-                Self::await_connect(&socket);
+                Self::await_connect(socket);
             }
             (Ok(Frame::Event { name, args, ack, binary }), Some(session)) => {
                 self.event(&session, &name, &args, ack, binary);
@@ -554,12 +475,12 @@ impl EngineIoHandler for Gateway {
             (Ok(Frame::Ack | Frame::Disconnect) | Err(FrameError::Namespace), _) => {}
             // An event that was under way when its session ended.
             (Ok(Frame::Event { .. }), None) => {}
-            (Err(error), _) => self.fault(&socket, error),
+            (Err(error), _) => self.fault(socket, error),
         }
     }
 
     /// Attachments of events that have been refused already.
-    fn on_binary(self: &Arc<Self>, _: Bytes, socket: Arc<Socket>) {
+    pub(super) fn on_binary(&self, socket: &Socket) {
         if let Some(session) = socket.data.session() {
             self.may_speak(&session, None);
         }

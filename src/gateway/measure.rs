@@ -1,10 +1,11 @@
 //! What the Socket.IO edge counts.
 
-use engineioxide::{DisconnectReason, TransportType};
-
 use crate::protocol::Code;
 
-use super::Gateway;
+use super::{
+    Gateway,
+    socket::{DisconnectReason, TransportType},
+};
 
 impl Gateway {
     /// Sets what a scrape shows of the connections that are there right now.
@@ -44,11 +45,11 @@ impl Gateway {
     pub(super) fn count_end(&self, reason: DisconnectReason) {
         self.metrics.clients.ended.inc([match reason {
             DisconnectReason::TransportClose => "transport_close",
-            DisconnectReason::MultipleHttpPollingError => "multiple_polling",
-            DisconnectReason::PacketParsingError => "malformed",
+            DisconnectReason::MultiplePolling => "multiple_polling",
+            DisconnectReason::Malformed => "malformed",
             DisconnectReason::TransportError => "transport_error",
             DisconnectReason::HeartbeatTimeout => "heartbeat_timeout",
-            DisconnectReason::ClosingServer => "closed_here",
+            DisconnectReason::ClosedHere => "closed_here",
         }]);
     }
 }

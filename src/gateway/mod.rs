@@ -1,8 +1,8 @@
 //! The Socket.IO edge: connections by JWT, one session per connected client with its requests in order, the
 //! joins that the fan-out's handoff makes exact, limits, and the transport beneath.
 //!
-//! Engine.IO (transports, heartbeats, upgrades) is `engineioxide`'s; Socket.IO itself, one namespace of text
-//! packets, is spoken here (`docs/adr/0005-socket-io-by-hand.md`).
+//! Engine.IO and Socket.IO, one namespace of text packets, are spoken here (`docs/adr/0005-socket-io-by-hand.md`,
+//! `docs/adr/0021-engine-io-by-hand.md`).
 
 mod admission;
 mod body;
@@ -16,12 +16,17 @@ mod memory;
 mod newcomers;
 mod origin;
 mod pace;
+mod polling;
+mod query;
 mod rate;
 mod request;
 mod session;
 mod snapshots;
+mod socket;
+mod sockets;
 mod transport;
 mod users;
+mod websocket;
 
 pub use capacity::{Capacity, Place};
 pub use edge::Edge;

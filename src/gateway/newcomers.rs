@@ -11,11 +11,9 @@ use std::{
     time::Duration,
 };
 
-use engineioxide::DisconnectReason;
-
 use super::{
-    engine::Socket,
     rate::{Rate, TooMany},
+    socket::{DisconnectReason, Socket},
 };
 use crate::{
     address::{ClientAddress, Share, Shares},

@@ -9,11 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engineioxide::{DisconnectReason, TransportType};
-use tokio::{
-    sync::mpsc::error::TrySendError,
-    time::{sleep_until, timeout_at},
-};
 use tracing::Span;
 
 use crate::{
@@ -24,7 +19,11 @@ use crate::{
     task::UserId,
 };
 
-use super::{Gateway, TransportHandle, engine::Socket};
+use super::{
+    Gateway, TransportHandle,
+    newcomers::Newcomer,
+    socket::{DisconnectReason, Socket, TransportType},
+};
 
 /// A client that asks more before it has its answers is refused. A page may join all rooms that it may have at once.
 const MAX_WAITING: usize = 256;
@@ -37,7 +36,6 @@ const MAX_POSTS: usize = 2;
 const POLLING_GRACE: Duration = Duration::from_millis(900);
 /// What a client that reads slowly has not taken by then, it gets no more once it may see nothing more.
 const LAST_WORDS: Duration = Duration::from_millis(950);
-const ROOM_POLL: Duration = Duration::from_millis(5);
 
 /// What a session is asked to do.
 #[derive(Debug)]
@@ -142,12 +140,12 @@ impl Session {
     /// Closes the transport behind what is queued, in a way that makes the client reconnect.
     pub fn close(&self) {
         if self.socket.transport_type() == TransportType::Websocket {
-            self.socket.close(DisconnectReason::ClosingServer);
+            self.socket.close(DisconnectReason::ClosedHere);
         } else {
             let socket = self.socket.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(POLLING_GRACE).await;
-                socket.close(DisconnectReason::ClosingServer);
+                socket.close(DisconnectReason::ClosedHere);
             });
         }
     }
@@ -156,34 +154,20 @@ impl Session {
     /// is in its queue.
     pub fn close_for_good(self: &Arc<Self>, why: Packet) {
         let session = self.clone();
+        session.socket.send_now(why);
         tokio::spawn(async move {
-            let end = tokio::time::Instant::now() + LAST_WORDS;
-            let _ = timeout_at(end, session.tell(why)).await;
             session.close();
-            sleep_until(end).await;
+            tokio::time::sleep(LAST_WORDS).await;
             session.cut();
         });
-    }
-
-    /// In any place of the queue, those for heartbeats too.
-    async fn tell(&self, packet: Packet) {
-        loop {
-            match self.socket.reserve() {
-                Ok(place) => return place.emit(packet),
-                Err(TrySendError::Closed(())) => return,
-                // The library has no way to wait for room.
-                Err(TrySendError::Full(())) => {}
-            }
-            tokio::time::sleep(ROOM_POLL).await;
-        }
     }
 
     /// Closes the transport now, whatever is queued; the client reconnects.
     pub fn cut(&self) {
         let socket = &self.socket;
         socket.close(DisconnectReason::TransportError);
-        // Its writer may be waiting for a peer that does not read. A polling client's answers time out by
-        // themselves, and behind a proxy the connection that it came by may be carrying others' requests.
+        // A polling client's answers time out by themselves, and behind a proxy the connection that it came by may be
+        // carrying others' requests.
         if socket.transport_type() == TransportType::Websocket {
             socket.data.transport().shut();
         }
@@ -195,7 +179,7 @@ impl Session {
 }
 
 /// A session as the fan-out sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SocketPeer {
     pub(super) session: Arc<Session>,
     pub(super) gateway: Weak<Gateway>,
@@ -203,20 +187,12 @@ pub struct SocketPeer {
 }
 
 impl Peer for SocketPeer {
-    fn send(&self, packet: Packet) -> Result<(), SendError> {
-        let socket = &self.session.socket;
-        // Two places, one of them given back: a heartbeat that finds none ends the connection, and a burst fills
-        // the queues of those that read, too.
-        match (socket.reserve(), socket.reserve()) {
-            (Ok(place), Ok(_)) => {
-                place.emit(packet);
-                Ok(())
-            }
-            (Err(TrySendError::Closed(())), _) | (_, Err(TrySendError::Closed(()))) => Err(SendError::Closed),
-            (Err(TrySendError::Full(())), _) | (_, Err(TrySendError::Full(()))) => {
-                Err(SendError::Full(packet))
-            }
-        }
+    fn send(&self, packet: Packet) -> Result<bool, SendError> {
+        self.session.socket.send(packet)
+    }
+
+    fn flush(&self) {
+        self.session.socket.flush();
     }
 
     fn cut(&self) {
@@ -235,9 +211,13 @@ impl Peer for SocketPeer {
     }
 }
 
-/// What the library keeps for us with each connection.
+/// What is known of a connection, with a session or without.
 #[derive(Debug, Default)]
 pub struct Connection {
+    /// As the edge let it in.
+    pub(super) newcomer: Option<Arc<Newcomer>>,
+    /// The token in the header of its first request.
+    pub(super) bearer: Option<String>,
     /// For the log.
     span: OnceLock<Span>,
     inner: Mutex<ConnectionState>,
@@ -264,6 +244,10 @@ pub struct Posting(Arc<()>);
 pub struct TooManyPosts;
 
 impl Connection {
+    pub(super) fn new(newcomer: Option<Arc<Newcomer>>, bearer: Option<String>) -> Self {
+        Self { newcomer, bearer, ..Self::default() }
+    }
+
     /// Everything that happens to it is logged under this.
     pub fn set_span(&self, span: Span) {
         // There is one connection, and it is set when it begins.

@@ -1,19 +1,14 @@
 //! Reads for joins: many that ask for the same at the same moment share one read and one encoded state.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
-};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use serde::Serialize;
-use tokio::sync::OnceCell;
 
 use crate::{
     config::DashboardShape,
     metrics::Metrics,
     protocol::{Packet, emitted, event, event_with},
-    store::{AccessSnapshot, DashboardSnapshot, Store, StoreError, TaskSnapshot},
+    store::{AccessSnapshot, DashboardSnapshot, Flights, Store, StoreError, TaskSnapshot},
     task::{Counts, FullView, Summary, TaskId, Viewer},
 };
 
@@ -24,10 +19,10 @@ pub struct LoadedTask {
     state: OnceLock<Packet>,
 }
 
-/// A viewer's dashboard, and its `dashboard:state` once it is needed.
+/// A dashboard, and its `dashboard:state` once it is needed.
 #[derive(Debug)]
 pub struct LoadedDashboard {
-    pub snapshot: DashboardSnapshot,
+    pub snapshot: Arc<DashboardSnapshot>,
     state: OnceLock<Packet>,
 }
 
@@ -39,25 +34,28 @@ pub struct Snapshots {
     accesses: Flights<TaskId, AccessSnapshot>,
     tasks: Flights<TaskId, LoadedTask>,
     dashboards: Flights<Viewer, LoadedDashboard>,
+    /// Those that are still in use: viewers who see the same are sent the same.
+    loaded: Mutex<Vec<Weak<LoadedDashboard>>>,
 }
 
 impl Snapshots {
     pub fn new(store: Arc<dyn Store>, dashboard_limit: usize, metrics: Arc<Metrics>) -> Self {
         let (accesses, tasks, dashboards) = (Flights::default(), Flights::default(), Flights::default());
-        Self { store, dashboard_limit, metrics, accesses, tasks, dashboards }
+        let loaded = Mutex::default();
+        Self { store, dashboard_limit, metrics, accesses, tasks, dashboards, loaded }
     }
 
     /// Who may see a task: all that is read for who may not. The flag says whether the read may have begun before
     /// this call.
     pub async fn access(&self, id: &TaskId, fresh: bool) -> Result<(Arc<AccessSnapshot>, bool), StoreError> {
-        self.accesses.share(id, fresh, self.store.access(id)).await
+        self.accesses.share(id, fresh, async { self.store.access(id).await.map(Arc::new) }).await
     }
 
     /// The flag is that of [`Snapshots::access`].
     pub async fn task(&self, id: &TaskId, fresh: bool) -> Result<(Arc<LoadedTask>, bool), StoreError> {
         let read = async {
             let snapshot = self.store.task(id).await?;
-            Ok(LoadedTask { snapshot, state: OnceLock::new() })
+            Ok(Arc::new(LoadedTask { snapshot, state: OnceLock::new() }))
         };
         let (loaded, shared) = self.tasks.share(id, fresh, read).await?;
         self.count("task", shared);
@@ -67,11 +65,23 @@ impl Snapshots {
     pub async fn dashboard(&self, viewer: &Viewer, fresh: bool) -> Result<Arc<LoadedDashboard>, StoreError> {
         let read = async {
             let snapshot = self.store.dashboard(viewer, self.dashboard_limit).await?;
-            Ok(LoadedDashboard { snapshot, state: OnceLock::new() })
+            Ok(self.loaded(snapshot))
         };
         let (loaded, shared) = self.dashboards.share(viewer, fresh, read).await?;
         self.count("dashboard", shared);
         Ok(loaded)
+    }
+
+    fn loaded(&self, snapshot: Arc<DashboardSnapshot>) -> Arc<LoadedDashboard> {
+        let mut all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|loaded| loaded.strong_count() > 0);
+        let known =
+            all.iter().filter_map(Weak::upgrade).find(|known| Arc::ptr_eq(&known.snapshot, &snapshot));
+        known.unwrap_or_else(|| {
+            let loaded = Arc::new(LoadedDashboard { snapshot, state: OnceLock::new() });
+            all.push(Arc::downgrade(&loaded));
+            loaded
+        })
     }
 
     fn count(&self, room: &'static str, shared: bool) {
@@ -140,41 +150,5 @@ impl LoadedDashboard {
 
     fn summaries(&self) -> Vec<Summary<'_>> {
         self.snapshot.tasks.iter().map(Summary).collect()
-    }
-}
-
-/// Reads that are under way.
-#[derive(Debug)]
-struct Flights<K, V>(Mutex<HashMap<K, Arc<OnceCell<Arc<V>>>>>);
-
-impl<K, V> Default for Flights<K, V> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<K: Clone + Eq + Hash, V> Flights<K, V> {
-    async fn share(
-        &self,
-        key: &K,
-        fresh: bool,
-        read: impl Future<Output = Result<V, StoreError>>,
-    ) -> Result<(Arc<V>, bool), StoreError> {
-        if fresh {
-            return Ok((Arc::new(read.await?), false));
-        }
-        let (flight, shared) = {
-            let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            match flights.get(key) {
-                Some(flight) => (flight.clone(), true),
-                None => (flights.entry(key.clone()).or_default().clone(), false),
-            }
-        };
-        let value = flight.get_or_try_init(|| async { read.await.map(Arc::new) }).await.cloned();
-        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if flights.get(key).is_some_and(|current| Arc::ptr_eq(current, &flight)) {
-            flights.remove(key);
-        }
-        value.map(|value| (value, shared))
     }
 }

@@ -1,9 +1,9 @@
-//! An accepted TCP connection that ends when its peer takes no byte for too long, and that can be ended from
-//! outside: the library's writer, once it waits for a peer that does not read, notices neither.
+//! An accepted TCP connection that ends when its peer takes no byte for too long, that can be ended from outside, and, once
+//! it is a WebSocket, written to by whoever has something for it.
 
 use std::{
     future::Future,
-    io,
+    io::{self, IoSlice},
     net::Shutdown,
     pin::Pin,
     sync::{
@@ -44,9 +44,9 @@ pub struct Transport {
     metrics: Option<Arc<Metrics>>,
 }
 
-/// What is known of a connection from outside.
+/// The connection itself, for all who write to it or end it.
 #[derive(Debug)]
-struct Wire {
+pub struct Wire {
     stream: TcpStream,
     /// When the peer last made room for bytes, in milliseconds of [`CLOCK`].
     took: AtomicU64,
@@ -89,13 +89,31 @@ impl TransportHandle {
 
     /// When the connection last took bytes.
     pub fn took(&self) -> Option<Instant> {
-        let wire = self.0.upgrade()?;
-        Some(*CLOCK + Duration::from_millis(wire.took.load(Ordering::Relaxed)))
+        self.0.upgrade().map(|wire| wire.took())
     }
 }
 
 impl Wire {
-    fn shut(&self) {
+    /// As much as the kernel takes.
+    pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let written = match slices {
+            [one] => self.stream.try_write(one),
+            many => self.stream.try_write_vectored(many),
+        }?;
+        self.took_something();
+        Ok(written)
+    }
+
+    pub async fn readable(&self) -> io::Result<()> {
+        self.stream.readable().await
+    }
+
+    pub async fn writable(&self) -> io::Result<()> {
+        self.stream.writable().await
+    }
+
+    /// Ends the connection now.
+    pub fn shut(&self) {
         // Already closed is as good.
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
     }
@@ -110,6 +128,11 @@ impl Wire {
             Err(_) => true,
             Ok(before) => before >= read,
         }
+    }
+
+    /// When the peer last made room for bytes.
+    fn took(&self) -> Instant {
+        *CLOCK + Duration::from_millis(self.took.load(Ordering::Relaxed))
     }
 
     fn took_something(&self) {
@@ -153,6 +176,36 @@ impl Transport {
         TransportHandle(Arc::downgrade(&self.wire))
     }
 
+    pub fn wire(&self) -> Arc<Wire> {
+        self.wire.clone()
+    }
+
+    /// As much as there is, and as may be read of this peer.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.wire.stream.try_read(buffer)?;
+        if self.wire.is_allowed(read) {
+            return Ok(read);
+        }
+        if let Some(metrics) = &self.metrics {
+            metrics.clients.turned_away.inc(["unauthenticated_bytes"]);
+        }
+        self.wire.shut();
+        Err(io::ErrorKind::FileTooLarge.into())
+    }
+
+    /// When a peer that takes nothing has taken nothing for too long.
+    pub fn patience_ends(&self) -> Instant {
+        self.wire.took() + self.stall_timeout
+    }
+
+    /// The peer has taken nothing for too long.
+    pub fn give_up(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.clients.cut.inc(["stalled"]);
+        }
+        self.wire.shut();
+    }
+
     fn poll_write_with(
         &mut self,
         cx: &mut Context<'_>,
@@ -179,11 +232,7 @@ impl Transport {
         match timer.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
-                if let Some(metrics) = &self.metrics {
-                    metrics.clients.cut.inc(["stalled"]);
-                }
-                // The library's writer drops the packet whose write failed and goes on: the reader has to end, too.
-                self.wire.shut();
+                self.give_up();
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }
@@ -195,19 +244,12 @@ impl AsyncRead for Transport {
         loop {
             match self.wire.stream.poll_read_ready(cx)? {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(()) => match self.wire.stream.try_read(buf.initialize_unfilled()) {
+                Poll::Ready(()) => match self.try_read(buf.initialize_unfilled()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Poll::Ready(Err(error)),
-                    Ok(n) if self.wire.is_allowed(n) => {
+                    Ok(n) => {
                         buf.advance(n);
                         return Poll::Ready(Ok(()));
-                    }
-                    Ok(_) => {
-                        if let Some(metrics) = &self.metrics {
-                            metrics.clients.turned_away.inc(["unauthenticated_bytes"]);
-                        }
-                        self.wire.shut();
-                        return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
                     }
                 },
             }
@@ -267,8 +309,8 @@ mod tests {
 
     use super::*;
 
-    /// The race: a client stalls a little longer than it may, a write fails, the library forgets that packet and
-    /// goes on, and the client reads on. It must find the end of the connection after what was written before.
+    /// The race: a client stalls a little longer than it may, a write fails, and the client reads on. It must find the end
+    /// of the connection after what was written before.
     #[tokio::test]
     async fn a_peer_that_took_nothing_for_too_long_finds_the_connection_ended() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,11 +1,12 @@
 //! Socket.IO protocol v5 in Engine.IO text messages: `<type>[<attachments>-][/namespace,][<ack id>][json]`.
 //! <https://socket.io/docs/v4/socket-io-protocol/>
 
+use std::io::Write;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// An encoded packet; clones share it.
-pub type Packet = engineioxide::Str;
+use super::{Packet, packet::PacketBuffer};
 
 /// A client's packet.
 #[derive(Debug)]
@@ -89,14 +90,14 @@ fn event_frame(rest: &str, binary: bool) -> Result<Frame<'_>, FrameError> {
 
 /// The answer to a `Connect`.
 pub fn connected(sid: &str) -> Packet {
-    Packet::from(format!(r#"0{{"sid":"{sid}"}}"#))
+    Packet::message(&format!(r#"0{{"sid":"{sid}"}}"#))
 }
 
 /// A refused `Connect`. The JavaScript client does not try again after it.
 pub fn connect_error(namespace: &str, message: &str) -> Packet {
     let prefix = if namespace == "/" { String::new() } else { format!("{namespace},") };
     let body = serde_json::json!({ "message": message });
-    Packet::from(format!("4{prefix}{body}"))
+    Packet::message(&format!("4{prefix}{body}"))
 }
 
 pub fn event(name: &str, payload: &impl Serialize) -> Packet {
@@ -113,12 +114,12 @@ pub fn ack(id: u64, payload: &impl Serialize) -> Packet {
 }
 
 fn encode(prefix: &str, items: &impl Serialize) -> Packet {
-    let mut text = Vec::with_capacity(256);
-    text.extend_from_slice(prefix.as_bytes());
+    let mut buffer = PacketBuffer::with_capacity(256);
     // Views, acks and refusals: maps with string keys, which can't fail, and JSON is UTF-8.
-    let written = serde_json::to_writer(&mut text, items);
+    let written =
+        buffer.write_all(prefix.as_bytes()).and_then(|()| Ok(serde_json::to_writer(&mut buffer, items)?));
     debug_assert!(written.is_ok(), "{written:?}");
-    Packet::from(String::from_utf8(text).unwrap_or_default())
+    buffer.into_packet()
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl Store for MeasuredStore {
         self.measure("task", self.store.task(id)).await
     }
 
-    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<DashboardSnapshot, StoreError> {
+    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {
         self.measure("dashboard", self.store.dashboard(viewer, limit)).await
     }
 

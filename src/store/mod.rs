@@ -1,11 +1,12 @@
 //! Where tasks live: one trait, two stores, one conformance suite for both (`tests/it/store.rs`).
 
 mod embedded;
+mod flights;
 mod measured;
 mod mongo;
 mod query;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -18,6 +19,7 @@ use crate::{
 };
 
 pub use embedded::{EmbeddedConfig, EmbeddedStore};
+pub use flights::Flights;
 pub use measured::MeasuredStore;
 #[cfg(any(test, fuzzing))]
 pub(crate) use mongo::decode_change;
@@ -64,7 +66,8 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError>;
 
     /// The newest `limit` tasks that `viewer` may see, newest first, with its counts, all at one position.
-    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<DashboardSnapshot, StoreError>;
+    /// Viewers who see the same may be given the same.
+    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError>;
 
     /// One page of the tasks that `viewer` may see, newest first.
     async fn list(

@@ -121,8 +121,12 @@ test('tricks before a token cost their connection, and nobody else', async () =>
 /** The Engine.IO id of a polling session that has just begun. */
 const begin = async (gateway) => JSON.parse((await (await handshake(gateway)).text()).slice(1)).sid;
 
-test('an upgrade is found by the id that the library reads, however the query is written', () => withGateway({}, async (gateway) => {
-  const raw = new RawSocket(gateway.port, { path: `/socket.io/?EIO=4&transport=websocket&sid&sid=${await begin(gateway)}` });
+test('what is read of a client without a token is limited after an upgrade, too, however the query is written', () => withGateway({}, async (gateway) => {
+  const path = '/socket.io/?EIO=4&transport=websocket';
+  const twice = new RawSocket(gateway.port, { path: `${path}&sid&sid=${await begin(gateway)}` });
+  assert.ok(await twice.hears('Session ID unknown'));
+  twice.socket.destroy();
+  const raw = new RawSocket(gateway.port, { path: `${path}&sid=${await begin(gateway)}&sid=x` });
   raw.send(frame('2probe'));
   assert.ok(await raw.hears('3probe'));
   raw.send(frame('5'), frame('x'.repeat(60_000), { length: 65_000 }));

@@ -36,7 +36,7 @@ const OWNED: [(&str, &[&str]); 11] = [
     ("hyper_rustls", &["auth"]),
     ("hmac", &["github"]),
     ("sha2", &["github"]),
-    ("engineioxide", &["gateway", "protocol"]),
+    ("tokio_tungstenite", &["cli", "gateway"]),
     ("governor", &["gateway"]),
     ("prometheus_client", &["metrics"]),
     ("axum", &["app", "gateway", "http", "serve"]),

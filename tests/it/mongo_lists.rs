@@ -1,7 +1,8 @@
 //! Lists and dashboards over what a backend may have written.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
+use futures_util::{TryStreamExt, future::join_all};
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use taskcast::{
     store::{Cursor, MongoStore, Store, TaskFilter},
@@ -167,4 +168,66 @@ async fn a_long_dashboard_is_whole() {
     let dashboard = store.dashboard(&viewer("alice", ""), 399).await.expect("read");
     assert_eq!(dashboard.tasks.len(), 399);
     assert_eq!(dashboard.own_counts.active, 400);
+}
+
+/// Tasks of the organisation and the viewer's own are read apart: put together, they are where the server would have them.
+#[tokio::test]
+async fn a_dashboard_of_two_reads_is_in_the_order_of_one() {
+    for odd in [false, true] {
+        let place = Place::new().await;
+        let store = place.prepared().await;
+        let mut tasks = mixed();
+        // An array has as many places as indexes.
+        tasks.retain(|task| {
+            if odd { task.get_array("createdAt").is_err() } else { task.get_datetime("createdAt").is_ok() }
+        });
+        for (n, task) in tasks.iter_mut().enumerate() {
+            task.insert("orgId", "acme");
+            task.insert("isPrivate", n % 3 == 0);
+            task.insert("createdBy", if n % 2 == 0 { "alice" } else { "bob" });
+        }
+        place.tasks().insert_many(&tasks).await.expect("inserted");
+        for (user, limit) in [("alice", 1), ("alice", 7), ("alice", 1000), ("bob", 20), ("carol", 20)] {
+            let visible = doc! {"$or": [{"isPrivate": false}, {"createdBy": user}]};
+            let newest = doc! {"createdAt": -1, "_id": -1};
+            let found = place.tasks().find(visible).sort(newest).limit(limit).await.expect("found");
+            let expected: Vec<Document> = found.try_collect().await.expect("read");
+            let expected: Vec<String> = expected.iter().map(|task| shown(&task["_id"])).collect();
+            let dashboard = store.dashboard(&viewer(user, "acme"), limit as usize).await.expect("read");
+            assert_eq!(ids(&dashboard.tasks), expected, "{user}, {limit}, odd: {odd}");
+        }
+    }
+}
+
+fn shown(id: &Bson) -> String {
+    match id {
+        Bson::ObjectId(id) => id.to_hex(),
+        id => id.as_str().expect("a text").to_owned(),
+    }
+}
+
+/// After a restart everybody comes back at once.
+#[tokio::test]
+async fn many_viewers_at_once_cost_one_read_each() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    let tasks = (0..50).map(|n| {
+        doc! {"_id": format!("{n:02}"), "createdBy": "boss", "orgId": "acme", "createdAt": DateTime::from_millis(n), "status": "coding"}
+    });
+    place.tasks().insert_many(tasks).await.expect("inserted");
+    let database = place.client.database(&place.tasks().namespace().db);
+    database.run_command(doc! {"profile": 2}).await.expect("profiling");
+    let viewers: Vec<Viewer> = (0..40).map(|n| viewer(&format!("user-{n}"), "acme")).collect();
+    let dashboards = join_all(viewers.iter().map(|viewer| store.dashboard(viewer, 20))).await;
+    database.run_command(doc! {"profile": 0}).await.expect("profiling");
+    let first = dashboards[0].as_ref().expect("read");
+    assert_eq!((first.tasks.len(), first.org_counts.active), (20, 50));
+    assert!(
+        dashboards.iter().all(|one| one.as_ref().is_ok_and(|one| Arc::ptr_eq(one, first))),
+        "all see the same"
+    );
+    let asked = doc! {"ns": place.tasks().namespace().to_string(), "op": {"$in": ["query", "command"]}};
+    let asked =
+        database.collection::<Document>("system.profile").count_documents(asked).await.expect("counted");
+    assert!((41..=44).contains(&asked), "{asked} reads for {} viewers", viewers.len());
 }

@@ -115,9 +115,9 @@ impl Store for EmbeddedStore {
         self.read(move |txn, org| read::task(txn, &id, org)).await
     }
 
-    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<DashboardSnapshot, StoreError> {
+    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {
         let viewer = viewer.clone();
-        self.read(move |txn, org| read::dashboard(txn, &viewer, limit, org)).await
+        self.read(move |txn, org| read::dashboard(txn, &viewer, limit, org)).await.map(Arc::new)
     }
 
     async fn list(

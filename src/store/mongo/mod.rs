@@ -6,6 +6,7 @@
 
 mod bson_json;
 mod config;
+mod dashboard;
 mod decode;
 mod deliver;
 mod failure;

@@ -11,13 +11,13 @@ use mongodb::{
 use super::{
     MongoStore, bson_json,
     failure::{answer, store_error},
-    select::{Visible, access_fields, by_id, visible_fields, whole_task},
+    select::{access_fields, by_id, visible_fields, whole_task},
 };
 use crate::{
     feed::Position,
     seldom::seldom,
-    store::{AccessSnapshot, DashboardSnapshot, StoreError, TaskSnapshot},
-    task::{Access, Counts, DefaultOrg, DocumentError, FullTask, Status, Task, TaskId, Viewer},
+    store::{AccessSnapshot, StoreError, TaskSnapshot},
+    task::{Access, Counts, DefaultOrg, DocumentError, FullTask, Status, Task, TaskId},
 };
 
 pub(super) async fn access(store: &MongoStore, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
@@ -43,33 +43,6 @@ async fn one(
         .await
         .map_err(store_error)?;
     Ok((found, position(snapshot_time(&session)?)))
-}
-
-pub(super) async fn dashboard(
-    store: &MongoStore,
-    viewer: &Viewer,
-    limit: usize,
-) -> Result<DashboardSnapshot, StoreError> {
-    let visible = Visible::to(viewer, &store.config.default_org);
-    let mut session = snapshot(store, None).await?;
-    let newest = doc! {"createdAt": -1, "_id": -1};
-    let documents = find(store, &mut session, visible.any(), newest, limit).await?;
-    let time = snapshot_time(&session)?;
-    let (org_counts, own_counts) = tokio::try_join!(
-        async {
-            match visible.shared() {
-                Some(filter) => counts(store, time, filter).await,
-                None => Ok(Counts::default()),
-            }
-        },
-        counts(store, time, visible.only_own()),
-    )?;
-    let tasks = documents
-        .iter()
-        .filter_map(|document| read_listed(document, &store.config.default_org))
-        .filter(|task| task.access.allows(viewer))
-        .collect();
-    Ok(DashboardSnapshot { tasks, org_counts, own_counts, position: position(time) })
 }
 
 /// The first `limit` documents, without their timelines.
@@ -121,17 +94,21 @@ pub(super) fn read_listed(document: &RawDocumentBuf, default_org: &DefaultOrg) -
     task.inspect_err(|error| seldom!(warn, %error, "left out of a list")).ok()
 }
 
-fn snapshot_time(session: &ClientSession) -> Result<Timestamp, StoreError> {
+pub(super) fn snapshot_time(session: &ClientSession) -> Result<Timestamp, StoreError> {
     session
         .snapshot_time()
         .ok_or_else(|| StoreError::Unavailable("the server answered without a snapshot time".to_owned()))
 }
 
-fn position(time: Timestamp) -> Position {
+pub(super) fn position(time: Timestamp) -> Position {
     Position::end_of(u64::from(time.time) << 32 | u64::from(time.increment))
 }
 
-async fn counts(store: &MongoStore, time: Timestamp, filter: Document) -> Result<Counts, StoreError> {
+pub(super) async fn counts(
+    store: &MongoStore,
+    time: Timestamp,
+    filter: Document,
+) -> Result<Counts, StoreError> {
     let collection = store.snapshot_collection().await?;
     let mut session = snapshot(store, Some(time)).await?;
     let pipeline = [doc! {"$match": filter}, doc! {"$group": {"_id": "$status", "n": {"$sum": 1}}}];

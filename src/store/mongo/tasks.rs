@@ -1,6 +1,6 @@
 //! The store itself: its connection, and the trait.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use mongodb::{
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     config::{MongoConfig, client_options, database_name, parse_uri, waiting_writes},
+    dashboard::{self, SharedDashboard},
     deliver,
     failure::{answer, store_error},
     follow, prepare, probe, read,
@@ -23,10 +24,10 @@ use crate::{
     feed::FeedItem,
     github::Delivery,
     store::{
-        AccessSnapshot, Cursor, DashboardSnapshot, Delivered, MongoProbe, Page, Store, StoreError,
+        AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Flights, MongoProbe, Page, Store, StoreError,
         StreamStatus, TaskFilter, TaskSnapshot, WriteError,
     },
-    task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
+    task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, Viewer},
 };
 
 /// Tasks in one collection of a MongoDB replica set.
@@ -39,6 +40,7 @@ pub struct MongoStore {
     pub(super) stream: StreamState,
     /// Writes that the server may let wait.
     pub(super) writes: Semaphore,
+    pub(super) shared_dashboards: Flights<(OrgId, usize), SharedDashboard>,
 }
 
 impl MongoStore {
@@ -47,7 +49,15 @@ impl MongoStore {
         let uri = parse_uri(&config.uri)?;
         let database = database_name(&config, &uri);
         let writes = Semaphore::new(waiting_writes(&uri));
-        Ok(Self { config, uri, database, client: OnceCell::new(), stream: StreamState::default(), writes })
+        Ok(Self {
+            config,
+            uri,
+            database,
+            client: OnceCell::new(),
+            stream: StreamState::default(),
+            writes,
+            shared_dashboards: Flights::default(),
+        })
     }
 
     /// What the server is like, for `taskcast check`. Changes nothing. `writes`: whether the task API is to write.
@@ -136,8 +146,8 @@ impl Store for MongoStore {
         read::task(self, id).await
     }
 
-    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<DashboardSnapshot, StoreError> {
-        read::dashboard(self, viewer, limit).await
+    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {
+        dashboard::dashboard(self, viewer, limit).await
     }
 
     async fn list(

@@ -298,7 +298,7 @@ impl Store for Broken {
     async fn task(&self, _: &TaskId) -> Result<TaskSnapshot, StoreError> {
         Err(self.error())
     }
-    async fn dashboard(&self, _: &Viewer, _: usize) -> Result<DashboardSnapshot, StoreError> {
+    async fn dashboard(&self, _: &Viewer, _: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {
         Err(self.error())
     }
     async fn list(

@@ -1,0 +1,213 @@
+//! Connections by HTTP requests, and how a WebSocket begins.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header, request::Parts};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{
+    Gateway, Transport,
+    session::Connection,
+    socket::{DisconnectReason, Polled, SEPARATOR, Sid, Socket},
+    websocket::Conversation,
+};
+use crate::protocol::Packet;
+
+/// One polling request carries several messages.
+pub(super) const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// From the answer to a request to the WebSocket that it becomes.
+const HANDOVER: Duration = Duration::from_secs(10);
+
+/// What is refused by Engine.IO itself, with the codes of its reference server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EngineError {
+    UnknownTransport,
+    UnknownSid,
+    BadMethod,
+    BadRequest,
+    UnsupportedVersion,
+}
+
+impl EngineError {
+    pub fn response(self) -> Response<Body> {
+        let (code, message) = match self {
+            Self::UnknownTransport => (0, "Transport unknown"),
+            Self::UnknownSid => (1, "Session ID unknown"),
+            Self::BadMethod => (2, "Bad handshake method"),
+            Self::BadRequest => (3, "Bad request"),
+            Self::UnsupportedVersion => (5, "Unsupported protocol version"),
+        };
+        let body = serde_json::json!({"code": code, "message": message});
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+impl Gateway {
+    /// A new connection by polling.
+    pub(super) fn open(self: &Arc<Self>, data: Connection) -> Response<Body> {
+        let socket = Socket::polling(self, data);
+        let packet = self.opening(&socket, &["websocket"]);
+        self.on_connect(&socket);
+        tokio::spawn(self.clone().beat(socket));
+        text(packet.payload().to_vec())
+    }
+
+    /// A client asks for its packets, and waits for them.
+    pub(super) async fn poll(&self, sid: Sid) -> Response<Body> {
+        let Some(socket) = self.sockets.get(sid) else { return EngineError::UnknownSid.response() };
+        let Some(asking) = socket.ask() else {
+            socket.close(DisconnectReason::MultiplePolling);
+            return EngineError::BadRequest.response();
+        };
+        match asking.answer().await {
+            Polled::Packets(body) => text(body),
+            Polled::Nothing => text(Packet::noop().payload().to_vec()),
+        }
+    }
+
+    /// A client sends packets.
+    pub(super) fn post(&self, sid: Sid, body: &Bytes) -> Response<Body> {
+        let Some(socket) = self.sockets.get(sid) else { return EngineError::UnknownSid.response() };
+        let Ok(body) = std::str::from_utf8(body) else {
+            socket.close(DisconnectReason::Malformed);
+            return EngineError::BadRequest.response();
+        };
+        for packet in body.split(char::from(SEPARATOR)) {
+            match packet.as_bytes().first() {
+                Some(b'4') => self.on_message(&packet[1..], &socket),
+                Some(b'b') => self.on_binary(&socket),
+                Some(b'3' | b'2') => socket.hear(),
+                Some(b'1') => socket.close(DisconnectReason::TransportClose),
+                _ => {
+                    socket.close(DisconnectReason::Malformed);
+                    return EngineError::BadRequest.response();
+                }
+            }
+            if socket.is_closed() {
+                break;
+            }
+        }
+        text(b"ok".to_vec())
+    }
+
+    /// A WebSocket: a new connection's, or that of the polling client with this id.
+    pub(super) fn begin_websocket(
+        self: &Arc<Self>,
+        parts: &mut Parts,
+        connection: Result<Connection, Sid>,
+    ) -> Response<Body> {
+        let Some(accept) = accept_key(parts) else { return EngineError::BadRequest.response() };
+        let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
+            return EngineError::BadRequest.response();
+        };
+        let known = match connection {
+            Ok(data) => Ok(data),
+            Err(sid) => match self.sockets.get(sid) {
+                Some(socket) => Err(socket),
+                None => return EngineError::UnknownSid.response(),
+            },
+        };
+        tokio::spawn(self.clone().websocket(upgrade, known));
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        response
+    }
+
+    async fn websocket(self: Arc<Self>, upgrade: OnUpgrade, connection: Result<Connection, Arc<Socket>>) {
+        let Ok(Ok(upgraded)) = timeout(HANDOVER, upgrade).await else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<Transport>>() else { return };
+        let mut conversation = Conversation::new(self.clone(), parts.io.into_inner(), &parts.read_buf);
+        let transport = conversation.transport();
+        match connection {
+            Ok(data) => {
+                let socket = Socket::websocket(&self, data, transport.wire());
+                socket.data.set_transport(transport.handle());
+                socket.send_now(self.opening(&socket, &[]));
+                self.on_connect(&socket);
+                conversation.run(socket).await;
+            }
+            Err(socket) => {
+                // Of one that is a WebSocket already, this is not the transport.
+                if socket.is_polling() {
+                    socket.data.set_transport(transport.handle());
+                    if conversation.upgrade(&socket).await {
+                        conversation.run(socket).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn opening(&self, socket: &Socket, upgrades: &[&str]) -> Packet {
+        let heartbeat = &self.settings.heartbeat;
+        Packet::open(
+            &serde_json::json!({
+                "sid": socket.id.to_string(),
+                "upgrades": upgrades,
+                "pingInterval": millis(heartbeat.interval),
+                "pingTimeout": millis(heartbeat.timeout),
+                "maxPayload": self.max_body_bytes(),
+            })
+            .to_string(),
+        )
+    }
+
+    /// Of a session's polling request.
+    pub(super) fn max_body_bytes(&self) -> usize {
+        MAX_BODY_BYTES.max(self.settings.limits.max_message_bytes)
+    }
+
+    /// The heartbeat of a polling client. A WebSocket's task keeps its own.
+    async fn beat(self: Arc<Self>, socket: Arc<Socket>) {
+        let heartbeat = &self.settings.heartbeat;
+        loop {
+            if timeout(heartbeat.interval, socket.polled_enough()).await.is_ok() {
+                return;
+            }
+            socket.forget_heard();
+            socket.send_now(Packet::ping());
+            match timeout(heartbeat.timeout, socket.heard_polling()).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(_) => return socket.close(DisconnectReason::HeartbeatTimeout),
+            }
+        }
+    }
+}
+
+/// RFC 6455 section 4.2.
+fn accept_key(parts: &Parts) -> Option<HeaderValue> {
+    let has = |name, wanted: &str| {
+        let values = parts.headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(wanted))
+    };
+    let is_right = has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+        && has(header::SEC_WEBSOCKET_VERSION, "13");
+    let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| is_right)?;
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+fn text(body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
+    response
+}

@@ -1,0 +1,73 @@
+//! What a request's query says.
+
+use http::Uri;
+
+use super::{
+    polling::EngineError,
+    socket::{Sid, TransportType},
+};
+
+/// Of each name, the first value counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Query {
+    pub transport: TransportType,
+    /// None: a new connection.
+    pub sid: Option<Sid>,
+}
+
+impl Query {
+    pub fn of(uri: &Uri) -> Result<Self, EngineError> {
+        let value = |wanted| pairs(uri).find(|(name, _)| *name == wanted).map(|(_, value)| value);
+        if value("EIO") != Some("4") {
+            return Err(EngineError::UnsupportedVersion);
+        }
+        let transport = match value("transport") {
+            Some("polling") => TransportType::Polling,
+            Some("websocket") => TransportType::Websocket,
+            _ => return Err(EngineError::UnknownTransport),
+        };
+        let sid = value("sid").map(|sid| sid.parse().map_err(|_| EngineError::UnknownSid)).transpose()?;
+        Ok(Self { transport, sid })
+    }
+
+    /// A token there ends up in logs.
+    pub fn has_token(uri: &Uri) -> bool {
+        pairs(uri).any(|(name, _)| {
+            matches!(
+                name.to_ascii_lowercase().as_str(),
+                "token" | "access_token" | "auth" | "jwt" | "authorization"
+            )
+        })
+    }
+}
+
+fn pairs(uri: &Uri) -> impl Iterator<Item = (&str, &str)> {
+    let query = uri.query().unwrap_or_default();
+    query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_engine_io_4_says() {
+        let of = |query: &str| Query::of(&format!("/socket.io/?{query}").parse().unwrap());
+        let sid = Sid::random();
+        let found = of(&format!("transport=polling&EIO=4&t=x&sid={sid}")).unwrap();
+        assert_eq!((found.transport, found.sid), (TransportType::Polling, Some(sid)));
+        assert_eq!(of("EIO=4&transport=websocket").unwrap().sid, None);
+        for (query, error) in [
+            ("", EngineError::UnsupportedVersion),
+            ("EIO=3&transport=polling", EngineError::UnsupportedVersion),
+            ("EIO=3&EIO=4&transport=polling", EngineError::UnsupportedVersion),
+            ("EIO=4", EngineError::UnknownTransport),
+            ("EIO=4&transport=webtransport", EngineError::UnknownTransport),
+            ("EIO=4&transport=polling&sid=", EngineError::UnknownSid),
+            ("EIO=4&transport=polling&sid", EngineError::UnknownSid),
+            ("EIO=4&transport=polling&sid=AAAAAAAAAAAAAAAA", EngineError::UnknownSid),
+        ] {
+            assert_eq!(of(query).unwrap_err(), error, "{query}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The Engine.IO connections of this node, by id.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{
+    TransportHandle,
+    session::{Posting, TooManyPosts},
+    socket::{Sid, Socket},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Sockets(Mutex<HashMap<Sid, Arc<Socket>>>);
+
+impl Sockets {
+    pub fn insert(&self, socket: &Arc<Socket>) {
+        self.lock().insert(socket.id, socket.clone());
+    }
+
+    pub fn remove(&self, sid: Sid) {
+        self.lock().remove(&sid);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// To be held while a body of this connection is read. None: there is no such connection.
+    pub fn begin_post(&self, sid: Sid) -> Result<Option<Posting>, TooManyPosts> {
+        self.get(sid).map(|socket| socket.data.begin_post()).transpose()
+    }
+
+    pub fn set_polled(&self, sid: Sid, transport: TransportHandle) {
+        if let Some(socket) = self.get(sid) {
+            socket.data.set_polled(transport);
+        }
+    }
+
+    /// Whether it has shown a token.
+    pub fn is_authenticated(&self, sid: Sid) -> bool {
+        self.get(sid).is_some_and(|socket| socket.data.session().is_some())
+    }
+
+    pub fn get(&self, sid: Sid) -> Option<Arc<Socket>> {
+        self.lock().get(&sid).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Socket>> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Sid, Arc<Socket>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,169 @@
+//! What goes out: Engine.IO protocol v4 text packets, each in the WebSocket frame that carries it.
+//! <https://socket.io/docs/v4/engine-io-protocol/>, RFC 6455 section 5.2.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// The longest header of an unmasked frame, and the Engine.IO type.
+const HEADROOM: usize = 11;
+/// Final, text.
+const TEXT: u8 = 0x81;
+const MESSAGE: u8 = b'4';
+
+/// An encoded packet, framed once for all who get it; clones share it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Packet(Bytes);
+
+/// Where a packet is written, behind room for its frame.
+#[derive(Debug)]
+pub struct PacketBuffer(Vec<u8>);
+
+impl PacketBuffer {
+    pub fn with_capacity(capacity: usize) -> Self {
+        let mut bytes = Vec::with_capacity(HEADROOM + capacity);
+        bytes.resize(HEADROOM, MESSAGE);
+        Self(bytes)
+    }
+
+    /// A message: a Socket.IO packet.
+    pub fn into_packet(mut self) -> Packet {
+        let length = self.0.len() - HEADROOM + 1;
+        let begin = match length {
+            0..=125 => {
+                self.0[9] = length as u8;
+                8
+            }
+            126..=0xFFFF => {
+                self.0[7] = 126;
+                self.0[8..10].copy_from_slice(&(length as u16).to_be_bytes());
+                6
+            }
+            _ => {
+                self.0[1] = 127;
+                self.0[2..10].copy_from_slice(&(length as u64).to_be_bytes());
+                0
+            }
+        };
+        self.0[begin] = TEXT;
+        self.0.shrink_to_fit();
+        Packet(Bytes::from(self.0).slice(begin..))
+    }
+}
+
+impl std::io::Write for PacketBuffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Packet {
+    pub fn ping() -> Self {
+        Self(Bytes::from_static(&[TEXT, 1, b'2']))
+    }
+
+    pub fn noop() -> Self {
+        Self(Bytes::from_static(&[TEXT, 1, b'6']))
+    }
+
+    pub fn close() -> Self {
+        Self(Bytes::from_static(&[TEXT, 1, b'1']))
+    }
+
+    /// The answer to `2probe`.
+    pub fn probed() -> Self {
+        Self(Bytes::from_static(&[TEXT, 6, b'3', b'p', b'r', b'o', b'b', b'e']))
+    }
+
+    /// A message, from the Socket.IO packet in it.
+    pub fn message(text: &str) -> Self {
+        let mut buffer = PacketBuffer::with_capacity(text.len());
+        buffer.0.extend_from_slice(text.as_bytes());
+        buffer.into_packet()
+    }
+
+    /// The first one of a connection, from its JSON.
+    pub fn open(handshake: &str) -> Self {
+        let mut buffer = PacketBuffer::with_capacity(handshake.len());
+        buffer.0[HEADROOM - 1] = b'0';
+        buffer.0.extend_from_slice(handshake.as_bytes());
+        buffer.into_packet()
+    }
+
+    /// A frame of another kind, for a WebSocket only.
+    pub fn control(frame: Vec<u8>) -> Self {
+        Self(frame.into())
+    }
+
+    /// As a WebSocket takes it.
+    pub fn frame(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// As a polling request takes it: the Engine.IO packet.
+    pub fn payload(&self) -> &[u8] {
+        let header = match self.0.get(1) {
+            Some(127) => 10,
+            Some(126) => 4,
+            _ => 2,
+        };
+        self.0.get(header..).unwrap_or_default()
+    }
+
+    /// The Socket.IO packet in a message.
+    pub fn text(&self) -> &str {
+        self.payload().get(1..).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+    }
+
+    /// Of the Socket.IO packet, in bytes.
+    pub fn size(&self) -> usize {
+        self.payload().len().saturating_sub(1)
+    }
+}
+
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Packet").field(&self.text()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_tungstenite::tungstenite::{
+        Message,
+        protocol::{Role, WebSocketContext},
+    };
+
+    use super::*;
+
+    #[test]
+    fn each_length_is_framed_as_a_websocket_reads_it() {
+        for length in [0, 1, 124, 125, 126, 65_534, 65_535, 65_536, 200_000] {
+            let text = "x".repeat(length);
+            let packet = Packet::message(&text);
+            assert_eq!(packet.text(), text);
+            let mut stream = std::io::Cursor::new(packet.frame().to_vec());
+            let read = WebSocketContext::new(Role::Client, None).read(&mut stream).expect("a frame");
+            assert_eq!(read, Message::text(format!("4{text}")), "{length}");
+        }
+    }
+
+    #[test]
+    fn packets_without_a_message() {
+        for (packet, payload) in [
+            (Packet::ping(), "2"),
+            (Packet::noop(), "6"),
+            (Packet::close(), "1"),
+            (Packet::probed(), "3probe"),
+            (Packet::open("{}"), "0{}"),
+        ] {
+            assert_eq!(packet.payload(), payload.as_bytes());
+            assert_eq!(usize::from(packet.frame()[1]), payload.len());
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Many that ask for the same at the same moment share one read.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::OnceCell;
+
+use super::StoreError;
+
+/// Reads that are under way, by what they read.
+#[derive(Debug)]
+pub struct Flights<K, V>(Mutex<HashMap<K, Arc<OnceCell<Arc<V>>>>>);
+
+impl<K, V> Default for Flights<K, V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> Flights<K, V> {
+    /// Whether the read may have begun before this call comes with it; not if it has to be `fresh`.
+    pub async fn share(
+        &self,
+        key: &K,
+        fresh: bool,
+        read: impl Future<Output = Result<Arc<V>, StoreError>>,
+    ) -> Result<(Arc<V>, bool), StoreError> {
+        if fresh {
+            return Ok((read.await?, false));
+        }
+        let (flight, shared) = {
+            let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match flights.get(key) {
+                Some(flight) => (flight.clone(), true),
+                None => (flights.entry(key.clone()).or_default().clone(), false),
+            }
+        };
+        let value = flight.get_or_try_init(|| read).await.cloned();
+        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if flights.get(key).is_some_and(|current| Arc::ptr_eq(current, &flight)) {
+            flights.remove(key);
+        }
+        value.map(|value| (value, shared))
+    }
+}
