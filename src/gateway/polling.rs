@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header, request::Parts};
-use hyper::upgrade::OnUpgrade;
+use http::{HeaderValue, Response, StatusCode, header, request};
+use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -108,7 +108,7 @@ impl Gateway {
     /// A WebSocket: a new connection's, or that of the polling client with this id.
     pub(super) fn begin_websocket(
         self: &Arc<Self>,
-        parts: &mut Parts,
+        parts: &mut request::Parts,
         connection: Result<Connection, Sid>,
     ) -> Response<Body> {
         let Some(accept) = accept_key(parts) else { return EngineError::BadRequest.response() };
@@ -134,8 +134,10 @@ impl Gateway {
 
     async fn websocket(self: Arc<Self>, upgrade: OnUpgrade, connection: Result<Connection, Arc<Socket>>) {
         let Ok(Ok(upgraded)) = timeout(HANDOVER, upgrade).await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Transport>>() else { return };
-        let mut conversation = Conversation::new(self.clone(), parts.io.into_inner(), &parts.read_buf);
+        // A part of the buffer that the request was read into, 8 KiB: to be let go of.
+        let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<Transport>>() else { return };
+        let mut conversation = Conversation::new(self.clone(), io.into_inner(), &read_buf);
+        drop(read_buf);
         let transport = conversation.transport();
         match connection {
             Ok(data) => {
@@ -144,14 +146,15 @@ impl Gateway {
                 socket.data.set_transport(transport.handle());
                 socket.send_now(self.opening(&socket, &[]));
                 self.on_connect(&socket);
-                conversation.run(socket).await;
+                // By itself: this task is larger.
+                tokio::spawn(conversation.run(socket));
             }
             Err(socket) => {
                 // Of one that is a WebSocket already, this is not the transport.
                 if socket.is_polling() {
                     socket.data.limit(&transport.handle());
                     if conversation.upgrade(&socket).await {
-                        conversation.run(socket).await;
+                        tokio::spawn(conversation.run(socket));
                     }
                 }
             }
@@ -196,7 +199,7 @@ impl Gateway {
 }
 
 /// RFC 6455 section 4.2.
-fn accept_key(parts: &Parts) -> Option<HeaderValue> {
+fn accept_key(parts: &request::Parts) -> Option<HeaderValue> {
     let has = |name, wanted: &str| {
         let values = parts.headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(wanted))

@@ -112,6 +112,10 @@ impl Session {
         let mut queue = self.queue();
         let next = queue.waiting.pop_front().filter(|_| !self.has_ended());
         queue.running = next.is_some();
+        if !queue.running {
+            // Most clients ask once, and then listen for hours.
+            queue.waiting = VecDeque::new();
+        }
         next
     }
 
