@@ -2,7 +2,7 @@
 //! What is sent does not pass through it: see [`Socket::flush`].
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, IoSlice, Read, Write},
     sync::Arc,
     time::Duration,
 };
@@ -136,9 +136,13 @@ impl Conversation {
             socket.flush();
             self.drain(&socket).await;
         }
+        if is_closing {
+            // Before anybody may think that this connection is done with. There is room, or nobody to read it.
+            let _ = self.transport.wire().try_write(&[IoSlice::new(&CLOSE)]);
+        }
         socket.hang_up();
         self.gateway.on_disconnect(&socket, reason);
-        if is_closing && self.transport.write_all(&CLOSE).await.is_ok() {
+        if is_closing {
             let _ = self.transport.shutdown().await;
         }
     }
