@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header, request::Parts};
-use hyper::upgrade::OnUpgrade;
+use http::{HeaderValue, Response, StatusCode, header, request};
+use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -64,7 +64,10 @@ impl Gateway {
     pub(super) async fn poll(&self, sid: Sid) -> Response<Body> {
         let Some(socket) = self.sockets.get(sid) else { return EngineError::UnknownSid.response() };
         let Some(asking) = socket.ask() else {
-            socket.close(DisconnectReason::MultiplePolling);
+            // One that is late for a client that has its WebSocket by now is none of the client's.
+            if socket.is_polling() {
+                socket.close(DisconnectReason::MultiplePolling);
+            }
             return EngineError::BadRequest.response();
         };
         match asking.answer().await {
@@ -76,6 +79,10 @@ impl Gateway {
     /// A client sends packets.
     pub(super) fn post(&self, sid: Sid, body: &Bytes) -> Response<Body> {
         let Some(socket) = self.sockets.get(sid) else { return EngineError::UnknownSid.response() };
+        if !socket.is_polling() {
+            // What came by the WebSocket meanwhile may be later than this.
+            return EngineError::BadRequest.response();
+        }
         let Ok(body) = std::str::from_utf8(body) else {
             socket.close(DisconnectReason::Malformed);
             return EngineError::BadRequest.response();
@@ -101,7 +108,7 @@ impl Gateway {
     /// A WebSocket: a new connection's, or that of the polling client with this id.
     pub(super) fn begin_websocket(
         self: &Arc<Self>,
-        parts: &mut Parts,
+        parts: &mut request::Parts,
         connection: Result<Connection, Sid>,
     ) -> Response<Body> {
         let Some(accept) = accept_key(parts) else { return EngineError::BadRequest.response() };
@@ -127,23 +134,27 @@ impl Gateway {
 
     async fn websocket(self: Arc<Self>, upgrade: OnUpgrade, connection: Result<Connection, Arc<Socket>>) {
         let Ok(Ok(upgraded)) = timeout(HANDOVER, upgrade).await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Transport>>() else { return };
-        let mut conversation = Conversation::new(self.clone(), parts.io.into_inner(), &parts.read_buf);
+        // A part of the buffer that the request was read into, 8 KiB: to be let go of.
+        let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<Transport>>() else { return };
+        let mut conversation = Conversation::new(self.clone(), io.into_inner(), &read_buf);
+        drop(read_buf);
         let transport = conversation.transport();
         match connection {
             Ok(data) => {
                 let socket = Socket::websocket(&self, data, transport.wire());
+                socket.data.limit(&transport.handle());
                 socket.data.set_transport(transport.handle());
                 socket.send_now(self.opening(&socket, &[]));
                 self.on_connect(&socket);
-                conversation.run(socket).await;
+                // By itself: this task is larger.
+                tokio::spawn(conversation.run(socket));
             }
             Err(socket) => {
                 // Of one that is a WebSocket already, this is not the transport.
                 if socket.is_polling() {
-                    socket.data.set_transport(transport.handle());
+                    socket.data.limit(&transport.handle());
                     if conversation.upgrade(&socket).await {
-                        conversation.run(socket).await;
+                        tokio::spawn(conversation.run(socket));
                     }
                 }
             }
@@ -188,7 +199,7 @@ impl Gateway {
 }
 
 /// RFC 6455 section 4.2.
-fn accept_key(parts: &Parts) -> Option<HeaderValue> {
+fn accept_key(parts: &request::Parts) -> Option<HeaderValue> {
     let has = |name, wanted: &str| {
         let values = parts.headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(wanted))

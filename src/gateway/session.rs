@@ -112,6 +112,10 @@ impl Session {
         let mut queue = self.queue();
         let next = queue.waiting.pop_front().filter(|_| !self.has_ended());
         queue.running = next.is_some();
+        if !queue.running {
+            // Most clients ask once, and then listen for hours.
+            queue.waiting = VecDeque::new();
+        }
         next
     }
 
@@ -297,12 +301,18 @@ impl Connection {
         self.state().transport.clone()
     }
 
-    /// A WebSocket. Of one that nobody has vouched for yet, only a little is read.
+    /// Of a WebSocket that nobody has vouched for yet, only a little is read.
+    pub fn limit(&self, transport: &TransportHandle) {
+        if self.session().is_none() {
+            transport.allow(UNAUTHENTICATED_BYTES);
+        }
+    }
+
+    /// The WebSocket by which it goes.
     pub fn set_transport(&self, transport: TransportHandle) {
         let mut state = self.state();
-        match state.session {
-            Some(_) => transport.trust(),
-            None => transport.allow(UNAUTHENTICATED_BYTES),
+        if state.session.is_some() {
+            transport.trust();
         }
         state.transport = transport;
     }

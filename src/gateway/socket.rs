@@ -197,10 +197,11 @@ impl Socket {
         }
     }
 
-    /// Answers what the WebSocket protocol wants answered, unless the client does not read it.
+    /// Answers what the WebSocket protocol wants answered, unless the client does not read it. Nothing follows what a broken
+    /// connection was in the middle of.
     pub fn answer(&self, frames: Vec<u8>) {
         let mut core = self.core();
-        if core.queue.len() < self.capacity + MAX_ANSWERS {
+        if core.closed.is_none() && core.queue.len() < self.capacity + MAX_ANSWERS {
             core.queue.push_back(Packet::control(frames));
             drop(core);
             self.flush();
@@ -533,6 +534,19 @@ mod tests {
         hears(&mut client, "last").await;
         resumes.await.unwrap();
         assert!(!socket.is_stalled());
+    }
+
+    #[tokio::test]
+    async fn nothing_follows_the_packet_in_which_a_connection_breaks() {
+        let (transport, _client) = wire().await;
+        let line = Line::Websocket(transport.wire());
+        let socket = Socket::new(Weak::new(), 100, Connection::default(), line);
+        while !socket.is_stalled() {
+            send(&socket, &"x".repeat(50_000)).unwrap();
+        }
+        socket.close(DisconnectReason::TransportError);
+        socket.answer(vec![0x8A, 0]);
+        assert!(socket.has_sent_all());
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 use std::{
     future::Future,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     net::Shutdown,
     pin::Pin,
     sync::{
@@ -110,6 +111,11 @@ impl Wire {
 
     pub async fn writable(&self) -> io::Result<()> {
         self.stream.writable().await
+    }
+
+    /// Whether bytes have come that have not been read, even if the runtime has not noticed yet.
+    pub fn has_unread(&self) -> bool {
+        SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
     }
 
     /// Ends the connection now.
@@ -285,6 +291,12 @@ impl AsyncWrite for Transport {
             }
             self.lingering = Some(Box::pin(tokio::time::sleep(LINGER)));
         }
+        // First, for of a peer that goes on and on there is always more to read.
+        if let Some(timer) = &mut self.lingering
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Ok(()));
+        }
         let mut rest = [0; 4096];
         while self.wire.stream.poll_read_ready(cx)?.is_ready() {
             match self.wire.stream.try_read(&mut rest) {
@@ -293,10 +305,7 @@ impl AsyncWrite for Transport {
                 _ => {}
             }
         }
-        match &mut self.lingering {
-            Some(timer) => timer.as_mut().poll(cx).map(Ok),
-            None => Poll::Ready(Ok(())),
-        }
+        Poll::Pending
     }
 }
 
@@ -358,5 +367,17 @@ mod tests {
         peer.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "too large");
         closing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_never_stops_sending_is_not_listened_to_for_ever() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let mut transport = Transport::accept(accepted, Duration::from_secs(60)).unwrap();
+        let peer = tokio::spawn(async move { while peer.write_all(&[0; 64 * 1024]).await.is_ok() {} });
+        tokio::time::timeout(Duration::from_secs(20), transport.shutdown()).await.unwrap().unwrap();
+        drop(transport);
+        peer.await.unwrap();
     }
 }

@@ -2,7 +2,7 @@
 //! What is sent does not pass through it: see [`Socket::flush`].
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, IoSlice, Read, Write},
     sync::Arc,
     time::Duration,
 };
@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     io::AsyncWriteExt,
+    task::{coop::consume_budget, yield_now},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_tungstenite::tungstenite::{
@@ -50,6 +51,7 @@ enum Heard {
     End(DisconnectReason),
 }
 
+/// What a turn of reading came to.
 struct Turn {
     /// A heartbeat was.
     is_answered: bool,
@@ -74,11 +76,14 @@ impl Conversation {
 
     /// From the handshake of a polling client's WebSocket to the moment from which it goes by it. Whether it does.
     pub async fn upgrade(&mut self, socket: &Arc<Socket>) -> bool {
-        if !socket.begin_upgrade() {
-            return false;
-        }
+        let mut begun = false;
         let upgraded = timeout(UPGRADE_TIMEOUT, async {
+            // Until then it may be one that lets no frame through, and requests wait for packets as always.
             if self.next().await.as_deref() != Some("2probe") {
+                return false;
+            }
+            begun = socket.begin_upgrade();
+            if !begun {
                 return false;
             }
             // Nothing else is on this wire yet.
@@ -93,23 +98,30 @@ impl Conversation {
             () = socket.closed() => false,
         };
         if !upgraded {
-            socket.abandon_upgrade();
+            if begun {
+                socket.abandon_upgrade();
+            }
             return false;
         }
+        // Others that were tried are not it.
+        socket.data.set_transport(self.transport.handle());
         socket.upgrade(self.transport.wire())
     }
 
     /// The next text, before there is a connection that others write to.
     async fn next(&mut self) -> Option<Utf8Bytes> {
         loop {
+            // Of somebody who never stops talking there is always more to read: others have their turn all the same.
+            consume_budget().await;
             let mut answers = Vec::new();
-            match self.hear(&mut answers) {
+            let heard = self.hear(&mut answers);
+            self.transport.write_all(&answers).await.ok()?;
+            match heard {
                 Heard::Text(text) => return Some(text),
                 Heard::Binary | Heard::Other => {}
                 Heard::All => self.transport.wire().readable().await.ok()?,
                 Heard::End(_) => return None,
             }
-            self.transport.write_all(&answers).await.ok()?;
         }
     }
 
@@ -124,9 +136,13 @@ impl Conversation {
             socket.flush();
             self.drain(&socket).await;
         }
+        if is_closing {
+            // Before anybody may think that this connection is done with. There is room, or nobody to read it.
+            let _ = self.transport.wire().try_write(&[IoSlice::new(&CLOSE)]);
+        }
         socket.hang_up();
         self.gateway.on_disconnect(&socket, reason);
-        if is_closing && self.transport.write_all(&CLOSE).await.is_ok() {
+        if is_closing {
             let _ = self.transport.shutdown().await;
         }
     }
@@ -137,18 +153,26 @@ impl Conversation {
         let mut pinged = false;
         let mut beat = Instant::now() + heartbeat.interval;
         loop {
-            let turn = match self.read(socket) {
+            let Turn { is_answered, has_more } = match self.read(socket) {
                 Ok(turn) => turn,
                 Err(reason) => return reason,
             };
-            if turn.is_answered {
+            // Only now: what a client said while nobody listened counts.
+            let now = Instant::now();
+            if is_answered {
                 pinged = false;
-                beat = Instant::now() + heartbeat.interval;
+                beat = now + heartbeat.interval;
             }
-            if turn.has_more {
-                // What has been read already makes nothing readable.
-                tokio::task::yield_now().await;
-                continue;
+            if beat <= now && !pinged {
+                pinged = true;
+                beat = now + heartbeat.timeout;
+                socket.send_now(Packet::ping());
+            } else if beat <= now && !has_more && !wire.has_unread() {
+                return DisconnectReason::HeartbeatTimeout;
+            }
+            if self.is_stuck(socket) {
+                self.transport.give_up();
+                return DisconnectReason::TransportError;
             }
             let changed = socket.changed();
             tokio::pin!(changed);
@@ -157,35 +181,43 @@ impl Conversation {
                 return reason;
             }
             let stalled = socket.is_stalled();
+            if has_more {
+                // What has been read already makes nothing readable.
+                if stalled {
+                    socket.resume();
+                }
+                yield_now().await;
+                continue;
+            }
             let patience = stalled.then(|| Instant::from_std(self.transport.patience_ends()));
             let due = patience.map_or(beat, |patience| patience.min(beat));
+            // Who never stops talking is always readable.
+            consume_budget().await;
             tokio::select! {
                 ready = wire.readable() => if ready.is_err() {
                     return DisconnectReason::TransportError;
                 },
                 _ = wire.writable(), if stalled => socket.resume(),
                 () = changed => {}
-                () = sleep_until(due) => {
-                    if patience.is_some_and(|patience| patience <= Instant::now()) {
-                        self.transport.give_up();
-                        return DisconnectReason::TransportError;
-                    }
-                    if beat <= Instant::now() {
-                        if pinged {
-                            return DisconnectReason::HeartbeatTimeout;
-                        }
-                        pinged = true;
-                        beat = Instant::now() + heartbeat.timeout;
-                        socket.send_now(Packet::ping());
-                    }
-                }
+                () = sleep_until(due) => {}
             }
         }
     }
 
+    /// Whether the peer has taken nothing for too long.
+    fn is_stuck(&self, socket: &Socket) -> bool {
+        let is_late = || self.transport.patience_ends() <= Instant::now().into_std();
+        if !socket.is_stalled() || !is_late() {
+            return false;
+        }
+        // It may have made room while nobody looked.
+        socket.resume();
+        socket.is_stalled() && is_late()
+    }
+
     /// What has come, up to a turn of it.
     fn read(&mut self, socket: &Arc<Socket>) -> Result<Turn, DisconnectReason> {
-        let mut turn = Turn { is_answered: false, has_more: true };
+        let mut is_answered = false;
         for _ in 0..TURN {
             let mut answers = Vec::new();
             let heard = self.hear(&mut answers);
@@ -193,16 +225,13 @@ impl Conversation {
                 socket.answer(answers);
             }
             match heard {
-                Heard::All => {
-                    turn.has_more = false;
-                    break;
-                }
+                Heard::All => return Ok(Turn { is_answered, has_more: false }),
                 Heard::Other => {}
                 Heard::End(reason) => return Err(reason),
                 Heard::Binary => self.gateway.on_binary(socket),
                 Heard::Text(text) => match text.as_bytes().first() {
                     Some(b'4') => self.gateway.on_message(&text[1..], socket),
-                    Some(b'3' | b'2') => turn.is_answered = true,
+                    Some(b'3' | b'2') => is_answered = true,
                     Some(b'1') => return Err(DisconnectReason::TransportClose),
                     _ => return Err(DisconnectReason::Malformed),
                 },
@@ -211,7 +240,7 @@ impl Conversation {
                 return Err(reason);
             }
         }
-        Ok(turn)
+        Ok(Turn { is_answered, has_more: true })
     }
 
     /// Reads one message, and puts down what the protocol wants answered.

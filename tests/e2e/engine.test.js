@@ -1,0 +1,134 @@
+// Engine.IO as no client of ours speaks it: what comes at the wrong moment, too early, or by the wrong transport.
+import assert from 'node:assert/strict';
+
+import { Client } from './support/client.js';
+import { withGateway } from './support/gateway.js';
+import { RawSocket, frame } from './support/raw.js';
+import { test } from './support/scenario.js';
+import { member } from './support/tokens.js';
+import { until } from './support/until.js';
+
+const POLLING = '/socket.io/?EIO=4&transport=polling';
+const WEBSOCKET = '/socket.io/?EIO=4&transport=websocket';
+const HEARTBEAT = '\x81\x012';
+
+const connect = async (user) => `40${JSON.stringify({ token: await member(user) })}`;
+/** An event that is answered `43<id>[…]`. */
+const ask = (id) => `42${id}["task:leave",{"taskId":"x"}]`;
+const answered = (id) => `43${id}[{"ok":true}]`;
+const post = (gateway, sid, body) => fetch(`${gateway.url}${POLLING}&sid=${sid}`, { method: 'POST', body });
+const poll = (gateway, sid) => fetch(`${gateway.url}${POLLING}&sid=${sid}`);
+
+/** The id of a polling connection that has just begun. */
+const begin = async (gateway) => JSON.parse((await (await fetch(gateway.url + POLLING)).text()).slice(1)).sid;
+
+/** A WebSocket with a session, and its Engine.IO id. */
+async function joined(gateway, user) {
+  const raw = new RawSocket(gateway.port);
+  assert.ok(await raw.hears('"pingInterval"'));
+  const { sid } = JSON.parse(/\{"maxPayload.*?\}|\{"sid".*?\}/.exec(raw.text)[0]);
+  raw.send(frame(await connect(user)));
+  assert.ok(await raw.hears('40{"sid"'));
+  return { raw, sid };
+}
+
+test('however much comes in one segment behind a WebSocket\'s request, all of it is answered at once', () => withGateway({}, async (gateway) => {
+  const asked = Array.from({ length: 150 }, (_, id) => frame(ask(id)));
+  const raw = new RawSocket(gateway.port, { behind: Buffer.concat([frame(await connect('alice')), ...asked]) });
+  assert.ok(await raw.hears(answered(149), 10_000), raw.text.slice(-100));
+  raw.socket.destroy();
+}));
+
+test('clients that never stop talking leave the others their turn', () => withGateway({}, async (gateway) => {
+  const witness = await Client.connect(gateway, await member('witness'));
+  const loud = await Promise.all(Array.from({ length: 8 }, () => joined(gateway, 'loud')));
+  const chatter = Buffer.concat(Array.from({ length: 20_000 }, () => frame('3')));
+  let quiet = false;
+  const talk = async ({ raw: { socket } }) => {
+    while (!quiet && !socket.destroyed) await new Promise((resolve) => socket.write(chatter, resolve));
+  };
+  const talks = loud.map(talk);
+  try {
+    for (let n = 0; n < 20; n += 1) {
+      await until(async () => (await witness.ask('task:leave', { taskId: 'x' })).ok, 'it is answered');
+    }
+    assert.deepEqual(witness.disconnects, []);
+  } finally {
+    quiet = true;
+    loud.forEach(({ raw }) => raw.socket.destroy());
+    await Promise.race([Promise.all(talks), new Promise((resolve) => setTimeout(resolve, 1000))]);
+    witness.close();
+  }
+}));
+
+test('who answered while the process stood still is not taken for dead', () => withGateway({ PING_INTERVAL: '3s', PING_TIMEOUT: '2s' }, async (gateway) => {
+  const all = await Promise.all(Array.from({ length: 12 }, (_, n) => joined(gateway, `user-${n}`)));
+  let running = true;
+  const stopped = new Promise((resolve) => {
+    for (const { raw } of all) {
+      raw.socket.on('data', (data) => {
+        if (!data.toString('latin1').includes(HEARTBEAT)) return;
+        if (running) gateway.child.kill('SIGSTOP');
+        running = false;
+        raw.send(frame('3'));
+        resolve();
+      });
+    }
+  });
+  await stopped;
+  // Longer than an answer may take.
+  await new Promise((resolve) => setTimeout(resolve, 2500));
+  gateway.child.kill('SIGCONT');
+  all.forEach(({ raw }) => raw.send(frame(ask(1))));
+  const heard = await Promise.all(all.map(({ raw }) => raw.hears(answered(1), 10_000)));
+  assert.deepEqual(heard, all.map(() => true));
+  all.forEach(({ raw }) => raw.socket.destroy());
+}));
+
+test('a polling request for a connection that has a WebSocket is refused, and the connection goes on', () => withGateway({}, async (gateway) => {
+  const { raw, sid } = await joined(gateway, 'alice');
+  for (const answer of [await poll(gateway, sid), await post(gateway, sid, ask(1))]) {
+    assert.deepEqual([answer.status, await answer.json()], [400, { code: 3, message: 'Bad request' }]);
+  }
+  raw.send(frame(ask(2)));
+  assert.ok(await raw.hears(answered(2)));
+  assert.ok(!raw.text.includes(answered(1)));
+  raw.socket.destroy();
+}));
+
+test('a second WebSocket beside the upgrade to a first one is nobody', () => withGateway({}, async (gateway) => {
+  const sid = await begin(gateway);
+  const first = new RawSocket(gateway.port, { path: `${WEBSOCKET}&sid=${sid}` });
+  // What the WebSocket protocol wants answered is answered here, too.
+  first.send(Buffer.concat([frame('?', { opcode: 9 }), frame('2probe')]));
+  assert.ok(await first.hears('3probe'));
+  assert.ok(first.text.includes('\x8a\x01?'), 'a pong');
+  const second = new RawSocket(gateway.port, { path: `${WEBSOCKET}&sid=${sid}` });
+  second.send(frame('2probe'));
+  assert.ok(await second.ends());
+  first.send(frame('5'), frame(await connect('alice')));
+  assert.ok(await first.hears('40{"sid"'));
+  // More than somebody without a token may say.
+  for (let id = 0; id < 5; id += 1) {
+    first.send(frame(`42["x","${'x'.repeat(10_000)}"]`), frame(ask(id)));
+    assert.ok(await first.hears(answered(id)));
+  }
+  first.socket.destroy();
+}));
+
+test('requests wait as always beside a WebSocket that is never probed', () => withGateway({}, async (gateway) => {
+  const sid = await begin(gateway);
+  const waiting = poll(gateway, sid).then((answer) => answer.text());
+  const raw = new RawSocket(gateway.port, { path: `${WEBSOCKET}&sid=${sid}` });
+  assert.ok(await raw.hears('HTTP/1.1 101'));
+  assert.equal(await Promise.race([waiting, raw.hears('3probe', 500)]), false, 'nothing');
+  await post(gateway, sid, await connect('alice'));
+  assert.match(await waiting, /^40\{"sid"/);
+  // It can still be used.
+  raw.send(frame('2probe'));
+  assert.ok(await raw.hears('3probe'));
+  assert.equal(await (await poll(gateway, sid)).text(), '6');
+  raw.send(frame('5'), frame(ask(1)));
+  assert.ok(await raw.hears(answered(1)));
+  raw.socket.destroy();
+}));
