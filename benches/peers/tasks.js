@@ -13,14 +13,19 @@ export const canSee = (user, task) => task.createdBy === user.id || (task.orgId 
 /** What a user may see, as a filter. */
 export const visibleTo = ({ id, orgId }) => ({ $or: [{ createdBy: id }, { orgId, isPrivate: { $ne: true } }] });
 
-export function summary({ _id, title, status, createdBy, creatorName, orgId, isPrivate, createdAt, updatedAt, repo, issueNumber, issueUrl, githubBranch, prNumber, prUrl }) {
+/** As many fields as taskcast's. */
+export function summary(task) {
+  const of = (name) => task[name] ?? null;
+  const { _id, createdBy, createdAt, updatedAt } = task;
+  const [issueNumber, issueUrl, prNumber, prUrl] = ['issueNumber', 'issueUrl', 'prNumber', 'prUrl'].map(of);
   return {
-    _id, taskId: _id, title, status, creator: creatorName ?? createdBy, createdBy, orgId, isPrivate: Boolean(isPrivate), createdAt, updatedAt, repo, issueNumber,
-    githubIssueNumber: issueNumber, issueUrl, githubIssueUrl: issueUrl, githubBranch, prNumber, githubPrNumber: prNumber, prUrl, githubPrUrl: prUrl,
+    _id, taskId: _id, title: of('title'), status: of('status'), creator: task.creatorName ?? createdBy, createdBy, orgId: of('orgId'), isPrivate: Boolean(task.isPrivate), createdAt, updatedAt,
+    repo: of('repo'), issueNumber, githubIssueNumber: issueNumber, issueUrl, githubIssueUrl: issueUrl, githubBranch: of('githubBranch'), prNumber, githubPrNumber: prNumber, prUrl, githubPrUrl: prUrl,
+    prTitle: of('prTitle'), prState: of('prState'), mergeCommitSha: of('mergeCommitSha'), mergedAt: of('mergedAt'), errorMessage: of('errorMessage'),
   };
 }
 
-export const state = (task) => ({ ...summary(task), events: task.events ?? [] });
+export const state = (task) => ({ ...summary(task), questions: task.questions ?? null, clarificationAnswers: task.clarificationAnswers ?? null, events: task.events ?? [] });
 
 /** Rooms of a dashboard: nobody's permission has to be looked at when something is sent. */
 export const dashboardsOf = ({ createdBy, orgId, isPrivate }) => [`dashboard:user:${createdBy}`, ...(isPrivate ? [] : [`dashboard:org:${orgId}`])];

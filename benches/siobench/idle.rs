@@ -6,13 +6,14 @@ use serde_json::json;
 use tokio::{task::spawn_local, time::sleep};
 
 use crate::{
-    client::{Client, Joins, World, open},
+    client::{Client, World, open},
+    joins::Joins,
     measure::{cpu, histogram, now, quantiles, rounded, rss, tell},
     options::Options,
 };
 
 /// After a storm, memory is looked at so often and so long.
-const LOOKS: usize = 20;
+const LOOKS: usize = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 const WARM_UP: usize = 100;
 

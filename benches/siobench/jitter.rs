@@ -9,7 +9,8 @@ use tokio::{
 };
 
 use crate::{
-    client::{Client, Joins, World},
+    client::{Client, World},
+    joins::Joins,
     load::Load,
     measure::{cpu, now, quantiles, tell},
     options::{Options, Recovery},

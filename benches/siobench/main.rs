@@ -5,6 +5,7 @@ mod client;
 mod fanout;
 mod idle;
 mod jitter;
+mod joins;
 mod load;
 mod measure;
 mod options;

@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    client::{Client, Joins, World, open},
+    client::{Client, World, open},
+    joins::Joins,
     measure::{cpu, histogram, now, quantiles, rounded, rss, tell},
     options::Options,
 };

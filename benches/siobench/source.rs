@@ -85,7 +85,7 @@ impl Source {
 fn item(marker: Marker, pad: &str) -> String {
     let id = task_id(marker.stream as usize);
     format!(
-        r#"{{"room":"task:{id}","event":"task:updated","payload":{{"taskId":"{id}","status":"analyzing","changed":{{"title":"{}{pad}"}},"updatedAt":"2026-01-01T00:00:00.000Z","eventId":"0000000000000000-00000000","occurredAt":"2026-01-01T00:00:00.000Z"}}}}"#,
+        r#"{{"room":"task:{id}","event":"task:updated","payload":{{"taskId":"{id}","status":"analyzing","changed":{{"title":"{}{pad}"}},"updatedAt":"2026-01-01T00:00:00.000Z","eventId":"0000000000000000-000000-000000","occurredAt":"2026-01-01T00:00:00.000Z"}}}}"#,
         marker.text()
     )
 }
