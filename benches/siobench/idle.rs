@@ -12,7 +12,7 @@ use crate::{
     options::Options,
 };
 
-/// After a storm, memory is looked at so often and so long.
+/// Before the first storm and after it, memory is looked at so often.
 const LOOKS: usize = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 const WARM_UP: usize = 100;
@@ -47,17 +47,17 @@ pub async fn idle(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
 pub async fn storms(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
     // Code that has never run takes no memory yet.
     storm(&options, WARM_UP).await;
-    let before = settled(&options).await;
+    let before = settled(&options, LOOKS).await;
     let (mut most, mut first, mut failed) = (0, 0, 0);
     for round in 0..options.rounds {
         let (high, lost) = storm(&options, options.conns).await;
         most = most.max(high);
         failed += lost;
         if round == 0 {
-            first = settled(&options).await;
+            first = settled(&options, LOOKS).await;
         }
     }
-    let after = settled(&options).await;
+    let after = settled(&options, options.settle as usize).await;
     let told = json!({
         "conns": options.conns, "rounds": options.rounds, "failed": failed, "before_kib": before, "most_kib": most, "first_kib": first, "after_kib": after,
         "after_to_before": rounded(after as f64 / before.max(1) as f64),
@@ -81,9 +81,9 @@ async fn storm(options: &Rc<Options>, conns: usize) -> (u64, usize) {
 }
 
 /// The least that is held within some seconds.
-async fn settled(options: &Options) -> u64 {
+async fn settled(options: &Options, looks: usize) -> u64 {
     let mut least = u64::MAX;
-    for _ in 0..LOOKS {
+    for _ in 0..looks {
         sleep(BETWEEN_LOOKS).await;
         least = least.min(rss(&options.pids));
     }

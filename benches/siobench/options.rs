@@ -27,6 +27,8 @@ pub struct Options {
     pub secs: f64,
     pub warm: f64,
     pub hold: f64,
+    /// Seconds in which memory may come back after the last storm.
+    pub settle: f64,
     /// Bytes beside the marker in what is written.
     pub pad: usize,
     /// Events on their way in a closed loop.
@@ -86,6 +88,7 @@ impl Options {
             secs: one(&text("secs", "6"))?,
             warm: one(&text("warm", "2"))?,
             hold: one(&text("hold", "3"))?,
+            settle: one(&text("settle", "10"))?,
             pad: one(&text("pad", "200"))?,
             window: one(&text("window", "8"))?,
             p99: one(&text("p99", "200"))?,
