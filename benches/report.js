@@ -1,4 +1,5 @@
 // The page: what was aimed at, what came out.
+import { OF_TASKCAST } from './peers/servers.js';
 import { SCENARIOS, SERVERS } from './scenarios.js';
 
 const median = (values) => {
@@ -20,6 +21,7 @@ const FIGURES = [
     ['handshake p99, ms', idleAt(5000, (row) => row.handshake_ms.p99)],
     ['joins answered p99, ms', idleAt(5000, (row) => row.join_ms.p99)],
     ['CPU of a connect, ms', idleAt(5000, (row) => row.cpu_ms_per_connect)],
+    ["MongoDB's CPU of a connect, ms", idleAt(5000, (row) => row.mongod_ms_per_connect)],
     ['CPU when idle at 10,000, %', idleAt(10_000, (row) => row.idle_cpu_percent)],
   ]],
   ...['room100', 'modest', 'room10k', 'rooms', 'cluster'].map((scenario) => [scenario, [
@@ -53,6 +55,7 @@ const FIGURES = [
     ['finds', of('reconnect', (row) => row.finds)],
     ['aggregates', of('reconnect', (row) => row.aggregates)],
     ['CPU, s', of('reconnect', (row) => row.cpu_s)],
+    ["MongoDB's CPU, s", of('reconnect', (row) => row.mongod_cpu_s)],
     ['from start to serving, ms', of('reconnect', (row) => row.startup_ms)],
   ]],
   ['jitter', [
@@ -181,6 +184,8 @@ ${table(['', 'what it is'], Object.entries(SERVERS))}
 - Tokens are HS256, a user for each connection; the limits of one address and one user are raised. Rooms are entered after a look at the task in MongoDB, whose events come from
   writes by the official driver with the server's default concern, through a change stream with pre- and post-images. The last two servers have none of that: they get as many messages of that size
   by HTTP.
+- Of each server's settings, those of taskcast are ${Object.entries(OF_TASKCAST).map(([name, value]) => `\`${name}=${value}\``).join(', ')}; Node's has \`NODE_ENV=production\`,
+  and state recovery switched on where clients are cut off.
 - Latency counts from the moment at which a write was due, so that it includes what a server could not take yet.
 - A delivery is an event that carries something of a write, at one client. All servers make the same such events of a write: \`task:updated\`, with status and timeline also \`task:event_added\`,
   and \`dashboard:task_list_updated\` on the dashboards. Status events and counts are not counted. taskcast's events are longer, by \`eventId\` and \`occurredAt\`.

@@ -16,7 +16,7 @@ const PROGRAMS = { node: script('server.js'), nest: script('nest.js'), bare: exa
 export const WITHOUT_STORE = new Set(['bare', 'floor']);
 
 /** As many users as connections, all from this machine. */
-const OF_TASKCAST = { HANDSHAKE_RATE_PER_SECOND: '0', MAX_UNAUTHENTICATED_PER_ADDRESS: '0', JOIN_RATE_PER_SECOND: '1000000' };
+export const OF_TASKCAST = { HANDSHAKE_RATE_PER_SECOND: '0', MAX_UNAUTHENTICATED_PER_ADDRESS: '0', JOIN_RATE_PER_SECOND: '1000000' };
 
 class Peer extends Gateway {
   program() {

@@ -26,8 +26,10 @@ pub async fn idle(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
         world.handshakes.borrow_mut().reset();
         world.joins.borrow_mut().reset();
         let (before, was) = (cpu(&options.pids), world.ready.get());
+        let mongod = cpu(&options.mongod_pid);
         let (seconds, _) = open(&world, from..to).await;
         let (connected, came) = (cpu(&options.pids), world.ready.get() - was);
+        let mongod = cpu(&options.mongod_pid) - mongod;
         sleep(Duration::from_secs_f64(options.hold)).await;
         let (held, ready) = (rss(&options.pids), world.ready.get());
         let busy = (cpu(&options.pids) - connected) / options.hold * 100.0;
@@ -35,6 +37,7 @@ pub async fn idle(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
             "conns": to, "ready": ready, "failed": world.failed.get(), "closed": world.closed.get(), "rss_kib": held, "rss_empty_kib": empty,
             "kib_per_conn": rounded(held.saturating_sub(empty) as f64 / ready.max(1) as f64),
             "connects_per_s": (came as f64 / seconds).round(), "cpu_ms_per_connect": rounded((connected - before) * 1e3 / came.max(1) as f64),
+            "mongod_ms_per_connect": rounded(mongod * 1e3 / came.max(1) as f64),
             "handshake_ms": quantiles(&world.handshakes.borrow()), "join_ms": quantiles(&world.joins.borrow()), "idle_cpu_percent": rounded(busy),
         });
         tell("idle", told);
