@@ -22,7 +22,7 @@ endif
 
 # The servers around several nodes: those of the machine, else Debian's, unpacked below target/ and not installed. Elsewhere, name
 # your own in TASKCAST_TEST_REDIS (7.0 or newer), TASKCAST_TEST_NGINX and TASKCAST_TEST_HAPROXY.
-SERVERS := redis-server nginx haproxy
+TEST_SERVERS := redis-server nginx haproxy
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks advisories abuse
@@ -71,7 +71,7 @@ chaos-peers: test-deps $(E2E_MODULES) $(PEER_MODULES) ## the faults of a cluster
 	cargo build --locked --release --bin taskcast
 	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node $(CHAOS)/run.js --long --peers $(SCENARIOS)
 
-test-deps: $(MONGOD) $(SERVERS:%=$(DEPS)/%)
+test-deps: $(MONGOD) $(TEST_SERVERS:%=$(DEPS)/%)
 
 $(DEPS)/mongod:
 	@mkdir -p $(DEPS)/download
