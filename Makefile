@@ -13,6 +13,7 @@ E2E_MODULES := $(E2E)/node_modules/.package-lock.json
 # Linters, schemas, grammars and a client that are Python packages.
 E2E_PYTHON := $(DEPS)/python/.installed
 PEER_MODULES := $(CHAOS)/peers/node_modules/.package-lock.json
+BENCH_MODULES := benches/peers/node_modules/.package-lock.json
 
 ifndef TASKCAST_TEST_MONGOD
 MONGOD := $(DEPS)/mongod
@@ -21,10 +22,10 @@ endif
 
 # The servers around several nodes: those of the machine, else Debian's, unpacked below target/ and not installed. Elsewhere, name
 # your own in TASKCAST_TEST_REDIS (7.0 or newer), TASKCAST_TEST_NGINX and TASKCAST_TEST_HAPROXY.
-SERVERS := redis-server nginx haproxy
+TEST_SERVERS := redis-server nginx haproxy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-nodes bench-webhooks advisories abuse
+.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks advisories abuse
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,7 +71,7 @@ chaos-peers: test-deps $(E2E_MODULES) $(PEER_MODULES) ## the faults of a cluster
 	cargo build --locked --release --bin taskcast
 	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node $(CHAOS)/run.js --long --peers $(SCENARIOS)
 
-test-deps: $(MONGOD) $(SERVERS:%=$(DEPS)/%)
+test-deps: $(MONGOD) $(TEST_SERVERS:%=$(DEPS)/%)
 
 $(DEPS)/mongod:
 	@mkdir -p $(DEPS)/download
@@ -81,7 +82,7 @@ $(DEPS)/mongod:
 $(DEPS)/redis-server $(DEPS)/nginx $(DEPS)/haproxy:
 	tests/e2e/support/fetch-server.sh $(@F) $(DEPS)
 
-$(E2E_MODULES) $(PEER_MODULES): %/node_modules/.package-lock.json: %/package-lock.json
+$(E2E_MODULES) $(PEER_MODULES) $(BENCH_MODULES): %/node_modules/.package-lock.json: %/package-lock.json
 	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
 
@@ -99,9 +100,19 @@ check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold bef
 publish-check: ## the crate as it would be published, built from its package
 	cargo publish --dry-run --locked
 
-bench: ## the pure stages, beside the way of a gateway that works for each socket; and what it costs to refuse a token
+# REPS=1 ONLY=idle,modest SERVERS=taskcast,node: less of it, and then no page but target/bench/benchmarks.md. What is in
+# target/bench/results.jsonl of the same build is not measured again; FRESH=1: it is.
+bench: test-deps $(E2E_MODULES) $(BENCH_MODULES) ## taskcast beside Node's socket.io, NestJS, bare socketioxide and the floor; writes docs/benchmarks.md
+	cargo build --locked --release --bin taskcast --example siobench --example bare_sioxide --example limit_raw
+	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node benches/run.js
+
+bench-stages: ## the pure stages, beside the way of a gateway that works for each socket; and what it costs to refuse a token
 	cargo bench --bench stages
 	cargo bench --bench tokens
+
+bench-check: ## whether a pure stage has become slower, measured by another stage of the same run
+	cargo bench --bench stages -- --noplot
+	node benches/check.js
 
 # DURATION=10: seconds of each round.
 bench-nodes: test-deps $(E2E_MODULES) ## what one more node costs MongoDB and itself, and what it brings

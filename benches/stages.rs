@@ -18,6 +18,8 @@ use taskcast::{
 };
 
 const MEMBERS: u64 = 1_000;
+const ROOMS: u64 = 200;
+const MEMBERS_OF_A_SMALL_ROOM: u64 = 5;
 
 /// Takes packets and forgets them.
 #[derive(Clone)]
@@ -52,6 +54,12 @@ fn full(status: &str, entries: usize) -> FullTask {
     FullTask::from_document(document(status, entries), &DefaultOrg(None)).expect("a task")
 }
 
+fn room(n: u64, status: &str) -> FullTask {
+    let mut document = document(status, 0);
+    document.insert("_id".into(), json!(format!("room-{n}")));
+    FullTask::from_document(document, &DefaultOrg(None)).expect("a task")
+}
+
 fn change(time: u64) -> Change {
     let (before, after): (Task, Task) = (full("analyzing", 0).task, full("dispatched", 0).task);
     Change {
@@ -68,8 +76,7 @@ fn viewer(n: u64) -> Viewer {
     Viewer { user: UserId::parse(&format!("u{n}")).expect("a user"), org: OrgId::parse("acme") }
 }
 
-fn room_of(members: u64) -> (Fanout<Sink>, FullTask) {
-    let task = full("analyzing", 20);
+fn opened() -> Fanout<Sink> {
     let mut fanout = Fanout::new(Limits {
         ring_bytes: 1 << 24,
         replay_events: 1_000,
@@ -77,6 +84,21 @@ fn room_of(members: u64) -> (Fanout<Sink>, FullTask) {
         behind_packets: 32_768,
     });
     fanout.open(Position::end_of(1));
+    fanout
+}
+
+fn small_rooms() -> Fanout<Sink> {
+    let mut fanout = opened();
+    for n in 0..ROOMS * MEMBERS_OF_A_SMALL_ROOM {
+        fanout.add_peer(PeerId(n), Sink, viewer(n));
+        join(&mut fanout, PeerId(n), &room(n % ROOMS, "analyzing"), 1);
+    }
+    fanout
+}
+
+fn room_of(members: u64) -> (Fanout<Sink>, FullTask) {
+    let task = full("analyzing", 20);
+    let mut fanout = opened();
     for n in 0..members {
         fanout.add_peer(PeerId(n), Sink, viewer(n));
         join(&mut fanout, PeerId(n), &task, 1);
@@ -96,6 +118,36 @@ fn join(fanout: &mut Fanout<Sink>, peer: PeerId, task: &FullTask, at: u64) {
 }
 
 fn stages(criterion: &mut Criterion) {
+    criterion.bench_function("decode a document with 20 entries", |bench| {
+        let document = document("analyzing", 20);
+        bench.iter_batched(
+            || document.clone(),
+            |document| FullTask::from_document(document, &DefaultOrg(None)),
+            BatchSize::SmallInput,
+        );
+    });
+
+    criterion.bench_function("route to a room of 5 among 200", |bench| {
+        let mut fanout = small_rooms();
+        let of = |n| Change {
+            task: room(n, "dispatched").task.id,
+            before: Some(room(n, "analyzing").task),
+            after: Some(room(n, "dispatched").task),
+            ..change(2)
+        };
+        let changes: Vec<Change> = (0..ROOMS).map(of).collect();
+        let mut time = 1;
+        bench.iter_batched(
+            || {
+                time += 1;
+                let change = &changes[time as usize % changes.len()];
+                translate(&Change { position: Position::change(time, 0), ..change.clone() })
+            },
+            |steps| steps.into_iter().for_each(|step| fanout.apply(step)),
+            BatchSize::PerIteration,
+        );
+    });
+
     criterion.bench_function("translate a status change", |bench| {
         let change = change(2);
         bench.iter(|| translate(black_box(&change)));

@@ -1,0 +1,74 @@
+// The same with NestJS, as one writes it: a gateway whose dashboard asks for each socket whether it may see what is sent.
+import 'reflect-metadata';
+import { Controller, Get, Module } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { IoAdapter } from '@nestjs/platform-socket.io';
+import { ConnectedSocket, MessageBody, SubscribeMessage, WebSocketGateway, WebSocketServer } from '@nestjs/websockets';
+import jwt from 'jsonwebtoken';
+import { MongoClient, ObjectId } from 'mongodb';
+
+import { canSee, eventsOf, PIPELINE, state, STREAM, summary, visibleTo } from './tasks.js';
+
+const { JWT_SECRET, MONGODB_DB, MONGODB_URI, PORT } = process.env;
+const DASHBOARD_LIMIT = 500;
+const tasks = (await new MongoClient(MONGODB_URI).connect()).db(MONGODB_DB).collection('tasks');
+
+class TaskGateway {
+  handleConnection(client) {
+    try {
+      const { sub, orgId } = jwt.verify(client.handshake.auth.token, JWT_SECRET, { algorithms: ['HS256'] });
+      client.data.user = { id: sub, orgId };
+    } catch {
+      client.disconnect(true);
+    }
+  }
+
+  async task(client, { taskId }) {
+    await client.join(`task:${taskId}`);
+    const found = await tasks.findOne({ _id: new ObjectId(taskId) });
+    if (found && canSee(client.data.user, found)) return void client.emit('task:state', state(found));
+    await client.leave(`task:${taskId}`);
+    client.emit('error', { code: 'not_found' });
+  }
+
+  async dashboard(client) {
+    await client.join('dashboard');
+    const list = await tasks.find(visibleTo(client.data.user), { projection: { events: 0 } }).sort({ createdAt: -1 }).limit(DASHBOARD_LIMIT).toArray();
+    client.emit('dashboard:state', list.map(summary));
+  }
+
+  async take(change) {
+    const told = eventsOf(change);
+    if (!told) return;
+    for (const [event, payload] of told.room) this.server.to(`task:${told.task._id}`).emit(event, payload);
+    const sockets = (await this.server.in('dashboard').fetchSockets()).filter(({ data }) => canSee(data.user, told.task));
+    for (const [event, payload] of told.list) for (const socket of sockets) socket.emit(event, payload);
+  }
+}
+
+// Decorators by hand: this is no TypeScript.
+WebSocketServer()(TaskGateway.prototype, 'server');
+for (const [method, event] of [['task', 'task:join'], ['dashboard', 'dashboard:join']]) {
+  SubscribeMessage(event)(TaskGateway.prototype, method, Object.getOwnPropertyDescriptor(TaskGateway.prototype, method));
+  ConnectedSocket()(TaskGateway.prototype, method, 0);
+  MessageBody()(TaskGateway.prototype, method, 1);
+}
+WebSocketGateway({ cors: { origin: '*' } })(TaskGateway);
+
+class HealthController {
+  health() {
+    return { status: 'ok' };
+  }
+}
+Controller()(HealthController);
+Get('api/health')(HealthController.prototype, 'health', Object.getOwnPropertyDescriptor(HealthController.prototype, 'health'));
+
+class AppModule {}
+Module({ providers: [TaskGateway], controllers: [HealthController] })(AppModule);
+
+const app = await NestFactory.create(AppModule, { logger: ['error', 'warn'] });
+app.useWebSocketAdapter(new IoAdapter(app));
+const gateway = app.get(TaskGateway);
+tasks.watch(PIPELINE, STREAM).on('change', (change) => gateway.take(change));
+process.once('SIGTERM', () => process.exit(0));
+await app.listen(Number(PORT), '127.0.0.1');

@@ -1,0 +1,199 @@
+// The page: what was aimed at, what came out.
+import { OF_TASKCAST } from './peers/servers.js';
+import { SCENARIOS, SERVERS } from './scenarios.js';
+
+const median = (values) => {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+};
+const short = (value) => (Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en-US') : String(Number(value.toPrecision(3))));
+const idleAt = (conns, field) => (row) => (row.kind === 'idle' && row.conns === conns ? field(row) : undefined);
+const of = (kind, field) => (row) => (row.kind === kind ? field(row) : undefined);
+const fanout = (field) => of('fanout', field);
+
+/** [scenario, [[what, value of a row]]], in the order of the page. */
+const FIGURES = [
+  ['idle', [
+    ...[1000, 5000, 10_000].map((conns) => [`RSS of each connection at ${short(conns)}, KiB`, idleAt(conns, (row) => row.kib_per_conn)]),
+    ['connects/s with token check and joins, 64 at a time', idleAt(5000, (row) => row.connects_per_s)],
+    ['handshake p50, ms', idleAt(5000, (row) => row.handshake_ms.p50)],
+    ['handshake p99, ms', idleAt(5000, (row) => row.handshake_ms.p99)],
+    ['joins answered p99, ms', idleAt(5000, (row) => row.join_ms.p99)],
+    ['CPU of a connect, ms', idleAt(5000, (row) => row.cpu_ms_per_connect)],
+    ["MongoDB's CPU of a connect, ms", idleAt(5000, (row) => row.mongod_ms_per_connect)],
+    ['CPU when idle at 10,000, %', idleAt(10_000, (row) => row.idle_cpu_percent)],
+  ]],
+  ...['room100', 'modest', 'room10k', 'rooms', 'cluster'].map((scenario) => [scenario, [
+    ['CPU of a million deliveries, s', fanout((row) => row.cpu_s_per_million)],
+    ['write to client p50, ms', fanout((row) => row.latency_ms.p50)],
+    ['write to client p99, ms', fanout((row) => row.latency_ms.p99)],
+    ['bytes of a delivery', fanout((row) => row.bytes_per_delivery)],
+    ['RSS, MiB', fanout((row) => row.rss_kib / 1024)],
+  ]]),
+  ['sustained', [
+    ['sustained deliveries/s', of('sweep', (row) => row.sustained_per_s)],
+    ['flat out deliveries/s', of('flat', (row) => row.deliveries_per_s)],
+    ['CPU of a million deliveries then, s', of('flat', (row) => row.cpu_s_per_million)],
+    ["generator's share of its core then, %", of('flat', (row) => (100 * row.generator_cpu_s) / row.seconds)],
+    ["MongoDB's share of that core then, %", of('flat', (row) => (100 * row.mongod_cpu_s) / row.seconds)],
+    ['bytes of a delivery', of('flat', (row) => row.bytes_per_delivery)],
+  ]],
+  ['writes', [
+    ['CPU of a write, ms', fanout((row) => row.cpu_ms_per_event)],
+    ['write to client p50, ms', fanout((row) => row.latency_ms.p50)],
+    ['write to client p99, ms', fanout((row) => row.latency_ms.p99)],
+    ["MongoDB's commit p50, ms", fanout((row) => row.commit_ms.p50)],
+    ["MongoDB's commit p99, ms", fanout((row) => row.commit_ms.p99)],
+    ["MongoDB's CPU, s", fanout((row) => row.mongod_cpu_s)],
+    ['bytes of a delivery', fanout((row) => row.bytes_per_delivery)],
+  ]],
+  ['reconnect', [
+    ['until all are whole, s', of('reconnect', (row) => row.seconds)],
+    ['a client is whole p50, ms', of('reconnect', (row) => row.whole_ms.p50)],
+    ['tried again', of('reconnect', (row) => row.again)],
+    ['finds', of('reconnect', (row) => row.finds)],
+    ['aggregates', of('reconnect', (row) => row.aggregates)],
+    ['CPU, s', of('reconnect', (row) => row.cpu_s)],
+    ["MongoDB's CPU, s", of('reconnect', (row) => row.mongod_cpu_s)],
+    ['from start to serving, ms', of('reconnect', (row) => row.startup_ms)],
+  ]],
+  ['jitter', [
+    ['delivered, %', of('jitter', (row) => row.delivered_percent)],
+    ['late deliveries, from the new connection on, p50, ms', of('jitter', (row) => row.late_ms.p50)],
+    ['late deliveries, from the new connection on, p99, ms', of('jitter', (row) => row.late_ms.p99)],
+    ['of 1,000 reconnects, those that got a state in place of the events', of('jitter', (row) => (1000 * row.state_instead) / Math.max(1, row.cuts))],
+    ['CPU, s', of('jitter', (row) => row.cpu_s)],
+  ]],
+  ['dashboard', [
+    ['until all have their list, s', of('dashboard', (row) => row.seconds)],
+    ['CPU of a join, ms', of('dashboard', (row) => row.cpu_ms_per_join)],
+    ['bytes of a list', of('dashboard', (row) => row.bytes_per_state)],
+    ['RSS, MiB', of('dashboard', (row) => row.rss_kib / 1024)],
+  ]],
+  ['storms', [
+    ['RSS before, MiB', of('storms', (row) => row.before_kib / 1024)],
+    ['at most, MiB', of('storms', (row) => row.most_kib / 1024)],
+    ['after the first, MiB', of('storms', (row) => row.first_kib / 1024)],
+    ['after the last, MiB', of('storms', (row) => row.after_kib / 1024)],
+  ]],
+];
+
+class Results {
+  constructor(rows) {
+    this.rows = rows.filter(({ scenario }) => scenario !== undefined);
+    this.machine = rows.find(({ kind }) => kind === 'machine');
+  }
+
+  values(scenario, server, field) {
+    return this.rows.filter((row) => row.scenario === scenario && row.server === server).map(field).filter((value) => value !== undefined && Number.isFinite(value));
+  }
+
+  median(scenario, server, what) {
+    const field = FIGURES.find(([name]) => name === scenario)[1].find(([name]) => name === what)[1];
+    const values = this.values(scenario, server, field);
+    return values.length > 0 ? median(values) : undefined;
+  }
+
+  ratio(scenario, what, to = 'node') {
+    const [one, other] = [this.median(scenario, 'taskcast', what), this.median(scenario, to, what)];
+    return one === undefined || !other ? undefined : one / other;
+  }
+}
+
+const MILLION = 'CPU of a million deliveries, s';
+const quotient = (a, b) => (a === undefined || b === undefined ? undefined : a / b);
+
+/** [what, what it is measured in, bound, whether more is better, value] */
+const targets = (results) => [
+  ['RSS of an idle connection at 10,000, joined to a task and the dashboard', '× Node', 0.9, false, results.ratio('idle', 'RSS of each connection at 10,000, KiB')],
+  ['the same', 'KiB', 11, false, results.median('idle', 'taskcast', 'RSS of each connection at 10,000, KiB')],
+  ['connects/s with token check and joins', '× Node', 12, true, results.ratio('idle', 'connects/s with token check and joins, 64 at a time')],
+  ['handshake p99', '× Node', 0.15, false, results.ratio('idle', 'handshake p99, ms')],
+  ['CPU of a delivery, 10 writes/s to 1,000 clients', '× Node', 0.6, false, results.ratio('modest', MILLION)],
+  ['the same', '× floor', 1.9, false, results.ratio('modest', MILLION, 'floor')],
+  ['sustained deliveries/s, p99 < 200 ms, nothing lost', '× Node', 9, true, results.ratio('sustained', 'sustained deliveries/s')],
+  ['CPU of a delivery, 200 rooms of 5, 1,000 writes/s', '× Node', 0.35, false, results.ratio('rooms', MILLION)],
+  ['CPU of a write, 200 writes/s', '× Node', 0.2, false, results.ratio('writes', 'CPU of a write, ms')],
+  ['write to client p50, 200 writes/s', '× Node', 0.9, false, results.ratio('writes', 'write to client p50, ms')],
+  ['write to client p99, 200 writes/s', '× Node', 0.9, false, results.ratio('writes', 'write to client p99, ms')],
+  ['5,000 clients come back at once: until all are whole', '× Node', 0.1, false, results.ratio('reconnect', 'until all are whole, s')],
+  ['their store queries', 'of each distinct list and task', 1, false, queriesOf(results)],
+  ['jitter, 5,000 clients: delivered', '%', 100, true, results.median('jitter', 'taskcast', 'delivered, %')],
+  ['jitter: p99 of late deliveries', '× Node with state recovery', 1, false, results.ratio('jitter', 'late deliveries, from the new connection on, p99, ms')],
+  ['CPU of a delivery to 10,000', '× to 100', 1.3, false, quotient(results.median('room10k', 'taskcast', MILLION), results.median('room100', 'taskcast', MILLION))],
+  ['RSS after ten storms of 5,000', '× before', 1.2, false, quotient(results.median('storms', 'taskcast', 'after the last, MiB'), results.median('storms', 'taskcast', 'RSS before, MiB'))],
+  ['CPU of a delivery on three nodes with Redis', '× one node', 1.25, false, quotient(results.median('cluster', 'taskcast', MILLION), results.median('modest', 'taskcast', MILLION))],
+];
+
+function queriesOf(results) {
+  const [finds, aggregates] = [results.median('reconnect', 'taskcast', 'finds'), results.median('reconnect', 'taskcast', 'aggregates')];
+  const { args: { tasks, orgs, conns } } = SCENARIOS.reconnect;
+  return finds === undefined ? undefined : (finds + aggregates) / (tasks + orgs + conns);
+}
+
+function verdict(bound, more, value) {
+  if (value === undefined) return 'not measured';
+  return (more ? value >= bound : value <= bound) ? 'yes' : '**no**';
+}
+
+const row = (cells) => `| ${cells.join(' | ')} |`;
+const table = (head, rows) => [row(head), row(head.map(() => '---')), ...rows.map(row)].join('\n');
+
+function figures(results, [scenario, lines]) {
+  const { title, args, servers } = SCENARIOS[scenario];
+  const present = Object.keys(servers).filter((server) => results.rows.some((one) => one.scenario === scenario && one.server === server));
+  if (present.length === 0) return '';
+  const cell = (what, field) => (server) => {
+    const values = results.values(scenario, server, field);
+    if (values.length === 0) return '';
+    const node = results.values(scenario, 'node', field);
+    const ratio = server !== 'node' && node.length > 0 && median(node) > 0 ? ` (${short(median(values) / median(node))} ×)` : '';
+    const spread = values.length > 1 ? `, ${short(Math.min(...values))}..${short(Math.max(...values))}` : '';
+    return `${short(median(values))}${ratio}${spread}`;
+  };
+  const faults = (server) => ['lost', 'twice', 'out_of_order', 'failed', 'closed']
+    .map((name) => [name.replaceAll('_', ' '), results.values(scenario, server, (one) => (one.kind === 'flat' ? undefined : one[name])).reduce((sum, value) => sum + value, 0)])
+    .filter(([, count]) => count > 0).map(([name, count]) => `${short(count)} ${name}`).join(', ') || 'none';
+  const rows = lines.map(([what, field]) => [what, ...present.map(cell(what, field))]);
+  return `### ${scenario}\n\n${title}.\n\n${table(['', ...present], [...rows, ['lost, twice, out of order, failed, closed', ...present.map(faults)]])}\n\n`
+    + `\`siobench ${SCENARIOS[scenario].run} ${Object.entries(args).map(([key, value]) => `--${key} ${value}`).join(' ')}\`\n`;
+}
+
+export function page(rows) {
+  const results = new Results(rows);
+  const { build, cores, model, memoryGib, kernel, node, mongod, rustc, at } = results.machine;
+  const reps = 1 + Math.max(0, ...results.rows.map(({ rep }) => rep));
+  const aims = targets(results).map(([what, unit, bound, more, value]) => [what, value === undefined ? '' : `${short(value)} ${unit}`, `${more ? '≥' : '≤'} ${bound}`, verdict(bound, more, value)]);
+  return `# Benchmarks
+
+taskcast beside other servers on one machine, each doing the same work. \`make bench\` writes this page; \`node benches/run.js --report target/bench/results.jsonl\`
+writes it again from the results of a run.
+
+${build}, ${at}. ${cores} cores of ${model}, ${memoryGib} GiB, Linux ${kernel}; node ${node}, mongod ${mongod.replace(/^db version /, '')}, ${rustc}.
+The server has one core, the load generator, MongoDB and Redis have the other. ${reps} repetition${reps > 1 ? 's' : ''}, the servers in turn, a fresh process each; medians, and behind them the least and the most.
+
+## What was aimed at
+
+${table(['', 'reached', 'aim', 'met'], aims)}
+
+## What is compared
+
+${table(['', 'what it is'], Object.entries(SERVERS))}
+
+- Tokens are HS256, a user for each connection; the limits of one address and one user are raised. Rooms are entered after a look at the task in MongoDB, whose events come from
+  writes by the official driver with the server's default concern, through a change stream with pre- and post-images. The last two servers have none of that: they get as many messages of that size
+  by HTTP.
+- Of each server's settings, those of taskcast are ${Object.entries(OF_TASKCAST).map(([name, value]) => `\`${name}=${value}\``).join(', ')}; Node's has \`NODE_ENV=production\`,
+  and state recovery switched on where clients are cut off.
+- Latency counts from the moment at which a write was due, so that it includes what a server could not take yet.
+- A delivery is an event that carries something of a write, at one client. All servers make the same such events of a write: \`task:updated\`, with status and timeline also \`task:event_added\`,
+  and \`dashboard:task_list_updated\` on the dashboards. Status events and counts are not counted. taskcast's events are longer, by \`eventId\` and \`occurredAt\`.
+- CPU is what the server's threads ran, from the first counted write to the last delivery; MongoDB's and Redis's own is not in it.
+
+## Figures
+
+The median, its ratio to Node's in brackets, and the spread.
+
+${FIGURES.map((one) => figures(results, one)).filter(Boolean).join('\n')}`;
+}

@@ -1,0 +1,194 @@
+//! Events at a rate, or as fast as they arrive.
+
+use std::{error::Error, io, rc::Rc, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    client::World,
+    measure::{cpu, now, own_cpu, quantiles, rounded, rss},
+    options::Write,
+    packet::Marker,
+    source::Source,
+    stats::Stats,
+};
+
+/// Without any event for so long, no more will come.
+const SILENCE: f64 = 3.0;
+const MOST_AT_ONCE: usize = 200;
+
+#[derive(Debug)]
+pub struct Load {
+    world: Rc<World>,
+    source: Source,
+    /// Writes of each task so far.
+    written: Vec<u64>,
+    /// Deliveries with a marker that a write to each task gives.
+    audience: Vec<u64>,
+    events: u64,
+    expected: u64,
+    next: usize,
+}
+
+/// What was used when the measured part began.
+struct Before {
+    cpu: f64,
+    own: f64,
+    mongod: f64,
+}
+
+impl Load {
+    pub async fn new(world: &Rc<World>) -> Result<Self, Box<dyn Error>> {
+        let options = &world.options;
+        let mut audience = vec![0; options.tasks];
+        let in_room = if options.write == Write::Full { 2 } else { 1 };
+        for n in 0..options.conns {
+            if let Some(task) = options.task_of(n) {
+                audience[task] += in_room;
+            }
+            if options.on_dashboard(n) {
+                let org = options.org_of(n);
+                audience.iter_mut().skip(org).step_by(options.orgs).for_each(|members| *members += 1);
+            }
+        }
+        let source = Source::open(options).await?;
+        let written = vec![0; options.tasks];
+        Ok(Self { world: world.clone(), source, written, audience, events: 0, expected: 0, next: 0 })
+    }
+
+    fn next(&mut self, due: u64) -> Marker {
+        let task = self.next % self.written.len();
+        self.next += 1;
+        self.written[task] += 1;
+        if due >= self.world.stats.borrow().from {
+            self.events += 1;
+            self.expected += self.audience[task];
+        }
+        Marker { stream: task as u64, n: self.written[task], due }
+    }
+
+    pub fn largest_audience(&self) -> u64 {
+        self.audience.iter().copied().max().unwrap_or(1).max(1)
+    }
+
+    fn begin(&mut self, from: u64) {
+        *self.world.stats.borrow_mut() = Stats::from(from);
+        (self.events, self.expected) = (0, 0);
+        if let Source::Mongo { commits, .. } = &self.source {
+            commits.borrow_mut().reset();
+        }
+    }
+
+    fn before(&self) -> Before {
+        let options = &self.world.options;
+        Before { cpu: cpu(&options.pids), own: own_cpu(), mongod: cpu(&options.mongod_pid) }
+    }
+
+    /// `rate` events a second, whatever becomes of them.
+    pub async fn at_rate(&mut self, rate: f64, warm: f64, seconds: f64) -> io::Result<Value> {
+        let begun = now();
+        let from = begun + (warm * 1e6) as u64;
+        let end = from + (seconds * 1e6) as u64;
+        self.begin(from);
+        let (mut n, mut before) = (0_u64, None);
+        let due_at = |n: u64| begun + (n as f64 / rate * 1e6) as u64;
+        loop {
+            let now = now();
+            if now >= from && before.is_none() {
+                before = Some(self.before());
+            }
+            let mut markers = Vec::new();
+            while markers.len() < MOST_AT_ONCE && due_at(n) <= now && due_at(n) < end {
+                markers.push(self.next(due_at(n)));
+                n += 1;
+            }
+            if !markers.is_empty() {
+                self.source.send(&markers).await?;
+            }
+            if now >= end {
+                break;
+            }
+            match due_at(n).min(end).saturating_sub(now) {
+                0 => yield_now().await,
+                micros => sleep(Duration::from_micros(micros)).await,
+            }
+        }
+        let before = before.unwrap_or_else(|| self.before());
+        let mut told = self.finish(before, seconds).await;
+        told["rate"] = json!(rate);
+        Ok(told)
+    }
+
+    /// Keeps the deliveries of `window` events on their way.
+    pub async fn flat_out(&mut self, warm: f64, seconds: f64) -> io::Result<Value> {
+        let begun = now();
+        let from = begun + (warm * 1e6) as u64;
+        let end = from + (seconds * 1e6) as u64;
+        self.begin(u64::MAX);
+        let world = self.world.clone();
+        let window = world.options.window * self.largest_audience();
+        let (mut wanted, mut before) = (0, None);
+        loop {
+            let now = now();
+            if now >= end {
+                break;
+            }
+            if now >= from && before.is_none() {
+                before = Some(self.before());
+                // What is on its way belongs to the warm-up.
+                world.stats.borrow_mut().from = now;
+            }
+            if wanted >= world.stats.borrow().total + window {
+                world.goal.set(wanted - window + 1);
+                if timeout(Duration::from_secs(2), world.reached.notified()).await.is_err() {
+                    // Whatever was lost is not waited for.
+                    wanted = world.stats.borrow().total;
+                }
+                continue;
+            }
+            let marker = self.next(now);
+            wanted += self.audience[marker.stream as usize];
+            self.source.send(&[marker]).await?;
+        }
+        let before = before.unwrap_or_else(|| self.before());
+        Ok(self.finish(before, seconds).await)
+    }
+
+    /// Waits until everything has come, or nothing comes any more.
+    async fn finish(&mut self, before: Before, seconds: f64) -> Value {
+        let (world, options) = (&self.world, &self.world.options);
+        let in_time = world.stats.borrow().got;
+        let (mut last, mut silence) = (0, 0.0);
+        while world.stats.borrow().got < self.expected && silence < SILENCE {
+            sleep(Duration::from_millis(50)).await;
+            let total = world.stats.borrow().total;
+            silence = if total == last { silence + 0.05 } else { 0.0 };
+            last = total;
+        }
+        let used = cpu(&options.pids) - before.cpu;
+        let stats = world.stats.borrow();
+        let mut told = stats.told();
+        told["conns"] = json!(options.conns);
+        told["tasks"] = json!(options.tasks);
+        told["seconds"] = json!(seconds);
+        told["events"] = json!(self.events);
+        told["expected"] = json!(self.expected);
+        told["lost"] = json!(self.expected.saturating_sub(stats.got));
+        told["closed"] = json!(world.closed.get());
+        told["deliveries_per_s"] = json!((in_time as f64 / seconds).round());
+        told["rss_kib"] = json!(rss(&options.pids));
+        told["cpu_s"] = json!(rounded(used));
+        told["cpu_s_per_million"] = json!(rounded(used * 1e6 / stats.got.max(1) as f64));
+        told["cpu_ms_per_event"] = json!(rounded(used * 1e3 / self.events.max(1) as f64));
+        told["generator_cpu_s"] = json!(rounded(own_cpu() - before.own));
+        told["mongod_cpu_s"] = json!(rounded(cpu(&options.mongod_pid) - before.mongod));
+        if let Source::Mongo { commits, .. } = &self.source {
+            told["commit_ms"] = quantiles(&commits.borrow());
+        }
+        told
+    }
+}

@@ -1,0 +1,61 @@
+//! Time, latencies, and what processes use.
+
+use std::{fs, process};
+
+use hdrhistogram::Histogram;
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+
+/// Microseconds of a clock that all processes of this machine share.
+pub fn now() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+}
+
+/// Of microseconds.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 600_000_000, 3).expect("sound bounds")
+}
+
+/// In milliseconds.
+pub fn quantiles(times: &Histogram<u64>) -> Value {
+    let at = |quantile| (times.value_at_quantile(quantile) as f64 / 10.0).round() / 100.0;
+    json!({"p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "max": at(1.0), "n": times.len()})
+}
+
+pub fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// KiB that the processes hold.
+pub fn rss(pids: &[u32]) -> u64 {
+    pids.iter()
+        .filter_map(|pid| field(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:"))
+        .sum()
+}
+
+fn field(status: &str, name: &str) -> Option<u64> {
+    status.lines().find(|line| line.starts_with(name))?.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Seconds that the processes ran. By thread and in nanoseconds: /proc/pid/stat has ticks of 10 ms. A thread that has ended counts no more.
+pub fn cpu(pids: &[u32]) -> f64 {
+    let mut nanos = 0.0;
+    for pid in pids {
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+            nanos += text.split_whitespace().next().and_then(|ran| ran.parse::<f64>().ok()).unwrap_or(0.0);
+        }
+    }
+    nanos / 1e9
+}
+
+pub fn own_cpu() -> f64 {
+    cpu(&[process::id()])
+}
+
+/// One measurement, for `benches/run.js`.
+pub fn tell(kind: &str, mut value: Value) {
+    value["kind"] = json!(kind);
+    println!("{value}");
+}

@@ -1,0 +1,142 @@
+//! `siobench <scenario> --key value …`
+
+use std::{collections::HashMap, net::SocketAddr};
+
+use serde_json::{Value, json};
+
+#[derive(Debug)]
+pub struct Options {
+    /// One server, or the nodes of a cluster: client n goes to node n of them, round and round.
+    pub urls: Vec<SocketAddr>,
+    /// The servers' processes, whose memory and time are told.
+    pub pids: Vec<u32>,
+    pub mongod_pid: Vec<u32>,
+    pub secret: String,
+    pub conns: usize,
+    /// Connections that are opened at a time.
+    pub at_once: usize,
+    /// How many connections there are when memory is looked at.
+    pub stages: Vec<usize>,
+    /// The share of clients that join the dashboard.
+    pub dash: f64,
+    /// Tasks in the store; client n joins task n of them, round and round. 0: none.
+    pub tasks: usize,
+    /// Must divide `tasks`, so that each client may see its task.
+    pub orgs: usize,
+    pub rate: f64,
+    pub secs: f64,
+    pub warm: f64,
+    pub hold: f64,
+    /// Seconds in which memory may come back after the last storm.
+    pub settle: f64,
+    /// Bytes beside the marker in what is written.
+    pub pad: usize,
+    /// Events on their way in a closed loop.
+    pub window: u64,
+    /// Milliseconds that 99 of 100 deliveries may take in a sweep.
+    pub p99: f64,
+    pub rounds: usize,
+    pub every: f64,
+    pub away: f64,
+    /// Events are writes to this database; else posts to the server.
+    pub mongo: Option<String>,
+    pub db: String,
+    pub write: Write,
+    pub recovery: Recovery,
+}
+
+/// What one write changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// The title: one event in the task's room.
+    Title,
+    /// Status, title and a timeline entry: three events in the room.
+    Full,
+}
+
+/// How a client that was away gets what it missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// `resync_requested` with the last `eventId`.
+    Since,
+    /// Socket.IO's connection state recovery.
+    Library,
+}
+
+impl Options {
+    pub fn parse(mut args: impl Iterator<Item = String>) -> Result<(String, Self), String> {
+        let scenario = args.next().unwrap_or_default();
+        let rest: Vec<String> = args.collect();
+        let mut given = HashMap::new();
+        for pair in rest.chunks(2) {
+            let [key, value] = pair else { return Err(format!("{} needs a value", pair[0])) };
+            given.insert(key.trim_start_matches('-').to_owned(), value.clone());
+        }
+        let mut text = |key: &str, default: &str| given.remove(key).unwrap_or_else(|| default.to_owned());
+        let options = Self {
+            urls: list(&text("url", "127.0.0.1:3000"))?,
+            pids: list(&text("pid", ""))?,
+            mongod_pid: list(&text("mongod-pid", ""))?,
+            secret: text("secret", ""),
+            conns: one(&text("conns", "1000"))?,
+            at_once: one(&text("at-once", "64"))?,
+            stages: list(&text("stages", "1000,5000,10000"))?,
+            dash: one(&text("dash", "0"))?,
+            tasks: one(&text("tasks", "1"))?,
+            orgs: one(&text("orgs", "1"))?,
+            rate: one(&text("rate", "10"))?,
+            secs: one(&text("secs", "6"))?,
+            warm: one(&text("warm", "2"))?,
+            hold: one(&text("hold", "3"))?,
+            settle: one(&text("settle", "10"))?,
+            pad: one(&text("pad", "200"))?,
+            window: one(&text("window", "8"))?,
+            p99: one(&text("p99", "200"))?,
+            rounds: one(&text("rounds", "10"))?,
+            every: one(&text("every", "15"))?,
+            away: one(&text("away", "2"))?,
+            mongo: Some(text("mongo", "")).filter(|uri| !uri.is_empty()),
+            db: text("db", "bench"),
+            write: if text("write", "title") == "full" { Write::Full } else { Write::Title },
+            recovery: if text("recovery", "since") == "library" {
+                Recovery::Library
+            } else {
+                Recovery::Since
+            },
+        };
+        match given.keys().next() {
+            Some(unknown) => Err(format!("no option --{unknown}")),
+            None => Ok((scenario, options)),
+        }
+    }
+
+    pub fn on_dashboard(&self, n: usize) -> bool {
+        (n as f64) < self.dash * self.conns as f64
+    }
+
+    pub fn task_of(&self, n: usize) -> Option<usize> {
+        (self.tasks > 0).then(|| n % self.tasks)
+    }
+
+    pub fn org_of(&self, n: usize) -> usize {
+        n % self.orgs
+    }
+
+    /// As many users as connections.
+    pub fn claims(&self, n: usize) -> Value {
+        json!({"sub": format!("u{n}"), "orgId": format!("o{}", self.org_of(n)), "name": format!("User {n}"), "exp": 4_102_444_800_u64})
+    }
+}
+
+/// The id of task `k`, as 12 bytes in hex.
+pub fn task_id(k: usize) -> String {
+    format!("{:024x}", k + 1)
+}
+
+fn one<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("not understood: {text}"))
+}
+
+fn list<T: std::str::FromStr>(text: &str) -> Result<Vec<T>, String> {
+    text.split(',').filter(|part| !part.is_empty()).map(one).collect()
+}

@@ -1,0 +1,123 @@
+//! What arrived: how late, what twice, what out of order.
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use crate::{
+    measure::{histogram, now, quantiles},
+    packet::{Kind, Marker, kind},
+};
+
+#[derive(Debug)]
+pub struct Stats {
+    /// What was due before is of the warm-up.
+    pub from: u64,
+    pub latency: Histogram<u64>,
+    /// Of what was due before the client's connection was begun: from that moment.
+    pub late: Histogram<u64>,
+    /// Events with a marker that came once.
+    pub got: u64,
+    pub twice: u64,
+    pub out_of_order: u64,
+    /// Events that carry nothing of the write, such as counts.
+    pub unmarked: u64,
+    pub warm_up: u64,
+    pub bytes: u64,
+    /// All events.
+    pub total: u64,
+}
+
+/// What one client has seen of each stream and kind of event: the last number, and which of the 64 before it.
+#[derive(Debug, Default)]
+pub struct Seen(Vec<(u64, u64, u64)>);
+
+#[derive(PartialEq, Eq)]
+enum Order {
+    Next,
+    Late,
+    Twice,
+}
+
+impl Seen {
+    fn take(&mut self, key: u64, n: u64) -> Order {
+        let at = self.0.iter().position(|entry| entry.0 == key).unwrap_or_else(|| {
+            self.0.push((key, 0, 0));
+            self.0.len() - 1
+        });
+        let (_, last, before) = &mut self.0[at];
+        if n > *last {
+            let step = n - *last;
+            *before =
+                if step > 64 { 0 } else { (*before << (step - 1) << 1) | u64::from(*last > 0) << (step - 1) };
+            *last = n;
+            return Order::Next;
+        }
+        if n == *last {
+            return Order::Twice;
+        }
+        let bit = *last - n - 1;
+        if bit < 64 && *before >> bit & 1 == 1 {
+            return Order::Twice;
+        }
+        if bit < 64 {
+            *before |= 1 << bit;
+        }
+        Order::Late
+    }
+}
+
+impl Stats {
+    pub fn from(from: u64) -> Self {
+        Self {
+            from,
+            latency: histogram(),
+            late: histogram(),
+            got: 0,
+            twice: 0,
+            out_of_order: 0,
+            unmarked: 0,
+            warm_up: 0,
+            bytes: 0,
+            total: 0,
+        }
+    }
+
+    /// Takes a whole `42[…]` packet of a connection that was begun at `begun`.
+    pub fn take(&mut self, packet: &[u8], seen: &mut Seen, begun: u64) -> Kind {
+        let kind = kind(packet);
+        if matches!(kind, Kind::State | Kind::Error) {
+            return kind;
+        }
+        self.total += 1;
+        let Some(Marker { stream, n, due }) = Marker::find(packet) else {
+            self.unmarked += 1;
+            return kind;
+        };
+        let order = seen.take(stream << 3 | kind as u64, n);
+        if due < self.from {
+            self.warm_up += 1;
+            return kind;
+        }
+        if order == Order::Twice {
+            self.twice += 1;
+            return kind;
+        }
+        self.out_of_order += u64::from(order == Order::Late);
+        self.got += 1;
+        self.bytes += packet.len() as u64;
+        let now = now();
+        self.latency.record(now.saturating_sub(due).max(1)).ok();
+        if due < begun {
+            self.late.record(now.saturating_sub(begun).max(1)).ok();
+        }
+        kind
+    }
+
+    pub fn told(&self) -> Value {
+        json!({
+            "deliveries": self.got, "twice": self.twice, "out_of_order": self.out_of_order, "unmarked": self.unmarked,
+            "warm_up": self.warm_up, "bytes_per_delivery": (self.bytes as f64 / self.got.max(1) as f64).round(),
+            "latency_ms": quantiles(&self.latency),
+        })
+    }
+}

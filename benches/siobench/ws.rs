@@ -1,0 +1,135 @@
+//! A WebSocket client that costs little: text frames, one read buffer for all, a mask of zeros.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Poll, ready},
+};
+
+use memchr::memmem;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
+    net::{TcpSocket, TcpStream},
+};
+
+thread_local!(static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; 256 << 10].into()));
+
+const ADDRESSES: usize = 20;
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[derive(Debug)]
+pub struct Ws {
+    stream: TcpStream,
+    /// The beginning of a frame that is not complete.
+    rest: Vec<u8>,
+}
+
+/// From one of twenty addresses of this machine, so that there are ports enough.
+pub async fn tcp(to: SocketAddr, n: usize) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if to.ip().is_loopback() {
+        socket.bind(SocketAddr::from(([127, 0, 0, 2 + (n % ADDRESSES) as u8], 0)))?;
+    }
+    let stream = socket.connect(to).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl Ws {
+    pub async fn connect(to: SocketAddr, n: usize) -> io::Result<Self> {
+        let mut stream = tcp(to, n).await?;
+        let request =
+            format!("GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {to}\r\n{UPGRADE}");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::with_capacity(512);
+        loop {
+            if stream.read_buf(&mut answer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if let Some(end) = memmem::find(&answer, b"\r\n\r\n") {
+                if !answer.starts_with(b"HTTP/1.1 101") {
+                    return Err(io::Error::other(String::from_utf8_lossy(&answer[..end]).into_owned()));
+                }
+                return Ok(Self { stream, rest: answer[end + 4..].to_vec() });
+            }
+        }
+    }
+
+    pub async fn send(&mut self, text: &str) -> io::Result<()> {
+        let mut frame = Vec::with_capacity(text.len() + 8);
+        frame.push(0x81);
+        if text.len() < 126 {
+            frame.push(0x80 | text.len() as u8);
+        } else {
+            frame.push(0x80 | 126);
+            frame.extend((text.len() as u16).to_be_bytes());
+        }
+        frame.extend([0; 4]);
+        frame.extend(text.as_bytes());
+        self.stream.write_all(&frame).await
+    }
+
+    /// One read; calls `on` with each complete text. False: closed. Dropping the future loses nothing.
+    pub async fn read(&mut self, on: &mut impl FnMut(&[u8])) -> io::Result<bool> {
+        if !self.rest.is_empty() {
+            // What came with the answer to the upgrade.
+            let (taken, open) = frames(&self.rest, on);
+            self.rest.drain(..taken);
+            if taken > 0 || !open {
+                return Ok(open);
+            }
+        }
+        let (stream, rest) = (&mut self.stream, &mut self.rest);
+        poll_fn(|cx| {
+            BUFFER.with_borrow_mut(|buffer| {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
+                let came = buffer.filled();
+                if came.is_empty() {
+                    return Poll::Ready(Ok(false));
+                }
+                if rest.is_empty() {
+                    let (taken, open) = frames(came, on);
+                    rest.extend_from_slice(&came[taken..]);
+                    return Poll::Ready(Ok(open));
+                }
+                rest.extend_from_slice(came);
+                let (taken, open) = frames(rest, on);
+                rest.drain(..taken);
+                if rest.is_empty() {
+                    *rest = Vec::new();
+                }
+                Poll::Ready(Ok(open))
+            })
+        })
+        .await
+    }
+}
+
+/// How many bytes were whole frames, and whether none of them closed the connection.
+fn frames(bytes: &[u8], on: &mut impl FnMut(&[u8])) -> (usize, bool) {
+    let mut at = 0;
+    loop {
+        let rest = &bytes[at..];
+        let (len, head) = match rest {
+            [_, 126, a, b, ..] => (usize::from(u16::from_be_bytes([*a, *b])), 4),
+            [_, 127, a, b, c, d, e, f, g, h, ..] => {
+                (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]) as usize, 10)
+            }
+            [_, len @ 0..=125, ..] => (usize::from(*len), 2),
+            _ => return (at, true),
+        };
+        if rest.len() < head + len {
+            return (at, true);
+        }
+        match rest[0] & 15 {
+            1 => on(&rest[head..head + len]),
+            8 => return (at, false),
+            _ => {}
+        }
+        at += head + len;
+    }
+}
