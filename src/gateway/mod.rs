@@ -10,6 +10,7 @@ mod capacity;
 mod edge;
 mod engine;
 mod expiry;
+mod flights;
 mod join;
 mod measure;
 mod memory;

@@ -8,9 +8,11 @@ use crate::{
     config::DashboardShape,
     metrics::Metrics,
     protocol::{Packet, emitted, event, event_with},
-    store::{AccessSnapshot, DashboardSnapshot, Flights, Store, StoreError, TaskSnapshot},
+    store::{AccessSnapshot, DashboardSnapshot, Store, StoreError, TaskSnapshot},
     task::{Counts, FullView, Summary, TaskId, Viewer},
 };
+
+use super::flights::Flights;
 
 /// A task, and its `task:state` once it is needed.
 #[derive(Debug)]

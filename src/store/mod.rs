@@ -1,7 +1,6 @@
 //! Where tasks live: one trait, two stores, one conformance suite for both (`tests/it/store.rs`).
 
 mod embedded;
-mod flights;
 mod measured;
 mod mongo;
 mod query;
@@ -19,7 +18,6 @@ use crate::{
 };
 
 pub use embedded::{EmbeddedConfig, EmbeddedStore};
-pub use flights::Flights;
 pub use measured::MeasuredStore;
 #[cfg(any(test, fuzzing))]
 pub(crate) use mongo::decode_change;
@@ -120,7 +118,7 @@ pub struct StreamStatus {
 }
 
 /// Why the store did not do it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// Passing: worth another try.
     #[error("the store can't be reached: {0}")]

@@ -30,7 +30,7 @@ pub struct FullTask {
     pub timeline: Vec<TimelineEntry>,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum DocumentError {
     #[error("the document has no usable _id (a string or an ObjectId)")]
     NoId,

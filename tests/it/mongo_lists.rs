@@ -1,6 +1,6 @@
 //! Lists and dashboards over what a backend may have written.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use futures_util::{TryStreamExt, future::join_all};
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
@@ -208,7 +208,7 @@ fn shown(id: &Bson) -> String {
 
 /// After a restart everybody comes back at once.
 #[tokio::test]
-async fn many_viewers_at_once_cost_one_read_each() {
+async fn many_viewers_at_once_are_read_together() {
     let place = Place::new().await;
     let store = place.prepared().await;
     let tasks = (0..50).map(|n| {
@@ -223,11 +223,11 @@ async fn many_viewers_at_once_cost_one_read_each() {
     let first = dashboards[0].as_ref().expect("read");
     assert_eq!((first.tasks.len(), first.org_counts.active), (20, 50));
     assert!(
-        dashboards.iter().all(|one| one.as_ref().is_ok_and(|one| Arc::ptr_eq(one, first))),
+        dashboards.iter().all(|one| one.as_ref().is_ok_and(|one| one.tasks == first.tasks)),
         "all see the same"
     );
     let asked = doc! {"ns": place.tasks().namespace().to_string(), "op": {"$in": ["query", "command"]}};
     let asked =
         database.collection::<Document>("system.profile").count_documents(asked).await.expect("counted");
-    assert!((41..=44).contains(&asked), "{asked} reads for {} viewers", viewers.len());
+    assert!((3..=12).contains(&asked), "{asked} reads for {} viewers", viewers.len());
 }

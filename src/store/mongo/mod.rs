@@ -4,6 +4,7 @@
 //! time, and a change is in it exactly when its own cluster time is not later: that is what makes positions of
 //! states and of events comparable.
 
+mod batches;
 mod bson_json;
 mod config;
 mod dashboard;

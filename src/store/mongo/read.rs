@@ -1,9 +1,11 @@
 //! Snapshot reads: a task, a dashboard.
 
+use std::collections::HashMap;
+
 use futures_util::TryStreamExt;
 use mongodb::{
     ClientSession,
-    bson::{Document, RawDocumentBuf, Timestamp, doc},
+    bson::{Document, RawBsonRef, RawDocumentBuf, Timestamp, doc},
     error::Error,
     options::SessionOptions,
 };
@@ -11,7 +13,7 @@ use mongodb::{
 use super::{
     MongoStore, bson_json,
     failure::{answer, store_error},
-    select::{access_fields, by_id, visible_fields, whole_task},
+    select::{access_fields, by_any_id, by_id, visible_fields, whole_task},
 };
 use crate::{
     feed::Position,
@@ -21,9 +23,35 @@ use crate::{
 };
 
 pub(super) async fn access(store: &MongoStore, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
-    let (found, position) = one(store, id, access_fields()).await?;
-    let access = found.map(|document| read_access(&document, &store.config.default_org));
-    Ok(AccessSnapshot { access, position })
+    let found = store.accesses.ask((), id.clone(), |ids| accesses(store, ids)).await?;
+    found.ok_or_else(|| StoreError::Unavailable("a task was not looked at".to_owned()))
+}
+
+async fn accesses(
+    store: &MongoStore,
+    tasks: Vec<TaskId>,
+) -> Result<HashMap<TaskId, AccessSnapshot>, StoreError> {
+    let collection = store.snapshot_collection().await?;
+    let mut session = snapshot(store, None).await?;
+    let filter = by_any_id(&tasks);
+    // A text and an ObjectId may be written alike: the text comes first, as in a read of one.
+    let find = collection.find(filter).sort(doc! {"_id": 1}).projection(access_fields());
+    let documents: Vec<RawDocumentBuf> =
+        answer(async { find.session(&mut session).await?.stream(&mut session).try_collect().await })
+            .await
+            .map_err(store_error)?;
+    let position = position(snapshot_time(&session)?);
+    let mut found = HashMap::new();
+    for document in &documents {
+        if let Some(id) = id_of(document) {
+            found.entry(id).or_insert_with(|| read_access(document, &store.config.default_org));
+        }
+    }
+    let snapshots = tasks.into_iter().map(|id| {
+        let access = found.remove(&id);
+        (id, AccessSnapshot { access, position })
+    });
+    Ok(snapshots.collect())
 }
 
 pub(super) async fn task(store: &MongoStore, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
@@ -75,6 +103,14 @@ pub(super) async fn snapshot(
     options.snapshot = Some(true);
     options.snapshot_time = time;
     answer(store.client().await?.start_session().with_options(options)).await.map_err(store_error)
+}
+
+fn id_of(document: &RawDocumentBuf) -> Option<TaskId> {
+    match document.get("_id").ok()?? {
+        RawBsonRef::ObjectId(id) => TaskId::parse(&id.to_hex()),
+        RawBsonRef::String(text) => TaskId::parse(text),
+        _ => None,
+    }
 }
 
 pub(super) fn read_access(document: &RawDocumentBuf, default_org: &DefaultOrg) -> Access {

@@ -5,7 +5,7 @@ use mongodb::bson::{Bson, Document, doc, oid::ObjectId};
 use crate::{
     github::{Search, Way},
     store::TaskFilter,
-    task::{Access, DefaultOrg, Field, TaskId, UserId, Viewer},
+    task::{Access, DefaultOrg, Field, OrgId, TaskId, UserId, Viewer},
 };
 
 /// What an id's text may stand for in a document: the text itself, or the ObjectId that it is the hex of.
@@ -20,13 +20,18 @@ pub(super) fn is_hex(text: &str) -> bool {
 }
 
 pub(super) fn by_id(id: &TaskId) -> Document {
-    doc! {"_id": {"$in": ids(id.as_str())}}
+    by_any_id(std::slice::from_ref(id))
+}
+
+pub(super) fn by_any_id(tasks: &[TaskId]) -> Document {
+    let named: Vec<Bson> = tasks.iter().flat_map(|id| ids(id.as_str())).collect();
+    doc! {"_id": {"$in": named}}
 }
 
 /// What `Access::allows` says, as filters.
 #[derive(Clone, Debug)]
 pub(super) struct Visible {
-    /// Created by the viewer.
+    /// Created by the viewers.
     own: Document,
     /// Public in the viewer's organisation.
     org: Option<Document>,
@@ -34,14 +39,19 @@ pub(super) struct Visible {
 
 impl Visible {
     pub(super) fn to(viewer: &Viewer, default_org: &DefaultOrg) -> Self {
-        let org = viewer.org.as_ref().map(|org| {
+        Self::of(std::slice::from_ref(&viewer.user), viewer.org.as_ref(), default_org)
+    }
+
+    /// What any of some users of one organisation sees.
+    pub(super) fn of(users: &[UserId], org: Option<&OrgId>, default_org: &DefaultOrg) -> Self {
+        let org = org.map(|org| {
             let mut named = ids(org.as_str());
             if default_org.0.as_ref() == Some(org) {
                 named.extend([Bson::Null, Bson::String(String::new())]);
             }
             doc! {"orgId": {"$in": named}, "isPrivate": {"$in": [null, false]}}
         });
-        Self { own: created_by(&viewer.user), org }
+        Self { own: created_by(users), org }
     }
 
     /// All of it.
@@ -83,7 +93,10 @@ impl Visible {
 /// The conditions of a list's filter.
 pub(super) fn narrowed(filter: &TaskFilter) -> Vec<Document> {
     let status = filter.status.as_ref().map(|status| doc! {"status": status});
-    status.into_iter().chain(filter.creator.as_ref().map(created_by)).collect()
+    status
+        .into_iter()
+        .chain(filter.creator.as_ref().map(|user| created_by(std::slice::from_ref(user))))
+        .collect()
 }
 
 /// The documents that a delivery's search may mean, and some more: the repository is compared as text. Each
@@ -140,6 +153,7 @@ pub(super) fn whole_task() -> Document {
     fields
 }
 
-fn created_by(user: &UserId) -> Document {
-    doc! {"createdBy": {"$in": ids(user.as_str())}}
+fn created_by(users: &[UserId]) -> Document {
+    let named: Vec<Bson> = users.iter().flat_map(|user| ids(user.as_str())).collect();
+    doc! {"createdBy": {"$in": named}}
 }

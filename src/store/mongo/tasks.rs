@@ -12,9 +12,9 @@ use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    batches::Batches,
     config::{MongoConfig, client_options, database_name, parse_uri, waiting_writes},
-    dashboard::{self, SharedDashboard},
-    deliver,
+    dashboard, deliver,
     failure::{answer, store_error},
     follow, prepare, probe, read,
     stream::StreamState,
@@ -24,10 +24,10 @@ use crate::{
     feed::FeedItem,
     github::Delivery,
     store::{
-        AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Flights, MongoProbe, Page, Store, StoreError,
+        AccessSnapshot, Cursor, DashboardSnapshot, Delivered, MongoProbe, Page, Store, StoreError,
         StreamStatus, TaskFilter, TaskSnapshot, WriteError,
     },
-    task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, Viewer},
+    task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer},
 };
 
 /// Tasks in one collection of a MongoDB replica set.
@@ -40,7 +40,8 @@ pub struct MongoStore {
     pub(super) stream: StreamState,
     /// Writes that the server may let wait.
     pub(super) writes: Semaphore,
-    pub(super) shared_dashboards: Flights<(OrgId, usize), SharedDashboard>,
+    pub(super) dashboards: Batches<(Option<OrgId>, usize), UserId, Arc<DashboardSnapshot>>,
+    pub(super) accesses: Batches<(), TaskId, AccessSnapshot>,
 }
 
 impl MongoStore {
@@ -56,7 +57,8 @@ impl MongoStore {
             client: OnceCell::new(),
             stream: StreamState::default(),
             writes,
-            shared_dashboards: Flights::default(),
+            dashboards: Batches::default(),
+            accesses: Batches::default(),
         })
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-use super::StoreError;
+use crate::store::StoreError;
 
 /// Reads that are under way, by what they read.
 #[derive(Debug)]

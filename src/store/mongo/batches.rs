@@ -1,0 +1,177 @@
+//! Many that ask something alike at the same moment are read together: whoever asks while a read is under way waits for it,
+//! and is part of the next. A read begins after every question that it answers.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::OnceCell;
+
+use crate::store::StoreError;
+
+/// Questions in one read.
+const MOST: usize = 256;
+
+/// Reads by what their questions have in common.
+#[derive(Debug)]
+pub(super) struct Batches<K, Q, A>(Mutex<HashMap<K, Arc<Lane<Q, A>>>>);
+
+#[derive(Debug)]
+struct Lane<Q, A> {
+    /// Held by the read that is under way.
+    turn: tokio::sync::Mutex<()>,
+    /// Takes more questions.
+    open: Mutex<Option<Arc<Batch<Q, A>>>>,
+}
+
+#[derive(Debug)]
+struct Batch<Q, A> {
+    questions: Mutex<Vec<Q>>,
+    answers: OnceCell<Result<HashMap<Q, A>, StoreError>>,
+}
+
+impl<K, Q, A> Default for Batches<K, Q, A> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash, Q: Clone + Eq + Hash, A: Clone> Batches<K, Q, A> {
+    /// None: the read has no answer to it.
+    pub async fn ask<R>(
+        &self,
+        key: K,
+        question: Q,
+        read: impl FnOnce(Vec<Q>) -> R,
+    ) -> Result<Option<A>, StoreError>
+    where
+        R: Future<Output = Result<HashMap<Q, A>, StoreError>>,
+    {
+        let lane = lock(&self.0).entry(key.clone()).or_default().clone();
+        let batch = lane.join(&question);
+        let answers = batch.answers.get_or_init(|| async {
+            let _turn = lane.turn.lock().await;
+            let questions = lane.close(&batch);
+            read(questions).await
+        });
+        let answer =
+            answers.await.as_ref().map(|answers| answers.get(&question).cloned()).map_err(StoreError::clone);
+        drop((batch, lane));
+        let mut lanes = lock(&self.0);
+        // Nobody has it but this table.
+        if lanes.get(&key).is_some_and(|lane| Arc::strong_count(lane) == 1) {
+            lanes.remove(&key);
+        }
+        answer
+    }
+}
+
+impl<Q, A> Default for Lane<Q, A> {
+    fn default() -> Self {
+        Self { turn: tokio::sync::Mutex::default(), open: Mutex::default() }
+    }
+}
+
+impl<Q: Clone + Eq, A> Lane<Q, A> {
+    fn join(&self, question: &Q) -> Arc<Batch<Q, A>> {
+        let mut open = lock(&self.open);
+        if let Some(batch) = &*open {
+            let mut questions = lock(&batch.questions);
+            if questions.contains(question) {
+                return batch.clone();
+            }
+            if questions.len() < MOST {
+                questions.push(question.clone());
+                return batch.clone();
+            }
+        }
+        let batch = Batch { questions: Mutex::new(vec![question.clone()]), answers: OnceCell::new() };
+        open.insert(Arc::new(batch)).clone()
+    }
+
+    /// It takes no more questions.
+    fn close(&self, batch: &Arc<Batch<Q, A>>) -> Vec<Q> {
+        let mut open = lock(&self.open);
+        if open.as_ref().is_some_and(|open| Arc::ptr_eq(open, batch)) {
+            *open = None;
+        }
+        lock(&batch.questions).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::{FutureExt, future::join_all};
+    use tokio::{sync::Semaphore, time::timeout};
+
+    use super::*;
+
+    /// Reads that wait to be let go on.
+    #[derive(Default)]
+    struct Reader {
+        batches: Batches<&'static str, u32, u32>,
+        reads: Mutex<Vec<Vec<u32>>>,
+        fails: bool,
+    }
+
+    impl Reader {
+        async fn ask(&self, question: u32, gate: &Semaphore) -> Result<Option<u32>, StoreError> {
+            let read = |questions: Vec<u32>| async move {
+                lock(&self.reads).push(questions.clone());
+                gate.acquire().await.unwrap().forget();
+                match self.fails {
+                    true => Err(StoreError::Unavailable("away".to_owned())),
+                    false => Ok(questions.into_iter().filter(|n| *n != 13).map(|n| (n, n * 10)).collect()),
+                }
+            };
+            self.batches.ask("key", question, read).await
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_during_a_read_is_in_the_next() {
+        let (reader, gate) = (Reader::default(), Semaphore::new(0));
+        let mut first = Box::pin(reader.ask(1, &gate));
+        assert!((&mut first).now_or_never().is_none());
+        let mut others = Box::pin(join_all([1, 2, 13, 2].map(|n| reader.ask(n, &gate))));
+        assert!((&mut others).now_or_never().is_none());
+        gate.add_permits(2);
+        assert_eq!(first.await.unwrap(), Some(10));
+        let answers: Vec<_> = others.await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(answers, [Some(10), Some(20), None, Some(20)]);
+        assert_eq!(*lock(&reader.reads), [vec![1], vec![1, 2, 13]]);
+        assert!(lock(&reader.batches.0).is_empty(), "nothing stays");
+    }
+
+    #[tokio::test]
+    async fn one_that_is_broken_off_leaves_its_read_to_the_others() {
+        let (reader, gate) = (Reader::default(), Semaphore::new(0));
+        let mut first = Box::pin(reader.ask(1, &gate));
+        assert!((&mut first).now_or_never().is_none());
+        let mut waiting = Box::pin(join_all([2, 3].map(|n| reader.ask(n, &gate))));
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(first);
+        gate.add_permits(1);
+        let answers = timeout(Duration::from_secs(20), waiting).await.unwrap();
+        assert_eq!(answers.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [Some(20), Some(30)]);
+    }
+
+    #[tokio::test]
+    async fn a_fault_is_told_to_all_at_once() {
+        let (reader, gate) = (Reader { fails: true, ..Reader::default() }, Semaphore::new(0));
+        let mut answers = Box::pin(join_all((0..300).map(|n| reader.ask(n, &gate))));
+        assert!((&mut answers).now_or_never().is_none());
+        gate.add_permits(3);
+        let answers = timeout(Duration::from_secs(20), answers).await.unwrap();
+        assert!(answers.iter().all(Result::is_err));
+        assert_eq!(lock(&reader.reads).iter().map(Vec::len).collect::<Vec<_>>(), [1, 256, 43]);
+    }
+}
