@@ -135,8 +135,6 @@ impl Conversation {
         if is_closing {
             socket.flush();
             self.drain(&socket).await;
-        }
-        if is_closing {
             // Before anybody may think that this connection is done with. There is room, or nobody to read it.
             let _ = self.transport.wire().try_write(&[IoSlice::new(&CLOSE)]);
         }
