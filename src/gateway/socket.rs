@@ -344,12 +344,12 @@ impl Socket {
         core.queue = VecDeque::new();
     }
 
-    async fn until<T>(&self, look: impl Fn(&Core) -> Option<T>) -> T {
+    async fn until<T>(&self, look: impl Fn(&mut Core) -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(found) = look(&self.core()) {
+            if let Some(found) = look(&mut self.core()) {
                 return found;
             }
             changed.await;
@@ -368,15 +368,7 @@ pub struct Asking<'a>(&'a Socket);
 impl Asking<'_> {
     /// Until there is something to answer.
     pub async fn answer(&self) -> Polled {
-        loop {
-            let changed = self.0.changed();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if let Some(polled) = self.0.core().polled() {
-                return polled;
-            }
-            changed.await;
-        }
+        self.0.until(Core::polled).await
     }
 }
 
