@@ -21,7 +21,7 @@
 //! - [`gateway`]: the Socket.IO edge: connections, sessions, joins, limits.
 //! - [`http`]: the HTTP edge: tasks, GitHub's webhooks, health, metrics, what administrators do.
 //!
-//! Around them: [`config`], [`cli`], [`telemetry`] with [`seldom`], and [`metrics`]; [`serve`] accepts connections,
+//! Around them: [`config`], [`cli`], [`telemetry`] with [`seldom`], [`metrics`], and [`tables`]; [`serve`] accepts connections,
 //! [`lifecycle`] ends them, [`app`] puts everything together. `fuzzing` is for fuzzers and
 //! tests. `docs/architecture.md` says who may use whom and where a change goes.
 
@@ -44,5 +44,6 @@ pub mod protocol;
 pub mod seldom;
 pub mod serve;
 pub mod store;
+pub mod tables;
 pub mod task;
 pub mod telemetry;

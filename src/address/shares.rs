@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::ClientAddress;
+use crate::tables::GiveBack;
 
 /// Each may take so much, whatever the others do. Who has given everything back is forgotten.
 #[derive(Clone, Debug)]
@@ -65,6 +66,7 @@ impl<K: Clone + Eq + Hash> Drop for Share<K> {
             *all = all.saturating_sub(self.amount);
             if *all == 0 {
                 taken.remove(&self.who);
+                taken.give_back();
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use crate::task::UserId;
+use crate::{tables::GiveBack, task::UserId};
 
 /// A session, by the number that the gateway gave it.
 pub type SessionId = u64;
@@ -51,6 +51,7 @@ impl Sessions {
     /// `lost`: whether the dashboard, if it had it, was lost rather than left, and when.
     pub fn end(&mut self, session: SessionId, lost: Option<Instant>) -> Vec<Fact> {
         let Some(Session { user, has_dashboard, .. }) = self.0.remove(&session) else { return Vec::new() };
+        self.0.give_back();
         let mut facts = vec![Fact::Ended { user: user.clone(), session }];
         if has_dashboard || lost.is_some() {
             let now = lost.map_or(Dashboard::Left, Dashboard::Lost);

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::task::UserId;
+use crate::{tables::GiveBack, task::UserId};
 
 /// So long after losing it a bare resync brings the dashboard back.
 pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(120);
@@ -40,7 +40,9 @@ impl LostDashboards {
     }
 
     pub fn forget_old(&self, now: Instant) {
-        self.map().retain(|_, then| now.saturating_duration_since(*then) <= REMEMBERED_FOR);
+        let mut map = self.map();
+        map.retain(|_, then| now.saturating_duration_since(*then) <= REMEMBERED_FOR);
+        map.give_back();
     }
 
     fn map(&self) -> std::sync::MutexGuard<'_, HashMap<UserId, Instant>> {

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{
     feed::{Counted, Position, Step},
+    tables::GiveBack,
     task::{Access, Counts, OrgId, StatusClass, UserId, Viewer},
 };
 
@@ -81,6 +82,7 @@ impl CountBook {
             cell.users -= 1;
             if cell.users == 0 {
                 self.public.remove(org);
+                self.public.give_back();
             }
         }
         if let Some(cells) = self.own.get_mut(&viewer.user)
@@ -92,6 +94,7 @@ impl CountBook {
             }
             if cells.is_empty() {
                 self.own.remove(&viewer.user);
+                self.own.give_back();
             }
         }
     }

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     feed::{Event, Position, Step},
+    tables::GiveBack,
     task::{Access, Counts, OrgId, TaskId, UserId, Viewer},
 };
 
@@ -103,6 +104,7 @@ impl<P: Peer> Fanout<P> {
     pub fn remove_peer(&mut self, id: PeerId) -> bool {
         let had_dashboard = self.leave_everything(id);
         self.peers.remove(&id);
+        self.peers.give_back();
         had_dashboard
     }
 
@@ -315,8 +317,10 @@ impl<P: Peer> Fanout<P> {
     fn forget_member(&mut self, id: PeerId, task: &TaskId) {
         if let Some(members) = self.rooms.get_mut(task) {
             members.remove(&id);
+            members.give_back();
             if members.is_empty() {
                 self.rooms.remove(task);
+                self.rooms.give_back();
             }
         }
     }
@@ -326,14 +330,17 @@ impl<P: Peer> Fanout<P> {
             && let Some(ids) = self.dashboards_of_org.get_mut(org)
         {
             ids.remove(&id);
+            ids.give_back();
             if ids.is_empty() {
                 self.dashboards_of_org.remove(org);
+                self.dashboards_of_org.give_back();
             }
         }
         if let Some(ids) = self.dashboards_of_user.get_mut(&viewer.user) {
             ids.remove(&id);
             if ids.is_empty() {
                 self.dashboards_of_user.remove(&viewer.user);
+                self.dashboards_of_user.give_back();
             }
         }
         self.counts.leave(viewer);

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use crate::tables::GiveBack;
+
 use super::{
     TransportHandle,
     session::{Posting, TooManyPosts},
@@ -20,7 +22,9 @@ impl Sockets {
     }
 
     pub fn remove(&self, sid: Sid) {
-        self.lock().remove(&sid);
+        let mut sockets = self.lock();
+        sockets.remove(&sid);
+        sockets.give_back();
     }
 
     pub fn is_empty(&self) -> bool {

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{fanout::PeerId, task::UserId};
+use crate::{fanout::PeerId, tables::GiveBack, task::UserId};
 
 use super::session::Session;
 
@@ -34,10 +34,12 @@ impl Sessions {
     pub fn remove(&self, peer: PeerId, user: &UserId) {
         let mut inner = self.lock();
         inner.by_peer.remove(&peer);
+        inner.by_peer.give_back();
         if let Some(of_user) = inner.by_user.get_mut(user) {
             of_user.retain(|id| *id != peer);
             if of_user.is_empty() {
                 inner.by_user.remove(user);
+                inner.by_user.give_back();
             }
         }
     }
