@@ -2,7 +2,8 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use mongodb::bson::doc;
+use futures_util::future::join_all;
+use mongodb::bson::{Document, doc, oid::ObjectId};
 use taskcast::{
     feed::{FeedItem, Position},
     store::Store,
@@ -90,6 +91,42 @@ async fn a_change_is_in_a_snapshot_exactly_when_it_is_not_later() {
         different.insert(number, ());
     }
     assert!(different.len() > 10, "the readers did race: {}", different.len());
+}
+
+/// Those who ask while a read is under way are read together, but for what is large.
+#[tokio::test]
+async fn a_task_is_the_same_whoever_else_is_read_with_it() {
+    let place = Place::new().await;
+    let (store, tasks) = (place.store(), place.tasks());
+    let timeline = |entries: usize| -> Vec<Document> {
+        (0..entries)
+            .map(|n| doc! {"eventType": "note", "payload": {"n": n as i64, "text": "x".repeat(300)}})
+            .collect()
+    };
+    let alike = "65a1b2c3d4e5f60718293a4b";
+    let object_id = ObjectId::parse_str(alike).expect("valid");
+    tasks
+        .insert_many([
+            doc! {"_id": "none", "title": "no timeline", "isLarge": true},
+            doc! {"_id": "small", "title": "some entries", "events": timeline(3)},
+            doc! {"_id": "large", "title": "many entries", "events": timeline(300)},
+            doc! {"_id": object_id, "title": "by ObjectId"},
+            doc! {"_id": alike, "title": "by text"},
+        ])
+        .await
+        .expect("inserted");
+    let ids = ["none", "small", "large", alike, "absent"].map(|id| TaskId::parse(id).expect("an id"));
+    let mut alone = Vec::new();
+    for id in &ids {
+        alone.push(store.task(id).await.expect("read").task);
+    }
+    let sizes = alone.iter().flatten().map(|full| full.timeline.len()).collect::<Vec<_>>();
+    assert_eq!((sizes, alone.last()), (vec![0, 3, 300, 0], Some(&None)));
+    assert_eq!(alone[3].as_ref().expect("there").task.get(Field::Title), "by text");
+    // The first is read by itself, the others after it.
+    let together = join_all([&ids[4]].into_iter().chain(&ids).map(|id| store.task(id))).await;
+    let together: Vec<_> = together.into_iter().map(|read| read.expect("read").task).skip(1).collect();
+    assert_eq!(together, alone);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use mongodb::{
 use super::{
     MongoStore, bson_json,
     failure::{answer, store_error},
-    select::{access_fields, by_any_id, by_id, visible_fields, whole_task},
+    select::{IS_LARGE, access_fields, by_any_id, visible_fields, whole_task, whole_task_unless_large},
 };
 use crate::{
     feed::Position,
@@ -31,16 +31,7 @@ async fn accesses(
     store: &MongoStore,
     tasks: Vec<TaskId>,
 ) -> Result<HashMap<TaskId, AccessSnapshot>, StoreError> {
-    let collection = store.snapshot_collection().await?;
-    let mut session = snapshot(store, None).await?;
-    let filter = by_any_id(&tasks);
-    // A text and an ObjectId may be written alike: the text comes first, as in a read of one.
-    let find = collection.find(filter).sort(doc! {"_id": 1}).projection(access_fields());
-    let documents: Vec<RawDocumentBuf> =
-        answer(async { find.session(&mut session).await?.stream(&mut session).try_collect().await })
-            .await
-            .map_err(store_error)?;
-    let position = position(snapshot_time(&session)?);
+    let (documents, position) = any_of(store, &tasks, access_fields()).await?;
     let mut found = HashMap::new();
     for document in &documents {
         if let Some(id) = id_of(document) {
@@ -55,22 +46,71 @@ async fn accesses(
 }
 
 pub(super) async fn task(store: &MongoStore, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
-    let (found, position) = one(store, id, whole_task()).await?;
-    let task = found.map(|document| read_full(&document, &store.config.default_org)).transpose()?;
+    match store.tasks.ask((), id.clone(), |ids| tasks(store, ids)).await? {
+        Some(TaskRead::Whole(read)) => *read,
+        Some(TaskRead::Large) => alone(store, id).await,
+        None => Err(StoreError::Unavailable("a task was not read".to_owned())),
+    }
+}
+
+/// What a read of several tasks found of one of them.
+#[derive(Clone, Debug)]
+pub(super) enum TaskRead {
+    Whole(Box<Result<TaskSnapshot, StoreError>>),
+    /// Too large for the others to wait for.
+    Large,
+}
+
+async fn tasks(store: &MongoStore, tasks: Vec<TaskId>) -> Result<HashMap<TaskId, TaskRead>, StoreError> {
+    if let [one] = tasks.as_slice() {
+        let read = TaskRead::Whole(Box::new(Ok(alone(store, one).await?)));
+        return Ok(HashMap::from([(one.clone(), read)]));
+    }
+    let (documents, position) = any_of(store, &tasks, whole_task_unless_large()).await?;
+    let mut found = HashMap::new();
+    for document in &documents {
+        let Some(id) = id_of(document) else { continue };
+        found.entry(id).or_insert_with(|| match document.get(IS_LARGE) {
+            Ok(Some(RawBsonRef::Boolean(true))) => TaskRead::Large,
+            _ => TaskRead::Whole(Box::new(snapshot_of(store, Some(document), position))),
+        });
+    }
+    let reads = tasks.into_iter().map(|id| {
+        let read = found.remove(&id);
+        let absent = || TaskRead::Whole(Box::new(Ok(TaskSnapshot { task: None, position })));
+        (id, read.unwrap_or_else(absent))
+    });
+    Ok(reads.collect())
+}
+
+async fn alone(store: &MongoStore, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
+    let (documents, position) = any_of(store, std::slice::from_ref(id), whole_task()).await?;
+    snapshot_of(store, documents.first(), position)
+}
+
+fn snapshot_of(
+    store: &MongoStore,
+    document: Option<&RawDocumentBuf>,
+    position: Position,
+) -> Result<TaskSnapshot, StoreError> {
+    let task = document.map(|document| read_full(document, &store.config.default_org)).transpose()?;
     Ok(TaskSnapshot { task, position })
 }
 
-async fn one(
+/// Some fields of several tasks at one moment. A text and an ObjectId may be written alike: the text comes first.
+async fn any_of(
     store: &MongoStore,
-    id: &TaskId,
+    tasks: &[TaskId],
     fields: Document,
-) -> Result<(Option<RawDocumentBuf>, Position), StoreError> {
+) -> Result<(Vec<RawDocumentBuf>, Position), StoreError> {
     let collection = store.snapshot_collection().await?;
     let mut session = snapshot(store, None).await?;
-    let found = answer(collection.find_one(by_id(id)).projection(fields).session(&mut session))
-        .await
-        .map_err(store_error)?;
-    Ok((found, position(snapshot_time(&session)?)))
+    let find = collection.find(by_any_id(tasks)).sort(doc! {"_id": 1}).projection(fields);
+    let documents: Vec<RawDocumentBuf> =
+        answer(async { find.session(&mut session).await?.stream(&mut session).try_collect().await })
+            .await
+            .map_err(store_error)?;
+    Ok((documents, position(snapshot_time(&session)?)))
 }
 
 /// The first `limit` documents, without their timelines.

@@ -153,6 +153,20 @@ pub(super) fn whole_task() -> Document {
     fields
 }
 
+/// A document of more bytes is read by itself: one with a timeline of megabytes would hold up those that are read with it.
+const LARGE: i32 = 32 * 1024;
+/// In what [`whole_task_unless_large`] reads.
+pub(super) const IS_LARGE: &str = "isLarge";
+
+/// The visible fields and, if the document is not a large one, the timeline.
+pub(super) fn whole_task_unless_large() -> Document {
+    let is_large = doc! {"$gt": [{"$bsonSize": "$$ROOT"}, LARGE]};
+    let mut fields = visible_fields();
+    fields.insert(IS_LARGE, is_large.clone());
+    fields.insert("events", doc! {"$cond": [is_large, "$$REMOVE", "$events"]});
+    fields
+}
+
 fn created_by(users: &[UserId]) -> Document {
     let named: Vec<Bson> = users.iter().flat_map(|user| ids(user.as_str())).collect();
     doc! {"createdBy": {"$in": named}}

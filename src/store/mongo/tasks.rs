@@ -16,7 +16,8 @@ use super::{
     config::{MongoConfig, client_options, database_name, parse_uri, waiting_writes},
     dashboard, deliver,
     failure::{answer, store_error},
-    follow, prepare, probe, read,
+    follow, prepare, probe,
+    read::{self, TaskRead},
     stream::StreamState,
     write,
 };
@@ -42,6 +43,7 @@ pub struct MongoStore {
     pub(super) writes: Semaphore,
     pub(super) dashboards: Batches<(Option<OrgId>, usize), UserId, Arc<DashboardSnapshot>>,
     pub(super) accesses: Batches<(), TaskId, AccessSnapshot>,
+    pub(super) tasks: Batches<(), TaskId, TaskRead>,
 }
 
 impl MongoStore {
@@ -59,6 +61,7 @@ impl MongoStore {
             writes,
             dashboards: Batches::default(),
             accesses: Batches::default(),
+            tasks: Batches::default(),
         })
     }
 
