@@ -16,6 +16,8 @@ const ONLY_ON_REPLICA_SETS: i32 = 40573;
 /// ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken, BSONObjectTooLarge: going on from the
 /// same place fails for ever.
 const HISTORY_LOST: [i32; 4] = [286, 280, 260, 10334];
+/// CursorNotFound: the server may end cursors as it likes, and gives this error no label.
+const CURSOR_NOT_FOUND: i32 = 43;
 /// What the value to be written is to blame for: BadValue, FailedToParse, TypeMismatch, Overflow,
 /// InvalidLength, DollarPrefixedFieldName, BSONObjectTooLarge, and two old ones for the latter.
 const VALUE_REFUSED: [i32; 9] = [2, 9, 14, 15, 21, 52, 10334, 17419, 17420];
@@ -105,6 +107,7 @@ pub(super) fn stream_failure(error: Error) -> StreamFailure {
     }
     let passing = error.contains_label("ResumableChangeStreamError")
         || error.contains_label("RetryableWriteError")
+        || server_error == Some(CURSOR_NOT_FOUND)
         || server_error.is_none();
     match store_error(error) {
         StoreError::Unavailable(text) if passing => StreamFailure::Passing(text),

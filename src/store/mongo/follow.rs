@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use mongodb::{bson::RawDocumentBuf, change_stream::event::ResumeToken};
-use tokio::sync::mpsc;
+use futures_util::TryStreamExt;
+use mongodb::{
+    bson::{Document, RawDocument},
+    error::Error,
+    raw_batch_cursor::RawBatch,
+};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -24,6 +29,9 @@ use crate::{
 /// given longer each time, or it would begin the same search for ever.
 const SILENCE: Duration = Duration::from_secs(5);
 const LONGEST_SILENCE: Duration = Duration::from_secs(80);
+/// Where changes come faster, several are asked for at once: each question costs the server and this node as much as some
+/// changes do.
+const BETWEEN_BATCHES: Duration = Duration::from_millis(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// Clients wait, and while no server is there the driver's selection takes its time as well.
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
@@ -135,7 +143,10 @@ impl Follower<'_> {
             {
                 return Ok(());
             }
-            tokio::time::sleep(backoff(self.failures)).await;
+            // What broke off once is mostly there again: another member, another cursor.
+            if lost.is_some() || self.failures > 0 {
+                tokio::time::sleep(backoff(self.failures)).await;
+            }
             self.failures = self.failures.saturating_add(1);
         }
     }
@@ -157,16 +168,19 @@ impl Follower<'_> {
                 prepare::ensure_images(self.store).await?;
                 self.images_in_doubt = false;
             }
-            let Opened { mut stream, at } = open(self.store, &self.begin, patience(self.failures)).await?;
+            let Opened { mut cursor, at } = open(self.store, &self.begin, patience(self.failures)).await?;
             self.begun = at.unwrap_or(self.begun);
             let mut to_tell = at.map(Position::before);
-            let mut answers = 0_u32;
+            let mut is_opening = true;
             loop {
-                let event = answer_within(patience(self.failures), stream.next_if_any()).await?;
-                answers = answers.saturating_add(1);
-                if event.is_none() && answers == 1 {
-                    // What the opening brought. That history is lost, or that the server refuses to go on, may
-                    // show only when more is asked for.
+                let asked = Instant::now();
+                let Some(batch) = answer_within(patience(self.failures), cursor.try_next()).await? else {
+                    return Err(StoreError::Unavailable("the server closed the cursor".to_owned()).into());
+                };
+                let events = batch.doc_slices()?;
+                if std::mem::take(&mut is_opening) && events.is_empty() {
+                    // That history is lost, or that the server refuses to go on, may show only when more is asked
+                    // for.
                     continue;
                 }
                 if let Some(position) = to_tell.take() {
@@ -176,17 +190,19 @@ impl Follower<'_> {
                     tracing::info!("the change stream is read again");
                     self.failures = 0;
                 }
-                let token = stream.resume_token();
-                match &event {
-                    Some(event) => self.change(event).await?,
-                    None => self.idle(token.as_ref()).await?,
+                for event in events {
+                    self.change(event.map_err(Error::from)?.as_document()).await?;
+                }
+                let token = token(&batch);
+                if events.is_empty() {
+                    self.idle(token.as_ref()).await?;
                 }
                 if let Some(token) = token {
                     self.store.stream.reached(&token);
                     self.begin = Begin::After(token);
                 }
-                if event.is_none() && !stream.is_alive() {
-                    return Err(StoreError::Unavailable("the server closed the cursor".to_owned()).into());
+                if !events.is_empty() {
+                    tokio::time::sleep_until(asked + BETWEEN_BATCHES).await;
                 }
             }
         }
@@ -201,8 +217,8 @@ impl Follower<'_> {
         self.send(FeedItem::Opened(position)).await
     }
 
-    async fn change(&mut self, event: &RawDocumentBuf) -> Result<(), Ended> {
-        let Some(time) = decode::cluster_time(event) else {
+    async fn change(&mut self, event: Option<&RawDocument>) -> Result<(), Ended> {
+        let Some((event, time)) = event.and_then(|event| Some((event, decode::cluster_time(event)?))) else {
             return Err(Ended::Failed(StreamFailure::HistoryLost(GapReason::Time)));
         };
         let position = self.ordinals.next(time);
@@ -217,12 +233,12 @@ impl Follower<'_> {
         }
     }
 
-    async fn idle(&mut self, token: Option<&ResumeToken>) -> Result<(), Ended> {
+    async fn idle(&mut self, token: Option<&Document>) -> Result<(), Ended> {
         self.quiet = self.quiet.saturating_add(1);
         let Some(time) = token.and_then(ordinals::cluster_time) else { return Ok(()) };
         let position = Position::end_of(time);
-        // After an error the driver opens a stream anew without a word, perhaps in the middle of a transaction:
-        // one empty answer is not enough to say that it has ended.
+        // A stream may have been opened anew in the middle of a transaction: one empty answer is not enough to say that
+        // it has ended.
         let ended = time != self.ordinals.time() || self.quiet > 1;
         if time > self.begun && ended && position > self.reached {
             self.reached = position;
@@ -234,6 +250,12 @@ impl Follower<'_> {
     async fn send(&self, item: FeedItem) -> Result<(), Ended> {
         self.items.send(item).await.map_err(|_| Ended::ReceiverGone)
     }
+}
+
+/// What the stream goes on after.
+fn token(batch: &RawBatch) -> Option<Document> {
+    let cursor = batch.as_raw_document().get_document("cursor").ok()?;
+    Document::try_from(cursor.get_document("postBatchResumeToken").ok()?).ok()
 }
 
 fn patience(failures: u32) -> Duration {

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use mongodb::{
-    bson::{RawDocumentBuf, Timestamp, doc},
-    change_stream::{ChangeStream, event::ResumeToken},
+    bson::{Document, Timestamp, doc},
     error::Error,
-    options::{FullDocumentBeforeChangeType, FullDocumentType},
+    raw_batch_cursor::RawBatchCursor,
 };
 
 use super::{
@@ -28,46 +27,47 @@ pub(super) enum Begin {
     /// A little before now, if the oplog reaches so far.
     Past,
     Now,
-    After(ResumeToken),
+    /// A resume token.
+    After(Document),
 }
 
-#[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) stream: ChangeStream<RawDocumentBuf>,
+    pub(super) cursor: RawBatchCursor,
     /// The first cluster time that it tells of; None: it continues an earlier one.
     pub(super) at: Option<u64>,
 }
 
 /// Always before a cluster time, or after a token: never in the middle of a transaction that was not begun.
+///
+/// The driver's own `ChangeStream` would give out single changes, copied twice each, and begin anew without a word.
 pub(super) async fn open(
     store: &MongoStore,
     begin: &Begin,
     patience: Duration,
 ) -> Result<Opened, StreamFailure> {
     let collection = store.collection().await?;
-    let watch = collection
-        .watch()
-        .pipeline(pipeline())
-        .full_document(FullDocumentType::WhenAvailable)
-        .full_document_before_change(FullDocumentBeforeChangeType::WhenAvailable)
-        .max_await_time(AWAIT);
-    let start = match begin {
+    let mut options = doc! {"fullDocument": "whenAvailable", "fullDocumentBeforeChange": "whenAvailable"};
+    let at = match begin {
         Begin::After(token) => {
-            let stream = answer_within(patience, watch.start_after(token.clone())).await?.with_type();
-            return Ok(Opened { stream, at: None });
+            options.insert("startAfter", token);
+            None
         }
         Begin::Now => {
             // What broke the last stream is committed by now, and would break this one too.
             let Timestamp { time, increment } = committed(store).await?;
-            Timestamp { time, increment: increment.saturating_add(1) }
+            Some(Timestamp { time, increment: increment.saturating_add(1) })
         }
         Begin::Past => {
             let now = committed(store).await?;
-            Timestamp { time: now.time.saturating_sub(LOOK_BACK_SECS), increment: 1 }
+            Some(Timestamp { time: now.time.saturating_sub(LOOK_BACK_SECS), increment: 1 })
         }
     };
-    let stream = answer_within(patience, watch.start_at_operation_time(start)).await?.with_type();
-    Ok(Opened { stream, at: Some(u64::from(start.time) << 32 | u64::from(start.increment)) })
+    if let Some(at) = at {
+        options.insert("startAtOperationTime", at);
+    }
+    let stages = std::iter::once(doc! {"$changeStream": options}).chain(pipeline());
+    let cursor = answer_within(patience, collection.aggregate(stages).max_await_time(AWAIT).batch()).await?;
+    Ok(Opened { cursor, at: at.map(|at| u64::from(at.time) << 32 | u64::from(at.increment)) })
 }
 
 /// Up to where changes are committed by a majority: every snapshot from now on contains them.

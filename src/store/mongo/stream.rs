@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mongodb::change_stream::event::ResumeToken;
+use mongodb::bson::Document;
 
 use super::ordinals;
 use crate::store::StreamStatus;
@@ -22,7 +22,7 @@ impl StreamState {
         self.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn reached(&self, token: &ResumeToken) {
+    pub(super) fn reached(&self, token: &Document) {
         if let Some(time) = ordinals::cluster_time(token) {
             self.token.store(time >> 32, Ordering::Relaxed);
         }
