@@ -6,10 +6,12 @@ use mongodb::bson::{
 };
 use serde_json::{Map, Number, Value};
 
-use crate::task::Timestamp;
+use crate::task::{Field, Timestamp};
 
 /// MongoDB itself allows 180 levels or so; what is deeper becomes null.
 const MAX_DEPTH: usize = 200;
+/// Most fields have more; a map that was made too small is made anew.
+const BYTES_OF_A_FIELD: usize = 24;
 /// Doubles up to here hold whole numbers exactly; JavaScript prints those without a fraction.
 const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
 
@@ -48,11 +50,11 @@ fn number_to_bson(number: &Number) -> Bson {
 }
 
 fn object(document: &RawDocument, depth: usize) -> Map<String, Value> {
-    document
-        .iter_elements()
-        .map_while(Result::ok)
-        .map(|element| (element.key().as_str().to_owned(), value(&element, depth)))
-        .collect()
+    let mut map = Map::with_capacity((document.as_bytes().len() / BYTES_OF_A_FIELD).min(Field::COUNT));
+    for element in document.iter_elements().map_while(Result::ok) {
+        map.insert(element.key().as_str().to_owned(), value(&element, depth));
+    }
+    map
 }
 
 fn items(array: &RawArray, depth: usize) -> Vec<Value> {
