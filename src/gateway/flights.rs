@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-use crate::store::StoreError;
+use crate::{store::StoreError, tables::GiveBack};
 
 /// Reads that are under way, by what they read.
 #[derive(Debug)]
@@ -42,6 +42,7 @@ impl<K: Clone + Eq + Hash, V> Flights<K, V> {
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if flights.get(key).is_some_and(|current| Arc::ptr_eq(current, &flight)) {
             flights.remove(key);
+            flights.give_back();
         }
         value.map(|value| (value, shared))
     }

@@ -5,14 +5,18 @@ use std::{
     collections::HashMap,
     hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::Instant};
 
 use crate::store::StoreError;
 
 /// Questions in one read.
 const MOST: usize = 256;
+/// From the beginning of a read to that of the next one, for which somebody waits already. In a storm of clients this makes
+/// few reads of many, and costs each a moment.
+const BETWEEN_READS: Duration = Duration::from_millis(2);
 
 /// Reads by what their questions have in common.
 #[derive(Debug)]
@@ -20,8 +24,8 @@ pub(super) struct Batches<K, Q, A>(Mutex<HashMap<K, Arc<Lane<Q, A>>>>);
 
 #[derive(Debug)]
 struct Lane<Q, A> {
-    /// Held by the read that is under way.
-    turn: tokio::sync::Mutex<()>,
+    /// Held by the read that is under way. When the last one began.
+    turn: tokio::sync::Mutex<Option<Instant>>,
     /// Takes more questions.
     open: Mutex<Option<Arc<Batch<Q, A>>>>,
 }
@@ -52,7 +56,11 @@ impl<K: Clone + Eq + Hash, Q: Clone + Eq + Hash, A: Clone> Batches<K, Q, A> {
         let lane = lock(&self.0).entry(key.clone()).or_default().clone();
         let batch = lane.join(&question);
         let answers = batch.answers.get_or_init(|| async {
-            let _turn = lane.turn.lock().await;
+            let mut turn = lane.turn.lock().await;
+            if let Some(last) = *turn {
+                tokio::time::sleep_until(last + BETWEEN_READS).await;
+            }
+            *turn = Some(Instant::now());
             let questions = lane.close(&batch);
             read(questions).await
         });

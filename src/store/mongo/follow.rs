@@ -201,9 +201,7 @@ impl Follower<'_> {
                     self.store.stream.reached(&token);
                     self.begin = Begin::After(token);
                 }
-                if !events.is_empty() {
-                    tokio::time::sleep_until(asked + BETWEEN_BATCHES).await;
-                }
+                tokio::time::sleep_until(asked + BETWEEN_BATCHES).await;
             }
         }
         .await;
@@ -254,8 +252,11 @@ impl Follower<'_> {
 
 /// What the stream goes on after.
 fn token(batch: &RawBatch) -> Option<Document> {
-    let cursor = batch.as_raw_document().get_document("cursor").ok()?;
-    Document::try_from(cursor.get_document("postBatchResumeToken").ok()?).ok()
+    let of_batch =
+        || batch.as_raw_document().get_document("cursor").ok()?.get_document("postBatchResumeToken").ok();
+    let of_last =
+        || batch.doc_slices().ok()?.into_iter().last()?.ok()?.as_document()?.get_document("_id").ok();
+    Document::try_from(of_batch().or_else(of_last)?).ok()
 }
 
 fn patience(failures: u32) -> Duration {
