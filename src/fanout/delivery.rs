@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::{
     feed::Position,
     protocol::{Packet, emitted, event},
+    tables::GiveBack,
     task::{Counts, TaskId},
 };
 
@@ -141,6 +142,7 @@ impl<P: Peer> Fanout<P> {
         pressed.retain(|id, pressure| {
             peers.get_mut(id).is_some_and(|joined| !joined.outbox.drain(pressure, sent))
         });
+        pressed.give_back();
         pressed.is_empty()
     }
 

@@ -277,8 +277,10 @@ impl<P: Peer> Fanout<P> {
             }
             stays
         });
+        members.give_back();
         if members.is_empty() {
             self.rooms.remove(&step.task);
+            self.rooms.give_back();
         }
     }
 

@@ -14,8 +14,8 @@ use super::{
     caller::{Pipeline, Reader, Writer},
 };
 use crate::{
-    store::{Cursor, TaskFilter},
-    task::{Access, Answers, FullTask, FullView, NewTask, Summary, TaskId, TaskPatch, UserId},
+    store::{Cursor, Store, StoreError, TaskFilter},
+    task::{Access, Answers, FullTask, FullView, NewTask, Summary, TaskId, TaskPatch, UserId, Viewer},
 };
 
 const DEFAULT_LIMIT: usize = 50;
@@ -49,14 +49,21 @@ pub(super) async fn show(
     Reader(identity): Reader,
     TaskPath(id): TaskPath,
 ) -> Result<Response, ApiError> {
-    let may = |access: &Access| access.allows(&identity.viewer);
-    if !state.store.access(&id).await?.access.is_some_and(|access| may(&access)) {
-        return Err(ApiError::NoTask);
-    }
-    match state.store.task(&id).await?.task.filter(|full| may(&full.task.access)) {
+    // Others may be read with it: who hangs up does not break their read off.
+    let found = tokio::spawn(async move { read(&*state.store, &id, &identity.viewer).await }).await;
+    match found.map_err(|failed| ApiError::Internal(failed.to_string()))?? {
         Some(task) => Ok(Json(FullView(&task)).into_response()),
         None => Err(ApiError::NoTask),
     }
+}
+
+/// What the viewer may see of it.
+async fn read(store: &dyn Store, id: &TaskId, viewer: &Viewer) -> Result<Option<FullTask>, StoreError> {
+    let may = |access: &Access| access.allows(viewer);
+    if !store.access(id).await?.access.is_some_and(|access| may(&access)) {
+        return Ok(None);
+    }
+    Ok(store.task(id).await?.task.filter(|full| may(&full.task.access)))
 }
 
 pub(super) async fn create(

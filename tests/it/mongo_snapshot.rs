@@ -110,21 +110,24 @@ async fn a_task_is_the_same_whoever_else_is_read_with_it() {
             doc! {"_id": "none", "title": "no timeline", "isLarge": true},
             doc! {"_id": "small", "title": "some entries", "events": timeline(3)},
             doc! {"_id": "large", "title": "many entries", "events": timeline(300)},
+            doc! {"_id": "long", "title": "one large field", "errorMessage": "x".repeat(100_000)},
+            doc! {"_id": "bare"},
             doc! {"_id": object_id, "title": "by ObjectId"},
             doc! {"_id": alike, "title": "by text"},
         ])
         .await
         .expect("inserted");
-    let ids = ["none", "small", "large", alike, "absent"].map(|id| TaskId::parse(id).expect("an id"));
+    let ids = ["none", "small", "large", "long", "bare", alike, "absent"]
+        .map(|id| TaskId::parse(id).expect("an id"));
     let mut alone = Vec::new();
     for id in &ids {
         alone.push(store.task(id).await.expect("read").task);
     }
     let sizes = alone.iter().flatten().map(|full| full.timeline.len()).collect::<Vec<_>>();
-    assert_eq!((sizes, alone.last()), (vec![0, 3, 300, 0], Some(&None)));
-    assert_eq!(alone[3].as_ref().expect("there").task.get(Field::Title), "by text");
+    assert_eq!((sizes, alone.last()), (vec![0, 3, 300, 0, 0, 0], Some(&None)));
+    assert_eq!(alone[5].as_ref().expect("there").task.get(Field::Title), "by text");
     // The first is read by itself, the others after it.
-    let together = join_all([&ids[4]].into_iter().chain(&ids).map(|id| store.task(id))).await;
+    let together = join_all([&ids[6]].into_iter().chain(&ids).map(|id| store.task(id))).await;
     let together: Vec<_> = together.into_iter().map(|read| read.expect("read").task).skip(1).collect();
     assert_eq!(together, alone);
 }

@@ -4,11 +4,15 @@
 use std::{
     collections::HashMap,
     hash::Hash,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::{sync::OnceCell, time::Instant};
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, sleep_until, timeout},
+};
 
 use crate::store::StoreError;
 
@@ -17,6 +21,9 @@ const MOST: usize = 256;
 /// From the beginning of a read to that of the next one, for which somebody waits already. In a storm of clients this makes
 /// few reads of many, and costs each a moment.
 const BETWEEN_READS: Duration = Duration::from_millis(2);
+
+/// A read that takes longer does not hold up the next one: its connection may be dead.
+const HELD_UP: Duration = Duration::from_millis(250);
 
 /// Reads by what their questions have in common.
 #[derive(Debug)]
@@ -58,11 +65,17 @@ impl<K: Clone + Eq + Hash, Q: Clone + Eq + Hash, A: Clone> Batches<K, Q, A> {
         let answers = batch.answers.get_or_init(|| async {
             let mut turn = lane.turn.lock().await;
             if let Some(last) = *turn {
-                tokio::time::sleep_until(last + BETWEEN_READS).await;
+                sleep_until(last + BETWEEN_READS).await;
             }
             *turn = Some(Instant::now());
-            let questions = lane.close(&batch);
-            read(questions).await
+            let mut reading = pin!(read(lane.close(&batch)));
+            match timeout(HELD_UP, &mut reading).await {
+                Ok(answers) => answers,
+                Err(_) => {
+                    drop(turn);
+                    reading.await
+                }
+            }
         });
         let answer =
             answers.await.as_ref().map(|answers| answers.get(&question).cloned()).map_err(StoreError::clone);
@@ -170,6 +183,18 @@ mod tests {
         gate.add_permits(1);
         let answers = timeout(Duration::from_secs(20), waiting).await.unwrap();
         assert_eq!(answers.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [Some(20), Some(30)]);
+    }
+
+    #[tokio::test]
+    async fn a_read_that_hangs_does_not_hold_up_the_next() {
+        let (reader, never, open) = (Reader::default(), Semaphore::new(0), Semaphore::new(1));
+        let mut hangs = Box::pin(reader.ask(1, &never));
+        assert!((&mut hangs).now_or_never().is_none());
+        let next = timeout(Duration::from_secs(20), reader.ask(2, &open));
+        tokio::select! {
+            _ = hangs => panic!("nothing lets it go on"),
+            answer = next => assert_eq!(answer.unwrap().unwrap(), Some(20)),
+        }
     }
 
     #[tokio::test]

@@ -5,7 +5,6 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use mongodb::{
     bson::{Document, RawDocument},
-    error::Error,
     raw_batch_cursor::RawBatch,
 };
 use tokio::{sync::mpsc, time::Instant};
@@ -35,6 +34,8 @@ const BETWEEN_BATCHES: Duration = Duration::from_millis(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// Clients wait, and while no server is there the driver's selection takes its time as well.
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
+/// A stream that breaks off so soon is not opened again at once.
+const YOUNG: Duration = Duration::from_secs(2);
 /// How often the server may refuse to go on from a token before the token is given up.
 const REFUSALS: u32 = 5;
 /// After so many failures in a row what keeps the stream away is told: it may be another thing than what broke it off,
@@ -109,6 +110,7 @@ struct Follower<'a> {
 impl Follower<'_> {
     async fn run(&mut self) -> Result<(), StoreError> {
         loop {
+            let begun = Instant::now();
             let failure = match self.read().await {
                 Ended::ReceiverGone => return Ok(()),
                 Ended::Failed(failure) => failure,
@@ -131,7 +133,7 @@ impl Follower<'_> {
                 }
                 StreamFailure::Passing(error) | StreamFailure::Refused(error) => {
                     if self.failures == 0 {
-                        tracing::warn!(error, "the change stream broke off; it will be resumed");
+                        seldom!(warn, error, "the change stream broke off; it will be resumed");
                     } else if self.failures >= PERSISTENT {
                         seldom!(warn, error, "the change stream can't be opened yet");
                     }
@@ -144,7 +146,7 @@ impl Follower<'_> {
                 return Ok(());
             }
             // What broke off once is mostly there again: another member, another cursor.
-            if lost.is_some() || self.failures > 0 {
+            if lost.is_some() || self.failures > 0 || begun.elapsed() < YOUNG {
                 tokio::time::sleep(backoff(self.failures)).await;
             }
             self.failures = self.failures.saturating_add(1);
@@ -187,15 +189,17 @@ impl Follower<'_> {
                     self.opened(position).await?;
                 }
                 if self.failures > 0 {
-                    tracing::info!("the change stream is read again");
+                    seldom!(info, "the change stream is read again");
                     self.failures = 0;
                 }
                 for event in events {
-                    self.change(event.map_err(Error::from)?.as_document()).await?;
+                    self.change(event.ok().and_then(|event| event.as_document())).await?;
                 }
                 let token = token(&batch);
                 if events.is_empty() {
                     self.idle(token.as_ref()).await?;
+                } else if token.is_none() {
+                    return Err(Ended::Failed(StreamFailure::HistoryLost(GapReason::Resume)));
                 }
                 if let Some(token) = token {
                     self.store.stream.reached(&token);

@@ -13,7 +13,7 @@ use mongodb::{
 use super::{
     MongoStore, bson_json,
     failure::{answer, store_error},
-    select::{IS_LARGE, access_fields, by_any_id, visible_fields, whole_task, whole_task_unless_large},
+    select::{access_fields, by_any_id, tasks_unless_large, visible_fields, whole_task},
 };
 use crate::{
     feed::Position,
@@ -57,7 +57,7 @@ pub(super) async fn task(store: &MongoStore, id: &TaskId) -> Result<TaskSnapshot
 #[derive(Clone, Debug)]
 pub(super) enum TaskRead {
     Whole(Box<Result<TaskSnapshot, StoreError>>),
-    /// Too large for the others to wait for.
+    /// Large, or nothing but an id: the others don't wait for it.
     Large,
 }
 
@@ -66,13 +66,20 @@ async fn tasks(store: &MongoStore, tasks: Vec<TaskId>) -> Result<HashMap<TaskId,
         let read = TaskRead::Whole(Box::new(Ok(alone(store, one).await?)));
         return Ok(HashMap::from([(one.clone(), read)]));
     }
-    let (documents, position) = any_of(store, &tasks, whole_task_unless_large()).await?;
+    let collection = store.snapshot_collection().await?;
+    let mut session = snapshot(store, None).await?;
+    let read = collection.aggregate(tasks_unless_large(&tasks)).with_type::<RawDocumentBuf>();
+    let documents: Vec<RawDocumentBuf> =
+        answer(async { read.session(&mut session).await?.stream(&mut session).try_collect().await })
+            .await
+            .map_err(store_error)?;
+    let position = position(snapshot_time(&session)?);
     let mut found = HashMap::new();
     for document in &documents {
         let Some(id) = id_of(document) else { continue };
-        found.entry(id).or_insert_with(|| match document.get(IS_LARGE) {
-            Ok(Some(RawBsonRef::Boolean(true))) => TaskRead::Large,
-            _ => TaskRead::Whole(Box::new(snapshot_of(store, Some(document), position))),
+        found.entry(id).or_insert_with(|| match document.iter().nth(1) {
+            Some(_) => TaskRead::Whole(Box::new(snapshot_of(store, Some(document), position))),
+            None => TaskRead::Large,
         });
     }
     let reads = tasks.into_iter().map(|id| {
@@ -85,7 +92,9 @@ async fn tasks(store: &MongoStore, tasks: Vec<TaskId>) -> Result<HashMap<TaskId,
 
 async fn alone(store: &MongoStore, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
     let (documents, position) = any_of(store, std::slice::from_ref(id), whole_task()).await?;
-    snapshot_of(store, documents.first(), position)
+    // With a collation of the collection's, others may be found.
+    let named = documents.iter().find(|document| id_of(document).as_ref() == Some(id));
+    snapshot_of(store, named, position)
 }
 
 fn snapshot_of(

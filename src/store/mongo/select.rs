@@ -153,18 +153,19 @@ pub(super) fn whole_task() -> Document {
     fields
 }
 
-/// A document of more bytes is read by itself: one with a timeline of megabytes would hold up those that are read with it.
-const LARGE: i32 = 32 * 1024;
-/// In what [`whole_task_unless_large`] reads.
-pub(super) const IS_LARGE: &str = "isLarge";
+/// A document of more bytes is read by itself: one of megabytes would hold up those that are read with it.
+const LARGE: i32 = 16 * 1024;
 
-/// The visible fields and, if the document is not a large one, the timeline.
-pub(super) fn whole_task_unless_large() -> Document {
+/// Several tasks as [`whole_task`] has them; of a large one, nothing but its id. A text and an ObjectId may be written
+/// alike: the text comes first.
+pub(super) fn tasks_unless_large(tasks: &[TaskId]) -> [Document; 4] {
     let is_large = doc! {"$gt": [{"$bsonSize": "$$ROOT"}, LARGE]};
-    let mut fields = visible_fields();
-    fields.insert(IS_LARGE, is_large.clone());
-    fields.insert("events", doc! {"$cond": [is_large, "$$REMOVE", "$events"]});
-    fields
+    [
+        doc! {"$match": by_any_id(tasks)},
+        doc! {"$sort": {"_id": 1}},
+        doc! {"$replaceWith": {"$cond": [is_large, {"_id": "$_id"}, "$$ROOT"]}},
+        doc! {"$project": whole_task()},
+    ]
 }
 
 fn created_by(users: &[UserId]) -> Document {
