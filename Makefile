@@ -21,8 +21,8 @@ export TASKCAST_TEST_MONGOD := $(abspath $(MONGOD))
 endif
 
 # The servers around several nodes: those of the machine, else Debian's, unpacked below target/ and not installed. Elsewhere, name
-# your own in TASKCAST_TEST_REDIS (7.0 or newer), TASKCAST_TEST_NGINX and TASKCAST_TEST_HAPROXY.
-TEST_SERVERS := redis-server nginx haproxy
+# your own in TASKCAST_TEST_REDIS (7.0 or newer), TASKCAST_TEST_NGINX and TASKCAST_TEST_HAPROXY; and in TASKCAST_TEST_KUBECTL (1.27 or newer).
+TEST_SERVERS := redis-server nginx haproxy kubectl
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks advisories abuse
@@ -81,6 +81,10 @@ $(DEPS)/mongod:
 
 $(DEPS)/redis-server $(DEPS)/nginx $(DEPS)/haproxy:
 	tests/e2e/support/fetch-server.sh $(@F) $(DEPS)
+
+# Debian 12 has one that is too old for the kustomization.
+$(DEPS)/kubectl:
+	tests/e2e/support/fetch-server.sh $(@F) $(DEPS) trixie
 
 $(E2E_MODULES) $(PEER_MODULES) $(BENCH_MODULES): %/node_modules/.package-lock.json: %/package-lock.json
 	npm ci --prefix $* --no-audit --no-fund
