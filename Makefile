@@ -25,7 +25,7 @@ endif
 TEST_SERVERS := redis-server nginx haproxy kubectl
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks advisories abuse clean-room docs-swift
+.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks advisories abuse clean-room docs-swift image-check
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -104,6 +104,9 @@ check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold bef
 # Needs root and debootstrap. SUITE=bookworm: another Debian. TESTS=no: without `make test`, the README's last block.
 clean-room: $(MONGOD) $(DEPS)/slirp4netns ## the README from top to bottom, literally, by a new user of a clean Debian; what is committed, some ten minutes
 	node tests/clean/run.js
+
+image-check: ## the Dockerfile, built and run without docker and a registry: its size, its user, its health; as root, with buildah, podman and runc
+	node tests/clean/image.js
 
 docs-swift: ## the types of the documentation's Swift, by Debian's compiler; needs root and debootstrap, fetches half a gigabyte
 	node tests/clean/swift.js
