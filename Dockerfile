@@ -1,5 +1,6 @@
 # taskcast in an image without anything else: no shell, not root, nothing in it has to be written to but /data.
 #   docker build --build-arg TASKCAST_COMMIT="$(git rev-parse HEAD)" --tag taskcast .
+# With podman or buildah also `--format docker`: images of the other format have no health check.
 
 FROM rust:1.95-bookworm AS chef
 RUN cargo install --locked cargo-chef --version 0.1.78

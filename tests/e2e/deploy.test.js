@@ -12,7 +12,7 @@ import { parse, parseAllDocuments } from 'yaml';
 
 import { JWT_SECRET } from './support/gateway.js';
 import { startMongod } from './support/mongo.js';
-import { binary, PACKAGE, python, REPO } from './support/paths.js';
+import { binary, kubectl, PACKAGE, python, REPO } from './support/paths.js';
 import { freePort } from './support/ports.js';
 import { run, start } from './support/processes.js';
 import { until } from './support/until.js';
@@ -202,14 +202,19 @@ test('compose: the schema, and that its parts fit together', async () => {
   assert.deepEqual(asked(false), [{ _id: 'rs0', members: [{ _id: 0, host: 'mongo:27017' }] }, 1]);
 });
 
-test('Kubernetes: the schemas, and that names, ports and times fit together', async () => {
+test('Kubernetes: what kustomize makes has the schemas, and its names, ports and times fit together', async () => {
   const folder = join(REPO, 'deploy/kubernetes');
   const kustomization = parse(readFileSync(join(folder, 'kustomization.yaml'), 'utf8'));
   const paths = kustomization.resources.map((name) => join(folder, name));
   assert.deepEqual([...kustomization.resources, 'kustomization.yaml'].sort(), readdirSync(folder).sort(), 'each is listed');
-  await told('python3', ['-m', 'kubernetes_validate', '--strict', '-k', KUBERNETES, ...paths], { env: { ...process.env, PYTHONPATH: python() } });
+  const built = join(dir, 'kustomized.yaml');
+  writeFileSync(built, await told(kubectl(), ['kustomize', folder]));
+  await told('python3', ['-m', 'kubernetes_validate', '--strict', '-k', KUBERNETES, built], { env: { ...process.env, PYTHONPATH: python() } });
 
-  const objects = paths.flatMap((path) => parseAllDocuments(readFileSync(path, 'utf8')).map((document) => document.toJS()));
+  const objects = parseAllDocuments(readFileSync(built, 'utf8')).map((document) => document.toJS());
+  const written = paths.flatMap((path) => parseAllDocuments(readFileSync(path, 'utf8')));
+  assert.equal(objects.length, written.length + 1, 'each object, and the settings');
+  for (const { metadata } of objects) assert.equal(metadata.namespace, 'taskcast');
   const of = (kind, name = 'taskcast') => objects.find((object) => object.kind === kind && object.metadata.name === name);
   const deployment = of('Deployment');
   const pod = deployment.spec.template;
@@ -218,8 +223,13 @@ test('Kubernetes: the schemas, and that names, ports and times fit together', as
   for (const selector of [deployment.spec.selector.matchLabels, of('Service').spec.selector, of('Service', 'taskcast-admin').spec.selector,
     of('PodDisruptionBudget').spec.selector.matchLabels, of('NetworkPolicy').spec.podSelector.matchLabels]) assert.deepEqual(selector, labels);
 
+  assert.equal(container.image, `taskcast:${/^version = "(.*)"$/m.exec(file('Cargo.toml'))[1]}`);
+  // Its name changes with the settings, so that pods begin anew.
+  const configMap = objects.find(({ kind }) => kind === 'ConfigMap');
+  assert.match(configMap.metadata.name, /^taskcast-[a-z0-9]{10}$/);
+  assert.deepEqual(container.envFrom, [{ configMapRef: { name: configMap.metadata.name } }, { secretRef: { name: 'taskcast' } }]);
   const known = await settings();
-  const given = new Map(kustomization.configMapGenerator[0].literals.map((line) => line.split(/=(.*)/s).slice(0, 2)));
+  const given = new Map(Object.entries(configMap.data));
   for (const name of given.keys()) assert.ok(known.has(name), name);
   const ports = Object.fromEntries(container.ports.map(({ name, containerPort }) => [name, String(containerPort)]));
   assert.deepEqual(ports, { http: given.get('PORT'), admin: given.get('ADMIN_PORT') });

