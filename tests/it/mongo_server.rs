@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use mongodb::bson::{Document, doc};
 use taskcast::{
     feed::FeedItem,
@@ -38,6 +39,19 @@ async fn a_standalone_server_is_refused_with_the_mend() {
     let (sender, _items) = mpsc::channel(1);
     unusable(place.store().follow(sender, CancellationToken::new()).await);
     assert_eq!(place.store().probe(true).await.expect("probed").replica_set, None);
+}
+
+/// The race: nodes that start together on an empty database create the collection at the same moment.
+#[tokio::test]
+async fn nodes_that_start_together_are_all_ready_at_once() {
+    for _ in 0..5 {
+        let place = Place::new().await;
+        let nodes: Vec<_> = (0..6).map(|_| place.store()).collect();
+        for prepared in join_all(nodes.iter().map(Store::prepare)).await {
+            prepared.expect("prepared");
+        }
+        assert!(images_are_on(&place).await);
+    }
 }
 
 /// The race: a member starts again just when the change stream is to be opened.

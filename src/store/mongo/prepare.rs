@@ -23,6 +23,8 @@ pub(super) const STANDALONE: &str = "MongoDB is not a replica set, and a standal
 const MONGOS: &str = "MONGODB_URI leads to a mongos: taskcast follows one replica set, because events of \
     several shards have no exact order. Give the URI of the replica set that holds the tasks";
 const OLDEST: i64 = 6;
+/// Nodes that start together look for the collection, and create it, at the same moment.
+const LOOKS: u32 = 3;
 const NAMESPACE_EXISTS: i32 = 48;
 const NAMESPACE_NOT_FOUND: i32 = 26;
 /// FailedToParse, InvalidOptions, CommandNotSupported, an unknown field: the server knows no images.
@@ -48,18 +50,28 @@ pub(super) async fn prepare(store: &MongoStore) -> Result<(), StoreError> {
 /// Also after the collection was dropped: Mongoose makes the new one without images.
 pub(super) async fn ensure_images(store: &MongoStore) -> Result<(), StoreError> {
     let (database, name) = (store.database().await?, store.config.collection.as_str());
-    match images_of(&database, name).await? {
-        Some(true) => Ok(()),
+    for _ in 0..LOOKS {
+        if images_are_on(store, &database, name).await? {
+            return Ok(());
+        }
+    }
+    Err(StoreError::Unavailable("the collection is created and dropped by others at this moment".to_owned()))
+}
+
+/// False: it was created by another node at this moment, and is to be looked at again.
+async fn images_are_on(store: &MongoStore, database: &Database, name: &str) -> Result<bool, StoreError> {
+    match images_of(database, name).await? {
+        Some(true) => Ok(true),
         Some(false) if store.config.images == Images::Require => Err(StoreError::Unusable(format!(
             "exact history needs pre- and post-images on the collection {name}, and MONGODB_IMAGES=require \
              leaves switching them on to you: {}",
-            switch_on_in_shell(&database, name)
+            switch_on_in_shell(database, name)
         ))),
         Some(false) => {
             tracing::info!(collection = name, "switching pre- and post-images on");
-            switch_on(&database, name).await
+            switch_on(database, name).await
         }
-        None => create(&database, name).await,
+        None => create(database, name).await,
     }
 }
 
@@ -120,10 +132,11 @@ pub(super) fn is_standalone(hello: &Document) -> bool {
     hello.get_str("setName").is_err() && !hello.get_bool("isreplicaset").unwrap_or(false)
 }
 
-async fn switch_on(database: &Database, name: &str) -> Result<(), StoreError> {
+/// As [`images_are_on`].
+async fn switch_on(database: &Database, name: &str) -> Result<bool, StoreError> {
     let command = doc! {"collMod": name, "changeStreamPreAndPostImages": {"enabled": true}};
     match answer(database.run_command(command)).await {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(true),
         Err(error) if code(&error) == Some(NAMESPACE_NOT_FOUND) => create(database, name).await,
         Err(error) if is_unauthorized(&error) => Err(StoreError::Denied(format!(
             "exact history needs pre- and post-images on the collection {name}, and the user of MONGODB_URI lacks \
@@ -143,13 +156,12 @@ fn images_refused(error: Error) -> StoreError {
     store_error(error)
 }
 
-async fn create(database: &Database, name: &str) -> Result<(), StoreError> {
+/// As [`images_are_on`].
+async fn create(database: &Database, name: &str) -> Result<bool, StoreError> {
     let command = doc! {"create": name, "changeStreamPreAndPostImages": {"enabled": true}};
     match answer(database.run_command(command)).await {
-        Ok(_) => Ok(()),
-        Err(error) if code(&error) == Some(NAMESPACE_EXISTS) => Err(StoreError::Unavailable(
-            "the collection was created by somebody else at this moment".to_owned(),
-        )),
+        Ok(_) => Ok(true),
+        Err(error) if code(&error) == Some(NAMESPACE_EXISTS) => Ok(false),
         Err(error) => Err(lacking(&error, "createCollection on the database", "readWrite")
             .unwrap_or_else(|| images_refused(error))),
     }
