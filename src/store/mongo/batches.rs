@@ -9,18 +9,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::OnceCell,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::{sync::OnceCell, time::timeout};
 
 use crate::store::StoreError;
 
 /// Questions in one read.
 const MOST: usize = 256;
-/// From the beginning of a read to that of the next one, for which somebody waits already. In a storm of clients this makes
-/// few reads of many, and costs each a moment.
-const BETWEEN_READS: Duration = Duration::from_millis(2);
 
 /// A read that takes longer does not hold up the next one: its connection may be dead.
 const HELD_UP: Duration = Duration::from_millis(250);
@@ -31,8 +25,8 @@ pub(super) struct Batches<K, Q, A>(Mutex<HashMap<K, Arc<Lane<Q, A>>>>);
 
 #[derive(Debug)]
 struct Lane<Q, A> {
-    /// Held by the read that is under way. When the last one began.
-    turn: tokio::sync::Mutex<Option<Instant>>,
+    /// Held by the read that is under way.
+    turn: tokio::sync::Mutex<()>,
     /// Takes more questions.
     open: Mutex<Option<Arc<Batch<Q, A>>>>,
 }
@@ -63,11 +57,7 @@ impl<K: Clone + Eq + Hash, Q: Clone + Eq + Hash, A: Clone> Batches<K, Q, A> {
         let lane = lock(&self.0).entry(key.clone()).or_default().clone();
         let batch = lane.join(&question);
         let answers = batch.answers.get_or_init(|| async {
-            let mut turn = lane.turn.lock().await;
-            if let Some(last) = *turn {
-                sleep_until(last + BETWEEN_READS).await;
-            }
-            *turn = Some(Instant::now());
+            let turn = lane.turn.lock().await;
             let mut reading = pin!(read(lane.close(&batch)));
             match timeout(HELD_UP, &mut reading).await {
                 Ok(answers) => answers,

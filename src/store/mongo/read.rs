@@ -13,7 +13,7 @@ use mongodb::{
 use super::{
     MongoStore, bson_json,
     failure::{answer, store_error},
-    select::{access_fields, by_any_id, tasks_unless_large, visible_fields, whole_task},
+    select::{access_fields, by_any_id, visible_fields, whole_task},
 };
 use crate::{
     feed::Position,
@@ -21,6 +21,9 @@ use crate::{
     store::{AccessSnapshot, StoreError, TaskSnapshot},
     task::{Access, Counts, DefaultOrg, DocumentError, FullTask, Status, Task, TaskId},
 };
+
+/// Of tasks that are read together: one of megabytes does not hold up the others for longer than one answer takes.
+const MOST_BYTES_TOGETHER: usize = 1 << 20;
 
 pub(super) async fn access(store: &MongoStore, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
     let found = store.accesses.ask((), id.clone(), |ids| accesses(store, ids)).await?;
@@ -31,7 +34,7 @@ async fn accesses(
     store: &MongoStore,
     tasks: Vec<TaskId>,
 ) -> Result<HashMap<TaskId, AccessSnapshot>, StoreError> {
-    let (documents, position) = any_of(store, &tasks, access_fields()).await?;
+    let Found { documents, position, .. } = any_of(store, &tasks, access_fields(), usize::MAX).await?;
     let mut found = HashMap::new();
     for document in &documents {
         if let Some(id) = id_of(document) {
@@ -47,8 +50,13 @@ async fn accesses(
 
 pub(super) async fn task(store: &MongoStore, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
     match store.tasks.ask((), id.clone(), |ids| tasks(store, ids)).await? {
-        Some(TaskRead::Whole(read)) => *read,
-        Some(TaskRead::Large) => alone(store, id).await,
+        Some(TaskRead::Done(read)) => *read,
+        Some(TaskRead::NotReached) => {
+            let Found { documents, position, .. } =
+                any_of(store, std::slice::from_ref(id), whole_task(), usize::MAX).await?;
+            let named = documents.iter().find(|document| id_of(document).as_ref() == Some(id));
+            snapshot_of(store, named, position)
+        }
         None => Err(StoreError::Unavailable("a task was not read".to_owned())),
     }
 }
@@ -56,45 +64,27 @@ pub(super) async fn task(store: &MongoStore, id: &TaskId) -> Result<TaskSnapshot
 /// What a read of several tasks found of one of them.
 #[derive(Clone, Debug)]
 pub(super) enum TaskRead {
-    Whole(Box<Result<TaskSnapshot, StoreError>>),
-    /// Large, or nothing but an id: the others don't wait for it.
-    Large,
+    Done(Box<Result<TaskSnapshot, StoreError>>),
+    /// There was too much before it: it is to be read by itself.
+    NotReached,
 }
 
 async fn tasks(store: &MongoStore, tasks: Vec<TaskId>) -> Result<HashMap<TaskId, TaskRead>, StoreError> {
-    if let [one] = tasks.as_slice() {
-        let read = TaskRead::Whole(Box::new(Ok(alone(store, one).await?)));
-        return Ok(HashMap::from([(one.clone(), read)]));
-    }
-    let collection = store.snapshot_collection().await?;
-    let mut session = snapshot(store, None).await?;
-    let read = collection.aggregate(tasks_unless_large(&tasks)).with_type::<RawDocumentBuf>();
-    let documents: Vec<RawDocumentBuf> =
-        answer(async { read.session(&mut session).await?.stream(&mut session).try_collect().await })
-            .await
-            .map_err(store_error)?;
-    let position = position(snapshot_time(&session)?);
+    let Found { documents, position, is_all } =
+        any_of(store, &tasks, whole_task(), MOST_BYTES_TOGETHER).await?;
+    let done = |document| TaskRead::Done(Box::new(snapshot_of(store, document, position)));
     let mut found = HashMap::new();
     for document in &documents {
-        let Some(id) = id_of(document) else { continue };
-        found.entry(id).or_insert_with(|| match document.iter().nth(1) {
-            Some(_) => TaskRead::Whole(Box::new(snapshot_of(store, Some(document), position))),
-            None => TaskRead::Large,
-        });
+        if let Some(id) = id_of(document) {
+            found.entry(id).or_insert_with(|| done(Some(document)));
+        }
     }
     let reads = tasks.into_iter().map(|id| {
         let read = found.remove(&id);
-        let absent = || TaskRead::Whole(Box::new(Ok(TaskSnapshot { task: None, position })));
-        (id, read.unwrap_or_else(absent))
+        let other = || if is_all { done(None) } else { TaskRead::NotReached };
+        (id, read.unwrap_or_else(other))
     });
     Ok(reads.collect())
-}
-
-async fn alone(store: &MongoStore, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
-    let (documents, position) = any_of(store, std::slice::from_ref(id), whole_task()).await?;
-    // With a collation of the collection's, others may be found.
-    let named = documents.iter().find(|document| id_of(document).as_ref() == Some(id));
-    snapshot_of(store, named, position)
 }
 
 fn snapshot_of(
@@ -106,20 +96,38 @@ fn snapshot_of(
     Ok(TaskSnapshot { task, position })
 }
 
-/// Some fields of several tasks at one moment. A text and an ObjectId may be written alike: the text comes first.
+/// Some fields of several tasks at one moment.
+struct Found {
+    documents: Vec<RawDocumentBuf>,
+    position: Position,
+    /// Or there may be more.
+    is_all: bool,
+}
+
+/// Reads on until there are more than so many bytes. A text and an ObjectId may be written alike: the text comes first.
 async fn any_of(
     store: &MongoStore,
     tasks: &[TaskId],
     fields: Document,
-) -> Result<(Vec<RawDocumentBuf>, Position), StoreError> {
+    most_bytes: usize,
+) -> Result<Found, StoreError> {
     let collection = store.snapshot_collection().await?;
     let mut session = snapshot(store, None).await?;
     let find = collection.find(by_any_id(tasks)).sort(doc! {"_id": 1}).projection(fields);
-    let documents: Vec<RawDocumentBuf> =
-        answer(async { find.session(&mut session).await?.stream(&mut session).try_collect().await })
-            .await
-            .map_err(store_error)?;
-    Ok((documents, position(snapshot_time(&session)?)))
+    let (documents, is_all) = answer(async {
+        let (mut documents, mut bytes) = (Vec::new(), 0);
+        let mut cursor = find.session(&mut session).await?;
+        let mut stream = cursor.stream(&mut session);
+        while bytes <= most_bytes {
+            let Some(document) = stream.try_next().await? else { return Ok((documents, true)) };
+            bytes += document.as_bytes().len();
+            documents.push(document);
+        }
+        Ok((documents, false))
+    })
+    .await
+    .map_err(store_error)?;
+    Ok(Found { documents, position: position(snapshot_time(&session)?), is_all })
 }
 
 /// The first `limit` documents, without their timelines.

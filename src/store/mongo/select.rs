@@ -153,21 +153,6 @@ pub(super) fn whole_task() -> Document {
     fields
 }
 
-/// A document of more bytes is read by itself: one of megabytes would hold up those that are read with it.
-const LARGE: i32 = 16 * 1024;
-
-/// Several tasks as [`whole_task`] has them; of a large one, nothing but its id. A text and an ObjectId may be written
-/// alike: the text comes first.
-pub(super) fn tasks_unless_large(tasks: &[TaskId]) -> [Document; 4] {
-    let is_large = doc! {"$gt": [{"$bsonSize": "$$ROOT"}, LARGE]};
-    [
-        doc! {"$match": by_any_id(tasks)},
-        doc! {"$sort": {"_id": 1}},
-        doc! {"$replaceWith": {"$cond": [is_large, {"_id": "$_id"}, "$$ROOT"]}},
-        doc! {"$project": whole_task()},
-    ]
-}
-
 fn created_by(users: &[UserId]) -> Document {
     let named: Vec<Bson> = users.iter().flat_map(|user| ids(user.as_str())).collect();
     doc! {"createdBy": {"$in": named}}
