@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::mpsc,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -44,6 +47,9 @@ const ORDER_QUEUE: usize = 1024;
 const FEED_QUEUE: usize = 256;
 const FEED_FAREWELL: Duration = Duration::from_secs(1);
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
+/// Connections that wait to be accepted, as far as the system lets us (`net.core.somaxconn`). After a restart all clients come at
+/// once, and for whom there is no place, a second passes until the next try.
+const BACKLOG: u32 = 65_535;
 /// Of those that are kept free of clients: metrics are wanted just when no client finds a place.
 const ADMIN_CONNECTIONS: usize = 16;
 
@@ -73,9 +79,9 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let verifier = Arc::new(tokens.verifier.clone());
     let metrics = Arc::<Metrics>::default();
     let store = open_store(&config.store, metrics.clone()).await?;
-    let (listener, listening) = listen(config.server.host, config.server.port).await?;
+    let (listener, listening) = listen(config.server.host, config.server.port)?;
     let admin = match config.server.admin_port {
-        Some(port) => Some(listen(config.server.host, port).await?),
+        Some(port) => Some(listen(config.server.host, port)?),
         None => None,
     };
 
@@ -217,10 +223,16 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     Ok(())
 }
 
-async fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), AppError> {
+fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), AppError> {
     let address = SocketAddr::new(host, port);
     let failed = |source| AppError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let open = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let listener = open().map_err(failed)?;
     let listening = listener.local_addr().map_err(failed)?;
     Ok((listener, listening))
 }
