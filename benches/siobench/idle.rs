@@ -8,7 +8,7 @@ use tokio::{task::spawn_local, time::sleep};
 use crate::{
     client::{Client, World, open},
     joins::Joins,
-    measure::{cpu, histogram, now, quantiles, rounded, rss, tell},
+    measure::{cpu, cpu_with_ended, histogram, now, quantiles, rounded, rss, tell},
     options::Options,
 };
 
@@ -26,10 +26,10 @@ pub async fn idle(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
         world.handshakes.borrow_mut().reset();
         world.joins.borrow_mut().reset();
         let (before, was) = (cpu(&options.pids), world.ready.get());
-        let mongod = cpu(&options.mongod_pid);
+        let mongod = cpu_with_ended(&options.mongod_pid);
         let (seconds, _) = open(&world, from..to).await;
         let (connected, came) = (cpu(&options.pids), world.ready.get() - was);
-        let mongod = cpu(&options.mongod_pid) - mongod;
+        let mongod = cpu_with_ended(&options.mongod_pid) - mongod;
         sleep(Duration::from_secs_f64(options.hold)).await;
         let (held, ready) = (rss(&options.pids), world.ready.get());
         let busy = (cpu(&options.pids) - connected) / options.hold * 100.0;

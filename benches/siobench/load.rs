@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     client::World,
-    measure::{cpu, now, own_cpu, quantiles, rounded, rss},
+    measure::{cpu, cpu_with_ended, now, own_cpu, quantiles, rounded, rss},
     options::Write,
     packet::Marker,
     source::Source,
@@ -85,7 +85,7 @@ impl Load {
 
     fn before(&self) -> Before {
         let options = &self.world.options;
-        Before { cpu: cpu(&options.pids), own: own_cpu(), mongod: cpu(&options.mongod_pid) }
+        Before { cpu: cpu(&options.pids), own: own_cpu(), mongod: cpu_with_ended(&options.mongod_pid) }
     }
 
     /// `rate` events a second, whatever becomes of them.
@@ -185,7 +185,7 @@ impl Load {
         told["cpu_s_per_million"] = json!(rounded(used * 1e6 / stats.got.max(1) as f64));
         told["cpu_ms_per_event"] = json!(rounded(used * 1e3 / self.events.max(1) as f64));
         told["generator_cpu_s"] = json!(rounded(own_cpu() - before.own));
-        told["mongod_cpu_s"] = json!(rounded(cpu(&options.mongod_pid) - before.mongod));
+        told["mongod_cpu_s"] = json!(rounded(cpu_with_ended(&options.mongod_pid) - before.mongod));
         if let Source::Mongo { commits, .. } = &self.source {
             told["commit_ms"] = quantiles(&commits.borrow());
         }

@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     client::{Client, World, open},
     joins::Joins,
-    measure::{cpu, histogram, now, quantiles, rounded, rss, tell},
+    measure::{cpu, cpu_with_ended, histogram, now, quantiles, rounded, rss, tell},
     options::Options,
 };
 
@@ -37,7 +37,7 @@ pub async fn reconnect(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
     let pids: Vec<u32> = line.split_whitespace().skip(1).filter_map(|pid| pid.parse().ok()).collect();
 
     let world = World::new(&options);
-    let (before, mongod) = (cpu(&pids), cpu(&options.mongod_pid));
+    let (before, mongod) = (cpu(&pids), cpu_with_ended(&options.mongod_pid));
     let (begun, tries) = (now(), Rc::new(Cell::new(0_usize)));
     let whole = Rc::new(RefCell::new(histogram()));
     let going: Vec<_> = (0..options.conns)
@@ -71,7 +71,7 @@ pub async fn reconnect(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
     let times = whole.borrow();
     let told = json!({
         "conns": options.conns, "whole": world.ready.get(), "again": tries.get(), "seconds": rounded(times.max() as f64 / 1e6), "whole_ms": quantiles(&times),
-        "cpu_s": rounded(cpu(&pids) - before), "mongod_cpu_s": rounded(cpu(&options.mongod_pid) - mongod), "rss_kib": rss(&pids),
+        "cpu_s": rounded(cpu(&pids) - before), "mongod_cpu_s": rounded(cpu_with_ended(&options.mongod_pid) - mongod), "rss_kib": rss(&pids),
     });
     tell("reconnect", told);
     Ok(())
