@@ -41,15 +41,16 @@ mod tests {
     #[test]
     fn a_table_shrinks_seldom_and_in_time() {
         let mut table: HashSet<u32> = (0..10_000).collect();
-        let mut capacities = vec![table.capacity()];
+        let mut shrunk = 0;
         for n in 0..10_000 {
             table.remove(&n);
+            // A removal takes a place or none of the capacity.
+            let before = table.capacity();
             table.give_back();
-            assert!(table.capacity() <= SMALL || table.len() * 4 >= table.capacity() - 4);
-            if capacities.last() != Some(&table.capacity()) {
-                capacities.push(table.capacity());
-            }
+            shrunk += usize::from(table.capacity() < before);
+            assert!(table.capacity() <= SMALL || table.len() >= table.capacity() / 4);
         }
-        assert!(table.capacity() <= SMALL && capacities.len() < 12, "{capacities:?}");
+        assert!(table.capacity() <= SMALL);
+        assert!((5..12).contains(&shrunk), "{shrunk}");
     }
 }
