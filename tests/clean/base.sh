@@ -4,9 +4,7 @@
 set -eu
 folder=$1 suite=$2 packages=$3 npm=$4
 
-# shellcheck disable=SC2016
-mirror=${TASKCAST_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' | grep -v security | sort | head -n 1)}
-[ -n "$mirror" ] || { echo "apt names no mirror: set TASKCAST_DEBIAN_MIRROR" >&2; exit 1; }
+mirror=$("$(dirname "$0")/../e2e/support/debian-mirror.sh")
 rm -rf "$folder.part"
 mkdir -p "$(dirname "$folder")"
 debootstrap --variant=minbase --include=ca-certificates "$suite" "$folder.part" "$mirror"

@@ -3,7 +3,7 @@
 # The machine's own if there is one; else Debian's package with the libraries that are missing, unpacked into FOLDER/root/SERVER: nothing is
 # installed and no service is started. With SUITE it is the package of that Debian, without libraries, from the mirror of the machine's apt.
 set -eu
-server=$1 folder=$2 suite=${3:-}
+server=$1 folder=$2 suite=${3:-} here=$(cd "$(dirname "$0")" && pwd)
 
 found=$(PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$server" || true)
 if [ -n "$found" ]; then
@@ -22,7 +22,7 @@ folder=$(pwd)
 lists=
 if [ -n "$suite" ]; then
   # Lists of its own: the machine's stay as they are.
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' | grep -v security | sort | head -n 1)
+  mirror=$("$here/debian-mirror.sh")
   lists=$(mktemp -d)
   trap 'rm -rf "$lists"' EXIT
   mkdir -p "$lists/lists/partial" "$lists/parts"
