@@ -4,6 +4,8 @@
 //! The snapshot may be behind the fan-out (the ring covers the difference) or ahead of it (the mark keeps events
 //! that the state contains away from this member).
 
+use std::collections::HashMap;
+
 use crate::{
     feed::{Event, Position, Step},
     protocol::Packet,
@@ -13,7 +15,7 @@ use crate::{
 use super::{
     Fanout, Peer, PeerId,
     delivery::deleted_packet,
-    rooms::{Dashboard, Mark, sees},
+    rooms::{Dashboard, Mark, Room, sees},
 };
 
 /// A task's state, ready to be sent.
@@ -76,7 +78,7 @@ impl<P: Peer> Fanout<P> {
                 return Entry::Reread;
             }
             // What the member has is newer: a shared read may have begun before the join that it is in by.
-            let mark = self.rooms.get(offer.task).and_then(|members| members.get(&id));
+            let mark = self.rooms.get(offer.task).and_then(|room| room.members.get(&id));
             if mark.is_some_and(|mark| mark.at > offer.at) {
                 return Entry::Reread;
             }
@@ -87,7 +89,7 @@ impl<P: Peer> Fanout<P> {
             (None, _) | (_, None) => Entry::Reread,
             (Some(events), Some(state)) => {
                 let mark = Mark { at: offer.at, unproven: offer.at };
-                self.enter_room(id, offer.task, mark, std::iter::once(state.clone()).chain(events));
+                self.enter_room(id, &offer, mark, std::iter::once(state.clone()).chain(events));
                 Entry::Entered
             }
         }
@@ -101,7 +103,7 @@ impl<P: Peer> Fanout<P> {
         if !sees || since > offer.at || !self.ring.holds(since) {
             return false;
         }
-        if self.rooms.get(offer.task).is_some_and(|members| members.contains_key(&id)) {
+        if self.rooms.get(offer.task).is_some_and(|room| room.members.contains_key(&id)) {
             // Whatever this connection missed of the room, it has been sent with the join that it is in by.
             return true;
         }
@@ -110,7 +112,7 @@ impl<P: Peer> Fanout<P> {
             None => false,
             Some(events) => {
                 let mark = Mark { at: since, unproven: offer.at };
-                self.enter_room(id, offer.task, mark, events.into_iter());
+                self.enter_room(id, &offer, mark, events.into_iter());
                 true
             }
         }
@@ -156,13 +158,24 @@ impl<P: Peer> Fanout<P> {
         }
     }
 
-    fn enter_room(&mut self, id: PeerId, task: &TaskId, mark: Mark, packets: impl Iterator<Item = Packet>) {
+    fn enter_room(
+        &mut self,
+        id: PeerId,
+        offer: &TaskOffer<'_>,
+        mark: Mark,
+        packets: impl Iterator<Item = Packet>,
+    ) {
         let Some(joined) = self.peers.get_mut(&id) else { return };
         for packet in packets {
             joined.outbox.deliver(id, &packet, &mut self.sending);
         }
-        joined.tasks.insert(task.clone());
-        self.rooms.entry(task.clone()).or_default().insert(id, mark);
+        joined.tasks.insert(offer.task.clone());
+        let room = self.rooms.entry(offer.task.clone()).or_insert_with(|| {
+            let last = self.ring.after(offer.at).filter(|step| step.task == *offer.task).last();
+            let access = last.map_or(offer.access, |step| step.after.as_ref()).cloned();
+            Room { access, members: HashMap::new() }
+        });
+        room.members.insert(id, mark);
     }
 
     fn put_in_dashboard(

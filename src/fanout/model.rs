@@ -797,6 +797,9 @@ fn check_end(world: &mut World) {
     for client in 0..CLIENTS {
         world.read_all(client);
     }
+    for (id, room) in &world.fanout.rooms {
+        assert_eq!(room.access.as_ref(), world.tasks.get(id).map(|full| &full.task.access), "{id:?}");
+    }
     for client in &world.clients[..LIAR] {
         for (id, copy) in &client.tasks {
             let full = world.tasks.get(&TaskId::parse(id).unwrap());

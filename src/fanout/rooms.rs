@@ -37,11 +37,19 @@ pub struct Fanout<P> {
     pub(super) position: Position,
     pub(super) ring: Ring,
     pub(super) peers: HashMap<PeerId, Joined<P>>,
-    pub(super) rooms: HashMap<TaskId, HashMap<PeerId, Mark>>,
+    pub(super) rooms: HashMap<TaskId, Room>,
     pub(super) dashboards_of_org: HashMap<OrgId, HashSet<PeerId>>,
     pub(super) dashboards_of_user: HashMap<UserId, HashSet<PeerId>>,
     pub(super) counts: CountBook,
     pub(super) sending: Sending<P>,
+}
+
+/// The room of a task. Nobody's room is not there.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    /// Who sees the task, as far as the fan-out is.
+    pub access: Option<Access>,
+    pub members: HashMap<PeerId, Mark>,
 }
 
 /// What a member of a task's room has already.
@@ -146,6 +154,12 @@ impl<P: Peer> Fanout<P> {
         self.peers.get(&id).is_some_and(|joined| joined.tasks.contains(task))
     }
 
+    /// Whether others are in the task's room, and this peer sees what they see: a hint, for the store may know better.
+    pub fn sees_room(&self, id: PeerId, task: &TaskId) -> bool {
+        let Some((room, joined)) = self.rooms.get(task).zip(self.peers.get(&id)) else { return false };
+        sees(&room.access, &joined.viewer)
+    }
+
     /// How many rooms the peer has asked for.
     pub fn rooms_of(&self, id: PeerId) -> usize {
         self.peers
@@ -188,9 +202,12 @@ impl<P: Peer> Fanout<P> {
 
     pub fn apply(&mut self, step: Step) {
         self.end_membership(&step);
-        if let Some(members) = self.rooms.get(&step.task) {
+        if let Some(room) = self.rooms.get_mut(&step.task) {
+            if room.access != step.after {
+                room.access.clone_from(&step.after);
+            }
             for event in &step.room {
-                for (id, mark) in members {
+                for (id, mark) in &room.members {
                     if event.position > mark.at
                         && let Some(joined) = self.peers.get_mut(id)
                     {
@@ -254,7 +271,7 @@ impl<P: Peer> Fanout<P> {
     /// Tells members that lost sight of the task, and puts them out before the next event. Who turns out to have
     /// come with a `since` of a time when it could not see the task gets a state instead.
     fn end_membership(&mut self, step: &Step) {
-        let Some(members) = self.rooms.get_mut(&step.task) else { return };
+        let Some(Room { members, .. }) = self.rooms.get_mut(&step.task) else { return };
         members.retain(|id, mark| {
             let proven = step.position <= mark.at || step.position > mark.unproven;
             if proven && step.ended.is_none() {
@@ -317,7 +334,7 @@ impl<P: Peer> Fanout<P> {
     }
 
     fn forget_member(&mut self, id: PeerId, task: &TaskId) {
-        if let Some(members) = self.rooms.get_mut(task) {
+        if let Some(Room { members, .. }) = self.rooms.get_mut(task) {
             members.remove(&id);
             members.give_back();
             if members.is_empty() {

@@ -43,39 +43,17 @@ impl Gateway {
         let mut reads = 0;
         while reads < MAX_READS {
             self.ready(session).await?;
-            let (seen, mut shared) = match self.snapshots.access(task, reads > 0).await {
-                Ok(seen) => seen,
+            let (entry, shared) = match self.try_task(session, task, since, reads > 0).await {
+                Ok(Some(tried)) => tried,
+                Ok(None) => {
+                    self.count_handoff("task", "recovered");
+                    return Ok(TaskJoin::Recovered);
+                }
                 Err(error) => {
                     self.pause_for(&error).await?;
                     continue;
                 }
             };
-            let mut offer = TaskOffer { task, access: seen.access.as_ref(), at: seen.position, state: None };
-            if let Some(since) = since
-                && self.hub.turn(|fanout| fanout.recover_task(session.id, offer, since))
-            {
-                self.count_handoff("task", "recovered");
-                return Ok(TaskJoin::Recovered);
-            }
-            // For who may not see it, it is not even read: that would take time, and time tells.
-            let viewer = session.identity().viewer;
-            let loaded;
-            if offer.access.is_some_and(|access| access.allows(&viewer)) {
-                (loaded, shared) = match self.snapshots.task(task, reads > 0).await {
-                    Ok(loaded) => loaded,
-                    Err(error) => {
-                        self.pause_for(&error).await?;
-                        continue;
-                    }
-                };
-                offer = TaskOffer {
-                    task,
-                    access: loaded.snapshot.task.as_ref().map(|full| &full.task.access),
-                    at: loaded.snapshot.position,
-                    state: loaded.state(),
-                };
-            }
-            let entry = self.hub.turn(|fanout| fanout.enter_task(session.id, offer));
             self.count_handoff("task", entry.as_str());
             match entry {
                 Entry::Entered => return Ok(TaskJoin::State),
@@ -88,6 +66,39 @@ impl Gateway {
             reads += 1;
         }
         Err(too_lively())
+    }
+
+    /// None: it is in by its `since`. The flag says whether the read may have begun before this call.
+    async fn try_task(
+        &self,
+        session: &Session,
+        task: &TaskId,
+        since: Option<Position>,
+        fresh: bool,
+    ) -> Result<Option<(Entry, bool)>, StoreError> {
+        let enter = |offer: TaskOffer<'_>| self.hub.turn(|fanout| fanout.enter_task(session.id, offer));
+        // For who may not see it, it is not even read: that would take time, and time tells.
+        if since.is_some() || !self.hub.turn(|fanout| fanout.sees_room(session.id, task)) {
+            let (seen, shared) = self.snapshots.access(task, fresh).await?;
+            let offer = TaskOffer { task, access: seen.access.as_ref(), at: seen.position, state: None };
+            if let Some(since) = since
+                && self.hub.turn(|fanout| fanout.recover_task(session.id, offer, since))
+            {
+                return Ok(None);
+            }
+            let viewer = session.identity().viewer;
+            if !offer.access.is_some_and(|access| access.allows(&viewer)) {
+                return Ok(Some((enter(offer), shared)));
+            }
+        }
+        let (loaded, shared) = self.snapshots.task(task, fresh).await?;
+        let offer = TaskOffer {
+            task,
+            access: loaded.snapshot.task.as_ref().map(|full| &full.task.access),
+            at: loaded.snapshot.position,
+            state: loaded.state(),
+        };
+        Ok(Some((enter(offer), shared)))
     }
 
     pub(super) async fn join_dashboard(

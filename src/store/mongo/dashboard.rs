@@ -103,11 +103,7 @@ struct Own {
 
 impl Own {
     fn whole(documents: Vec<RawDocumentBuf>) -> Self {
-        let mut counts = Counts::default();
-        for document in &documents {
-            counts.add(Status::of(document.get_str("status").unwrap_or_default()).class(), 1);
-        }
-        Self { documents, counts }
+        Self { counts: counted(&documents), documents }
     }
 
     async fn read(
@@ -165,12 +161,24 @@ async fn shared(
     let mut session = snapshot(store, None).await?;
     let documents = find(store, &mut session, filter.clone(), newest(), limit).await?;
     let time = snapshot_time(&session)?;
-    let org_counts = counts(store, time, filter).await?;
+    let org_counts = match documents.len() < limit {
+        true => counted(&documents),
+        false => counts(store, time, filter).await?,
+    };
     let listed = listed(store, &documents, |task| task.access.public_org() == Some(org));
     let tasks = listed.iter().map(|listed| listed.task.clone()).collect();
     let snapshot =
         DashboardSnapshot { tasks, org_counts, own_counts: Counts::default(), position: position(time) };
     Ok(SharedDashboard { listed, snapshot: Arc::new(snapshot), time })
+}
+
+/// Of documents that are all there are.
+fn counted(documents: &[RawDocumentBuf]) -> Counts {
+    let mut counts = Counts::default();
+    for document in documents {
+        counts.add(Status::of(document.get_str("status").unwrap_or_default()).class(), 1);
+    }
+    counts
 }
 
 fn newest() -> Document {
