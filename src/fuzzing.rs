@@ -133,7 +133,7 @@ pub fn webhook(data: &[u8]) {
             let fields = [("_id", "t"), ("repo", "acme/web"), ("status", "coding")];
             let document: Map<String, Value> =
                 fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-            let Ok(task) = Task::from_document(&mut document.clone(), &DefaultOrg::default()) else { return };
+            let Ok(task) = Task::from_document(document.clone(), &DefaultOrg::default()) else { return };
             delivery.search.leads_to(&task);
             let writes = delivery.writes(&task, &document, Timestamp::now());
             let entry = writes.push_event.map(|entry| Value::from(entry.payload));

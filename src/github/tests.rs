@@ -22,7 +22,7 @@ impl Kept {
     }
 
     fn task(&self) -> Task {
-        Task::from_document(&mut self.document.clone(), &DefaultOrg::default()).expect("a task")
+        Task::from_document(self.document.clone(), &DefaultOrg::default()).expect("a task")
     }
 
     /// Whether the task was found; if so, what the delivery says is written.

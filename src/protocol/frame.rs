@@ -113,8 +113,11 @@ pub fn ack(id: u64, payload: &impl Serialize) -> Packet {
     encode(&format!("3{id}"), &[payload])
 }
 
+/// Most packets fit: a buffer that grows is copied each time.
+const USUAL_PACKET: usize = 1000;
+
 fn encode(prefix: &str, items: &impl Serialize) -> Packet {
-    let mut buffer = PacketBuffer::with_capacity(256);
+    let mut buffer = PacketBuffer::with_capacity(USUAL_PACKET);
     // Views, acks and refusals: maps with string keys, which can't fail, and JSON is UTF-8.
     let written =
         buffer.write_all(prefix.as_bytes()).and_then(|()| Ok(serde_json::to_writer(&mut buffer, items)?));

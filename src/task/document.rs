@@ -1,6 +1,6 @@
 //! A task as the store has it, reduced to what taskcast knows.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{Access, Field, OrgId, Status, TaskId, TimelineEntry, Timestamp};
 
@@ -11,6 +11,34 @@ pub struct DefaultOrg(pub Option<OrgId>);
 impl DefaultOrg {
     pub fn or(&self, named: Option<OrgId>) -> Option<OrgId> {
         named.or_else(|| self.0.clone())
+    }
+}
+
+/// The top of a document. It has few fields: they are sooner looked through than hashed.
+#[derive(Debug)]
+pub struct Fields<K>(Vec<(K, Value)>);
+
+impl<K> FromIterator<(K, Value)> for Fields<K> {
+    fn from_iter<I: IntoIterator<Item = (K, Value)>>(fields: I) -> Self {
+        Self(fields.into_iter().collect())
+    }
+}
+
+impl<K: AsRef<str>> Fields<K> {
+    /// Of a name that is there twice, the last.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().rfind(|(key, _)| key.as_ref() == name).map(|(_, value)| value)
+    }
+
+    fn take(&mut self, name: &str) -> Value {
+        let found = self.0.iter_mut().rfind(|(key, _)| key.as_ref() == name);
+        found.map_or(Value::Null, |(_, value)| value.take())
+    }
+
+    /// Under the first of its names that has something.
+    fn take_field(&mut self, field: Field) -> Value {
+        let mut values = field.document_names().iter().map(|name| self.take(name));
+        values.find(|value| !value.is_null()).unwrap_or_default()
     }
 }
 
@@ -37,10 +65,17 @@ pub enum DocumentError {
 }
 
 impl Task {
-    /// Reads a document whose BSON types have become JSON ones (ids and times strings). Visible values are
-    /// moved out of it; whatever their type is, a client gets them as they are.
-    pub fn from_document(
-        document: &mut Map<String, Value>,
+    /// Reads a document whose BSON types have become JSON ones (ids and times strings). Whatever the type of a visible
+    /// value is, a client gets it as it is.
+    pub fn from_document<K: AsRef<str>>(
+        document: impl IntoIterator<Item = (K, Value)>,
+        default_org: &DefaultOrg,
+    ) -> Result<Self, DocumentError> {
+        Self::from_fields(&mut document.into_iter().collect(), default_org)
+    }
+
+    fn from_fields<K: AsRef<str>>(
+        document: &mut Fields<K>,
         default_org: &DefaultOrg,
     ) -> Result<Self, DocumentError> {
         let id = match document.get("_id") {
@@ -51,11 +86,11 @@ impl Task {
         let mut values: [Value; Field::COUNT] = Field::ALL.map(|field| match field {
             Field::Creator | Field::CreatedBy | Field::OrgId | Field::IsPrivate => Value::Null,
             Field::CreatedAt | Field::UpdatedAt | Field::MergedAt => {
-                Timestamp::normalise(take(document, field))
+                Timestamp::normalise(document.take_field(field))
             }
-            field => take(document, field),
+            field => document.take_field(field),
         });
-        values[Field::Creator as usize] = match take(document, Field::Creator) {
+        values[Field::Creator as usize] = match document.take_field(Field::Creator) {
             name @ Value::String(_) => name,
             _ => access.creator.as_ref().map_or(Value::Null, |user| user.as_str().into()),
         };
@@ -77,29 +112,20 @@ impl Task {
 }
 
 impl FullTask {
-    pub fn from_document(
-        mut document: Map<String, Value>,
+    pub fn from_document<K: AsRef<str>>(
+        document: impl IntoIterator<Item = (K, Value)>,
         default_org: &DefaultOrg,
     ) -> Result<Self, DocumentError> {
-        let timeline = timeline_of(document.remove("events"));
-        Ok(Self { task: Task::from_document(&mut document, default_org)?, timeline })
+        let mut document: Fields<K> = document.into_iter().collect();
+        let timeline = timeline_of(document.take("events"));
+        Ok(Self { task: Task::from_fields(&mut document, default_org)?, timeline })
     }
 }
 
 /// The entries of a document's `events`; anything but an array counts as none.
-fn timeline_of(events: Option<Value>) -> Vec<TimelineEntry> {
+fn timeline_of(events: Value) -> Vec<TimelineEntry> {
     match events {
-        Some(Value::Array(items)) => items.into_iter().map(TimelineEntry::from_document).collect(),
+        Value::Array(items) => items.into_iter().map(TimelineEntry::from_document).collect(),
         _ => Vec::new(),
     }
-}
-
-fn take(document: &mut Map<String, Value>, field: Field) -> Value {
-    for name in field.document_names() {
-        match document.get_mut(*name) {
-            None | Some(Value::Null) => continue,
-            Some(value) => return value.take(),
-        }
-    }
-    Value::Null
 }

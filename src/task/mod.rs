@@ -14,7 +14,7 @@ mod view;
 mod visibility;
 
 pub use counts::Counts;
-pub use document::{DefaultOrg, DocumentError, FullTask, Task};
+pub use document::{DefaultOrg, DocumentError, Fields, FullTask, Task};
 pub use field::Field;
 pub use ids::{OrgId, TaskId, UserId};
 pub use patch::{Answers, Assigned, NewEntry, NewTask, PatchError, TaskPatch, Writes};

@@ -1,8 +1,8 @@
 //! Who sees a task.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{DefaultOrg, OrgId, UserId};
+use super::{DefaultOrg, Fields, OrgId, UserId};
 
 /// What decides who sees a task: its creator, and everyone of its organisation unless it is private.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Access {
     /// The fields of a document that [`Access::from_document`] reads.
     pub const FIELDS: [&str; 3] = ["createdBy", "orgId", "isPrivate"];
 
-    pub fn from_document(document: &Map<String, Value>, default_org: &DefaultOrg) -> Self {
+    pub fn from_document<K: AsRef<str>>(document: &Fields<K>, default_org: &DefaultOrg) -> Self {
         let [creator, org, private] = Self::FIELDS.map(|name| document.get(name));
         Self {
             creator: creator.and_then(Value::as_str).and_then(UserId::parse),

@@ -55,12 +55,12 @@ pub(super) fn access(bytes: &[u8], default_org: &DefaultOrg) -> Result<Access, F
         is_private: Value,
     }
     let Decisive { created_by, org_id, is_private } = serde_json::from_slice(bytes)?;
-    let fields = Access::FIELDS.map(str::to_owned).into_iter().zip([created_by, org_id, is_private]);
+    let fields = Access::FIELDS.into_iter().zip([created_by, org_id, is_private]);
     Ok(Access::from_document(&fields.collect(), default_org))
 }
 
-pub(super) fn task(mut document: Document, default_org: &DefaultOrg) -> Result<Task, Fault> {
-    Ok(Task::from_document(&mut document, default_org)?)
+pub(super) fn task(document: Document, default_org: &DefaultOrg) -> Result<Task, Fault> {
+    Ok(Task::from_document(document, default_org)?)
 }
 
 pub(super) fn entry(bytes: &[u8]) -> Result<TimelineEntry, Fault> {

@@ -6,16 +6,18 @@ use mongodb::bson::{
 };
 use serde_json::{Map, Number, Value};
 
-use crate::task::{Field, Timestamp};
+use crate::task::Timestamp;
 
 /// MongoDB itself allows 180 levels or so; what is deeper becomes null.
 const MAX_DEPTH: usize = 200;
-/// Most fields have more; a map that was made too small is made anew.
-const BYTES_OF_A_FIELD: usize = 24;
 /// Doubles up to here hold whole numbers exactly; JavaScript prints those without a fraction.
 const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
 
 /// Reads as much as can be read: nothing in a document makes this fail.
+pub(super) fn fields(document: &RawDocument) -> impl Iterator<Item = (&str, Value)> {
+    fields_at(document, 0)
+}
+
 pub(super) fn to_json(document: &RawDocument) -> Map<String, Value> {
     object(document, 0)
 }
@@ -50,11 +52,12 @@ fn number_to_bson(number: &Number) -> Bson {
 }
 
 fn object(document: &RawDocument, depth: usize) -> Map<String, Value> {
-    let mut map = Map::with_capacity((document.as_bytes().len() / BYTES_OF_A_FIELD).min(Field::COUNT));
-    for element in document.iter_elements().map_while(Result::ok) {
-        map.insert(element.key().as_str().to_owned(), value(&element, depth));
-    }
-    map
+    fields_at(document, depth).map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn fields_at(document: &RawDocument, depth: usize) -> impl Iterator<Item = (&str, Value)> {
+    let elements = document.iter_elements().map_while(Result::ok);
+    elements.map(move |element| (element.key().as_str(), value(&element, depth)))
 }
 
 fn items(array: &RawArray, depth: usize) -> Vec<Value> {

@@ -3,7 +3,7 @@
 use mongodb::bson::RawDocument;
 
 use super::{
-    bson_json::{array_to_json, to_json},
+    bson_json::{array_to_json, fields},
     pipeline::{ADDED, AFTER, BEFORE, TIMELINE},
 };
 use crate::{
@@ -68,7 +68,7 @@ type Image = Result<Task, DocumentError>;
 /// None: the server had no image.
 fn image(event: &RawDocument, name: &str, default_org: &DefaultOrg) -> Option<Image> {
     let image = event.get_document(name).ok()?;
-    Some(Task::from_document(&mut to_json(image), default_org))
+    Some(Task::from_document(fields(image), default_org))
 }
 
 fn change(

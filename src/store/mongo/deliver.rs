@@ -183,7 +183,7 @@ async fn candidates(
             .await
             .map_err(Failure::Server)?;
     let read = |document: RawDocumentBuf| {
-        let task = Task::from_document(&mut bson_json::to_json(&document), &store.config.default_org);
+        let task = Task::from_document(bson_json::fields(&document), &store.config.default_org);
         task.ok().map(|task| (document, task))
     };
     Ok(found.into_iter().filter_map(read).collect())

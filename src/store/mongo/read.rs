@@ -171,19 +171,19 @@ fn id_of(document: &RawDocumentBuf) -> Option<TaskId> {
 }
 
 pub(super) fn read_access(document: &RawDocumentBuf, default_org: &DefaultOrg) -> Access {
-    Access::from_document(&bson_json::to_json(document), default_org)
+    Access::from_document(&bson_json::fields(document).collect(), default_org)
 }
 
 pub(super) fn read_full(
     document: &RawDocumentBuf,
     default_org: &DefaultOrg,
 ) -> Result<FullTask, DocumentError> {
-    FullTask::from_document(bson_json::to_json(document), default_org)
+    FullTask::from_document(bson_json::fields(document), default_org)
 }
 
 /// One odd document does not keep the others from being listed.
 pub(super) fn read_listed(document: &RawDocumentBuf, default_org: &DefaultOrg) -> Option<Task> {
-    let task = Task::from_document(&mut bson_json::to_json(document), default_org);
+    let task = Task::from_document(bson_json::fields(document), default_org);
     task.inspect_err(|error| seldom!(warn, %error, "left out of a list")).ok()
 }
 
