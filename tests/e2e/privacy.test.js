@@ -8,6 +8,7 @@ import { ObjectId } from 'mongodb';
 import { Client } from './support/client.js';
 import { Gateway } from './support/gateway.js';
 import { api, createTask, patchTask } from './support/http.js';
+import { scrape } from './support/metrics.js';
 import { freshDatabase } from './support/mongo.js';
 import { member, pipeline, sign } from './support/tokens.js';
 import { test } from './support/scenario.js';
@@ -250,6 +251,30 @@ test('absent and forbidden are answered alike, everywhere', async () => {
   assert.equal((await client.ask('task:join', { taskId: forbidden })).error.code, 'not_found');
   assert.deepEqual(client.received.filter(({ event }) => event !== 'error'), []);
   [alice, client].forEach((one) => one.close());
+});
+
+test('what others in the room see is read at once, what one may not see is only looked at', async () => {
+  const _id = new ObjectId();
+  const taskId = _id.toHexString();
+  await tasks.insertOne({ ...newTask(_id), createdBy: 'alice', orgId: 'acme', isPrivate: false });
+  const [alice, bob, carol] = await Promise.all([['alice'], ['bob'], ['carol', 'globex']].map(async (user) => Client.connect(gateway, await member(...user))));
+  const reads = async (ask) => {
+    const before = await scrape(gateway.url);
+    await ask();
+    const after = await scrape(gateway.url);
+    return ['access', 'task'].map((operation) => after.since(before, 'taskcast_store_seconds_count', { operation }));
+  };
+  assert.deepEqual(await reads(() => alice.join(taskId)), [1, 1]);
+  assert.deepEqual(await reads(() => bob.join(taskId)), [0, 1]);
+  const isRefused = async (client) => assert.equal((await client.ask('task:join', { taskId })).error.code, 'not_found');
+  assert.deepEqual(await reads(() => isRefused(carol)), [1, 0]);
+  await tasks.updateOne({ _id }, { $set: { isPrivate: true } });
+  await bob.saw('task:deleted');
+  assert.deepEqual(await reads(() => isRefused(bob)), [1, 0]);
+  await tasks.updateOne({ _id }, { $set: { isPrivate: false, createdBy: 'carol', orgId: 'globex' } });
+  await alice.saw('task:deleted');
+  assert.deepEqual(await reads(() => carol.join(taskId)), [1, 1], 'nobody is in the room');
+  [alice, bob, carol].forEach((client) => client.close());
 });
 
 test('lists, their cursors and counts are those of a gateway without the tasks that one may not see', async () => {
