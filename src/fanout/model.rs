@@ -422,6 +422,9 @@ impl World {
                 }
             }
             let change = &self.log[self.fed];
+            if let Some(room) = self.fanout.rooms.get(&change.task) {
+                assert_eq!(room.access.as_ref(), change.after.as_ref().map(|task| &task.access));
+            }
             self.fanout.advance(change.position.end_of_change());
             self.fed += 1;
         }

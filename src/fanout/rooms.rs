@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -29,12 +29,17 @@ pub struct Limits {
     pub behind_packets: usize,
 }
 
+/// A feed that has said nothing for so long may be behind the store.
+const CURRENT: Duration = Duration::from_secs(1);
+
 /// The fan-out of one node. Every method is one turn: nothing else is sent meanwhile.
 #[derive(Debug)]
 pub struct Fanout<P> {
     pub(super) limits: Limits,
     /// Everything up to here has been sent to those who were in the rooms.
     pub(super) position: Position,
+    /// When the feed last said something.
+    heard: Option<Instant>,
     pub(super) ring: Ring,
     pub(super) peers: HashMap<PeerId, Joined<P>>,
     pub(super) rooms: HashMap<TaskId, Room>,
@@ -45,7 +50,7 @@ pub struct Fanout<P> {
 }
 
 /// The room of a task. Nobody's room is not there.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Room {
     /// Who sees the task, as far as the fan-out is.
     pub access: Option<Access>,
@@ -88,6 +93,7 @@ impl<P: Peer> Fanout<P> {
         Self {
             limits,
             position: Position::ZERO,
+            heard: None,
             ring: Ring::new(limits.ring_bytes),
             peers: HashMap::new(),
             rooms: HashMap::new(),
@@ -154,10 +160,12 @@ impl<P: Peer> Fanout<P> {
         self.peers.get(&id).is_some_and(|joined| joined.tasks.contains(task))
     }
 
-    /// Whether others are in the task's room, and this peer sees what they see: a hint, for the store may know better.
+    /// Whether somebody is in the task's room and this peer sees the task, by all that is known here. A hint, for the store
+    /// may know better; not given where it may be an old one.
     pub fn sees_room(&self, id: PeerId, task: &TaskId) -> bool {
         let Some((room, joined)) = self.rooms.get(task).zip(self.peers.get(&id)) else { return false };
-        sees(&room.access, &joined.viewer)
+        let is_current = self.heard.is_some_and(|heard| heard.elapsed() < CURRENT) && !self.waits();
+        is_current && sees(&room.access, &joined.viewer)
     }
 
     /// How many rooms the peer has asked for.
@@ -195,9 +203,10 @@ impl<P: Peer> Fanout<P> {
         self.counts.clear();
     }
 
-    /// Nothing happened up to `position`.
+    /// Nothing else happened up to `position`.
     pub fn advance(&mut self, position: Position) {
         self.position = self.position.max(position);
+        self.heard = Some(Instant::now());
     }
 
     pub fn apply(&mut self, step: Step) {

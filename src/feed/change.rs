@@ -47,7 +47,7 @@ pub enum FeedItem {
     /// The first item, and the first after a gap: every change after this position follows.
     Opened(Position),
     Change(Box<Change>),
-    /// Nothing happened up to and including this position.
+    /// Nothing else happened up to and including this position. Told again while nothing does.
     Idle(Position),
     /// Changes up to the next `Opened` may have been missed: a new epoch begins.
     Gap(GapReason),

@@ -235,18 +235,18 @@ impl Follower<'_> {
         }
     }
 
+    /// Told although nothing is new in it: that the server has answered is.
     async fn idle(&mut self, token: Option<&Document>) -> Result<(), Ended> {
         self.quiet = self.quiet.saturating_add(1);
-        let Some(time) = token.and_then(ordinals::cluster_time) else { return Ok(()) };
-        let position = Position::end_of(time);
-        // A stream may have been opened anew in the middle of a transaction: one empty answer is not enough to say that
-        // it has ended.
-        let ended = time != self.ordinals.time() || self.quiet > 1;
-        if time > self.begun && ended && position > self.reached {
-            self.reached = position;
-            self.send(FeedItem::Idle(position)).await?;
+        if let Some(time) = token.and_then(ordinals::cluster_time) {
+            // A stream may have been opened anew in the middle of a transaction: one empty answer is not enough to say
+            // that it has ended.
+            let ended = time != self.ordinals.time() || self.quiet > 1;
+            if time > self.begun && ended {
+                self.reached = self.reached.max(Position::end_of(time));
+            }
         }
-        Ok(())
+        self.send(FeedItem::Idle(self.reached)).await
     }
 
     async fn send(&self, item: FeedItem) -> Result<(), Ended> {
