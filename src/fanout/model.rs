@@ -413,7 +413,9 @@ impl World {
         for _ in 0..n {
             let Some(change) = self.log.get(self.fed) else { return };
             for step in translate(change) {
+                let (task, seen_by) = (step.task.clone(), step.after.clone());
                 self.fanout.apply(step);
+                assert!(self.fanout.rooms.get(&task).is_none_or(|room| room.access == seen_by));
                 // The pump waits for readers; these read at once when it does.
                 while !self.fanout.relieve() {
                     for client in 0..CLIENTS {
@@ -422,9 +424,6 @@ impl World {
                 }
             }
             let change = &self.log[self.fed];
-            if let Some(room) = self.fanout.rooms.get(&change.task) {
-                assert_eq!(room.access.as_ref(), change.after.as_ref().map(|task| &task.access));
-            }
             self.fanout.advance(change.position.end_of_change());
             self.fed += 1;
         }
