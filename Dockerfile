@@ -11,14 +11,17 @@ COPY . .
 RUN cargo chef prepare --recipe-path recipe.json
 
 FROM chef AS build
-# Built again only when a dependency changes.
+# As `make release` does.
+COPY deploy/taskcast.profdata deploy/
+ENV RUSTFLAGS="-Cprofile-use=/build/deploy/taskcast.profdata"
+# Built again only when a dependency or the profile changes.
 COPY --from=plan /build/recipe.json recipe.json
-RUN cargo chef cook --locked --release --bin taskcast --recipe-path recipe.json
+RUN cargo chef cook --locked --release --bin taskcast --target "$(rustc --print host-tuple)" --recipe-path recipe.json
 COPY . .
 # There is no git in the context.
 ARG TASKCAST_COMMIT
-RUN TASKCAST_COMMIT="${TASKCAST_COMMIT}" cargo build --locked --release --bin taskcast \
- && deploy/container/rootfs.sh target/release/taskcast /root-of-image
+RUN TASKCAST_COMMIT="${TASKCAST_COMMIT}" cargo build --locked --release --bin taskcast --target "$(rustc --print host-tuple)" \
+ && deploy/container/rootfs.sh target/*/release/taskcast /root-of-image
 
 FROM scratch
 LABEL org.opencontainers.image.title="taskcast" \

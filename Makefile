@@ -9,6 +9,13 @@ FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 E2E := tests/e2e
 CHAOS := tests/chaos
 PROFILE ?= dev
+TUPLE = $(shell rustc --print host-tuple)
+PROFILE_DATA := deploy/taskcast.profdata
+LLVM_PROFDATA ?= $(shell rustc --print sysroot)/lib/rustlib/$(TUPLE)/bin/llvm-profdata
+PROFILED = $(CURDIR)/target/profile/$(TUPLE)/release/taskcast
+# The last two, so that what no benchmark does is not taken for what nobody does.
+PROFILED_BENCHES := idle,modest,sustained,rooms,writes,reconnect,jitter,dashboard,cluster
+PROFILED_TESTS := embedded.test.js http.test.js transports.test.js resync.test.js
 E2E_MODULES := $(E2E)/node_modules/.package-lock.json
 # Linters, schemas, grammars and a client that are Python packages.
 E2E_PYTHON := $(DEPS)/python/.installed
@@ -25,7 +32,7 @@ endif
 TEST_SERVERS := redis-server nginx haproxy kubectl
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks advisories abuse clean-room docs-swift image-check
+.PHONY: help run release profile test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks advisories abuse clean-room docs-swift image-check
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,6 +40,20 @@ help: ## this list
 # The profile of the tests: what `make test` has built is not built again, and a first start is two minutes sooner.
 run: ## build and start a gateway on http://127.0.0.1:3000, with nothing to configure (PROFILE=release: for load)
 	@HOST="$${HOST:-127.0.0.1}" cargo run --locked --profile $(PROFILE)
+
+release: ## the program as it is shipped, optimised by its profile: target/<host>/release/taskcast
+	cargo build --locked --release --bin taskcast --target $(TUPLE) --config 'build.rustflags=["-Cprofile-use=$(abspath $(PROFILE_DATA))"]'
+
+# Twelve minutes, alone on the machine. After changes of the hot paths, or of the compiler: an older profile helps less, and harms nothing.
+profile: test-deps $(E2E_MODULES) $(BENCH_MODULES) ## makes deploy/taskcast.profdata anew, from runs of the benchmarks and of some tests; needs llvm-profdata
+	@$(LLVM_PROFDATA) --version >/dev/null 2>&1 || { echo "no llvm-profdata: rustup component add llvm-tools, or LLVM_PROFDATA=one of the compiler's LLVM or newer" >&2; exit 1; }
+	rm -rf target/profile/raw
+	cargo build --locked --release --bin taskcast --target $(TUPLE) --target-dir target/profile --config 'build.rustflags=["-Cprofile-generate=$(abspath target/profile/raw)"]'
+	cargo build --locked --release --example siobench
+	REPS=1 ONLY=$(PROFILED_BENCHES) SERVERS=taskcast FRESH=1 TASKCAST_BIN=$(PROFILED) node benches/run.js >/dev/null
+	TASKCAST_BIN=$(PROFILED) node benches/webhooks.js 5 50
+	TASKCAST_BIN=$(PROFILED) node $(E2E)/run.js $(PROFILED_TESTS)
+	$(LLVM_PROFDATA) merge --sparse -o $(PROFILE_DATA) target/profile/raw/*.profraw
 
 test: test-rust test-e2e test-chaos ## all tests; fetches a mongod and the Node packages by itself
 	@echo "make test: passed"
@@ -116,9 +137,9 @@ publish-check: ## the crate as it would be published, built from its package
 
 # REPS=1 ONLY=idle,modest SERVERS=taskcast,node: less of it, and then no page but target/bench/benchmarks.md. What is in
 # target/bench/results.jsonl of the same build is not measured again; FRESH=1: it is.
-bench: test-deps $(E2E_MODULES) $(BENCH_MODULES) ## taskcast beside Node's socket.io, NestJS, bare socketioxide and the floor; writes docs/benchmarks.md
-	cargo build --locked --release --bin taskcast --example siobench --example bare_sioxide --example limit_raw
-	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node benches/run.js
+bench: test-deps $(E2E_MODULES) $(BENCH_MODULES) release ## taskcast beside Node's socket.io, NestJS, bare socketioxide and the floor; writes docs/benchmarks.md
+	cargo build --locked --release --example siobench --example bare_sioxide --example limit_raw
+	TASKCAST_BIN=$${TASKCAST_BIN:-target/$(TUPLE)/release/taskcast} node benches/run.js
 
 bench-stages: ## the pure stages, beside the way of a gateway that works for each socket; and what it costs to refuse a token
 	cargo bench --bench stages
