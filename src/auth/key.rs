@@ -2,7 +2,9 @@
 
 use std::{fmt, ops::RangeInclusive};
 
+use ed25519_dalek::VerifyingKey;
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use pkcs1::RsaPublicKey;
 
 /// One key and the one algorithm that its kind is bound to, so that a token can't choose another.
 #[derive(Clone)]
@@ -23,12 +25,18 @@ pub enum KeyError {
     RsaSize,
     #[error("an RSA key's exponent must be odd, and from 3 to 4294967295")]
     RsaExponent,
+    #[error("an RSA key's modulus must be odd")]
+    RsaModulus,
+    #[error(
+        "the Ed25519 key is a point of small order: everybody can sign for it; make a new key pair (`openssl genpkey -algorithm ed25519`)"
+    )]
+    SmallOrder,
+    #[error("the Ed25519 key is not encoded as RFC 8032 demands")]
+    NotCanonical,
     #[error("neither an RSA, nor a P-256, nor an Ed25519 key")]
     Kind,
 }
 
-/// A PKCS#1 public key holds the modulus, an exponent of a few bytes, and some ten bytes of framing.
-const RSA_DER_BYTES: RangeInclusive<usize> = 2048 / 8 + 8..=4096 / 8 + 24;
 const RSA_BITS: RangeInclusive<usize> = 2048..=4096;
 /// Before the two coordinates of a point.
 const UNCOMPRESSED: u8 = 4;
@@ -56,11 +64,14 @@ impl Key {
             .or_else(|_| DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key)))
             .or_else(|_| DecodingKey::from_rsa_pem(pem).map(|key| (Algorithm::RS256, key)))
             .map_err(|_| KeyError::Kind)?;
-        let size = key.try_get_as_bytes().map_err(|_| KeyError::Kind)?.len();
+        let bytes = key.try_get_as_bytes().map_err(|_| KeyError::Kind)?;
         match algorithm {
-            Algorithm::RS256 if !RSA_DER_BYTES.contains(&size) => Err(KeyError::RsaSize),
-            // jsonwebtoken slices 32 bytes off without looking.
-            Algorithm::EdDSA if size != 32 => Err(KeyError::Kind),
+            // A key in PEM form passes the same checks as one from a key server.
+            Algorithm::RS256 => {
+                let key = RsaPublicKey::try_from(bytes).map_err(|_| KeyError::Kind)?;
+                Self::rsa(key.modulus.as_bytes(), key.public_exponent.as_bytes())
+            }
+            Algorithm::EdDSA => Self::ed25519(bytes.try_into().map_err(|_| KeyError::Kind)?),
             _ => Self { algorithm, key }.tried(),
         }
     }
@@ -76,6 +87,10 @@ impl Key {
         if exponent.len() > 4 || exponent == [1] || exponent.last().is_none_or(|last| last % 2 == 0) {
             return Err(KeyError::RsaExponent);
         }
+        // A modulus is the product of two odd primes.
+        if modulus.last().is_none_or(|last| last % 2 == 0) {
+            return Err(KeyError::RsaModulus);
+        }
         let key = DecodingKey::from_rsa_raw_components(modulus, exponent);
         Self { algorithm: Algorithm::RS256, key }.tried()
     }
@@ -86,8 +101,15 @@ impl Key {
         Self { algorithm: Algorithm::ES256, key: DecodingKey::from_ec_der(&point) }.tried()
     }
 
-    /// EdDSA.
+    /// EdDSA. For a point of small order, one signature is good for many messages, and anybody can find it.
     pub(super) fn ed25519(x: &[u8; 32]) -> Result<Self, KeyError> {
+        let point = VerifyingKey::from_bytes(x).map_err(|_| KeyError::Kind)?;
+        if point.is_weak() {
+            return Err(KeyError::SmallOrder);
+        }
+        if point.to_edwards().compress().as_bytes() != x {
+            return Err(KeyError::NotCanonical);
+        }
         Self { algorithm: Algorithm::EdDSA, key: DecodingKey::from_ed_der(x) }.tried()
     }
 

@@ -357,6 +357,100 @@ fn only_usable_public_keys_are_taken() {
     Key::public_key(&RSA_PUBLIC.replace('\n', "\r\n")).expect("line ends don't matter");
 }
 
+/// A public key in PEM form.
+fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
+}
+
+fn ed25519_pem(point: &[u8; 32]) -> String {
+    let spki = [&[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0][..], point].concat();
+    pem("PUBLIC KEY", &spki)
+}
+
+/// `first`, then 30 times `middle`, then `last`.
+fn point(first: u8, middle: u8, last: u8) -> [u8; 32] {
+    let mut point = [middle; 32];
+    (point[0], point[31]) = (first, last);
+    point
+}
+
+#[test]
+fn an_ed25519_key_for_which_everybody_can_sign_is_refused() {
+    let order_8 = [
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    ];
+    let of_order_8 = order_8.into_iter().flat_map(|hex| {
+        let bytes: Vec<u8> =
+            (0..32).map(|n| u8::from_str_radix(&hex[2 * n..][..2], 16).expect("hex")).collect();
+        let positive: [u8; 32] = bytes.try_into().expect("32 bytes");
+        let mut negative = positive;
+        negative[31] |= 0x80;
+        [positive, negative]
+    });
+    let canonical = [point(1, 0, 0), point(0xec, 0xff, 0x7f), point(0, 0, 0), point(0, 0, 0x80)];
+    // The same points, written with a sign that zero does not have, or with a coordinate that is not reduced.
+    let others = [
+        point(1, 0, 0x80),
+        point(0xec, 0xff, 0xff),
+        point(0xed, 0xff, 0x7f),
+        point(0xed, 0xff, 0xff),
+        point(0xee, 0xff, 0x7f),
+        point(0xee, 0xff, 0xff),
+    ];
+    let all: Vec<[u8; 32]> = of_order_8.chain(canonical).chain(others).collect();
+    assert_eq!(all.len(), 14);
+    for point in all {
+        assert_eq!(Key::ed25519(&point).expect_err("refused"), KeyError::SmallOrder, "{point:x?}");
+        let by_pem = Key::public_key(&ed25519_pem(&point)).expect_err("refused");
+        assert_eq!(by_pem, KeyError::SmallOrder, "{point:x?}");
+    }
+}
+
+#[test]
+fn an_ed25519_key_has_one_encoding() {
+    for excess in 0..19 {
+        for last in [0x7f, 0xff] {
+            let point = point(0xed + excess, 0xff, last);
+            Key::ed25519(&point).expect_err("not reduced");
+            Key::public_key(&ed25519_pem(&point)).expect_err("not reduced");
+        }
+    }
+}
+
+/// PKCS#1. Both numbers are big-endian.
+fn rsa_pem(modulus: &[u8], exponent: &[u8]) -> String {
+    let tagged = |tag: u8, content: &[u8]| {
+        let length = u16::try_from(content.len()).expect("short").to_be_bytes();
+        [&[tag, 0x82][..], &length, content].concat()
+    };
+    // DER wants the shortest form of a length.
+    let integer = |number: &[u8]| {
+        let number = if number[0] & 0x80 == 0 { number.to_vec() } else { [&[0], number].concat() };
+        match u8::try_from(number.len()) {
+            Ok(length) if length < 0x80 => [&[2, length][..], &number].concat(),
+            _ => tagged(2, &number),
+        }
+    };
+    pem("RSA PUBLIC KEY", &tagged(0x30, &[integer(modulus), integer(exponent)].concat()))
+}
+
+#[test]
+fn an_rsa_key_in_pem_form_is_checked_like_a_fetched_one() {
+    let mut modulus = [0xab; 256];
+    Key::public_key(&rsa_pem(&modulus, &[1, 0, 1])).expect("usable");
+    for exponent in [&[1][..], &[2], &[1, 0, 0], &[1, 0, 0, 0, 1]] {
+        let refused = Key::public_key(&rsa_pem(&modulus, exponent)).expect_err("refused");
+        assert_eq!(refused, KeyError::RsaExponent, "{exponent:?}");
+        assert_eq!(Key::rsa(&modulus, exponent).expect_err("refused"), refused);
+    }
+    assert_eq!(Key::public_key(&rsa_pem(&[0xab; 255], &[3])).expect_err("refused"), KeyError::RsaSize);
+    assert_eq!(Key::public_key(&rsa_pem(&[0xab; 513], &[3])).expect_err("refused"), KeyError::RsaSize);
+    modulus[255] = 0xaa;
+    assert_eq!(Key::public_key(&rsa_pem(&modulus, &[3])).expect_err("refused"), KeyError::RsaModulus);
+    assert_eq!(Key::rsa(&modulus, &[3]).expect_err("refused"), KeyError::RsaModulus);
+}
+
 #[test]
 fn a_signed_token_verifies() {
     let names = ClaimNames { user: "uid".into(), ..ClaimNames::default() };

@@ -361,6 +361,8 @@ fn keys_that_can_not_be_used_are_left_out_one_by_one() {
         (ec(json!({"x": "AAAA"})), UnusableKey::Malformed),
         (ed(json!({"crv": "X25519"})), KeyError::Kind.into()),
         (ed(json!({"x": "AAAA"})), UnusableKey::Malformed),
+        (ed(json!({"x": "A".repeat(43)})), KeyError::SmallOrder.into()),
+        (ed(json!({"x": format!("AQ{}", "A".repeat(41))})), KeyError::SmallOrder.into()),
         (ed(json!({"alg": "ES256"})), UnusableKey::Algorithm),
     ] {
         let (keys, left_out) =
