@@ -5,6 +5,7 @@
 
 mod auth;
 mod dev_secret;
+mod dotenv;
 mod features;
 mod heartbeat;
 mod limits;
@@ -53,12 +54,15 @@ pub struct Config {
     pub heartbeat: HeartbeatConfig,
     pub logging: LoggingConfig,
     /// Usable, but not advisable: for the log at startup and for `check`.
-    pub warnings: Vec<&'static str>,
+    pub warnings: Vec<String>,
 }
 
 impl Config {
     pub fn read(sources: &Sources) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(sources);
+        for warning in sources.dotenv_warnings() {
+            reader.warn(warning);
+        }
         let config = Self::read_with(&mut reader);
         reader.finish(config)
     }

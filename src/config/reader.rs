@@ -9,7 +9,7 @@ use super::{ConfigError, Problem, Setting, Sources, sources::Place, table};
 pub(super) struct Reader<'a> {
     sources: &'a Sources,
     problems: Vec<Problem>,
-    warnings: Vec<&'static str>,
+    warnings: Vec<String>,
     #[cfg(test)]
     pub(super) asked: Vec<&'static str>,
 }
@@ -33,11 +33,11 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem { setting, text: text.into() });
     }
 
-    pub(super) fn warn(&mut self, warning: &'static str) {
-        self.warnings.push(warning);
+    pub(super) fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
     }
 
-    pub(super) fn take_warnings(&mut self) -> Vec<&'static str> {
+    pub(super) fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
 
@@ -63,6 +63,22 @@ impl<'a> Reader<'a> {
             self.problem(name, format!("must be {expected}{}", read_from(place)));
         }
         value
+    }
+
+    /// Like [`parse`](Self::parse), where it depends on the text what is wrong with it. No reason may hold a part of the text.
+    pub(super) fn check<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let (text, place) = self.text_and_place(name)?;
+        match parse(text.trim()) {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                self.problem(name, format!("{reason}{}", read_from(place)));
+                None
+            }
+        }
     }
 
     pub(super) fn bool(&mut self, name: &'static str) -> bool {

@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, ffi::OsString, fmt, io, path::Path};
 
-use super::{ConfigError, Problem, Setting};
+use super::{
+    ConfigError, Problem, Setting,
+    dotenv::{self, Doubt, Entry},
+    table,
+};
 
 /// The texts of all settings, by source. An empty text counts as none.
 #[derive(Clone, Default)]
@@ -10,8 +14,11 @@ pub struct Sources {
     flags: HashMap<String, String>,
     /// None: not UTF-8.
     env: HashMap<String, Option<String>>,
-    dotenv: HashMap<String, String>,
+    dotenv: HashMap<String, Entry>,
 }
+
+/// So many lines that can't be read are named.
+const MAX_NAMED_LINES: usize = 10;
 
 /// The name that was found and what it holds.
 pub(super) struct Found<'a> {
@@ -40,23 +47,40 @@ impl Sources {
         self
     }
 
-    /// Reads `.env`, if it is there, without touching the process's environment. A later line of the same name
-    /// wins, as with Node's dotenv.
+    /// Reads `.env`, if it is there, as Node's dotenv does, without touching the process's environment. A later line of
+    /// the same name counts.
     pub fn with_dotenv(mut self, path: &Path) -> Result<Self, ConfigError> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self),
             Err(error) => return Err(dotenv_problem(format!("can't be read: {}", error.kind()))),
         };
-        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-        for line in dotenvy::from_read_iter(text) {
-            // Its error holds the line, and the line may hold a secret.
-            let (name, value) = line.map_err(|_| {
-                dotenv_problem("a line is not NAME=value (values with spaces or # need quotes)".to_owned())
-            })?;
-            self.dotenv.insert(name, value);
-        }
+        // No message has a part of the file: it holds secrets.
+        let entries =
+            dotenv::parse(text_of(&bytes)?).map_err(|lines| dotenv_problem(unreadable(&lines.0)))?;
+        self.dotenv.extend(entries.into_iter().map(|entry| (entry.name.clone(), entry)));
         Ok(self)
+    }
+
+    /// Values of `.env` that are probably not what their author meant.
+    pub(super) fn dotenv_warnings(&self) -> Vec<String> {
+        self.doubtful()
+            .flat_map(|entry| entry.doubts.iter().filter_map(|doubt| warning(entry, *doubt)))
+            .collect()
+    }
+
+    /// Names and lines of the settings in `.env` that a dotenv library with substitution reads differently.
+    pub fn literal_in_dotenv(&self) -> Vec<(&str, usize)> {
+        let literal = self.doubtful().filter(|entry| entry.doubts.contains(&Doubt::Literal));
+        literal.map(|entry| (&*entry.name, entry.line)).collect()
+    }
+
+    /// Settings of taskcast, in the order of the file: what else is in it is for other programs.
+    fn doubtful(&self) -> impl Iterator<Item = &Entry> {
+        let settings = table::all().flat_map(|setting| [Some(setting.name), setting.alias]).flatten();
+        let mut entries: Vec<&Entry> = settings.filter_map(|name| self.dotenv.get(name)).collect();
+        entries.sort_unstable_by_key(|entry| entry.line);
+        entries.into_iter()
     }
 
     pub(super) fn find(&self, setting: &Setting) -> Option<Found<'_>> {
@@ -65,12 +89,51 @@ impl Sources {
         let in_env =
             names().filter_map(|name| self.env.get(name)).map(|text| (text.as_ref(), Place::Environment));
         let in_dotenv =
-            names().filter_map(|name| self.dotenv.get(name)).map(|text| (Some(text), Place::DotEnv));
+            names().filter_map(|name| self.dotenv.get(name)).map(|entry| (Some(&entry.value), Place::DotEnv));
         in_flags
             .chain(in_env)
             .chain(in_dotenv)
             .map(|(text, place)| Found { text: text.map(String::as_str), place })
             .find(|found| found.text.is_none_or(|text| !text.trim().is_empty()))
+    }
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, ConfigError> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+            return dotenv_problem("the file is UTF-16: save it as UTF-8".to_owned());
+        }
+        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        dotenv_problem(format!("line {line} is not UTF-8: save the file as UTF-8"))
+    })
+}
+
+fn unreadable(lines: &[usize]) -> String {
+    let named: Vec<String> = lines.iter().take(MAX_NAMED_LINES).map(usize::to_string).collect();
+    let (named, more) = (named.join(", "), lines.len().saturating_sub(MAX_NAMED_LINES));
+    let which = match (lines.len(), more) {
+        (1, _) => format!("line {named} is"),
+        (_, 0) => format!("lines {named} are"),
+        _ => format!("lines {named} and {more} more are"),
+    };
+    format!(
+        "{which} not NAME=value; a comment begins with #, and a value of several lines needs quotes around it"
+    )
+}
+
+/// Its second half says what to do.
+fn warning(entry: &Entry, doubt: Doubt) -> Option<String> {
+    let Entry { name, line, .. } = entry;
+    match doubt {
+        Doubt::Comment => Some(format!(
+            "{name} in line {line} of .env ends before a #, which begins a comment; put the value in single quotes if the # belongs \
+             to it, or a space before the # if it does not"
+        )),
+        Doubt::OpenQuote => Some(format!(
+            "{name} in line {line} of .env begins with a quote that does not end it, so the quote is a part of the value; end the \
+             value with the same quote, or put it in quotes of another kind"
+        )),
+        Doubt::Literal => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     cluster::ClusterConfig,
-    store::{EmbeddedConfig, Images, MongoConfig, MongoStore},
+    store::{EmbeddedConfig, Images, MongoConfig},
     task::{DefaultOrg, OrgId},
 };
 
@@ -28,12 +28,7 @@ pub enum Backend {
 
 impl StoreConfig {
     pub(super) fn read(reader: &mut Reader<'_>, webhook: &WebhookConfig) -> Self {
-        let uri = reader.parse(
-            "MONGODB_URI",
-            "a MongoDB connection string, mongodb://… or mongodb+srv://…, with : / ? # [ ] @ % in the user name \
-             and the password percent-encoded",
-            |text| is_uri(text).then(|| text.to_owned()),
-        );
+        let uri = read_uri(reader);
         let database = reader.parse(
             "MONGODB_DB",
             "the name of a database: at most 63 bytes, without spaces and / \\ . \" $ * < > : | ?",
@@ -85,17 +80,19 @@ fn redis(url: &str, backend: &Backend) -> Option<ClusterConfig> {
     ClusterConfig::new(url, &database, collection)
 }
 
-/// As the driver sees it. Its own words about a bad one could hold parts of it.
-fn is_uri(text: &str) -> bool {
-    MongoStore::new(MongoConfig {
-        uri: text.to_owned(),
-        database: None,
-        collection: String::new(),
-        images: Images::Require,
-        default_org: DefaultOrg::default(),
-        webhooks: false,
-    })
-    .is_ok()
+fn read_uri(reader: &mut Reader<'_>) -> Option<String> {
+    let (uri, ignored) = reader.check("MONGODB_URI", |text| {
+        let ignored = MongoConfig::check_uri(text).map_err(|error| error.to_string())?;
+        Ok((text.to_owned(), ignored))
+    })?;
+    if !ignored.is_empty() {
+        reader.warn(format!(
+            "MONGODB_URI has options that only other drivers know, and that have no effect here: {}; remove them, or keep them if \
+             other programs use the same URI",
+            ignored.join(", ")
+        ));
+    }
+    Some(uri)
 }
 
 fn is_database(name: &str) -> bool {

@@ -85,9 +85,75 @@ fn flags_come_before_the_environment_before_dotenv_before_defaults() {
     assert!(std::env::var_os("SEND_QUEUE").is_none(), "the process's environment is left alone");
 
     Sources::default().with_dotenv(&folder.path().join("absent")).expect("none is fine");
-    std::fs::write(&path, "PORT=1\nhunter2 hunter2\n").expect("written");
+}
+
+/// What is told of a `.env` that can't be read.
+#[track_caller]
+fn dotenv_error(content: &[u8]) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join(".env");
+    std::fs::write(&path, content).expect("written");
     let error = Sources::default().with_dotenv(&path).expect_err("a bad file").to_string();
-    assert!(error.contains(".env") && !error.contains("hunter2"), "{error}");
+    assert!(error.contains("\n  .env: ") && !error.contains("hunter2"), "{error}");
+    error
+}
+
+#[test]
+fn lines_of_dotenv_that_can_not_be_read_are_named_by_number_and_never_shown() {
+    let one = dotenv_error(b"PORT=1\nhunter2 hunter2\n");
+    assert!(one.contains(".env: line 2 is not NAME=value"), "{one}");
+    let two = dotenv_error(b"hunter2\r\nPORT=1\r\nJWT_SECRET hunter2\r\n");
+    assert!(two.contains(".env: lines 1, 3 are not NAME=value"), "{two}");
+    let many = dotenv_error("hunter2\n".repeat(15).as_bytes());
+    assert!(many.contains("lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 5 more are"), "{many}");
+    let latin = dotenv_error(b"PORT=1\nJWT_SECRET=hunter2\xff\n");
+    assert!(latin.contains("line 2 is not UTF-8"), "{latin}");
+    let wide: Vec<u8> = "\u{feff}PORT=1".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert!(dotenv_error(&wide).contains("UTF-16"));
+}
+
+/// As an operator would write it.
+fn dotenv(content: &str) -> Sources {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join(".env");
+    std::fs::write(&path, content).expect("written");
+    Sources::default().with_dotenv(&path).expect("a good file")
+}
+
+#[test]
+fn a_secret_in_dotenv_is_taken_as_it_is_written() {
+    for (line, secret) in [
+        (r#"JWT_SECRET="aB3$xY""#, "aB3$xY"),
+        (r#"JWT_SECRET=aB3$xY${HOME}\$\n"#, r"aB3$xY${HOME}\$\n"),
+        (r#"JWT_SECRET='aB3$xY#z'"#, "aB3$xY#z"),
+        ("PORT=1\nJWT_SECRET=$PORT", "$PORT"),
+    ] {
+        let config = Config::read(&dotenv(line)).expect("usable");
+        assert!(matches!(&config.auth.keys, KeySource::Secret(read) if read.expose() == secret), "{line}");
+    }
+}
+
+#[test]
+fn doubtful_values_in_dotenv_are_warnings_without_the_value() {
+    let long = "hunter2-hunter2-hunter2-hunter2-hunter2";
+    let warnings = |text: &str| {
+        let warnings = Config::read(&dotenv(text)).expect("usable").warnings;
+        assert!(warnings.iter().all(|warning| !warning.contains("hunter2")), "{warnings:?}");
+        warnings
+    };
+    assert!(warnings(&format!("JWT_SECRET='{long}#$x'\n# OTHER='x\nOTHER=a#b\n")).is_empty());
+    let comment = warnings(&format!("\nJWT_SECRET={long}#x\n"));
+    assert!(
+        comment.len() == 1 && comment[0].starts_with("JWT_SECRET in line 2 of .env ends before a #"),
+        "{comment:?}"
+    );
+    let quote = warnings(&format!("JWT_SECRET=\"{long}\n"));
+    assert!(
+        quote.len() == 1 && quote[0].starts_with("JWT_SECRET in line 1 of .env begins with a quote"),
+        "{quote:?}"
+    );
+    // The last line of a name counts, for what is doubtful, too.
+    assert!(warnings(&format!("JWT_SECRET={long}#x\nJWT_SECRET={long}\n")).is_empty());
 }
 
 #[test]
@@ -241,6 +307,40 @@ fn a_short_secret_is_a_warning() {
     assert_eq!(read(&[]).warnings.len(), 1);
     let long = "x".repeat(32);
     assert!(read(&[("JWT_SECRET", &long)]).warnings.is_empty());
+}
+
+#[test]
+fn options_of_a_mongodb_uri_that_only_other_drivers_know_are_one_warning() {
+    let long = "x".repeat(32);
+    let with = |uri: &str| [("JWT_SECRET", long.clone()), ("MONGODB_URI", uri.to_owned())];
+    let read = |uri: &str| {
+        let pairs = with(uri);
+        let config =
+            Config::read(&env(&pairs.each_ref().map(|(name, value)| (*name, &**value)))).expect("usable");
+        let Backend::Mongo(mongo) = config.store.backend else { panic!("{:?}", config.store) };
+        (mongo.database_name().expect("usable"), config.warnings)
+    };
+    let uri = "mongodb://u:hunter2@db/app?compressors=zstd&replicaSet=rs0&uuidRepresentation=standard&useNewUrlParser=true";
+    let (database, warnings) = read(uri);
+    assert_eq!(database, "app");
+    assert!(
+        warnings.len() == 1
+            && warnings[0].contains(": compressors, uuidRepresentation, useNewUrlParser; remove"),
+        "{warnings:?}"
+    );
+    assert_eq!(read("mongodb://db/app?replicaSet=rs0").1, Vec::<String>::new());
+    for (option, told) in [
+        ("tlsCAFil=/x", "its option number 2 is not known; was tlsCAFile meant?"),
+        ("tlsAllowInvalidHostnames=true", "its option tlsAllowInvalidHostnames is not supported"),
+        ("ssl=maybe", "must be a MongoDB connection string"),
+    ] {
+        let pairs = with(&format!("mongodb://u:hunter2@db/?w=1&{option}"));
+        let problems = problems(&pairs.each_ref().map(|(name, value)| (*name, &**value)));
+        assert!(
+            problems.len() == 1 && problems[0].contains(told) && !problems[0].contains("hunter2"),
+            "{problems:?}"
+        );
+    }
 }
 
 #[test]

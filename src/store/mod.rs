@@ -21,7 +21,7 @@ pub use embedded::{EmbeddedConfig, EmbeddedStore};
 pub use measured::MeasuredStore;
 #[cfg(any(test, fuzzing))]
 pub(crate) use mongo::decode_change;
-pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore};
+pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore, UriError};
 pub use query::{AccessSnapshot, Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
 
 /// Where tasks live. Every read is a snapshot that knows its position; every write comes back through the feed.

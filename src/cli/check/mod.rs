@@ -34,6 +34,12 @@ pub async fn check(arguments: CheckArguments, sources: &Sources) -> Vec<Finding>
         let (text, mend) = warning.split_once("; ").unwrap_or((warning, "see docs/configuration.md"));
         findings.push(Finding::warn(text, mend));
     }
+    findings.extend(sources.literal_in_dotenv().into_iter().map(|(name, line)| {
+        let text = format!(
+            "{name} in line {line} of .env is taken as it is written, like Node's dotenv does; other programs may replace $, \\ and ` in it"
+        );
+        Finding::warn(text, "put the value in single quotes if another program reads this file: then all of them agree")
+    }));
     findings.extend(check_keys(&config).await);
     findings.extend(access::check_access(&config));
     match &config.store.backend {
@@ -94,6 +100,30 @@ mod tests {
         let told = findings(&[("PORT", "hunter2"), ("SEND_QUEUE", "1")]).await;
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told.iter().all(|line| line.starts_with("fail: ") && !line.contains("hunter2")), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_other_programs_may_read_differently_is_a_warning() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(".env");
+        let data = folder.path().join("data").display().to_string();
+        let secret = "hunter2$hunter2-hunter2-hunter2-hunter2";
+        for (line, warned) in [
+            (format!("JWT_SECRET=\"{secret}\""), 1),
+            (format!("JWT_SECRET={secret}"), 1),
+            (format!("JWT_SECRET='{secret}'"), 0),
+            (format!("OTHER={secret}\nJWT_SECRET={}", secret.replace('$', "-")), 0),
+        ] {
+            fs::write(&path, format!("# secret\n{line}\n")).expect("written");
+            let sources =
+                Sources::new([("DATA_DIR".to_owned(), data.clone())]).with_dotenv(&path).expect("good");
+            let told: Vec<String> =
+                check(CheckArguments::default(), &sources).await.iter().map(Finding::to_string).collect();
+            let found =
+                told.iter().filter(|line| line.starts_with("warn: JWT_SECRET in line 2 of .env is taken"));
+            assert_eq!(found.count(), warned, "{told:?}");
+            assert!(told.iter().all(|line| !line.contains("hunter2")), "{told:?}");
+        }
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use mongodb::options::{ClientOptions, ConnectionString, ReadPreference, SelectionCriteria, WriteConcern};
 
+use super::uri::{UriError, without_ignored};
 use crate::{store::StoreError, task::DefaultOrg};
 
 const DEFAULT_DATABASE: &str = "taskcast";
@@ -52,6 +53,13 @@ impl MongoConfig {
     pub fn database_name(&self) -> Result<String, StoreError> {
         Ok(database_name(self, &parse_uri(&self.uri)?))
     }
+
+    /// The options of a URI that are ignored, if the URI can be used. Asks nobody.
+    pub fn check_uri(uri: &str) -> Result<Vec<&'static str>, UriError> {
+        let (uri, ignored) = without_ignored(uri)?;
+        ConnectionString::parse(uri).map_err(|_| UriError::Malformed)?;
+        Ok(ignored)
+    }
 }
 
 /// Without the URI, which holds a password.
@@ -69,8 +77,10 @@ impl fmt::Debug for MongoConfig {
 
 /// Checks the URI without asking anybody, DNS included.
 pub(super) fn parse_uri(uri: &str) -> Result<ConnectionString, StoreError> {
-    ConnectionString::parse(uri).map_err(|_| {
-        let reason = match ConnectionString::parse(without_secrets(uri)) {
+    let (uri, _) = without_ignored(uri)
+        .map_err(|error| StoreError::Unusable(format!("MONGODB_URI can't be used: {error}")))?;
+    ConnectionString::parse(&uri).map_err(|_| {
+        let reason = match ConnectionString::parse(without_secrets(&uri)) {
             Err(error) => error.to_string(),
             Ok(_) => "check its user name and password: characters such as : / ? # [ ] @ % must be \
                       percent-encoded"

@@ -23,6 +23,7 @@ mod read;
 mod select;
 mod stream;
 mod tasks;
+mod uri;
 mod write;
 
 pub use config::{Images, MongoConfig};
@@ -30,3 +31,4 @@ pub use config::{Images, MongoConfig};
 pub(crate) use decode::decode_change;
 pub use probe::MongoProbe;
 pub use tasks::MongoStore;
+pub use uri::UriError;
