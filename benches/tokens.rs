@@ -10,7 +10,7 @@ use std::{
 use base64::prelude::*;
 use criterion::{Criterion, criterion_group, criterion_main};
 use taskcast::{
-    auth::{ClaimNames, Grant, Key, TokenSigner, TokenVerifier, UnixTime},
+    auth::{ClaimNames, DEFAULT_MAX_TOKEN_BYTES, Grant, Key, TokenSigner, TokenVerifier, UnixTime},
     task::DefaultOrg,
 };
 
@@ -22,6 +22,7 @@ fn verifier(key: Key) -> TokenVerifier {
         claims: ClaimNames::default(),
         issuer: None,
         audience: None,
+        max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
         default_org: DefaultOrg::default(),
         revocations: Arc::default(),
     }

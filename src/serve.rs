@@ -20,8 +20,6 @@ use crate::{
 
 /// A client that sends its request head slower than this is gone.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// A request's line and headers, and what comes behind them before it is asked for: 8 KiB are usual for proxies.
-const HEAD_BYTES: usize = 16 * 1024;
 /// How its requests are counted among HTTP's.
 const SOCKET_IO: &str = "/socket.io";
 /// After a failed accept: most often no file descriptor is left, and one is soon.
@@ -37,6 +35,8 @@ pub struct Doors {
     /// Of its places, for those of one address that have not shown a token.
     pub shares: Shares,
     pub proxies: TrustedProxies,
+    /// So long may a request's line and headers be, together with what comes behind them before it is asked for.
+    pub head_bytes: usize,
     /// So long a peer may take no byte.
     pub stall_timeout: Duration,
     /// HTTP requests that are under way.
@@ -99,6 +99,7 @@ async fn failed(error: &io::Error) {
 
 async fn connection(transport: Transport, peer: SocketAddr, doors: Doors) {
     let handle = transport.handle();
+    let head_bytes = doors.head_bytes;
     let service = service_fn(move |request| {
         let (doors, handle) = (doors.clone(), handle.clone());
         async move { Ok::<_, Infallible>(respond(doors, request, peer, handle).await) }
@@ -106,11 +107,18 @@ async fn connection(transport: Transport, peer: SocketAddr, doors: Doors) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEAD_BYTES)
+        .max_buf_size(head_bytes)
         .serve_connection(TokioIo::new(transport), service)
         .with_upgrades()
         .await;
-    if let Err(error) = served {
+    let Err(error) = served else { return };
+    if error.is_parse_too_large() {
+        seldom!(
+            warn,
+            max = head_bytes,
+            "refused a request: its line and headers are too long; if a token makes them so long, MAX_TOKEN_BYTES raises this limit"
+        );
+    } else {
         seldom!(debug, %error, "a connection ended with an error");
     }
 }

@@ -1,11 +1,13 @@
 //! What a token's payload says, once its signature is known to be good.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::{AuthError, UnixTime};
 use crate::task::UserId;
 
-/// Which claims name the user, the organisation and the person.
+/// Which claims name the user, the organisation and the person: names of claims, or paths to them such as `user.id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimNames {
     pub user: String,
@@ -25,21 +27,23 @@ pub(super) struct Claims(pub(super) Map<String, Value>);
 const MAX_NAME_BYTES: usize = 256;
 
 impl Claims {
-    pub(super) fn user(&self, claim: &str) -> Result<&str, AuthError> {
+    pub(super) fn user(&self, claim: &str) -> Result<Cow<'_, str>, AuthError> {
         match self.get(claim) {
-            Some(Value::String(user)) if is_name(user) => Ok(user),
-            Some(_) => Err(AuthError::Unauthorized("the user claim is not a usable string")),
+            Some(user) => name_of(user).ok_or(AuthError::Unauthorized(
+                "the user claim is neither a usable string nor a whole number",
+            )),
             None => Err(AuthError::Unauthorized("the user claim is missing")),
         }
     }
 
     /// The empty string names no organisation.
-    pub(super) fn org(&self, claim: &str) -> Result<Option<&str>, AuthError> {
+    pub(super) fn org(&self, claim: &str) -> Result<Option<Cow<'_, str>>, AuthError> {
         match self.get(claim) {
             None => Ok(None),
             Some(Value::String(org)) if org.is_empty() => Ok(None),
-            Some(Value::String(org)) if is_name(org) => Ok(Some(org)),
-            Some(_) => Err(AuthError::Unauthorized("the organisation claim is not a usable string")),
+            Some(org) => name_of(org).map(Some).ok_or(AuthError::Unauthorized(
+                "the organisation claim is neither a usable string nor a whole number",
+            )),
         }
     }
 
@@ -65,19 +69,15 @@ impl Claims {
         scopes
     }
 
-    /// A whole number of seconds. One that no clock reaches is a mistake, milliseconds most of all.
+    /// Seconds since 1970, perhaps with a fraction. A moment that no clock reaches is a mistake: most often it is in milliseconds.
     pub(super) fn expiry(&self) -> Result<UnixTime, AuthError> {
-        match self.get("exp") {
-            None => Err(AuthError::Unauthorized("exp is missing")),
-            Some(Value::Number(number)) if number.is_i64() || number.is_u64() => {
-                match UnixTime::from_secs(number.as_u64().unwrap_or_default()) {
-                    UnixTime::MAX => {
-                        Err(AuthError::Unauthorized("exp is beyond the year 9999: is it in milliseconds?"))
-                    }
-                    expiry => Ok(expiry),
-                }
+        match self.time("exp") {
+            Ok(Some(UnixTime::MAX)) => {
+                Err(AuthError::Unauthorized("exp is beyond the year 9999: is it in milliseconds?"))
             }
-            Some(_) => Err(AuthError::Unauthorized("exp is not a whole number")),
+            Ok(Some(expiry)) => Ok(expiry),
+            Ok(None) => Err(AuthError::Unauthorized("exp is missing")),
+            Err(()) => Err(AuthError::Unauthorized("exp is not a number")),
         }
     }
 
@@ -104,8 +104,40 @@ impl Claims {
 
     /// Some issuers write null for what they don't have.
     fn get(&self, claim: &str) -> Option<&Value> {
-        self.0.get(claim).filter(|value| !value.is_null())
+        find(&self.0, claim).filter(|value| !value.is_null())
     }
+}
+
+/// The claim of this name, else the member of an object that the name is the path to. Where names have dots themselves, the longest
+/// one that is there counts. There is no path into a list.
+fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let (mut members, mut rest) = (claims, name);
+    loop {
+        if let Some(value) = members.get(rest) {
+            return Some(value);
+        }
+        let dots = rest.rmatch_indices('.');
+        let (outer, inner) = dots
+            .map(|(dot, _)| (&rest[..dot], &rest[dot + 1..]))
+            .find(|(outer, _)| members.contains_key(*outer))?;
+        members = members.get(outer)?.as_object()?;
+        rest = inner;
+    }
+}
+
+/// A string, or a whole number as its decimal digits: many issuers number their users. Numbers that JSON readers may round (a fraction, an
+/// exponent, more than 64 bits) name nobody: two users could become one.
+fn name_of(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(name) => Some(Cow::from(name.as_str())).filter(|name| is_name(name)),
+        Value::Number(number) if number.is_u64() || number.is_i64() => Some(number.to_string().into()),
+        _ => None,
+    }
+}
+
+/// As [`user_id`], where the user is the value of a member, as in a token.
+pub fn user_of(value: &Value) -> Option<UserId> {
+    name_of(value).as_deref().and_then(UserId::parse)
 }
 
 /// A user as tokens may name it.

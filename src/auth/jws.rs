@@ -1,18 +1,9 @@
 //! A token's outer form (RFC 7515): three parts, and a header that says which key. None of it is believed.
 
-use std::fmt;
-
 use base64::prelude::*;
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error, MapAccess, Visitor},
-};
 use serde_json::{Map, Value};
 
-use super::AuthError;
-
-/// Longer ones are refused unread.
-pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+use super::{AuthError, members::Members};
 
 /// A token that can be checked.
 #[derive(Debug)]
@@ -28,9 +19,6 @@ pub(super) struct Jws<'a> {
 
 impl<'a> Jws<'a> {
     pub(super) fn parse(token: &'a str) -> Result<Self, AuthError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(AuthError::Unauthorized("the token is too long"));
-        }
         let parts = token.rsplit_once('.').and_then(|(message, signature)| {
             let (header, payload) = message.split_once('.')?;
             (!payload.contains('.')).then_some((message, header, payload, signature))
@@ -73,33 +61,4 @@ fn is_access_token(typ: &Value) -> bool {
 fn object(part: &str) -> Option<Map<String, Value>> {
     let Members(members) = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).ok()?).ok()?;
     Some(members)
-}
-
-/// An object with no name twice: which of the two counts is not the same for every reader.
-struct Members(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-
-        impl<'de> Visitor<'de> for Members {
-            type Value = Map<String, Value>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-                let mut members = Map::new();
-                while let Some((name, value)) = access.next_entry::<String, Value>()? {
-                    if members.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a name twice"));
-                    }
-                }
-                Ok(members)
-            }
-        }
-
-        deserializer.deserialize_map(Members).map(Self)
-    }
 }

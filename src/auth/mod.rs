@@ -11,22 +11,22 @@ mod jwks;
 mod jws;
 mod key;
 mod keys;
+mod members;
 mod revocations;
 mod signer;
 mod time;
 mod verifier;
 
-pub use bearer::bearer;
-pub use claims::{ClaimNames, user_id};
+pub use bearer::{bearer, without_scheme};
+pub use claims::{ClaimNames, user_id, user_of};
 pub use identity::Identity;
 pub use jwks::{FetchError, FetchTimes, FetchedKeys, KeyServer, KeySetUrl};
-pub use jws::MAX_TOKEN_BYTES;
 pub use key::{Key, KeyError};
 pub use keys::Keys;
 pub use revocations::{REVOKED_FOR, Revocations};
 pub use signer::{Grant, SignError, TokenSigner};
 pub use time::UnixTime;
-pub use verifier::{AuthError, TokenVerifier};
+pub use verifier::{AuthError, DEFAULT_MAX_TOKEN_BYTES, TokenVerifier};
 
 #[cfg(test)]
 mod tests;

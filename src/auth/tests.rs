@@ -17,6 +17,7 @@ pub(super) fn verifier(keys: impl Into<Keys>) -> TokenVerifier {
         claims: ClaimNames::default(),
         issuer: None,
         audience: None,
+        max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
         default_org: DefaultOrg::default(),
         revocations: std::sync::Arc::default(),
     }
@@ -178,52 +179,116 @@ fn the_text_of_a_token_has_one_form() {
         assert_unauthorized(hs256().verify(&wrong, NOW));
     }
     let twice = format!(r#"{{"sub":"alice","exp":{0},"exp":{0}}}"#, NOW.as_secs() + 60);
-    for payload in [&b"[]"[..], b"\"x\"", b"{", b"\xff\xfe", b"", twice.as_bytes()] {
+    let inside = r#"{"sub":"alice","exp":1800000060,"user":[{"x":{"id":1,"id":2}}]}"#;
+    for payload in [&b"[]"[..], b"\"x\"", b"{", b"\xff\xfe", b"", twice.as_bytes(), inside.as_bytes()] {
         assert_unauthorized(hs256().verify(&sign_raw(r#"{"alg":"HS256"}"#, payload, SECRET), NOW));
     }
 }
 
 #[test]
-fn a_token_of_8_kib_is_read_and_a_longer_one_is_not() {
+fn a_token_may_be_as_long_as_is_configured_and_no_longer() {
     let length = |padding: usize| sign(&with(json!({"padding": "x".repeat(padding)})));
-    let fits = (0..MAX_TOKEN_BYTES * 3 / 4).rev().map(length).find(|token| token.len() <= MAX_TOKEN_BYTES);
-    let fits = fits.expect("some length fits");
-    assert!(fits.len() > MAX_TOKEN_BYTES - 4);
-    hs256().verify(&fits, NOW).expect("valid");
-    let longer = length(MAX_TOKEN_BYTES);
-    assert_eq!(assert_unauthorized(hs256().verify(&longer, NOW)), "the token is too long");
+    for max in [1024, DEFAULT_MAX_TOKEN_BYTES, 64 * 1024] {
+        let verifier = TokenVerifier { max_token_bytes: max, ..hs256() };
+        let fits = (max / 2..max * 3 / 4).rev().map(length).find(|token| token.len() <= max);
+        let fits = fits.expect("some length fits");
+        assert!(fits.len() > max - 4);
+        verifier.verify(&fits, NOW).expect("valid");
+        let exact = TokenVerifier { max_token_bytes: fits.len(), ..hs256() };
+        exact.verify(&fits, NOW).expect("valid");
+        let shorter = TokenVerifier { max_token_bytes: fits.len() - 1, ..hs256() };
+        let error = shorter.verify(&fits, NOW).expect_err("too long");
+        assert_eq!(error, AuthError::TooLong { bytes: fits.len(), max: fits.len() - 1 });
+        assert_eq!((error.code(), error.is_passing()), ("unauthorized", false));
+        assert!(error.to_string().contains(&format!("{} bytes", fits.len())), "{error}");
+        assert!(error.to_string().contains("MAX_TOKEN_BYTES"), "{error}");
+    }
 }
 
 #[test]
 fn exp_is_required_and_has_no_leeway() {
     let now = NOW.as_secs();
     let expiring = |exp: Value| verify(&with(json!({ "exp": exp })));
-    assert_eq!(expiring(json!(now)), Err(AuthError::Expired));
-    assert_eq!(expiring(json!(now - 1)), Err(AuthError::Expired));
-    assert_eq!(expiring(json!(0)), Err(AuthError::Expired));
-    assert_eq!(expiring(json!(-1)), Err(AuthError::Expired));
+    for past in [
+        json!(now),
+        json!(now - 1),
+        json!(0),
+        json!(-1),
+        json!(now as f64),
+        json!(-1e300),
+        json!(-0.0),
+        json!(i64::MIN),
+    ] {
+        assert_eq!(expiring(past.clone()), Err(AuthError::Expired), "{past}");
+    }
     assert_eq!(AuthError::Expired.code(), "token_expired");
 
     assert_eq!(expiring(json!(now + 1)).expect("valid").expires_at, UnixTime::from_secs(now + 1));
     let last = UnixTime::MAX.as_secs() - 1;
     assert_eq!(expiring(json!(last)).expect("valid").expires_at, UnixTime::from_secs(last));
-    for far in [json!(last + 1), json!((now + 60) * 1000), json!(u64::MAX)] {
+    for far in [
+        json!(last + 1),
+        json!((now + 60) * 1000),
+        json!(u64::MAX),
+        json!(1e300),
+        json!((now as f64 + 60.5) * 1000.0),
+    ] {
         assert!(assert_unauthorized(expiring(far)).contains("milliseconds"));
     }
 
-    let no_integer =
-        [json!(now as f64 + 60.0), json!(now as f64 + 60.5), json!(1e300), json!(-1e300), json!(-0.0)];
-    let no_number =
-        [json!("1900000000"), json!("NaN"), json!(true), json!([now + 60]), json!({}), Value::Null];
-    for wrong in no_integer.into_iter().chain(no_number) {
+    for wrong in [json!("1900000000"), json!("NaN"), json!(true), json!([now + 60]), json!({}), Value::Null] {
         assert_unauthorized(expiring(wrong));
     }
-    for raw in ["1e999", "NaN", "Infinity", "0x7fffffff", "+1900000000", "01900000000", "1900000000."] {
-        let payload = format!(r#"{{"sub":"alice","exp":{raw}}}"#);
-        assert_unauthorized(hs256().verify(&sign_raw(r#"{"alg":"HS256"}"#, payload.as_bytes(), SECRET), NOW));
+    for raw in
+        ["1e999", "-1e999", "NaN", "Infinity", "0x7fffffff", "+1900000000", "01900000000", "1900000000."]
+    {
+        assert_unauthorized(raw_exp(raw));
     }
-    let payload = br#"{"sub":"alice","exp":null}"#;
-    assert_unauthorized(hs256().verify(&sign_raw(r#"{"alg":"HS256"}"#, payload, SECRET), NOW));
+    assert_unauthorized(raw_exp("null"));
+}
+
+/// A token whose `exp` is this JSON text.
+fn raw_exp(exp: &str) -> Result<Identity, AuthError> {
+    let payload = format!(r#"{{"sub":"alice","exp":{exp}}}"#);
+    hs256().verify(&sign_raw(r#"{"alg":"HS256"}"#, payload.as_bytes(), SECRET), NOW)
+}
+
+#[test]
+fn exp_may_have_a_fraction_or_an_exponent_and_is_never_rounded_up() {
+    for (exp, millis) in [
+        ("1800000060.5", 1_800_000_060_500),
+        ("1800000060.0", 1_800_000_060_000),
+        ("1800000060.9999", 1_800_000_060_999),
+        ("1800000060.0009", 1_800_000_060_000),
+        ("1.80000006e9", 1_800_000_060_000),
+        ("18000000.605e+2", 1_800_000_060_500),
+        ("1800000060500E-3", 1_800_000_060_500),
+        ("1800000000.001", 1_800_000_000_001),
+        ("253402300798.9", 253_402_300_798_900),
+    ] {
+        let identity = raw_exp(exp).unwrap_or_else(|error| panic!("{exp}: {error}"));
+        assert_eq!(identity.expires_at.as_millis(), millis, "{exp}");
+    }
+    for past in ["1800000000.0", "1800000000.0004", "1.8e9", "1799999999.999", "5e-324", "-0.5", "-1e15"] {
+        assert_eq!(raw_exp(past), Err(AuthError::Expired), "{past}");
+    }
+    // The last moment of a fraction counts as well.
+    let token = sign(&with(json!({"exp": NOW.as_secs() as f64 + 0.25})));
+    let at = |millis| hs256().verify(&token, UnixTime::from_millis(NOW.as_millis() + millis));
+    at(249).expect("not yet");
+    assert_eq!(at(250), Err(AuthError::Expired));
+}
+
+proptest::proptest! {
+    /// No finite number makes a panic, or a token that is good after its `exp`.
+    #[test]
+    fn any_number_is_an_end_that_is_not_later(exp in proptest::num::f64::NORMAL) {
+        match verify(&with(json!({ "exp": exp }))) {
+            Ok(identity) => proptest::prop_assert!(identity.expires_at.as_millis() as f64 <= exp * 1000.0),
+            Err(AuthError::Expired) => proptest::prop_assert!(exp < NOW.as_secs() as f64 + 0.001),
+            Err(error) => proptest::prop_assert!(exp >= UnixTime::MAX.as_secs() as f64, "{error}"),
+        }
+    }
 }
 
 #[test]
@@ -243,7 +308,12 @@ fn nbf_and_iat_have_thirty_seconds() {
         at(json!(NOW.as_secs() + 30)).expect("within the leeway");
         at(json!(NOW.as_secs() - 100_000)).expect("past");
         at(json!(-5)).expect("long past");
+        at(json!(NOW.as_secs() as f64 + 29.5)).expect("within the leeway");
+        at(json!(1.7e9)).expect("past");
+        at(json!(-1e300)).expect("long past");
         assert_unauthorized(at(json!(NOW.as_secs() + 31)));
+        assert_unauthorized(at(json!(NOW.as_secs() as f64 + 30.5)));
+        assert_unauthorized(at(json!(1e300)));
         assert_unauthorized(at(json!(u64::MAX)));
         assert_unauthorized(at(json!("1")));
     }
@@ -273,13 +343,132 @@ fn issuer_and_audience_are_checked_where_configured() {
 
 #[test]
 fn the_user_is_a_usable_string() {
-    for wrong in
-        [json!(null), json!(""), json!(42), json!({"id": "x"}), json!("a\nb"), json!("a".repeat(257))]
-    {
+    for wrong in [
+        json!(null),
+        json!(""),
+        json!({"id": "x"}),
+        json!(["x"]),
+        json!(true),
+        json!("a\nb"),
+        json!("a".repeat(257)),
+    ] {
         assert_unauthorized(verify(&with(json!({ "sub": wrong }))));
     }
     let longest = "é".repeat(128);
     assert_eq!(verify(&with(json!({ "sub": longest }))).expect("valid").viewer.user.as_str(), longest);
+}
+
+#[test]
+fn users_and_organisations_may_be_whole_numbers_and_are_never_rounded() {
+    let raw = |claim: &str, number: &str| {
+        let payload = format!(r#"{{"sub":"alice","exp":1800000060,"{claim}":{number}}}"#);
+        let payload = if claim == "sub" { payload.replacen(r#""sub":"alice","#, "", 1) } else { payload };
+        hs256().verify(&sign_raw(r#"{"alg":"HS256"}"#, payload.as_bytes(), SECRET), NOW)
+    };
+    for number in [
+        "0",
+        "7",
+        "42",
+        "-5",
+        "9007199254740992",
+        "9007199254740993",
+        "9223372036854775808",
+        "18446744073709551615",
+        "-9223372036854775808",
+    ] {
+        assert_eq!(raw("sub", number).expect(number).viewer.user.as_str(), number);
+        assert_eq!(raw("orgId", number).expect(number).viewer.org, OrgId::parse(number));
+    }
+    let text = verify(&with(json!({"sub": "42"}))).expect("valid").viewer.user;
+    assert_eq!(raw("sub", "42").expect("valid").viewer.user, text, "the same user, however it is written");
+    for number in [
+        "42.0",
+        "42.5",
+        "1e3",
+        "-0",
+        "-0.0",
+        "18446744073709551616",
+        "-9223372036854775809",
+        "9007199254740993.0",
+        "1e300",
+    ] {
+        assert_unauthorized(raw("sub", number));
+        assert_unauthorized(raw("orgId", number));
+    }
+}
+
+#[test]
+fn a_user_of_a_request_is_named_as_in_a_token() {
+    assert_eq!(user_of(&json!(42)), UserId::parse("42"));
+    assert_eq!(user_of(&json!("42")), UserId::parse("42"));
+    for nobody in [json!(42.0), json!(""), json!("a\nb"), json!(null), json!([42])] {
+        assert_eq!(user_of(&nobody), None, "{nobody}");
+    }
+}
+
+#[test]
+fn a_claim_may_be_named_by_its_path() {
+    let names =
+        ClaimNames { user: "user.id".into(), org: "user.org.id".into(), name: "user.profile.name".into() };
+    let by_path = TokenVerifier { claims: names, ..hs256() };
+    let verify = |changes: Value| by_path.verify(&sign(&with(changes)), NOW);
+    let nested = json!({"id": "bob", "org": {"id": 7}, "profile": {"name": "Bob"}});
+    let identity = verify(json!({"user": nested})).expect("valid");
+    assert_eq!(identity.viewer.user.as_str(), "bob");
+    assert_eq!(identity.viewer.org, OrgId::parse("7"));
+    assert_eq!(identity.name.as_deref(), Some("Bob"));
+
+    let user = |changes: Value| verify(changes).expect("valid").viewer.user.to_string();
+    assert_eq!(
+        user(json!({"user": nested, "user.id": "carol"})),
+        "carol",
+        "a claim of exactly that name wins"
+    );
+    assert_eq!(user(json!({"user": {"id": "bob"}, "user.org": {"id": "x"}})), "bob");
+    for absent in [
+        json!({}),
+        json!({"user": "bob"}),
+        json!({"user": null}),
+        json!({"user": {}}),
+        json!({"user": {"id": null}}),
+        json!({"user": {"id": {"id": "bob"}}}),
+        json!({"user": [{"id": "bob"}]}),
+        json!({"user": ["bob"]}),
+        json!({"user": {"ID": "bob"}}),
+        // The claim of exactly that name is there, and says nothing.
+        json!({"user": nested, "user.id": {}}),
+    ] {
+        assert_unauthorized(verify(absent));
+    }
+    let payload = br#"{"exp":1800000060,"user":{"id":"bob"},"user.id":null}"#;
+    assert_unauthorized(by_path.verify(&sign_raw(r#"{"alg":"HS256"}"#, payload, SECRET), NOW));
+}
+
+#[test]
+fn a_path_may_lead_through_names_with_dots_and_into_no_list() {
+    for (path, claims, user) in [
+        (
+            "https://id.example.com/app.user.id",
+            json!({"https://id.example.com/app": {"user": {"id": "bob"}}}),
+            Some("bob"),
+        ),
+        ("https://id.example.com/user", json!({"https://id.example.com/user": "bob"}), Some("bob")),
+        ("a.b.c", json!({"a": {"b.c": "bob"}}), Some("bob")),
+        ("a.b.c", json!({"a.b": {"c": "bob"}, "a": {"b": {"c": "carol"}}}), Some("bob")),
+        ("a.b.c", json!({"a.b": 5, "a": {"b": {"c": "carol"}}}), None),
+        ("a..b", json!({"a": {"": {"b": "bob"}}}), Some("bob")),
+        ("a.0", json!({"a": ["bob"]}), None),
+        ("a.0", json!({"a": {"0": "bob"}}), Some("bob")),
+        ("a.length", json!({"a": ["bob"]}), None),
+        ("a.constructor", json!({"a": {}}), None),
+        ("__proto__.x", json!({}), None),
+        (".", json!({"sub": "bob"}), None),
+    ] {
+        let verifier =
+            TokenVerifier { claims: ClaimNames { user: path.into(), ..ClaimNames::default() }, ..hs256() };
+        let found = verifier.verify(&sign(&with(claims)), NOW).ok();
+        assert_eq!(found.as_ref().map(|identity| identity.viewer.user.as_str()), user, "{path}");
+    }
 }
 
 #[test]
@@ -295,7 +484,9 @@ fn the_organisation_is_optional_and_has_a_default() {
         assert_eq!(named(&hs256()), plain.and_then(OrgId::parse));
         assert_eq!(named(&with_default), defaulted.and_then(OrgId::parse));
     }
-    for wrong in [json!(7), json!(["acme"]), json!("a\u{7f}"), json!("a".repeat(257))] {
+    for wrong in
+        [json!(7.5), json!(["acme"]), json!({"id": "acme"}), json!("a\u{7f}"), json!("a".repeat(257))]
+    {
         assert_unauthorized(verify(&with(json!({ "orgId": wrong }))));
     }
 }

@@ -26,13 +26,16 @@ impl UnixTime {
         Self(millis).min(Self::MAX)
     }
 
-    /// A JWT's NumericDate, which may have a fraction. What lies before 1970 becomes 1970.
+    /// A JWT's NumericDate (RFC 7519 §2), which may have a fraction. It is rounded down to a millisecond, so that no token is good
+    /// after its `exp`. What lies before 1970 becomes 1970. None: not a finite number.
     pub(super) fn from_numeric_date(number: &serde_json::Number) -> Option<Self> {
         if let Some(secs) = number.as_u64() {
             return Some(Self::from_secs(secs));
         }
         let secs = number.as_f64().filter(|secs| secs.is_finite())?;
-        Some(Self((secs * 1000.0).clamp(0.0, Self::MAX.0 as f64) as u64))
+        // A cast of a number that does not fit gives the nearest one that does.
+        let millis = (secs.fract() * 1000.0) as u64;
+        Some(Self::from_secs(secs.trunc() as u64).plus(Duration::from_millis(millis)))
     }
 
     pub const fn as_secs(self) -> u64 {

@@ -8,6 +8,8 @@ use super::{ClaimNames, Identity, Keys, Revocations, UnixTime, claims::Claims, j
 
 /// How far another machine's clock may be ahead. `exp` has none: its moment is a promise.
 const LEEWAY: Duration = Duration::from_secs(30);
+/// What `MAX_TOKEN_BYTES` is where nobody has set it.
+pub const DEFAULT_MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// Why a token was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +17,10 @@ pub enum AuthError {
     /// The reason is for the log alone.
     #[error("{0}")]
     Unauthorized(&'static str),
+    #[error(
+        "the token has {bytes} bytes and MAX_TOKEN_BYTES is {max}; raise it if such tokens are to be accepted"
+    )]
+    TooLong { bytes: usize, max: usize },
     #[error("the token has expired")]
     Expired,
     /// Passing: the key that signed it may not have been fetched yet.
@@ -29,7 +35,7 @@ impl AuthError {
     /// What the client is told.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Unauthorized(_) => "unauthorized",
+            Self::Unauthorized(_) | Self::TooLong { .. } => "unauthorized",
             Self::Expired => "token_expired",
             Self::NoKey { .. } => "unavailable",
         }
@@ -49,6 +55,8 @@ pub struct TokenVerifier {
     /// Checked where given, as is the audience.
     pub issuer: Option<String>,
     pub audience: Option<String>,
+    /// Longer tokens are refused unread.
+    pub max_token_bytes: usize,
     /// For tokens that name no organisation.
     pub default_org: DefaultOrg,
     /// Users whose earlier tokens are no longer accepted.
@@ -68,6 +76,9 @@ impl TokenVerifier {
 
     /// With the keys that are known.
     pub fn verify(&self, token: &str, now: UnixTime) -> Result<Identity, AuthError> {
+        if token.len() > self.max_token_bytes {
+            return Err(AuthError::TooLong { bytes: token.len(), max: self.max_token_bytes });
+        }
         let jws = Jws::parse(token)?;
         self.keys.accept(&jws)?;
         let claims = jws.payload().map(Claims);
@@ -85,11 +96,11 @@ impl TokenVerifier {
         }
 
         let user = claims.user(&self.claims.user)?;
-        let user = UserId::parse(user).ok_or(AuthError::Unauthorized("the user claim is empty"))?;
+        let user = UserId::parse(&user).ok_or(AuthError::Unauthorized("the user claim is empty"))?;
         if self.revocations.cover(&user, issued_at) {
             return Err(AuthError::Unauthorized("the user was disconnected after the token was issued"));
         }
-        let org = self.default_org.or(claims.org(&self.claims.org)?.and_then(OrgId::parse));
+        let org = self.default_org.or(claims.org(&self.claims.org)?.as_deref().and_then(OrgId::parse));
 
         // Last: `token_expired` promises that a fresh token of the same kind is accepted.
         let expires_at = claims.expiry()?;

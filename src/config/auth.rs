@@ -1,6 +1,7 @@
 //! What tokens are checked with.
 
 use std::{
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,6 +21,8 @@ pub struct AuthConfig {
     pub claims: ClaimNames,
     pub issuer: Option<String>,
     pub audience: Option<String>,
+    /// Of one token.
+    pub max_token_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -39,6 +42,8 @@ pub struct Tokens {
     pub signer: Option<TokenSigner>,
 }
 
+/// Fewer would not hold an ordinary token; with more, connections without a token would cost too much.
+const TOKEN_BYTES: RangeInclusive<usize> = 1024..=65_536;
 /// RFC 7518 §3.2.
 pub const MIN_SECRET_BYTES: usize = 32;
 
@@ -53,6 +58,7 @@ impl AuthConfig {
             },
             issuer: reader.text("JWT_ISSUER").map(str::to_owned),
             audience: reader.text("JWT_AUDIENCE").map(str::to_owned),
+            max_token_bytes: reader.number("MAX_TOKEN_BYTES", TOKEN_BYTES).unwrap_or_default(),
         }
     }
 
@@ -79,6 +85,7 @@ impl AuthConfig {
             claims: self.claims.clone(),
             issuer: self.issuer.clone(),
             audience: self.audience.clone(),
+            max_token_bytes: self.max_token_bytes,
             default_org: default_org.clone(),
             revocations: Arc::default(),
         };

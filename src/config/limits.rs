@@ -42,7 +42,6 @@ impl LimitsConfig {
             max_unauthenticated_per_address: unauthenticated.filter(|most| *most > 0),
             max_connections_per_user: count("MAX_CONNECTIONS_PER_USER", 1, 1_000_000),
             max_rooms_per_socket: count("MAX_ROOMS_PER_SOCKET", 1, 1_000_000),
-            // Less would not hold an ordinary token, which comes in a message of its own.
             max_message_bytes: count("MAX_MESSAGE_BYTES", 1024, 16 * 1024 * 1024),
             dashboard_limit: count("DASHBOARD_LIMIT", 1, 10_000),
             // A replay takes up to a quarter of it.

@@ -56,9 +56,12 @@ const TOKENS: &[Setting] = &[
     ),
     Setting::new("JWT_ISSUER", "TEXT", "Required iss of a token").unset("not checked"),
     Setting::new("JWT_AUDIENCE", "TEXT", "Required aud of a token").unset("not checked"),
-    Setting::new("JWT_USER_CLAIM", "CLAIM", "Claim with the user's id").or("sub"),
-    Setting::new("JWT_ORG_CLAIM", "CLAIM", "Claim with the organisation").or("orgId"),
-    Setting::new("JWT_NAME_CLAIM", "CLAIM", "Claim with the user's name").or("name"),
+    Setting::new("JWT_USER_CLAIM", "CLAIM", "Claim with the user's id, or the path to it, such as user.id")
+        .or("sub"),
+    Setting::new("JWT_ORG_CLAIM", "CLAIM", "Claim with the organisation, or the path to it").or("orgId"),
+    Setting::new("JWT_NAME_CLAIM", "CLAIM", "Claim with the user's name, or the path to it").or("name"),
+    Setting::new("MAX_TOKEN_BYTES", "BYTES", "Longest token that is accepted; longer ones are refused")
+        .or("8192"),
     Setting::new("TASKCAST_DEV", "BOOL", "Generate a secret, kept in DATA_DIR, when no key is configured")
         .unset("only on a loopback HOST"),
 ];
@@ -109,7 +112,12 @@ const LIMITS: &[Setting] = &[
     Setting::new("MAX_CONNECTIONS_PER_USER", "COUNT", "With more, the user's oldest connection is closed")
         .or("50"),
     Setting::new("MAX_ROOMS_PER_SOCKET", "COUNT", "Rooms that one connection may join").or("200"),
-    Setting::new("MAX_MESSAGE_BYTES", "BYTES", "Longest message that a client may send").or("65536"),
+    Setting::new(
+        "MAX_MESSAGE_BYTES",
+        "BYTES",
+        "Longest message that a client may send, unless it brings a token",
+    )
+    .or("65536"),
     Setting::new("MAX_MEMORY_BYTES", "BYTES", "With seven eighths of it taken, new connections are refused")
         .unset("the container's limit, if it has one"),
     Setting::new("DASHBOARD_LIMIT", "COUNT", "Tasks in dashboard:state, the newest").or("500"),

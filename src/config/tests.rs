@@ -38,6 +38,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.store.default_org.0, None);
     assert_eq!(config.auth.claims, crate::auth::ClaimNames::default());
     assert_eq!((&config.auth.issuer, &config.auth.audience), (&None, &None));
+    assert_eq!(config.auth.max_token_bytes, crate::auth::DEFAULT_MAX_TOKEN_BYTES);
     assert_eq!(config.origins.iter().collect::<Vec<_>>(), ["http://localhost:5173"]);
     assert!(config.webhook.secrets.is_empty());
     let features = &config.features;
@@ -300,6 +301,18 @@ fn there_is_exactly_one_kind_of_key() {
     }
     let missing = problems(&[("JWT_PUBLIC_KEY", "@/hunter2/absent")]);
     assert!(missing[0].contains("file can't be read") && !missing[0].contains("hunter2"), "{missing:?}");
+}
+
+#[test]
+fn the_longest_token_is_configured_for_the_verifier() {
+    for (text, bytes) in [("1024", 1024), ("8192", 8192), ("65536", 65_536)] {
+        let config = read(&[("MAX_TOKEN_BYTES", text)]);
+        assert_eq!(config.tokens().expect("keys").verifier.max_token_bytes, bytes);
+    }
+    for text in ["1023", "65537", "0", "-1", "8KiB", "1e4"] {
+        let told = problems(&[("JWT_SECRET", "bench-secret"), ("MAX_TOKEN_BYTES", text)]);
+        assert_eq!(told, ["MAX_TOKEN_BYTES: must be a whole number from 1024 to 65536"]);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use crate::{
-    auth::{AuthError, Identity, UnixTime},
+    auth::{AuthError, Identity, UnixTime, without_scheme},
     seldom::seldom,
 };
 
@@ -63,15 +63,27 @@ impl Gateway {
                 socket.close(DisconnectReason::ClosedHere);
             }
             Err(error) => {
-                seldom!(info, %error, "refused a connection");
+                log_refused(&error, "refused a connection");
                 self.reject(socket, "/", error.code());
             }
         }
     }
 }
 
+/// A token that is too long is a matter of a setting. Its line must not be one of those that are left out because others are
+/// refused at the same time.
+pub(super) fn log_refused(error: &AuthError, what: &'static str) {
+    match error {
+        AuthError::TooLong { .. } => seldom!(warn, %error, "{what}"),
+        _ => seldom!(info, %error, "{what}"),
+    }
+}
+
 fn token(socket: &Socket, auth: Option<&RawValue>) -> String {
     let given =
         auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok()).and_then(|auth| auth.token);
-    given.or_else(|| socket.data.bearer.clone()).unwrap_or_default()
+    match given {
+        Some(given) => without_scheme(&given).to_owned(),
+        None => socket.data.bearer.clone().unwrap_or_default(),
+    }
 }

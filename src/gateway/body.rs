@@ -7,22 +7,25 @@ use hyper::body::{Body, Incoming};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BodyError {
     #[error("the body is too large")]
-    TooLarge,
+    TooLarge {
+        /// At least so many bytes.
+        bytes: usize,
+    },
     #[error("the body broke off")]
     BrokenOff,
 }
 
-/// Copied as it comes: a piece of it is a slice of the connection's read buffer, up to 16 KiB, and would hold that.
+/// Copied as it comes: a piece of it is a slice of the connection's read buffer, as long as a head may be, and would hold that.
 pub(super) async fn whole(mut body: Incoming, max: usize) -> Result<Bytes, BodyError> {
     let told = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if told > max {
-        return Err(BodyError::TooLarge);
+        return Err(BodyError::TooLarge { bytes: told });
     }
     let mut bytes = Vec::with_capacity(told);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| BodyError::BrokenOff)?.into_data() else { continue };
         if bytes.len() + data.len() > max {
-            return Err(BodyError::TooLarge);
+            return Err(BodyError::TooLarge { bytes: bytes.len() + data.len() });
         }
         bytes.extend_from_slice(&data);
     }

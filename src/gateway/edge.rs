@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::{
     address::ClientAddress,
-    auth::{MAX_TOKEN_BYTES, bearer},
+    auth::bearer,
     config::{Origins, TrustedProxies},
     seldom::seldom,
 };
@@ -35,7 +35,6 @@ use super::{
 /// A polling request's body comes in one go: what of it has come is held until the rest has.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Before there is a token: what there is to say is the token, and it is said at once.
-const UNAUTHENTICATED_BODY_BYTES: usize = MAX_TOKEN_BYTES + 2048;
 const UNAUTHENTICATED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of what a browser says in a refused header, so much is logged.
 const MAX_SHOWN: usize = 100;
@@ -142,7 +141,7 @@ impl Edge {
         let authenticated = query.sid.is_some_and(|sid| self.gateway.sockets.is_authenticated(sid));
         let (max_body_bytes, body_timeout) = match authenticated {
             true => (self.gateway.max_body_bytes(), BODY_TIMEOUT),
-            false => (UNAUTHENTICATED_BODY_BYTES, UNAUTHENTICATED_BODY_TIMEOUT),
+            false => (self.gateway.unauthenticated_bytes(), UNAUTHENTICATED_BODY_TIMEOUT),
         };
         let (mut parts, body) = request.into_parts();
         let post = query.sid.filter(|_| parts.method == Method::POST);
@@ -157,7 +156,8 @@ impl Edge {
         let reading = whole(body, max_body_bytes);
         let body = match timeout(body_timeout, reading).await {
             Ok(Ok(body)) => body,
-            Ok(Err(BodyError::TooLarge)) => {
+            Ok(Err(BodyError::TooLarge { bytes })) => {
+                log_too_large(bytes, max_body_bytes, authenticated);
                 return self.refused(
                     StatusCode::PAYLOAD_TOO_LARGE,
                     "payload_too_large",
@@ -217,6 +217,18 @@ impl Edge {
         *response.status_mut() = status;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
+    }
+}
+
+fn log_too_large(bytes: usize, max: usize, authenticated: bool) {
+    match authenticated {
+        true => seldom!(info, bytes, max, "refused a polling request: its body is too large"),
+        false => seldom!(
+            warn,
+            bytes,
+            max,
+            "refused a polling request that came before a token: its body is too large; MAX_TOKEN_BYTES raises this limit"
+        ),
     }
 }
 

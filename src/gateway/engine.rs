@@ -425,6 +425,15 @@ impl Gateway {
     }
 }
 
+/// Tokens have a limit of their own.
+fn may_bring_a_token(frame: &Result<Frame<'_>, FrameError>) -> bool {
+    match frame {
+        Ok(Frame::Connect { .. }) => true,
+        Ok(Frame::Event { name, .. }) => name == ClientEvent::AUTH_REFRESH,
+        _ => false,
+    }
+}
+
 /// What connections tell.
 impl Gateway {
     pub(super) fn on_connect(&self, socket: &Arc<Socket>) {
@@ -453,10 +462,13 @@ impl Gateway {
 
     pub(super) fn on_message(&self, message: &str, socket: &Arc<Socket>) {
         let _span = socket.data.span().entered();
-        if message.len() > self.settings.limits.max_message_bytes {
-            return self.fault(socket, FrameError::Malformed);
+        if message.len() > self.max_read_bytes() {
+            return self.fault(socket, FrameError::TooLong);
         }
         let (frame, session) = (Frame::parse(message), socket.data.session());
+        if message.len() > self.settings.limits.max_message_bytes && !may_bring_a_token(&frame) {
+            return self.fault(socket, FrameError::TooLong);
+        }
         if let Some(session) = &session
             && !self.may_speak(session, frame.as_ref().ok())
         {

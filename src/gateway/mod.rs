@@ -33,5 +33,6 @@ pub use capacity::{Capacity, Place};
 pub use edge::Edge;
 pub use engine::{Gateway, GatewaySettings};
 pub use memory::MemoryLimit;
+pub use newcomers::head_bytes;
 pub use session::SocketPeer;
 pub use transport::{Transport, TransportHandle};

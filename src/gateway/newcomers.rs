@@ -27,6 +27,13 @@ const MAX_HERE: usize = 4096;
 /// Addresses that are told apart; when there are more, those beyond share what is left.
 const MAX_KEYS: usize = 65_536;
 const SHARED_KEYS: u64 = 1024;
+/// Tokens of this length, and those that are this much longer than `MAX_TOKEN_BYTES`, are read as well: whoever has one learns from an
+/// answer that it is refused, and not from a connection that breaks.
+const ANSWERED_TOKEN_BYTES: usize = 16 * 1024;
+const ANSWERED_BEYOND: usize = 8 * 1024;
+/// What comes beside a token, in its message or in its request's head.
+const BESIDE_A_TOKEN: usize = 4 * 1024;
+const HEAD_BESIDE_A_TOKEN: usize = 8 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Newcomers {
@@ -120,6 +127,20 @@ impl Drop for Newcomer {
     }
 }
 
+/// So much is read of a WebSocket, or of a polling request's body, before there is a token, and of a message that may bring one.
+pub(super) fn bytes_with_a_token(max_token_bytes: usize) -> usize {
+    answered_token_bytes(max_token_bytes) + BESIDE_A_TOKEN
+}
+
+/// So long may the line and the headers of a request be.
+pub fn head_bytes(max_token_bytes: usize) -> usize {
+    answered_token_bytes(max_token_bytes) + HEAD_BESIDE_A_TOKEN
+}
+
+fn answered_token_bytes(max_token_bytes: usize) -> usize {
+    ANSWERED_TOKEN_BYTES.max(max_token_bytes + ANSWERED_BEYOND)
+}
+
 /// Whoever has to go for it.
 fn enter<T>(here: &mut BTreeMap<u64, T>, id: u64, one: T) -> Option<T> {
     here.insert(id, one);
@@ -178,6 +199,16 @@ mod tests {
         }
         let known = newcomers.rate.as_ref().unwrap().known();
         assert!(known <= MAX_KEYS + SHARED_KEYS as usize, "{known}");
+    }
+
+    #[test]
+    fn what_is_read_follows_the_longest_token() {
+        for (max, answered) in
+            [(1024, 16 << 10), (8 << 10, 16 << 10), (16 << 10, 24 << 10), (64 << 10, 72 << 10)]
+        {
+            assert_eq!(bytes_with_a_token(max), answered + (4 << 10));
+            assert_eq!(head_bytes(max), answered + (8 << 10));
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
     Gateway, Transport,
+    newcomers::bytes_with_a_token,
     session::Connection,
     socket::{DisconnectReason, Polled, SEPARATOR, Sid, Socket},
     websocket::Conversation,
@@ -142,7 +143,7 @@ impl Gateway {
         match connection {
             Ok(data) => {
                 let socket = Socket::websocket(&self, data, transport.wire());
-                socket.data.limit(&transport.handle());
+                socket.data.limit(&transport.handle(), self.unauthenticated_bytes());
                 socket.data.set_transport(transport.handle());
                 socket.send_now(self.opening(&socket, &[]));
                 self.on_connect(&socket);
@@ -152,7 +153,7 @@ impl Gateway {
             Err(socket) => {
                 // Of one that is a WebSocket already, this is not the transport.
                 if socket.is_polling() {
-                    socket.data.limit(&transport.handle());
+                    socket.data.limit(&transport.handle(), self.unauthenticated_bytes());
                     if conversation.upgrade(&socket).await {
                         tokio::spawn(conversation.run(socket));
                     }
@@ -175,9 +176,19 @@ impl Gateway {
         )
     }
 
+    /// What may be sent before there is a session.
+    pub(super) fn unauthenticated_bytes(&self) -> usize {
+        bytes_with_a_token(self.tokens.max_token_bytes)
+    }
+
+    /// A message may be that long if it brings a token, otherwise `MAX_MESSAGE_BYTES`.
+    pub(super) fn max_read_bytes(&self) -> usize {
+        self.unauthenticated_bytes().max(self.settings.limits.max_message_bytes)
+    }
+
     /// Of a session's polling request.
     pub(super) fn max_body_bytes(&self) -> usize {
-        MAX_BODY_BYTES.max(self.settings.limits.max_message_bytes)
+        MAX_BODY_BYTES.max(self.max_read_bytes())
     }
 
     /// The heartbeat of a polling client. A WebSocket's task keeps its own.

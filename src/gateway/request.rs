@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    auth::AuthError,
+    auth::{AuthError, without_scheme},
     fanout::Position,
     protocol::{ClientEvent, Code, Refusal, Resync, ack},
     seldom::seldom,
@@ -18,6 +18,7 @@ use crate::{
 
 use super::{
     Gateway,
+    admission::log_refused,
     join::{DashboardJoin, TaskJoin},
     rate::TooMany,
     session::{Request, Session},
@@ -105,19 +106,20 @@ impl Gateway {
             }
             ClientEvent::AuthRefresh { token } => {
                 self.refreshes.turn(&session.user(), arrived).await.map_err(too_many)?;
-                let identity = self.tokens.admit(&token, KEY_PATIENCE).await.map_err(|error| {
-                    seldom!(info, %error, "refused a token refresh");
-                    match error {
-                        AuthError::Expired => Refusal::new(Code::TokenExpired, "The token has expired"),
-                        AuthError::Unauthorized(_) => {
-                            Refusal::new(Code::Unauthorized, "The token is not valid")
+                let identity =
+                    self.tokens.admit(without_scheme(&token), KEY_PATIENCE).await.map_err(|error| {
+                        log_refused(&error, "refused a token refresh");
+                        match error {
+                            AuthError::Expired => Refusal::new(Code::TokenExpired, "The token has expired"),
+                            AuthError::Unauthorized(_) | AuthError::TooLong { .. } => {
+                                Refusal::new(Code::Unauthorized, "The token is not valid")
+                            }
+                            AuthError::NoKey { retry_after } => {
+                                Refusal::new(Code::Unavailable, "The token can't be checked at the moment")
+                                    .retry_after(retry_after.max(Duration::from_secs(1)))
+                            }
                         }
-                        AuthError::NoKey { retry_after } => {
-                            Refusal::new(Code::Unavailable, "The token can't be checked at the moment")
-                                .retry_after(retry_after.max(Duration::from_secs(1)))
-                        }
-                    }
-                })?;
+                    })?;
                 if identity.viewer.user != session.user() {
                     return Err(Refusal::new(Code::Conflict, "The token is another user's"));
                 }

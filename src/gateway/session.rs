@@ -12,7 +12,7 @@ use std::{
 use tracing::Span;
 
 use crate::{
-    auth::{Identity, MAX_TOKEN_BYTES},
+    auth::Identity,
     fanout::{Peer, PeerId, SendError},
     metrics::Metrics,
     protocol::{ClientEvent, Packet},
@@ -27,8 +27,6 @@ use super::{
 
 /// A client that asks more before it has its answers is refused. A page may join all rooms that it may have at once.
 const MAX_WAITING: usize = 256;
-/// What a WebSocket may send before it has shown a token: that, and as much beside it.
-const UNAUTHENTICATED_BYTES: usize = 2 * MAX_TOKEN_BYTES;
 /// Bodies of one polling client that are read at once. It sends one after the other; the next may overtake the end of the
 /// one before.
 const MAX_POSTS: usize = 2;
@@ -301,10 +299,10 @@ impl Connection {
         self.state().transport.clone()
     }
 
-    /// Of a WebSocket that nobody has vouched for yet, only a little is read.
-    pub fn limit(&self, transport: &TransportHandle) {
+    /// Of a WebSocket that has not shown a token yet, no more than these bytes are read.
+    pub fn limit(&self, transport: &TransportHandle, bytes: usize) {
         if self.session().is_none() {
-            transport.allow(UNAUTHENTICATED_BYTES);
+            transport.allow(bytes);
         }
     }
 

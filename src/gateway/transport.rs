@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::Place;
-use crate::{address::Share, metrics::Metrics};
+use crate::{address::Share, metrics::Metrics, seldom::seldom};
 
 /// The kernel would hold megabytes for each client that reads nothing, and hide for as long whether it does.
 const SEND_BUFFER: usize = 128 * 1024;
@@ -195,6 +195,10 @@ impl Transport {
         if let Some(metrics) = &self.metrics {
             metrics.clients.turned_away.inc(["unauthenticated_bytes"]);
         }
+        seldom!(
+            warn,
+            "closed a WebSocket that sent too much before it had shown a token; MAX_TOKEN_BYTES raises this limit"
+        );
         self.wire.shut();
         Err(io::ErrorKind::FileTooLarge.into())
     }

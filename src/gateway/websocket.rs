@@ -61,7 +61,7 @@ struct Turn {
 impl Conversation {
     /// `rest` was read behind the request.
     pub fn new(gateway: Arc<Gateway>, transport: Transport, rest: &Bytes) -> Self {
-        let max = gateway.settings.limits.max_message_bytes;
+        let max = gateway.max_read_bytes();
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .max_message_size(Some(max))

@@ -1,6 +1,6 @@
 //! What a client is told when something is not done.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     Json,
@@ -28,7 +28,7 @@ pub enum ApiError {
     MethodNotAllowed,
     #[error("a bearer token is required")]
     NoToken,
-    #[error("{}", match .0 { AuthError::Expired => "the token has expired", _ => "the token is not valid" })]
+    #[error("{}", told_of(.0))]
     Token(AuthError),
     /// Passing.
     #[error("the key that the token is checked with can't be fetched at the moment")]
@@ -120,6 +120,7 @@ impl ApiError {
 
     fn log(&self) {
         match self {
+            Self::Token(error @ AuthError::TooLong { .. }) => seldom!(warn, %error, "refused a token"),
             Self::Token(AuthError::Unauthorized(reason)) => seldom!(info, reason, "refused a token"),
             Self::Unavailable(cause) => seldom!(warn, cause, "request refused: the store is away"),
             Self::NoKey { .. } => seldom!(info, "request refused: the key of its token is not known yet"),
@@ -128,6 +129,15 @@ impl ApiError {
             Self::Internal(cause) => seldom!(error, cause, "request failed"),
             _ => {}
         }
+    }
+}
+
+/// A token that is too long is nobody's secret: its client can do something about it.
+fn told_of(error: &AuthError) -> Cow<'static, str> {
+    match error {
+        AuthError::Expired => "the token has expired".into(),
+        AuthError::TooLong { max, .. } => format!("the token has more than {max} bytes").into(),
+        _ => "the token is not valid".into(),
     }
 }
 

@@ -39,8 +39,15 @@ pub enum Resync {
 }
 
 impl ClientEvent {
-    pub const NAMES: [&str; 6] =
-        ["task:join", "task:leave", "dashboard:join", "dashboard:leave", "resync_requested", "auth:refresh"];
+    pub const AUTH_REFRESH: &str = "auth:refresh";
+    pub const NAMES: [&str; 6] = [
+        "task:join",
+        "task:leave",
+        "dashboard:join",
+        "dashboard:leave",
+        "resync_requested",
+        Self::AUTH_REFRESH,
+    ];
 
     /// The names that clients may use, and the ones refusals repeat.
     pub fn known(name: &str) -> Option<&'static str> {
@@ -59,7 +66,7 @@ impl ClientEvent {
             "task:leave" => Ok(Self::TaskLeave { task: task_id(payload.remove("taskId"))? }),
             "dashboard:join" => Ok(Self::DashboardJoin),
             "dashboard:leave" => Ok(Self::DashboardLeave),
-            "auth:refresh" => match payload.remove("token") {
+            Self::AUTH_REFRESH => match payload.remove("token") {
                 Some(Value::String(token)) if !token.is_empty() => Ok(Self::AuthRefresh { token }),
                 _ => Err(Refusal::invalid("token must be a non-empty string")),
             },

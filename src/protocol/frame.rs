@@ -33,6 +33,8 @@ pub enum FrameError {
     Type,
     #[error("not a Socket.IO packet")]
     Malformed,
+    #[error("a message longer than MAX_MESSAGE_BYTES")]
+    TooLong,
     #[error("a packet for a namespace that is not connected")]
     Namespace,
 }

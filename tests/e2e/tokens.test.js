@@ -127,12 +127,14 @@ attacks('claims', ({ header, right, sign }) => {
   const raw = (payload) => forge(header, payload, sign);
   const exp = now() + 3600;
   return [
-    ...[undefined, null, String(exp), exp + 0.5, -1, -exp, 0, now() - 1, exp * 1000, 2 ** 53, [exp], { exp }, true].map((value) => [`exp ${JSON.stringify(value)}`, right({ exp: value })]),
-    ...['1e400', '1e10', '-1e400', '9'.repeat(400), 'NaN', 'Infinity', '0x7fffffff', `${exp}.0`].map((text) => [`exp ${text.slice(0, 20)}`, raw(`{"sub":"alice","exp":${text}}`)]),
+    ...[undefined, null, String(exp), -1, -exp, 0, -0.5, now() - 0.5, now() / 1e3, now() - 1, exp * 1000, 2 ** 53, [exp], { exp }, true].map((value) => [`exp ${JSON.stringify(value)}`, right({ exp: value })]),
+    ...['1e400', '1e12', '-1e400', '-1e300', '9'.repeat(400), 'NaN', 'Infinity', '0x7fffffff', '1.0', '1e9'].map((text) => [`exp ${text.slice(0, 20)}`, raw(`{"sub":"alice","exp":${text}}`)]),
     ['exp twice', raw(`{"sub":"alice","exp":1,"exp":${exp}}`)],
     ['sub twice', raw(`{"sub":"alice","sub":"root","exp":${exp}}`)],
+    ['a name twice inside', raw(`{"sub":"alice","user":{"id":1,"id":2},"exp":${exp}}`)],
+    ...['7.0', '7.5', '1e3', '-0', '18446744073709551616', '9'.repeat(30)].map((sub) => [`sub ${sub}`, raw(`{"sub":${sub},"exp":${exp}}`)]),
     ['sub twice, once escaped', raw(`{"sub":"alice","\\u0073ub":"root","exp":${exp}}`)],
-    ...[undefined, null, '', {}, { id: 'alice' }, ['alice'], 7, 'a\nb', 'a\0', 'x'.repeat(300)].map((sub) => [`sub ${JSON.stringify(sub)?.slice(0, 20)}`, right({ sub })]),
+    ...[undefined, null, '', {}, { id: 'alice' }, ['alice'], 7.5, true, 'a\nb', 'a\0', 'x'.repeat(300)].map((sub) => [`sub ${JSON.stringify(sub)?.slice(0, 20)}`, right({ sub })]),
     ['nbf in the future', right({ nbf: now() + 120 })],
     ['iat in the future', right({ iat: now() + 120 })],
     ['nbf as a text', right({ nbf: String(now()) })],
@@ -155,7 +157,7 @@ attacks('texts that are not quite a token', ({ right, alg, name }) => {
     ['the payload twice', `${header}.${payload}.${payload}.${signature}`],
     ['padding', `${token}=`], ['padding of the header', `${header}=.${payload}.${signature}`],
     ['white space inside', `${header}. ${payload}.${signature}`], ['a line end inside', `${header}.${payload}\n.${signature}`],
-    ['a scheme of its own', `Bearer ${token}`], ['JSON', JSON.stringify({ protected: header, payload, signature })],
+    ['another scheme', `Basic ${token}`], ['a scheme twice', `Bearer Bearer ${token}`], ['JSON', JSON.stringify({ protected: header, payload, signature })],
     ['spare bits', loose],
     ['the other alphabet', `${header}.${payload}.${signature.slice(0, -2)}+/`],
     ['a NUL inside', `${header}.${payload}\0.${signature}`],

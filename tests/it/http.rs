@@ -17,7 +17,9 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use taskcast::{
-    auth::{ClaimNames, Grant, Key, Revocations, TokenSigner, TokenVerifier, UnixTime},
+    auth::{
+        ClaimNames, DEFAULT_MAX_TOKEN_BYTES, Grant, Key, Revocations, TokenSigner, TokenVerifier, UnixTime,
+    },
     cluster::{Cluster, Order},
     config::{Secret, TaskApi, WebhookConfig},
     http::{
@@ -103,6 +105,7 @@ impl App {
             claims: ClaimNames::default(),
             issuer: None,
             audience: None,
+            max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
             default_org: DefaultOrg::default(),
             revocations,
         };

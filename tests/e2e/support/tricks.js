@@ -86,7 +86,7 @@ export const TRICKS = {
   'HTTP/2 without being asked': { ends: true, run: (raw) => raw.write(`PRI * HTTP/2.0${CRLF}${CRLF}SM${CRLF}${CRLF}`) },
   'a polling session that never polls': { run: (raw) => raw.write(head('GET', 'polling')) },
   'a polling session that only polls': { run: polling((raw, id) => raw.write(head('GET', `polling&sid=${id}`))) },
-  'a POST that never ends': { run: polling((raw, id) => raw.write(`${head('POST', `polling&sid=${id}`, { 'Content-Length': 10_240, 'Content-Type': 'text/plain' })}4${'x'.repeat(10_200)}`)) },
+  'a POST that never ends': { run: polling((raw, id) => raw.write(`${head('POST', `polling&sid=${id}`, { 'Content-Length': 20_480, 'Content-Type': 'text/plain' })}4${'x'.repeat(20_400)}`)) },
   'a POST of 1 MB': { run: polling((raw, id) => raw.write(head('POST', `polling&sid=${id}`, { 'Content-Length': MB, 'Content-Type': 'text/plain' }))) },
   'a POST of chunks': {
     run: polling(async (raw, id) => {
