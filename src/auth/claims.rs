@@ -135,11 +135,6 @@ fn name_of(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// As [`user_id`], where the user is the value of a member, as in a token.
-pub fn user_of(value: &Value) -> Option<UserId> {
-    name_of(value).as_deref().and_then(UserId::parse)
-}
-
 /// A user as tokens may name it.
 pub fn user_id(text: &str) -> Option<UserId> {
     UserId::parse(text).filter(|_| is_name(text))

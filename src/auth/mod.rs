@@ -18,7 +18,7 @@ mod time;
 mod verifier;
 
 pub use bearer::{bearer, without_scheme};
-pub use claims::{ClaimNames, user_id, user_of};
+pub use claims::{ClaimNames, user_id};
 pub use identity::Identity;
 pub use jwks::{FetchError, FetchTimes, FetchedKeys, KeyServer, KeySetUrl};
 pub use key::{Key, KeyError};

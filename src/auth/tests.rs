@@ -398,15 +398,6 @@ fn users_and_organisations_may_be_whole_numbers_and_are_never_rounded() {
 }
 
 #[test]
-fn a_user_of_a_request_is_named_as_in_a_token() {
-    assert_eq!(user_of(&json!(42)), UserId::parse("42"));
-    assert_eq!(user_of(&json!("42")), UserId::parse("42"));
-    for nobody in [json!(42.0), json!(""), json!("a\nb"), json!(null), json!([42])] {
-        assert_eq!(user_of(&nobody), None, "{nobody}");
-    }
-}
-
-#[test]
 fn a_claim_may_be_named_by_its_path() {
     let names =
         ClaimNames { user: "user.id".into(), org: "user.org.id".into(), name: "user.profile.name".into() };

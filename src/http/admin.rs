@@ -2,19 +2,17 @@
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{ApiError, HttpState, body::JsonBody, caller::Administrator};
 use crate::{
-    auth::{UnixTime, user_of},
+    auth::{UnixTime, user_id},
     task::{Timestamp, UserId},
 };
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Disconnect {
-    /// As a token may name it: a string, or a whole number.
-    user_id: Value,
+    user_id: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -35,7 +33,7 @@ pub(super) async fn disconnect(
 ) -> Result<Json<Disconnected>, ApiError> {
     let wanted: Option<Disconnect> = serde_json::from_value(body).ok();
     let user = wanted
-        .and_then(|wanted| user_of(&wanted.user_id))
+        .and_then(|wanted| user_id(&wanted.user_id))
         .ok_or_else(|| ApiError::Invalid("the body must be {\"userId\": the id of a user}".to_owned()))?;
     let now = UnixTime::now();
     tracing::info!(%user, by = %admin.viewer.user, "an administrator disconnects a user");
