@@ -5,7 +5,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{entry::Entry, event::understood, payload::Payload, pull_request::Snapshot, search::Search};
+use super::{
+    entry::Entry, event::understood, payload::Payload, pull_request::Snapshot, search::Search, source::Source,
+};
 
 const NO_EVENT: &str = "this event is not used";
 pub(super) const NO_ACTION: &str = "this action is not used";
@@ -29,6 +31,7 @@ pub enum Received {
 pub struct Delivery {
     pub id: DeliveryId,
     pub search: Search,
+    pub(super) source: Source,
     pub(super) subject: Subject,
     pub(super) entry: Entry,
 }
@@ -83,7 +86,7 @@ impl fmt::Display for DeliveryId {
 }
 
 /// The events that are used.
-pub const EVENTS: [&str; 8] = [
+pub const EVENTS: [&str; 9] = [
     "ping",
     "pull_request",
     "issues",
@@ -92,6 +95,7 @@ pub const EVENTS: [&str; 8] = [
     "check_run",
     "check_suite",
     "workflow_run",
+    "repository",
 ];
 
 /// The event's name if it is one that is used; for whoever counts.

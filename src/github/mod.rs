@@ -7,15 +7,23 @@ mod delivery;
 mod effect;
 mod entry;
 mod event;
+mod known;
 mod payload;
 mod pull_request;
 mod reference;
+mod repository;
 mod search;
 mod signature;
+mod source;
 
 pub use delivery::{Delivery, DeliveryId, EVENTS, Received, UnusableDelivery, event_label};
+pub use known::{Fact, Known, Lesson};
+pub use repository::Repository;
 pub use search::{Search, Way};
 pub use signature::is_signed;
+pub use source::HEAD_DAYS;
 
+#[cfg(test)]
+mod identity_tests;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,15 @@
 //! What is read of GitHub's payloads: a few fields of each. Everything else may be missing, new, or odd.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 /// The payload of any event that is used.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Payload {
     pub action: Option<String>,
+    /// Of `repository`: the names before. Other events put other things here.
+    #[serde(default)]
+    pub changes: Value,
     pub repository: Option<Repository>,
     pub sender: Option<Account>,
     pub pull_request: Option<PullRequest>,
@@ -19,8 +23,37 @@ pub(super) struct Payload {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Repository {
+    /// It never changes, whatever the repository is called.
+    pub id: Option<u64>,
     pub full_name: String,
     pub html_url: Option<String>,
+    pub private: Option<bool>,
+    /// A text; seconds in some events.
+    #[serde(default)]
+    pub created_at: Value,
+}
+
+/// A repository that something comes from. GitHub sends null when the repository was deleted.
+#[derive(Debug, Default)]
+pub(super) enum Origin {
+    /// The payload does not say.
+    #[default]
+    Unsaid,
+    Deleted,
+    Repository(RepositoryRef),
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct RepositoryRef {
+    pub id: Option<u64>,
+    pub full_name: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Origin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let origin = Option::<RepositoryRef>::deserialize(deserializer)?;
+        Ok(origin.map_or(Self::Deleted, Self::Repository))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -40,6 +73,7 @@ pub(super) struct PullRequest {
     pub merged_at: Option<String>,
     pub merge_commit_sha: Option<String>,
     pub updated_at: Option<String>,
+    pub author_association: Option<String>,
     pub head: Option<Head>,
 }
 
@@ -47,6 +81,9 @@ pub(super) struct PullRequest {
 pub(super) struct Head {
     #[serde(rename = "ref")]
     pub branch: Option<String>,
+    pub sha: Option<String>,
+    #[serde(default)]
+    pub repo: Origin,
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,6 +92,7 @@ pub(super) struct Issue {
     pub html_url: Option<String>,
     pub title: Option<String>,
     pub body: Option<String>,
+    pub author_association: Option<String>,
     /// There when the issue is a pull request.
     pub pull_request: Option<IssuePullRequest>,
 }
@@ -82,6 +120,10 @@ pub(super) struct Run {
     pub head_branch: Option<String>,
     pub head_sha: Option<String>,
     pub conclusion: Option<String>,
+    /// Of a workflow run: the repository whose workflow ran, and the one whose commit it ran for.
+    pub repository: Option<RepositoryRef>,
+    #[serde(default)]
+    pub head_repository: Origin,
     pub pull_requests: Option<Vec<RunPullRequest>>,
     /// Of a check run: it has no branch of its own.
     pub check_suite: Option<RunSuite>,
@@ -92,16 +134,19 @@ pub(super) struct Run {
 #[derive(Debug, Deserialize)]
 pub(super) struct RunPullRequest {
     pub number: u64,
-    pub base: Option<Base>,
+    pub head: Option<RunEnd>,
+    pub base: Option<RunEnd>,
+}
+
+/// The head or the base of a check's pull request.
+#[derive(Debug, Deserialize)]
+pub(super) struct RunEnd {
+    pub repo: Option<RunRepository>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Base {
-    pub repo: Option<BaseRepo>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct BaseRepo {
+pub(super) struct RunRepository {
+    pub id: Option<u64>,
     /// Of the API; the only place where the repository's owner is named.
     pub url: Option<String>,
 }

@@ -17,7 +17,7 @@ use crate::task::{Assigned, Field, Status, Task, Timestamp};
 pub(super) const SEEN: &str = "githubPrSeen";
 const MAX_TITLE: usize = 500;
 /// Of SHA-256, in hex.
-const MAX_SHA: usize = 64;
+pub(super) const MAX_SHA: usize = 64;
 
 /// A pull request as a payload has it.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,5 +1,6 @@
 //! Which task a delivery is about.
 
+use super::repository::Repository;
 use crate::task::{Field, Status, Task, TaskId, Timestamp};
 
 /// How the task can be found: the first way that leads to one counts.
@@ -8,27 +9,34 @@ pub struct Search {
     pub ways: Vec<Way>,
 }
 
-/// One way to find a task. `repo` is compared without regard to case, as GitHub does. A task that has no
-/// `repo` is found by its link.
+/// One way to find a task. Its `repo` is compared without regard to case, as GitHub does, with all names that the
+/// repository has had. A task that has no `repo` is found by its link.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Way {
     PullRequest {
-        repo: String,
+        repo: Repository,
         number: u64,
         url: Option<String>,
     },
+    /// A branch of this repository. A fork's branch of the same name is another one.
     Branch {
-        repo: String,
+        repo: Repository,
+        branch: String,
+    },
+    /// The branch of a check that does not say which repository the branch is in. GitHub names the pull request if
+    /// the branch is in `repo` and has one, so the branch of a task whose pull request is open is another one.
+    CheckedBranch {
+        repo: Repository,
         branch: String,
     },
     Issue {
-        repo: String,
+        repo: Repository,
         number: u64,
         url: Option<String>,
     },
     /// Named by its id, in a repository that it belongs to, and without an issue yet.
     Named {
-        repo: String,
+        repo: Repository,
         ids: Vec<TaskId>,
     },
 }
@@ -50,23 +58,47 @@ impl Search {
 }
 
 impl Way {
+    pub(super) fn repo(&self) -> &Repository {
+        match self {
+            Self::PullRequest { repo, .. }
+            | Self::Branch { repo, .. }
+            | Self::CheckedBranch { repo, .. }
+            | Self::Issue { repo, .. }
+            | Self::Named { repo, .. } => repo,
+        }
+    }
+
+    pub(super) fn repo_mut(&mut self) -> &mut Repository {
+        match self {
+            Self::PullRequest { repo, .. }
+            | Self::Branch { repo, .. }
+            | Self::CheckedBranch { repo, .. }
+            | Self::Issue { repo, .. }
+            | Self::Named { repo, .. } => repo,
+        }
+    }
+
     fn leads_to(&self, task: &Task) -> bool {
-        let belongs_to = |repo: &str| text(task, Field::Repo).eq_ignore_ascii_case(repo);
-        let by_link = |url: &Option<String>, field| {
-            url.as_ref().is_some_and(|url| text(task, Field::Repo).is_empty() && text(task, field) == url)
+        let numbered =
+            |repo: &Repository, field, wanted| number(task, field) == Some(wanted) && repo.has(task);
+        let linked = |repo: &Repository, field, url: &Option<String>| {
+            url.as_deref().is_some_and(|url| repo.is_linked(task, field, url))
         };
+        let is_on =
+            |repo: &Repository, branch: &str| text(task, Field::GithubBranch) == branch && repo.has(task);
         match self {
             Self::PullRequest { repo, number, url } => {
-                (belongs_to(repo) && self::number(task, Field::PrNumber) == Some(*number))
-                    || by_link(url, Field::PrUrl)
+                numbered(repo, Field::PrNumber, *number) || linked(repo, Field::PrUrl, url)
             }
-            Self::Branch { repo, branch } => belongs_to(repo) && text(task, Field::GithubBranch) == branch,
+            Self::Branch { repo, branch } => is_on(repo, branch),
+            Self::CheckedBranch { repo, branch } => {
+                is_on(repo, branch) && !matches!(text(task, Field::PrState), "open" | "draft")
+            }
             Self::Issue { repo, number, url } => {
-                (belongs_to(repo) && self::number(task, Field::IssueNumber) == Some(*number))
-                    || by_link(url, Field::IssueUrl)
+                numbered(repo, Field::IssueNumber, *number) || linked(repo, Field::IssueUrl, url)
             }
             Self::Named { repo, ids } => {
-                ids.contains(&task.id) && belongs_to(repo) && task.get(Field::IssueNumber).is_null()
+                ids.contains(&task.id) && task.get(Field::IssueNumber).is_null() && repo.has(task)
             }
         }
     }
@@ -82,6 +114,17 @@ pub(super) fn text(task: &Task, field: Field) -> &str {
 
 fn created_at(task: &Task) -> Option<Timestamp> {
     Timestamp::parse(text(task, Field::CreatedAt))
+}
+
+/// When the task was made, as it says itself, else as its id says if it is an ObjectId.
+pub(super) fn made_at(task: &Task) -> Option<Timestamp> {
+    let of_id = || {
+        let id = task.id.as_str();
+        let is_object_id = id.len() == 24 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let seconds = i64::from_str_radix(id.get(..8).filter(|_| is_object_id)?, 16).ok()?;
+        Timestamp::from_millis(seconds * 1000)
+    };
+    created_at(task).or_else(of_id)
 }
 
 /// `owner/name` as GitHub allows it. Nothing else gets into a filter.

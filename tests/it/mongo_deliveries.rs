@@ -138,6 +138,53 @@ async fn marks_are_forgotten_after_two_weeks() {
     assert_eq!(names.iter().filter(|name| *name == "found_by_github").count(), 1, "{names:?}");
 }
 
+/// Names of repositories do not expire, commits of forks do, and a task gets no field for either.
+#[tokio::test]
+async fn what_is_learnt_is_kept_beside_the_tasks() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    let name = place.config.database.as_deref().expect("named");
+    let facts: Collection<Document> = place.client.database(name).collection("tasks_github_repositories");
+    let indexes: Vec<_> =
+        futures_util::TryStreamExt::try_collect(facts.list_indexes().await.expect("listed"))
+            .await
+            .expect("listed");
+    let expiring = indexes.iter().find(|index| index.keys == doc! {"at": 1}).expect("an index");
+    let after = expiring.options.as_ref().and_then(|options| options.expire_after).expect("it expires");
+    assert_eq!(after.as_secs(), 90 * 24 * 60 * 60);
+    assert!(indexes.iter().any(|index| index.keys == doc! {"keys": 1}), "{indexes:?}");
+
+    let mut payload = pr("opened", 1, "open");
+    payload["repository"]["id"] = 1.into();
+    payload["pull_request"]["head"] = serde_json::json!({"ref": "b", "sha": "abc", "repo": {"id": 2}});
+    let id = insert(&place, doc! {"githubPrNumber": 7}).await;
+    for n in 0..3 {
+        written(&store, delivery(&n.to_string(), "pull_request", &payload)).await;
+    }
+    assert_eq!(facts.count_documents(doc! {}).await.expect("counted"), 2);
+    let commit = facts.find_one(doc! {"fact.kind": "head"}).await.expect("read").expect("there");
+    assert!(commit.get_datetime("at").is_ok(), "{commit}");
+    let named = facts.find_one(doc! {"fact.kind": "named"}).await.expect("read").expect("there");
+    assert_eq!(named.get("at"), None, "{named}");
+    let task = stored(&place, id).await;
+    let mut fields: Vec<&str> = task.keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    let expected = [
+        "_id",
+        "events",
+        "githubIssueNumber",
+        "githubPrNumber",
+        "githubPrSeen",
+        "githubPrUrl",
+        "prState",
+        "prTitle",
+        "repo",
+        "status",
+        "updatedAt",
+    ];
+    assert_eq!(fields, expected);
+}
+
 #[tokio::test]
 async fn without_webhooks_nothing_is_made_for_them() {
     let mut place = Place::new().await;

@@ -5,6 +5,7 @@ mod embedded;
 mod feeds;
 mod mongo;
 mod reads;
+mod repositories;
 mod writes;
 
 use std::{any::Any, future::Future, sync::Arc, time::Duration};
@@ -46,6 +47,8 @@ macro_rules! conformance {
             deliveries: a_delivery_is_one_change, the_same_delivery_at_once_has_one_effect,
                 deliveries_at_once_end_as_in_order, tasks_are_found_in_every_way,
                 what_no_task_is_meant_by_is_not_remembered, deliveries_and_writes_at_once_are_all_kept;
+            repositories: a_fork_takes_no_task_over, checks_of_a_fork_find_its_pull_request,
+                tasks_follow_a_renamed_repository, links_follow_a_renamed_repository;
             feeds: every_write_is_one_change, refused_writes_are_no_change, snapshots_know_their_position,
                 dashboards_know_their_position, a_new_follower_is_told_the_past, a_follower_ends_when_told
         );

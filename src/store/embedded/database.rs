@@ -21,6 +21,10 @@ pub(super) const TIMELINE: TableDefinition<(&str, u64), &[u8]> = TableDefinition
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 /// By day since 1970 and delivery id: what GitHub has delivered.
 pub(super) const DELIVERIES: TableDefinition<(u64, &str), ()> = TableDefinition::new("deliveries");
+/// By key and id: a [`Fact`](crate::github::Fact) that GitHub's deliveries have taught.
+pub(super) const FACTS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("githubFacts");
+/// By day since 1970, key and id: the facts that are forgotten some day.
+pub(super) const FACT_DAYS: TableDefinition<(u64, &str, &str), ()> = TableDefinition::new("githubFactDays");
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// In `meta`: the number of the last change.

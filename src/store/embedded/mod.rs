@@ -1,11 +1,13 @@
 //! Tasks in a file of this process: for one node without a database to run.
 //!
-//! Five tables in one redb file. `tasks` holds each document without its timeline, `timeline` its entries one by
+//! Seven tables in one redb file. `tasks` holds each document without its timeline, `timeline` its entries one by
 //! one (so that an append costs the same however long the timeline is, and a list reads none), `log` every change
-//! by its sequence number, `meta` the last number, `deliveries` what GitHub has delivered. A write and its log entry
+//! by its sequence number, `meta` the last number, `deliveries` what GitHub has delivered, `githubFacts` and `githubFactDays` what
+//! was learnt from it. A write and its log entry
 //! are one transaction, on disk before anybody hears of it.
 
 mod database;
+mod facts;
 mod feed;
 mod read;
 mod record;

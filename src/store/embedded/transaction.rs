@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     database::{DELIVERIES, Fault, LAST_SEQUENCE, LOG, LOG_BYTES, META, TASKS, TIMELINE},
+    facts::Facts,
     read,
     record::{self, Document, LogEntry},
     write::{Edit, Outcome, Write, Written},
@@ -28,6 +29,7 @@ pub(super) struct Tables<'txn> {
     log: Table<'txn, u64, &'static [u8]>,
     meta: Table<'txn, &'static str, u64>,
     deliveries: Table<'txn, (u64, &'static str), ()>,
+    facts: Facts<'txn>,
     /// The number of the last change.
     sequence: u64,
     log_bytes: u64,
@@ -44,6 +46,7 @@ impl<'txn> Tables<'txn> {
             timeline: txn.open_table(TIMELINE)?,
             log: txn.open_table(LOG)?,
             deliveries: txn.open_table(DELIVERIES)?,
+            facts: Facts::open(txn)?,
             meta,
             sequence,
             log_bytes,
@@ -51,8 +54,9 @@ impl<'txn> Tables<'txn> {
         })
     }
 
-    /// What became of each write, and the number of the last change.
-    pub(super) fn apply(mut self, writes: Vec<Write>) -> Result<(Vec<Outcome>, u64), Fault> {
+    /// What became of each write, the number of the last change, and whether there is anything to commit.
+    pub(super) fn apply(mut self, writes: Vec<Write>) -> Result<(Vec<Outcome>, u64, bool), Fault> {
+        let before = self.sequence;
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
             let now = Timestamp::now();
@@ -69,7 +73,8 @@ impl<'txn> Tables<'txn> {
         self.trim()?;
         self.meta.insert(LAST_SEQUENCE, self.sequence)?;
         self.meta.insert(LOG_BYTES, self.log_bytes)?;
-        Ok((outcomes, self.sequence))
+        let changed = self.sequence != before || self.facts.has_learnt();
+        Ok((outcomes, self.sequence, changed))
     }
 
     fn edit(&mut self, id: &TaskId, by: &Viewer, edit: Edit, now: Timestamp) -> Result<Outcome, Fault> {
@@ -92,6 +97,10 @@ impl<'txn> Tables<'txn> {
             if self.deliveries.get((day, delivery.id.as_str()))?.is_some() {
                 return Ok(Delivered::Duplicate);
             }
+        }
+        let delivery = &self.facts.informed(delivery, now)?;
+        if delivery.search.ways.is_empty() {
+            return Ok(Delivered::NoTask);
         }
         let mut meant = Vec::new();
         for item in self.tasks.range::<&str>(..)? {

@@ -110,8 +110,8 @@ fn commit_group(
     }
     let result = database.run(|db| {
         let txn = db.begin_write()?;
-        let (outcomes, last) = Tables::open(&txn, default_org)?.apply(writes)?;
-        if outcomes.iter().any(changes) {
+        let (outcomes, last, changed) = Tables::open(&txn, default_org)?.apply(writes)?;
+        if changed {
             txn.commit()?
         } else {
             txn.abort()?
@@ -133,10 +133,6 @@ fn commit_group(
             }
         }
     }
-}
-
-fn changes(outcome: &Outcome) -> bool {
-    matches!(outcome, Ok(Written::Task(_) | Written::Delivery(Delivered::Written(_))))
 }
 
 fn same(error: &StoreError) -> StoreError {

@@ -28,7 +28,7 @@ pub struct MongoConfig {
     pub collection: String,
     pub images: Images,
     pub default_org: DefaultOrg,
-    /// Whether GitHub's deliveries are taken; they need an index and a collection beside the tasks.
+    /// Whether GitHub's deliveries are taken; they need an index and two collections beside the tasks.
     pub webhooks: bool,
 }
 
@@ -36,6 +36,11 @@ impl MongoConfig {
     /// The collection of the deliveries that were done.
     pub(super) fn deliveries(&self) -> String {
         format!("{}_github_deliveries", self.collection)
+    }
+
+    /// The collection of what was learnt from deliveries about repositories.
+    pub(super) fn facts(&self) -> String {
+        format!("{}_github_repositories", self.collection)
     }
 }
 

@@ -16,7 +16,7 @@ use mongodb::{
 use tokio::time::Instant;
 
 use super::{
-    MongoStore, bson_json,
+    MongoStore, bson_json, facts,
     failure::{answer, code, store_error, write_error},
     select::{meant_by, visible_fields},
     write::{unchanged, update},
@@ -49,6 +49,10 @@ enum Attempt {
 
 /// Tries until it is known what became of it. Whoever can't wait drops it: then it is done as a whole or not at all.
 pub(super) async fn deliver(store: &MongoStore, delivery: &Delivery) -> Result<Delivered, WriteError> {
+    let delivery = &facts::informed(store, delivery).await?;
+    if delivery.search.ways.is_empty() {
+        return Ok(Delivered::NoTask);
+    }
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             tokio::time::sleep(pause(attempt)).await;

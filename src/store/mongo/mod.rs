@@ -10,6 +10,7 @@ mod config;
 mod dashboard;
 mod decode;
 mod deliver;
+mod facts;
 mod failure;
 mod follow;
 mod list;

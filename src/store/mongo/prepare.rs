@@ -14,6 +14,7 @@ use super::{
     failure::{answer, answer_within, code, is_unauthorized, store_error},
 };
 use crate::{
+    github::HEAD_DAYS,
     store::{DELIVERY_DAYS, StoreError},
     task::Field,
 };
@@ -42,7 +43,9 @@ pub(super) async fn prepare(store: &MongoStore) -> Result<(), StoreError> {
     ensure_indexes(&database, name, wanted_indexes()).await?;
     if store.config.webhooks {
         ensure_indexes(&database, name, [found_by_github()]).await?;
-        ensure_deliveries(&database, &store.config.deliveries()).await?;
+        for (name, index) in github_indexes(store) {
+            create_index(&database, &name, index).await?;
+        }
     }
     Ok(())
 }
@@ -206,10 +209,17 @@ async fn create_index(database: &Database, name: &str, index: Document) -> Resul
     }
 }
 
-/// The collection is made with its index.
-async fn ensure_deliveries(database: &Database, name: &str) -> Result<(), StoreError> {
-    let seconds = i64::try_from(DELIVERY_DAYS * 24 * 60 * 60).unwrap_or(i64::MAX);
-    create_index(database, name, doc! {"key": {"at": 1}, "name": "at_1", "expireAfterSeconds": seconds}).await
+/// The indexes of the collections beside the tasks. MongoDB makes a collection with its first index.
+fn github_indexes(store: &MongoStore) -> [(String, Document); 3] {
+    let expiring = |days: u64| {
+        let seconds = i64::try_from(days * 24 * 60 * 60).unwrap_or(i64::MAX);
+        doc! {"key": {"at": 1}, "name": "at_1", "expireAfterSeconds": seconds}
+    };
+    [
+        (store.config.deliveries(), expiring(DELIVERY_DAYS)),
+        (store.config.facts(), expiring(HEAD_DAYS)),
+        (store.config.facts(), doc! {"key": {"keys": 1}, "name": "keys_1"}),
+    ]
 }
 
 async fn existing_indexes(database: &Database, name: &str) -> Result<Vec<Document>, StoreError> {

@@ -28,7 +28,7 @@ pub(super) async fn lacking(
     writes: bool,
 ) -> Vec<String> {
     let tasks = store.config.collection.as_str();
-    let deliveries = store.config.deliveries();
+    let (deliveries, facts) = (store.config.deliveries(), store.config.facts());
     let mut needed =
         vec![("", "listCollections"), (tasks, "find"), (tasks, "changeStream"), (tasks, "listIndexes")];
     match images {
@@ -47,7 +47,9 @@ pub(super) async fn lacking(
         needed.push((tasks, "update"));
     }
     if store.config.webhooks {
-        needed.extend(["find", "insert", "createIndex"].map(|action| (deliveries.as_str(), action)));
+        for collection in [&deliveries, &facts] {
+            needed.extend(["find", "insert", "createIndex"].map(|action| (collection.as_str(), action)));
+        }
     }
     let may = |collection: &str, action: &str| {
         granted.iter().any(|privilege| {

@@ -3,7 +3,7 @@
 use mongodb::bson::{Bson, Document, doc, oid::ObjectId};
 
 use crate::{
-    github::{Search, Way},
+    github::{Repository, Search, Way},
     store::TaskFilter,
     task::{Access, DefaultOrg, Field, OrgId, TaskId, UserId, Viewer},
 };
@@ -110,8 +110,13 @@ pub(super) fn meant_by(search: &Search) -> Document {
             alternatives.push(alternative);
         }
     };
-    let of =
-        |repo: &str| doc! {"repo": {"$regex": format!("^{}$", repo.replace('.', "\\.")), "$options": "i"}};
+    let of = |repo: &Repository| {
+        let names: Vec<String> = repo.names().map(|name| name.replace('.', "\\.")).collect();
+        doc! {"repo": {"$regex": format!("^({})$", names.join("|")), "$options": "i"}}
+    };
+    let links = |repo: &Repository, url: &Option<String>| {
+        url.as_deref().map(|url| repo.links(url)).unwrap_or_default()
+    };
     let of_none = || doc! {"repo": {"$in": [Bson::Null, Bson::String(String::new())]}};
     let number = |number: u64| Bson::Int64(i64::try_from(number).unwrap_or(i64::MAX));
     let mut named = Vec::new();
@@ -119,13 +124,15 @@ pub(super) fn meant_by(search: &Search) -> Document {
         match way {
             Way::PullRequest { repo, number: pr, url } => {
                 either(Field::PrNumber, number(*pr), of(repo));
-                url.iter().for_each(|url| either(Field::PrUrl, url.into(), of_none()));
+                links(repo, url).into_iter().for_each(|url| either(Field::PrUrl, url.into(), of_none()));
             }
             Way::Issue { repo, number: issue, url } => {
                 either(Field::IssueNumber, number(*issue), of(repo));
-                url.iter().for_each(|url| either(Field::IssueUrl, url.into(), of_none()));
+                links(repo, url).into_iter().for_each(|url| either(Field::IssueUrl, url.into(), of_none()));
             }
-            Way::Branch { repo, branch } => either(Field::GithubBranch, branch.into(), of(repo)),
+            Way::Branch { repo, branch } | Way::CheckedBranch { repo, branch } => {
+                either(Field::GithubBranch, branch.into(), of(repo))
+            }
             Way::Named { ids: tasks, .. } => named.extend(tasks.iter().flat_map(|id| ids(id.as_str()))),
         }
     }

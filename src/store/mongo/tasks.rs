@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use mongodb::{
     Client, Collection, Database,
     bson::{Document, RawDocumentBuf, doc},
-    options::{CollectionOptions, ConnectionString, ReadConcern},
+    options::{CollectionOptions, ConnectionString, ReadConcern, WriteConcern},
 };
 use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -89,6 +89,15 @@ impl MongoStore {
     pub(super) async fn deliveries(&self) -> Result<Collection<Document>, StoreError> {
         let options = CollectionOptions::builder().read_concern(ReadConcern::majority()).build();
         Ok(self.database().await?.collection_with_options(&self.config.deliveries(), options))
+    }
+
+    /// What was learnt from deliveries.
+    pub(super) async fn facts(&self) -> Result<Collection<RawDocumentBuf>, StoreError> {
+        let options = CollectionOptions::builder()
+            .read_concern(ReadConcern::majority())
+            .write_concern(WriteConcern::majority())
+            .build();
+        Ok(self.database().await?.collection_with_options(&self.config.facts(), options))
     }
 
     /// For reads in a snapshot session: the driver keeps a level that is set elsewhere.

@@ -1,0 +1,146 @@
+//! Which repository something belongs to. GitHub renames and transfers repositories and gives a freed name to
+//! others; only a repository's id stays.
+
+use super::{
+    entry::web_link,
+    payload::{self, Origin, RepositoryRef},
+    search::{made_at, repo_name, text},
+};
+use crate::task::{Field, Task, Timestamp};
+
+const DEFAULT_HOST: &str = "https://github.com";
+/// The authors that GitHub says are of the repository, its organisation, or invited by them.
+const INSIDERS: [&str; 3] = ["OWNER", "MEMBER", "COLLABORATOR"];
+
+/// A repository as a payload names it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Repository {
+    /// The GitHub that it is on, such as `https://github.com`. Ids are unique on one GitHub only.
+    pub(super) host: String,
+    pub(super) id: Option<u64>,
+    pub(super) name: String,
+    /// The names under which its tasks may be found. Until the store has been asked: its name.
+    pub(super) tenures: Vec<Tenure>,
+}
+
+/// A time during which a name was the repository's. Tasks of that name that were made then are its tasks.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Tenure {
+    pub name: String,
+    pub from: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
+
+/// How something that came from `origin` is related to a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Relation {
+    Same,
+    /// From another repository: a fork, or one that is deleted by now.
+    Foreign,
+    Unsaid,
+}
+
+impl Repository {
+    pub(super) fn of(repository: &payload::Repository) -> Option<Self> {
+        let name = repo_name(&repository.full_name)?;
+        let url = web_link(repository.html_url.as_deref()).unwrap_or_default();
+        let host = url.strip_suffix(&format!("/{name}")).unwrap_or(DEFAULT_HOST).to_owned();
+        Some(Self::new(host, repository.id, name))
+    }
+
+    pub(super) fn new(host: String, id: Option<u64>, name: String) -> Self {
+        let tenures = vec![Tenure { name: name.clone(), from: None, until: None }];
+        Self { host, id, name, tenures }
+    }
+
+    /// Another repository on the same GitHub.
+    pub(super) fn beside(&self, id: Option<u64>, name: String) -> Self {
+        Self::new(self.host.clone(), id, name)
+    }
+
+    /// What it is known by in what the store keeps; None: the payload gives no id.
+    pub(super) fn key(&self) -> Option<String> {
+        self.id.map(|id| format!("repository {} {id}", self.host))
+    }
+
+    pub(super) fn has_same_owner_as(&self, name: &str) -> bool {
+        let owner = |name: &str| name.split('/').next().unwrap_or_default().to_ascii_lowercase();
+        owner(&self.name) == owner(name)
+    }
+
+    fn is(&self, other: &RepositoryRef) -> bool {
+        RepositoryRef { id: self.id, full_name: Some(self.name.clone()) }.is(other)
+    }
+
+    pub(super) fn relation(&self, origin: &Origin) -> Relation {
+        match origin {
+            Origin::Unsaid => Relation::Unsaid,
+            Origin::Repository(other) if self.is(other) => Relation::Same,
+            Origin::Repository(_) | Origin::Deleted => Relation::Foreign,
+        }
+    }
+
+    /// Each name under which a task of it may be stored.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tenures.iter().map(|tenure| tenure.name.as_str())
+    }
+
+    /// A link into the repository, and what it was under the repository's other names.
+    pub fn links(&self, link: &str) -> Vec<String> {
+        let path = link.strip_prefix(&format!("{}/{}", self.host, self.name));
+        let mut links = vec![link.to_owned()];
+        for name in path.iter().flat_map(|_| self.names()).filter(|name| *name != self.name) {
+            links.push(format!("{}/{name}{}", self.host, path.unwrap_or_default()));
+        }
+        links
+    }
+
+    /// Whether the task's `repo` means this repository.
+    pub(super) fn has(&self, task: &Task) -> bool {
+        let named = text(task, Field::Repo);
+        self.tenures.iter().any(|tenure| tenure.name.eq_ignore_ascii_case(named) && tenure.covers(task))
+    }
+
+    /// Whether the link in the `field` of a task without `repo` is `link`, under any of the repository's names.
+    pub(super) fn is_linked(&self, task: &Task, field: Field, link: &str) -> bool {
+        let found = text(task, field);
+        text(task, Field::Repo).is_empty()
+            && self.tenures.iter().any(|tenure| {
+                let prefix = format!("{}/{}", self.host, self.name);
+                let under_this_name = match link.strip_prefix(&prefix) {
+                    Some(path) => found.strip_prefix(&format!("{}/{}", self.host, tenure.name)) == Some(path),
+                    None => found == link,
+                };
+                under_this_name && tenure.covers(task)
+            })
+    }
+}
+
+impl RepositoryRef {
+    /// The id counts, the name where one of them has no id.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (self.id, other.id, &self.full_name, &other.full_name) {
+            (Some(one), Some(two), ..) if one == two => true,
+            (.., Some(one), Some(two)) => one.eq_ignore_ascii_case(two),
+            _ => false,
+        }
+    }
+}
+
+impl Tenure {
+    /// Whether the task was made during it. A task that does not say when is one of today.
+    fn covers(&self, task: &Task) -> bool {
+        match made_at(task) {
+            None => self.until.is_none(),
+            Some(made) => {
+                self.from.is_none_or(|from| made >= from) && self.until.is_none_or(|until| made < until)
+            }
+        }
+    }
+}
+
+/// Whether what somebody wrote may choose a task. In a public repository anybody can open issues, and pull requests
+/// from forks. `association` is what GitHub says of the author.
+pub(super) fn is_insider(repository: &payload::Repository, association: Option<&str>) -> bool {
+    repository.private == Some(true) || association.is_none_or(|association| INSIDERS.contains(&association))
+}

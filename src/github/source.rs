@@ -1,0 +1,158 @@
+//! What a delivery says of its repository and of commits of forks, and what follows for the search.
+
+use super::{
+    delivery::{Delivery, DeliveryId},
+    known::{Fact, Known, Lesson, name_key},
+    repository::{Relation, Repository},
+    search::{Search, Way},
+};
+use crate::task::Timestamp;
+
+/// How long the commits of forks are remembered. GitHub runs checks again for 30 days.
+pub const HEAD_DAYS: u64 = 90;
+/// Of one commit at most.
+const MAX_HEADS: usize = 10;
+
+/// Where a delivery comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Source {
+    pub repository: Repository,
+    /// When GitHub made the repository, in milliseconds.
+    pub created: Option<i64>,
+    pub moved: Moved,
+    pub head: Option<ForkHead>,
+    pub checked: Option<Checked>,
+}
+
+/// What became of the repository's name.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Moved {
+    No,
+    /// Renamed or transferred: the name before.
+    From(String),
+    Deleted,
+}
+
+/// The newest commit of a pull request from a fork.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ForkHead {
+    pub number: u64,
+    pub sha: String,
+    pub fork: Option<u64>,
+    pub branch: Option<String>,
+}
+
+/// The commit of a check that names no pull request.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Checked {
+    pub sha: String,
+    pub relation: Relation,
+    pub fork: Option<u64>,
+    pub branch: Option<String>,
+}
+
+impl Source {
+    fn head_key(&self, sha: &str) -> String {
+        let Repository { host, name, .. } = &self.repository;
+        let repository = self.repository.key().unwrap_or_else(|| name_key(host, name));
+        format!("head {repository} {sha}")
+    }
+
+    fn renamed(&self, known: &Known, id: &DeliveryId, at: i64) -> Vec<Lesson> {
+        let Some(key) = self.repository.key().filter(|key| !known.is_full(key)) else { return Vec::new() };
+        let (repository, created, event) = (&self.repository, self.created, id.as_str());
+        let name = repository.name.as_str();
+        let left = |name: &str, event: &str| {
+            known.is_called(&key, name).then(|| Lesson::left(repository, name, at, event)).flatten()
+        };
+        match &self.moved {
+            Moved::From(before) if !before.eq_ignore_ascii_case(name) => {
+                let is_new = !known.names(&key).contains(&before.to_ascii_lowercase());
+                let lost =
+                    if is_new { Lesson::left(repository, before, at, event) } else { left(before, event) };
+                let named = (!known.is_called(&key, name))
+                    .then(|| Lesson::named(repository, created, at, event))
+                    .flatten();
+                lost.into_iter().chain(named).collect()
+            }
+            Moved::Deleted => left(name, event).into_iter().collect(),
+            // A name that it had before: the delivery is late.
+            _ if known.names(&key).contains(&name.to_ascii_lowercase()) => Vec::new(),
+            // Its owner was renamed, or nobody has told of the new name.
+            _ => {
+                let before = known.names(&key);
+                let lost = before.iter().filter_map(|before| left(before, ""));
+                lost.chain(Lesson::named(repository, created, at, "")).collect()
+            }
+        }
+    }
+
+    fn head(&self, known: &Known) -> Option<Lesson> {
+        let ForkHead { number, sha, fork, branch } = self.head.as_ref()?;
+        let key = self.head_key(sha);
+        let is_known = known.heads(&key).any(|head| head == (*number, *fork, branch.as_deref()));
+        let fork_id = fork.map_or_else(|| "-".to_owned(), |fork| fork.to_string());
+        let id = format!("{key} {number} {fork_id} {}", branch.as_deref().unwrap_or_default());
+        let fact = Fact::Head { key: key.clone(), number: *number, fork: *fork, branch: branch.clone() };
+        (!is_known).then(|| Lesson { id, keys: vec![key], fact, expires: true })
+    }
+}
+
+impl Delivery {
+    /// What the store has to be asked for before the delivery's task can be looked for. To be called again with what
+    /// it answered, until there is nothing more.
+    pub fn unasked(&self, known: &Known) -> Vec<String> {
+        let source = &self.source;
+        let repositories = self.search.ways.iter().map(Way::repo).chain([&source.repository]);
+        let keys = repositories.flat_map(|repo| [repo.key(), Some(name_key(&repo.host, &repo.name))]);
+        let commits =
+            [source.head.as_ref().map(|head| &head.sha), source.checked.as_ref().map(|run| &run.sha)];
+        let commits = commits.into_iter().flatten().map(|sha| source.head_key(sha));
+        known.unasked(keys.flatten().chain(commits), &source.repository.host)
+    }
+
+    /// What the delivery teaches beyond what is known, to be stored before its task is looked for.
+    pub fn lessons(&self, known: &Known, now: Timestamp) -> Vec<Lesson> {
+        let mut lessons = self.source.renamed(known, &self.id, now.millis());
+        lessons.extend(self.source.head(known));
+        lessons
+    }
+
+    /// The delivery with a search that uses what is known.
+    pub fn informed(&self, known: &Known) -> Self {
+        let mut informed = self.clone();
+        informed.search =
+            Search { ways: self.ways_from_forks(known).unwrap_or_else(|| self.search.ways.clone()) };
+        for way in &mut informed.search.ways {
+            let repo = known.informed(way.repo());
+            *way.repo_mut() = repo;
+        }
+        informed
+    }
+
+    /// A check of a commit that came from a fork belongs to the fork's pull request, and to no branch of the
+    /// repository.
+    fn ways_from_forks(&self, known: &Known) -> Option<Vec<Way>> {
+        let checked = self.source.checked.as_ref().filter(|checked| checked.relation != Relation::Same)?;
+        let key = self.source.head_key(&checked.sha);
+        let mut numbers: Vec<u64> = known
+            .heads(&key)
+            .filter(|(_, fork, branch)| {
+                let same_branch =
+                    checked.branch.as_deref().zip(*branch).is_none_or(|(one, other)| one == other);
+                same_branch && (checked.fork.is_none() || checked.fork == *fork)
+            })
+            .map(|(number, ..)| number)
+            .collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers.truncate(MAX_HEADS);
+        let repo = &self.source.repository;
+        let way = |number: u64| Way::PullRequest {
+            repo: repo.clone(),
+            number,
+            url: Some(format!("{}/{}/pull/{number}", repo.host, repo.name)),
+        };
+        (!numbers.is_empty()).then(|| numbers.into_iter().map(way).collect())
+    }
+}

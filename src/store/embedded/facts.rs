@@ -1,0 +1,93 @@
+//! What taskcast has learnt from GitHub's deliveries.
+
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use super::database::{FACT_DAYS, FACTS, Fault};
+use crate::{
+    github::{Delivery, Fact, HEAD_DAYS, Known, Lesson},
+    task::Timestamp,
+};
+
+const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
+
+/// The tables of facts, open for writing.
+pub(super) struct Facts<'txn> {
+    facts: Table<'txn, (&'static str, &'static str), &'static [u8]>,
+    days: Table<'txn, (u64, &'static str, &'static str), ()>,
+    has_learnt: bool,
+}
+
+impl<'txn> Facts<'txn> {
+    pub(super) fn open(txn: &'txn WriteTransaction) -> Result<Self, Fault> {
+        Ok(Self { facts: txn.open_table(FACTS)?, days: txn.open_table(FACT_DAYS)?, has_learnt: false })
+    }
+
+    /// Whether there is something new to commit.
+    pub(super) fn has_learnt(&self) -> bool {
+        self.has_learnt
+    }
+
+    /// Stores what the delivery teaches, and gives it back with a search that uses what is known.
+    pub(super) fn informed(&mut self, delivery: &Delivery, now: Timestamp) -> Result<Delivery, Fault> {
+        let mut known = Known::default();
+        loop {
+            let keys = delivery.unasked(&known);
+            if keys.is_empty() {
+                break;
+            }
+            let facts = keys.iter().map(|key| self.find(key)).collect::<Result<Vec<_>, _>>()?;
+            known.add(keys, facts.into_iter().flatten());
+        }
+        let lessons = delivery.lessons(&known, now);
+        for lesson in &lessons {
+            self.insert(lesson, now)?;
+        }
+        known.learn(lessons.into_iter().map(|lesson| lesson.fact));
+        Ok(delivery.informed(&known))
+    }
+
+    fn find(&self, key: &str) -> Result<Vec<Fact>, Fault> {
+        let mut found = Vec::new();
+        for item in self.facts.range((key, "")..)? {
+            let (at, fact) = item?;
+            if at.value().0 != key {
+                break;
+            }
+            found.push(serde_json::from_slice(fact.value())?);
+        }
+        Ok(found)
+    }
+
+    fn insert(&mut self, lesson: &Lesson, now: Timestamp) -> Result<(), Fault> {
+        let today = u64::try_from(now.millis()).unwrap_or_default() / DAY_MILLIS;
+        let fact = serde_json::to_vec(&lesson.fact)?;
+        for key in &lesson.keys {
+            let place = (key.as_str(), lesson.id.as_str());
+            if self.facts.get(place)?.is_some() {
+                continue;
+            }
+            self.facts.insert(place, &*fact)?;
+            if lesson.expires {
+                self.days.insert((today, place.0, place.1), ())?;
+            }
+            self.has_learnt = true;
+        }
+        self.forget(today.saturating_sub(HEAD_DAYS))
+    }
+
+    fn forget(&mut self, before: u64) -> Result<(), Fault> {
+        loop {
+            let oldest = self.days.first()?.map(|(day, _)| {
+                let (day, key, id) = day.value();
+                (day, key.to_owned(), id.to_owned())
+            });
+            match oldest {
+                Some((day, key, id)) if day < before => {
+                    self.days.remove((day, key.as_str(), id.as_str()))?;
+                    self.facts.remove((key.as_str(), id.as_str()))?;
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+}
