@@ -3,6 +3,8 @@
 //!
 //! In no gateway: compiled under `cfg(fuzzing)` and for tests only.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
@@ -10,6 +12,7 @@ use crate::{
     config::{Config, Sources},
     feed::{Change, Position, TimelineChange, translate},
     github::{DeliveryId, EVENTS, Received},
+    json::replace_lone_surrogates,
     protocol::{ClientEvent, Frame, Packet, ack},
     store::decode_change,
     task::{Answers, DefaultOrg, Field, FullTask, FullView, NewTask, Summary, Task, TaskPatch, Timestamp},
@@ -42,7 +45,8 @@ pub fn change(data: &[u8]) {
 /// A packet of a Socket.IO client.
 pub fn client(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    match Frame::parse(text) {
+    let text = well_formed(text);
+    match Frame::parse(&text) {
         Ok(Frame::Event { name, args, ack: id, .. }) => match ClientEvent::parse(&name, &args) {
             Ok(ClientEvent::TaskJoin { task } | ClientEvent::TaskLeave { task }) => {
                 assert!(!task.is_empty() && !task.chars().any(char::is_control));
@@ -93,7 +97,8 @@ pub fn document(data: &[u8]) {
 
 /// A body of the task API.
 pub fn http(data: &[u8]) {
-    let Ok(body) = serde_json::from_slice::<Value>(data) else { return };
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(body) = serde_json::from_str::<Value>(&well_formed(text)) else { return };
     let now = Timestamp::now();
     let _ = NewTask::parse(body.clone());
     if let Ok(answers) = Answers::parse(body.clone()) {
@@ -142,6 +147,17 @@ pub fn webhook(data: &[u8]) {
         Ok(_) => {}
         Err(error) => assert!(error.to_string().len() < 200, "an error quotes the body: {error}"),
     }
+}
+
+/// Nothing is replaced twice, and nothing where the text was JSON already.
+fn well_formed(text: &str) -> Cow<'_, str> {
+    let replaced = replace_lone_surrogates(text);
+    assert_eq!(replaced.len(), text.len());
+    assert!(matches!(replace_lone_surrogates(&replaced), Cow::Borrowed(_)), "a half is left: {replaced}");
+    if serde_json::from_str::<Value>(text).is_ok() {
+        assert!(matches!(replaced, Cow::Borrowed(_)), "valid JSON was changed: {text}");
+    }
+    replaced
 }
 
 fn translated(change: &Change) {

@@ -21,7 +21,7 @@
 //! - [`gateway`]: the Socket.IO edge: connections, sessions, joins, limits.
 //! - [`http`]: the HTTP edge: tasks, GitHub's webhooks, health, metrics, what administrators do.
 //!
-//! Around them: [`config`], [`cli`], [`telemetry`] with [`seldom`], [`metrics`], and [`tables`]; [`serve`] accepts connections,
+//! Around them: [`config`], [`cli`], [`telemetry`] with [`seldom`], [`metrics`], [`json`], [`cors`] and [`tables`]; [`serve`] accepts connections,
 //! [`lifecycle`] ends them, [`app`] puts everything together. `fuzzing` is for fuzzers and
 //! tests. `docs/architecture.md` says who may use whom and where a change goes.
 
@@ -31,6 +31,7 @@ pub mod auth;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod cors;
 pub mod fanout;
 pub mod feed;
 #[cfg(any(test, fuzzing))]
@@ -38,6 +39,7 @@ pub mod fuzzing;
 pub mod gateway;
 pub mod github;
 pub mod http;
+pub mod json;
 pub mod lifecycle;
 pub mod metrics;
 pub mod protocol;

@@ -1,16 +1,17 @@
 //! The address that stands for a client.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::HeaderMap;
 
+use super::forwarded;
 use crate::config::TrustedProxies;
 
 /// The bits of an IPv6 address that a customer of a provider is given; the others are the customer's to choose.
 const CUSTOMER: u128 = u128::MAX << 64;
 
 /// An IPv4 address, or the first half of an IPv6 address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientAddress(IpAddr);
 
 /// Of a request that came by no connection.
@@ -29,29 +30,10 @@ impl ClientAddress {
         })
     }
 
-    /// Who spoke to the first proxy that is trusted: every proxy adds whom it was asked by on the right, so whatever
-    /// stands left of the first address that is nobody's we trust, anybody can have written.
+    /// Whom the first trusted proxy was asked by.
     pub fn of_request(peer: IpAddr, headers: &HeaderMap, proxies: &TrustedProxies) -> Self {
-        let mut nearest = peer;
-        let mut hops = headers
-            .get_all("x-forwarded-for")
-            .iter()
-            .rev()
-            .flat_map(|value| value.as_bytes().rsplit(|b| *b == b','));
-        while proxies.contains(nearest) {
-            // What is no address, a trusted proxy does not know better.
-            let Some(hop) = hops.next().and_then(hop) else { break };
-            nearest = hop;
-        }
-        Self::of_peer(nearest)
+        Self::of_peer(forwarded::client(peer, headers, proxies).address)
     }
-}
-
-/// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:4711`.
-fn hop(text: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(text).ok()?.trim();
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 //! little of.
 
 mod client;
+mod forwarded;
 mod shares;
 
 pub use client::ClientAddress;
+pub use forwarded::{Reached, reached};
 pub use shares::{Share, Shares};

@@ -24,14 +24,14 @@ use crate::{
     auth::{Keys, SignError, UnixTime},
     cli,
     cluster::{Cluster, LinkError},
-    config::{Backend, Config, DevSecretError, StoreConfig},
+    config::{Backend, Config, DevSecretError, Origins, StoreConfig},
     fanout::{Hub, Limits, pump},
     feed::FeedItem,
     gateway::{Capacity, Edge, Gateway, GatewaySettings, MemoryLimit, head_bytes},
     http::{HttpState, Routes, Webhook, router},
     lifecycle::{Drain, Signals},
     metrics::Metrics,
-    serve::{Doors, serve},
+    serve::{Doors, Idle, serve},
     store::{EmbeddedStore, MeasuredStore, MongoStore, Store, StoreError},
 };
 
@@ -136,7 +136,6 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         prepared: AtomicBool::new(false),
         draining: draining.clone(),
     });
-    let origins: Vec<String> = config.origins.iter().map(str::to_owned).collect();
     let http = HttpState {
         store: store.clone(),
         tokens: verifier.clone(),
@@ -154,24 +153,31 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         draining.clone(),
         capacity.clone(),
     );
-    let requests = TaskTracker::new();
+    let (requests, connections) = (TaskTracker::new(), TaskTracker::new());
+    let (idle, closing) = (Idle::default(), CancellationToken::new());
     let admin_doors = Doors {
         edge: None,
-        http: router(Routes::Admin, http.clone(), &[]),
+        http: router(Routes::Admin, http.clone(), Origins::default()),
         capacity: Capacity::up_to(ADMIN_CONNECTIONS, memory.clone()),
         shares: Shares::of(None),
         proxies: config.server.trusted_proxies.clone(),
         head_bytes: head_bytes(config.auth.max_token_bytes),
         stall_timeout: config.limits.slow_client_timeout,
+        keep_alive: config.server.keep_alive,
         requests: requests.clone(),
+        connections: connections.clone(),
+        idle: Idle::default(),
+        draining: draining.clone(),
+        closing: closing.clone(),
         metrics: metrics.clone(),
     };
     let routes = if admin.is_some() { Routes::Public } else { Routes::All };
     let doors = Doors {
         edge: Some(edge),
-        http: router(routes, http, &origins),
+        http: router(routes, http, config.origins.clone()),
         capacity,
         shares: Shares::of(config.limits.max_unauthenticated_per_address),
+        idle: idle.clone(),
         ..admin_doors.clone()
     };
 
@@ -185,11 +191,10 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         // Its end follows that of the feed, which says why.
         std::future::pending().await
     });
-    parts.run_forever("the listener", serve(listener, doors));
-    // It serves on during the drain, to the end of the process.
+    parts.run_forever("the listener", listening_for_ever(listener, doors));
     if let Some((listener, address)) = admin {
         tracing::info!(%address, "listening for operators");
-        parts.run_forever("the operators' listener", serve(listener, admin_doors));
+        parts.run_forever("the operators' listener", listening_for_ever(listener, admin_doors));
     }
     let clock = gateway.clone();
     parts.run_forever("the clock", async move { clock.keep_time().await });
@@ -212,16 +217,24 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         () = signals.next() => {}
         error = parts.first_end() => return Err(error),
     }
-    let drain = Drain { draining, requests, cluster, gateway, grace: config.server.shutdown_grace };
+    let grace = config.server.shutdown_grace;
+    let drain = Drain { draining, requests, idle, cluster, gateway, closing, connections, grace };
     tokio::select! {
         () = drain.run() => {}
         () = signals.next() => tracing::warn!("a second signal: ending at once"),
         error = parts.first_end() => return Err(error),
     }
+    // Only now: every request that has come has been answered.
     stop.cancel();
     // The feed gives back what it holds on the server; a server that is away is not waited for.
     let _ = tokio::time::timeout(FEED_FAREWELL, parts.first_end()).await;
     Ok(())
+}
+
+/// The listeners close when the drain ends; the process then ends, too.
+async fn listening_for_ever(listener: TcpListener, doors: Doors) {
+    serve(listener, doors).await;
+    std::future::pending().await
 }
 
 fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), AppError> {

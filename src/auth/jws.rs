@@ -1,9 +1,12 @@
 //! A token's outer form (RFC 7515): three parts, and a header that says which key. None of it is believed.
 
+use std::borrow::Cow;
+
 use base64::prelude::*;
 use serde_json::{Map, Value};
 
 use super::{AuthError, members::Members};
+use crate::json::replace_lone_surrogates_in;
 
 /// A token that can be checked.
 #[derive(Debug)]
@@ -45,9 +48,13 @@ impl<'a> Jws<'a> {
         Ok(Self { message, payload, signature, algorithm, kid })
     }
 
-    /// What it says; to be asked once its signature is known to be good.
-    pub(super) fn payload(&self) -> Option<Map<String, Value>> {
-        object(self.payload)
+    /// What it says; to be asked once its signature is known to be good. A name may be cut inside an emoji; whether the
+    /// text has such a half is the second value.
+    pub(super) fn payload(&self) -> Option<(Map<String, Value>, bool)> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(self.payload).ok()?;
+        let text = replace_lone_surrogates_in(&bytes);
+        let Members(members) = serde_json::from_slice(&text).ok()?;
+        Some((members, matches!(text, Cow::Owned(_))))
     }
 }
 

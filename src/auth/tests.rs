@@ -502,6 +502,26 @@ fn an_unusable_name_locks_nobody_out() {
     }
 }
 
+/// JavaScript writes a name that was cut inside an emoji as `"\\ud83d"`. An id is never guessed at.
+#[test]
+fn a_claim_may_have_half_of_an_emoji_and_an_id_may_not() {
+    let verify =
+        |payload: &str| hs256().verify(&sign_raw(r#"{"alg":"HS256"}"#, payload.as_bytes(), SECRET), NOW);
+    let identity = verify(r#"{"sub":"alice","orgId":"acme","name":"Al \ud83d","exp":4102444800}"#);
+    let identity = identity.expect("valid");
+    assert_eq!(identity.name.as_deref(), Some("Al \u{fffd}"));
+    for payload in [
+        r#"{"sub":"a\ud83d","exp":4102444800}"#,
+        r#"{"sub":"alice","orgId":"acme\udc00","exp":4102444800}"#,
+        r#"{"sub":"alice","\ud83d":1,"\ud83e":2,"exp":4102444800}"#,
+    ] {
+        assert_unauthorized(verify(payload));
+    }
+    // Whoever really has such an id keeps it.
+    let named = verify(r#"{"sub":"a\ufffd","name":"A","exp":4102444800}"#).expect("valid");
+    assert_eq!(named.viewer.user.as_str(), "a\u{fffd}");
+}
+
 #[test]
 fn scopes_come_in_three_claims() {
     for scopes in [

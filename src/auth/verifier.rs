@@ -81,8 +81,10 @@ impl TokenVerifier {
         }
         let jws = Jws::parse(token)?;
         self.keys.accept(&jws)?;
-        let claims = jws.payload().map(Claims);
-        let claims = claims.ok_or(AuthError::Unauthorized("the token's payload is not a JSON object"))?;
+        let payload = jws.payload();
+        let (members, is_cut) =
+            payload.ok_or(AuthError::Unauthorized("the token's payload is not a JSON object"))?;
+        let claims = Claims(members);
         self.check_origin(&claims)?;
 
         let no_number = AuthError::Unauthorized("nbf or iat is not a number");
@@ -100,7 +102,14 @@ impl TokenVerifier {
         if self.revocations.cover(&user, issued_at) {
             return Err(AuthError::Unauthorized("the user was disconnected after the token was issued"));
         }
-        let org = self.default_org.or(claims.org(&self.claims.org)?.as_deref().and_then(OrgId::parse));
+        let org = claims.org(&self.claims.org)?;
+        // Two ids that were cut at different places would become one.
+        if is_cut && [Some(user.as_str()), org.as_deref()].into_iter().flatten().any(|id| id.contains('\u{fffd}')) {
+            return Err(AuthError::Unauthorized(
+                "the user or organisation claim has half of a surrogate pair",
+            ));
+        }
+        let org = self.default_org.or(org.as_deref().and_then(OrgId::parse));
 
         // Last: `token_expired` promises that a fresh token of the same kind is accepted.
         let expires_at = claims.expiry()?;

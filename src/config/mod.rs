@@ -29,7 +29,7 @@ pub use heartbeat::HeartbeatConfig;
 pub use limits::{DashboardShape, LimitsConfig};
 pub use logging::{LogFormat, LoggingConfig};
 pub use network::{Network, TrustedProxies};
-pub use origins::Origins;
+pub use origins::{Origin, Origins};
 pub use problem::{ConfigError, Problem};
 pub use secret::Secret;
 pub use server::ServerConfig;

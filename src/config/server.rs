@@ -16,6 +16,8 @@ pub struct ServerConfig {
     pub admin_port: Option<u16>,
     pub trusted_proxies: TrustedProxies,
     pub shutdown_grace: Duration,
+    /// An HTTP connection on which nothing comes for so long is closed.
+    pub keep_alive: Duration,
     /// `/metrics` asks for it as a bearer token.
     pub metrics_token: Option<Secret>,
 }
@@ -40,6 +42,8 @@ impl ServerConfig {
                 )
                 .unwrap_or_default(),
             shutdown_grace: reader.duration("SHUTDOWN_GRACE", Duration::ZERO..=Duration::from_secs(60 * 60)),
+            keep_alive: reader
+                .duration("HTTP_KEEP_ALIVE", Duration::from_millis(100)..=Duration::from_secs(60 * 60)),
             metrics_token: reader.parse("METRICS_TOKEN", "visible ASCII characters without spaces", |text| {
                 text.bytes().all(|b| b.is_ascii_graphic()).then(|| Secret::new(text))
             }),

@@ -10,9 +10,15 @@ const SERVER: &[Setting] = &[
     Setting::new(
         "TRUSTED_PROXIES",
         "NETWORKS",
-        "Comma-separated addresses or networks whose X-Forwarded-For, -Proto and -Host are believed",
+        "Comma-separated addresses or networks whose X-Forwarded-For, -Proto and -Host, or Forwarded, are believed",
     )
     .unset("none is believed"),
+    Setting::new(
+        "HTTP_KEEP_ALIVE",
+        "DURATION",
+        "Idle time after which an HTTP connection is closed; longer than that of the load balancer",
+    )
+    .or("75s"),
     Setting::new("SHUTDOWN_GRACE", "DURATION", "How long running requests and clients have after SIGTERM")
         .or("10s"),
 ];

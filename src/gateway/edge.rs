@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::body::Body;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
@@ -18,6 +18,7 @@ use crate::{
     address::ClientAddress,
     auth::bearer,
     config::{Origins, TrustedProxies},
+    cors::{allow, allow_preflight, varies},
     seldom::seldom,
 };
 
@@ -38,6 +39,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 const UNAUTHENTICATED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of what a browser says in a refused header, so much is logged.
 const MAX_SHOWN: usize = 100;
+/// What pages may send, and which headers of an answer they may read.
+const METHODS: &str = "GET, POST";
+const EXPOSED: &str = "Retry-After";
 
 /// The Socket.IO path of the listener.
 #[derive(Clone, Debug)]
@@ -78,15 +82,18 @@ impl Edge {
                 origin = shown(origin.as_ref()),
                 "refused an Origin: WEBSOCKET_CORS_ORIGIN does not have it"
             );
-            return self.refused(StatusCode::FORBIDDEN, "forbidden_origin", "This Origin is not allowed");
+            let mut response =
+                self.refused(StatusCode::FORBIDDEN, "forbidden_origin", "This Origin is not allowed");
+            varies(response.headers_mut());
+            return response;
         }
         let mut response = self.admitted(request, address, transport).await;
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        varies(headers);
         if let Some(origin) = origin {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            allow(headers, origin, EXPOSED);
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
         response
@@ -99,7 +106,7 @@ impl Edge {
         transport: TransportHandle,
     ) -> Response<Body> {
         if request.method() == Method::OPTIONS {
-            return preflight();
+            return preflight(request.headers());
         }
         if Query::has_token(request.uri()) {
             seldom!(info, "refused a token in a query string");
@@ -239,15 +246,9 @@ fn shown(origin: Option<&HeaderValue>) -> Option<&str> {
     Some(&text[..text.len().min(MAX_SHOWN)])
 }
 
-fn preflight() -> Response<Body> {
+fn preflight(asked: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("authorization, content-type, x-request-id"),
-    );
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
+    allow_preflight(asked, response.headers_mut(), METHODS);
     response
 }

@@ -17,6 +17,7 @@ use crate::{
     cluster::{Cluster, Order},
     config::{FeaturesConfig, HeartbeatConfig, LimitsConfig},
     fanout::{Hub, PeerId},
+    json::replace_lone_surrogates,
     metrics::Metrics,
     protocol::{
         ClientEvent, Code, Frame, FrameError, Packet, Refusal, ack, connect_error, connected, emitted, event,
@@ -465,7 +466,8 @@ impl Gateway {
         if message.len() > self.max_read_bytes() {
             return self.fault(socket, FrameError::TooLong);
         }
-        let (frame, session) = (Frame::parse(message), socket.data.session());
+        let message = replace_lone_surrogates(message);
+        let (frame, session) = (Frame::parse(&message), socket.data.session());
         if message.len() > self.settings.limits.max_message_bytes && !may_bring_a_token(&frame) {
             return self.fault(socket, FrameError::TooLong);
         }

@@ -35,4 +35,4 @@ pub use engine::{Gateway, GatewaySettings};
 pub use memory::MemoryLimit;
 pub use newcomers::head_bytes;
 pub use session::SocketPeer;
-pub use transport::{Transport, TransportHandle};
+pub use transport::{Transport, TransportHandle, Wire};

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, header};
 
-use crate::config::{Origins, TrustedProxies};
+use crate::{
+    address::reached,
+    config::{Origin, Origins, TrustedProxies},
+};
 
 /// Whether a request may pass: it has no `Origin`, a configured one, or its own.
 pub(super) fn allows(headers: &HeaderMap, allowed: &Origins, proxies: &TrustedProxies, peer: IpAddr) -> bool {
@@ -12,25 +15,21 @@ pub(super) fn allows(headers: &HeaderMap, allowed: &Origins, proxies: &TrustedPr
     let (first, more) = (origins.next(), origins.next());
     match (first, more) {
         (None, _) => true,
-        (Some(origin), None) => origin.to_str().is_ok_and(|origin| {
-            allowed.allows(origin) || own_origin(headers, proxies, peer).is_some_and(|own| origin == own)
+        (Some(origin), None) => origin.to_str().ok().and_then(Origin::parse).is_some_and(|origin| {
+            allowed.contains(&origin) || own_origin(headers, proxies, peer).is_some_and(|own| origin == own)
         }),
         (Some(_), Some(_)) => false,
     }
 }
 
-/// Scheme and host as the browser sees them. Behind a proxy it says so, if it may be believed.
-fn own_origin(headers: &HeaderMap, proxies: &TrustedProxies, peer: IpAddr) -> Option<String> {
-    let believed = proxies.contains(peer);
-    let forwarded = |name: &str| {
-        // The proxy before us adds its word last.
-        let value = headers.get_all(name).iter().next_back().filter(|_| believed)?;
-        value.to_str().ok()?.rsplit(',').next().map(str::trim).filter(|value| !value.is_empty())
+/// The origin of this gateway as the browser sees it: what trusted proxies say, else what the request itself says.
+fn own_origin(headers: &HeaderMap, proxies: &TrustedProxies, peer: IpAddr) -> Option<Origin> {
+    let reached = reached(peer, headers, proxies);
+    let host = match &reached.host {
+        Some(host) => host,
+        None => headers.get(header::HOST)?.to_str().ok()?,
     };
-    let host = forwarded("x-forwarded-host").or_else(|| headers.get(header::HOST)?.to_str().ok())?;
-    let scheme = forwarded("x-forwarded-proto").unwrap_or("http");
-    let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
-    Some(format!("{scheme}://{}", host.strip_suffix(port).unwrap_or(host)).to_ascii_lowercase())
+    Origin::parse(&format!("{}://{host}", reached.scheme.unwrap_or("http")))
 }
 
 #[cfg(test)]
@@ -60,6 +59,18 @@ mod tests {
         assert!(check(&[("origin", "https://app.example.com")]));
         assert!(check(&[("origin", "http://gate.example.com:3000"), ("host", "gate.example.com:3000")]));
         assert!(check(&[("origin", "http://gate.example.com"), ("host", "gate.example.com:80")]));
+        for origin in [
+            "https://app.example.com:443",
+            "https://APP.example.com",
+            "wss://app.example.com",
+            "ws://gate.example.com:3000",
+            "HTTP://gate.example.com:3000",
+            "http://GATE.example.com:3000",
+        ] {
+            assert!(check(&[("origin", origin), ("host", "gate.example.com:3000")]), "{origin}");
+        }
+        assert!(check(&[("origin", "http://[::1]:3000"), ("host", "[0:0::1]:3000")]));
+        assert!(check(&[("origin", "http://gate.example.com."), ("host", "gate.example.com.")]));
     }
 
     #[test]
@@ -72,16 +83,19 @@ mod tests {
             "http://app.example.com",
             "https://app.example.com:444",
             "https://gate.example.com:3000",
-            "HTTP://gate.example.com:3000",
-            "http://GATE.example.com:3000",
+            "wss://gate.example.com:3000",
+            "ws://app.example.com",
             "http://gate.example.com.:3000",
+            "http://gate.example.com",
+            "file://",
+            "gate.example.com:3000",
+            "//gate.example.com:3000",
             "http://gate.example.com:3000/",
             "http://gate.example.com:03000",
             "http://gate.example.com:3000@evil.test",
             "http://evil@gate.example.com:3000",
             "https://app.example.com.",
-            "https://app.example.com:443",
-            "https://APP.example.com",
+            "https://app.example.com:80",
             "https://app.example.com ",
             "https://app.example.com,https://app.example.com",
             "*",
@@ -101,5 +115,47 @@ mod tests {
         ];
         assert!(!check(&headers));
         assert!(check(&[&headers[..], &[("peer", "10.1.2.3")]].concat()));
+    }
+
+    /// A proxy may say what an upgrade becomes, and several proxies make a chain.
+    #[test]
+    fn the_scheme_is_that_of_the_page_behind_any_proxies() {
+        let behind = |origin, more: &[(&'static str, &'static str)]| {
+            check(&[&[("origin", origin), ("host", "gate.test"), ("peer", "10.1.2.3")], more].concat())
+        };
+        let proto = |value| [("x-forwarded-proto", value)];
+        for value in ["https", "wss", "WSS", "https,http", "https, http", "wss,http,http", "http,https"] {
+            for origin in ["https://gate.test", "wss://gate.test", "https://Gate.test:443"] {
+                assert!(behind(origin, &proto(value)), "{origin} {value}");
+            }
+            for origin in
+                ["http://gate.test", "ws://gate.test", "http://gate.test:443", "https://gate.test:80", "null"]
+            {
+                assert!(!behind(origin, &proto(value)), "a downgrade: {origin} {value}");
+            }
+        }
+        for value in ["http", "ws", "", "http,ws"] {
+            assert!(
+                behind("http://gate.test", &proto(value)) && behind("ws://gate.test:80", &proto(value)),
+                "{value}"
+            );
+            assert!(!behind("https://gate.test", &proto(value)), "{value}");
+        }
+        for line in [
+            "proto=https",
+            "for=192.0.2.9;proto=WSS;host=\"gate.test\"",
+            "for=192.0.2.9;proto=https, for=10.9.9.9;proto=http",
+        ] {
+            assert!(behind("https://gate.test", &[("forwarded", line)]), "{line}");
+            assert!(!behind("http://gate.test", &[("forwarded", line)]), "{line}");
+            let untrusted = [("origin", "https://gate.test"), ("host", "gate.test"), ("forwarded", line)];
+            assert!(!check(&untrusted), "{line}");
+        }
+        let hosts = [
+            ("x-forwarded-for", "192.0.2.9, 10.9.9.9"),
+            ("x-forwarded-host", "evil.test, public.test, inner"),
+        ];
+        assert!(behind("http://public.test", &hosts));
+        assert!(!behind("http://evil.test", &hosts) && !behind("http://inner", &hosts));
     }
 }

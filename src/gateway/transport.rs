@@ -8,7 +8,7 @@ use std::{
     net::Shutdown,
     pin::Pin,
     sync::{
-        Arc, LazyLock, Mutex, PoisonError, Weak,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -55,6 +55,8 @@ pub struct Wire {
     allowance: AtomicUsize,
     /// Of what its address may have without a token.
     share: Mutex<Option<Share>>,
+    /// When the first byte was read since this was forgotten, in milliseconds of [`CLOCK`]; 0: none was.
+    first_byte: AtomicU64,
 }
 
 /// An allowance that never ends.
@@ -84,7 +86,34 @@ impl TransportHandle {
     pub fn trust(&self) {
         if let Some(wire) = self.0.upgrade() {
             wire.allowance.store(UNCOUNTED, Ordering::Relaxed);
-            wire.share.lock().unwrap_or_else(PoisonError::into_inner).take();
+            wire.lock_share().take();
+        }
+    }
+
+    /// Whether it has a part of what its address may have without a token.
+    pub fn has_share(&self) -> bool {
+        self.0.upgrade().is_some_and(|wire| wire.lock_share().is_some())
+    }
+
+    /// Takes that from it.
+    pub fn take_share(&self) -> Option<Share> {
+        self.0.upgrade()?.lock_share().take()
+    }
+
+    /// Ends the connection, unless bytes have come that are to be read. Whether it has ended.
+    pub fn shut_if_quiet(&self) -> bool {
+        let Some(wire) = self.0.upgrade() else { return true };
+        let is_quiet = !wire.has_unread();
+        if is_quiet {
+            wire.shut();
+        }
+        is_quiet
+    }
+
+    /// The next byte that is read is the first one of something new.
+    pub fn forget_first_byte(&self) {
+        if let Some(wire) = self.0.upgrade() {
+            wire.first_byte.store(0, Ordering::Relaxed);
         }
     }
 
@@ -124,6 +153,23 @@ impl Wire {
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
     }
 
+    /// When the first byte was read since that was forgotten.
+    pub fn first_byte(&self) -> Option<Instant> {
+        let at = self.first_byte.load(Ordering::Relaxed);
+        (at > 0).then(|| *CLOCK + Duration::from_millis(at))
+    }
+
+    fn note_first_byte(&self) {
+        if self.first_byte.load(Ordering::Relaxed) == 0 {
+            let now = CLOCK.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+            self.first_byte.store(now.max(1), Ordering::Relaxed);
+        }
+    }
+
+    fn lock_share(&self) -> MutexGuard<'_, Option<Share>> {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes what was read from the allowance. One task reads; who trusts it meanwhile is not undone.
     fn is_allowed(&self, read: usize) -> bool {
         let left = |allowance: usize| match allowance {
@@ -160,6 +206,7 @@ impl Transport {
             took: AtomicU64::new(0),
             allowance: AtomicUsize::new(UNCOUNTED),
             share: Mutex::default(),
+            first_byte: AtomicU64::new(0),
         };
         wire.took_something();
         Ok(Self {
@@ -174,7 +221,7 @@ impl Transport {
 
     /// It holds its place, a share of its address's until it is trusted, and says when its peer stalls.
     pub fn counted(self, place: Place, share: Option<Share>, metrics: Arc<Metrics>) -> Self {
-        *self.wire.share.lock().unwrap_or_else(PoisonError::into_inner) = share;
+        *self.wire.lock_share() = share;
         Self { _place: Some(place), metrics: Some(metrics), ..self }
     }
 
@@ -189,6 +236,9 @@ impl Transport {
     /// As much as there is, and as may be read of this peer.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.wire.stream.try_read(buffer)?;
+        if read > 0 {
+            self.wire.note_first_byte();
+        }
         if self.wire.is_allowed(read) {
             return Ok(read);
         }

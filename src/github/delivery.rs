@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     entry::Entry, event::understood, payload::Payload, pull_request::Snapshot, search::Search, source::Source,
 };
+use crate::json::replace_lone_surrogates;
 
 const NO_EVENT: &str = "this event is not used";
 pub(super) const NO_ACTION: &str = "this action is not used";
@@ -117,7 +118,9 @@ impl Received {
         event: &str,
         body: &[u8],
     ) -> Result<(Self, Option<String>), UnusableDelivery> {
+        // GitHub passes on what its users cut, too. The signature was over the bytes as they came.
         let text = std::str::from_utf8(body).map_err(|_| UnusableDelivery::NotUtf8)?;
+        let text = &*replace_lone_surrogates(text);
         // serde takes an array for a struct as well.
         if !text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
         {

@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::Value;
 
 use super::{ApiError, caller::BodyPlace};
+use crate::json::replace_lone_surrogates;
 
 /// The most that a body of the task API may have.
 pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
@@ -28,7 +29,9 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
             StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(MAX_BODY_BYTES),
             _ => ApiError::Invalid("the body could not be read to its end".to_owned()),
         })?;
-        match serde_json::from_slice(&bytes) {
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| ApiError::Invalid("the body is not UTF-8: send JSON in UTF-8".to_owned()))?;
+        match serde_json::from_str(&replace_lone_surrogates(text)) {
             Ok(value) => Ok(Self(value)),
             Err(cause) => Err(ApiError::Invalid(format!(
                 "the body is not JSON (line {}, column {})",

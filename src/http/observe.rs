@@ -66,7 +66,8 @@ async fn answered(metrics: &Metrics, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let response = next.run(request).await;
     let elapsed = start.elapsed();
-    let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    // A route that is served with a slash at its end, too, is one route.
+    let route = route.as_ref().map_or(NO_ROUTE, |route| route.as_str().trim_end_matches('/'));
     metrics.http.answered(route, &method, response.status());
     metrics.http.took(route, elapsed);
     tracing::debug!(status = response.status().as_u16(), elapsed_ms = elapsed.as_millis() as u64, "answered");

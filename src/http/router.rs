@@ -1,6 +1,6 @@
 //! Which route is served by what.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     BoxError, Router,
@@ -9,20 +9,18 @@ use axum::{
     middleware::{from_fn, from_fn_with_state, map_response},
     routing::{get, post},
 };
-use http::{HeaderName, HeaderValue, Method, header};
 use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};
-use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::{
     ApiError, GatewayStatus, admin,
     body::MAX_BODY_BYTES,
-    health, metrics, observe, tasks,
+    cross_origin, health, metrics, observe, tasks,
     webhook::{self, Webhook},
 };
 use crate::{
     auth::TokenVerifier,
     cluster::Cluster,
-    config::{Secret, TaskApi},
+    config::{Origins, Secret, TaskApi},
     metrics::Metrics,
     store::Store,
 };
@@ -54,8 +52,8 @@ pub enum Routes {
     Admin,
 }
 
-/// Whatever else is asked for is answered 404.
-pub fn router(routes: Routes, state: HttpState, cors_origins: &[String]) -> Router {
+/// Whatever else is asked for is answered 404. Pages of these origins may read the answers.
+pub fn router(routes: Routes, state: HttpState, origins: Origins) -> Router {
     let metrics = state.metrics.clone();
     let served = match routes {
         Routes::All => public().merge(operators()),
@@ -67,7 +65,7 @@ pub fn router(routes: Routes, state: HttpState, cors_origins: &[String]) -> Rout
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .with_state(state)
         .layer(from_fn(observe::in_time))
-        .layer(cors(cors_origins))
+        .layer(from_fn_with_state(Arc::new(origins), cross_origin::shared))
         .layer(map_response(observe::safe_headers))
         .layer(from_fn_with_state(metrics, observe::identified))
 }
@@ -86,6 +84,8 @@ fn public() -> Router<HttpState> {
         .route("/api/health", get(health::health))
         .route("/api/health/live", get(health::live))
         .route("/api/webhooks/github", post(webhook::github))
+        // People type this URL into a form of GitHub's.
+        .route("/api/webhooks/github/", post(webhook::github))
 }
 
 /// For operators, and with `ADMIN_PORT` for nobody else.
@@ -94,20 +94,4 @@ fn operators() -> Router<HttpState> {
         .route("/api/admin/disconnect", post(admin::disconnect))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .route("/metrics", get(metrics::scrape))
-}
-
-/// Tokens travel in a header that scripts set, so no credentials are allowed and none are needed.
-fn cors(origins: &[String]) -> CorsLayer {
-    let request_id = HeaderName::from_static("x-request-id");
-    let allowed = if origins.iter().any(|origin| origin == "*") {
-        AllowOrigin::any()
-    } else {
-        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
-    };
-    CorsLayer::new()
-        .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST, Method::PATCH])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, request_id.clone()])
-        .expose_headers([request_id, header::RETRY_AFTER, header::LOCATION])
-        .max_age(Duration::from_secs(3600))
 }

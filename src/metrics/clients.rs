@@ -16,9 +16,10 @@ const ENDS: [&str; 6] = [
 ];
 const HANDSHAKES: [&str; 6] =
     ["accepted", "unauthorized", "token_expired", "unavailable", "feature_disabled", "invalid_namespace"];
-const REFUSED: [&str; 11] = [
+const REFUSED: [&str; 12] = [
     "capacity",
     "address",
+    "idle",
     "rate_limited",
     "unauthenticated_bytes",
     "overloaded",

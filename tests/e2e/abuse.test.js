@@ -59,9 +59,19 @@ test('behind a trusted proxy the client is who it says asked it', () => withGate
   assert.ok(count(await statuses(gateway, 5, { 'x-forwarded-for': '2001:db8:1:2:ffff::9' }), 429) > 0, 'the same network');
 }));
 
+test('a trusted proxy may say it as RFC 7239 has it, and not beside X-Forwarded-For', () => withGateway({ HANDSHAKE_RATE_PER_SECOND: '1', TRUSTED_PROXIES: '127.0.0.1,10.0.0.0/8' }, async (gateway) => {
+  assert.ok(count(await statuses(gateway, 30, { forwarded: 'for=198.51.100.7;proto=https' }), 429) > 0);
+  assert.ok(count(await statuses(gateway, 5, { forwarded: 'for=203.0.113.9, for="198.51.100.7:4711", for=10.1.1.1' }), 429) > 0, 'the left one is invented');
+  assert.deepEqual(await statuses(gateway, 3, { forwarded: 'for="[2001:db8::8]"' }), [200, 200, 200], 'somebody else');
+  assert.ok(count(await statuses(gateway, 30, { 'x-forwarded-for': '198.51.100.9' }), 429) > 0);
+  const invented = [];
+  for (let n = 0; n < 5; n += 1) invented.push(...(await statuses(gateway, 1, { 'x-forwarded-for': '198.51.100.9', forwarded: `for=203.0.113.${n}` })));
+  assert.ok(count(invented, 429) > 0, 'a client behind a proxy that knows nothing of RFC 7239');
+}));
+
 test('nobody else is believed', () => withGateway({ HANDSHAKE_RATE_PER_SECOND: '1' }, async (gateway) => {
   const answers = [];
-  for (let n = 0; n < 30; n += 1) answers.push(...(await statuses(gateway, 1, { 'x-forwarded-for': `198.51.100.${n}` })));
+  for (let n = 0; n < 30; n += 1) answers.push(...(await statuses(gateway, 1, { [n % 2 ? 'x-forwarded-for' : 'forwarded']: `${n % 2 ? '' : 'for='}198.51.100.${n}` })));
   assert.ok(count(answers, 429) > 0);
 }));
 

@@ -239,12 +239,19 @@ test('Kubernetes: what kustomize makes has the schemas, and its names, ports and
   for (const port of named) assert.ok(port in ports, port);
   assert.deepEqual(['startupProbe', 'livenessProbe', 'readinessProbe'].map((probe) => container[probe].httpGet.path), ['/api/health/live', '/api/health/live', '/api/health']);
   for (const { path, backend } of of('Ingress').spec.rules[0].http.paths) {
-    assert.ok(['/socket.io/', '/api/'].includes(path));
+    assert.ok(['/socket.io', '/api/'].includes(path));
     assert.ok(of('Service', backend.service.name).spec.ports.some(({ name }) => name === backend.service.port.name));
   }
   assert.ok(pod.spec.terminationGracePeriodSeconds > container.lifecycle.preStop.sleep.seconds + seconds(given.get('SHUTDOWN_GRACE')));
   const timeout = Number(of('Ingress').metadata.annotations['nginx.ingress.kubernetes.io/proxy-read-timeout']);
   assert.ok(timeout > seconds(known.get('PING_INTERVAL')) + seconds(known.get('PING_TIMEOUT')));
+});
+
+test('the balancers let go of an idle connection before its node does', async () => {
+  const node = seconds((await settings()).get('HTTP_KEEP_ALIVE'));
+  const nginx = /^ *keepalive_timeout (\S+);$/m.exec(file('deploy/nginx/taskcast.conf'))[1];
+  const haproxy = /^ *timeout http-keep-alive (\S+)$/m.exec(file('deploy/haproxy/haproxy.cfg'))[1];
+  for (const balancer of [nginx, haproxy]) assert.ok(seconds(balancer) < node, `${balancer} of ${node} s`);
 });
 
 test('systemd takes the unit, and finds it hardened', async (context) => {

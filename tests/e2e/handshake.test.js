@@ -8,7 +8,7 @@ import { exportSPKI, generateKeyPair, UnsecuredJWT } from 'jose';
 import WebSocket from 'ws';
 
 import { Client, refused } from './support/client.js';
-import { Gateway } from './support/gateway.js';
+import { Gateway, withGateway } from './support/gateway.js';
 import { api, createTask, patchTask } from './support/http.js';
 import { freePort } from './support/ports.js';
 import { member, now, sign } from './support/tokens.js';
@@ -135,6 +135,81 @@ test('CORS: a configured origin may read the answers, another one may not', asyn
   assert.match(preflight.headers.get('access-control-allow-headers'), /authorization/i);
 });
 
+test('CORS: a preflight of an allowed origin gets the headers that it asks for, on both edges; others get nothing', async () => {
+  const asked = 'authorization,baggage,sentry-trace,traceparent,x-tenant';
+  for (const path of ['/socket.io/?EIO=4&transport=polling', '/socket.io?EIO=4&transport=polling', '/api/tasks']) {
+    const ask = (origin) => fetch(gateway.url + path, {
+      method: 'OPTIONS',
+      headers: { origin, 'access-control-request-method': 'POST', 'access-control-request-headers': asked, 'access-control-request-private-network': 'true' },
+    });
+    const allowed = await ask(CONFIGURED);
+    assert.ok(allowed.ok, `${path}: ${allowed.status}`);
+    assert.equal(allowed.headers.get('access-control-allow-origin'), CONFIGURED, path);
+    assert.equal(allowed.headers.get('access-control-allow-headers'), asked, path);
+    assert.equal(allowed.headers.get('access-control-allow-private-network'), 'true', path);
+    assert.match(allowed.headers.get('access-control-allow-methods'), /POST/, path);
+    for (const name of ['Origin', 'Access-Control-Request-Headers']) assert.match(allowed.headers.get('vary'), new RegExp(name), path);
+    for (const origin of ['https://evil.example', 'null', `${CONFIGURED}.evil.example`]) {
+      const told = [...(await ask(origin)).headers.keys()].filter((name) => name.startsWith('access-control-'));
+      assert.deepEqual(told, [], `${path} ${origin}`);
+    }
+  }
+  const exposed = async (path) => (await fetch(gateway.url + path, { headers: { origin: CONFIGURED } })).headers.get('access-control-expose-headers').toLowerCase();
+  assert.equal(await exposed('/socket.io/?EIO=4&transport=polling'), 'retry-after');
+  assert.equal(await exposed('/api/tasks'), 'x-request-id,retry-after,location');
+});
+
+test('Origin: native clients take theirs from the URL that they connect to', async () => {
+  const host = `127.0.0.1:${gateway.port}`;
+  for (const origin of [`ws://${host}`, `HTTP://${host}`, CONFIGURED.replace('https', 'wss'), `${CONFIGURED}:443`, CONFIGURED.toUpperCase()]) {
+    assert.deepEqual(await knocks(origin), { get: 200, upgrade: 101 }, origin);
+  }
+  for (const origin of [`wss://${host}`, `https://${host}`, CONFIGURED.replace('https', 'ws'), CONFIGURED.replace('https', 'http'), `${CONFIGURED}:80`]) {
+    assert.deepEqual(await knocks(origin), { get: 403, upgrade: 403 }, origin);
+  }
+});
+
+test('Origin: the scheme that a trusted proxy tells, in every form that proxies write', () => withGateway({ TRUSTED_PROXIES: '127.0.0.1,10.0.0.0/8' }, async (proxied) => {
+  const host = { 'x-forwarded-host': 'gate.test' };
+  const encrypted = [
+    ...['https', 'wss', 'WSS', 'https,http', 'https, http', 'wss,http', 'http,https'].map((proto) => ({ ...host, 'x-forwarded-proto': proto })),
+    ...['for=198.51.100.7;proto=https;host=gate.test', 'For="[2001:db8::7]:4711";Host="gate.test";Proto="wss"',
+      'for=198.51.100.7;proto=https;host=gate.test, for=10.1.1.1;proto=http;host=inner'].map((forwarded) => ({ forwarded })),
+  ];
+  for (const headers of encrypted) {
+    const shown = JSON.stringify(headers);
+    for (const origin of ['https://gate.test', 'wss://gate.test', 'https://gate.test:443']) {
+      assert.deepEqual(await knocks(origin, headers, proxied), { get: 200, upgrade: 101 }, `${origin} ${shown}`);
+    }
+    for (const origin of ['http://gate.test', 'ws://gate.test', 'https://evil.test', 'https://inner']) {
+      assert.deepEqual(await knocks(origin, headers, proxied), { get: 403, upgrade: 403 }, `${origin} ${shown}`);
+    }
+    // Not from a proxy that nobody has named.
+    assert.deepEqual(await knocks('https://gate.test', headers), { get: 403, upgrade: 403 }, shown);
+  }
+  for (const proto of ['http', 'ws', 'http,ws']) {
+    const headers = { ...host, 'x-forwarded-proto': proto };
+    assert.deepEqual(await knocks('http://gate.test', headers, proxied), { get: 200, upgrade: 101 }, proto);
+    assert.deepEqual(await knocks('https://gate.test', headers, proxied), { get: 403, upgrade: 403 }, proto);
+  }
+}));
+
+test('Origin: null, file:// and schemes of apps are let in by name only, and the log says what null means', () => withGateway(
+  { WEBSOCKET_CORS_ORIGIN: 'null,file://,capacitor://localhost,ionic://localhost,app://-' },
+  async (app) => {
+    for (const origin of ['null', 'file://', 'capacitor://localhost', 'ionic://localhost', 'app://-']) {
+      assert.deepEqual(await knocks(origin, {}, app), { get: 200, upgrade: 101 }, origin);
+      const answer = await fetch(`${app.url}/api/tasks`, { headers: { origin } });
+      assert.equal(answer.headers.get('access-control-allow-origin'), origin);
+    }
+    for (const origin of ['file://host', 'capacitor://other', 'https://localhost', 'http://null']) {
+      assert.deepEqual(await knocks(origin, {}, app), { get: 403, upgrade: 403 }, origin);
+    }
+    assert.match(app.output, /WEBSOCKET_CORS_ORIGIN has null: every sandboxed frame/);
+    assert.match(app.output, /WEBSOCKET_CORS_ORIGIN has file:\/\//);
+  },
+).then(() => assert.ok(!gateway.output.includes('WEBSOCKET_CORS_ORIGIN has'), 'no warning without them')));
+
 const KEY_KINDS = [
   ['RS256', 'RS256', {}],
   ['ES256', 'ES256', {}],
@@ -216,12 +291,12 @@ test('connections come and go in the health', async () => {
 });
 
 /** What a GET and an upgrade with this Origin are answered. */
-async function knocks(origin) {
-  const headers = origin === undefined ? {} : { origin };
-  const get = await fetch(`${gateway.url}/socket.io/?EIO=4&transport=polling`, { headers });
+async function knocks(origin, more = {}, at = gateway) {
+  const headers = origin === undefined ? more : { origin, ...more };
+  const get = await fetch(`${at.url}/socket.io/?EIO=4&transport=polling`, { headers });
   await get.text();
   const upgrade = await new Promise((resolve, reject) => {
-    const socket = new WebSocket(`${gateway.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`, { headers });
+    const socket = new WebSocket(`${at.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`, { headers });
     socket.once('open', () => (socket.close(), resolve(101)));
     socket.once('unexpected-response', (_request, response) => (response.resume(), resolve(response.statusCode)));
     socket.once('error', reject);

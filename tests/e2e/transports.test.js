@@ -108,6 +108,24 @@ async function conversation(options) {
   client.close();
 }
 
+for (const [name, transports] of Object.entries(TRANSPORTS)) {
+  test(`${name}: strings that were cut inside an emoji are read, in a token's companions and in events`, async () => {
+    const cut = '\u{1f600}'.slice(0, 1);
+    const token = await member('alice');
+    const client = new Client(gateway, token, { transports, auth: { token, name: `Al ${cut}`, [cut]: [cut] } });
+    await client.connected();
+    const { taskId } = await createTask(gateway.url, token, { title: `cut ${cut}` });
+    // Nobody has such an id; that is an answer, and no end of the connection.
+    for (const id of [cut, `${taskId}${cut}`, `\\ud83d${cut}`]) assert.equal((await client.ask('task:join', { taskId: id })).error.code, 'not_found');
+    assert.equal((await client.ask('task:join', { taskId, [cut]: { cut } })).ok, true);
+    await until(() => client.copy(taskId).view?.title === 'cut \ufffd', 'its state');
+    assert.equal((await client.ask('auth:refresh', { token, why: cut })).ok, true);
+    assert.equal((await client.ask(cut, {})).ok, false);
+    assert.deepEqual(client.disconnects, []);
+    client.close();
+  });
+}
+
 for (const [version, io] of Object.entries(VERSIONS)) {
   for (const [name, transports] of Object.entries(TRANSPORTS)) {
     test(`socket.io-client ${version}, ${name}: a refusal is a connect_error with a code`, async () => {

@@ -7,12 +7,12 @@ use std::{
 };
 
 /// A module and the modules of this crate that it may use. `app`, `cli` and the files beside it may use all.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("task", &[]),
     ("protocol", &[]),
-    ("auth", &["metrics", "task"]),
+    ("auth", &["json", "metrics", "task"]),
     ("feed", &["protocol", "task"]),
-    ("github", &["task"]),
+    ("github", &["json", "task"]),
     ("store", &["feed", "github", "metrics", "seldom", "task"]),
     ("fanout", &["feed", "metrics", "protocol", "seldom", "tables", "task"]),
     ("cluster", &["auth", "tables", "task"]),
@@ -21,12 +21,20 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     (
         "gateway",
         &[
-            "address", "auth", "cluster", "config", "fanout", "metrics", "protocol", "seldom", "store",
-            "tables", "task",
+            "address", "auth", "cluster", "config", "cors", "fanout", "json", "metrics", "protocol",
+            "seldom", "store", "tables", "task",
         ],
     ),
-    ("http", &["address", "auth", "cluster", "config", "github", "metrics", "seldom", "store", "task"]),
+    (
+        "http",
+        &[
+            "address", "auth", "cluster", "config", "cors", "github", "json", "metrics", "seldom", "store",
+            "task",
+        ],
+    ),
     ("metrics", &["feed", "github", "protocol"]),
+    ("json", &[]),
+    ("cors", &[]),
     ("seldom", &[]),
     ("tables", &[]),
 ];

@@ -21,7 +21,7 @@ use taskcast::{
         ClaimNames, DEFAULT_MAX_TOKEN_BYTES, Grant, Key, Revocations, TokenSigner, TokenVerifier, UnixTime,
     },
     cluster::{Cluster, Order},
-    config::{Secret, TaskApi, WebhookConfig},
+    config::{Origins, Secret, TaskApi, WebhookConfig},
     http::{
         ClusterHealth, GatewayStatus, HealthReport, HttpState, Phase, RelayHealth, Routes, StoreHealth,
         Webhook, WebsocketHealth, router,
@@ -182,7 +182,7 @@ impl Answer {
 }
 
 fn app(routes: Routes, state: HttpState) -> Router {
-    router(routes, state, &[ORIGIN.to_owned()])
+    router(routes, state, Origins::parse(ORIGIN).expect("an origin"))
 }
 
 fn request(method: &str, path: &str, token: &str) -> http::request::Builder {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::json::replace_lone_surrogates;
+
 #[derive(Debug, PartialEq)]
 pub(super) enum Packet {
     /// How long the server may be silent.
@@ -40,6 +42,7 @@ struct Message {
 
 impl Packet {
     pub(super) fn parse(text: &str) -> Self {
+        let text = &*replace_lone_surrogates(text);
         let mut characters = text.chars();
         let kind = characters.next();
         let rest = characters.as_str();

@@ -188,6 +188,60 @@ async fn only_configured_origins_may_read_answers() {
     }
 }
 
+/// Pages with Sentry, OpenTelemetry or headers of their own ask for more than we know of.
+#[tokio::test]
+async fn a_preflight_allows_what_an_allowed_origin_asks_for_and_others_nothing() {
+    let app = App::new();
+    let ask = |origin: &str, path: &str, more: &[(&str, &str)]| {
+        let request = Request::builder().method("OPTIONS").uri(path).header("origin", origin);
+        let request = more
+            .iter()
+            .fold(request.header("access-control-request-method", "PATCH"), |request, (name, value)| {
+                request.header(*name, *value)
+            });
+        app.send(request.body(Body::empty()).expect("valid"))
+    };
+    let asked = [
+        ("access-control-request-headers", "authorization,baggage,sentry-trace,traceparent,x-tenant"),
+        ("access-control-request-private-network", "true"),
+    ];
+    for path in ["/api/tasks", "/api/tasks/x", "/api/health", "/no/such"] {
+        let answer = ask(ORIGIN, path, &asked).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        for (name, value) in [
+            ("access-control-allow-origin", ORIGIN),
+            ("access-control-allow-headers", asked[0].1),
+            ("access-control-allow-methods", "GET,POST,PATCH"),
+            ("access-control-allow-private-network", "true"),
+            ("access-control-max-age", "3600"),
+        ] {
+            assert_eq!(answer.header(name), Some(value), "{path}");
+        }
+    }
+    let bare = ask(ORIGIN, "/api/tasks", &[]).await;
+    assert_eq!(bare.header("access-control-allow-headers"), None, "nothing was asked for");
+    assert_eq!(bare.header("access-control-allow-private-network"), None);
+
+    for other in ["https://evil.test", "null", "file://", "https://localhost:5173", "http://localhost:5173/"]
+    {
+        let answer = ask(other, "/api/tasks", &asked).await;
+        let told = answer.headers.keys().filter(|name| name.as_str().starts_with("access-control-"));
+        assert_eq!(told.collect::<Vec<_>>(), Vec::<&http::HeaderName>::new(), "{other}");
+        assert_eq!(answer.header("vary"), Some("Origin"), "{other}");
+    }
+    let read = app
+        .send(
+            Request::builder()
+                .uri("/api/health")
+                .header("origin", ORIGIN)
+                .body(Body::empty())
+                .expect("valid"),
+        )
+        .await;
+    assert_eq!(read.header("access-control-expose-headers"), Some("x-request-id,retry-after,location"));
+    assert_eq!(read.header("vary"), Some("Origin"));
+}
+
 #[tokio::test]
 async fn answers_are_neither_kept_nor_guessed_at() {
     let app = App::new();

@@ -98,6 +98,18 @@ async fn requests_are_counted_by_template_never_by_path() {
 }
 
 #[tokio::test]
+async fn a_route_with_a_slash_at_its_end_is_the_same_route() {
+    let app = App::new().serving(Routes::All, None);
+    for path in ["/api/webhooks/github", "/api/webhooks/github/"] {
+        assert_eq!(app.post(path, "", json!({})).await.status, StatusCode::UNAUTHORIZED);
+    }
+    let page = scrape(&app).await;
+    let labels = "route=\"/api/webhooks/github\",method=\"POST\",status=\"4xx\"";
+    assert_eq!(page.get(&format!("taskcast_http_requests_total{{{labels}}}")), Some(2.0));
+    assert!(page.names().iter().all(|name| !name.contains("github/")));
+}
+
+#[tokio::test]
 async fn a_token_keeps_it_closed() {
     let app = App::new().serving(Routes::All, Some(Secret::new("s3cret")));
     let bare = Request::builder().uri("/metrics").body(Body::empty()).expect("valid");

@@ -229,3 +229,60 @@ async fn the_task_api_is_open_as_far_as_it_is_configured() {
         }
     }
 }
+
+/// A request whose body is this text, which no JSON writer of Rust would write.
+async fn send_text(app: &App, method: &str, path: &str, token: &str, text: impl Into<Body>) -> Answer {
+    let request = request(method, path, token).header("content-type", "application/json");
+    app.send(request.body(text.into()).expect("valid")).await
+}
+
+/// JavaScript writes a string that was cut inside an emoji as `"\ud83d"`.
+#[tokio::test]
+async fn half_of_an_emoji_becomes_the_replacement_character_in_every_body() {
+    let app = App::new();
+    let (alice, pipeline) = (token("alice", "acme"), pipeline_token("acme"));
+    let text = r#"{"title":"cut \ud83d \uDC00\ud83d, whole \ud83d\uDE00, told \\ud83d"}"#;
+    let created = send_text(&app, "POST", "/api/tasks", &alice, text).await;
+    assert_eq!(created.status, StatusCode::ACCEPTED, "{}", created.body);
+    assert_eq!(created.body["title"], "cut \u{fffd} \u{fffd}\u{fffd}, whole 😀, told \\ud83d");
+    let path = format!("/api/tasks/{}", created.body["_id"].as_str().expect("an id"));
+
+    let text =
+        r#"{"status":"needs_clarification","event":{"eventType":"asked","payload":{"k\udfff":["\ud800"]}}}"#;
+    let patched = send_text(&app, "PATCH", &path, &pipeline, text).await;
+    assert_eq!(patched.status, StatusCode::OK, "{}", patched.body);
+    assert_eq!(patched.body["events"][0]["payload"], json!({"k\u{fffd}": ["\u{fffd}"]}));
+
+    let text = r#"{"answers":["\ud83d"]}"#;
+    let clarified = send_text(&app, "POST", &format!("{path}/clarify"), &alice, text).await;
+    assert_eq!(clarified.status, StatusCode::ACCEPTED, "{}", clarified.body);
+    assert_eq!(clarified.body["clarificationAnswers"], json!(["\u{fffd}"]));
+    let shown = app.get(&path, &alice).await;
+    assert_eq!(shown.body, clarified.body, "what is stored is what was answered");
+}
+
+#[tokio::test]
+async fn half_of_an_emoji_is_one_character_of_a_length() {
+    let app = App::new();
+    let alice = token("alice", "acme");
+    let title = |halves: usize| format!(r#"{{"title":"{}"}}"#, r"\ud83d".repeat(halves));
+    let answer = send_text(&app, "POST", "/api/tasks", &alice, title(500)).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
+    let message = "title must be a non-empty string of at most 500 characters";
+    send_text(&app, "POST", "/api/tasks", &alice, title(501)).await.is_error(400, "invalid_payload", message);
+}
+
+/// Bytes as other programs write halves of pairs (CESU-8), and text in another encoding, are no UTF-8.
+#[tokio::test]
+async fn a_body_or_a_path_that_is_not_utf_8_is_refused_by_name() {
+    let app = App::new();
+    let alice = token("alice", "acme");
+    for title in [&b"\xed\xa0\xbd"[..], b"\xed\xa0\xbd\xed\xb8\x80", b"caf\xe9"] {
+        let text = [&b"{\"title\":\""[..], title, b"\"}"].concat();
+        let answer = send_text(&app, "POST", "/api/tasks", &alice, text).await;
+        answer.is_error(400, "invalid_payload", "the body is not UTF-8: send JSON in UTF-8");
+    }
+    app.get("/api/tasks/%ED%A0%BD", &alice).await.is_error(404, "not_found", "no such task");
+    let listed = app.get("/api/tasks?status=%ED%A0%BD", &alice).await;
+    assert_eq!((listed.status, &listed.body["tasks"]), (StatusCode::OK, &json!([])));
+}

@@ -201,3 +201,55 @@ async fn bodies_are_taken_up_to_what_github_sends() {
     app.send(with(&declared, Body::from(large))).await.is_error(413, "payload_too_large", message);
     assert_eq!(events(&app, &id).await, 1);
 }
+
+/// The signature is over the bytes as GitHub sent them.
+#[tokio::test]
+async fn half_of_an_emoji_in_a_delivery_becomes_the_replacement_character() {
+    let app = App::new();
+    let id = task_with_issue(&app).await;
+    let body =
+        String::from_utf8(opened()).expect("text").replace(r#""title":"t""#, r#""title":"cut \ud83d""#);
+    assert!(body.contains("ud83d"), "{body}");
+    let answer = deliver(&app, "d1", "pull_request", body.as_bytes()).await;
+    assert_eq!((answer.status, answer.body), (StatusCode::OK, json!({"ok": true})));
+    let task = app.get(&format!("/api/tasks/{id}"), &token("alice", "acme")).await.body;
+    assert_eq!((&task["status"], &task["prTitle"]), (&json!("pr_open"), &json!("cut \u{fffd}")));
+    assert_eq!(task["events"][0]["payload"]["prTitle"], "cut \u{fffd}");
+
+    let replaced = body.replace(r"\ud83d", r"\ufffd");
+    let signature = signature(body.as_bytes(), WEBHOOK_SECRETS[0]);
+    let answer = app.send(with(&headers("d2", "pull_request", &signature), Body::from(replaced))).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+}
+
+/// Whoever types the URL into GitHub's form may end it with a slash.
+#[tokio::test]
+async fn a_trailing_slash_in_the_webhooks_url_makes_no_difference() {
+    let app = App::new();
+    let id = task_with_issue(&app).await;
+    let at = |path: &str, method: &str, delivery: &str, body: &[u8]| {
+        let signature = signature(body, WEBHOOK_SECRETS[0]);
+        let mut request = with(&headers(delivery, "pull_request", &signature), Body::from(body.to_vec()));
+        *request.uri_mut() = path.parse().expect("a path");
+        *request.method_mut() = method.parse().expect("a method");
+        app.send(request)
+    };
+    let answer = at("/api/webhooks/github/", "POST", "d1", &opened()).await;
+    assert_eq!((answer.status, answer.body), (StatusCode::OK, json!({"ok": true})));
+    let answer = at("/api/webhooks/github", "POST", "d1", &opened()).await;
+    assert_eq!((answer.status, answer.body), (StatusCode::OK, json!({"ok": true, "duplicate": true})));
+    assert_eq!(events(&app, &id).await, 1);
+    let answer = at("/api/webhooks/github/?source=github", "POST", "d1", &opened()).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    for method in ["GET", "HEAD", "PUT", "DELETE"] {
+        let (plain, slash) =
+            (at(PATH, method, "d", b"").await, at("/api/webhooks/github/", method, "d", b"").await);
+        assert_eq!(slash.status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
+        assert_eq!((slash.header("allow"), &slash.body), (plain.header("allow"), &plain.body), "{method}");
+    }
+    for path in
+        ["/api/webhooks/github//", "/api/webhooks/github/x", "/api/webhooks//github", "/api/webhooks/"]
+    {
+        assert_eq!(at(path, "POST", "d", b"").await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+}

@@ -1,0 +1,109 @@
+//! What an answer tells a browser about pages of other origins (CORS, <https://fetch.spec.whatwg.org/#http-cors-protocol>).
+//! Whether the origin of a page is allowed has been decided before: a page that is not allowed is told nothing.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// A browser asks again after this time, in seconds. Chromium keeps an answer for two hours at most.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("3600");
+/// So many header names of a request are allowed at once, each of this length at most. Tracing libraries add a handful.
+const MAX_NAMES: usize = 64;
+const MAX_NAME_BYTES: usize = 128;
+
+const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
+const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
+/// What the answer to a preflight depends on.
+const PREFLIGHT_VARIES: HeaderValue = HeaderValue::from_static(
+    "Access-Control-Request-Method, Access-Control-Request-Headers, Access-Control-Request-Private-Network",
+);
+
+/// Whether a cache may give an answer to another page depends on that page's origin, also if this one was refused.
+pub fn varies(answer: &mut HeaderMap) {
+    answer.append(header::VARY, HeaderValue::from_static("Origin"));
+}
+
+/// Lets a page of this origin read the answer and these of its headers.
+pub fn allow(answer: &mut HeaderMap, origin: HeaderValue, exposed: &'static str) {
+    answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
+}
+
+/// Lets a page send the request that it asks about: with the headers that it names, by one of these methods.
+pub fn allow_preflight(asked: &HeaderMap, answer: &mut HeaderMap, methods: &'static str) {
+    answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    answer.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+    answer.append(header::VARY, PREFLIGHT_VARIES);
+    if let Some(names) = requested_headers(asked) {
+        answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
+    }
+    // A public page may come to a gateway in a private network, if its origin is allowed at all.
+    if asked.get(REQUEST_PRIVATE_NETWORK).is_some_and(|value| value == "true") {
+        answer.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
+    }
+}
+
+/// The names of headers that a page asks for. Whatever is no name is left out, and so is `*`, which could mean all of them.
+fn requested_headers(asked: &HeaderMap) -> Option<HeaderValue> {
+    let lines = asked.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
+    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let names = names.filter_map(|name| {
+        let name = name.trim_ascii();
+        let is_short = name.len() <= MAX_NAME_BYTES;
+        HeaderName::from_bytes(name).ok().filter(|name| is_short && name != "*")
+    });
+    let names: Vec<HeaderName> = names.take(MAX_NAMES).collect();
+    let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
+    HeaderValue::from_str(&names.join(",")).ok().filter(|names| !names.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(lines: &[&[u8]]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            let value = HeaderValue::from_bytes(line).expect("a value");
+            headers.append(header::ACCESS_CONTROL_REQUEST_HEADERS, value);
+        }
+        requested_headers(&headers).map(|names| names.to_str().expect("text").to_owned())
+    }
+
+    #[test]
+    fn the_requested_names_are_allowed() {
+        assert_eq!(asked(&[b"baggage,sentry-trace"]).as_deref(), Some("baggage,sentry-trace"));
+        assert_eq!(
+            asked(&[b"X-Tenant , traceparent", b"tracestate"]).as_deref(),
+            Some("x-tenant,traceparent,tracestate")
+        );
+        assert_eq!(asked(&[]), None);
+    }
+
+    #[test]
+    fn what_is_no_name_is_left_out() {
+        for line in [&b""[..], b" , ,", b"*", b"a b", b"a:b", b"caf\xe9", b"(x)", b"\"x\"", b"a/b"] {
+            assert_eq!(asked(&[line]), None, "{line:?}");
+        }
+        assert_eq!(asked(&[b"*, x-one,a b,\xff,x-two"]).as_deref(), Some("x-one,x-two"));
+    }
+
+    #[test]
+    fn the_answer_has_a_bound() {
+        let many = (0..1000).map(|n| format!("x-{n}")).collect::<Vec<_>>().join(",");
+        let allowed = asked(&[many.as_bytes()]).expect("names");
+        assert_eq!(allowed.split(',').count(), MAX_NAMES);
+        assert!(allowed.starts_with("x-0,x-1,") && allowed.ends_with(",x-63"));
+        assert_eq!(asked(&["x".repeat(MAX_NAME_BYTES + 1).as_bytes()]), None);
+    }
+
+    #[test]
+    fn a_private_network_is_reached_when_it_is_asked_for() {
+        for (value, allowed) in [(None, false), (Some("true"), true), (Some("false"), false)] {
+            let (mut asked, mut answer) = (HeaderMap::new(), HeaderMap::new());
+            if let Some(value) = value {
+                asked.insert(REQUEST_PRIVATE_NETWORK, HeaderValue::from_static(value));
+            }
+            allow_preflight(&asked, &mut answer, "GET");
+            assert_eq!(answer.contains_key(ALLOW_PRIVATE_NETWORK), allowed, "{value:?}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What pages of other origins may read and send. Tokens travel in a header that scripts set, so no credentials are allowed, and
+//! none are needed.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use http::{HeaderValue, Method, header};
+
+use crate::{
+    config::Origins,
+    cors::{allow, allow_preflight, varies},
+};
+
+const METHODS: &str = "GET,POST,PATCH";
+const EXPOSED: &str = "x-request-id,retry-after,location";
+
+/// Answers preflights, and marks every other answer with whether the page may read it.
+pub(super) async fn shared(State(origins): State<Arc<Origins>>, request: Request, next: Next) -> Response {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| origins.allows(origin)));
+    let mut response = match *request.method() {
+        Method::OPTIONS => preflight(&request, allowed.as_ref()),
+        _ => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    varies(headers);
+    if let Some(origin) = allowed {
+        allow(headers, origin, EXPOSED);
+    }
+    response
+}
+
+fn preflight(request: &Request, allowed: Option<&HeaderValue>) -> Response {
+    let mut response = Response::new(Body::empty());
+    if allowed.is_some() {
+        allow_preflight(request.headers(), response.headers_mut(), METHODS);
+    }
+    response
+}

@@ -1,0 +1,240 @@
+//! One HTTP connection: how long a request's head may take, how long nothing may come between two requests, and how the
+//! connection ends.
+//!
+//! hyper has one timer for both times, so it is not used: a head that comes slowly holds a place for nothing and is cut soon, while
+//! load balancers keep an idle connection for a minute, and send a request on it at any moment.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::Body;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, Sleep};
+
+use super::{
+    Doors,
+    idle::{IdleConnection, Peer},
+    respond,
+};
+use crate::{
+    gateway::{Transport, TransportHandle, Wire},
+    seldom::seldom,
+};
+
+/// A client that sends its request head slower than this is cut. A connection's first head has no more time.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// When the node ends: for the rest of a head whose first bytes have come, and for the first byte of a connection that has just
+/// been opened.
+const LAST_HEAD: Duration = Duration::from_secs(1);
+const LAST_OPENED: Duration = Duration::from_millis(250);
+
+/// What the two sides of a connection know of its requests: the service that answers them, and the task that waits.
+#[derive(Debug)]
+struct Requests {
+    opened: Instant,
+    /// One is being answered.
+    answering: AtomicBool,
+    /// Answered so far.
+    answered: AtomicU64,
+    /// When the last one was answered, in milliseconds from `opened`.
+    last: AtomicU64,
+}
+
+/// What a connection does at its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It is cut: its client is too slow.
+    Cut,
+    /// It is closed: there is nothing to answer.
+    Close,
+}
+
+pub(super) async fn serve_connection(transport: Transport, peer: SocketAddr, doors: Doors) {
+    let wire = transport.wire();
+    let requests = Arc::new(Requests::new());
+    let closing = doors.closing.clone();
+    let (keep_alive, head_bytes) = (doors.keep_alive, doors.head_bytes);
+    let who = Peer { address: peer.ip(), is_proxy: doors.proxies.contains(peer.ip()) };
+    let idle = Arc::new(doors.idle.connection(who, transport.handle()));
+    let service = {
+        let (requests, handle, idle) = (requests.clone(), transport.handle(), idle.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let (doors, handle, idle, requests) =
+                (doors.clone(), handle.clone(), idle.clone(), requests.clone());
+            async move { Ok::<_, Infallible>(answer(doors, request, peer, handle, &requests, &idle).await) }
+        })
+    };
+    let served = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_buf_size(head_bytes)
+        .serve_connection(TokioIo::new(transport), service)
+        .with_upgrades();
+    tokio::pin!(served);
+    let mut wait = Wait { wire, requests, keep_alive, timer: None, closing_since: None };
+    let closed = closing.cancelled();
+    tokio::pin!(closed);
+    let (mut finishing, mut counted) = (false, 0);
+    let result = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(result) = served.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            if finishing {
+                return Poll::Pending;
+            }
+            // Only now: the last answer has been written, or it waits for a client that does not read.
+            if let Some(answered) = wait.requests.idle_after().filter(|answered| *answered > counted) {
+                counted = answered;
+                idle.enter();
+            }
+            if wait.closing_since.is_none() && closed.as_mut().poll(cx).is_ready() {
+                wait.closing_since = Some(Instant::now());
+            }
+            match wait.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(End::Cut) => {
+                    seldom!(debug, "a request's head took too long");
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(End::Close) => {
+                    // An answer that is still being written is written to its end.
+                    served.as_mut().graceful_shutdown();
+                    finishing = true;
+                }
+            }
+        }
+    })
+    .await;
+    let Err(error) = result else { return };
+    if error.is_parse_too_large() {
+        seldom!(
+            warn,
+            max = head_bytes,
+            "refused a request: its line and headers are too long; if a token makes them so long, MAX_TOKEN_BYTES raises this limit"
+        );
+    } else {
+        seldom!(debug, %error, "a connection ended with an error");
+    }
+}
+
+/// Answers one request, and keeps count of it.
+async fn answer(
+    doors: Doors,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    handle: TransportHandle,
+    requests: &Requests,
+    idle: &IdleConnection,
+) -> Response<Body> {
+    idle.leave();
+    let has_body = !request.body().is_end_stream();
+    requests.begin(&handle);
+    let draining = doors.draining.clone();
+    let mut response = respond(doors, request, peer, handle.clone()).await;
+    if draining.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    requests.end(&handle, has_body);
+    response
+}
+
+impl Requests {
+    fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            answering: AtomicBool::new(false),
+            answered: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    /// How many requests have been answered, if none is being answered.
+    fn idle_after(&self) -> Option<u64> {
+        let answering = self.answering.load(Ordering::Relaxed);
+        (!answering).then(|| self.answered.load(Ordering::Relaxed))
+    }
+
+    fn begin(&self, handle: &TransportHandle) {
+        self.answering.store(true, Ordering::Relaxed);
+        handle.forget_first_byte();
+    }
+
+    /// What was read behind a request without a body belongs to the next head. Of one with a body nobody can tell.
+    fn end(&self, handle: &TransportHandle, had_body: bool) {
+        if had_body {
+            handle.forget_first_byte();
+        }
+        let elapsed = self.opened.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+        self.last.store(elapsed, Ordering::Relaxed);
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        self.answering.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Waits for the end of a connection.
+struct Wait {
+    wire: Arc<Wire>,
+    requests: Arc<Requests>,
+    keep_alive: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    closing_since: Option<Instant>,
+}
+
+impl Wait {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            let Some((deadline, end)) = self.deadline() else { return Poll::Pending };
+            if deadline <= Instant::now() {
+                // Bytes that have come and have not been read are a request, which is answered first. The task is woken for them.
+                if end == End::Close && self.wire.has_unread() {
+                    return Poll::Pending;
+                }
+                return Poll::Ready(end);
+            }
+            // A timer that runs out too early is set anew then: that is cheaper than to set it for each request.
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            if deadline < timer.deadline() {
+                timer.as_mut().reset(deadline);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+
+    /// None: a request is being answered, which has its own times.
+    fn deadline(&self) -> Option<(Instant, End)> {
+        let answered = self.requests.idle_after()?;
+        let earlier = |deadline: Instant, last: Duration| match self.closing_since {
+            Some(since) => deadline.min(since + last),
+            None => deadline,
+        };
+        let last = self.requests.opened + Duration::from_millis(self.requests.last.load(Ordering::Relaxed));
+        if let Some(first) = self.wire.first_byte() {
+            // What was read while the answer to the request before was made waited for that.
+            let first = Instant::from_std(first).max(last);
+            Some((earlier(first + HEAD_TIMEOUT, LAST_HEAD), End::Cut))
+        } else if answered == 0 {
+            Some((earlier(last + HEAD_TIMEOUT, LAST_OPENED), End::Close))
+        } else {
+            Some((earlier(last + self.keep_alive, Duration::ZERO), End::Close))
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Connections on which a request was answered and the next has not come. Clients and load balancers keep them for their next
+//! request, and each holds a place, a file descriptor and a read buffer. So they are kept for long only while there is room: whoever
+//! comes when there is none takes the place of the one that has been idle for longest, if that is longer than a slow head may take.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    address::{ClientAddress, Share},
+    gateway::TransportHandle,
+};
+
+/// So many may be idle of clients that have not shown a token, over all addresses. With more, the one that has been idle for
+/// longest is closed, as among Socket.IO connections without a token.
+const MAX_STRANGERS: usize = 4096;
+/// So many are looked at for one that has nothing to be read.
+const TRIES: usize = 8;
+/// For so long each keeps its place whatever happens, as a connection does whose next head comes slowly.
+const SPARED: Duration = Duration::from_secs(10);
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    pub address: IpAddr,
+    /// One of `TRUSTED_PROXIES`: its connections are many clients', and webhooks come on them.
+    pub is_proxy: bool,
+}
+
+/// The idle connections of one listener.
+#[derive(Clone, Debug, Default)]
+pub struct Idle(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    /// See [`SPARED`].
+    spared: Duration,
+    /// Oldest first, as the others.
+    strangers: BTreeMap<u64, Entry>,
+    by_address: BTreeSet<(ClientAddress, u64)>,
+    /// Proxies', and those of clients that have shown a token.
+    others: BTreeMap<u64, Entry>,
+    next: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    address: ClientAddress,
+    handle: TransportHandle,
+    since: Instant,
+}
+
+/// One connection's place among them. It is empty while a request is answered.
+#[derive(Debug)]
+pub struct IdleConnection {
+    idle: Idle,
+    address: ClientAddress,
+    handle: TransportHandle,
+    is_proxy: bool,
+    place: Mutex<Option<u64>>,
+}
+
+impl Idle {
+    pub fn connection(&self, peer: Peer, handle: TransportHandle) -> IdleConnection {
+        let address = ClientAddress::of_peer(peer.address);
+        IdleConnection {
+            idle: self.clone(),
+            address,
+            handle,
+            is_proxy: peer.is_proxy,
+            place: Mutex::default(),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        let state = self.lock();
+        state.strangers.len() + state.others.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Closes the one of this address that has been idle for longest, and gives what it had of its address's share.
+    pub fn make_room_of(&self, address: ClientAddress) -> Option<Share> {
+        let mut state = self.lock();
+        let ids = state.by_address.range((address, 0)..=(address, u64::MAX)).take(TRIES);
+        let ids: Vec<u64> = ids.map(|(_, id)| *id).collect();
+        let entry = ids.into_iter().find_map(|id| state.close_stranger(id))?;
+        entry.handle.take_share()
+    }
+
+    /// Closes the stranger that has been idle for longest. Whether there was one.
+    pub fn close_a_stranger(&self) -> bool {
+        self.lock().close_oldest_stranger()
+    }
+
+    /// Closes a stranger's, else anybody's.
+    pub fn close_one(&self) -> bool {
+        let mut state = self.lock();
+        if state.close_oldest_stranger() {
+            return true;
+        }
+        let ids: Vec<u64> = state.others.keys().take(TRIES).copied().collect();
+        ids.into_iter().any(|id| {
+            let closed = state.others.get(&id).is_some_and(|entry| entry.close(state.spared));
+            closed && state.others.remove(&id).is_some()
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let (strangers, others) = (BTreeMap::new(), BTreeMap::new());
+        Self { spared: SPARED, strangers, by_address: BTreeSet::new(), others, next: 0 }
+    }
+}
+
+impl Entry {
+    /// Whether it could give up its place.
+    fn close(&self, spared: Duration) -> bool {
+        self.since.elapsed() >= spared && self.handle.shut_if_quiet()
+    }
+}
+
+impl State {
+    fn close_oldest_stranger(&mut self) -> bool {
+        let ids: Vec<u64> = self.strangers.keys().take(TRIES).copied().collect();
+        ids.into_iter().any(|id| self.close_stranger(id).is_some())
+    }
+
+    fn close_stranger(&mut self, id: u64) -> Option<Entry> {
+        self.strangers.get(&id).filter(|entry| entry.close(self.spared))?;
+        self.remove(id)
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Entry> {
+        match self.strangers.remove(&id) {
+            Some(entry) => {
+                self.by_address.remove(&(entry.address, id));
+                Some(entry)
+            }
+            None => self.others.remove(&id),
+        }
+    }
+}
+
+impl IdleConnection {
+    /// Whether nobody has vouched for it: no token was shown on it, and it is no proxy's.
+    fn is_strangers(&self) -> bool {
+        !self.is_proxy && self.handle.has_share()
+    }
+
+    /// Its request has been answered.
+    pub fn enter(&self) {
+        let is_strangers = self.is_strangers();
+        let mut state = self.idle.lock();
+        let id = state.next;
+        state.next += 1;
+        let entry = Entry { address: self.address, handle: self.handle.clone(), since: Instant::now() };
+        if is_strangers {
+            state.by_address.insert((entry.address, id));
+            state.strangers.insert(id, entry);
+            while state.strangers.len() > MAX_STRANGERS && state.close_oldest_stranger() {}
+        } else {
+            state.others.insert(id, entry);
+        }
+        drop(state);
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+    }
+
+    /// A request has come, or the connection has ended.
+    pub fn leave(&self) {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(id) = place {
+            self.idle.lock().remove(id);
+        }
+    }
+}
+
+impl Drop for IdleConnection {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+    use crate::{
+        address::Shares,
+        gateway::{Capacity, MemoryLimit, Transport},
+        metrics::Metrics,
+    };
+
+    struct Field {
+        idle: Idle,
+        shares: Shares,
+        listener: TcpListener,
+    }
+
+    /// Both ends of a connection, and its place among the idle ones.
+    struct Held {
+        client: TcpStream,
+        transport: Transport,
+        place: IdleConnection,
+    }
+
+    impl Field {
+        async fn new(share: usize) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            Self { idle: Idle::default(), shares: Shares::of(Some(share)), listener }
+        }
+
+        /// From now on, all have been idle for long enough.
+        fn later(&self) {
+            self.idle.lock().spared = Duration::ZERO;
+        }
+
+        async fn connection(&self, address: &str, is_proxy: bool) -> Held {
+            let client = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
+            let (accepted, _) = self.listener.accept().await.unwrap();
+            let address: IpAddr = address.parse().unwrap();
+            let share = (!is_proxy).then(|| self.shares.take(ClientAddress::of_peer(address), 1).unwrap());
+            let place = Capacity::up_to(1, MemoryLimit::of_this_process(None)).take().unwrap();
+            let transport = Transport::accept(accepted, Duration::from_secs(5)).unwrap();
+            let transport = transport.counted(place, share, Arc::<Metrics>::default());
+            let place = self.idle.connection(Peer { address, is_proxy }, transport.handle());
+            Held { client, transport, place }
+        }
+    }
+
+    impl Held {
+        /// Whether its client finds it ended.
+        fn has_ended(&self) -> bool {
+            matches!(self.client.try_read(&mut [0; 8]), Ok(0))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_longest_idle_of_an_address_gives_its_share_to_the_next() {
+        let field = Field::new(2).await;
+        let address = ClientAddress::of_peer("192.0.2.1".parse().unwrap());
+        let other = field.connection("192.0.2.9", false).await;
+        other.place.enter();
+        let (first, second) =
+            (field.connection("192.0.2.1", false).await, field.connection("192.0.2.1", false).await);
+        first.place.enter();
+        second.place.enter();
+        assert!(
+            field.shares.take(address, 1).is_none() && field.idle.make_room_of(address).is_none(),
+            "too early"
+        );
+        field.later();
+        let share = field.idle.make_room_of(address);
+        assert!(share.is_some() && field.shares.take(address, 1).is_none());
+        first.client.readable().await.unwrap();
+        assert!(first.has_ended() && !second.has_ended() && !other.has_ended());
+        assert_eq!(field.idle.len(), 2);
+        drop((share, first));
+        assert!(field.shares.take(address, 1).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_is_asked_something_or_answers_is_not_closed() {
+        let field = Field::new(9).await;
+        let (mut asked, busy) =
+            (field.connection("192.0.2.1", false).await, field.connection("192.0.2.1", false).await);
+        asked.place.enter();
+        busy.place.enter();
+        busy.place.leave();
+        field.later();
+        asked.client.write_all(b"GET").await.unwrap();
+        asked.transport.wire().readable().await.unwrap();
+        assert!(!field.idle.close_one(), "its request has come, and the other one's is being answered");
+        assert!(!asked.has_ended() && !busy.has_ended());
+    }
+
+    #[tokio::test]
+    async fn proxies_and_clients_with_a_token_are_closed_last() {
+        let field = Field::new(9).await;
+        let (proxy, known) =
+            (field.connection("10.0.0.1", true).await, field.connection("192.0.2.1", false).await);
+        let stranger = field.connection("192.0.2.1", false).await;
+        known.transport.handle().trust();
+        for held in [&proxy, &known, &stranger] {
+            held.place.enter();
+        }
+        field.later();
+        assert!(field.idle.close_a_stranger() && !field.idle.close_a_stranger());
+        stranger.client.readable().await.unwrap();
+        assert!(stranger.has_ended() && !proxy.has_ended() && !known.has_ended());
+        assert!(field.idle.close_one() && field.idle.close_one() && !field.idle.close_one());
+        assert!(field.idle.is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_is_kept_in_mind() {
+        let field = Field::new(9).await;
+        let held = field.connection("192.0.2.1", false).await;
+        held.place.enter();
+        held.place.leave();
+        held.place.enter();
+        assert_eq!(field.idle.len(), 1);
+        drop(held);
+        let state = field.idle.lock();
+        assert!(state.strangers.is_empty() && state.by_address.is_empty() && state.others.is_empty());
+    }
+}

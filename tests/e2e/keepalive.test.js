@@ -1,0 +1,181 @@
+// Connections that are kept between requests: for how long, at whose cost, and what becomes of the last request.
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { connect } from 'node:net';
+
+import { sign as signature } from '@octokit/webhooks-methods';
+
+import { Gateway, withGateway } from './support/gateway.js';
+import { SECRET, example } from './support/github.js';
+import { api, createTask, patchTask } from './support/http.js';
+import { scrape } from './support/metrics.js';
+import { test } from './support/scenario.js';
+import { member, pipeline } from './support/tokens.js';
+import { until } from './support/until.js';
+
+const HEALTH = 'GET /api/health/live HTTP/1.1\r\nHost: x\r\n\r\n';
+
+/** A TCP connection that is written to by hand. */
+class Kept {
+  answers = [];
+  text = '';
+  /** `end`: closed in order; else the error's code. */
+  closed = undefined;
+  #wake = () => {};
+
+  constructor(port) {
+    this.socket = connect({ port, host: '127.0.0.1', noDelay: true });
+    this.opened = new Promise((resolve) => this.socket.once('connect', () => resolve(true)).once('error', () => resolve(false)));
+    this.socket.setEncoding('latin1').on('data', (text) => {
+      this.text += text;
+      this.#take();
+    });
+    this.socket.on('end', () => this.#close('end')).on('error', ({ code }) => this.#close(code)).on('close', () => this.#close('end'));
+  }
+
+  #close(how) {
+    this.closed ??= how;
+    this.#wake();
+  }
+
+  /** Takes whole answers from what has come; all of ours have a length. */
+  #take() {
+    for (;;) {
+      const end = this.text.indexOf('\r\n\r\n');
+      if (end < 0) break;
+      const head = this.text.slice(0, end);
+      const length = Number(/^content-length: (\d+)$/im.exec(head)?.[1] ?? 0);
+      if (this.text.length < end + 4 + length) break;
+      this.answers.push({ status: Number(head.split(' ')[1]), closes: /^connection: close$/im.test(head), body: this.text.slice(end + 4, end + 4 + length) });
+      this.text = this.text.slice(end + 4 + length);
+    }
+    this.#wake();
+  }
+
+  send(text) {
+    if (this.closed === undefined) this.socket.write(text);
+  }
+
+  /** The answer to one more request; undefined if the connection ended without one. */
+  async ask(text) {
+    const wanted = this.answers.length + 1;
+    this.send(text);
+    while (this.answers.length < wanted && this.closed === undefined) await new Promise((resolve) => (this.#wake = resolve));
+    return this.answers[wanted - 1];
+  }
+}
+
+test('an idle connection outlives a head that comes slowly, whatever was answered before on its connection', () => withGateway({}, async (gateway) => {
+  const [idle, slow, behind, silent] = Array.from({ length: 4 }, () => new Kept(gateway.port));
+  for (const kept of [idle, slow]) assert.equal((await kept.ask(HEALTH)).status, 200);
+  slow.send(HEALTH.slice(0, 20));
+  // In one segment with the request before it.
+  assert.equal((await behind.ask(HEALTH + HEALTH.slice(0, 20))).status, 200);
+  const drip = setInterval(() => [slow, behind].forEach((kept) => kept.send('x')), 100);
+  try {
+    await until(() => [slow, behind, silent].every(({ closed }) => closed !== undefined), 'slow heads are cut, and connections that say nothing');
+  } finally {
+    clearInterval(drip);
+  }
+  assert.equal(idle.closed, undefined);
+  assert.equal((await idle.ask(HEALTH)).status, 200);
+  idle.socket.destroy();
+}));
+
+test('HTTP_KEEP_ALIVE ends a connection on which nothing comes, in order, and no other', () => withGateway({ HTTP_KEEP_ALIVE: '500ms' }, async (gateway) => {
+  const [idle, busy] = [new Kept(gateway.port), new Kept(gateway.port)];
+  for (const kept of [idle, busy]) assert.equal((await kept.ask(HEALTH)).status, 200);
+  // A request that takes longer than that: its body does not come.
+  const body = JSON.stringify({ title: 'slow' });
+  busy.send(`POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${await member('alice')}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body.slice(0, 3)}`);
+  await until(() => idle.closed !== undefined, 'the idle one is closed');
+  assert.equal(idle.closed, 'end');
+  assert.equal(busy.closed, undefined);
+  assert.equal((await busy.ask(body.slice(3))).status, 202);
+  await until(() => busy.closed !== undefined, 'the other one when it is idle');
+  assert.equal(busy.closed, 'end');
+}));
+
+test('idle connections keep nobody out: the one that has been idle for longest goes', () => withGateway({ MAX_UNAUTHENTICATED_PER_ADDRESS: '4' }, async (gateway) => {
+  const held = [];
+  for (let n = 0; n < 3; n += 1) {
+    held.push(new Kept(gateway.port));
+    assert.equal((await held[n].ask(HEALTH)).status, 200);
+  }
+  // One place is for the others, which come and go, until there is none.
+  const last = await until(async () => {
+    const kept = new Kept(gateway.port);
+    held.push(kept);
+    const answer = await kept.ask(HEALTH);
+    return held.slice(0, 3).some(({ closed }) => closed !== undefined) && answer?.status === 200 && kept;
+  }, 'a newcomer takes the place of an idle one', 40_000);
+  assert.deepEqual(held.slice(0, 3).map(({ closed }) => closed !== undefined), [true, false, false]);
+  assert.equal((await held[1].ask(HEALTH)).status, 200, 'the others are served on');
+  assert.equal(last.closed, undefined);
+  for (const kept of held) kept.socket.destroy();
+  const page = await until(() => scrape(gateway.url), 'an operator finds a place, too');
+  assert.ok(page.get('taskcast_connections_refused_total', { reason: 'idle' }) > 0);
+}));
+
+test('a head that has begun when the listener closes is answered, and is its connection\'s last', async () => {
+  const gateway = await Gateway.start();
+  const kept = new Kept(gateway.port);
+  assert.equal((await kept.ask(HEALTH)).closes, false);
+  kept.send(HEALTH.slice(0, 20));
+  // Read before anything else happens: another request that came later is answered.
+  assert.equal((await api(gateway.url, 'GET', '/api/health')).status, 200);
+  gateway.child.kill('SIGTERM');
+  await until(async () => {
+    const late = new Kept(gateway.port);
+    const opened = await late.opened;
+    late.socket.destroy();
+    return !opened;
+  }, 'nobody new is accepted');
+  const answer = await kept.ask(HEALTH.slice(20));
+  assert.deepEqual([answer?.status, answer?.closes], [200, true]);
+  await gateway.stop();
+});
+
+test('SIGTERM loses no webhook: each that was sent is answered and stored', async () => {
+  const gateway = await Gateway.start({ GITHUB_WEBHOOK_SECRET: SECRET, MAX_UNAUTHENTICATED_PER_ADDRESS: '0' });
+  try {
+    const [alice, writer] = await Promise.all([member('alice'), pipeline()]);
+    const payload = example('issue_comment', 'created');
+    const { taskId } = await createTask(gateway.url, alice, { repo: payload.repository.full_name });
+    await patchTask(gateway.url, writer, taskId, { issueNumber: payload.issue.number });
+    const body = JSON.stringify(payload);
+    const signed = await signature(SECRET, body);
+    const delivery = () => `POST /api/webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nX-GitHub-Event: issue_comment\r\n`
+      + `X-GitHub-Delivery: ${randomUUID()}\r\nX-Hub-Signature-256: ${signed}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${Buffer.from(body).toString('latin1')}`;
+    const answers = [];
+    const lost = [];
+    // What a load balancer does: it keeps each connection for its next request, and opens another one when it was told that one is over.
+    const sender = async (n) => {
+      for (;;) {
+        const kept = new Kept(gateway.port);
+        if (!(await kept.opened)) return;
+        while (kept.closed === undefined) {
+          const answer = await kept.ask(delivery());
+          if (answer) answers.push(answer);
+          else lost.push(kept.closed);
+          if (!answer || answer.closes) break;
+          await new Promise((resolve) => setTimeout(resolve, n));
+        }
+        kept.socket.destroy();
+      }
+    };
+    const senders = Array.from({ length: 20 }, (_, n) => sender(n));
+    await until(() => answers.length > 200, 'they are sent');
+    gateway.child.kill('SIGTERM');
+    await Promise.all(senders);
+    await gateway.child.exited;
+    assert.deepEqual(lost, [], 'each was answered');
+    assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200]);
+    assert.ok(answers.some(({ closes }) => closes), 'some were told that their connection is over');
+    await gateway.launch();
+    const { body: task } = await api(gateway.url, 'GET', `/api/tasks/${taskId}`, { token: alice });
+    assert.equal(task.events.length, answers.length);
+  } finally {
+    await gateway.stop();
+  }
+});
