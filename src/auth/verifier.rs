@@ -104,7 +104,9 @@ impl TokenVerifier {
         }
         let org = claims.org(&self.claims.org)?;
         // Two ids that were cut at different places would become one.
-        if is_cut && [Some(user.as_str()), org.as_deref()].into_iter().flatten().any(|id| id.contains('\u{fffd}')) {
+        if is_cut
+            && [Some(user.as_str()), org.as_deref()].into_iter().flatten().any(|id| id.contains('\u{fffd}'))
+        {
             return Err(AuthError::Unauthorized(
                 "the user or organisation claim has half of a surrogate pair",
             ));

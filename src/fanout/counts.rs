@@ -5,8 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::ring::Ring;
 use crate::{
-    feed::{Counted, Position, Step},
+    feed::{Counted, Position},
     tables::GiveBack,
     task::{Access, Counts, OrgId, StatusClass, UserId, Viewer},
 };
@@ -44,19 +45,13 @@ pub struct CountBook {
 }
 
 impl CountBook {
-    /// A dashboard of `viewer` with a snapshot at `at`, and all steps after it that have been applied.
-    pub fn enter<'a>(
-        &mut self,
-        viewer: &Viewer,
-        (public, own): (Counts, Counts),
-        at: Position,
-        later: impl Iterator<Item = &'a Step> + Clone,
-    ) {
+    /// A dashboard of `viewer` with a snapshot at `at`. `ring` has all steps after it that have been applied.
+    pub fn enter(&mut self, viewer: &Viewer, (public, own): (Counts, Counts), at: Position, ring: &Ring) {
         let fresh = |counts| Cell { counts, as_of: at, users: 0 };
         if let Some(org) = &viewer.org {
             let cell = self.public.entry(org.clone()).or_insert_with(|| {
                 let mut cell = fresh(public);
-                for step in later.clone() {
+                for step in ring.of_org(Some(org), at) {
                     shift_public(&mut cell, org, &step.counted, step.position);
                 }
                 cell
@@ -66,7 +61,7 @@ impl CountBook {
         let cells = self.own.entry(viewer.user.clone()).or_default();
         let cell = cells.entry(viewer.org.clone()).or_insert_with(|| {
             let mut cell = fresh(own);
-            for step in later {
+            for step in ring.of_user(&viewer.user, at) {
                 shift_own(&mut cell, viewer.org.as_ref(), &viewer.user, &step.counted, step.position);
             }
             cell

@@ -1,7 +1,7 @@
 //! Getting packets to one peer in order, without losing one and without waiting for it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
@@ -10,23 +10,26 @@ use serde::Serialize;
 use crate::{
     feed::Position,
     protocol::{Packet, emitted, event},
-    tables::GiveBack,
     task::{Counts, TaskId},
 };
 
-use super::{Fanout, Peer, PeerId, SendError};
+use super::{
+    Fanout, Limits, Peer, PeerId, SendError,
+    pressed::{Pressed, Pressure, Relief},
+};
 
 /// So many answers wait beside the largest handoff.
 const MAX_UNREAD_ANSWERS: usize = 1024;
-
-/// So long the fan-out waits for a full queue.
-const WAITED_FOR: Duration = Duration::from_millis(200);
 
 /// What all deliveries have in common.
 #[derive(Debug)]
 pub(super) struct Sending<P> {
     /// Peers whose queue was full; what came later waits for them.
-    pub pressed: HashMap<PeerId, Pressure>,
+    pub pressed: Pressed,
+    /// Where peers say that there is room again.
+    pub relief: Relief,
+    patience: Duration,
+    behind_packets: usize,
     sent: Sent<P>,
 }
 
@@ -39,9 +42,15 @@ pub struct Sent<P> {
     pub waiting: Vec<P>,
 }
 
-impl<P> Default for Sending<P> {
-    fn default() -> Self {
-        Self { pressed: HashMap::new(), sent: Sent::default() }
+impl<P> Sending<P> {
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            pressed: Pressed::default(),
+            relief: Relief::default(),
+            patience: limits.patience,
+            behind_packets: limits.behind_packets,
+            sent: Sent::default(),
+        }
     }
 }
 
@@ -61,21 +70,6 @@ impl<P: Peer> Sent<P> {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct Pressure {
-    since: Instant,
-    /// When the queue last had room. A client that reads frees its queue in leaps: a polling client with each of
-    /// its requests, a WebSocket one whenever a third of its kernel buffer is empty.
-    took: Instant,
-}
-
-impl Pressure {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self { since: now, took: now }
-    }
-}
-
 /// A peer's queue, and what did not fit into it. The pump waits for it for a moment; then it goes on without, and
 /// the overflow has a bound.
 #[derive(Debug)]
@@ -92,13 +86,20 @@ impl<P: Peer> Outbox<P> {
     pub fn deliver(&mut self, id: PeerId, packet: &Packet, sending: &mut Sending<P>) {
         if !self.overflow.is_empty() {
             self.overflow.push_back(packet.clone());
+            // Said once, when the bound is passed.
+            if self.overflow.len() == sending.behind_packets.saturating_add(1) {
+                sending.pressed.is_too_far(id);
+            }
             return;
         }
         match self.peer.send(packet.clone()) {
             Ok(flush) => sending.sent.count(packet.size(), &self.peer, flush),
             Err(SendError::Full(packet)) => {
                 self.overflow.push_back(packet);
-                sending.pressed.entry(id).or_insert_with(Pressure::new);
+                sending.pressed.add(id, sending.patience);
+                if sending.behind_packets == 0 {
+                    sending.pressed.is_too_far(id);
+                }
             }
             Err(SendError::Closed) => {}
         }
@@ -131,19 +132,21 @@ impl<P: Peer> Fanout<P> {
         let Some(joined) = self.peers.get_mut(&id) else { return };
         joined.outbox.deliver(id, packet, &mut self.sending);
         if joined.outbox.overflow.len() > most {
-            self.sending.pressed.remove(&id);
             self.cut(id);
         }
     }
 
-    /// Moves what waits into queues that have room again. Whether nobody is pressed any more.
+    /// Where peers say that their queue has room again.
+    pub fn relief(&self) -> Relief {
+        self.sending.relief.clone()
+    }
+
+    /// Moves what waits into the queues of the peers that have said that there is room. Whether nobody is pressed any more.
     pub fn relieve(&mut self) -> bool {
-        let (peers, Sending { pressed, sent }) = (&mut self.peers, &mut self.sending);
-        pressed.retain(|id, pressure| {
-            peers.get_mut(id).is_some_and(|joined| !joined.outbox.drain(pressure, sent))
-        });
-        pressed.give_back();
-        pressed.is_empty()
+        for id in self.sending.relief.take() {
+            self.drain(id);
+        }
+        self.sending.pressed.is_empty()
     }
 
     /// What has been put into queues since the last call.
@@ -152,7 +155,7 @@ impl<P: Peer> Fanout<P> {
     }
 
     pub fn is_pressed(&self, id: PeerId) -> bool {
-        self.sending.pressed.contains_key(&id)
+        self.sending.pressed.contains(id)
     }
 
     pub fn anyone_pressed(&self) -> bool {
@@ -162,34 +165,51 @@ impl<P: Peer> Fanout<P> {
     /// Whether to wait for somebody before anything else is sent. It slows a burst down to those that read it; who
     /// takes longer is behind and holds nobody up.
     pub fn waits(&self) -> bool {
-        self.sending.pressed.values().any(|pressure| pressure.since.elapsed() < WAITED_FOR)
+        self.sending.pressed.waits()
     }
 
     /// Cuts who is behind and has taken nothing for too long, or is too far behind: it reconnects and asks for its
     /// state again. How many there were.
     pub fn cut_pressed(&mut self) -> usize {
-        let limits = self.limits;
-        let given_up: Vec<PeerId> = self
-            .sending
-            .pressed
-            .iter()
-            .filter(|(id, pressure)| {
-                let Some(joined) = self.peers.get(id) else { return true };
-                let took = Some(pressure.took).max(joined.outbox.peer.took());
-                took.is_none_or(|took| took.elapsed() >= limits.patience)
-                    || joined.outbox.overflow.len() > limits.behind_packets
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in &given_up {
-            self.sending.pressed.remove(id);
-            self.cut(*id);
+        let Limits { patience, behind_packets, .. } = self.limits;
+        let mut cut = 0;
+        for id in self.sending.pressed.take_too_far() {
+            // It may have caught up meanwhile.
+            if self.peers.get(&id).is_some_and(|joined| joined.outbox.overflow.len() > behind_packets) {
+                self.cut(id);
+                cut += 1;
+            }
         }
-        given_up.len()
+        let now = Instant::now();
+        while let Some(id) = self.sending.pressed.overdue(now) {
+            self.drain(id);
+            let Some(pressure) = self.sending.pressed.get_mut(id) else { continue };
+            let took = pressure.took;
+            let moved = self.peers.get(&id).and_then(|joined| joined.outbox.peer.took());
+            match moved.map_or(took, |moved| moved.max(took)) + patience {
+                due if due <= now => {
+                    self.cut(id);
+                    cut += 1;
+                }
+                due => self.sending.pressed.put_off(id, due),
+            }
+        }
+        cut
+    }
+
+    /// Gives a pressed peer what its queue has room for.
+    fn drain(&mut self, id: PeerId) {
+        let Sending { pressed, sent, .. } = &mut self.sending;
+        let Some(pressure) = pressed.get_mut(id) else { return };
+        let joined = self.peers.get_mut(&id);
+        if joined.is_none_or(|joined| joined.outbox.drain(pressure, sent)) {
+            pressed.remove(id);
+        }
     }
 
     /// It gets nothing more, but has left nothing: [`Fanout::remove_peer`] still tells that it had the dashboard.
     fn cut(&mut self, id: PeerId) {
+        self.sending.pressed.remove(id);
         self.suspend(id);
         if let Some(joined) = self.peers.get_mut(&id) {
             joined.outbox.overflow.clear();
@@ -251,12 +271,20 @@ mod tests {
         fn refresh(&self) {}
     }
 
-    /// Takes two packets, then none until it has been read.
+    /// Takes two packets, then none until it has been read. The second number counts how often it was offered one.
     #[derive(Clone, Default)]
-    struct Narrow(Arc<AtomicUsize>);
+    struct Narrow(Arc<AtomicUsize>, Arc<AtomicUsize>);
+
+    impl Narrow {
+        fn read(&self, id: PeerId, fanout: &Fanout<Self>) {
+            self.0.store(0, Ordering::Relaxed);
+            fanout.relief().has_room(id);
+        }
+    }
 
     impl Peer for Narrow {
         fn send(&self, packet: Packet) -> Result<bool, SendError> {
+            self.1.fetch_add(1, Ordering::Relaxed);
             if self.0.load(Ordering::Relaxed) == 2 {
                 return Err(SendError::Full(packet));
             }
@@ -288,10 +316,65 @@ mod tests {
         };
         assert_eq!(sent(&mut fanout), (2, 10, 2));
         assert_eq!((fanout.fill().behind, fanout.fill().packets_behind), (1, 1));
-        peer.0.store(0, Ordering::Relaxed);
+        peer.read(id, &fanout);
         assert!(fanout.relieve());
         assert_eq!(sent(&mut fanout), (1, 5, 1));
         assert_eq!((sent(&mut fanout), fanout.fill().behind), ((0, 0, 0), 0));
+    }
+
+    /// Many clients are slow at once, and read one after the other.
+    #[test]
+    fn who_has_no_room_is_not_offered_anything() {
+        const CLIENTS: usize = 500;
+        const PACKETS: usize = 6;
+        let mut fanout = Fanout::new(Limits {
+            ring_bytes: 1000,
+            replay_events: 16,
+            patience: Duration::from_secs(3600),
+            behind_packets: 16,
+        });
+        let offered = Arc::new(AtomicUsize::new(0));
+        let viewer = Viewer { user: UserId::parse("u").unwrap(), org: None };
+        let peers: Vec<(PeerId, Narrow)> =
+            (0..CLIENTS).map(|n| (PeerId(n as u64), Narrow(Arc::default(), offered.clone()))).collect();
+        for (id, peer) in &peers {
+            fanout.add_peer(*id, peer.clone(), viewer.clone());
+            (0..PACKETS).for_each(|_| fanout.reply(*id, &Packet::message("12345")));
+        }
+        assert!(fanout.waits() && !fanout.relieve());
+        let mut relieved = 0;
+        while fanout.anyone_pressed() {
+            for (id, peer) in &peers {
+                peer.read(*id, &fanout);
+                fanout.relieve();
+                assert_eq!(fanout.cut_pressed(), 0);
+                relieved += 1;
+            }
+        }
+        assert!(!fanout.waits());
+        let sent = fanout.take_sent();
+        assert_eq!(sent.packets as usize, CLIENTS * PACKETS);
+        // Each packet is offered once, and once more when there was no room for it.
+        let offered = offered.load(Ordering::Relaxed);
+        assert!(
+            offered <= CLIENTS * PACKETS + CLIENTS + relieved,
+            "{offered} offers, {relieved} times relieved"
+        );
+    }
+
+    /// A peer that forgets to say that there is room is looked at all the same before it would be cut.
+    #[test]
+    fn who_has_room_is_not_cut() {
+        let limits =
+            Limits { ring_bytes: 1000, replay_events: 16, patience: Duration::ZERO, behind_packets: 16 };
+        let mut fanout = Fanout::new(limits);
+        let (id, peer) = (PeerId(1), Narrow::default());
+        fanout.add_peer(id, peer.clone(), Viewer { user: UserId::parse("u").unwrap(), org: None });
+        (0..3).for_each(|_| fanout.reply(id, &Packet::message("12345")));
+        peer.0.store(0, Ordering::Relaxed);
+        assert!(!fanout.relieve());
+        assert_eq!((fanout.cut_pressed(), fanout.anyone_pressed()), (0, false));
+        assert_eq!(fanout.take_sent().packets, 3);
     }
 
     /// On a quiet node nothing makes the pump look after full queues, and a refusal for every seven bytes of

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fanout, rooms::Dashboard};
+use super::{Fanout, rooms::Joined};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fill {
@@ -28,20 +28,17 @@ pub struct RingFill {
 }
 
 impl<P> Fanout<P> {
-    /// Looks at every peer once.
+    /// Looks at those that are behind once.
     pub fn fill(&self) -> Fill {
-        let mut fill = Fill {
+        let overflow = |id| self.peers.get(&id).map_or(0, |joined: &Joined<P>| joined.outbox.overflow.len());
+        Fill {
             task_rooms: self.rooms.len(),
+            task_members: self.joined_tasks,
             dashboards: self.dashboards_of_org.len(),
+            dashboard_members: self.in_dashboard,
             behind: self.sending.pressed.len(),
+            packets_behind: self.sending.pressed.ids().map(overflow).sum(),
             ring: self.ring.fill(),
-            ..Fill::default()
-        };
-        for joined in self.peers.values() {
-            fill.task_members += joined.tasks.len();
-            fill.dashboard_members += usize::from(matches!(joined.dashboard, Dashboard::In { .. }));
-            fill.packets_behind += joined.outbox.overflow.len();
         }
-        fill
     }
 }

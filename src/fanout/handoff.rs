@@ -70,7 +70,7 @@ impl<P: Peer> Fanout<P> {
         if !self.ring.holds(offer.at) {
             return Entry::Reread;
         }
-        let later = || self.ring.after(offer.at).filter(|step| step.task == *offer.task);
+        let later = || self.ring.of_task(offer.task, offer.at);
         if !offer.access.is_some_and(|access| access.allows(&joined.viewer)) {
             // Only what makes it visible is worth another read: else the time that the answer takes would tell
             // a task that is forbidden and changes from one that is not there.
@@ -107,8 +107,7 @@ impl<P: Peer> Fanout<P> {
             // Whatever this connection missed of the room, it has been sent with the join that it is in by.
             return true;
         }
-        let later = self.ring.after(since).filter(|step| step.task == *offer.task);
-        match replay(later, &joined.viewer, since, self.limits.replay_events) {
+        match replay(self.ring.of_task(offer.task, since), &joined.viewer, since, self.limits.replay_events) {
             None => false,
             Some(events) => {
                 let mark = Mark { at: since, unproven: offer.at };
@@ -123,10 +122,7 @@ impl<P: Peer> Fanout<P> {
         if !self.ring.holds(offer.at) {
             return Entry::Reread;
         }
-        let events = self.dashboard_events(&joined.viewer, offer.at);
-        if events.len() > self.limits.replay_events {
-            return Entry::Reread;
-        }
+        let Some(events) = self.dashboard_events(&joined.viewer, offer.at) else { return Entry::Reread };
         let known = offer.counts_told.then(|| offer.org_counts.plus(offer.own_counts));
         let packets = offer.state.cloned().into_iter().chain(events);
         self.put_in_dashboard(id, &offer, offer.at, known, packets);
@@ -142,10 +138,7 @@ impl<P: Peer> Fanout<P> {
         if matches!(joined.dashboard, Dashboard::In { .. }) {
             return true;
         }
-        let events = self.dashboard_events(&joined.viewer, since);
-        if events.len() > self.limits.replay_events {
-            return false;
-        }
+        let Some(events) = self.dashboard_events(&joined.viewer, since) else { return false };
         self.put_in_dashboard(id, &offer, since, None, events.into_iter());
         true
     }
@@ -169,9 +162,9 @@ impl<P: Peer> Fanout<P> {
         for packet in packets {
             joined.outbox.deliver(id, &packet, &mut self.sending);
         }
-        joined.tasks.insert(offer.task.clone());
+        self.joined_tasks += usize::from(joined.tasks.insert(offer.task.clone()));
         let room = self.rooms.entry(offer.task.clone()).or_insert_with(|| {
-            let last = self.ring.after(offer.at).filter(|step| step.task == *offer.task).last();
+            let last = self.ring.of_task(offer.task, offer.at).next_back();
             let access = last.map_or(offer.access, |step| step.after.as_ref()).cloned();
             Room { access, members: HashMap::new() }
         });
@@ -192,24 +185,28 @@ impl<P: Peer> Fanout<P> {
             joined.outbox.deliver(id, &packet, &mut self.sending);
         }
         joined.dashboard = Dashboard::In { mark, known };
+        self.in_dashboard += 1;
         let viewer = joined.viewer.clone();
-        let later: Vec<&Step> = self.ring.after(offer.at).collect();
-        self.counts.enter(&viewer, (offer.org_counts, offer.own_counts), offer.at, later.into_iter());
+        self.counts.enter(&viewer, (offer.org_counts, offer.own_counts), offer.at, &self.ring);
         if let Some(org) = viewer.org {
             self.dashboards_of_org.entry(org).or_default().insert(id);
         }
         self.dashboards_of_user.entry(viewer.user).or_default().insert(id);
     }
 
-    fn dashboard_events(&self, viewer: &Viewer, after: Position) -> Vec<Packet> {
+    /// What the viewer's dashboard is sent after `after`. None when that is too much.
+    fn dashboard_events(&self, viewer: &Viewer, after: Position) -> Option<Vec<Packet>> {
         let mut events = Vec::new();
-        for step in self.ring.after(after) {
+        for step in self.ring.of_dashboard(viewer, after) {
             let (seen, seen_now) = (sees(&step.before, viewer), sees(&step.after, viewer));
             let listed = step.listed.iter().filter(|_| seen_now);
             let unlisted = step.unlisted.iter().filter(|_| seen && !seen_now);
             events.extend(listed.chain(unlisted).filter(|event| event.position > after).map(packet));
+            if events.len() > self.limits.replay_events {
+                return None;
+            }
         }
-        events
+        Some(events)
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{feed::Position, metrics::Metrics, seldom::seldom, task::Timestamp};
 
-use super::{Fanout, Limits, Peer};
+use super::{Fanout, Limits, Peer, PeerId, Relief};
 
 /// Some tenths of a millisecond of system calls.
 const FLUSHED_AT_ONCE: usize = 64;
@@ -18,6 +18,8 @@ const FLUSHED_AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub struct Hub<P> {
     fanout: Mutex<Fanout<P>>,
+    /// The fan-out's own.
+    relief: Relief,
     /// Whether handoffs are possible.
     open: watch::Sender<bool>,
     /// Counts have become dirty, or a queue full, outside the pump.
@@ -42,8 +44,10 @@ pub struct HubStatus {
 
 impl<P: Peer> Hub<P> {
     pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
+        let fanout = Fanout::new(limits);
         Self {
-            fanout: Mutex::new(Fanout::new(limits)),
+            relief: fanout.relief(),
+            fanout: Mutex::new(fanout),
             open: watch::Sender::new(false),
             touched: Notify::new(),
             epoch: AtomicU64::new(0),
@@ -117,6 +121,11 @@ impl<P: Peer> Hub<P> {
 
     pub(super) fn set_lag(&self, millis: u64) {
         self.lag_ms.store(millis, Ordering::Relaxed);
+    }
+
+    /// A peer whose queue was full has room again. The pump gives it what waits; nobody waits for the fan-out here.
+    pub fn has_room(&self, id: PeerId) {
+        self.relief.has_room(id);
     }
 
     /// Gives the clients whose queues were full what fits, and cuts those for whom nothing can be done. Whether

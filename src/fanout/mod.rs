@@ -7,9 +7,11 @@ mod delivery;
 mod fill;
 mod handoff;
 mod hub;
+mod index;
 #[cfg(test)]
 mod model;
 mod peer;
+mod pressed;
 mod pump;
 mod ring;
 mod rooms;
@@ -20,5 +22,6 @@ pub use fill::{Fill, RingFill};
 pub use handoff::{DashboardOffer, Entry, TaskOffer};
 pub use hub::{Hub, HubStatus};
 pub use peer::{Peer, PeerId, SendError};
+pub use pressed::Relief;
 pub use pump::pump;
 pub use rooms::{Fanout, Limits};

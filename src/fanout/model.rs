@@ -10,7 +10,10 @@ use std::{
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{DashboardOffer, Entry, Fanout, Limits, Peer, PeerId, SendError, TaskOffer, rooms::sees};
+use super::{
+    DashboardOffer, Entry, Fanout, Limits, Peer, PeerId, Relief, SendError, TaskOffer,
+    rooms::{Dashboard, sees},
+};
 use crate::{
     feed::{Change, Position, TimelineChange, translate},
     protocol::{Packet, emitted, event},
@@ -126,6 +129,8 @@ struct Socket {
     queue: Arc<Mutex<VecDeque<Packet>>>,
     capacity: usize,
     flags: Arc<Mutex<(bool, bool)>>,
+    id: PeerId,
+    relief: Relief,
 }
 
 impl Peer for Socket {
@@ -193,7 +198,7 @@ struct World {
 
 fn new_fanout() -> Fanout<Socket> {
     Fanout::new(Limits {
-        ring_bytes: 12_000,
+        ring_bytes: 20_000,
         replay_events: 6,
         patience: std::time::Duration::ZERO,
         behind_packets: 0,
@@ -252,6 +257,8 @@ impl World {
             queue: Arc::default(),
             capacity: self.capacity,
             flags: Arc::new(Mutex::new((false, false))),
+            id: peer,
+            relief: self.fanout.relief(),
         };
         self.fanout.add_peer(peer, socket.clone(), viewer.clone());
         (peer, socket)
@@ -620,7 +627,11 @@ impl World {
     }
 
     fn read(&mut self, index: usize) {
-        let packets: Vec<Packet> = self.clients[index].socket.queue.lock().unwrap().drain(..).collect();
+        let socket = &self.clients[index].socket;
+        let packets: Vec<Packet> = socket.queue.lock().unwrap().drain(..).collect();
+        if packets.len() == socket.capacity {
+            socket.relief.has_room(socket.id);
+        }
         for packet in packets {
             let (name, payload): (String, Value) = serde_json::from_str(&packet.text()[1..]).unwrap();
             self.check_audience(index, &name, &payload);
@@ -825,11 +836,25 @@ fn check_end(world: &mut World) {
     }
 }
 
+/// What is counted as it happens is what there is.
+fn check_fill(fanout: &Fanout<Socket>) {
+    let fill = fanout.fill();
+    let peers = || fanout.peers.values();
+    assert_eq!(fill.task_members, peers().map(|joined| joined.tasks.len()).sum::<usize>());
+    let dashboards = peers().filter(|joined| matches!(joined.dashboard, Dashboard::In { .. })).count();
+    assert_eq!(fill.dashboard_members, dashboards);
+    assert_eq!(fill.packets_behind, peers().map(|joined| joined.outbox.overflow.len()).sum::<usize>());
+    let pressed = fanout.peers.iter().filter(|(_, joined)| !joined.outbox.overflow.is_empty());
+    assert!(pressed.map(|(id, _)| *id).all(|id| fanout.is_pressed(id)), "nobody looks after it");
+}
+
 fn check_nothing_stays(world: &mut World) {
     for client in &world.clients {
         world.fanout.remove_peer(client.peer);
     }
+    check_fill(&world.fanout);
     let fanout = &world.fanout;
+    assert!(!fanout.anyone_pressed() && !fanout.waits());
     assert!(fanout.peers.is_empty() && fanout.rooms.is_empty());
     assert!(fanout.dashboards_of_org.is_empty() && fanout.dashboards_of_user.is_empty());
     assert!(fanout.counts.is_empty(), "counts that nobody looks at");
@@ -847,6 +872,7 @@ proptest! {
         let mut world = World::new(capacity);
         for op in ops {
             world.run(op);
+            check_fill(&world.fanout);
         }
         check_end(&mut world);
         check_nothing_stays(&mut world);

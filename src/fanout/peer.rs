@@ -10,7 +10,8 @@ pub struct PeerId(pub u64);
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum SendError {
-    /// The queue is full; the packet is given back.
+    /// The queue is full; the packet is given back. When there is room again, or the connection has ended, the peer calls
+    /// [`super::Relief::has_room`].
     Full(Packet),
     /// The connection has ended; its removal is on the way.
     Closed,

@@ -1,16 +1,24 @@
-//! The last events, for whoever's snapshot is a little old.
+//! The last events, for whoever's snapshot is a little old. A join looks only at those that concern it.
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::fill::RingFill;
-use crate::feed::{Position, Step};
-
-/// What a step takes beside its packets.
-const STEP_OVERHEAD: usize = 256;
+use super::{
+    fill::RingFill,
+    index::{ENTRY_BYTES, Index},
+};
+use crate::{
+    feed::{Position, Step},
+    task::{Access, OrgId, TaskId, UserId, Viewer},
+};
 
 #[derive(Debug)]
 pub struct Ring {
     steps: VecDeque<Step>,
+    /// The number of the oldest step. The steps are numbered in their order.
+    first: u64,
+    of_task: Index<TaskId>,
+    of_org: Index<OrgId>,
+    of_user: Index<UserId>,
     bytes: usize,
     max_bytes: usize,
     /// Everything after this position is held. None: nothing is known yet.
@@ -19,7 +27,16 @@ pub struct Ring {
 
 impl Ring {
     pub fn new(max_bytes: usize) -> Self {
-        Self { steps: VecDeque::new(), bytes: 0, max_bytes, floor: None }
+        Self {
+            steps: VecDeque::new(),
+            first: 0,
+            of_task: Index::default(),
+            of_org: Index::default(),
+            of_user: Index::default(),
+            bytes: 0,
+            max_bytes,
+            floor: None,
+        }
     }
 
     /// Starts anew: everything after `floor` will be pushed.
@@ -30,20 +47,54 @@ impl Ring {
 
     /// Something was missed: nothing can be replayed.
     pub fn close(&mut self) {
+        self.first += self.steps.len() as u64;
         self.steps.clear();
+        self.of_task.clear();
+        self.of_org.clear();
+        self.of_user.clear();
         self.bytes = 0;
         self.floor = None;
     }
 
     pub fn push(&mut self, step: Step) {
-        self.bytes += size(&step);
-        self.steps.push_back(step);
-        while self.bytes > self.max_bytes
-            && let Some(oldest) = self.steps.pop_front()
-        {
-            self.bytes -= size(&oldest);
-            self.floor = self.floor.max(Some(oldest.position));
+        let number = self.first + self.steps.len() as u64;
+        let mut entries = 0;
+        if concerns_members(&step) {
+            self.of_task.add(&step.task, number);
+            entries += 1;
         }
+        for org in orgs(&step) {
+            self.of_org.add(org, number);
+            entries += 1;
+        }
+        for user in users(&step) {
+            self.of_user.add(user, number);
+            entries += 1;
+        }
+        self.bytes += size(&step, entries);
+        self.steps.push_back(step);
+        while self.bytes > self.max_bytes && self.forget_oldest() {}
+    }
+
+    fn forget_oldest(&mut self) -> bool {
+        let Some(oldest) = self.steps.pop_front() else { return false };
+        let mut entries = 0;
+        if concerns_members(&oldest) {
+            self.of_task.remove(&oldest.task, self.first);
+            entries += 1;
+        }
+        for org in orgs(&oldest) {
+            self.of_org.remove(org, self.first);
+            entries += 1;
+        }
+        for user in users(&oldest) {
+            self.of_user.remove(user, self.first);
+            entries += 1;
+        }
+        self.bytes -= size(&oldest, entries);
+        self.floor = self.floor.max(Some(oldest.position));
+        self.first += 1;
+        true
     }
 
     pub fn fill(&self) -> RingFill {
@@ -62,13 +113,86 @@ impl Ring {
         self.floor.is_some_and(|floor| position >= floor)
     }
 
-    /// The steps that have events after `position`, in order.
-    pub fn after(&self, position: Position) -> impl Iterator<Item = &Step> {
-        let start = self.steps.partition_point(|step| step.position <= position);
-        self.steps.range(start..)
+    /// The steps after `position` that the room of a task is concerned by, in order: those with events for its members, and
+    /// those that change who sees the task.
+    pub fn of_task(&self, task: &TaskId, position: Position) -> impl DoubleEndedIterator<Item = &Step> {
+        self.of_task.from(task, self.number_after(position)).filter_map(|number| self.step(number))
+    }
+
+    /// The steps after `position` that the public tasks of an organisation are concerned by, in order: those with events for
+    /// dashboards, and those that change counts.
+    pub fn of_org(&self, org: Option<&OrgId>, position: Position) -> impl Iterator<Item = &Step> {
+        self.numbers_of_org(org, position).filter_map(|number| self.step(number))
+    }
+
+    /// The same for the tasks that a user has created.
+    pub fn of_user(&self, user: &UserId, position: Position) -> impl Iterator<Item = &Step> {
+        self.of_user.from(user, self.number_after(position)).filter_map(|number| self.step(number))
+    }
+
+    /// Both, in order and each once: whatever this viewer's dashboard is concerned by.
+    pub fn of_dashboard(&self, viewer: &Viewer, position: Position) -> impl Iterator<Item = &Step> {
+        let mut of_org = self.numbers_of_org(viewer.org.as_ref(), position).peekable();
+        let mut of_user = self.of_user.from(&viewer.user, self.number_after(position)).peekable();
+        std::iter::from_fn(move || {
+            let next = of_org.peek().into_iter().chain(of_user.peek()).min().copied()?;
+            of_org.next_if_eq(&next);
+            of_user.next_if_eq(&next);
+            Some(next)
+        })
+        .filter_map(|number| self.step(number))
+    }
+
+    fn numbers_of_org(&self, org: Option<&OrgId>, position: Position) -> impl Iterator<Item = u64> {
+        let start = self.number_after(position);
+        org.into_iter().flat_map(move |org| self.of_org.from(org, start))
+    }
+
+    /// Of the first step that has events after `position`.
+    fn number_after(&self, position: Position) -> u64 {
+        self.first + self.steps.partition_point(|step| step.position <= position) as u64
+    }
+
+    fn step(&self, number: u64) -> Option<&Step> {
+        self.steps.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 }
 
-fn size(step: &Step) -> usize {
-    STEP_OVERHEAD + step.events().map(|event| event.packet.size() + size_of_val(event)).sum::<usize>()
+fn size(step: &Step, entries: usize) -> usize {
+    let events = step.events().map(|event| event.packet.size() + size_of_val(event)).sum::<usize>();
+    size_of::<Step>() + entries * ENTRY_BYTES + events
 }
+
+fn concerns_members(step: &Step) -> bool {
+    !step.room.is_empty() || step.before != step.after
+}
+
+fn orgs(step: &Step) -> impl Iterator<Item = &OrgId> {
+    distinct(step, Access::public_org)
+}
+
+fn users(step: &Step) -> impl Iterator<Item = &UserId> {
+    distinct(step, |access| access.creator.as_ref())
+}
+
+/// Each once, of those who see or saw the task of a step that dashboards are concerned by.
+fn distinct<'a, T: PartialEq + 'a>(
+    step: &'a Step,
+    key: impl Fn(&'a Access) -> Option<&'a T> + Copy,
+) -> impl Iterator<Item = &'a T> {
+    let keys = move || accesses(step).filter_map(key);
+    keys()
+        .enumerate()
+        .filter(move |(n, found)| !keys().take(*n).any(|before| before == *found))
+        .map(|(_, key)| key)
+}
+
+fn accesses(step: &Step) -> impl Iterator<Item = &Access> {
+    let concerns_dashboards =
+        !step.listed.is_empty() || step.unlisted.is_some() || step.counted.from != step.counted.to;
+    let counted = step.counted.from.iter().chain(&step.counted.to).map(|(access, _)| access);
+    step.before.iter().chain(&step.after).chain(counted).filter(move |_| concerns_dashboards)
+}
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,10 @@ pub struct Fanout<P> {
     pub(super) dashboards_of_user: HashMap<UserId, HashSet<PeerId>>,
     pub(super) counts: CountBook,
     pub(super) sending: Sending<P>,
+    /// How many tasks all peers have joined, and how many of them are in the dashboard. Counted as it happens: a scrape does not
+    /// look at every peer under the lock.
+    pub(super) joined_tasks: usize,
+    pub(super) in_dashboard: usize,
 }
 
 /// The room of a task. Nobody's room is not there.
@@ -100,7 +104,9 @@ impl<P: Peer> Fanout<P> {
             dashboards_of_org: HashMap::new(),
             dashboards_of_user: HashMap::new(),
             counts: CountBook::default(),
-            sending: Sending::default(),
+            sending: Sending::new(&limits),
+            joined_tasks: 0,
+            in_dashboard: 0,
         }
     }
 
@@ -119,12 +125,18 @@ impl<P: Peer> Fanout<P> {
         let had_dashboard = self.leave_everything(id);
         self.peers.remove(&id);
         self.peers.give_back();
+        self.sending.pressed.remove(id);
+        if self.sending.pressed.is_empty() {
+            // Nobody looks into it before somebody is pressed again.
+            self.sending.relief.take();
+        }
         had_dashboard
     }
 
     /// Out of all rooms, at the end of a session that is still connected. Whether it had the dashboard.
     pub fn leave_everything(&mut self, id: PeerId) -> bool {
         let Some(joined) = self.peers.get_mut(&id) else { return false };
+        self.joined_tasks -= joined.tasks.len();
         for task in std::mem::take(&mut joined.tasks) {
             self.forget_member(id, &task);
         }
@@ -133,7 +145,7 @@ impl<P: Peer> Fanout<P> {
 
     pub fn leave_task(&mut self, id: PeerId, task: &TaskId) {
         if let Some(joined) = self.peers.get_mut(&id) {
-            joined.tasks.remove(task);
+            self.joined_tasks -= usize::from(joined.tasks.remove(task));
         }
         self.forget_member(id, task);
     }
@@ -298,7 +310,7 @@ impl<P: Peer> Fanout<P> {
             let Some(ended) = &step.ended else { return true };
             let stays = mark.at >= ended.position || sees(&step.after, &joined.viewer);
             if !stays {
-                joined.tasks.remove(&step.task);
+                self.joined_tasks -= usize::from(joined.tasks.remove(&step.task));
                 joined.outbox.deliver(*id, &ended.packet, &mut self.sending);
             }
             stays
@@ -354,6 +366,7 @@ impl<P: Peer> Fanout<P> {
     }
 
     fn forget_dashboard(&mut self, id: PeerId, viewer: &Viewer) {
+        self.in_dashboard -= 1;
         if let Some(org) = &viewer.org
             && let Some(ids) = self.dashboards_of_org.get_mut(org)
         {

@@ -34,7 +34,7 @@ use super::{
 };
 
 /// A polling request's body comes in one go: what of it has come is held until the rest has.
-const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Before there is a token: what there is to say is the token, and it is said at once.
 const UNAUTHENTICATED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of what a browser says in a refused header, so much is logged.
@@ -191,10 +191,7 @@ impl Edge {
         let connection = || Connection::new(newcomer, bearer(&parts.headers).map(str::to_owned));
         match (query.transport, &parts.method, query.sid) {
             (TransportType::Polling, &Method::GET, None) => self.gateway.open(connection()),
-            (TransportType::Polling, &Method::GET, Some(sid)) => {
-                self.gateway.sockets.set_polled(sid, transport);
-                self.gateway.poll(sid).await
-            }
+            (TransportType::Polling, &Method::GET, Some(sid)) => self.gateway.poll(sid).await,
             (TransportType::Polling, &Method::POST, Some(sid)) => self.gateway.post(sid, &body),
             (TransportType::Websocket, &Method::GET, sid) => {
                 let connection = sid.map_or_else(|| Ok(connection()), Err);

@@ -17,8 +17,10 @@ const MAX_READS: u32 = 50;
 const REREAD_PAUSE: Duration = Duration::from_millis(10);
 /// With the store away a join stays pending.
 const STORE_RETRY: Duration = Duration::from_millis(250);
-/// For a client whose queue is full of what it has asked for.
-const SETTLE_POLL: Duration = Duration::from_millis(1);
+/// How often it is looked whether a client whose queue is full has taken what it asked for: soon at first, then less often,
+/// for there may be many of them.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const MAX_LOOK: Duration = Duration::from_millis(64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TaskJoin {
@@ -152,11 +154,12 @@ impl Gateway {
 
     /// Until a slow client has taken what it asked for, or is cut.
     pub(super) async fn settle(&self, session: &Session) {
-        let mut waiting = None;
+        let (mut waiting, mut pause) = (None, FIRST_LOOK);
+        // The pump gives it what waits.
         while self.hub.turn(|fanout| fanout.is_pressed(session.id)) && !session.has_ended() {
             waiting.get_or_insert_with(|| self.metrics.clients.join_waits("client"));
-            self.hub.relieve();
-            tokio::time::sleep(SETTLE_POLL).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_LOOK);
         }
     }
 

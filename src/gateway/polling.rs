@@ -1,26 +1,39 @@
 //! Connections by HTTP requests, and how a WebSocket begins.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, request};
-use hyper::upgrade::{OnUpgrade, Parts};
+use hyper::{
+    body::{Frame, SizeHint},
+    upgrade::{OnUpgrade, Parts},
+};
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
     Gateway, Transport,
+    edge::BODY_TIMEOUT,
     newcomers::bytes_with_a_token,
     session::Connection,
-    socket::{DisconnectReason, Polled, SEPARATOR, Sid, Socket},
+    sid::Sid,
+    socket::{DisconnectReason, Polled, SEPARATOR, Socket},
     websocket::Conversation,
 };
 use crate::protocol::Packet;
 
 /// One polling request carries several messages.
 pub(super) const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// An answer leaves in pieces of this size, so that it is seen whether it does.
+const PIECE: usize = 16 * 1024;
 /// From the answer to a request to the WebSocket that it becomes.
 const HANDOVER: Duration = Duration::from_secs(10);
 
@@ -58,7 +71,7 @@ impl Gateway {
         let packet = self.opening(&socket, &["websocket"]);
         self.on_connect(&socket);
         tokio::spawn(self.clone().beat(socket));
-        text(packet.payload().to_vec())
+        text(Body::from(packet.payload().to_vec()))
     }
 
     /// A client asks for its packets, and waits for them.
@@ -71,10 +84,11 @@ impl Gateway {
             }
             return EngineError::BadRequest.response();
         };
-        match asking.answer().await {
-            Polled::Packets(body) => text(body),
-            Polled::Nothing => text(Packet::noop().payload().to_vec()),
-        }
+        let answer = match asking.answer().await {
+            Polled::Packets(packets) => Answer { rest: joined(&packets), socket: Some(socket.clone()) },
+            Polled::Nothing => Answer { rest: joined(&[Packet::noop()]), socket: None },
+        };
+        text(Body::new(answer))
     }
 
     /// A client sends packets.
@@ -103,7 +117,7 @@ impl Gateway {
                 break;
             }
         }
-        text(b"ok".to_vec())
+        text(Body::from("ok"))
     }
 
     /// A WebSocket: a new connection's, or that of the polling client with this id.
@@ -148,14 +162,14 @@ impl Gateway {
                 socket.send_now(self.opening(&socket, &[]));
                 self.on_connect(&socket);
                 // By itself: this task is larger.
-                tokio::spawn(conversation.run(socket));
+                tokio::spawn(conversation.run(socket, Instant::now()));
             }
             Err(socket) => {
                 // Of one that is a WebSocket already, this is not the transport.
                 if socket.is_polling() {
                     socket.data.limit(&transport.handle(), self.unauthenticated_bytes());
-                    if conversation.upgrade(&socket).await {
-                        tokio::spawn(conversation.run(socket));
+                    if let Some(pinged) = conversation.upgrade(&socket).await {
+                        tokio::spawn(conversation.run(socket, pinged));
                     }
                 }
             }
@@ -194,19 +208,83 @@ impl Gateway {
     /// The heartbeat of a polling client. A WebSocket's task keeps its own.
     async fn beat(self: Arc<Self>, socket: Arc<Socket>) {
         let heartbeat = &self.settings.heartbeat;
+        let mut next = tokio::time::Instant::now();
         loop {
-            if timeout(heartbeat.interval, socket.polled_enough()).await.is_ok() {
+            // From ping to ping: a slow client's answer is late, but the next ping must not be.
+            next += heartbeat.interval;
+            if timeout_at(next, socket.polled_enough()).await.is_ok() {
                 return;
             }
+            next = tokio::time::Instant::now();
             socket.forget_heard();
-            socket.send_now(Packet::ping());
-            match timeout(heartbeat.timeout, socket.heard_polling()).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(_) => return socket.close(DisconnectReason::HeartbeatTimeout),
+            socket.ping();
+            while let Some(due) = answer_due(&socket, heartbeat.timeout) {
+                match timeout_at(due.into(), socket.heard_polling()).await {
+                    Ok(true) => break,
+                    Ok(false) => return,
+                    // Bytes may have moved meanwhile.
+                    Err(_)
+                        if answer_due(&socket, heartbeat.timeout).is_some_and(|due| due > Instant::now()) => {
+                    }
+                    Err(_) => return socket.close(DisconnectReason::HeartbeatTimeout),
+                }
             }
         }
     }
+}
+
+/// None: it is no polling connection any more.
+fn answer_due(socket: &Socket, timeout: Duration) -> Option<Instant> {
+    let due = socket.answer_due(timeout)?;
+    // A client sends one request after the other: the answer to a ping waits for the end of a large one.
+    Some(if socket.data.is_posting() { due + BODY_TIMEOUT } else { due })
+}
+
+/// The answer to a polling request. It tells the connection whenever a piece of it has left.
+struct Answer {
+    rest: Bytes,
+    socket: Option<Arc<Socket>>,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(length);
+        if let Some(socket) = &self.socket {
+            socket.took(length);
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// As a polling request takes them.
+fn joined(packets: &[Packet]) -> Bytes {
+    let length = packets.iter().map(|packet| packet.payload().len() + 1).sum();
+    let mut body = Vec::with_capacity(length);
+    for packet in packets {
+        if !body.is_empty() {
+            body.push(SEPARATOR);
+        }
+        body.extend_from_slice(packet.payload());
+    }
+    body.into()
 }
 
 /// RFC 6455 section 4.2.
@@ -226,8 +304,8 @@ fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-fn text(body: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
+fn text(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));

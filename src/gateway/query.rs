@@ -2,10 +2,7 @@
 
 use http::Uri;
 
-use super::{
-    polling::EngineError,
-    socket::{Sid, TransportType},
-};
+use super::{polling::EngineError, sid::Sid, socket::TransportType};
 
 /// Of each name, the first value counts.
 #[derive(Clone, Copy, Debug)]

@@ -203,7 +203,8 @@ impl Peer for SocketPeer {
     }
 
     fn took(&self) -> Option<Instant> {
-        self.session.socket.data.moving(self.session.socket.transport_type()).took()
+        let socket = &self.session.socket;
+        socket.polled_until().or_else(|| socket.data.transport().took())
     }
 
     fn refresh(&self) {
@@ -233,8 +234,6 @@ struct ConnectionState {
     waiting: bool,
     /// Of a WebSocket: the one that it came by, or was upgraded to.
     transport: TransportHandle,
-    /// The one by which a polling client last asked.
-    polled: TransportHandle,
     posts: Posting,
 }
 
@@ -315,10 +314,6 @@ impl Connection {
         state.transport = transport;
     }
 
-    pub fn set_polled(&self, transport: TransportHandle) {
-        self.state().polled = transport;
-    }
-
     pub fn begin_post(&self) -> Result<Posting, TooManyPosts> {
         let state = self.state();
         // One is the connection's own.
@@ -329,9 +324,9 @@ impl Connection {
         }
     }
 
-    fn moving(&self, by: TransportType) -> TransportHandle {
-        let state = self.state();
-        if by == TransportType::Websocket { state.transport.clone() } else { state.polled.clone() }
+    /// Whether a body of a polling client is being read.
+    pub fn is_posting(&self) -> bool {
+        Arc::strong_count(&self.state().posts.0) > 1
     }
 
     fn state(&self) -> MutexGuard<'_, ConnectionState> {

@@ -1,6 +1,9 @@
 //! Reads for joins: many that ask for the same at the same moment share one read and one encoded state.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+};
 
 use serde::Serialize;
 
@@ -37,7 +40,36 @@ pub struct Snapshots {
     tasks: Flights<TaskId, LoadedTask>,
     dashboards: Flights<Viewer, LoadedDashboard>,
     /// Those that are still in use: viewers who see the same are sent the same.
-    loaded: Mutex<Vec<Weak<LoadedDashboard>>>,
+    loaded: Mutex<Loaded>,
+}
+
+/// By the address of the snapshot.
+#[derive(Debug, Default)]
+struct Loaded {
+    all: HashMap<usize, Weak<LoadedDashboard>>,
+    /// So many are kept before those that are no longer in use are looked for: twice as many as there were in use then.
+    enough: usize,
+}
+
+/// Fewer are not looked at.
+const FEW: usize = 16;
+
+impl Loaded {
+    fn of(&mut self, snapshot: Arc<DashboardSnapshot>) -> Arc<LoadedDashboard> {
+        let address = Arc::as_ptr(&snapshot) as usize;
+        // One that is in use holds its snapshot, so that nothing else has this address.
+        if let Some(known) = self.all.get(&address).and_then(Weak::upgrade) {
+            return known;
+        }
+        if self.all.len() >= self.enough.max(FEW) {
+            self.all.retain(|_, loaded| loaded.strong_count() > 0);
+            self.all.shrink_to(self.all.len() * 2);
+            self.enough = self.all.len() * 2;
+        }
+        let loaded = Arc::new(LoadedDashboard { snapshot, state: OnceLock::new() });
+        self.all.insert(address, Arc::downgrade(&loaded));
+        loaded
+    }
 }
 
 impl Snapshots {
@@ -75,15 +107,7 @@ impl Snapshots {
     }
 
     fn loaded(&self, snapshot: Arc<DashboardSnapshot>) -> Arc<LoadedDashboard> {
-        let mut all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|loaded| loaded.strong_count() > 0);
-        let known =
-            all.iter().filter_map(Weak::upgrade).find(|known| Arc::ptr_eq(&known.snapshot, &snapshot));
-        known.unwrap_or_else(|| {
-            let loaded = Arc::new(LoadedDashboard { snapshot, state: OnceLock::new() });
-            all.push(Arc::downgrade(&loaded));
-            loaded
-        })
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).of(snapshot)
     }
 
     fn count(&self, room: &'static str, shared: bool) {
@@ -152,5 +176,33 @@ impl LoadedDashboard {
 
     fn summaries(&self) -> Vec<Summary<'_>> {
         self.snapshot.tasks.iter().map(Summary).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fanout::Position;
+
+    fn snapshot() -> Arc<DashboardSnapshot> {
+        let (org_counts, own_counts) = (Counts::default(), Counts::default());
+        Arc::new(DashboardSnapshot { tasks: Vec::new(), org_counts, own_counts, position: Position::ZERO })
+    }
+
+    #[test]
+    fn who_has_the_same_snapshot_shares_what_is_encoded_while_it_is_in_use() {
+        let mut loaded = Loaded::default();
+        let snapshots: Vec<_> = (0..1000).map(|_| snapshot()).collect();
+        let all: Vec<_> = snapshots.iter().map(|snapshot| loaded.of(snapshot.clone())).collect();
+        for (snapshot, known) in snapshots.iter().zip(&all) {
+            assert!(Arc::ptr_eq(&loaded.of(snapshot.clone()), known));
+        }
+        assert_eq!(loaded.all.len(), 1000);
+        drop(all);
+        let others: Vec<_> = (0..1000).map(|_| snapshot()).collect();
+        for snapshot in others {
+            loaded.of(snapshot);
+        }
+        assert!(loaded.all.len() <= FEW + 1, "{}", loaded.all.len());
     }
 }

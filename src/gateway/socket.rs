@@ -2,63 +2,33 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
     io::{self, IoSlice},
-    str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
 };
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use tokio::sync::{Notify, futures::Notified};
 
 use crate::{fanout::SendError, protocol::Packet};
 
-use super::{Gateway, session::Connection, transport::Wire};
+use super::{Gateway, polled::Polling, session::Connection, sid::Sid, transport::Wire};
 
 /// Packets that one system call takes.
 const MAX_SLICES: usize = 32;
-/// What a client may make a full queue grow by.
+/// Bytes that one system call takes. The connection's lock is held for one system call at a time, for the fan-out may wait
+/// for it while it holds its own.
+const MAX_WRITTEN: usize = 128 * 1024;
+/// System calls that one flush makes. The rest is left to the connection's task: whoever flushes has others to flush.
+const MAX_WRITES: usize = 4;
+/// Frames of the WebSocket protocol that wait for a client.
 const MAX_ANSWERS: usize = 64;
 /// A queue that a burst has made larger is given back.
 const SMALL_QUEUE: usize = 16;
 /// Between the packets of a polling client.
 pub(super) const SEPARATOR: u8 = 0x1E;
-/// What one answer of a polling client takes.
-const MAX_POLLED_BYTES: usize = 1 << 20;
-
-/// An Engine.IO connection's id. It lets its holder speak for a polling client: nobody else is told, nor is a log.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Sid([u8; 15]);
-
-impl Sid {
-    pub fn random() -> Self {
-        Self(rand::random())
-    }
-}
-
-impl FromStr for Sid {
-    type Err = base64::DecodeSliceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut bytes = [0; 15];
-        match BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes)? {
-            15 => Ok(Self(bytes)),
-            short => Err(base64::DecodeError::InvalidLength(short).into()),
-        }
-    }
-}
-
-impl fmt::Display for Sid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(self.0))
-    }
-}
-
-impl fmt::Debug for Sid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sid(…)")
-    }
-}
+/// What one answer to a polling client takes, unless a packet is larger. No ping overtakes an answer that is on its way, so
+/// that a slow client has to read one within the time after which it misses a ping.
+const MAX_POLLED_BYTES: usize = 256 * 1024;
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,22 +75,21 @@ struct Core {
     queue: VecDeque<Packet>,
     /// Of the first packet, so many bytes are on the wire already.
     written: usize,
+    /// So many bytes were given to the kernel since the connection has its WebSocket.
+    given: u64,
     line: Line,
-    /// The wire takes nothing at the moment: the connection's task waits for it.
+    /// The connection's task writes on: the wire takes nothing at the moment, or there was too much for one flush.
     stalled: bool,
     /// A heartbeat was answered.
     heard: bool,
+    /// The fan-out found no room in the queue, and wants to know when there is some.
+    wanted: bool,
     closed: Option<DisconnectReason>,
 }
 
 #[derive(Debug)]
 enum Line {
-    Polling {
-        /// A request waits for packets.
-        asking: bool,
-        /// A WebSocket has been probed.
-        upgrading: bool,
-    },
+    Polling(Box<Polling>),
     Websocket(Arc<Wire>),
     /// A WebSocket's, when its task has ended.
     Gone,
@@ -129,13 +98,13 @@ enum Line {
 /// What a polling request is answered with.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Polled {
-    Packets(Vec<u8>),
+    Packets(Vec<Packet>),
     Nothing,
 }
 
 impl Socket {
     pub fn polling(gateway: &Arc<Gateway>, data: Connection) -> Arc<Self> {
-        let line = Line::Polling { asking: false, upgrading: false };
+        let line = Line::Polling(Box::new(Polling::new(Instant::now())));
         Self::new(Arc::downgrade(gateway), gateway.settings.limits.send_queue, data, line)
     }
 
@@ -145,8 +114,16 @@ impl Socket {
     }
 
     fn new(gateway: Weak<Gateway>, capacity: usize, data: Connection, line: Line) -> Arc<Self> {
-        let core =
-            Core { queue: VecDeque::new(), written: 0, line, stalled: false, heard: false, closed: None };
+        let core = Core {
+            queue: VecDeque::new(),
+            written: 0,
+            given: 0,
+            line,
+            stalled: false,
+            heard: false,
+            wanted: false,
+            closed: None,
+        };
         let (core, changed) = (Mutex::new(core), Notify::new());
         Arc::new(Self { id: Sid::random(), data, gateway, capacity, core, changed })
     }
@@ -169,7 +146,7 @@ impl Socket {
 
     pub fn transport_type(&self) -> TransportType {
         match self.core().line {
-            Line::Polling { .. } => TransportType::Polling,
+            Line::Polling(_) => TransportType::Polling,
             Line::Websocket(_) | Line::Gone => TransportType::Websocket,
         }
     }
@@ -181,6 +158,7 @@ impl Socket {
             return Err(SendError::Closed);
         }
         if core.queue.len() >= self.capacity {
+            core.wanted = true;
             return Err(SendError::Full(packet));
         }
         core.queue.push_back(packet);
@@ -197,44 +175,139 @@ impl Socket {
         }
     }
 
-    /// Answers what the WebSocket protocol wants answered, unless the client does not read it. Nothing follows what a broken
-    /// connection was in the middle of.
+    /// Queues a ping ahead of all messages, unless one waits there already: its order among them means nothing, and behind
+    /// them it would come too late to a client that reads slowly. Where it ends, in [`Traffic::given`].
+    pub fn ping(&self) -> u64 {
+        let mut core = self.core();
+        let place = core.ahead();
+        let before: usize = core.queue.iter().take(place).map(|packet| packet.frame().len()).sum();
+        let end = core.given + (before - core.written) as u64;
+        let ping = Packet::ping();
+        if core.closed.is_some() || core.queue.iter().take(place).any(|packet| *packet == ping) {
+            return end;
+        }
+        let end = end + ping.frame().len() as u64;
+        core.queue.insert(place, ping);
+        if let Line::Polling(polling) = &mut core.line {
+            polling.ping(Instant::now());
+        }
+        drop(core);
+        self.flush();
+        end
+    }
+
+    /// Answers what the WebSocket protocol wants answered, ahead of all messages; a client that reads nothing gets only the
+    /// first answers. Nothing follows what a broken connection was in the middle of.
     pub fn answer(&self, frames: Vec<u8>) {
         let mut core = self.core();
-        if core.closed.is_none() && core.queue.len() < self.capacity + MAX_ANSWERS {
-            core.queue.push_back(Packet::control(frames));
+        let place = core.ahead();
+        if core.closed.is_none() && place < MAX_ANSWERS {
+            core.queue.insert(place, Packet::control(frames));
             drop(core);
             self.flush();
         }
     }
 
-    /// Moves what waits to the wire, as far as it takes it; a polling client's request is answered.
+    /// The answer to the end of a WebSocket, which nothing may follow.
+    pub fn answer_end(&self, frames: Vec<u8>) {
+        self.send_now(Packet::control(frames));
+    }
+
+    /// Moves what waits to the wire, as far as it takes it, but not more than a little; a polling client's request is
+    /// answered.
     pub fn flush(&self) {
-        let mut core = self.core();
-        let stalled = core.stalled;
-        if let Line::Websocket(wire) = &core.line {
+        for writes_left in (0..MAX_WRITES).rev() {
+            let mut core = self.core();
+            let stalled = core.stalled;
+            let Line::Websocket(wire) = &core.line else {
+                drop(core);
+                return self.changed.notify_waiters();
+            };
             let wire = wire.clone();
-            core.write(&wire);
-            if core.stalled == stalled {
+            core.write(|slices| wire.try_write(slices), &wire);
+            let is_done = core.stalled || core.queue.is_empty();
+            core.stalled |= !is_done && writes_left == 0;
+            let (has_changed, has_room) = (core.stalled != stalled, core.has_room(self.capacity));
+            drop(core);
+            if has_changed {
+                self.changed.notify_waiters();
+            }
+            if has_room {
+                self.tell_of_room();
+            }
+            if is_done {
                 return;
             }
         }
-        drop(core);
-        self.changed.notify_waiters();
     }
 
-    /// The wire has room again.
+    /// The connection's task writes on.
     pub fn resume(&self) {
         self.core().stalled = false;
         self.flush();
+    }
+
+    /// Writes what the kernel takes of a wire that is full. The runtime says that there is room again only when a third of the
+    /// kernel's buffer is empty, which takes a slow client longer than it may take nothing.
+    pub fn probe(&self) {
+        let mut core = self.core();
+        let Line::Websocket(wire) = &core.line else { return };
+        let wire = wire.clone();
+        core.stalled = false;
+        core.write(|slices| wire.write_at_once(slices), &wire);
+        // What is left waits for the runtime's word as before.
+        core.stalled = !core.queue.is_empty();
+        let has_room = core.has_room(self.capacity);
+        drop(core);
+        if has_room {
+            self.tell_of_room();
+        }
     }
 
     pub fn is_stalled(&self) -> bool {
         self.core().stalled
     }
 
+    /// How many bytes were given to the kernel, and whether more wait.
+    pub fn given(&self) -> (u64, bool) {
+        let core = self.core();
+        (core.given, core.stalled)
+    }
+
     pub fn has_sent_all(&self) -> bool {
         self.core().queue.is_empty()
+    }
+
+    /// When a polling client last took something, with the time that a slow one needs for it.
+    pub fn polled_until(&self) -> Option<Instant> {
+        match &self.core().line {
+            Line::Polling(polling) => Some(polling.busy_until()),
+            _ => None,
+        }
+    }
+
+    /// Bytes of an answer to a polling client have left.
+    pub fn took(&self, bytes: usize) {
+        if let Line::Polling(polling) = &mut self.core().line {
+            polling.took(Instant::now(), bytes);
+        }
+    }
+
+    /// By when a polling client has to have answered a ping.
+    pub fn answer_due(&self, timeout: Duration) -> Option<Instant> {
+        match &self.core().line {
+            Line::Polling(polling) => Some(polling.answer_due(timeout)),
+            _ => None,
+        }
+    }
+
+    /// The fan-out has been waiting for room in the queue.
+    fn tell_of_room(&self) {
+        if let Some(gateway) = self.gateway.upgrade()
+            && let Some(session) = self.data.session()
+        {
+            gateway.hub.has_room(session.id);
+        }
     }
 
     /// Nothing more is queued. The task of a WebSocket does the rest. Whether this call ended it.
@@ -247,8 +320,12 @@ impl Socket {
         if !reason.is_orderly() {
             core.queue.clear();
         }
+        let has_room = core.has_room(self.capacity);
         drop(core);
         self.changed.notify_waiters();
+        if has_room {
+            self.tell_of_room();
+        }
         true
     }
 
@@ -283,7 +360,7 @@ impl Socket {
     /// Until a heartbeat has been answered, or this is no polling connection any more; whether it still is one.
     pub async fn heard_polling(&self) -> bool {
         self.until(|core| match (&core.line, core.closed) {
-            (Line::Polling { .. }, None) => core.heard.then_some(true),
+            (Line::Polling(_), None) => core.heard.then_some(true),
             _ => Some(false),
         })
         .await
@@ -291,19 +368,14 @@ impl Socket {
 
     /// Until this is no polling connection any more.
     pub async fn polled_enough(&self) {
-        self.until(|core| {
-            (!matches!(core.line, Line::Polling { .. }) || core.closed.is_some()).then_some(())
-        })
-        .await;
+        self.until(|core| (!matches!(core.line, Line::Polling(_)) || core.closed.is_some()).then_some(()))
+            .await;
     }
 
     /// A request that waits for packets begins. None: there is one already, or the client has a WebSocket.
     pub fn ask(&self) -> Option<Asking<'_>> {
         match &mut self.core().line {
-            Line::Polling { asking, .. } if !*asking => {
-                *asking = true;
-                Some(Asking(self))
-            }
+            Line::Polling(polling) => polling.ask(Instant::now()).then(|| Asking(self)),
             _ => None,
         }
     }
@@ -311,7 +383,7 @@ impl Socket {
     /// A client tries a WebSocket. Until it has one its requests are answered at once. Whether it is the first to try.
     pub fn begin_upgrade(&self) -> bool {
         let first = match &mut self.core().line {
-            Line::Polling { upgrading, .. } => !std::mem::replace(upgrading, true),
+            Line::Polling(polling) => !std::mem::replace(&mut polling.upgrading, true),
             _ => false,
         };
         self.changed.notify_waiters();
@@ -319,22 +391,26 @@ impl Socket {
     }
 
     pub fn abandon_upgrade(&self) {
-        if let Line::Polling { upgrading, .. } = &mut self.core().line {
-            *upgrading = false;
+        if let Line::Polling(polling) = &mut self.core().line {
+            polling.upgrading = false;
         }
     }
 
-    /// From now on by this wire. Whether the connection is still there.
-    pub fn upgrade(&self, wire: Arc<Wire>) -> bool {
+    /// From now on by this wire. When the client was last pinged by the other one; None: the connection has ended.
+    pub fn upgrade(&self, wire: Arc<Wire>) -> Option<Instant> {
         let mut core = self.core();
         if core.closed.is_some() {
-            return false;
+            return None;
         }
+        let pinged = match &core.line {
+            Line::Polling(polling) => polling.pinged,
+            _ => Instant::now(),
+        };
         core.line = Line::Websocket(wire);
         drop(core);
         self.flush();
         self.changed.notify_waiters();
-        true
+        Some(pinged)
     }
 
     /// Lets go of the wire: the last who does closes it.
@@ -368,75 +444,104 @@ pub struct Asking<'a>(&'a Socket);
 impl Asking<'_> {
     /// Until there is something to answer.
     pub async fn answer(&self) -> Polled {
-        self.0.until(Core::polled).await
+        let polled = self.0.until(Core::polled).await;
+        if self.0.core().has_room(self.0.capacity) {
+            self.0.tell_of_room();
+        }
+        polled
     }
 }
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        if let Line::Polling { asking, .. } = &mut self.0.core().line {
-            *asking = false;
+        if let Line::Polling(polling) = &mut self.0.core().line {
+            polling.asking = false;
         }
     }
 }
 
 impl Core {
     fn polled(&mut self) -> Option<Polled> {
-        let upgrading = matches!(self.line, Line::Polling { upgrading: true, .. } | Line::Websocket(_));
-        if self.queue.is_empty() || matches!(self.line, Line::Websocket(_)) {
+        let (upgrading, by_websocket) = match &self.line {
+            Line::Polling(polling) => (polling.upgrading, false),
+            Line::Websocket(_) => (true, true),
+            Line::Gone => (false, false),
+        };
+        if self.queue.is_empty() || by_websocket {
             return match self.closed {
-                Some(_) => Some(Polled::Packets(Packet::close().payload().to_vec())),
+                Some(_) => Some(Polled::Packets(vec![Packet::close()])),
                 None => upgrading.then_some(Polled::Nothing),
             };
         }
-        let mut body = Vec::new();
+        let (mut packets, mut bytes) = (Vec::new(), 0);
         while let Some(packet) = self.queue.front() {
-            let payload = packet.payload();
-            if !body.is_empty() {
-                if body.len() + payload.len() > MAX_POLLED_BYTES {
-                    break;
-                }
-                body.push(SEPARATOR);
+            bytes += packet.payload().len();
+            if !packets.is_empty() && bytes > MAX_POLLED_BYTES {
+                break;
             }
-            body.extend_from_slice(payload);
-            self.queue.pop_front();
+            packets.extend(self.queue.pop_front());
         }
         if self.closed.is_some() && self.queue.is_empty() {
-            body.push(SEPARATOR);
-            body.extend_from_slice(Packet::close().payload());
+            packets.push(Packet::close());
+        }
+        if let Line::Polling(polling) = &mut self.line {
+            polling.answer(Instant::now());
         }
         self.give_back();
-        Some(Polled::Packets(body))
+        Some(Polled::Packets(packets))
     }
 
-    fn write(&mut self, wire: &Wire) {
-        while !self.stalled && !self.queue.is_empty() {
-            match self.write_some(wire) {
-                Ok(written) => self.advance(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stalled = true,
-                Err(_) => {
-                    // Its task finds the end of it.
-                    wire.shut();
-                    self.queue.clear();
-                    self.written = 0;
-                }
+    /// How many packets are ahead of the first message of which nothing has left: one that has left in part, and those that are
+    /// none. They do not wait for messages.
+    fn ahead(&self) -> usize {
+        let begun = usize::from(self.written > 0);
+        begun + self.queue.iter().skip(begun).take_while(|packet| !packet.is_message()).count()
+    }
+
+    /// Whether the fan-out waits for room, and there is some. It is told once.
+    fn has_room(&mut self, capacity: usize) -> bool {
+        let has_room = self.wanted && (self.queue.len() < capacity || self.closed.is_some());
+        self.wanted &= !has_room;
+        has_room
+    }
+
+    /// One system call, unless the connection's task waits for the wire.
+    fn write(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>, wire: &Wire) {
+        if self.stalled || self.queue.is_empty() {
+            return;
+        }
+        match self.write_some(write) {
+            Ok(written) => self.advance(written),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stalled = true,
+            Err(_) => {
+                // Its task finds the end of it.
+                wire.shut();
+                self.queue.clear();
+                self.written = 0;
             }
         }
         self.give_back();
     }
 
-    fn write_some(&self, wire: &Wire) -> io::Result<usize> {
+    fn write_some(&self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let mut count = 0;
+        let (mut count, mut left, mut skipped) = (0, MAX_WRITTEN, self.written);
         for (slice, packet) in slices.iter_mut().zip(&self.queue) {
-            let skipped = if count == 0 { self.written } else { 0 };
-            *slice = IoSlice::new(packet.frame().get(skipped..).unwrap_or_default());
+            let rest = packet.frame().get(skipped..).unwrap_or_default();
+            let rest = rest.get(..left).unwrap_or(rest);
+            *slice = IoSlice::new(rest);
             count += 1;
+            skipped = 0;
+            left -= rest.len();
+            if left == 0 {
+                break;
+            }
         }
-        wire.try_write(slices.get(..count).unwrap_or_default())
+        write(slices.get(..count).unwrap_or_default())
     }
 
     fn advance(&mut self, written: usize) {
+        self.given += written as u64;
         self.written += written;
         while let Some(packet) = self.queue.front()
             && self.written >= packet.frame().len()
@@ -458,7 +563,10 @@ mod tests {
     use std::time::Duration;
 
     use futures_util::StreamExt;
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, TcpStream},
+    };
     use tokio_tungstenite::{
         WebSocketStream,
         tungstenite::{Message, protocol::Role},
@@ -468,7 +576,7 @@ mod tests {
     use crate::gateway::Transport;
 
     fn polling(capacity: usize) -> Arc<Socket> {
-        let line = Line::Polling { asking: false, upgrading: false };
+        let line = Line::Polling(Box::new(Polling::new(Instant::now())));
         Socket::new(Weak::new(), capacity, Connection::default(), line)
     }
 
@@ -493,7 +601,20 @@ mod tests {
     }
 
     fn packets(text: &str) -> Polled {
-        Polled::Packets(text.as_bytes().to_vec())
+        let split = text.split(char::from(SEPARATOR));
+        Polled::Packets(
+            split
+                .map(|packet| {
+                    if packet == "2" {
+                        Packet::ping()
+                    } else if packet == "1" {
+                        Packet::close()
+                    } else {
+                        Packet::message(&packet[1..])
+                    }
+                })
+                .collect(),
+        )
     }
 
     #[tokio::test]
@@ -539,6 +660,154 @@ mod tests {
         socket.close(DisconnectReason::TransportError);
         socket.answer(vec![0x8A, 0]);
         assert!(socket.has_sent_all());
+    }
+
+    #[tokio::test]
+    async fn a_ping_goes_ahead_of_messages_and_cuts_none_in_two() {
+        let (transport, mut client) = wire().await;
+        let line = Line::Websocket(transport.wire());
+        let socket = Socket::new(Weak::new(), 100, Connection::default(), line);
+        let text = |n: usize| format!("{n} {}", "x".repeat(40_000));
+        let mut queued = 0;
+        while send(&socket, &text(queued)).is_ok() {
+            queued += 1;
+        }
+        assert!(socket.is_stalled());
+        let (given, _) = socket.given();
+        let end = socket.ping();
+        assert!(end > given && end <= given + 50_000, "behind one message at most: {given}, {end}");
+        assert_eq!(socket.ping(), end, "one waits already");
+        socket.answer(vec![0x8A, 0]);
+        let resumes = tokio::spawn({
+            let socket = socket.clone();
+            async move {
+                while !socket.has_sent_all() {
+                    transport.wire().writable().await.unwrap();
+                    socket.resume();
+                }
+                transport
+            }
+        });
+        let (mut heard, mut ping_at, mut pong_at) = (0, None, None);
+        while heard < queued {
+            match client.next().await.unwrap().unwrap() {
+                Message::Text(text) if text.as_str() == "2" => assert_eq!(ping_at.replace(heard), None),
+                Message::Pong(_) => assert_eq!(pong_at.replace(heard), None),
+                message => {
+                    assert_eq!(message, Message::text(format!("4{}", text(heard))));
+                    heard += 1;
+                }
+            }
+        }
+        resumes.await.unwrap();
+        assert_eq!(ping_at, pong_at);
+        assert!(ping_at.is_some_and(|at| at < queued - 50), "{ping_at:?} of {queued}");
+        assert!(socket.given().0 > end);
+    }
+
+    /// Whoever flushes has others to flush, and the fan-out may wait for the lock.
+    #[tokio::test]
+    async fn a_flush_writes_a_little_and_leaves_the_rest_to_the_task() {
+        let (transport, mut client) = wire().await;
+        let line = Line::Websocket(transport.wire());
+        let socket = Socket::new(Weak::new(), 10_000, Connection::default(), line);
+        for n in 0..1000 {
+            socket.send(Packet::message(&n.to_string())).unwrap();
+        }
+        socket.flush();
+        let waiting = socket.core().queue.len();
+        assert_eq!((waiting, socket.is_stalled()), (1000 - MAX_WRITES * MAX_SLICES, true));
+        socket.flush();
+        assert_eq!(socket.core().queue.len(), waiting, "the task's now");
+        let mut turns = 0;
+        while !socket.has_sent_all() {
+            socket.resume();
+            turns += 1;
+        }
+        assert_eq!((turns, socket.is_stalled()), (waiting.div_ceil(MAX_WRITES * MAX_SLICES), false));
+        for n in 0..1000 {
+            hears(&mut client, &n.to_string()).await;
+        }
+        let large = Packet::message(&"x".repeat(4 << 20));
+        let (before, _) = socket.given();
+        let reading = tokio::spawn(async move { client.next().await.unwrap().unwrap().len() });
+        socket.send(large.clone()).unwrap();
+        socket.flush();
+        while !socket.has_sent_all() {
+            let (given, _) = socket.given();
+            transport.wire().writable().await.unwrap();
+            socket.resume();
+            assert!(socket.given().0 - given <= (MAX_WRITES * MAX_WRITTEN) as u64);
+        }
+        assert_eq!(socket.given().0 - before, large.frame().len() as u64);
+        assert_eq!(reading.await.unwrap(), (4 << 20) + 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_wire_is_tried_before_the_runtime_says_that_it_has_room() {
+        let (transport, client) = wire().await;
+        let line = Line::Websocket(transport.wire());
+        let socket = Socket::new(Weak::new(), 1000, Connection::default(), line);
+        while send(&socket, &"x".repeat(50_000)).is_ok() {}
+        let (given, _) = socket.given();
+        let mut client = client.into_inner();
+        let mut read = 0;
+        // The runtime has no turn in which it could notice anything.
+        while socket.given().0 == given {
+            let mut some = [0; 16 * 1024];
+            client.readable().await.unwrap();
+            read += client.try_read(&mut some).unwrap_or(0);
+            socket.probe();
+            assert!(socket.is_stalled() && read < 64 << 20);
+        }
+        let _ = client.shutdown().await;
+    }
+
+    #[test]
+    fn the_fan_out_is_told_of_room_once() {
+        let socket = polling(2);
+        let told = || {
+            let mut core = socket.core();
+            core.has_room(2)
+        };
+        assert!(!told());
+        send(&socket, "a").unwrap();
+        send(&socket, "b").unwrap();
+        assert!(!told(), "nobody has asked");
+        assert!(matches!(send(&socket, "c"), Err(SendError::Full(_))));
+        assert!(!told(), "there is none");
+        socket.core().queue.pop_front();
+        assert!(told() && !told());
+        send(&socket, "d").unwrap();
+        assert!(matches!(send(&socket, "e"), Err(SendError::Full(_))));
+        socket.close(DisconnectReason::ClosedHere);
+        assert!(!socket.core().wanted, "nor does it wait for one that has ended");
+    }
+
+    #[tokio::test]
+    async fn a_ping_goes_ahead_of_what_a_polling_client_has_not_asked_for() {
+        let socket = polling(3);
+        send(&socket, "a").unwrap();
+        send(&socket, "b").unwrap();
+        socket.ping();
+        socket.ping();
+        assert_eq!(socket.ask().unwrap().answer().await, packets("2\u{1e}4a\u{1e}4b"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_a_polling_client_has_a_bound() {
+        let socket = polling(100);
+        let large = "x".repeat(MAX_POLLED_BYTES / 2);
+        for n in 0..4 {
+            send(&socket, &format!("{n}{large}")).unwrap();
+        }
+        send(&socket, &large.repeat(4)).unwrap();
+        let mut answers = Vec::new();
+        while !socket.has_sent_all() {
+            let Polled::Packets(packets) = socket.ask().unwrap().answer().await else { unreachable!() };
+            answers.push(packets.len());
+        }
+        assert_eq!(answers, [1, 1, 1, 1, 1], "each with its number is more than half of it");
     }
 
     #[tokio::test]
@@ -591,7 +860,7 @@ mod tests {
         assert!(socket.begin_upgrade() && !socket.begin_upgrade(), "once");
         assert_eq!(asking.answer().await, Polled::Nothing);
         send(&socket, "a").unwrap();
-        assert!(socket.upgrade(transport.wire()));
+        assert!(socket.upgrade(transport.wire()).is_some());
         send(&socket, "b").unwrap();
         hears(&mut client, "a").await;
         hears(&mut client, "b").await;
@@ -600,17 +869,6 @@ mod tests {
 
         let ended = polling(3);
         ended.close(DisconnectReason::ClosedHere);
-        assert!(!ended.upgrade(transport.wire()));
-    }
-
-    #[test]
-    fn an_id_is_read_back_and_not_shown() {
-        let id = Sid::random();
-        assert_eq!(id.to_string().parse(), Ok(id));
-        assert_eq!((id.to_string().len(), format!("{id:?}")), (20, "Sid(…)".to_owned()));
-        for text in ["", "AAAA", "AAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAA=", "é"]
-        {
-            assert!(text.parse::<Sid>().is_err(), "{text}");
-        }
+        assert!(ended.upgrade(transport.wire()).is_none());
     }
 }

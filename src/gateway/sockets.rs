@@ -8,9 +8,9 @@ use std::{
 use crate::tables::GiveBack;
 
 use super::{
-    TransportHandle,
     session::{Posting, TooManyPosts},
-    socket::{Sid, Socket},
+    sid::Sid,
+    socket::Socket,
 };
 
 #[derive(Debug, Default)]
@@ -34,12 +34,6 @@ impl Sockets {
     /// To be held while a body of this connection is read. None: there is no such connection.
     pub fn begin_post(&self, sid: Sid) -> Result<Option<Posting>, TooManyPosts> {
         self.get(sid).map(|socket| socket.data.begin_post()).transpose()
-    }
-
-    pub fn set_polled(&self, sid: Sid, transport: TransportHandle) {
-        if let Some(socket) = self.get(sid) {
-            socket.data.set_polled(transport);
-        }
     }
 
     /// Whether it has shown a token.

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -27,6 +27,11 @@ use crate::{address::Share, metrics::Metrics, seldom::seldom};
 
 /// The kernel would hold megabytes for each client that reads nothing, and hide for as long whether it does.
 const SEND_BUFFER: usize = 128 * 1024;
+/// So often in `SLOW_CLIENT_TIMEOUT` it is tried whether there is room.
+const PROBES: u32 = 4;
+/// A peer that takes less than this in `SLOW_CLIENT_TIMEOUT` takes nothing: else it could hold what waits for it as long as it
+/// likes, for a byte now and then.
+const PROGRESS: usize = 4096;
 /// So long we take what a peer still sends behind our last word. The kernel resets a connection that is closed over unread
 /// bytes, and whoever is refused half-way through a large body would not learn why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -51,6 +56,8 @@ pub struct Wire {
     stream: TcpStream,
     /// When the peer last made room for bytes, in milliseconds of [`CLOCK`].
     took: AtomicU64,
+    /// How many bytes it has taken since then, without taking all that there was for it.
+    gathered: AtomicU32,
     /// So many bytes are still read of it, if they are counted at all: see [`UNCOUNTED`].
     allowance: AtomicUsize,
     /// Of what its address may have without a token.
@@ -119,7 +126,7 @@ impl TransportHandle {
 
     /// When the connection last took bytes.
     pub fn took(&self) -> Option<Instant> {
-        self.0.upgrade().map(|wire| wire.took())
+        self.0.upgrade().map(|wire| wire.took_at())
     }
 }
 
@@ -130,7 +137,14 @@ impl Wire {
             [one] => self.stream.try_write(one),
             many => self.stream.try_write_vectored(many),
         }?;
-        self.took_something();
+        self.took(written, slices.iter().map(|slice| slice.len()).sum());
+        Ok(written)
+    }
+
+    /// The same, whether the runtime has noticed that there is room or not.
+    pub fn write_at_once(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let written = SockRef::from(&self.stream).send_vectored(slices)?;
+        self.took(written, slices.iter().map(|slice| slice.len()).sum());
         Ok(written)
     }
 
@@ -183,8 +197,19 @@ impl Wire {
     }
 
     /// When the peer last made room for bytes.
-    fn took(&self) -> Instant {
+    fn took_at(&self) -> Instant {
         *CLOCK + Duration::from_millis(self.took.load(Ordering::Relaxed))
+    }
+
+    /// The kernel has taken so many bytes of those that were offered. Whether the peer moves by that. One writes at a time.
+    fn took(&self, written: usize, offered: usize) -> bool {
+        let gathered = self.gathered.load(Ordering::Relaxed) as usize + written;
+        let moves = written >= offered || gathered >= PROGRESS;
+        self.gathered.store(if moves { 0 } else { gathered as u32 }, Ordering::Relaxed);
+        if moves {
+            self.took_something();
+        }
+        moves
     }
 
     fn took_something(&self) {
@@ -204,6 +229,7 @@ impl Transport {
         let wire = Wire {
             stream,
             took: AtomicU64::new(0),
+            gathered: AtomicU32::new(0),
             allowance: AtomicUsize::new(UNCOUNTED),
             share: Mutex::default(),
             first_byte: AtomicU64::new(0),
@@ -255,7 +281,12 @@ impl Transport {
 
     /// When a peer that takes nothing has taken nothing for too long.
     pub fn patience_ends(&self) -> Instant {
-        self.wire.took() + self.stall_timeout
+        self.wire.took_at() + self.stall_timeout
+    }
+
+    /// How long to wait before it is tried whether a full wire has room: the runtime notices late.
+    pub fn probe_after(&self) -> Duration {
+        self.stall_timeout / PROBES
     }
 
     /// The peer has taken nothing for too long.
@@ -266,19 +297,14 @@ impl Transport {
         self.wire.shut();
     }
 
-    fn poll_write_with(
-        &mut self,
-        cx: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_slices(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         loop {
             match self.wire.stream.poll_write_ready(cx)? {
-                Poll::Pending => return self.poll_stalled(cx),
-                Poll::Ready(()) => match write(&self.wire.stream) {
+                Poll::Pending => return self.poll_stalled(cx, slices),
+                Poll::Ready(()) => match self.wire.try_write(slices) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     done => {
                         self.stalled = None;
-                        self.wire.took_something();
                         return Poll::Ready(done);
                     }
                 },
@@ -286,14 +312,19 @@ impl Transport {
         }
     }
 
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let timeout = self.stall_timeout;
-        let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        match timer.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => {
+    fn poll_stalled(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let pause = self.probe_after();
+        loop {
+            let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+            std::task::ready!(timer.as_mut().poll(cx));
+            self.stalled = None;
+            match self.wire.write_at_once(slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+            if self.patience_ends() <= Instant::now() {
                 self.give_up();
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
     }
@@ -319,15 +350,15 @@ impl AsyncRead for Transport {
 
 impl AsyncWrite for Transport {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_with(cx, |stream| stream.try_write(buf))
+        self.poll_write_slices(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
+        bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_with(cx, |stream| stream.try_write_vectored(bufs))
+        self.poll_write_slices(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -421,6 +452,22 @@ mod tests {
         peer.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "too large");
         closing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_byte_now_and_then_is_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let wire = Transport::accept(accepted, Duration::from_secs(60)).unwrap().wire();
+        assert!(wire.took(1, 1), "all that there was");
+        for _ in 1..PROGRESS {
+            assert!(!wire.took(1, 1_000_000));
+        }
+        assert!(wire.took(1, 1_000_000), "that was enough of them");
+        assert!(!wire.took(PROGRESS - 1, 1_000_000));
+        assert!(wire.took(PROGRESS, PROGRESS));
+        assert!(!wire.took(PROGRESS - 1, 1_000_000), "it is counted anew");
     }
 
     #[tokio::test]

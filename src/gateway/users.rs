@@ -15,7 +15,7 @@ pub struct Sessions(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     by_peer: HashMap<PeerId, Arc<Session>>,
-    /// Oldest first.
+    /// Oldest first: ids are given in ascending order.
     by_user: HashMap<UserId, VecDeque<PeerId>>,
 }
 
@@ -25,7 +25,8 @@ impl Sessions {
         let mut inner = self.lock();
         inner.by_peer.insert(session.id, session.clone());
         let of_user = inner.by_user.entry(user).or_default();
-        of_user.push_back(session.id);
+        // Two that come at the same moment may be here in the other order.
+        of_user.insert(of_user.partition_point(|id| *id < session.id), session.id);
         // Out of the queue at once: two that come at the same moment must not find the same one.
         let oldest = (of_user.len() > max).then(|| of_user.pop_front()).flatten()?;
         inner.by_peer.get(&oldest).cloned()
@@ -36,7 +37,9 @@ impl Sessions {
         inner.by_peer.remove(&peer);
         inner.by_peer.give_back();
         if let Some(of_user) = inner.by_user.get_mut(user) {
-            of_user.retain(|id| *id != peer);
+            if let Ok(place) = of_user.binary_search(&peer) {
+                of_user.remove(place);
+            }
             if of_user.is_empty() {
                 inner.by_user.remove(user);
                 inner.by_user.give_back();

@@ -4,14 +4,14 @@
 use std::{
     io::{self, IoSlice, Read, Write},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use tokio::{
     io::AsyncWriteExt,
     task::{coop::consume_budget, yield_now},
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{sleep_until, timeout},
 };
 use tokio_tungstenite::tungstenite::{
     Error, Message, Utf8Bytes,
@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{
     Gateway, Transport,
+    heartbeat::{Beat, Heartbeat, Traffic},
     socket::{DisconnectReason, Socket},
 };
 use crate::protocol::Packet;
@@ -38,6 +39,8 @@ pub(super) struct Conversation {
     gateway: Arc<Gateway>,
     transport: Transport,
     context: WebSocketContext,
+    /// Bytes that have come from the client.
+    received: u64,
 }
 
 /// What a read of the WebSocket came to.
@@ -53,8 +56,8 @@ enum Heard {
 
 /// What a turn of reading came to.
 struct Turn {
-    /// A heartbeat was.
-    is_answered: bool,
+    /// So many pings were answered.
+    answers: usize,
     has_more: bool,
 }
 
@@ -67,15 +70,16 @@ impl Conversation {
             .max_message_size(Some(max))
             .max_frame_size(Some(max));
         let context = WebSocketContext::from_partially_read(rest.to_vec(), Role::Server, Some(config));
-        Self { gateway, transport, context }
+        Self { gateway, transport, context, received: 0 }
     }
 
     pub fn transport(&self) -> &Transport {
         &self.transport
     }
 
-    /// From the handshake of a polling client's WebSocket to the moment from which it goes by it. Whether it does.
-    pub async fn upgrade(&mut self, socket: &Arc<Socket>) -> bool {
+    /// From the handshake of a polling client's WebSocket to the moment from which it goes by it. When the client was last
+    /// pinged; None: it does not go by this one.
+    pub async fn upgrade(&mut self, socket: &Arc<Socket>) -> Option<Instant> {
         let mut begun = false;
         let upgraded = timeout(UPGRADE_TIMEOUT, async {
             // Until then it may be one that lets no frame through, and requests wait for packets as always.
@@ -101,7 +105,7 @@ impl Conversation {
             if begun {
                 socket.abandon_upgrade();
             }
-            return false;
+            return None;
         }
         // Others that were tried are not it.
         socket.data.set_transport(self.transport.handle());
@@ -125,9 +129,9 @@ impl Conversation {
         }
     }
 
-    /// To the end of the connection.
-    pub async fn run(mut self, socket: Arc<Socket>) {
-        let reason = self.converse(&socket).await;
+    /// To the end of the connection. `pinged`: when the client was last pinged, or its connection began.
+    pub async fn run(mut self, socket: Arc<Socket>, pinged: Instant) {
+        let reason = self.converse(&socket, Heartbeat::new(pinged)).await;
         // It may have been closed here, for another reason: then it gets what is still waiting.
         let is_closing = !socket.set_closed(reason);
         let reason = socket.closed_for().unwrap_or(reason);
@@ -145,30 +149,23 @@ impl Conversation {
         }
     }
 
-    async fn converse(&mut self, socket: &Arc<Socket>) -> DisconnectReason {
-        let heartbeat = self.gateway.settings.heartbeat.clone();
+    async fn converse(&mut self, socket: &Arc<Socket>, mut heartbeat: Heartbeat) -> DisconnectReason {
         let wire = self.transport.wire();
-        let mut pinged = false;
-        let mut beat = Instant::now() + heartbeat.interval;
+        let mut probe = None;
         loop {
-            let Turn { is_answered, has_more } = match self.read(socket) {
+            let Turn { answers, has_more } = match self.read(socket) {
                 Ok(turn) => turn,
                 Err(reason) => return reason,
             };
             // Only now: what a client said while nobody listened counts.
-            let now = Instant::now();
-            if is_answered {
-                pinged = false;
-                beat = now + heartbeat.interval;
-            }
-            if beat <= now && !pinged {
-                pinged = true;
-                beat = now + heartbeat.timeout;
-                socket.send_now(Packet::ping());
-            } else if beat <= now && !has_more && !wire.has_unread() {
-                return DisconnectReason::HeartbeatTimeout;
-            }
-            if self.is_stuck(socket) {
+            let beat = match self.beat(&mut heartbeat, socket, answers) {
+                Beat::Wait(until) => until,
+                // It is asked again at once what is next.
+                Beat::Ping => continue,
+                Beat::Dead if has_more || wire.has_unread() => Instant::now(),
+                Beat::Dead => return DisconnectReason::HeartbeatTimeout,
+            };
+            if self.is_stuck(socket, &mut probe) {
                 self.transport.give_up();
                 return DisconnectReason::TransportError;
             }
@@ -187,8 +184,12 @@ impl Conversation {
                 yield_now().await;
                 continue;
             }
-            let patience = stalled.then(|| Instant::from_std(self.transport.patience_ends()));
-            let due = patience.map_or(beat, |patience| patience.min(beat));
+            // It may have become full since it was last looked at.
+            match stalled {
+                true => _ = probe.get_or_insert_with(|| Instant::now() + self.transport.probe_after()),
+                false => probe = None,
+            }
+            let due = probe.map_or(beat, |probe| beat.min(probe).min(self.transport.patience_ends()));
             // Who never stops talking is always readable.
             consume_budget().await;
             tokio::select! {
@@ -197,39 +198,59 @@ impl Conversation {
                 },
                 _ = wire.writable(), if stalled => socket.resume(),
                 () = changed => {}
-                () = sleep_until(due) => {}
+                () = sleep_until(due.into()) => {}
             }
         }
     }
 
-    /// Whether the peer has taken nothing for too long.
-    fn is_stuck(&self, socket: &Socket) -> bool {
-        let is_late = || self.transport.patience_ends() <= Instant::now().into_std();
-        if !socket.is_stalled() || !is_late() {
+    /// What the heartbeat has to do. A ping is sent here.
+    fn beat(&self, heartbeat: &mut Heartbeat, socket: &Socket, answers: usize) -> Beat {
+        let now = Instant::now();
+        let (given, stalled) = socket.given();
+        let traffic = Traffic { given, stalled, received: self.received };
+        (0..answers).for_each(|_| heartbeat.answered(now, traffic));
+        let next = heartbeat.next(now, &self.gateway.settings.heartbeat, traffic);
+        if next == Beat::Ping {
+            heartbeat.pinged(now, socket.ping(), traffic);
+        }
+        next
+    }
+
+    /// Whether the peer has taken nothing for too long. While its wire is full, it is tried now and then whether there is
+    /// room, at the time that `probe` tells.
+    fn is_stuck(&self, socket: &Socket, probe: &mut Option<Instant>) -> bool {
+        if !socket.is_stalled() {
             return false;
         }
-        // It may have made room while nobody looked.
-        socket.resume();
-        socket.is_stalled() && is_late()
+        let now = Instant::now();
+        let next = *probe.get_or_insert_with(|| now + self.transport.probe_after());
+        if next > now && self.transport.patience_ends() > now {
+            return false;
+        }
+        socket.probe();
+        *probe = Some(now + self.transport.probe_after());
+        socket.is_stalled() && self.transport.patience_ends() <= now
     }
 
     /// What has come, up to a turn of it.
     fn read(&mut self, socket: &Arc<Socket>) -> Result<Turn, DisconnectReason> {
-        let mut is_answered = false;
+        let mut pongs = 0;
         for _ in 0..TURN {
             let mut answers = Vec::new();
             let heard = self.hear(&mut answers);
-            if !answers.is_empty() {
-                socket.answer(answers);
+            match heard {
+                _ if answers.is_empty() => {}
+                Heard::End(_) => socket.answer_end(answers),
+                _ => socket.answer(answers),
             }
             match heard {
-                Heard::All => return Ok(Turn { is_answered, has_more: false }),
+                Heard::All => return Ok(Turn { answers: pongs, has_more: false }),
                 Heard::Other => {}
                 Heard::End(reason) => return Err(reason),
                 Heard::Binary => self.gateway.on_binary(socket),
                 Heard::Text(text) => match text.as_bytes().first() {
                     Some(b'4') => self.gateway.on_message(&text[1..], socket),
-                    Some(b'3' | b'2') => is_answered = true,
+                    Some(b'3' | b'2') => pongs += 1,
                     Some(b'1') => return Err(DisconnectReason::TransportClose),
                     _ => return Err(DisconnectReason::Malformed),
                 },
@@ -238,12 +259,12 @@ impl Conversation {
                 return Err(reason);
             }
         }
-        Ok(Turn { is_answered, has_more: true })
+        Ok(Turn { answers: pongs, has_more: true })
     }
 
     /// Reads one message, and puts down what the protocol wants answered.
     fn hear(&mut self, answers: &mut Vec<u8>) -> Heard {
-        let mut stream = Stream { transport: &self.transport, answers };
+        let mut stream = Stream { transport: &self.transport, received: &mut self.received, answers };
         match self.context.read(&mut stream) {
             Ok(Message::Text(text)) => Heard::Text(text),
             Ok(Message::Binary(_)) => Heard::Binary,
@@ -264,10 +285,17 @@ impl Conversation {
     async fn drain(&self, socket: &Socket) {
         let wire = self.transport.wire();
         while !socket.has_sent_all() {
-            match timeout_at(Instant::from_std(self.transport.patience_ends()), wire.writable()).await {
+            // Of a peer that takes everything at once there is always room: others have their turn all the same.
+            consume_budget().await;
+            match timeout(self.transport.probe_after(), wire.writable()).await {
                 Ok(Ok(())) => socket.resume(),
                 Ok(Err(_)) => return,
-                Err(_) => return self.transport.give_up(),
+                Err(_) => {
+                    socket.probe();
+                    if self.transport.patience_ends() <= Instant::now() {
+                        return self.transport.give_up();
+                    }
+                }
             }
         }
     }
@@ -276,12 +304,15 @@ impl Conversation {
 /// The transport for a reader that must not wait, and whose answers go the way of everything else.
 struct Stream<'a> {
     transport: &'a Transport,
+    received: &'a mut u64,
     answers: &'a mut Vec<u8>,
 }
 
 impl Read for Stream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.transport.try_read(buffer)
+        let read = self.transport.try_read(buffer)?;
+        *self.received += read as u64;
+        Ok(read)
     }
 }
 

@@ -115,6 +115,11 @@ impl Packet {
         self.0.get(header..).unwrap_or_default()
     }
 
+    /// Whether a Socket.IO packet is in it. Those have an order.
+    pub fn is_message(&self) -> bool {
+        self.0.first() == Some(&TEXT) && self.payload().first() == Some(&MESSAGE)
+    }
+
     /// The Socket.IO packet in a message.
     pub fn text(&self) -> &str {
         self.payload().get(1..).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()

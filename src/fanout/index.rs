@@ -1,0 +1,60 @@
+//! Which steps of the ring concern one task, organisation or user, by the numbers of the steps.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+};
+
+use crate::tables::GiveBack;
+
+/// What an entry takes, with its share of the tables around it, when nothing else has the same key.
+pub(super) const ENTRY_BYTES: usize = 128;
+
+/// Numbers are added in ascending order, and the smallest of all goes first.
+#[derive(Debug)]
+pub(super) struct Index<K>(HashMap<K, VecDeque<u64>>);
+
+impl<K> Default for Index<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash + Clone> Index<K> {
+    pub fn add(&mut self, key: &K, number: u64) {
+        match self.0.get_mut(key) {
+            Some(numbers) => numbers.push_back(number),
+            None => drop(self.0.insert(key.clone(), VecDeque::from([number]))),
+        }
+    }
+
+    /// The smallest number of all goes, if it is one of this key's.
+    pub fn remove(&mut self, key: &K, number: u64) {
+        let Some(numbers) = self.0.get_mut(key).filter(|numbers| numbers.front() == Some(&number)) else {
+            return;
+        };
+        numbers.pop_front();
+        if numbers.is_empty() {
+            self.0.remove(key);
+            self.0.give_back();
+        } else if numbers.capacity() > 64 && numbers.len() < numbers.capacity() / 4 {
+            numbers.shrink_to(numbers.len() * 2);
+        }
+    }
+
+    /// The numbers of this key from `start` on, in order.
+    pub fn from(&self, key: &K, start: u64) -> impl DoubleEndedIterator<Item = u64> {
+        let numbers = self.0.get(key);
+        let range = numbers.map(|numbers| numbers.range(numbers.partition_point(|number| *number < start)..));
+        range.into_iter().flatten().copied()
+    }
+
+    pub fn clear(&mut self) {
+        self.0 = HashMap::new();
+    }
+
+    #[cfg(test)]
+    pub fn entries(&self) -> usize {
+        self.0.values().map(VecDeque::len).sum()
+    }
+}

@@ -1,0 +1,168 @@
+//! The peers whose queue was full. Nothing here looks at all of them: a peer says when its queue has room again, and each
+//! one is looked at once per period of patience, so that many slow peers cost no more than their number.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::PeerId;
+use crate::tables::GiveBack;
+
+/// The fan-out waits so long for a queue that has become full.
+const WAITED_FOR: Duration = Duration::from_millis(200);
+
+/// The list in which peers say that their queue has room again, after it was full. All clones are the same list.
+#[derive(Clone, Debug, Default)]
+pub struct Relief(Arc<Mutex<Vec<PeerId>>>);
+
+impl Relief {
+    /// This peer's queue has room again. It may be called with or without the fan-out's lock.
+    pub fn has_room(&self, id: PeerId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+
+    pub(super) fn take(&self) -> Vec<PeerId> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Pressure {
+    since: Instant,
+    /// When the queue last had room. A client that reads frees its queue in leaps: a polling client with each of
+    /// its requests, a WebSocket one whenever a third of its kernel buffer is empty.
+    pub took: Instant,
+    /// When it is to be looked at again, see [`Pressed::overdue`].
+    due: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Pressed {
+    of: HashMap<PeerId, Pressure>,
+    /// In the order in which their queues became full. The last one is always of a peer that is still pressed.
+    order: VecDeque<(Instant, PeerId)>,
+    /// By the time at which each has to be looked at.
+    due: BTreeSet<(Instant, PeerId)>,
+    /// Peers for whom too many packets wait.
+    too_far: Vec<PeerId>,
+}
+
+impl Pressed {
+    pub fn len(&self) -> usize {
+        self.of.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
+    pub fn contains(&self, id: PeerId) -> bool {
+        self.of.contains_key(&id)
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.of.keys().copied()
+    }
+
+    pub fn get_mut(&mut self, id: PeerId) -> Option<&mut Pressure> {
+        self.of.get_mut(&id)
+    }
+
+    /// The peer's queue is full.
+    pub fn add(&mut self, id: PeerId, patience: Duration) {
+        if self.of.contains_key(&id) {
+            return;
+        }
+        let now = Instant::now();
+        let due = now + patience;
+        self.of.insert(id, Pressure { since: now, took: now, due });
+        self.due.insert((due, id));
+        while self.order.front().is_some_and(|(since, _)| since.elapsed() >= WAITED_FOR) {
+            self.order.pop_front();
+        }
+        self.order.push_back((now, id));
+    }
+
+    /// Nothing waits for the peer any more, or it is gone.
+    pub fn remove(&mut self, id: PeerId) {
+        let Some(pressure) = self.of.remove(&id) else { return };
+        self.of.give_back();
+        self.due.remove(&(pressure.due, id));
+        while let Some((since, last)) = self.order.back()
+            && self.of.get(last).is_none_or(|pressure| pressure.since != *since)
+        {
+            self.order.pop_back();
+        }
+        if self.of.is_empty() {
+            self.order = VecDeque::new();
+            self.too_far = Vec::new();
+        }
+    }
+
+    /// More waits for the peer than may.
+    pub fn is_too_far(&mut self, id: PeerId) {
+        self.too_far.push(id);
+    }
+
+    pub fn take_too_far(&mut self) -> Vec<PeerId> {
+        std::mem::take(&mut self.too_far)
+    }
+
+    /// Whether somebody's queue has become full so lately that the fan-out waits for it.
+    pub fn waits(&self) -> bool {
+        self.order.back().is_some_and(|(since, _)| since.elapsed() < WAITED_FOR)
+    }
+
+    /// The next one whose time to be looked at has come. It has to be put off, or removed.
+    pub fn overdue(&self, now: Instant) -> Option<PeerId> {
+        self.due.first().filter(|(due, _)| *due <= now).map(|(_, id)| *id)
+    }
+
+    /// The peer is looked at again at `due`.
+    pub fn put_off(&mut self, id: PeerId, due: Instant) {
+        if let Some(pressure) = self.of.get_mut(&id) {
+            self.due.remove(&(pressure.due, id));
+            pressure.due = due;
+            self.due.insert((due, id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_the_order_is_of_a_peer_that_is_pressed() {
+        let mut pressed = Pressed::default();
+        for id in 0..5 {
+            pressed.add(PeerId(id), Duration::ZERO);
+        }
+        assert!(pressed.waits());
+        for id in [3, 4, 1] {
+            pressed.remove(PeerId(id));
+        }
+        assert_eq!(pressed.order.back().map(|(_, id)| *id), Some(PeerId(2)));
+        pressed.remove(PeerId(2));
+        pressed.remove(PeerId(0));
+        assert!(!pressed.waits() && pressed.is_empty() && pressed.due.is_empty());
+    }
+
+    #[test]
+    fn each_is_looked_at_when_its_time_has_come() {
+        let mut pressed = Pressed::default();
+        let patience = Duration::from_secs(3600);
+        pressed.add(PeerId(1), patience);
+        pressed.add(PeerId(2), patience);
+        let later = Instant::now() + patience;
+        assert_eq!(pressed.overdue(Instant::now()), None);
+        assert_eq!(pressed.overdue(later), Some(PeerId(1)));
+        pressed.put_off(PeerId(1), later + patience);
+        assert_eq!(pressed.overdue(later), Some(PeerId(2)));
+        pressed.remove(PeerId(2));
+        assert_eq!(pressed.overdue(later), None);
+        assert_eq!(pressed.overdue(later + patience), Some(PeerId(1)));
+    }
+}

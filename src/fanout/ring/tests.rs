@@ -1,0 +1,186 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    feed::{Counted, Event},
+    protocol::Packet,
+    task::{StatusClass, Timestamp},
+};
+
+#[derive(Clone, Debug)]
+struct Plan {
+    task: u8,
+    before: Option<Access>,
+    after: Option<Access>,
+    room: bool,
+    listed: bool,
+    unlisted: bool,
+    counted: bool,
+    bytes: usize,
+}
+
+fn access() -> impl Strategy<Value = Option<Access>> {
+    let name = |prefix: &'static str| prop::option::of((0..3u8).prop_map(move |n| format!("{prefix}{n}")));
+    prop::option::of((name("u"), name("o"), any::<bool>()).prop_map(|(user, org, private)| Access {
+        creator: user.and_then(|user| UserId::parse(&user)),
+        org: org.and_then(|org| OrgId::parse(&org)),
+        private,
+    }))
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    let same_or_not = (access(), access(), any::<bool>())
+        .prop_map(|(before, after, same)| (before.clone(), if same { before } else { after }));
+    (0..4u8, same_or_not, any::<[bool; 4]>(), 0..400usize).prop_map(
+        |(task, (before, after), [room, listed, unlisted, counted], bytes)| Plan {
+            task,
+            before,
+            after,
+            room,
+            listed,
+            unlisted,
+            counted,
+            bytes,
+        },
+    )
+}
+
+fn step(time: u64, plan: &Plan) -> Step {
+    let event = || Event {
+        name: "event",
+        position: Position::change(time, 0),
+        packet: Packet::message(&"x".repeat(plan.bytes)),
+    };
+    let class = |access: &Option<Access>| {
+        access.clone().filter(|_| plan.counted).map(|access| (access, StatusClass::Active))
+    };
+    Step {
+        position: Position::change(time, 0).end_of_change(),
+        occurred_at: Timestamp::from_millis(1).unwrap(),
+        task: TaskId::parse(&format!("t{}", plan.task)).unwrap(),
+        before: plan.before.clone(),
+        after: plan.after.clone(),
+        ended: None,
+        room: plan.room.then(event).into_iter().collect(),
+        listed: plan.listed.then(event).into_iter().collect(),
+        unlisted: plan.unlisted.then(event),
+        counted: Counted { from: class(&plan.before), to: class(&plan.after) },
+    }
+}
+
+fn times<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<u64> {
+    steps.map(|step| step.position.time).collect()
+}
+
+proptest! {
+    /// The index finds what a look at every step would find.
+    #[test]
+    fn nothing_is_left_out(
+        plans in prop::collection::vec(plan(), 0..60),
+        since in 0..60u64,
+        max_bytes in 2_000..60_000usize,
+        closed_at in prop::option::of(0..60usize),
+    ) {
+        let mut ring = Ring::new(max_bytes);
+        ring.open(Position::ZERO);
+        for (n, plan) in plans.iter().enumerate() {
+            if closed_at == Some(n) {
+                ring.open(Position::end_of(n as u64));
+            }
+            ring.push(step(n as u64 + 1, plan));
+            prop_assert!(ring.bytes <= max_bytes);
+        }
+        let after = Position::end_of(since);
+        let held: Vec<&Step> = ring.steps.iter().filter(|step| step.position > after).collect();
+        let looked_at = |wanted: &dyn Fn(&Step) -> bool| times(held.iter().copied().filter(|step| wanted(step)));
+        for n in 0..4 {
+            let task = TaskId::parse(&format!("t{n}")).unwrap();
+            let wanted = looked_at(&|step| step.task == task && (!step.room.is_empty() || step.before != step.after));
+            prop_assert_eq!(&times(ring.of_task(&task, after)), &wanted);
+            let backwards = times(ring.of_task(&task, after).rev());
+            prop_assert_eq!(backwards, wanted.into_iter().rev().collect::<Vec<_>>());
+        }
+        for (user, org) in (0..3).flat_map(|user| (0..4).map(move |org| (user, org))) {
+            let viewer = Viewer {
+                user: UserId::parse(&format!("u{user}")).unwrap(),
+                org: OrgId::parse(&format!("o{org}")).filter(|_| org < 3),
+            };
+            // Whatever gives this viewer an event or changes its counts is among them.
+            let concerns = |step: &Step| {
+                let sides = [step.before.as_ref(), step.after.as_ref()];
+                let sees = sides.into_iter().flatten().any(|access| access.allows(&viewer));
+                sees && (!step.listed.is_empty() || step.unlisted.is_some() || step.counted.from != step.counted.to)
+            };
+            prop_assert_eq!(times(ring.of_dashboard(&viewer, after)), looked_at(&concerns));
+            let of_user = looked_at(&|step| concerns(step) && accesses(step).any(|access| access.creator.as_ref() == Some(&viewer.user)));
+            prop_assert_eq!(times(ring.of_user(&viewer.user, after)), of_user);
+            let of_org = looked_at(&|step| concerns(step) && accesses(step).any(|access| access.public_org().is_some() && access.public_org() == viewer.org.as_ref()));
+            prop_assert_eq!(times(ring.of_org(viewer.org.as_ref(), after)), of_org);
+        }
+    }
+}
+
+/// The cost of a join with an old `since` is that of what concerns its room, whatever else has happened.
+#[test]
+fn only_what_concerns_a_room_is_looked_at() {
+    const OTHERS: u64 = 20_000;
+    let mut ring = Ring::new(1 << 30);
+    ring.open(Position::ZERO);
+    let seen_by = |user: &str, org: &str| {
+        Some(Access { creator: UserId::parse(user), org: OrgId::parse(org), private: false })
+    };
+    let plan = |task, access: Option<Access>| Plan {
+        task,
+        before: access.clone(),
+        after: access,
+        room: true,
+        listed: true,
+        unlisted: false,
+        counted: false,
+        bytes: 10,
+    };
+    for time in 1..=OTHERS {
+        let ours = time % 1000 == 0;
+        let access = if ours { seen_by("ann", "acme") } else { seen_by("bob", "other") };
+        ring.push(step(time, &plan(u8::from(ours), access)));
+    }
+    let task = TaskId::parse("t1").unwrap();
+    let viewer = Viewer { user: UserId::parse("ann").unwrap(), org: OrgId::parse("acme") };
+    let ours = OTHERS as usize / 1000;
+    let start = ring.number_after(Position::end_of(1));
+    // The numbers themselves: whatever is taken from the iterator is all that is looked at.
+    assert_eq!(ring.of_task.from(&task, start).count(), ours);
+    assert_eq!(ring.of_user.from(&viewer.user, start).count(), ours);
+    assert_eq!(ring.of_dashboard(&viewer, Position::end_of(1)).count(), ours);
+    assert_eq!(ring.of_task.from(&task, start + OTHERS / 2).count(), ours / 2);
+}
+
+/// What the index holds goes with the steps.
+#[test]
+fn the_index_holds_nothing_of_what_is_forgotten() {
+    let mut ring = Ring::new(20_000);
+    ring.open(Position::ZERO);
+    for time in 1..5_000u64 {
+        let access = Some(Access {
+            creator: UserId::parse(&format!("u{time}")),
+            org: OrgId::parse(&format!("o{time}")),
+            private: false,
+        });
+        let plan = Plan {
+            task: (time % 200) as u8,
+            before: None,
+            after: access,
+            room: true,
+            listed: true,
+            unlisted: false,
+            counted: true,
+            bytes: 100,
+        };
+        ring.push(step(time, &plan));
+        let entries = ring.of_task.entries() + ring.of_org.entries() + ring.of_user.entries();
+        assert_eq!(entries, 3 * ring.steps.len());
+    }
+    assert!(ring.steps.len() < 30 && ring.bytes <= 20_000);
+    ring.close();
+    assert_eq!(ring.of_task.entries() + ring.of_org.entries() + ring.of_user.entries(), 0);
+}

@@ -1,0 +1,279 @@
+//! When a WebSocket is pinged, and when it is taken for dead. Pure.
+//!
+//! A ping goes ahead of every packet that waits, but behind the bytes that the kernels of both sides hold already. A client
+//! reads these first, and its answer may wait behind a message that it is sending. So bytes that move are a sign of life:
+//!
+//! - While the ping has not left, the client is dead when it takes nothing for `SLOW_CLIENT_TIMEOUT`; see
+//!   [`super::transport::Wire`].
+//! - From then on it has `PING_TIMEOUT`, and the time that a slow client needs for the bytes before the ping.
+
+use std::time::{Duration, Instant};
+
+use crate::config::HeartbeatConfig;
+
+/// A client is slow, not dead, if it takes so many bytes in a second. That is less than a telephone with a bad connection takes.
+const SLOWEST_PER_SECOND: u64 = 32 * 1024;
+/// So many bytes at most are taken to be under way: what the kernel holds for a client, and as much at the client.
+const UNDER_WAY: u64 = 512 * 1024;
+
+/// How long a slow client needs for so many bytes that are under way. It has a bound.
+pub(super) fn time_to_take(bytes: u64) -> Duration {
+    Duration::from_millis(bytes.min(UNDER_WAY) * 1000 / SLOWEST_PER_SECOND)
+}
+
+/// What has become of the bytes of a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Traffic {
+    /// So many were given to the kernel, since the connection began.
+    pub given: u64,
+    /// The kernel takes no more at the moment.
+    pub stalled: bool,
+    /// So many came from the client.
+    pub received: u64,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beat {
+    Ping,
+    /// Nothing before this time.
+    Wait(Instant),
+    Dead,
+}
+
+#[derive(Debug)]
+pub(super) struct Heartbeat {
+    /// The last ping, or the begin of the connection.
+    pinged: Instant,
+    waiting: Option<Waiting>,
+    /// The client has read everything up to here, because it has answered a ping that ended here.
+    read: u64,
+}
+
+/// For answers to pings.
+#[derive(Debug)]
+struct Waiting {
+    pings: u32,
+    /// Where the first ping that is not answered ends, in [`Traffic::given`].
+    first: u64,
+    /// Where the last one does.
+    last: u64,
+    /// From this time on the client could have answered.
+    since: Instant,
+    /// What had come from the client when the first one was sent.
+    received: u64,
+}
+
+impl Heartbeat {
+    /// `pinged`: the last ping of the client by another transport, or the begin of its connection.
+    pub fn new(pinged: Instant) -> Self {
+        Self { pinged, waiting: None, read: 0 }
+    }
+
+    pub fn next(&mut self, now: Instant, config: &HeartbeatConfig, traffic: Traffic) -> Beat {
+        let due = self.pinged + config.interval;
+        let Some(waiting) = &mut self.waiting else {
+            return if due <= now { Beat::Ping } else { Beat::Wait(due) };
+        };
+        let before_it = traffic.given < waiting.first;
+        let perhaps_before_it = traffic.stalled && traffic.given < waiting.first + UNDER_WAY;
+        if before_it || perhaps_before_it {
+            waiting.since = now;
+        }
+        let ahead = time_to_take(waiting.first.saturating_sub(self.read));
+        let behind = time_to_take(traffic.received.saturating_sub(waiting.received));
+        let end = waiting.since + config.timeout + ahead + behind;
+        if end <= now {
+            return Beat::Dead;
+        }
+        // The JavaScript client closes a connection by which no ping comes for a while, however busy it is. One ping at most
+        // waits here.
+        match traffic.given >= waiting.last {
+            true if due <= now => Beat::Ping,
+            true => Beat::Wait(due.min(end)),
+            false => Beat::Wait(end),
+        }
+    }
+
+    /// A ping was queued, and ends at `end`.
+    pub fn pinged(&mut self, now: Instant, end: u64, traffic: Traffic) {
+        self.pinged = now;
+        match &mut self.waiting {
+            Some(waiting) => {
+                waiting.pings += 1;
+                waiting.last = end;
+            }
+            None => {
+                let received = traffic.received;
+                self.waiting = Some(Waiting { pings: 1, first: end, last: end, since: now, received });
+            }
+        }
+    }
+
+    /// The client has answered a ping. An answer to none means nothing.
+    pub fn answered(&mut self, now: Instant, traffic: Traffic) {
+        let Some(waiting) = self.waiting.take() else { return };
+        self.read = waiting.first;
+        if waiting.pings > 1 {
+            // Where those between the first and the last one end is not kept: the client is given a little too much time.
+            self.waiting = Some(Waiting {
+                pings: waiting.pings - 1,
+                first: waiting.last,
+                since: now,
+                received: traffic.received,
+                ..waiting
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: HeartbeatConfig =
+        HeartbeatConfig { interval: Duration::from_secs(25), timeout: Duration::from_secs(20) };
+
+    /// A connection, and a clock that is moved by hand.
+    struct Client {
+        heartbeat: Heartbeat,
+        began: Instant,
+        now: Instant,
+        traffic: Traffic,
+    }
+
+    impl Client {
+        fn new() -> Self {
+            let now = Instant::now();
+            Self { heartbeat: Heartbeat::new(now), began: now, now, traffic: Traffic::default() }
+        }
+
+        fn next(&mut self) -> Beat {
+            self.heartbeat.next(self.now, &CONFIG, self.traffic)
+        }
+
+        /// The ping ends behind `before` bytes that have not been given to the kernel yet.
+        fn ping(&mut self, before: u64) {
+            assert_eq!(self.next(), Beat::Ping);
+            let end = self.traffic.given + before + 3;
+            self.heartbeat.pinged(self.now, end, self.traffic);
+        }
+
+        fn answers(&mut self) {
+            self.heartbeat.answered(self.now, self.traffic);
+        }
+
+        fn at(&mut self, seconds: u64) -> &mut Self {
+            self.now = self.began + Duration::from_secs(seconds);
+            self
+        }
+
+        /// Waits as long as nothing is to be done; what is to be done then, and after how many seconds.
+        fn waits(&mut self) -> (Beat, u64) {
+            loop {
+                match self.next() {
+                    Beat::Wait(until) => self.now = until,
+                    other => return (other, (self.now - self.began).as_secs()),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_quiet_client_is_pinged_and_has_its_time() {
+        let mut client = Client::new();
+        assert_eq!(client.waits(), (Beat::Ping, 25));
+        client.ping(0);
+        client.traffic.given += 3;
+        client.at(26).answers();
+        assert_eq!(client.waits(), (Beat::Ping, 50), "from ping to ping, however long the answer takes");
+        client.ping(0);
+        client.traffic.given += 3;
+        assert_eq!(client.waits(), (Beat::Dead, 70));
+    }
+
+    #[test]
+    fn answers_to_no_ping_put_nothing_off() {
+        let mut client = Client::new();
+        for seconds in 0..25 {
+            client.at(seconds).answers();
+            assert!(matches!(client.next(), Beat::Wait(_)));
+        }
+        assert_eq!(client.waits(), (Beat::Ping, 25));
+    }
+
+    #[test]
+    fn a_client_is_not_dead_while_its_ping_has_not_left() {
+        let mut client = Client::new();
+        client.at(25).ping(10_000_000);
+        client.traffic.stalled = true;
+        for seconds in (25..2000).step_by(10) {
+            client.traffic.given += 30_000;
+            assert!(matches!(client.at(seconds).next(), Beat::Wait(_)), "after {seconds} s");
+        }
+    }
+
+    #[test]
+    fn a_client_that_never_answers_is_dead_however_much_it_reads() {
+        let mut client = Client::new();
+        client.at(25).ping(0);
+        client.traffic.stalled = true;
+        let mut pings = 1;
+        let dead = loop {
+            client.now += Duration::from_secs(1);
+            client.traffic.given += 100_000;
+            match client.next() {
+                Beat::Wait(_) => {}
+                Beat::Ping => {
+                    client.ping(0);
+                    pings += 1;
+                }
+                Beat::Dead => break (client.now - client.began).as_secs(),
+            }
+        };
+        assert_eq!((dead, pings), (25 + 5 + 20, 1), "512 KiB behind its ping, and its time");
+    }
+
+    #[test]
+    fn what_is_under_way_before_a_ping_takes_its_time() {
+        let mut client = Client::new();
+        client.traffic.given = 256 * 1024;
+        client.at(25).ping(0);
+        client.traffic.given += 3;
+        let first = (client.heartbeat.waiting.as_ref()).map(|waiting| waiting.first);
+        assert_eq!(first, Some(256 * 1024 + 3));
+        client.at(45);
+        assert!(matches!(client.next(), Beat::Wait(_)));
+        client.at(50).ping(0);
+        client.traffic.given += 3;
+        client.at(52).answers();
+        // The second ping has nothing but the first one before it.
+        assert_eq!(client.waits(), (Beat::Dead, 72));
+    }
+
+    #[test]
+    fn the_time_for_what_is_under_way_has_a_bound() {
+        let mut client = Client::new();
+        client.traffic.given = 1 << 40;
+        client.at(25).ping(0);
+        client.traffic.given += 3;
+        loop {
+            match client.waits() {
+                (Beat::Dead, seconds) => break assert_eq!(seconds, 25 + 20 + 16),
+                _ => client.ping(0),
+            }
+            client.traffic.given += 3;
+        }
+    }
+
+    #[test]
+    fn an_answer_may_wait_behind_a_message_that_the_client_sends() {
+        let mut client = Client::new();
+        client.at(25).ping(0);
+        client.traffic.given += 3;
+        client.traffic.received += 128 * 1024;
+        assert_eq!(client.at(47).next(), Beat::Wait(client.began + Duration::from_secs(49)));
+        client.at(48).answers();
+        assert_eq!(client.waits(), (Beat::Ping, 50));
+    }
+}
