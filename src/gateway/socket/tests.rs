@@ -1,0 +1,311 @@
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, protocol::Role},
+};
+
+use super::*;
+use crate::gateway::Transport;
+
+fn polling(capacity: usize) -> Arc<Socket> {
+    let line = Line::Polling(Box::new(Polling::new(Instant::now())));
+    Socket::new(Weak::new(), capacity, Connection::default(), line)
+}
+
+/// Both ends of a WebSocket.
+async fn wire() -> (Transport, WebSocketStream<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (accepted, _) = listener.accept().await.unwrap();
+    let transport = Transport::accept(accepted, Duration::from_secs(60)).unwrap();
+    (transport, WebSocketStream::from_raw_socket(stream, Role::Client, None).await)
+}
+
+fn send(socket: &Socket, text: &str) -> Result<(), SendError> {
+    if socket.send(Packet::message(text))? {
+        socket.flush();
+    }
+    Ok(())
+}
+
+async fn hears(client: &mut WebSocketStream<TcpStream>, text: &str) {
+    assert_eq!(client.next().await.unwrap().unwrap(), Message::text(format!("4{text}")));
+}
+
+fn packets(text: &str) -> Polled {
+    let split = text.split(char::from(SEPARATOR));
+    Polled::Packets(
+        split
+            .map(|packet| {
+                if packet == "2" {
+                    Packet::ping()
+                } else if packet == "1" {
+                    Packet::close()
+                } else {
+                    Packet::message(&packet[1..])
+                }
+            })
+            .collect(),
+    )
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_gets_everything_when_it_does() {
+    let (transport, mut client) = wire().await;
+    let line = Line::Websocket(transport.wire());
+    let socket = Socket::new(Weak::new(), 100, Connection::default(), line);
+    let text = |n: usize| format!("{n} {}", "x".repeat(n % 7 * 9_000));
+    let mut queued = 0;
+    while send(&socket, &text(queued)).is_ok() {
+        queued += 1;
+    }
+    assert!(queued > 100 && socket.is_stalled(), "{queued} packets");
+    // On top of a full queue.
+    socket.send_now(Packet::message("last"));
+
+    let resumes = tokio::spawn({
+        let socket = socket.clone();
+        async move {
+            while !socket.has_sent_all() {
+                transport.wire().writable().await.unwrap();
+                socket.resume();
+            }
+            transport
+        }
+    });
+    for n in 0..queued {
+        hears(&mut client, &text(n)).await;
+    }
+    hears(&mut client, "last").await;
+    resumes.await.unwrap();
+    assert!(!socket.is_stalled());
+}
+
+#[tokio::test]
+async fn nothing_follows_the_packet_in_which_a_connection_breaks() {
+    let (transport, _client) = wire().await;
+    let line = Line::Websocket(transport.wire());
+    let socket = Socket::new(Weak::new(), 100, Connection::default(), line);
+    while !socket.is_stalled() {
+        send(&socket, &"x".repeat(50_000)).unwrap();
+    }
+    socket.close(DisconnectReason::TransportError);
+    socket.answer(vec![0x8A, 0]);
+    assert!(socket.has_sent_all());
+}
+
+#[tokio::test]
+async fn a_ping_goes_ahead_of_messages_and_cuts_none_in_two() {
+    let (transport, mut client) = wire().await;
+    let line = Line::Websocket(transport.wire());
+    let socket = Socket::new(Weak::new(), 100, Connection::default(), line);
+    let text = |n: usize| format!("{n} {}", "x".repeat(40_000));
+    let mut queued = 0;
+    while send(&socket, &text(queued)).is_ok() {
+        queued += 1;
+    }
+    assert!(socket.is_stalled());
+    let (given, _) = socket.given();
+    let end = socket.ping();
+    assert!(end > given && end <= given + 50_000, "behind one message at most: {given}, {end}");
+    assert_eq!(socket.ping(), end, "one waits already");
+    socket.answer(vec![0x8A, 0]);
+    let resumes = tokio::spawn({
+        let socket = socket.clone();
+        async move {
+            while !socket.has_sent_all() {
+                transport.wire().writable().await.unwrap();
+                socket.resume();
+            }
+            transport
+        }
+    });
+    let (mut heard, mut ping_at, mut pong_at) = (0, None, None);
+    while heard < queued {
+        match client.next().await.unwrap().unwrap() {
+            Message::Text(text) if text.as_str() == "2" => assert_eq!(ping_at.replace(heard), None),
+            Message::Pong(_) => assert_eq!(pong_at.replace(heard), None),
+            message => {
+                assert_eq!(message, Message::text(format!("4{}", text(heard))));
+                heard += 1;
+            }
+        }
+    }
+    resumes.await.unwrap();
+    assert_eq!(ping_at, pong_at);
+    assert!(ping_at.is_some_and(|at| at < queued - 50), "{ping_at:?} of {queued}");
+    assert!(socket.given().0 > end);
+}
+
+/// Whoever flushes has others to flush, and the fan-out may wait for the lock.
+#[tokio::test]
+async fn a_flush_writes_a_little_and_leaves_the_rest_to_the_task() {
+    let (transport, mut client) = wire().await;
+    let line = Line::Websocket(transport.wire());
+    let socket = Socket::new(Weak::new(), 10_000, Connection::default(), line);
+    for n in 0..1000 {
+        socket.send(Packet::message(&n.to_string())).unwrap();
+    }
+    socket.flush();
+    let waiting = socket.core().queue.len();
+    assert_eq!((waiting, socket.is_stalled()), (1000 - MAX_WRITES * MAX_SLICES, true));
+    socket.flush();
+    assert_eq!(socket.core().queue.len(), waiting, "the task's now");
+    let mut turns = 0;
+    while !socket.has_sent_all() {
+        socket.resume();
+        turns += 1;
+    }
+    assert_eq!((turns, socket.is_stalled()), (waiting.div_ceil(MAX_WRITES * MAX_SLICES), false));
+    for n in 0..1000 {
+        hears(&mut client, &n.to_string()).await;
+    }
+    let large = Packet::message(&"x".repeat(4 << 20));
+    let (before, _) = socket.given();
+    let reading = tokio::spawn(async move { client.next().await.unwrap().unwrap().len() });
+    socket.send(large.clone()).unwrap();
+    socket.flush();
+    while !socket.has_sent_all() {
+        let (given, _) = socket.given();
+        transport.wire().writable().await.unwrap();
+        socket.resume();
+        assert!(socket.given().0 - given <= (MAX_WRITES * MAX_WRITTEN) as u64);
+    }
+    assert_eq!(socket.given().0 - before, large.frame().len() as u64);
+    assert_eq!(reading.await.unwrap(), (4 << 20) + 1);
+}
+
+#[tokio::test]
+async fn a_full_wire_is_tried_before_the_runtime_says_that_it_has_room() {
+    let (transport, client) = wire().await;
+    let line = Line::Websocket(transport.wire());
+    let socket = Socket::new(Weak::new(), 1000, Connection::default(), line);
+    while send(&socket, &"x".repeat(50_000)).is_ok() {}
+    let (given, _) = socket.given();
+    let mut client = client.into_inner();
+    let mut read = 0;
+    // The runtime has no turn in which it could notice anything.
+    while socket.given().0 == given {
+        let mut some = [0; 16 * 1024];
+        client.readable().await.unwrap();
+        read += client.try_read(&mut some).unwrap_or(0);
+        socket.probe();
+        assert!(socket.is_stalled() && read < 64 << 20);
+    }
+    let _ = client.shutdown().await;
+}
+
+#[test]
+fn the_fan_out_is_told_of_room_once() {
+    let socket = polling(2);
+    let told = || {
+        let mut core = socket.core();
+        core.has_room(2)
+    };
+    assert!(!told());
+    send(&socket, "a").unwrap();
+    send(&socket, "b").unwrap();
+    assert!(!told(), "nobody has asked");
+    assert!(matches!(send(&socket, "c"), Err(SendError::Full(_))));
+    assert!(!told(), "there is none");
+    socket.core().queue.pop_front();
+    assert!(told() && !told());
+    send(&socket, "d").unwrap();
+    assert!(matches!(send(&socket, "e"), Err(SendError::Full(_))));
+    socket.close(DisconnectReason::ClosedHere);
+    assert!(!socket.core().wanted, "nor does it wait for one that has ended");
+}
+
+#[tokio::test]
+async fn a_ping_goes_ahead_of_what_a_polling_client_has_not_asked_for() {
+    let socket = polling(3);
+    send(&socket, "a").unwrap();
+    send(&socket, "b").unwrap();
+    socket.ping();
+    socket.ping();
+    assert_eq!(socket.ask().unwrap().answer().await, packets("2\u{1e}4a\u{1e}4b"));
+}
+
+#[tokio::test]
+async fn an_answer_to_a_polling_client_has_a_bound() {
+    let socket = polling(100);
+    let large = "x".repeat(MAX_POLLED_BYTES / 2);
+    for n in 0..4 {
+        send(&socket, &format!("{n}{large}")).unwrap();
+    }
+    send(&socket, &large.repeat(4)).unwrap();
+    let mut answers = Vec::new();
+    while !socket.has_sent_all() {
+        let Polled::Packets(packets) = socket.ask().unwrap().answer().await else { unreachable!() };
+        answers.push(packets.len());
+    }
+    assert_eq!(answers, [1, 1, 1, 1, 1], "each with its number is more than half of it");
+}
+
+#[tokio::test]
+async fn one_request_at_a_time_gets_what_waits() {
+    let socket = polling(3);
+    send(&socket, "a").unwrap();
+    send(&socket, "b").unwrap();
+    let asking = socket.ask().unwrap();
+    assert!(socket.ask().is_none(), "one at a time");
+    assert_eq!(asking.answer().await, packets("4a\u{1e}4b"));
+    drop(asking);
+
+    // A request that was broken off takes nothing with it.
+    let asking = socket.ask().unwrap();
+    assert!(futures_util::FutureExt::now_or_never(asking.answer()).is_none());
+    drop(asking);
+    for text in ["c", "d", "e"] {
+        send(&socket, text).unwrap();
+    }
+    assert!(matches!(send(&socket, "f"), Err(SendError::Full(_))));
+    socket.send_now(Packet::ping());
+    assert_eq!(socket.ask().unwrap().answer().await, packets("4c\u{1e}4d\u{1e}4e\u{1e}2"));
+}
+
+#[tokio::test]
+async fn a_waiting_request_hears_of_the_end_behind_what_is_queued() {
+    let socket = polling(3);
+    let waiting = tokio::spawn({
+        let socket = socket.clone();
+        async move { socket.ask().unwrap().answer().await }
+    });
+    while socket.ask().is_some() {
+        tokio::task::yield_now().await;
+    }
+    socket.send(Packet::message("bye")).unwrap();
+    socket.close(DisconnectReason::ClosedHere);
+    assert_eq!(waiting.await.unwrap(), packets("4bye\u{1e}1"));
+    assert!(matches!(send(&socket, "late"), Err(SendError::Closed)));
+    let broken = polling(3);
+    send(&broken, "lost").unwrap();
+    broken.close(DisconnectReason::TransportError);
+    assert_eq!(broken.ask().unwrap().answer().await, packets("1"));
+}
+
+#[tokio::test]
+async fn after_an_upgrade_everything_goes_by_the_websocket() {
+    let (transport, mut client) = wire().await;
+    let socket = polling(3);
+    let asking = socket.ask().unwrap();
+    assert!(socket.begin_upgrade() && !socket.begin_upgrade(), "once");
+    assert_eq!(asking.answer().await, Polled::Nothing);
+    send(&socket, "a").unwrap();
+    assert!(socket.upgrade(transport.wire()).is_some());
+    send(&socket, "b").unwrap();
+    hears(&mut client, "a").await;
+    hears(&mut client, "b").await;
+    drop(asking);
+    assert!(socket.ask().is_none(), "no request is for it any more");
+
+    let ended = polling(3);
+    ended.close(DisconnectReason::ClosedHere);
+    assert!(ended.upgrade(transport.wire()).is_none());
+}
