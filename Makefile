@@ -32,7 +32,7 @@ endif
 TEST_SERVERS := redis-server nginx haproxy kubectl
 
 .DEFAULT_GOAL := help
-.PHONY: help run release profile test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks advisories abuse clean-room docs-swift image-check
+.PHONY: help run release profile test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks bench-backlog advisories abuse clean-room docs-swift image-check
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -158,6 +158,14 @@ bench-nodes: test-deps $(E2E_MODULES) ## what one more node costs MongoDB and it
 bench-webhooks: test-deps $(E2E_MODULES) ## from GitHub's POST to the client's event, beside MongoDB's own commit time
 	cargo build --locked --release
 	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node benches/webhooks.js $(or $(DURATION),20) $(or $(RATE),50)
+
+# ENTRIES=3000 CHANGES=100 REPS=5: single cells of the table. All of them write some 15 GB and take half an hour; the oplog and the images of the largest need
+# some 15 GB of disk below TMPDIR.
+ENTRIES ?= 10,3000,20000
+CHANGES ?= 1,100,5000
+bench-backlog: test-deps $(E2E_MODULES) ## how long a backlog of changes to long timelines takes, beside the official driver's change stream
+	cargo build --locked --release
+	TASKCAST_BIN=$${TASKCAST_BIN:-target/release/taskcast} node benches/backlog.js $(ENTRIES) $(CHANGES) $(or $(REPS),3)
 
 # CONNECTIONS=500 HANDSHAKES=20000: of each trick; of the storm.
 abuse: $(E2E_MODULES) ## what an attacker without a token costs in memory, and costs others in time

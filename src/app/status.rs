@@ -68,8 +68,15 @@ impl Status {
             id: self.node.clone(),
             version: env!("TASKCAST_VERSION").to_owned(),
             connections: self.gateway.connected().0,
-            lag_ms: self.hub.status().lag_ms,
+            lag_ms: self.lag_ms(),
         }
+    }
+
+    /// How far clients are behind the store: by the last change that was relayed, or by the time for which the store's feed has
+    /// not read on.
+    fn lag_ms(&self) -> u64 {
+        let unread = self.store.stream().map_or(0, |stream| stream.lag.as_millis());
+        self.hub.status().lag_ms.max(u64::try_from(unread).unwrap_or(u64::MAX))
     }
 
     /// Runs for ever. Apart from the store's check, which must not wait for it.
@@ -104,12 +111,13 @@ impl GatewayStatus for Status {
         clients.places_taken.set(self.capacity.open() as u64);
         clients.places.set(self.capacity.max() as u64);
         relay.feed_queue_max.set(FEED_QUEUE as u64);
+        relay.lag_seconds.set(self.lag_ms() as f64 / 1000.0);
         if let Some(queue) = self.feed_queue.upgrade() {
             relay.feed_queue.set((FEED_QUEUE - queue.capacity()) as u64);
         }
         store.up.set(self.store_ok.load(Ordering::Relaxed).into());
         if let Some(stream) = self.store.stream() {
-            store.set_stream(stream.restarts, stream.token_age);
+            store.set_stream(stream.restarts, stream.token_age, stream.lag);
         }
         if let Some(lost) = self.cluster.redis_lost() {
             cluster.set_redis(self.cluster.is_well(), lost);
@@ -134,7 +142,7 @@ impl GatewayStatus for Status {
                 total_errors: self.gateway.total_errors(),
             },
             relay: RelayHealth {
-                lag_ms: hub.lag_ms,
+                lag_ms: self.lag_ms(),
                 epoch: hub.epoch,
                 last_event_id: hub.open.then(|| hub.position.to_string()),
             },

@@ -95,7 +95,6 @@ impl<P: Peer> Hub<P> {
         let (status, fill) = (self.status(), self.lock().fill());
         let metrics = &self.metrics.relay;
         metrics.open.set(status.open.into());
-        metrics.lag_seconds.set(status.lag_ms as f64 / 1000.0);
         metrics.rooms.of(["task"]).set(fill.task_rooms as u64);
         metrics.rooms.of(["dashboard"]).set(fill.dashboards as u64);
         metrics.members.of(["task"]).set(fill.task_members as u64);

@@ -54,7 +54,8 @@ impl RelayMetrics {
         let lag_seconds = Gauge::default();
         registry.register(
             "relay_lag_seconds",
-            "From the commit of the last change to its events; 0 when everything has been sent",
+            "How far clients are behind the store: from the commit of the last change to its events, or stream_lag_seconds where \
+             that is more; 0 when everything has been sent",
             lag_seconds.clone(),
         );
         let ring_span_seconds = Gauge::default();

@@ -24,6 +24,7 @@ pub struct StoreMetrics {
     pub up: Level,
     stream_restarts: Counter,
     token_age: Gauge<f64, AtomicU64>,
+    stream_lag: Gauge<f64, AtomicU64>,
     oplog_window: Gauge<f64, AtomicU64>,
 }
 
@@ -34,11 +35,17 @@ impl StoreMetrics {
             seconds.get_or_create_owned(&[("operation", operation)]);
         }
         registry.register("store_seconds", "Time that the store took, by operation", seconds.clone());
-        let (token_age, oplog_window) = (Gauge::default(), Gauge::default());
+        let (token_age, stream_lag, oplog_window) = (Gauge::default(), Gauge::default(), Gauge::default());
         registry.register(
             "resume_token_age_seconds",
             "How long ago the change stream's resume token was current; NaN without a change stream",
             token_age.clone(),
+        );
+        registry.register(
+            "stream_lag_seconds",
+            "For how long changes may have been committed that the change stream has not read yet; 0 while it reads all in \
+             time, NaN without a change stream",
+            stream_lag.clone(),
         );
         registry.register(
             "oplog_window_seconds",
@@ -46,6 +53,7 @@ impl StoreMetrics {
             oplog_window.clone(),
         );
         token_age.set(f64::NAN);
+        stream_lag.set(f64::NAN);
         oplog_window.set(f64::NAN);
         Self {
             seconds,
@@ -63,6 +71,7 @@ impl StoreMetrics {
                 "Times that the change stream broke off and was opened again",
             ),
             token_age,
+            stream_lag,
             oplog_window,
         }
     }
@@ -75,11 +84,12 @@ impl StoreMetrics {
         self.failures.inc([operation, kind]);
     }
 
-    /// None: there is no such thing, or it is not told.
-    pub fn set_stream(&self, restarts: u64, token_age: Option<Duration>) {
+    /// `token_age` is None before the first token.
+    pub fn set_stream(&self, restarts: u64, token_age: Option<Duration>, lag: Duration) {
         // Two scrapes at once must not both add what is new.
         self.stream_restarts.inner().fetch_max(restarts, Ordering::Relaxed);
         self.token_age.set(token_age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        self.stream_lag.set(lag.as_secs_f64());
     }
 
     pub fn set_oplog_window(&self, window: Option<Duration>) {
@@ -105,7 +115,7 @@ mod tests {
         let scrape = || {
             for restarts in 1..=2_000 {
                 together.wait();
-                metrics.set_stream(restarts, None);
+                metrics.set_stream(restarts, None, Duration::ZERO);
                 together.wait();
                 assert_eq!(metrics.stream_restarts.get(), restarts);
             }

@@ -115,6 +115,8 @@ pub struct StreamStatus {
     pub restarts: u64,
     /// How old the place is that it would be resumed from.
     pub token_age: Option<Duration>,
+    /// For how long changes may have been committed that it has not read yet. Zero while it reads all in time.
+    pub lag: Duration,
 }
 
 /// Why the store did not do it.

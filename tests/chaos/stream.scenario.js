@@ -1,6 +1,7 @@
 // Faults that the change stream outlives: whoever is in a room gets every event, once, in order, and no epoch changes.
 import assert from 'node:assert/strict';
 
+import { scrape } from '../e2e/support/metrics.js';
 import { until } from '../e2e/support/until.js';
 import { inField, seconds } from './support/field.js';
 import { GATEWAY } from './support/replica-set.js';
@@ -28,6 +29,32 @@ function outlived(name, fault, options = {}) {
     return row;
   });
   return { name, short: run, long: run };
+}
+
+/**
+ * A server that takes 2, 6 and 20 s for every answer, and whose heartbeat is fine. The change stream waits for it and stays open;
+ * health and metrics say how late the clients are.
+ */
+function slowServer() {
+  return outlived('slow server', async (field, { long }) => {
+    const metrics = () => scrape(field.gateway.url);
+    const restarts = async () => (await metrics()).get('taskcast_stream_restarts_total');
+    const before = await restarts();
+    const late = [];
+    for (const delay of [2, 6, 20]) {
+      await field.set.proxies.harm({ slow: delay * 1000 }, { name: GATEWAY });
+      for (let times = 0; times < (long ? 3 : 1); times += 1) {
+        await until(async () => (await field.health()).relay.lagMs >= delay * 1000, () => `health tells a lag of ${delay} s`, 120_000);
+        late.push((await field.health()).relay.lagMs);
+        await field.moreWrites(long ? 200 : 10);
+      }
+      assert.ok((await metrics()).get('taskcast_relay_lag_seconds') >= delay / 2, 'metrics tell the lag');
+      await field.set.proxies.heal();
+    }
+    await until(async () => (await field.health()).relay.lagMs < 1000, 'the lag ends with the delay', 60_000);
+    assert.equal(await restarts(), before, 'the stream was not opened again');
+    return { note: `lags of ${late.map((ms) => Math.round(ms / 1000)).join(', ')} s` };
+  });
 }
 
 export const scenarios = [
@@ -83,6 +110,8 @@ export const scenarios = [
     await seconds(long ? 10 : 1);
     await field.set.proxies.heal();
   }),
+
+  slowServer(),
 
   ...[43, 11600, 10107, 91].map((errorCode) => outlived(`failCommand ${errorCode}`, async (field) => {
     await field.set.fail(3, { failCommands: STREAM, errorCode });

@@ -9,6 +9,7 @@ mod mongo_forbidden;
 mod mongo_lists;
 mod mongo_resume;
 mod mongo_server;
+mod mongo_slow;
 mod mongo_snapshot;
 mod mongo_writes;
 mod mongod;

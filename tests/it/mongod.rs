@@ -67,6 +67,10 @@ impl Mongod {
         Self::start(&[])
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn uri(&self) -> String {
         format!("mongodb://127.0.0.1:{}/", self.port)
     }

@@ -22,8 +22,10 @@ const CURSOR_NOT_FOUND: i32 = 43;
 /// InvalidLength, DollarPrefixedFieldName, BSONObjectTooLarge, and two old ones for the latter.
 const VALUE_REFUSED: [i32; 9] = [2, 9, 14, 15, 21, 52, 10334, 17419, 17420];
 
-/// How long one request may take. The driver itself waits for ever on a server that has gone silent.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long one request may take. A server that is gone is noticed much sooner: its heartbeat stays away, and the driver
+/// ends all requests that wait for it. This bound is for an answer that was lost alone. A server that is only slow needs
+/// time: whoever gives up early asks the same again and makes it slower.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is to be done about the end of a change stream.
 #[derive(Debug)]
@@ -44,13 +46,18 @@ pub(super) async fn answer<T>(
     answer_within(PATIENCE, request).await
 }
 
-pub(super) async fn answer_within<T>(
+/// The same with another bound, also for several requests in a row, whose failure may be another than the driver's.
+pub(super) async fn answer_within<T, E: From<Error>>(
     patience: Duration,
-    request: impl IntoFuture<Output = Result<T, Error>, IntoFuture: Future + Send>,
-) -> Result<T, Error> {
-    tokio::time::timeout(patience, request.into_future()).await.unwrap_or_else(|_| {
-        Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time").into())
-    })
+    requests: impl IntoFuture<Output = Result<T, E>, IntoFuture: Future + Send>,
+) -> Result<T, E> {
+    tokio::time::timeout(patience, requests.into_future())
+        .await
+        .unwrap_or_else(|_| Err(timed_out("no answer in time").into()))
+}
+
+pub(super) fn timed_out(what: &'static str) -> Error {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, what).into()
 }
 
 pub(super) fn code(error: &Error) -> Option<i32> {

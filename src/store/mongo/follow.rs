@@ -2,21 +2,22 @@
 
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
-use mongodb::{
-    bson::{Document, RawDocument},
-    raw_batch_cursor::RawBatch,
-};
+use mongodb::bson::{Document, RawDocument};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    MongoStore, decode,
+    MongoStore,
+    batch_size::{BatchSize, ORDINARY},
+    decode,
     decode::Decoded,
-    failure::{StreamFailure, answer_within},
+    failure::StreamFailure,
+    next_answer::{NotAnswered, next_answer},
     open::{Begin, Opened, open},
     ordinals::{self, Ordinals},
+    patience::Patience,
     prepare,
+    stream_cursor::{Batch, StreamCursor},
 };
 use crate::{
     feed::{FeedItem, GapReason, Position},
@@ -24,12 +25,8 @@ use crate::{
     store::StoreError,
 };
 
-/// No answer for that long: the server or the network is gone, or the server has much to look through. So it is
-/// given longer each time, or it would begin the same search for ever.
-const SILENCE: Duration = Duration::from_secs(5);
-const LONGEST_SILENCE: Duration = Duration::from_secs(80);
-/// Where changes come faster, several are asked for at once: each question costs the server and this node as much as some
-/// changes do.
+/// Where changes come faster than that, several are asked for at once: each request costs the server and this node as much as
+/// some changes do.
 const BETWEEN_BATCHES: Duration = Duration::from_millis(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// Clients wait, and while no server is there the driver's selection takes its time as well.
@@ -58,7 +55,10 @@ pub(super) async fn follow(
         reached: Position::ZERO,
         failures: 0,
         images_in_doubt: false,
+        patience: Patience::default(),
+        only_raw: false,
     };
+    store.stream.begins();
     tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
@@ -101,10 +101,14 @@ struct Follower<'a> {
     quiet: u32,
     /// The last position that was told.
     reached: Position,
-    /// In a row, without anything having been read in between.
+    /// In a row, without progress between them: the stream came no further in the history.
     failures: u32,
     /// After a gap images may be off: a collection that was made anew has none.
     images_in_doubt: bool,
+    patience: Patience,
+    /// A reply could not be made a document, for example because a text in it is not UTF-8. The driver's cursor reads it
+    /// nevertheless.
+    only_raw: bool,
 }
 
 impl Follower<'_> {
@@ -165,51 +169,89 @@ impl Follower<'_> {
     }
 
     async fn read(&mut self) -> Ended {
-        let result: Result<(), Ended> = async {
-            if self.images_in_doubt {
-                prepare::ensure_images(self.store).await?;
-                self.images_in_doubt = false;
+        self.read_on().await.err().unwrap_or(Ended::ReceiverGone)
+    }
+
+    async fn read_on(&mut self) -> Result<(), Ended> {
+        if self.images_in_doubt {
+            prepare::ensure_images(self.store).await?;
+            self.images_in_doubt = false;
+        }
+        let Opened { mut cursor, at } = open(self.store, &self.begin).await?;
+        self.begun = at.unwrap_or(self.begun);
+        let mut to_tell = at.map(Position::before);
+        let mut size = BatchSize::default();
+        loop {
+            let asked = Instant::now();
+            let batch = self.ask(&mut cursor, &mut size).await?;
+            // Only the answer to the first request shows whether history is lost, or whether the server refuses to go on.
+            if let Some(position) = to_tell.take() {
+                self.opened(position).await?;
             }
-            let Opened { mut cursor, at } = open(self.store, &self.begin, patience(self.failures)).await?;
-            self.begun = at.unwrap_or(self.begun);
-            let mut to_tell = at.map(Position::before);
-            let mut is_opening = true;
-            loop {
-                let asked = Instant::now();
-                let Some(batch) = answer_within(patience(self.failures), cursor.try_next()).await? else {
-                    return Err(StoreError::Unavailable("the server closed the cursor".to_owned()).into());
-                };
-                let events = batch.doc_slices()?;
-                if std::mem::take(&mut is_opening) && events.is_empty() {
-                    // That history is lost, or that the server refuses to go on, may show only when more is asked
-                    // for.
-                    continue;
-                }
-                if let Some(position) = to_tell.take() {
-                    self.opened(position).await?;
-                }
-                if self.failures > 0 {
-                    seldom!(info, "the change stream is read again");
-                    self.failures = 0;
-                }
-                for event in events {
-                    self.change(event.ok().and_then(|event| event.as_document())).await?;
-                }
-                let token = token(&batch);
-                if events.is_empty() {
-                    self.idle(token.as_ref()).await?;
-                } else if token.is_none() {
-                    return Err(Ended::Failed(StreamFailure::HistoryLost(GapReason::Resume)));
-                }
-                if let Some(token) = token {
-                    self.store.stream.reached(&token);
-                    self.begin = Begin::After(token);
-                }
+            self.take(&batch, size.is_behind()).await?;
+            if batch.is_last() {
+                return Err(closed());
+            }
+            if !size.is_behind() {
                 tokio::time::sleep_until(asked + BETWEEN_BATCHES).await;
             }
         }
-        .await;
-        result.err().unwrap_or(Ended::ReceiverGone)
+    }
+
+    /// Asks for the next changes, and waits for them as long as the server works.
+    async fn ask(&mut self, cursor: &mut StreamCursor, size: &mut BatchSize) -> Result<Batch, Ended> {
+        let limit = if self.only_raw { ORDINARY } else { size.limit() };
+        let asked = Instant::now();
+        self.store.stream.asks();
+        let answer = next_answer(self.store, cursor, limit, self.patience.wait()).await;
+        let took = asked.elapsed();
+        let batch = answer.map_err(|why| self.not_answered(why))?.ok_or_else(closed)?;
+        self.patience.answered(took);
+        size.answered(batch.changes().map_or(0, |changes| changes.into_iter().count()), took);
+        Ok(batch)
+    }
+
+    fn not_answered(&mut self, why: NotAnswered) -> Ended {
+        match why {
+            NotAnswered::GivenUp(error) => {
+                self.patience.gave_up();
+                error.into()
+            }
+            NotAnswered::Unreadable(error) => {
+                self.only_raw = true;
+                error.into()
+            }
+            NotAnswered::Failed(error) => error.into(),
+        }
+    }
+
+    async fn take(&mut self, batch: &Batch, is_behind: bool) -> Result<(), Ended> {
+        let mut changes = 0_u32;
+        for event in batch.changes().into_iter().flatten() {
+            self.change(event.ok().and_then(|event| event.as_document())).await?;
+            changes = changes.saturating_add(1);
+        }
+        let token = batch.token();
+        if changes == 0 {
+            self.idle(token.as_ref()).await?;
+        } else if token.is_none() {
+            return Err(Ended::Failed(StreamFailure::HistoryLost(GapReason::Resume)));
+        }
+        let Some(token) = token else { return Ok(()) };
+        let came_further = self.store.stream.reached(&token, is_behind);
+        if changes > 0 || came_further {
+            self.progressed();
+        }
+        self.begin = Begin::After(token);
+        Ok(())
+    }
+
+    fn progressed(&mut self) {
+        self.patience.progressed();
+        self.only_raw = false;
+        if std::mem::take(&mut self.failures) > 0 {
+            seldom!(info, "the change stream is read again");
+        }
     }
 
     async fn opened(&mut self, position: Position) -> Result<(), Ended> {
@@ -228,7 +270,10 @@ impl Follower<'_> {
         match decode::decode(event, position, &self.store.config.default_org) {
             Decoded::Change(change) => {
                 self.reached = position;
-                self.send(FeedItem::Change(change)).await
+                let committed = change.occurred_at;
+                self.send(FeedItem::Change(change)).await?;
+                self.store.stream.read(committed);
+                Ok(())
             }
             Decoded::Nothing => Ok(()),
             Decoded::Lost(reason) => Err(Ended::Failed(StreamFailure::HistoryLost(reason))),
@@ -254,17 +299,8 @@ impl Follower<'_> {
     }
 }
 
-/// What the stream goes on after.
-fn token(batch: &RawBatch) -> Option<Document> {
-    let of_batch =
-        || batch.as_raw_document().get_document("cursor").ok()?.get_document("postBatchResumeToken").ok();
-    let of_last =
-        || batch.doc_slices().ok()?.into_iter().last()?.ok()?.as_document()?.get_document("_id").ok();
-    Document::try_from(of_batch().or_else(of_last)?).ok()
-}
-
-fn patience(failures: u32) -> Duration {
-    SILENCE.saturating_mul(1 << failures.min(10)).min(LONGEST_SILENCE)
+fn closed() -> Ended {
+    StoreError::Unavailable("the server closed the cursor".to_owned()).into()
 }
 
 /// Twice as long each time, and not at the same moment on every node.

@@ -4,6 +4,7 @@
 //! time, and a change is in it exactly when its own cluster time is not later: that is what makes positions of
 //! states and of events comparable.
 
+mod batch_size;
 mod batches;
 mod bson_json;
 mod config;
@@ -14,8 +15,10 @@ mod facts;
 mod failure;
 mod follow;
 mod list;
+mod next_answer;
 mod open;
 mod ordinals;
+mod patience;
 mod pipeline;
 mod prepare;
 mod privileges;
@@ -23,6 +26,7 @@ mod probe;
 mod read;
 mod select;
 mod stream;
+mod stream_cursor;
 mod tasks;
 mod uri;
 mod write;

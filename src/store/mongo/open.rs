@@ -5,21 +5,21 @@ use std::time::Duration;
 use mongodb::{
     bson::{Document, Timestamp, doc},
     error::Error,
-    raw_batch_cursor::RawBatchCursor,
 };
 
 use super::{
     MongoStore,
-    failure::{StreamFailure, answer, answer_within, stream_failure},
+    failure::{PATIENCE, StreamFailure, answer, answer_within, stream_failure},
     pipeline::pipeline,
     prepare,
+    stream_cursor::StreamCursor,
 };
 use crate::store::StoreError;
 
 /// How far back the first stream begins, so that clients of a node that restarted can be replayed to.
 const LOOK_BACK_SECS: u32 = 120;
 /// How long the server holds a request while nothing happens; as often the position advances.
-const AWAIT: Duration = Duration::from_millis(250);
+pub(super) const AWAIT: Duration = Duration::from_millis(250);
 
 /// Where a stream begins.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub(super) enum Begin {
 }
 
 pub(super) struct Opened {
-    pub(super) cursor: RawBatchCursor,
+    pub(super) cursor: StreamCursor,
     /// The first cluster time that it tells of; None: it continues an earlier one.
     pub(super) at: Option<u64>,
 }
@@ -40,12 +40,7 @@ pub(super) struct Opened {
 /// Always before a cluster time, or after a token: never in the middle of a transaction that was not begun.
 ///
 /// The driver's own `ChangeStream` would give out single changes, copied twice each, and begin anew without a word.
-pub(super) async fn open(
-    store: &MongoStore,
-    begin: &Begin,
-    patience: Duration,
-) -> Result<Opened, StreamFailure> {
-    let collection = store.collection().await?;
+pub(super) async fn open(store: &MongoStore, begin: &Begin) -> Result<Opened, StreamFailure> {
     let mut options = doc! {"fullDocument": "whenAvailable", "fullDocumentBeforeChange": "whenAvailable"};
     let at = match begin {
         Begin::After(token) => {
@@ -65,8 +60,8 @@ pub(super) async fn open(
     if let Some(at) = at {
         options.insert("startAtOperationTime", at);
     }
-    let stages = std::iter::once(doc! {"$changeStream": options}).chain(pipeline());
-    let cursor = answer_within(patience, collection.aggregate(stages).max_await_time(AWAIT).batch()).await?;
+    let stages = std::iter::once(doc! {"$changeStream": options}).chain(pipeline()).collect();
+    let cursor = answer_within(PATIENCE, StreamCursor::open(store, stages)).await?;
     Ok(Opened { cursor, at: at.map(|at| u64::from(at.time) << 32 | u64::from(at.increment)) })
 }
 

@@ -45,6 +45,8 @@ export class Proxies {
   /**
    * From now on, for connections whose first words contain `name` (default: all) and that go through `port` (default: any):
    *   latency: ms    each chunk is held back that long, in both directions
+   *   slow: ms       each answer of the server is held back that long, except on connections that only ask for heartbeats:
+   *                  a server that has much to do still answers `hello` at once
    *   stall: 'both' | 'up' | 'down'    nothing is forwarded any more (up: to the server); the connections stay
    *   refuse: true   new ones are closed at once
    * `heal()` ends all of it.
@@ -69,6 +71,18 @@ export class Proxies {
 
 if (process.argv[1] === SELF && process.argv[2] === 'proxy') obey();
 
+/** An OP_MSG has its command's name behind 16 bytes of header, 4 of flags, 1 for the kind, 4 for a length and 1 for a type. */
+const OP_MSG = 2013;
+const NAME_AT = 26;
+const HEARTBEATS = ['hello', 'ismaster', 'isMaster', 'saslStart', 'saslContinue'];
+
+/** Drivers write each command at once, so a chunk begins with its header. */
+function asksForWork(chunk) {
+  if (chunk.length <= NAME_AT || chunk.readInt32LE(12) !== OP_MSG) return false;
+  const name = chunk.toString('latin1', NAME_AT, chunk.indexOf(0, NAME_AT));
+  return !HEARTBEATS.includes(name);
+}
+
 function obey() {
   const links = new Set();
   let harms = [];
@@ -78,6 +92,7 @@ function obey() {
   function forward(link, from, to, direction) {
     from.on('data', (chunk) => {
       if (direction === 'up' && link.said.length < 2000) link.said += chunk.toString('latin1');
+      if (direction === 'up' && !link.works) link.works = asksForWork(chunk);
       link.queue[direction].push({ chunk, at: Date.now() });
       pump(link, to, direction);
     });
@@ -102,7 +117,8 @@ function obey() {
         return;
       }
       if (harm.some(({ stall }) => stall === 'both' || stall === direction)) return;
-      const latency = Math.max(0, ...harm.map((one) => one.latency ?? 0));
+      const late = (one) => Math.max(one.latency ?? 0, direction === 'down' && link.works ? one.slow ?? 0 : 0);
+      const latency = Math.max(0, ...harm.map(late));
       const wait = queue[0].at + latency - Date.now();
       if (wait > 0) {
         setTimeout(link.pumps[direction], wait);

@@ -1,0 +1,254 @@
+//! How many changes one `getMore` of the change stream asks for.
+//!
+//! Without a limit the server collects changes as long as it finds more, and a change of a large document takes it a long time:
+//! it looks up both images and compares them. All other changes would wait for the end of that collection. A small limit, however,
+//! is slow where each answer has a delay of its own. So the limit follows from two measured things: the delay of an answer, and
+//! the time for each change in it.
+
+use std::time::Duration;
+
+use super::open::AWAIT;
+
+/// The limit while the server is fast. The driver's own cursor asks with it, which is the cheapest way for this node. Even a burst
+/// of changes that take the server 100 ms each makes an answer of three seconds only.
+pub(super) const ORDINARY: u32 = 32;
+/// The limit of a new stream: it may begin with a backlog of large documents.
+const FIRST: u32 = 4;
+const MOST: u32 = 4096;
+/// The changes of one answer may take the server that long, or as long as the answer is delayed anyway.
+const TARGET: f64 = 0.2;
+const GROWTH: u32 = 4;
+/// A measurement that is older than so many answers says nothing about the server as it is now.
+const FRESH: u32 = 8;
+
+/// Chooses the limit of each request from how long the previous answers took.
+#[derive(Debug)]
+pub(super) struct BatchSize {
+    limit: u32,
+    /// The last answer was full, so the next changes are there already and nobody has to wait for them.
+    is_behind: bool,
+    last: Option<Sample>,
+    /// The newest measurement with another number of changes than `last`, and how many answers ago it was.
+    other: Option<(Sample, u32)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    changes: f64,
+    seconds: f64,
+}
+
+/// What two measurements say about the server; one alone can't tell the delay from the work.
+#[derive(Clone, Copy, Debug)]
+struct Estimate {
+    /// The delay of an answer, in seconds, whatever is in it.
+    delay: f64,
+    /// The time for each change, in seconds.
+    per_change: f64,
+}
+
+impl Default for BatchSize {
+    fn default() -> Self {
+        Self { limit: FIRST, is_behind: false, last: None, other: None }
+    }
+}
+
+impl BatchSize {
+    /// The limit for the next request; at least 1.
+    pub(super) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Whether the last answer left changes behind on the server.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// An answer with so many changes came after `took`.
+    pub(super) fn answered(&mut self, changes: usize, took: Duration) {
+        let changes = u32::try_from(changes).unwrap_or(u32::MAX);
+        let was_behind = self.is_behind;
+        self.is_behind = changes >= self.limit;
+        let limit = if was_behind {
+            self.after_work(changes, took.as_secs_f64())
+        } else {
+            self.after_waiting(changes, took.saturating_sub(AWAIT).as_secs_f64())
+        };
+        self.limit = limit.clamp(1, MOST);
+    }
+
+    /// The changes were there when they were asked for, so the whole time was work.
+    fn after_work(&mut self, changes: u32, seconds: f64) -> u32 {
+        let now = Sample { changes: f64::from(changes), seconds };
+        if let Some(last) = self.last.replace(now)
+            && last.changes != now.changes
+        {
+            self.other = Some((last, 0));
+        }
+        self.other = self.other.and_then(|(other, age)| (age < FRESH).then_some((other, age + 1)));
+        match self.estimate() {
+            Some(Estimate { delay, per_change }) => {
+                let fitting = (delay.max(TARGET) / per_change).min(f64::from(MOST)) as u32;
+                // Above a fifth of the work, the delay would make a backlog notably slower.
+                let is_delayed = delay > per_change * f64::from(ORDINARY) / 5.0;
+                let most = if is_delayed { MOST } else { ORDINARY };
+                fitting.min(most).min(self.grown())
+            }
+            None if seconds <= TARGET && self.limit < ORDINARY => self.grown().min(ORDINARY),
+            // A second measurement, with another number, will show what the delay is and what each change costs.
+            None if changes > 1 => changes / 2,
+            None => 2,
+        }
+    }
+
+    /// Nothing was left of the answer before. The stream may have waited for the first change, and `seconds` is the time beyond
+    /// that: too vague for a measurement.
+    fn after_waiting(&mut self, changes: u32, seconds: f64) -> u32 {
+        let expected =
+            self.estimate().map_or(0.0, |known| known.delay + known.per_change * f64::from(changes));
+        if seconds <= TARGET {
+            self.forget();
+            if self.is_behind { self.grown().min(ORDINARY) } else { ORDINARY }
+        } else if changes == 0 || seconds <= 2.0 * expected {
+            self.limit
+        } else {
+            self.forget();
+            (f64::from(changes) * TARGET / seconds) as u32
+        }
+    }
+
+    fn grown(&self) -> u32 {
+        self.limit.saturating_mul(GROWTH)
+    }
+
+    fn forget(&mut self) {
+        (self.last, self.other) = (None, None);
+    }
+
+    fn estimate(&self) -> Option<Estimate> {
+        let (now, (other, _)) = (self.last?, self.other?);
+        let slope = (now.seconds - other.seconds) / (now.changes - other.changes);
+        let most = if now.changes > 0.0 { now.seconds / now.changes } else { slope };
+        let per_change = slope.min(most).max(0.0);
+        Some(Estimate { delay: (now.seconds - per_change * now.changes).max(0.0), per_change })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A server that needs `delay` for each answer and `per_change` for each change in it.
+    struct Server {
+        delay: f64,
+        per_change: f64,
+    }
+
+    impl Server {
+        fn answers(&self, changes: u32) -> Duration {
+            Duration::from_secs_f64(self.delay + self.per_change * f64::from(changes))
+        }
+
+        /// Reads a backlog; the numbers of changes in the answers, and the time.
+        fn read(&self, size: &mut BatchSize, mut backlog: u32) -> (Vec<u32>, f64) {
+            let (mut batches, mut seconds) = (Vec::new(), 0.0);
+            while backlog > 0 {
+                let batch = size.limit().min(backlog);
+                let took = self.answers(batch);
+                size.answered(batch as usize, took);
+                batches.push(batch);
+                seconds += took.as_secs_f64();
+                backlog -= batch;
+            }
+            (batches, seconds)
+        }
+    }
+
+    fn idle(size: &mut BatchSize) {
+        size.answered(0, AWAIT);
+    }
+
+    #[test]
+    fn a_quiet_stream_of_a_fast_server_asks_as_the_driver_does() {
+        let mut size = BatchSize::default();
+        for (changes, millis) in [(0, 250), (1, 240), (3, 1), (0, 251), (2, 90), (1, 249)] {
+            size.answered(changes, Duration::from_millis(millis));
+            assert_eq!(size.limit(), ORDINARY);
+            assert!(!size.is_behind());
+        }
+    }
+
+    #[test]
+    fn slow_changes_are_asked_for_one_by_one() {
+        let mut size = BatchSize::default();
+        idle(&mut size);
+        let (batches, _) = Server { delay: 0.001, per_change: 1.0 }.read(&mut size, 60);
+        assert_eq!(batches[0], ORDINARY, "nobody knew it before");
+        assert!(batches[1..].iter().all(|batch| *batch <= 4), "{batches:?}");
+    }
+
+    #[test]
+    fn a_delayed_answer_is_asked_for_with_many_changes() {
+        let mut size = BatchSize::default();
+        idle(&mut size);
+        let (batches, _) = Server { delay: 20.0, per_change: 0.0001 }.read(&mut size, 20_000);
+        assert!(batches.len() < 20, "{batches:?}");
+    }
+
+    #[test]
+    fn a_delay_that_begins_when_one_change_was_asked_for_is_found_out() {
+        let mut size = BatchSize::default();
+        Server { delay: 0.0, per_change: 1.0 }.read(&mut size, 20);
+        let (batches, _) = Server { delay: 20.0, per_change: 0.0001 }.read(&mut size, 10_000);
+        assert!(batches.len() < 40, "{batches:?}");
+    }
+
+    #[test]
+    fn the_ordinary_limit_comes_back() {
+        let mut size = BatchSize::default();
+        Server { delay: 0.5, per_change: 1.0 }.read(&mut size, 20);
+        Server { delay: 0.000_2, per_change: 0.000_06 }.read(&mut size, 100);
+        idle(&mut size);
+        assert_eq!(size.limit(), ORDINARY);
+    }
+
+    proptest! {
+        /// Whatever the server is like: once three answers have shown it, no answer keeps the following changes waiting for long, and the backlog is read nearly
+        /// as fast as the best fixed limit would read it.
+        #[test]
+        fn a_backlog_is_read_fast_and_in_short_answers(
+            delay in prop_oneof![0.0..0.005f64, 0.0..2.0, 2.0..20.0],
+            per_change in prop_oneof![0.000_01..0.001f64, 0.001..0.1, 0.1..2.0],
+            backlog in 1..3000u32,
+            was_quiet: bool,
+        ) {
+            let server = Server { delay, per_change };
+            let mut size = BatchSize::default();
+            if was_quiet {
+                idle(&mut size);
+            }
+            let (batches, seconds) = server.read(&mut size, backlog);
+            for batch in batches.iter().skip(3) {
+                let work = per_change * f64::from(*batch);
+                prop_assert!(work <= 4.0 * per_change.max(TARGET).max(delay), "{batches:?}");
+            }
+            let changes = f64::from(backlog);
+            let rounds = (per_change * changes / TARGET.max(delay)).max(changes / f64::from(if delay > per_change * 6.4 { MOST } else { ORDINARY }));
+            let good = per_change * changes + delay * (2.0 * rounds + 16.0);
+            prop_assert!(seconds <= 1.5 * good + 1.0, "{seconds} instead of {good}: {batches:?}");
+        }
+
+        #[test]
+        fn every_limit_is_possible(answers in proptest::collection::vec((0..10_000usize, 0..100_000u64), 0..60)) {
+            let mut size = BatchSize::default();
+            for (changes, millis) in answers {
+                let asked = size.limit() as usize;
+                size.answered(changes.min(asked), Duration::from_millis(millis));
+                prop_assert!((1..=MOST).contains(&size.limit()));
+                prop_assert!(size.limit() as usize <= asked * GROWTH as usize || size.limit() <= ORDINARY);
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Waits for the change stream's next answer as long as the server works on it.
+
+use std::pin::pin;
+
+use mongodb::error::{Error, ErrorKind};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{
+    MongoStore,
+    failure::timed_out,
+    patience::{Next, Said, Wait},
+    stream_cursor::{Batch, StreamCursor, is_under_way},
+};
+use crate::seldom::seldom;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum NotAnswered {
+    /// It is not waited for any longer.
+    GivenUp(Error),
+    /// It came, and this node could not read it.
+    Unreadable(Error),
+    /// The server or the driver said so.
+    Failed(Error),
+}
+
+impl From<Error> for NotAnswered {
+    fn from(error: Error) -> Self {
+        match error.kind.as_ref() {
+            ErrorKind::Bson(_) => Self::Unreadable(error),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// None: the server has closed the cursor.
+pub(super) async fn next_answer(
+    store: &MongoStore,
+    cursor: &mut StreamCursor,
+    limit: u32,
+    mut wait: Wait,
+) -> Result<Option<Batch>, NotAnswered> {
+    let (id, begun) = (cursor.id(), Instant::now());
+    let mut answer = pin!(cursor.next(limit));
+    loop {
+        match wait.next(begun.elapsed()) {
+            Next::WaitUntil(time) => {
+                if let Ok(answer) = timeout_at(begun + time, &mut answer).await {
+                    return Ok(answer?);
+                }
+            }
+            Next::Ask => {
+                let asked = Instant::now();
+                let question = timeout(wait.longest(), is_under_way(store, id));
+                tokio::select! {
+                    biased;
+                    answer = &mut answer => return Ok(answer?),
+                    said = question => wait.said(said.unwrap_or(Said::Nothing), begun.elapsed(), asked.elapsed()),
+                }
+                seldom!(
+                    warn,
+                    waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    "MongoDB has not answered the change stream for a long time; clients see changes late until it does"
+                );
+            }
+            Next::GiveUp(why) => return Err(NotAnswered::GivenUp(timed_out(why))),
+        }
+    }
+}

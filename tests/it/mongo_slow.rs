@@ -1,0 +1,282 @@
+//! A slow server is no dead server: what the feed makes of backlogs and of answers that take long.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::TryStreamExt;
+use mongodb::bson::{Document, RawDocumentBuf, doc};
+use taskcast::{
+    feed::FeedItem,
+    store::{MongoStore, Store, StreamStatus},
+    task::Field,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{mpsc, watch},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::mongod::{DEADLINE, Mongod, Place};
+
+/// What a proxy does with the server's answers to everything but `hello`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Answers {
+    Pass,
+    HeldBack(Duration),
+    /// Answers on connections that have asked for more of a cursor vanish, as with a firewall that has forgotten them.
+    CursorsLost,
+}
+
+/// Passes MongoDB's messages on, and knows what was asked on which connection.
+struct Proxy {
+    port: u16,
+    answers: watch::Sender<Answers>,
+}
+
+impl Proxy {
+    async fn to(server: &Mongod) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let (answers, told) = watch::channel(Answers::Pass);
+        let target = server.port();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(("127.0.0.1", target)).await.expect("a server");
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                let (asked, last) = watch::channel(String::new());
+                tokio::spawn(up(from_client, to_server, asked));
+                tokio::spawn(down(from_server, to_client, last, told.clone()));
+            }
+        });
+        Self { port, answers }
+    }
+
+    fn uri(&self) -> String {
+        format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port)
+    }
+}
+
+/// One whole message, with its header.
+async fn message(from: &mut OwnedReadHalf) -> Option<Vec<u8>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length).await.ok()?;
+    let mut message = length.to_vec();
+    message.resize(u32::from_le_bytes(length) as usize, 0);
+    from.read_exact(&mut message[4..]).await.ok()?;
+    Some(message)
+}
+
+/// The name of the command in an OP_MSG: behind the header, the flags, a kind, a length and a type.
+fn command(message: &[u8]) -> String {
+    message[26..].iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
+}
+
+async fn up(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, asked: watch::Sender<String>) {
+    while let Some(message) = message(&mut from).await {
+        asked.send_replace(command(&message));
+        if to.write_all(&message).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn down(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    asked: watch::Receiver<String>,
+    mut answers: watch::Receiver<Answers>,
+) {
+    while let Some(message) = message(&mut from).await {
+        let asked = asked.borrow().clone();
+        let is_heartbeat = matches!(asked.as_str(), "hello" | "ismaster" | "isMaster");
+        let now = *answers.borrow();
+        match now {
+            Answers::HeldBack(time) if !is_heartbeat => {
+                // Until it is over, or the proxy is told otherwise.
+                let _ = tokio::time::timeout(time, answers.wait_for(|answers| *answers != now)).await;
+            }
+            Answers::CursorsLost if asked == "getMore" => continue,
+            _ => {}
+        }
+        if to.write_all(&message).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A store behind a proxy that is being followed.
+struct Behind {
+    store: Arc<dyn Store>,
+    items: mpsc::Receiver<FeedItem>,
+    _stop: DropGuard,
+}
+
+impl Behind {
+    async fn proxy(place: &Place, proxy: &Proxy) -> Self {
+        let mut config = place.config.clone();
+        config.uri = proxy.uri();
+        let store = Arc::new(MongoStore::new(config).expect("a store"));
+        store.prepare().await.expect("prepared");
+        let (sender, items) = mpsc::channel(1024);
+        let stop = CancellationToken::new();
+        let (follower, token) = (store.clone(), stop.clone());
+        tokio::spawn(async move { follower.follow(sender, token).await });
+        let mut behind = Self { store, items, _stop: stop.drop_guard() };
+        assert!(matches!(behind.next().await, FeedItem::Opened(_)));
+        behind
+    }
+
+    async fn next(&mut self) -> FeedItem {
+        tokio::time::timeout(DEADLINE, self.items.recv()).await.expect("in time").expect("it goes on")
+    }
+
+    async fn numbers(&mut self, count: usize) -> Vec<i64> {
+        let mut numbers = Vec::new();
+        while numbers.len() < count {
+            match self.next().await {
+                FeedItem::Change(change) => {
+                    let after = change.after.expect("there");
+                    numbers.push(after.get(Field::PrNumber).as_i64().expect("a number"));
+                }
+                FeedItem::Idle(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        numbers
+    }
+
+    fn stream(&self) -> StreamStatus {
+        self.store.stream().expect("MongoDB has one")
+    }
+
+    async fn until(&self, reached: impl Fn(StreamStatus) -> bool) {
+        let wait = async {
+            while !reached(self.stream()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.expect("in time");
+    }
+}
+
+async fn write(place: &Place, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        let update = doc! {"$set": {"prNumber": number}, "$push": {"events": {"eventType": "step", "payload": {"n": number}}}};
+        place.tasks().update_one(doc! {"_id": "t"}, update).upsert(true).await.expect("written");
+    }
+}
+
+/// Six seconds are longer than the feed waits before it asks what became of its request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_comes_late_is_waited_for_and_the_lag_is_told() {
+    let server = Mongod::replica_set();
+    let place = Place::on(&server).await;
+    let proxy = Proxy::to(&server).await;
+    let mut feed = Behind::proxy(&place, &proxy).await;
+    write(&place, 0..10).await;
+    assert_eq!(feed.numbers(10).await, (0..10).collect::<Vec<_>>());
+    feed.until(|stream| stream.lag == Duration::ZERO).await;
+
+    proxy.answers.send_replace(Answers::HeldBack(Duration::from_secs(6)));
+    write(&place, 10..60).await;
+    feed.until(|stream| stream.lag > Duration::from_secs(6)).await;
+    assert_eq!(feed.numbers(50).await, (10..60).collect::<Vec<_>>());
+    proxy.answers.send_replace(Answers::Pass);
+    write(&place, 60..70).await;
+    assert_eq!(feed.numbers(10).await, (60..70).collect::<Vec<_>>());
+    feed.until(|stream| stream.lag == Duration::ZERO).await;
+    assert_eq!(feed.stream().restarts, 0);
+}
+
+/// The server's heartbeat is fine and it has nothing to do for the feed: so the answer is lost, and the stream is opened again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_was_lost_alone_is_given_up() {
+    let server = Mongod::replica_set();
+    let place = Place::on(&server).await;
+    let proxy = Proxy::to(&server).await;
+    let mut feed = Behind::proxy(&place, &proxy).await;
+    write(&place, 0..5).await;
+    assert_eq!(feed.numbers(5).await, (0..5).collect::<Vec<_>>());
+    proxy.answers.send_replace(Answers::CursorsLost);
+    write(&place, 5..10).await;
+    feed.until(|stream| stream.restarts > 0).await;
+    proxy.answers.send_replace(Answers::Pass);
+    assert_eq!(feed.numbers(5).await, (5..10).collect::<Vec<_>>());
+}
+
+/// How many changes the feed's requests asked for, as the server's profiler saw them.
+async fn limits(place: &Place) -> Vec<i64> {
+    let database = place.client.database(place.config.database.as_deref().expect("named"));
+    let profile = database.collection::<Document>("system.profile");
+    let filter = doc! {"command.getMore": {"$exists": true}, "command.collection": "tasks"};
+    let found: Vec<Document> =
+        profile.find(filter).sort(doc! {"ts": 1}).await.expect("found").try_collect().await.expect("read");
+    let limit = |entry: &Document| {
+        let command = entry.get_document("command").expect("a command");
+        command
+            .get_i64("batchSize")
+            .or_else(|_| command.get_i32("batchSize").map(i64::from))
+            .expect("a limit")
+    };
+    found.iter().map(limit).collect()
+}
+
+/// A backlog of changes to a task with a long timeline, as after a restart: read at once, by one stream, in short answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_of_large_documents_is_read_without_opening_the_stream_again() {
+    const BACKLOG: i64 = 300;
+    let server = Mongod::replica_set();
+    let place = Place::on(&server).await;
+    place.prepared().await;
+    let entry = |n: i64| doc! {"eventType": "earlier", "payload": {"n": n, "text": "x".repeat(60)}};
+    let timeline: Vec<Document> = (0..3000).map(entry).collect();
+    place.tasks().insert_one(doc! {"_id": "t", "prNumber": -1, "events": timeline}).await.expect("inserted");
+    write(&place, 0..BACKLOG).await;
+    let database = place.client.database(place.config.database.as_deref().expect("named"));
+    database.run_command(doc! {"profile": 2}).await.expect("profiled");
+
+    let mut feed = place.followed().await;
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&(BACKLOG - 1)) {
+        match feed.next().await {
+            FeedItem::Change(change) => {
+                numbers.push(change.after.expect("there").get(Field::PrNumber).as_i64().expect("a number"));
+            }
+            FeedItem::Idle(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(numbers, (-1..BACKLOG).collect::<Vec<_>>());
+    let limits = limits(&place).await;
+    assert!(limits.iter().all(|limit| *limit <= 32), "no request asks for everything: {limits:?}");
+    assert_eq!(limits.first(), Some(&4), "the first request asks for little: {limits:?}");
+}
+
+/// The driver can't make a document of a text that is not UTF-8, so this node's own requests can't read it; the driver's cursor can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_that_is_not_utf8_does_not_stop_the_feed() {
+    let place = Place::new().await;
+    place.prepared().await;
+    let odd = doc! {"_id": "odd", "prNumber": 1, "title": "zzzz"};
+    let mut bytes = mongodb::bson::serialize_to_vec(&odd).expect("bytes");
+    let at = bytes.windows(4).position(|four| four == b"zzzz").expect("there");
+    bytes[at] = 0xff;
+    let odd = RawDocumentBuf::from_bytes(bytes).expect("a document");
+    write(&place, 0..1).await;
+    place.tasks().clone_with_type::<RawDocumentBuf>().insert_one(odd).await.expect("inserted");
+    write(&place, 1..2).await;
+    let mut feed = place.followed().await;
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        match feed.next().await {
+            FeedItem::Change(change) => seen.push(change.task.as_str().to_owned()),
+            FeedItem::Idle(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seen, ["t", "odd", "t"]);
+}
