@@ -28,6 +28,8 @@ enum Answers {
     HeldBack(Duration),
     /// Answers on connections that have asked for more of a cursor vanish, as with a firewall that has forgotten them.
     CursorsLost,
+    /// All answers vanish, those to `hello` as well: the server, or the way to it, is gone.
+    AllLost,
 }
 
 /// Passes MongoDB's messages on, and knows what was asked on which connection.
@@ -70,8 +72,13 @@ async fn message(from: &mut OwnedReadHalf) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// The name of the command in an OP_MSG: behind the header, the flags, a kind, a length and a type.
+/// The name of the command in an OP_MSG: behind the header, the flags, a kind, a length and a type. The older OP_QUERY only
+/// begins a connection.
 fn command(message: &[u8]) -> String {
+    const OP_QUERY: [u8; 4] = 2004_u32.to_le_bytes();
+    if message[12..16] == OP_QUERY {
+        return "hello".to_owned();
+    }
     message[26..].iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
 }
 
@@ -100,6 +107,7 @@ async fn down(
                 let _ = tokio::time::timeout(time, answers.wait_for(|answers| *answers != now)).await;
             }
             Answers::CursorsLost if asked == "getMore" => continue,
+            Answers::AllLost => continue,
             _ => {}
         }
         if to.write_all(&message).await.is_err() {
@@ -204,6 +212,23 @@ async fn an_answer_that_was_lost_alone_is_given_up() {
     proxy.answers.send_replace(Answers::CursorsLost);
     write(&place, 5..10).await;
     feed.until(|stream| stream.restarts > 0).await;
+    proxy.answers.send_replace(Answers::Pass);
+    assert_eq!(feed.numbers(5).await, (5..10).collect::<Vec<_>>());
+}
+
+/// Nobody is told that the connections are dead, and yet nothing is waited for as long as for a server that works.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_gone_is_noticed() {
+    let server = Mongod::replica_set();
+    let place = Place::on(&server).await;
+    let proxy = Proxy::to(&server).await;
+    let mut feed = Behind::proxy(&place, &proxy).await;
+    write(&place, 0..5).await;
+    assert_eq!(feed.numbers(5).await, (0..5).collect::<Vec<_>>());
+    proxy.answers.send_replace(Answers::AllLost);
+    write(&place, 5..10).await;
+    feed.until(|stream| stream.restarts > 0).await;
+    feed.until(|stream| stream.lag > Duration::from_secs(1)).await;
     proxy.answers.send_replace(Answers::Pass);
     assert_eq!(feed.numbers(5).await, (5..10).collect::<Vec<_>>());
 }

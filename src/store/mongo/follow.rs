@@ -2,21 +2,18 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{Document, RawDocument};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     MongoStore,
     batch_size::{BatchSize, ORDINARY},
-    decode,
-    decode::Decoded,
     failure::StreamFailure,
     next_answer::{NotAnswered, next_answer},
     open::{Begin, Opened, open},
-    ordinals::{self, Ordinals},
     patience::Patience,
     prepare,
+    receiver::{Ended, Receiver},
     stream_cursor::{Batch, StreamCursor},
 };
 use crate::{
@@ -46,13 +43,8 @@ pub(super) async fn follow(
 ) -> Result<(), StoreError> {
     let mut follower = Follower {
         store,
-        items,
+        receiver: Receiver::new(items),
         begin: Begin::Past,
-        told: Told::Nothing,
-        ordinals: Ordinals::default(),
-        begun: 0,
-        quiet: 0,
-        reached: Position::ZERO,
         failures: 0,
         images_in_doubt: false,
         patience: Patience::default(),
@@ -66,41 +58,10 @@ pub(super) async fn follow(
     }
 }
 
-/// Where the receiver stands.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Told {
-    Nothing,
-    Opened,
-    Gap,
-}
-
-/// Why a stream is not read any more.
-#[derive(Debug)]
-enum Ended {
-    ReceiverGone,
-    Failed(StreamFailure),
-}
-
-impl<E: Into<StreamFailure>> From<E> for Ended {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
 struct Follower<'a> {
     store: &'a MongoStore,
-    items: mpsc::Sender<FeedItem>,
+    receiver: Receiver,
     begin: Begin,
-    told: Told,
-    /// Goes on counting over a resume, which may begin in the middle of a transaction.
-    ordinals: Ordinals,
-    /// The cluster time that the last stream without a token was opened at. Its first tokens say no more than
-    /// that, though the time itself may be still to come.
-    begun: u64,
-    /// How many answers in a row had nothing.
-    quiet: u32,
-    /// The last position that was told.
-    reached: Position,
     /// In a row, without progress between them: the stream came no further in the history.
     failures: u32,
     /// After a gap images may be off: a collection that was made anew has none.
@@ -161,11 +122,7 @@ impl Follower<'_> {
     async fn lose(&mut self, reason: GapReason) -> Result<(), Ended> {
         self.begin = Begin::Now;
         self.images_in_doubt = true;
-        if self.told == Told::Opened {
-            self.told = Told::Gap;
-            self.send(FeedItem::Gap(reason)).await?;
-        }
-        Ok(())
+        self.receiver.gap(reason).await
     }
 
     async fn read(&mut self) -> Ended {
@@ -178,7 +135,9 @@ impl Follower<'_> {
             self.images_in_doubt = false;
         }
         let Opened { mut cursor, at } = open(self.store, &self.begin).await?;
-        self.begun = at.unwrap_or(self.begun);
+        if let Some(at) = at {
+            self.receiver.begins_at(at);
+        }
         let mut to_tell = at.map(Position::before);
         let mut size = BatchSize::default();
         loop {
@@ -186,7 +145,7 @@ impl Follower<'_> {
             let batch = self.ask(&mut cursor, &mut size).await?;
             // Only the answer to the first request shows whether history is lost, or whether the server refuses to go on.
             if let Some(position) = to_tell.take() {
-                self.opened(position).await?;
+                self.receiver.opened(position).await?;
             }
             self.take(&batch, size.is_behind()).await?;
             if batch.is_last() {
@@ -228,12 +187,15 @@ impl Follower<'_> {
     async fn take(&mut self, batch: &Batch, is_behind: bool) -> Result<(), Ended> {
         let mut changes = 0_u32;
         for event in batch.changes().into_iter().flatten() {
-            self.change(event.ok().and_then(|event| event.as_document())).await?;
+            let event = event.ok().and_then(|event| event.as_document());
+            if let Some(committed) = self.receiver.change(event, &self.store.config.default_org).await? {
+                self.store.stream.read(committed);
+            }
             changes = changes.saturating_add(1);
         }
         let token = batch.token();
         if changes == 0 {
-            self.idle(token.as_ref()).await?;
+            self.receiver.idle(token.as_ref()).await?;
         } else if token.is_none() {
             return Err(Ended::Failed(StreamFailure::HistoryLost(GapReason::Resume)));
         }
@@ -252,50 +214,6 @@ impl Follower<'_> {
         if std::mem::take(&mut self.failures) > 0 {
             seldom!(info, "the change stream is read again");
         }
-    }
-
-    async fn opened(&mut self, position: Position) -> Result<(), Ended> {
-        self.ordinals = Ordinals::default();
-        self.reached = position;
-        self.told = Told::Opened;
-        self.send(FeedItem::Opened(position)).await
-    }
-
-    async fn change(&mut self, event: Option<&RawDocument>) -> Result<(), Ended> {
-        let Some((event, time)) = event.and_then(|event| Some((event, decode::cluster_time(event)?))) else {
-            return Err(Ended::Failed(StreamFailure::HistoryLost(GapReason::Time)));
-        };
-        let position = self.ordinals.next(time);
-        self.quiet = 0;
-        match decode::decode(event, position, &self.store.config.default_org) {
-            Decoded::Change(change) => {
-                self.reached = position;
-                let committed = change.occurred_at;
-                self.send(FeedItem::Change(change)).await?;
-                self.store.stream.read(committed);
-                Ok(())
-            }
-            Decoded::Nothing => Ok(()),
-            Decoded::Lost(reason) => Err(Ended::Failed(StreamFailure::HistoryLost(reason))),
-        }
-    }
-
-    /// Told although nothing is new in it: that the server has answered is.
-    async fn idle(&mut self, token: Option<&Document>) -> Result<(), Ended> {
-        self.quiet = self.quiet.saturating_add(1);
-        if let Some(time) = token.and_then(ordinals::cluster_time) {
-            // A stream may have been opened anew in the middle of a transaction: one empty answer is not enough to say
-            // that it has ended.
-            let ended = time != self.ordinals.time() || self.quiet > 1;
-            if time > self.begun && ended {
-                self.reached = self.reached.max(Position::end_of(time));
-            }
-        }
-        self.send(FeedItem::Idle(self.reached)).await
-    }
-
-    async fn send(&self, item: FeedItem) -> Result<(), Ended> {
-        self.items.send(item).await.map_err(|_| Ended::ReceiverGone)
     }
 }
 

@@ -24,6 +24,7 @@ mod prepare;
 mod privileges;
 mod probe;
 mod read;
+mod receiver;
 mod select;
 mod stream;
 mod stream_cursor;
