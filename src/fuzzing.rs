@@ -11,7 +11,7 @@ use crate::{
     auth::UnixTime,
     config::{Config, Sources},
     feed::{Change, Position, TimelineChange, translate},
-    github::{DeliveryId, EVENTS, Received},
+    github::{DeliveryId, EVENTS, Known, Received},
     json::replace_lone_surrogates,
     protocol::{ClientEvent, Frame, Packet, ack},
     store::decode_change,
@@ -139,6 +139,12 @@ pub fn webhook(data: &[u8]) {
             let document: Map<String, Value> =
                 fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
             let Ok(task) = Task::from_document(document.clone(), &DefaultOrg::default()) else { return };
+            let mut known = Known::default();
+            known.add(delivery.unasked(&known), []);
+            let lessons = delivery.lessons(&known, Timestamp::now());
+            assert!(lessons.iter().all(|lesson| lesson.id.len() < 4_000), "a fact without bounds");
+            known.learn(lessons.into_iter().map(|lesson| lesson.fact));
+            let delivery = delivery.informed(&known);
             delivery.search.leads_to(&task);
             let writes = delivery.writes(&task, &document, Timestamp::now());
             let entry = writes.push_event.map(|entry| Value::from(entry.payload));

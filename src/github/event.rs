@@ -3,24 +3,22 @@
 use serde_json::Value;
 
 use super::{
+    check::{check, checked, ways_of_check},
     delivery::{Delivery, DeliveryId, NO_ACTION, Received, Subject, UnusableDelivery},
     entry::{Entry, web_link},
-    payload::{self, Origin, Payload},
-    pull_request::{MAX_SHA, Snapshot},
-    reference::{MAX_REFERENCES, closed_issues},
-    repository::{Relation, Repository, is_insider},
+    payload::{self, Payload},
+    place::Place,
+    pull_request::Snapshot,
+    reference::MAX_REFERENCES,
+    repository::{Repository, is_insider},
     search::{Search, Way, repo_name},
-    source::{Checked, ForkHead, Moved, Source},
+    source::{Moved, Source},
 };
 use crate::task::{TaskId, Timestamp};
 
 /// Of one text at most.
 const MAX_NAMED: usize = 10;
 const MAX_NAMED_BYTES: usize = 256 * 1024;
-/// Of one check at most.
-const MAX_CHECKED: usize = 10;
-/// Git allows no longer ones, give or take.
-const MAX_BRANCH_BYTES: usize = 500;
 const CHECKS: [&str; 3] = ["check_run", "check_suite", "workflow_run"];
 
 const NO_REPOSITORY: &str = "the payload names no repository";
@@ -97,77 +95,7 @@ fn source_of(place: &Place<'_>, event: &str, action: &str, payload: &Payload) ->
     Source { repository: place.repository.clone(), created, moved, head, checked: None }
 }
 
-type Understood = (Vec<Way>, Subject, Entry);
-
-/// The repository that a delivery comes from, and the GitHub it is on.
-struct Place<'a> {
-    repository: Repository,
-    payload: &'a payload::Repository,
-}
-
-impl Place<'_> {
-    /// The ways to the task of a pull request: its number, and its branch if that is a branch of this repository.
-    fn pull_request(&self, pr: &payload::PullRequest) -> Vec<Way> {
-        let number = Way::PullRequest {
-            repo: self.repository.clone(),
-            number: pr.number,
-            url: web_link(pr.html_url.as_deref()),
-        };
-        let own = pr.head.as_ref().filter(|_| !self.is_from_fork(pr));
-        let branch = own.and_then(|head| usable_branch(head.branch.as_deref()));
-        [number].into_iter().chain(branch.map(|branch| self.branch(branch))).collect()
-    }
-
-    fn is_from_fork(&self, pr: &payload::PullRequest) -> bool {
-        pr.head.as_ref().is_some_and(|head| self.repository.relation(&head.repo) == Relation::Foreign)
-    }
-
-    fn branch(&self, branch: String) -> Way {
-        Way::Branch { repo: self.repository.clone(), branch }
-    }
-
-    fn fork_head(&self, pr: &payload::PullRequest) -> Option<ForkHead> {
-        let head = pr.head.as_ref().filter(|_| self.is_from_fork(pr))?;
-        Some(ForkHead {
-            number: pr.number,
-            sha: usable_sha(head.sha.as_deref())?,
-            fork: id_of(&head.repo),
-            branch: usable_branch(head.branch.as_deref()),
-        })
-    }
-
-    /// The issues that somebody's text says are closed. A repository of another owner may be anybody's, and so may
-    /// be who writes there: what is written there closes nothing here.
-    fn closed_by(&self, text: &str) -> impl Iterator<Item = Way> {
-        let host = self.repository.host.as_str();
-        closed_issues(text, host).into_iter().filter_map(move |reference| {
-            let repo = match reference.repo {
-                Some(name) if name.eq_ignore_ascii_case(&self.repository.name) => self.repository.clone(),
-                Some(name) if self.repository.has_same_owner_as(&name) => self.repository.beside(None, name),
-                Some(_) => return None,
-                None => self.repository.clone(),
-            };
-            let url = Some(format!("{host}/{}/issues/{}", repo.name, reference.number));
-            Some(Way::Issue { repo, number: reference.number, url })
-        })
-    }
-}
-
-fn usable_branch(branch: Option<&str>) -> Option<String> {
-    branch.filter(|branch| (1..=MAX_BRANCH_BYTES).contains(&branch.len())).map(str::to_owned)
-}
-
-fn usable_sha(sha: Option<&str>) -> Option<String> {
-    let sha = sha.filter(|sha| (1..=MAX_SHA).contains(&sha.len()))?;
-    sha.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| sha.to_ascii_lowercase())
-}
-
-fn id_of(origin: &Origin) -> Option<u64> {
-    match origin {
-        Origin::Repository(repository) => repository.id,
-        Origin::Unsaid | Origin::Deleted => None,
-    }
-}
+pub(super) type Understood = (Vec<Way>, Subject, Entry);
 
 fn pull_request(
     place: &Place<'_>,
@@ -249,89 +177,6 @@ fn remark(entry: Entry, remark: &payload::Remark) -> Entry {
         .line("author", author)
         .link("url", remark.html_url.as_deref())
         .remark("text", remark.body.as_deref())
-}
-
-fn check(place: &Place<'_>, kind: &str, run: &payload::Run) -> Understood {
-    let name = run.name.as_deref().or(run.app.as_ref().and_then(|app| app.name.as_deref()));
-    let entry = Entry::new("ci_completed")
-        .line("kind", Some(kind))
-        .line("name", name)
-        .line("conclusion", run.conclusion.as_deref())
-        .line("headSha", run.head_sha.as_deref())
-        .link("url", run.html_url.as_deref());
-    (ways_of_check(place, run), Subject::Other, entry)
-}
-
-/// The pull requests that a check names, then its branch.
-fn ways_of_check(place: &Place<'_>, run: &payload::Run) -> Vec<Way> {
-    let mut ways: Vec<Way> = named_pull_requests(place, run)
-        .map(|pr| {
-            let base = pr.base.as_ref().and_then(|base| base.repo.as_ref());
-            // A fork's checks name the pull requests that go from it to the original.
-            let name = base.and_then(|repo| repo_of_api(repo.url.as_deref()?));
-            let repo = match name {
-                Some(name) if !name.eq_ignore_ascii_case(&place.repository.name) => {
-                    place.repository.beside(base.and_then(|repo| repo.id), name)
-                }
-                _ => place.repository.clone(),
-            };
-            let url = Some(format!("{}/{}/pull/{}", repo.host, repo.name, pr.number));
-            Way::PullRequest { repo, number: pr.number, url }
-        })
-        .collect();
-    let repo = place.repository.clone();
-    let names_one = !ways.is_empty();
-    ways.extend(branch_of(run).and_then(|branch| match run_relation(place, run) {
-        Relation::Foreign => None,
-        Relation::Unsaid if !names_one => Some(Way::CheckedBranch { repo, branch }),
-        Relation::Unsaid | Relation::Same => Some(Way::Branch { repo, branch }),
-    }));
-    ways
-}
-
-/// GitHub compares branches by their names alone here, so a fork's run may be said to be of a pull request whose
-/// branch has the same name.
-fn named_pull_requests<'a>(
-    place: &Place<'_>,
-    run: &'a payload::Run,
-) -> impl Iterator<Item = &'a payload::RunPullRequest> {
-    let is_foreign = run_relation(place, run) == Relation::Foreign;
-    let fork = id_of(&run.head_repository);
-    let comes_from_there = move |pr: &&payload::RunPullRequest| {
-        let head = pr.head.as_ref().and_then(|head| head.repo.as_ref()).and_then(|repo| repo.id);
-        !is_foreign || (head.is_some() && head == fork)
-    };
-    run.pull_requests.iter().flatten().filter(comes_from_there).take(MAX_CHECKED)
-}
-
-fn run_relation(place: &Place<'_>, run: &payload::Run) -> Relation {
-    let relation = place.repository.relation(&run.head_repository);
-    match (&run.head_repository, &run.repository) {
-        (Origin::Repository(head), Some(own)) if head.is(own) => Relation::Same,
-        _ => relation,
-    }
-}
-
-fn branch_of(run: &payload::Run) -> Option<String> {
-    let suite = run.check_suite.as_ref();
-    let branch = run.head_branch.as_deref().or(suite.and_then(|suite| suite.head_branch.as_deref()));
-    usable_branch(branch)
-}
-
-/// The commit of a check that names no pull request: GitHub names none for commits of forks.
-fn checked(place: &Place<'_>, run: &payload::Run) -> Option<Checked> {
-    let names_none = named_pull_requests(place, run).next().is_none();
-    Some(Checked {
-        sha: usable_sha(run.head_sha.as_deref()).filter(|_| names_none)?,
-        relation: run_relation(place, run),
-        fork: id_of(&run.head_repository),
-        branch: branch_of(run),
-    })
-}
-
-/// From `https://api.github.com/repos/owner/name`.
-fn repo_of_api(url: &str) -> Option<String> {
-    repo_name(url.split_once("/repos/")?.1)
 }
 
 /// The words that look like a task's id.

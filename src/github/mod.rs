@@ -3,12 +3,14 @@
 //! Pure: a store asks [`Search::choose`] which of its tasks is meant and [`Delivery::writes`] what to write, and
 //! makes that write together with the delivery's mark.
 
+mod check;
 mod delivery;
 mod effect;
 mod entry;
 mod event;
 mod known;
 mod payload;
+mod place;
 mod pull_request;
 mod reference;
 mod repository;

@@ -1,0 +1,84 @@
+//! The repository that a delivery comes from, and the ways from there to tasks.
+
+use super::{
+    entry::web_link,
+    payload::{self, Origin},
+    pull_request::MAX_SHA,
+    reference::closed_issues,
+    repository::{Relation, Repository},
+    search::Way,
+    source::ForkHead,
+};
+
+/// Git allows no longer ones, give or take.
+const MAX_BRANCH_BYTES: usize = 500;
+
+/// The repository that a delivery comes from, and the GitHub it is on.
+pub(super) struct Place<'a> {
+    pub repository: Repository,
+    pub payload: &'a payload::Repository,
+}
+
+impl Place<'_> {
+    /// The ways to the task of a pull request: its number, and its branch if that is a branch of this repository.
+    pub(super) fn pull_request(&self, pr: &payload::PullRequest) -> Vec<Way> {
+        let number = Way::PullRequest {
+            repo: self.repository.clone(),
+            number: pr.number,
+            url: web_link(pr.html_url.as_deref()),
+        };
+        let own = pr.head.as_ref().filter(|_| !self.is_from_fork(pr));
+        let branch = own.and_then(|head| usable_branch(head.branch.as_deref()));
+        [number].into_iter().chain(branch.map(|branch| self.branch(branch))).collect()
+    }
+
+    pub(super) fn is_from_fork(&self, pr: &payload::PullRequest) -> bool {
+        pr.head.as_ref().is_some_and(|head| self.repository.relation(&head.repo) == Relation::Foreign)
+    }
+
+    fn branch(&self, branch: String) -> Way {
+        Way::Branch { repo: self.repository.clone(), branch }
+    }
+
+    pub(super) fn fork_head(&self, pr: &payload::PullRequest) -> Option<ForkHead> {
+        let head = pr.head.as_ref().filter(|_| self.is_from_fork(pr))?;
+        Some(ForkHead {
+            number: pr.number,
+            sha: usable_sha(head.sha.as_deref())?,
+            fork: id_of(&head.repo),
+            branch: usable_branch(head.branch.as_deref()),
+        })
+    }
+
+    /// The issues that somebody's text says are closed. A repository of another owner may be anybody's, and so may
+    /// be who writes there: what is written there closes nothing here.
+    pub(super) fn closed_by(&self, text: &str) -> impl Iterator<Item = Way> {
+        let host = self.repository.host.as_str();
+        closed_issues(text, host).into_iter().filter_map(move |reference| {
+            let repo = match reference.repo {
+                Some(name) if name.eq_ignore_ascii_case(&self.repository.name) => self.repository.clone(),
+                Some(name) if self.repository.has_same_owner_as(&name) => self.repository.beside(None, name),
+                Some(_) => return None,
+                None => self.repository.clone(),
+            };
+            let url = Some(format!("{host}/{}/issues/{}", repo.name, reference.number));
+            Some(Way::Issue { repo, number: reference.number, url })
+        })
+    }
+}
+
+pub(super) fn usable_branch(branch: Option<&str>) -> Option<String> {
+    branch.filter(|branch| (1..=MAX_BRANCH_BYTES).contains(&branch.len())).map(str::to_owned)
+}
+
+pub(super) fn usable_sha(sha: Option<&str>) -> Option<String> {
+    let sha = sha.filter(|sha| (1..=MAX_SHA).contains(&sha.len()))?;
+    sha.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| sha.to_ascii_lowercase())
+}
+
+pub(super) fn id_of(origin: &Origin) -> Option<u64> {
+    match origin {
+        Origin::Repository(repository) => repository.id,
+        Origin::Unsaid | Origin::Deleted => None,
+    }
+}
