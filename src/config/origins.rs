@@ -78,8 +78,8 @@ impl Origins {
             wildcard
                 .then_some("must not contain *: any page that a user visits could connect; name each origin"),
             unusable.then_some(
-                "must be comma-separated origins without a path, such as https://app.example.com, \
-                 http://localhost:5173, capacitor://localhost, file:// or null",
+                "must be comma-separated origins without a path, such as https://app.example.com or \
+                 http://localhost:5173",
             ),
         ];
         let problems: Vec<_> = problems.into_iter().flatten().collect();
