@@ -111,9 +111,9 @@ impl Known {
     }
 
     /// The pull requests from forks that had this commit as their head: number, fork, branch.
-    pub(super) fn heads<'a, 'k>(
+    pub(super) fn heads<'a>(
         &'a self,
-        key: &'k str,
+        key: &str,
     ) -> impl Iterator<Item = (u64, Option<u64>, Option<&'a str>)> {
         self.facts.iter().filter_map(move |fact| match fact {
             Fact::Head { key: of, number, fork, branch } if of == key => {
@@ -157,7 +157,7 @@ impl Known {
     }
 
     /// Who has had the name: repository, when it was made, since when it is known to have the name.
-    fn users<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = (&'a str, Option<i64>, i64)> {
+    fn users<'a>(&'a self, name: &str) -> impl Iterator<Item = (&'a str, Option<i64>, i64)> {
         self.facts.iter().filter_map(move |fact| match fact {
             Fact::Named { repository, name: of, created, at } if of.eq_ignore_ascii_case(name) => {
                 Some((repository.as_str(), *created, *at))
@@ -166,7 +166,7 @@ impl Known {
         })
     }
 
-    fn departures<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = (&'a str, i64)> {
+    fn departures<'a>(&'a self, name: &str) -> impl Iterator<Item = (&'a str, i64)> {
         self.facts.iter().filter_map(move |fact| match fact {
             Fact::Left { repository, name: of, at } if of.eq_ignore_ascii_case(name) => {
                 Some((repository.as_str(), *at))
