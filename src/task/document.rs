@@ -25,13 +25,13 @@ impl<K> FromIterator<(K, Value)> for Fields<K> {
 }
 
 impl<K: AsRef<str>> Fields<K> {
-    /// Of a name that is there twice, the last.
+    /// Of a name that is there twice, the first: MongoDB's filters look at that one.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().rfind(|(key, _)| key.as_ref() == name).map(|(_, value)| value)
+        self.0.iter().find(|(key, _)| key.as_ref() == name).map(|(_, value)| value)
     }
 
     fn take(&mut self, name: &str) -> Value {
-        let found = self.0.iter_mut().rfind(|(key, _)| key.as_ref() == name);
+        let found = self.0.iter_mut().find(|(key, _)| key.as_ref() == name);
         found.map_or(Value::Null, |(_, value)| value.take())
     }
 
@@ -60,7 +60,7 @@ pub struct FullTask {
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DocumentError {
-    #[error("the document has no usable _id (a string or an ObjectId)")]
+    #[error("the document has no _id that a task can have; docs/http.md lists the types")]
     NoId,
 }
 
@@ -79,7 +79,7 @@ impl Task {
         default_org: &DefaultOrg,
     ) -> Result<Self, DocumentError> {
         let id = match document.get("_id") {
-            Some(Value::String(id)) => TaskId::parse(id).ok_or(DocumentError::NoId)?,
+            Some(Value::String(id)) => TaskId::of_document(id).ok_or(DocumentError::NoId)?,
             _ => return Err(DocumentError::NoId),
         };
         let access = Access::from_document(document, default_org);

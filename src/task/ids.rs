@@ -1,8 +1,12 @@
 //! Identifiers as types, so that a user can't be passed where an organisation is meant.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -37,10 +41,6 @@ macro_rules! id {
 }
 
 id!(
-    /// A task's `_id` as a string: an ObjectId's 24 hex digits, or the string itself.
-    TaskId
-);
-id!(
     /// A user: the token's user claim, a task's `createdBy`.
     UserId
 );
@@ -48,3 +48,112 @@ id!(
     /// An organisation: the token's org claim, a task's `orgId`.
     OrgId
 );
+
+/// A task's `_id` as text, whatever its type in the store. Two ids are equal when their texts are.
+///
+/// A store may hold two documents whose ids have the same text, such as the number 42 and the text "42". The store says
+/// which of them it means by [`TaskId::of_kind`], and [`TaskId::is_same_document`] tells them apart.
+#[derive(Clone)]
+pub struct TaskId {
+    text: Arc<str>,
+    /// 0: the text alone is known, as in what a client asks for.
+    kind: u8,
+}
+
+impl TaskId {
+    /// A longer id could not be joined.
+    pub const MAX_BYTES: usize = 256;
+
+    /// None for the empty string, which names nothing.
+    pub fn parse(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Self { text: text.into(), kind: 0 })
+    }
+
+    /// From a document. None for what a client could not ask for.
+    pub fn of_document(text: &str) -> Option<Self> {
+        let is_usable = text.len() <= Self::MAX_BYTES && !text.chars().any(char::is_control);
+        Self::parse(text).filter(|_| is_usable)
+    }
+
+    /// The same text, as the id of a document whose id has this kind of type. Each store numbers its kinds from 1.
+    pub fn of_kind(self, kind: u8) -> Self {
+        Self { kind, ..self }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// False only if it is known that these are two documents.
+    pub fn is_same_document(&self, other: &Self) -> bool {
+        self.text == other.text && (self.kind == other.kind || self.kind == 0 || other.kind == 0)
+    }
+}
+
+impl PartialEq for TaskId {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for TaskId {}
+
+impl PartialOrd for TaskId {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for TaskId {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Hash for TaskId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+impl Serialize for TaskId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.text, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_has_an_id_that_a_client_can_ask_for() {
+        for usable in ["t", "65a1b2c3d4e5f60718293a4b", "a/b c?", "\u{1f980}", &"x".repeat(256)] {
+            assert!(TaskId::of_document(usable).is_some(), "{usable}");
+        }
+        for unusable in ["", "a\u{0}", "a\nb", "\u{7f}", "\u{85}", &"x".repeat(257), &"\u{e9}".repeat(129)] {
+            assert!(TaskId::of_document(unusable).is_none(), "{unusable}");
+        }
+    }
+
+    #[test]
+    fn documents_whose_ids_have_the_same_text_are_told_apart_where_both_are_known() {
+        let asked = TaskId::parse("42").expect("an id");
+        let (text, number) = (asked.clone().of_kind(1), asked.clone().of_kind(2));
+        assert!(text == number && !text.is_same_document(&number));
+        assert!(asked.is_same_document(&text) && number.is_same_document(&asked));
+        assert!(!TaskId::parse("43").expect("an id").is_same_document(&asked));
+    }
+}

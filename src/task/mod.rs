@@ -12,6 +12,7 @@ mod time;
 mod timeline;
 mod view;
 mod visibility;
+mod written_time;
 
 pub use counts::Counts;
 pub use document::{DefaultOrg, DocumentError, Fields, FullTask, Task};
@@ -19,7 +20,8 @@ pub use field::Field;
 pub use ids::{OrgId, TaskId, UserId};
 pub use patch::{Answers, Assigned, NewEntry, NewTask, PatchError, TaskPatch, Writes};
 pub use status::{Status, StatusClass};
-pub use time::{ClockReading, Timestamp};
+pub use time::{ClockReading, FEWEST_MILLIS, Timestamp};
 pub use timeline::TimelineEntry;
 pub use view::{FullView, Summary};
 pub use visibility::{Access, Viewer};
+pub use written_time::TIME_TEXT;

@@ -28,16 +28,22 @@ impl Timestamp {
         OffsetDateTime::parse(text, &Rfc3339).ok().and_then(Self::from_datetime)
     }
 
-    /// What a document may hold for a time: RFC 3339 text or milliseconds. Other text is passed on as it is.
+    /// What a document may hold for a time: a text that [`Timestamp::read`] reads, or a number. Null for what is no time.
     pub fn normalise(value: Value) -> Value {
-        let parsed = match &value {
-            // What is no time would be passed on, too.
-            Value::String(text) if is_written_like_ours(text) => None,
-            Value::String(text) => Self::parse(text),
-            Value::Number(number) => number.as_i64().and_then(Self::from_millis),
-            _ => return Value::Null,
+        let time = match &value {
+            Value::String(text) if is_written_like_ours(text) => return value,
+            Value::String(text) => Self::read(text),
+            Value::Number(number) => number.as_f64().and_then(Self::of_number),
+            _ => None,
         };
-        parsed.map_or(value, |time| Value::String(time.to_string()))
+        time.map_or(Value::Null, |time| Value::String(time.to_string()))
+    }
+
+    /// A number in a document: milliseconds, or seconds where it is too small to be milliseconds of our times.
+    pub fn of_number(number: f64) -> Option<Self> {
+        let millis = if number.abs() < FEWEST_MILLIS { (number * 1000.0).round() } else { number.floor() };
+        // A cast of what is no number gives 0.
+        if millis.is_nan() { None } else { Self::from_millis(millis as i64) }
     }
 
     fn from_datetime(time: OffsetDateTime) -> Option<Self> {
@@ -47,16 +53,25 @@ impl Timestamp {
     }
 }
 
+/// A number whose amount is less means seconds: as milliseconds it would be in the years 1966 to 1973, as seconds it is in any
+/// year up to 5138.
+pub const FEWEST_MILLIS: f64 = 100_000_000_000.0;
+
 /// How times are written: a digit for each 0, for the 5 one up to it.
 const FORM: &[u8; 24] = b"0000-00-00T00:00:50.000Z";
 
+/// And is on the calendar in every month: what is not is read in full.
 fn is_written_like_ours(text: &str) -> bool {
+    let part = |range| text.get(range).unwrap_or_default();
     text.len() == FORM.len()
         && text.bytes().zip(FORM).all(|(byte, form)| match form {
             b'0' => byte.is_ascii_digit(),
             b'5' => matches!(byte, b'0'..=b'5'),
             other => byte == *other,
         })
+        && ("01"..="12").contains(&part(5..7))
+        && ("01"..="28").contains(&part(8..10))
+        && part(11..13) < "24"
 }
 
 impl fmt::Display for Timestamp {
@@ -128,13 +143,73 @@ mod tests {
             ("2026-01-02T03:04:05.678+02:00", "2026-01-02T01:04:05.678Z"),
             ("2026-01-02t03:04:05.678z", "2026-01-02T03:04:05.678Z"),
             ("2016-12-31T23:59:60.000Z", "2016-12-31T23:59:59.999Z"),
-            ("2026-99-99T99:99:59.999Z", "2026-99-99T99:99:59.999Z"),
-            ("yesterday", "yesterday"),
+            ("2026-01-02 03:04:05", "2026-01-02T03:04:05.000Z"),
+            ("2026-01-02T03:04", "2026-01-02T03:04:00.000Z"),
+            ("2026-01-02T03:04:05.6", "2026-01-02T03:04:05.600Z"),
+            ("2026-01-02 03:04:05 +0130", "2026-01-02T01:34:05.000Z"),
+            ("2026-01-02T03:04:05-05", "2026-01-02T08:04:05.000Z"),
+            ("2026-01-02", "2026-01-02T00:00:00.000Z"),
+            ("2026-02-30T00:00:00.000Z", "2026-03-02T00:00:00.000Z"),
+            ("0000-01-01T00:00:00+05:00", "0000-01-01T00:00:00.000Z"),
+            ("9999-12-31T23:59:59-05:00", "9999-12-31T23:59:59.999Z"),
         ];
         for (text, written) in cases {
             assert_eq!(Timestamp::normalise(text.into()), Value::from(written), "{text}");
         }
-        assert_eq!(Timestamp::normalise(0.into()), Value::from("1970-01-01T00:00:00.000Z"));
-        assert_eq!(Timestamp::normalise(Value::Bool(true)), Value::Null);
+    }
+
+    #[test]
+    fn what_is_no_time_is_null() {
+        let odd = [
+            "yesterday",
+            "",
+            "2026",
+            "2026-01-02T",
+            "2026-01-02T03",
+            "2026-13-02",
+            "2026-01-32",
+            "2026-00-01",
+            "2026-01-02T24:00",
+            "2026-99-99T99:99:59.999Z",
+            "2026-01-02T03:04:05.Z",
+            "2026-01-02T03:04:05Z ",
+            "2026-01-02T03:04:05 Europe/Berlin",
+            "2026-01-02T03:04:05+2",
+            "\u{662}\u{660}26-01-02",
+        ];
+        for text in odd {
+            assert_eq!(Timestamp::normalise(text.into()), Value::Null, "{text}");
+        }
+        for odd in [Value::Bool(true), Value::Null, serde_json::json!([0]), 1e18.into()] {
+            assert_eq!(Timestamp::normalise(odd), Value::Null);
+        }
+        assert_eq!(Timestamp::of_number(f64::NAN), None);
+        assert_eq!(Timestamp::of_number(f64::INFINITY), None);
+    }
+
+    #[test]
+    fn small_numbers_are_seconds_and_others_milliseconds() {
+        let cases = [
+            (0.0, "1970-01-01T00:00:00.000Z"),
+            (1_767_221_517.0, "2025-12-31T22:51:57.000Z"),
+            (1_767_221_517.25, "2025-12-31T22:51:57.250Z"),
+            (1_767_221_517_250.0, "2025-12-31T22:51:57.250Z"),
+            (-1.0, "1969-12-31T23:59:59.000Z"),
+            (FEWEST_MILLIS, "1973-03-03T09:46:40.000Z"),
+            (-FEWEST_MILLIS, "1966-10-31T14:13:20.000Z"),
+        ];
+        for (number, written) in cases {
+            assert_eq!(Timestamp::of_number(number).expect("a time").to_string(), written, "{number}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for millis in [Timestamp::FIRST, -1, 0, 1_767_221_517_699, Timestamp::LAST] {
+            let time = Timestamp::from_millis(millis).expect("in range");
+            assert_eq!(Timestamp::read(&time.to_string()), Some(time));
+        }
+        assert_eq!(Timestamp::from_millis(Timestamp::FIRST - 1), None);
+        assert_eq!(Timestamp::from_millis(Timestamp::LAST + 1), None);
     }
 }

@@ -20,14 +20,20 @@ pub struct Viewer {
 }
 
 impl Access {
-    /// The fields of a document that [`Access::from_document`] reads.
+    /// The fields of a document that [`Access::from_document`] reads. What is odd in them makes a task less visible, never
+    /// more: an odd creator is nobody, an odd organisation is none, an odd `isPrivate` is private.
     pub const FIELDS: [&str; 3] = ["createdBy", "orgId", "isPrivate"];
 
     pub fn from_document<K: AsRef<str>>(document: &Fields<K>, default_org: &DefaultOrg) -> Self {
         let [creator, org, private] = Self::FIELDS.map(|name| document.get(name));
         Self {
             creator: creator.and_then(Value::as_str).and_then(UserId::parse),
-            org: default_org.or(org.and_then(Value::as_str).and_then(OrgId::parse)),
+            org: match org {
+                None | Some(Value::Null) => default_org.0.clone(),
+                Some(Value::String(name)) => default_org.or(OrgId::parse(name)),
+                // Nobody knows which organisation that is, so no organisation sees the task.
+                Some(_) => None,
+            },
             private: !matches!(private, None | Some(Value::Null | Value::Bool(false))),
         }
     }
@@ -46,5 +52,31 @@ impl Access {
     /// The organisation that sees the task as a whole.
     pub fn public_org(&self) -> Option<&OrgId> {
         if self.private { None } else { self.org.as_ref() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_odd_makes_a_task_less_visible() {
+        let default_org = DefaultOrg(OrgId::parse("acme"));
+        let read = |name: &str, value: Value| {
+            Access::from_document(&[(name, value)].into_iter().collect(), &default_org)
+        };
+        for odd in [json!(7), json!(true), json!(["acme"]), json!({"a": 1})] {
+            assert_eq!(read("orgId", odd.clone()).org, None, "{odd}");
+            assert_eq!(read("createdBy", odd.clone()).creator, None, "{odd}");
+            assert!(read("isPrivate", odd.clone()).private, "{odd}");
+        }
+        for nothing in [json!(null), json!("")] {
+            assert_eq!(read("orgId", nothing.clone()).org, OrgId::parse("acme"));
+            assert_eq!(read("createdBy", nothing).creator, None);
+        }
+        assert!(!read("isPrivate", json!(null)).private && !read("isPrivate", json!(false)).private);
+        assert!(read("isPrivate", json!("")).private && read("isPrivate", json!(0)).private);
     }
 }
