@@ -118,6 +118,7 @@ impl GatewayStatus for Status {
         store.up.set(self.store_ok.load(Ordering::Relaxed).into());
         if let Some(stream) = self.store.stream() {
             store.set_stream(stream.restarts, stream.token_age, stream.lag);
+            store.set_ambiguous_ids(self.store.ambiguous_ids());
         }
         if let Some(lost) = self.cluster.redis_lost() {
             cluster.set_redis(self.cluster.is_well(), lost);

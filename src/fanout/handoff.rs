@@ -21,6 +21,7 @@ use super::{
 /// A task's state, ready to be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskOffer<'a> {
+    /// The id of the document that was read, where there is one.
     pub task: &'a TaskId,
     /// Who may see it; None: there is no such task.
     pub access: Option<&'a Access>,
@@ -70,7 +71,10 @@ impl<P: Peer> Fanout<P> {
         if !self.ring.holds(offer.at) {
             return Entry::Reread;
         }
-        let later = || self.ring.of_task(offer.task, offer.at);
+        let later = || {
+            let steps = self.ring.of_task(offer.task, offer.at);
+            steps.filter(|step| step.task.is_same_document(offer.task))
+        };
         if !offer.access.is_some_and(|access| access.allows(&joined.viewer)) {
             // Only what makes it visible is worth another read: else the time that the answer takes would tell
             // a task that is forbidden and changes from one that is not there.
@@ -103,11 +107,20 @@ impl<P: Peer> Fanout<P> {
         if !sees || since > offer.at || !self.ring.holds(since) {
             return false;
         }
-        if self.rooms.get(offer.task).is_some_and(|room| room.members.contains_key(&id)) {
+        if self.ring.of_task(offer.task, since).any(|step| !step.task.is_same_document(offer.task)) {
+            // The client may have the state of another document, whose id has the same text.
+            return false;
+        }
+        let is_member = |room: &Room| {
+            room.document.is_same_document(offer.task) && room.members.contains_key(&id)
+        };
+        if self.rooms.get(offer.task).is_some_and(is_member) {
             // Whatever this connection missed of the room, it has been sent with the join that it is in by.
             return true;
         }
-        match replay(self.ring.of_task(offer.task, since), &joined.viewer, since, self.limits.replay_events) {
+        let later =
+            self.ring.of_task(offer.task, since).filter(|step| step.task.is_same_document(offer.task));
+        match replay(later, &joined.viewer, since, self.limits.replay_events) {
             None => false,
             Some(events) => {
                 let mark = Mark { at: since, unproven: offer.at };
@@ -163,12 +176,27 @@ impl<P: Peer> Fanout<P> {
             joined.outbox.deliver(id, &packet, &mut self.sending);
         }
         self.joined_tasks += usize::from(joined.tasks.insert(offer.task.clone()));
+        self.end_other_document(offer.task);
         let room = self.rooms.entry(offer.task.clone()).or_insert_with(|| {
-            let last = self.ring.of_task(offer.task, offer.at).next_back();
+            let later = self.ring.of_task(offer.task, offer.at);
+            let last = later.filter(|step| step.task.is_same_document(offer.task)).next_back();
             let access = last.map_or(offer.access, |step| step.after.as_ref()).cloned();
-            Room { access, members: HashMap::new() }
+            Room { document: offer.task.clone(), access, members: HashMap::new() }
         });
         room.members.insert(id, mark);
+    }
+
+    /// The store now means another document by this id. Who followed the one before enters anew.
+    fn end_other_document(&mut self, document: &TaskId) {
+        if self.rooms.get(document).is_some_and(|room| !room.document.is_same_document(document))
+            && let Some(room) = self.rooms.remove(document)
+        {
+            for id in room.members.into_keys() {
+                if let Some(joined) = self.peers.get(&id) {
+                    joined.outbox.peer.refresh();
+                }
+            }
+        }
     }
 
     fn put_in_dashboard(

@@ -56,6 +56,8 @@ pub struct Fanout<P> {
 /// The room of a task. Nobody's room is not there.
 #[derive(Debug)]
 pub(super) struct Room {
+    /// The document that the members follow. Another one may have an id with the same text: its changes are not for them.
+    pub document: TaskId,
     /// Who sees the task, as far as the fan-out is.
     pub access: Option<Access>,
     pub members: HashMap<PeerId, Mark>,
@@ -223,7 +225,9 @@ impl<P: Peer> Fanout<P> {
 
     pub fn apply(&mut self, step: Step) {
         self.end_membership(&step);
-        if let Some(room) = self.rooms.get_mut(&step.task) {
+        if let Some(room) = self.rooms.get_mut(&step.task)
+            && room.document.is_same_document(&step.task)
+        {
             if room.access != step.after {
                 room.access.clone_from(&step.after);
             }
@@ -292,7 +296,10 @@ impl<P: Peer> Fanout<P> {
     /// Tells members that lost sight of the task, and puts them out before the next event. Who turns out to have
     /// come with a `since` of a time when it could not see the task gets a state instead.
     fn end_membership(&mut self, step: &Step) {
-        let Some(Room { members, .. }) = self.rooms.get_mut(&step.task) else { return };
+        let Some(Room { document, members, .. }) = self.rooms.get_mut(&step.task) else { return };
+        if !document.is_same_document(&step.task) {
+            return;
+        }
         members.retain(|id, mark| {
             let proven = step.position <= mark.at || step.position > mark.unproven;
             if proven && step.ended.is_none() {

@@ -82,7 +82,8 @@ impl Gateway {
         // For who may not see it, it is not even read: that would take time, and time tells.
         if since.is_some() || !self.hub.turn(|fanout| fanout.sees_room(session.id, task)) {
             let (seen, shared) = self.snapshots.access(task, fresh).await?;
-            let offer = TaskOffer { task, access: seen.access.as_ref(), at: seen.position, state: None };
+            let access = seen.access.as_ref();
+            let offer = TaskOffer { task: &seen.id, access, at: seen.position, state: None };
             if let Some(since) = since
                 && self.hub.turn(|fanout| fanout.recover_task(session.id, offer, since))
             {
@@ -94,9 +95,10 @@ impl Gateway {
             }
         }
         let (loaded, shared) = self.snapshots.task(task, fresh).await?;
+        let found = loaded.snapshot.task.as_ref().map(|full| &full.task);
         let offer = TaskOffer {
-            task,
-            access: loaded.snapshot.task.as_ref().map(|full| &full.task.access),
+            task: found.map_or(task, |task| &task.id),
+            access: found.map(|task| &task.access),
             at: loaded.snapshot.position,
             state: loaded.state(),
         };

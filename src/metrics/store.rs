@@ -23,6 +23,7 @@ pub struct StoreMetrics {
     failures: Counters<2>,
     pub up: Level,
     stream_restarts: Counter,
+    ambiguous_ids: Counter,
     token_age: Gauge<f64, AtomicU64>,
     stream_lag: Gauge<f64, AtomicU64>,
     oplog_window: Gauge<f64, AtomicU64>,
@@ -70,10 +71,19 @@ impl StoreMetrics {
                 "stream_restarts",
                 "Times that the change stream broke off and was opened again",
             ),
+            ambiguous_ids: counter(
+                registry,
+                "ambiguous_ids",
+                "Times that a task was asked for by an id that two documents have as text",
+            ),
             token_age,
             stream_lag,
             oplog_window,
         }
+    }
+
+    pub fn set_ambiguous_ids(&self, times: u64) {
+        self.ambiguous_ids.inner().fetch_max(times, Ordering::Relaxed);
     }
 
     pub fn took(&self, operation: &'static str, elapsed: Duration) {

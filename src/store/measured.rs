@@ -91,6 +91,10 @@ impl Store for MeasuredStore {
         self.store.stream()
     }
 
+    fn ambiguous_ids(&self) -> u64 {
+        self.store.ambiguous_ids()
+    }
+
     async fn oplog_window(&self) -> Option<Duration> {
         self.store.oplog_window().await
     }

@@ -23,6 +23,7 @@ pub use measured::MeasuredStore;
 pub(crate) use mongo::decode_change;
 pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore, UriError};
 pub use query::{AccessSnapshot, Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
+use query::Place;
 
 /// Where tasks live. Every read is a snapshot that knows its position; every write comes back through the feed.
 #[async_trait]
@@ -46,6 +47,11 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// How its change stream fares; None: it has none.
     fn stream(&self) -> Option<StreamStatus> {
         None
+    }
+
+    /// How often it was asked for an id that two documents have, as text, by ids of different types.
+    fn ambiguous_ids(&self) -> u64 {
+        0
     }
 
     /// How far back the change stream may go on from; None: without bound, or it is not told.

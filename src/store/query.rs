@@ -1,13 +1,18 @@
 //! What is asked of a store, and what it answers.
 
+use base64::prelude::*;
+use serde_json::{Value, json};
+
 use crate::{
     feed::Position,
-    task::{Access, Counts, Field, FullTask, Status, Task, TaskId, UserId},
+    task::{Access, Counts, Field, FullTask, Task, TaskId, Timestamp, UserId},
 };
 
 /// Who may see a task, at a position; None: there is none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AccessSnapshot {
+    /// Of the document that is meant, where there is one.
+    pub id: TaskId,
     pub access: Option<Access>,
     /// As in [`TaskSnapshot`].
     pub position: Position,
@@ -42,7 +47,7 @@ pub struct TaskFilter {
 
 impl TaskFilter {
     pub fn matches(&self, task: &Task) -> bool {
-        self.status.as_deref().is_none_or(|status| task.status() == Status::of(status))
+        self.status.as_deref().is_none_or(|status| task.get(Field::Status) == status)
             && self.creator.as_ref().is_none_or(|user| task.access.creator.as_ref() == Some(user))
     }
 }
@@ -54,43 +59,117 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-/// The place in a list after which the next page begins: newest first, then by id, descending.
-#[derive(Clone, Debug, PartialEq)]
+/// Where the next page of a list begins. A list is one or several runs that are merged; a run that has no place here is
+/// read from its beginning.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cursor {
-    /// Milliseconds of `createdAt`; None: after all tasks that have one.
-    pub created_at: Option<i64>,
-    pub id: TaskId,
+    pub(super) places: Vec<Place>,
 }
+
+/// The last task of a run that was shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// The store's name of the run.
+    pub(super) run: char,
+    /// What the run is ordered by, before the id. Empty: nothing.
+    pub(super) created_at: String,
+    pub(super) id: TaskId,
+}
+
+/// In every store, the run of the tasks whose `createdAt` is a date.
+pub(super) const DATES: char = 'd';
+/// No store has so many runs.
+const MOST_PLACES: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cursor must be a nextCursor of an earlier answer")]
 pub struct InvalidCursor;
 
-impl Cursor {
-    pub fn after(task: &Task) -> Self {
-        let created_at = task
-            .get(Field::CreatedAt)
-            .as_str()
-            .and_then(crate::task::Timestamp::parse)
-            .map(crate::task::Timestamp::millis);
-        Self { created_at, id: task.id.clone() }
-    }
+/// Milliseconds of a task's `createdAt`.
+pub(super) fn created_at(task: &Task) -> Option<i64> {
+    let text = task.get(Field::CreatedAt).as_str();
+    text.and_then(Timestamp::parse).map(Timestamp::millis)
+}
 
+impl Cursor {
     pub fn encode(&self) -> String {
-        use base64::prelude::*;
-        let time = self.created_at.map(|millis| millis.to_string()).unwrap_or_default();
-        BASE64_URL_SAFE_NO_PAD.encode(format!("{time}:{}", self.id))
+        let places = self.places.iter().map(|Place { run, created_at, id }| {
+            json!([run, created_at, id.kind(), id])
+        });
+        BASE64_URL_SAFE_NO_PAD.encode(Value::Array(places.collect()).to_string())
     }
 
     pub fn decode(text: &str) -> Result<Self, InvalidCursor> {
-        use base64::prelude::*;
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor)?;
-        let text = String::from_utf8(bytes).map_err(|_| InvalidCursor)?;
-        let (time, id) = text.split_once(':').ok_or(InvalidCursor)?;
-        let created_at = match time {
-            "" => None,
-            time => Some(time.parse().map_err(|_| InvalidCursor)?),
+        if bytes.first() != Some(&b'[') {
+            return String::from_utf8(bytes).ok().as_deref().and_then(Self::decode_old).ok_or(InvalidCursor);
+        }
+        let places: Vec<(char, String, u8, String)> =
+            serde_json::from_slice(&bytes).map_err(|_| InvalidCursor)?;
+        if places.is_empty() || places.len() > MOST_PLACES {
+            return Err(InvalidCursor);
+        }
+        let places = places.into_iter().map(|(run, created_at, kind, id)| {
+            Some(Place { run, created_at, id: TaskId::parse(&id)?.of_kind(kind) })
+        });
+        Ok(Self { places: places.collect::<Option<_>>().ok_or(InvalidCursor)? })
+    }
+
+    /// Up to release 0.1: milliseconds and an id; a text that looks like an ObjectId was marked. There all other tasks came
+    /// after those that have a date.
+    fn decode_old(text: &str) -> Option<Self> {
+        let (millis, id) = text.split_once(':')?;
+        millis.parse::<i64>().ok()?;
+        let is_object_id =
+            |text: &str| text.len() == 24 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let id = match id.strip_prefix('=').filter(|_| is_object_id(id.trim_start_matches('='))) {
+            Some(text) => TaskId::parse(text)?.of_kind(TaskId::TEXT),
+            None if is_object_id(id) => TaskId::parse(id)?.of_kind(TaskId::OBJECT_ID),
+            None => TaskId::parse(id)?.of_kind(TaskId::TEXT),
         };
-        Ok(Self { created_at, id: TaskId::parse(id).ok_or(InvalidCursor)? })
+        Some(Self { places: vec![Place { run: DATES, created_at: millis.to_owned(), id }] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written() {
+        let id = |text: &str, kind| TaskId::parse(text).expect("an id").of_kind(kind);
+        let places = vec![
+            Place { run: 'd', created_at: "-5".into(), id: id("t", 1) },
+            Place { run: 't', created_at: "2026-01-01T00:00:00Z".into(), id: id("42", 2) },
+            Place { run: 'n', created_at: String::new(), id: id("\"🦀", 1) },
+        ];
+        let cursor = Cursor { places };
+        let read = Cursor::decode(&cursor.encode()).expect("round trip");
+        assert_eq!(read, cursor);
+        let kinds: Vec<u8> = read.places.iter().map(|place| place.id.kind()).collect();
+        assert_eq!(kinds, [1, 2, 1]);
+    }
+
+    #[test]
+    fn a_cursor_of_an_earlier_release_is_read() {
+        let hex = "65a1b2c3d4e5f60718293a4b";
+        for (text, created_at, id, kind) in [
+            ("1500:a:b".to_owned(), "1500", "a:b", TaskId::TEXT),
+            (format!("-3:{hex}"), "-3", hex, TaskId::OBJECT_ID),
+            (format!("-3:={hex}"), "-3", hex, TaskId::TEXT),
+        ] {
+            let read = Cursor::decode(&BASE64_URL_SAFE_NO_PAD.encode(text)).expect("read");
+            let [place] = &read.places[..] else { panic!("{read:?}") };
+            assert_eq!((place.run, &*place.created_at), (DATES, created_at));
+            assert_eq!((place.id.as_str(), place.id.kind()), (id, kind));
+        }
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_refused() {
+        for text in ["", ":t", "x:t", "1500", "1500:", "[]", "[[]]", "[[\"d\",\"1\",1,\"\"]]", "[[\"dd\",\"1\",1,\"t\"]]", "{}"] {
+            assert_eq!(Cursor::decode(&BASE64_URL_SAFE_NO_PAD.encode(text)), Err(InvalidCursor), "{text}");
+        }
+        assert_eq!(Cursor::decode("?"), Err(InvalidCursor));
     }
 }

@@ -63,6 +63,9 @@ pub struct TaskId {
 impl TaskId {
     /// A longer id could not be joined.
     pub const MAX_BYTES: usize = 256;
+    /// Kinds that every store and every release knows.
+    pub const TEXT: u8 = 1;
+    pub const OBJECT_ID: u8 = 5;
 
     /// None for the empty string, which names nothing.
     pub fn parse(text: &str) -> Option<Self> {
@@ -78,6 +81,10 @@ impl TaskId {
     /// The same text, as the id of a document whose id has this kind of type. Each store numbers its kinds from 1.
     pub fn of_kind(self, kind: u8) -> Self {
         Self { kind, ..self }
+    }
+
+    pub fn kind(&self) -> u8 {
+        self.kind
     }
 
     pub fn as_str(&self) -> &str {

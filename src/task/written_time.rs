@@ -4,7 +4,7 @@ use super::Timestamp;
 
 /// The texts that [`Timestamp::read`] reads, for a store that has to tell them from others by itself. RFC 3339, also with a
 /// space for the `T`, without seconds, without a zone (then it is UTC), or only the day.
-pub const TIME_TEXT: &str = r"\A[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])(?:[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::(?:[0-5][0-9]|60)(?:\.[0-9]+)?)?(?: ?(?:[Zz]|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?))?)?\z";
+pub const TIME_TEXT: &str = r"\A[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])(?:[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::(?:[0-5][0-9]|60)(?:\.[0-9]{1,12})?)?(?: ?(?:[Zz]|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?))?)?\z";
 
 impl Timestamp {
     /// The first and the last millisecond that can be written.
@@ -78,7 +78,7 @@ impl Rest<'_> {
             return Some(0);
         }
         let digits = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (fraction, rest) = self.0.split_at_checked(digits).filter(|_| digits > 0)?;
+        let (fraction, rest) = self.0.split_at_checked(digits).filter(|_| (1..=12).contains(&digits))?;
         self.0 = rest;
         let first_three = fraction.iter().map(|byte| i64::from(byte - b'0')).chain([0, 0]).take(3);
         Some(first_three.fold(0, |millis, digit| millis * 10 + digit))

@@ -38,7 +38,19 @@ fn findings(probe: &MongoProbe, images: Images) -> Vec<Finding> {
         journal(probe.journal_commit_interval_ms),
         check_clock("MongoDB", probe.clock),
         privileges(probe.lacking.as_deref()),
+        collation(probe.collation.as_deref()),
     ]
+}
+
+/// The collection's default collation, where it is not the simple one.
+fn collation(locale: Option<&str>) -> Finding {
+    Finding::ok(match locale {
+        None => "the tasks collection compares texts byte by byte".to_owned(),
+        Some(locale) => format!(
+            "the tasks collection has the default collation {locale}: taskcast compares texts byte by byte all the same, \
+             and makes indexes of its own for that (their names end in _simple)"
+        ),
+    })
 }
 
 fn version(version: &str) -> Finding {
@@ -158,6 +170,7 @@ mod tests {
             version: "6.0.5".into(),
             replica_set: Some("rs0".into()),
             images: Some(true),
+            collation: None,
             oplog_window_secs: Some(90_000),
             oplog_room_secs: Some(90_000),
             clock: Some(ClockReading { before: now, there: now, after: now }),
@@ -170,7 +183,7 @@ mod tests {
     fn assert_levels(probe: MongoProbe, images: Images, expected: [Level; 5]) {
         let levels: Vec<Level> = findings(&probe, images).iter().map(|finding| finding.level).collect();
         assert_eq!(levels[..5], expected, "{probe:?}");
-        assert_eq!(levels[5..], [Level::Ok; 2], "{probe:?}");
+        assert_eq!(levels[5..], [Level::Ok; 3], "{probe:?}");
     }
 
     #[test]
@@ -198,7 +211,8 @@ mod tests {
     #[test]
     fn what_the_user_may_not_do_is_named() {
         let probe = MongoProbe { lacking: Some(vec!["changeStream on app.tasks".into()]), ..good() };
-        let told = findings(&probe, Images::Auto).pop().expect("a finding").to_string();
+        let told = findings(&probe, Images::Auto).into_iter().find(|one| one.level == Level::Fail);
+        let told = told.expect("a finding").to_string();
         assert!(told.starts_with("fail: ") && told.contains("changeStream on app.tasks"), "{told}");
         assert_eq!(privileges(None).level, Level::Ok);
     }

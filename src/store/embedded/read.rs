@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     feed::Position,
-    store::{AccessSnapshot, Cursor, DashboardSnapshot, Page, TaskFilter, TaskSnapshot},
+    store::{
+        AccessSnapshot, Cursor, DashboardSnapshot, Page, Place, TaskFilter, TaskSnapshot,
+        query::{DATES, created_at},
+    },
     task::{Counts, DefaultOrg, FullTask, Task, TaskId, TimelineEntry, Viewer},
 };
 
@@ -26,7 +29,7 @@ pub(super) fn access(
     let position = Position::end_of(last_sequence(txn)?);
     let found = txn.open_table(TASKS)?.get(id.as_str())?;
     let access = found.map(|bytes| record::access(bytes.value(), default_org)).transpose()?;
-    Ok(AccessSnapshot { access, position })
+    Ok(AccessSnapshot { id: id.clone(), access, position })
 }
 
 pub(super) fn task(
@@ -82,7 +85,8 @@ pub(super) fn list(
     limit: usize,
     default_org: &DefaultOrg,
 ) -> Result<Page, Fault> {
-    let after = cursor.map(|cursor| (cursor.created_at, cursor.id.clone()));
+    let place = cursor.and_then(|cursor| cursor.places.iter().find(|place| place.run == DATES));
+    let after = place.map(|place| (place.created_at.parse::<i64>().ok(), place.id.clone()));
     // One more than asked for tells whether there is a next page.
     let mut newest = Newest::new(limit + 1);
     for task in all(txn, default_org)? {
@@ -97,7 +101,7 @@ pub(super) fn list(
     let mut tasks = newest.into_sorted();
     let next = if tasks.len() > limit {
         tasks.truncate(limit);
-        tasks.last().map(Cursor::after)
+        tasks.last().map(|task| Cursor { places: vec![place_of(task)] })
     } else {
         None
     };
@@ -143,6 +147,10 @@ impl Newest {
 
 /// What lists are ordered by, newest last; a task without a usable `createdAt` is older than all others.
 fn age(task: &Task) -> (Option<i64>, TaskId) {
-    let Cursor { created_at, id } = Cursor::after(task);
-    (created_at, id)
+    (created_at(task), task.id.clone())
+}
+
+fn place_of(task: &Task) -> Place {
+    let created_at = created_at(task).map(|millis| millis.to_string()).unwrap_or_default();
+    Place { run: DATES, created_at, id: task.id.clone() }
 }

@@ -14,16 +14,8 @@ const MAX_DEPTH: usize = 200;
 const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
 
 /// Reads as much as can be read: nothing in a document makes this fail.
-pub(super) fn fields(document: &RawDocument) -> impl Iterator<Item = (&str, Value)> {
-    fields_at(document, 0)
-}
-
 pub(super) fn to_json(document: &RawDocument) -> Map<String, Value> {
     object(document, 0)
-}
-
-pub(super) fn array_to_json(array: &RawArray) -> Vec<Value> {
-    items(array, 0)
 }
 
 /// Never reads extended JSON: `{"$oid": …}` from a client stays an object.
@@ -64,7 +56,7 @@ fn items(array: &RawArray, depth: usize) -> Vec<Value> {
     array.iter_elements().map_while(Result::ok).map(|element| value(&element, depth)).collect()
 }
 
-fn value(element: &RawElement<'_>, depth: usize) -> Value {
+pub(super) fn value(element: &RawElement<'_>, depth: usize) -> Value {
     match element.value() {
         Ok(value) => convert(value, depth),
         Err(_) if matches!(element.element_type(), ElementType::String | ElementType::Symbol) => {

@@ -1,22 +1,26 @@
-//! Dashboards: who asks at the same moment in one organisation is answered by one read of what everybody there sees, and one
-//! of what only its creator sees.
+//! Dashboards: users of one organisation who ask at the same moment are answered by one read of what everybody there sees, and
+//! one of what only its creator sees.
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
-use mongodb::bson::{Document, RawBsonRef, RawDocumentBuf, Timestamp, doc};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use mongodb::bson::Timestamp;
 
 use super::{
     MongoStore,
-    read::{counts, find, position, read_access, read_listed, snapshot, snapshot_time},
-    select::Visible,
+    newest::{Listed, Looked, counted},
+    read::{position, snapshot, snapshot_time},
+    select::{Visible, Ways},
 };
 use crate::{
     store::{DashboardSnapshot, StoreError},
-    task::{Counts, OrgId, Status, Task, UserId, Viewer},
+    task::{Counts, OrgId, Task, UserId, Viewer},
 };
 
-/// Tasks of all who ask together that nobody else sees. With more of them, each is read by itself.
+/// Tasks of all who ask together that nobody else sees. With more of them, each user's are read by themselves.
 const MOST_OWN: usize = 1000;
+/// So many of these reads are under way at once.
+const AT_ONCE: usize = 8;
 
 /// What everybody in an organisation sees.
 #[derive(Debug)]
@@ -27,25 +31,10 @@ struct SharedDashboard {
     time: Timestamp,
 }
 
-#[derive(Debug)]
-struct Listed {
-    /// None: only the server knows its place among others.
-    place: Option<Place>,
-    task: Task,
-}
-
-/// In a list the greatest comes first.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    created_at: i64,
-    id: Id,
-}
-
-/// In the order in which MongoDB has types.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Id {
-    Text(String),
-    ObjectId([u8; 12]),
+/// What only its creator sees.
+struct Own {
+    listed: Vec<Listed>,
+    counts: Counts,
 }
 
 pub(super) async fn dashboard(
@@ -67,143 +56,102 @@ async fn read(
 ) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
     let visible = Visible::of(&users, org, &store.config.default_org);
     let shared = match (org, visible.shared()) {
-        (Some(org), Some(filter)) => Some(shared(store, org, filter, limit).await?),
+        (Some(org), Some(ways)) => Some(shared(store, org, ways, limit).await?),
         _ => None,
     };
+    let passes = |task: &Task| is_only_its_creators(task, org);
+    let looked = Looked { store, ways: visible.only_own(), conditions: Vec::new(), passes: &passes };
     let mut session = snapshot(store, shared.as_ref().map(|shared| shared.time)).await?;
-    let most = limit.max(MOST_OWN);
-    let documents = find(store, &mut session, visible.only_own(), newest(), most).await?;
+    let all = looked.all(&mut session, limit.max(MOST_OWN)).await?;
     let time = snapshot_time(&session)?;
-    let is_whole = documents.len() < most;
-    let mut own: HashMap<UserId, Vec<RawDocumentBuf>> = HashMap::new();
-    if is_whole {
-        for document in documents {
-            if let Some(creator) = read_access(&document, &store.config.default_org).creator {
-                own.entry(creator).or_default().push(document);
-            }
+    let own = match all {
+        Some(all) => by_creator(all),
+        None => read_apart(store, org, &users, time, limit).await?,
+    };
+    Ok(put_together(users, own, shared.as_ref(), time, limit))
+}
+
+fn is_only_its_creators(task: &Task, org: Option<&OrgId>) -> bool {
+    let public_org = task.access.public_org();
+    public_org.is_none() || public_org != org
+}
+
+fn by_creator(all: Vec<Listed>) -> HashMap<UserId, Own> {
+    let mut own: HashMap<UserId, Vec<Listed>> = HashMap::new();
+    for listed in all {
+        if let Some(creator) = listed.task.access.creator.clone() {
+            own.entry(creator).or_default().push(listed);
         }
     }
-    let mut dashboards = HashMap::with_capacity(users.len());
-    for user in users {
-        let viewer = Viewer { user: user.clone(), org: org.cloned() };
-        let own = match is_whole {
-            true => Own::whole(own.remove(&user).unwrap_or_default()),
-            false => Own::read(store, &viewer, time, limit).await?,
-        };
-        dashboards.insert(user, of_one(store, &viewer, shared.as_ref(), own, time, limit).await?);
-    }
-    Ok(dashboards)
+    own.into_iter().map(|(user, listed)| (user, Own { counts: counted(&listed), listed })).collect()
 }
 
-/// What only its creator sees.
-struct Own {
-    documents: Vec<RawDocumentBuf>,
-    counts: Counts,
-}
-
-impl Own {
-    fn whole(documents: Vec<RawDocumentBuf>) -> Self {
-        Self { counts: counted(&documents), documents }
-    }
-
-    async fn read(
-        store: &MongoStore,
-        viewer: &Viewer,
-        time: Timestamp,
-        limit: usize,
-    ) -> Result<Self, StoreError> {
-        let filter = Visible::to(viewer, &store.config.default_org).only_own();
-        let mut session = snapshot(store, Some(time)).await?;
-        let documents = find(store, &mut session, filter.clone(), newest(), limit).await?;
-        Ok(Self { documents, counts: counts(store, time, filter).await? })
-    }
-}
-
-async fn of_one(
+/// Several at once, for one user may have many.
+async fn read_apart(
     store: &MongoStore,
-    viewer: &Viewer,
-    shared: Option<&SharedDashboard>,
-    Own { mut documents, counts: own_counts }: Own,
+    org: Option<&OrgId>,
+    users: &[UserId],
     time: Timestamp,
     limit: usize,
-) -> Result<Arc<DashboardSnapshot>, StoreError> {
-    let Some(shared) = shared else {
-        documents.truncate(limit);
-        let tasks = tasks(listed(store, &documents, |task| task.access.allows(viewer)));
-        let org_counts = Counts::default();
-        return Ok(Arc::new(DashboardSnapshot { tasks, org_counts, own_counts, position: position(time) }));
+) -> Result<HashMap<UserId, Own>, StoreError> {
+    let reads = users.iter().map(|user| async move {
+        let passes = |task: &Task| {
+            task.access.creator.as_ref() == Some(user) && is_only_its_creators(task, org)
+        };
+        let visible = Visible::of(std::slice::from_ref(user), org, &store.config.default_org);
+        let looked = Looked { store, ways: visible.only_own(), conditions: Vec::new(), passes: &passes };
+        let (listed, counts, _) = looked.counted(Some(time), limit).await?;
+        Ok::<_, StoreError>((user.clone(), Own { listed, counts }))
+    });
+    // They are collected first: the compiler can't tell that a lazy iterator of them may be sent to another thread.
+    let reads: Vec<_> = reads.collect();
+    stream::iter(reads).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+fn put_together(
+    users: Vec<UserId>,
+    mut own: HashMap<UserId, Own>,
+    shared: Option<&SharedDashboard>,
+    time: Timestamp,
+    limit: usize,
+) -> HashMap<UserId, Arc<DashboardSnapshot>> {
+    let none = || Own { listed: Vec::new(), counts: Counts::default() };
+    let dashboards = users.into_iter().map(|user| {
+        let own = own.remove(&user).unwrap_or_else(none);
+        let snapshot = match shared {
+            Some(shared) if own.listed.is_empty() && own.counts == Counts::default() => {
+                shared.snapshot.clone()
+            }
+            shared => Arc::new(of_one(own, shared, time, limit)),
+        };
+        (user, snapshot)
+    });
+    dashboards.collect()
+}
+
+fn of_one(own: Own, shared: Option<&SharedDashboard>, time: Timestamp, limit: usize) -> DashboardSnapshot {
+    let mut all: Vec<&Listed> =
+        shared.iter().flat_map(|shared| &shared.listed).chain(&own.listed).collect();
+    all.sort_by_key(|listed| Reverse(&listed.key));
+    let tasks = all.into_iter().take(limit).map(|listed| listed.task.clone()).collect();
+    let (org_counts, position) = match shared {
+        Some(shared) => (shared.snapshot.org_counts, shared.snapshot.position),
+        None => (Counts::default(), position(time)),
     };
-    if documents.is_empty() {
-        return Ok(shared.snapshot.clone());
-    }
-    let own = listed(store, &documents, |task| task.access.allows(viewer));
-    let all = || shared.listed.iter().chain(&own);
-    let tasks = if all().all(|listed| listed.place.is_some()) {
-        let mut all: Vec<&Listed> = all().collect();
-        all.sort_by_key(|listed| Reverse(&listed.place));
-        all.into_iter().take(limit).map(|listed| listed.task.clone()).collect()
-    } else {
-        let filter = Visible::to(viewer, &store.config.default_org).any();
-        let mut session = snapshot(store, Some(time)).await?;
-        let documents = find(store, &mut session, filter, newest(), limit).await?;
-        tasks(listed(store, &documents, |task| task.access.allows(viewer)))
-    };
-    let DashboardSnapshot { org_counts, position, .. } = *shared.snapshot;
-    Ok(Arc::new(DashboardSnapshot { tasks, org_counts, own_counts, position }))
+    DashboardSnapshot { tasks, org_counts, own_counts: own.counts, position }
 }
 
 async fn shared(
     store: &MongoStore,
     org: &OrgId,
-    filter: Document,
+    ways: Ways,
     limit: usize,
 ) -> Result<SharedDashboard, StoreError> {
-    let mut session = snapshot(store, None).await?;
-    let documents = find(store, &mut session, filter.clone(), newest(), limit).await?;
-    let time = snapshot_time(&session)?;
-    let org_counts = match documents.len() < limit {
-        true => counted(&documents),
-        false => counts(store, time, filter).await?,
-    };
-    let listed = listed(store, &documents, |task| task.access.public_org() == Some(org));
+    let passes = |task: &Task| task.access.public_org() == Some(org);
+    let looked = Looked { store, ways, conditions: Vec::new(), passes: &passes };
+    let (listed, org_counts, time) = looked.counted(None, limit).await?;
     let tasks = listed.iter().map(|listed| listed.task.clone()).collect();
     let snapshot =
         DashboardSnapshot { tasks, org_counts, own_counts: Counts::default(), position: position(time) };
     Ok(SharedDashboard { listed, snapshot: Arc::new(snapshot), time })
-}
-
-/// Of documents that are all there are.
-fn counted(documents: &[RawDocumentBuf]) -> Counts {
-    let mut counts = Counts::default();
-    for document in documents {
-        counts.add(Status::of(document.get_str("status").unwrap_or_default()).class(), 1);
-    }
-    counts
-}
-
-fn newest() -> Document {
-    doc! {"createdAt": -1, "_id": -1}
-}
-
-fn listed(store: &MongoStore, documents: &[RawDocumentBuf], sees: impl Fn(&Task) -> bool) -> Vec<Listed> {
-    let tasks = documents.iter().filter_map(|document| {
-        Some(Listed { place: place(document), task: read_listed(document, &store.config.default_org)? })
-    });
-    tasks.filter(|listed| sees(&listed.task)).collect()
-}
-
-fn tasks(listed: Vec<Listed>) -> Vec<Task> {
-    listed.into_iter().map(|listed| listed.task).collect()
-}
-
-fn place(document: &RawDocumentBuf) -> Option<Place> {
-    let id = match document.get("_id").ok()?? {
-        RawBsonRef::String(text) => Id::Text(text.to_owned()),
-        RawBsonRef::ObjectId(id) => Id::ObjectId(id.bytes()),
-        _ => return None,
-    };
-    match document.get("createdAt").ok()?? {
-        RawBsonRef::DateTime(time) => Some(Place { created_at: time.timestamp_millis(), id }),
-        _ => None,
-    }
 }

@@ -3,11 +3,12 @@
 use mongodb::bson::RawDocument;
 
 use super::{
-    bson_json::{array_to_json, fields},
+    meaning,
     pipeline::{ADDED, AFTER, BEFORE, TIMELINE},
 };
 use crate::{
     feed::{Change, GapReason, Position, TimelineChange},
+    seldom::seldom,
     task::{DefaultOrg, DocumentError, Task, TimelineEntry, Timestamp},
 };
 
@@ -68,7 +69,7 @@ type Image = Result<Task, DocumentError>;
 /// None: the server had no image.
 fn image(event: &RawDocument, name: &str, default_org: &DefaultOrg) -> Option<Image> {
     let image = event.get_document(name).ok()?;
-    Some(Task::from_document(fields(image), default_org))
+    Some(meaning::task(image, default_org))
 }
 
 fn change(
@@ -81,7 +82,7 @@ fn change(
     let (before, after) = match (before.transpose(), after.transpose()) {
         (Ok(before), Ok(after)) => (before, after),
         (Err(error), _) | (_, Err(error)) => {
-            tracing::warn!(%error, "a change is not sent");
+            seldom!(warn, %error, "a change of a document that is no task is not sent");
             return Decoded::Nothing;
         }
     };
@@ -105,7 +106,7 @@ fn occurred_at(event: &RawDocument, position: Position) -> Timestamp {
 fn timeline(event: &RawDocument) -> TimelineChange {
     let Ok(told) = event.get_document(TIMELINE) else { return TimelineChange::Unchanged };
     let entries = |name: &str| -> Vec<TimelineEntry> {
-        let items = told.get_array(name).map(array_to_json).unwrap_or_default();
+        let items = told.get_array(name).map(meaning::entries).unwrap_or_default();
         items.into_iter().map(TimelineEntry::from_document).collect()
     };
     match told.get_array(BEFORE) {

@@ -18,7 +18,8 @@ use tokio::time::Instant;
 use super::{
     MongoStore, bson_json, facts,
     failure::{answer, code, store_error, write_error},
-    select::{meant_by, visible_fields},
+    meaning,
+    select::{exactly, meant_by, visible_fields},
     write::{unchanged, update},
 };
 use crate::{
@@ -155,7 +156,7 @@ async fn write(
     let found = candidates(store, delivery, session).await?;
     let tasks: Vec<&Task> = found.iter().map(|(_, task)| task).collect();
     let Some(chosen) = delivery.search.choose(&tasks) else { return Ok(None) };
-    let Some((document, task)) = found.iter().find(|(_, task)| task.id == chosen.id) else { return Ok(None) };
+    let Some((document, task)) = found.iter().find(|(_, task)| std::ptr::eq(task, chosen)) else { return Ok(None) };
 
     let mark = doc! {"_id": delivery.id.as_str(), "at": DateTime::now()};
     let deliveries = store.deliveries().await.map_err(Failure::Store)?;
@@ -165,7 +166,8 @@ async fn write(
     let appends = matches!(document.get_str(TIMELINE_TYPE), Ok("array" | "missing"));
     let this = doc! {"_id": unchanged(document, "_id")};
     let tasks = store.collection().await.map_err(Failure::Store)?;
-    let request = tasks.update_one(this, update(document, writes, appends)).session(&mut *session);
+    let request = tasks.update_one(this, update(document, writes, appends)).collation(exactly());
+    let request = request.session(&mut *session);
     answer(request).await.map_err(Failure::Server)?;
     Ok(Some(task.id.clone()))
 }
@@ -181,13 +183,13 @@ async fn candidates(
     fields.insert(TIMELINE_TYPE, doc! {"$type": "$events"});
     let tasks = store.collection().await.map_err(Failure::Store)?;
     // Not sorted: the server might prefer the index of the order.
-    let find = tasks.find(meant_by(&delivery.search)).projection(fields).limit(CANDIDATES);
+    let find = tasks.find(meant_by(&delivery.search)).projection(fields).limit(CANDIDATES).collation(exactly());
     let found: Vec<RawDocumentBuf> =
         answer(async { find.session(&mut *session).await?.stream(&mut *session).try_collect().await })
             .await
             .map_err(Failure::Server)?;
     let read = |document: RawDocumentBuf| {
-        let task = Task::from_document(bson_json::fields(&document), &store.config.default_org);
+        let task = meaning::task(&document, &store.config.default_org);
         task.ok().map(|task| (document, task))
     };
     Ok(found.into_iter().filter_map(read).collect())

@@ -1,7 +1,5 @@
 //! Whether MongoDB can give exact history, and what is switched on so that it can.
 
-use std::time::Duration;
-
 use mongodb::{
     Database,
     bson::{Bson, Document, doc},
@@ -11,12 +9,12 @@ use mongodb::{
 use super::{
     MongoStore,
     config::Images,
-    failure::{answer, answer_within, code, is_unauthorized, store_error},
+    failure::{answer, code, is_unauthorized, store_error},
+    indexes,
 };
 use crate::{
     github::HEAD_DAYS,
     store::{DELIVERY_DAYS, StoreError},
-    task::Field,
 };
 
 pub(super) const STANDALONE: &str = "MongoDB is not a replica set, and a standalone server has no change streams: start \
@@ -30,21 +28,15 @@ const NAMESPACE_EXISTS: i32 = 48;
 const NAMESPACE_NOT_FOUND: i32 = 26;
 /// FailedToParse, InvalidOptions, CommandNotSupported, an unknown field: the server knows no images.
 const NO_SUCH_OPTION: [i32; 4] = [9, 72, 115, 40415];
-/// IndexOptionsConflict, IndexKeySpecsConflict: an index that serves as well is already there.
-const INDEX_CONFLICT: [i32; 2] = [85, 86];
-/// Of a large collection it takes its time.
-const INDEX_PATIENCE: Duration = Duration::from_secs(1800);
 
 pub(super) async fn prepare(store: &MongoStore) -> Result<(), StoreError> {
     let database = store.database().await?;
     check_server(&database).await?;
     ensure_images(store).await?;
-    let name = &store.config.collection;
-    ensure_indexes(&database, name, wanted_indexes()).await?;
+    indexes::ensure(store, &database).await?;
     if store.config.webhooks {
-        ensure_indexes(&database, name, [found_by_github()]).await?;
         for (name, index) in github_indexes(store) {
-            create_index(&database, &name, index).await?;
+            indexes::create(&database, &name, index).await?;
         }
     }
     Ok(())
@@ -80,6 +72,13 @@ async fn images_are_on(store: &MongoStore, database: &Database, name: &str) -> R
 
 /// Whether images are on; None: there is no such collection.
 pub(super) async fn images_of(database: &Database, name: &str) -> Result<Option<bool>, StoreError> {
+    let Some(options) = options_of(database, name).await? else { return Ok(None) };
+    let images = options.get_document("changeStreamPreAndPostImages");
+    Ok(Some(images.and_then(|images| images.get_bool("enabled")).unwrap_or(false)))
+}
+
+/// What the collection was made with; None: there is no such collection.
+pub(super) async fn options_of(database: &Database, name: &str) -> Result<Option<Document>, StoreError> {
     let command = doc! {"listCollections": 1, "filter": {"name": name}};
     let reply = answer(database.run_command(command)).await.map_err(|error| {
         lacking(&error, "listCollections on the database", "read").unwrap_or_else(|| store_error(error))
@@ -89,12 +88,9 @@ pub(super) async fn images_of(database: &Database, name: &str) -> Result<Option<
         return Ok(None);
     };
     match info.get_str("type") {
-        Ok("collection") | Err(_) => Ok(Some(
-            info.get_document("options")
-                .and_then(|options| options.get_document("changeStreamPreAndPostImages"))
-                .and_then(|images| images.get_bool("enabled"))
-                .unwrap_or(false),
-        )),
+        Ok("collection") | Err(_) => {
+            Ok(Some(info.get_document("options").cloned().unwrap_or_default()))
+        }
         Ok(kind) => Err(StoreError::Unusable(format!(
             "MONGODB_TASKS_COLLECTION names {name}, which is a {kind}: tasks must be in an ordinary collection"
         ))),
@@ -170,45 +166,6 @@ async fn create(database: &Database, name: &str) -> Result<bool, StoreError> {
     }
 }
 
-async fn ensure_indexes(
-    database: &Database,
-    name: &str,
-    wanted: impl IntoIterator<Item = Document>,
-) -> Result<(), StoreError> {
-    let there = existing_indexes(database, name).await?;
-    for index in wanted {
-        if !index.get_document("key").is_ok_and(|key| there.contains(key)) {
-            create_index(database, name, index).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether [`prepare`] would make one. False also where that can't be told.
-pub(super) async fn indexes_are_missing(store: &MongoStore, database: &Database) -> bool {
-    let github = store.config.webhooks.then(found_by_github);
-    let Ok(there) = existing_indexes(database, &store.config.collection).await else { return false };
-    wanted_indexes()
-        .chain(github)
-        .any(|index| !index.get_document("key").is_ok_and(|key| there.contains(key)))
-}
-
-async fn create_index(database: &Database, name: &str, index: Document) -> Result<(), StoreError> {
-    let index_name = index.get_str("name").unwrap_or_default().to_owned();
-    let command = doc! {"createIndexes": name, "indexes": [index]};
-    match answer_within(INDEX_PATIENCE, database.run_command(command)).await {
-        Ok(_) => Ok(()),
-        Err(error) if code(&error).is_some_and(|code| INDEX_CONFLICT.contains(&code)) => {
-            tracing::info!(%error, "another index serves already");
-            Ok(())
-        }
-        Err(error) => {
-            let privilege = format!("createIndex on {name} (or create the index {index_name})");
-            Err(lacking(&error, &privilege, "readWrite").unwrap_or_else(|| store_error(error)))
-        }
-    }
-}
-
 /// The indexes of the collections beside the tasks. MongoDB makes a collection with its first index.
 fn github_indexes(store: &MongoStore) -> [(String, Document); 3] {
     let expiring = |days: u64| {
@@ -222,54 +179,6 @@ fn github_indexes(store: &MongoStore) -> [(String, Document); 3] {
     ]
 }
 
-async fn existing_indexes(database: &Database, name: &str) -> Result<Vec<Document>, StoreError> {
-    let command = doc! {"listIndexes": name, "cursor": {"batchSize": 1000}};
-    let reply = answer(database.run_command(command)).await.map_err(|error| {
-        lacking(&error, &format!("listIndexes on {name}"), "read").unwrap_or_else(|| store_error(error))
-    })?;
-    let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
-    let keys = batch.into_iter().flatten().filter_map(Bson::as_document);
-    Ok(keys.filter_map(|index| index.get_document("key").ok()).map(whole_numbers).collect())
-}
-
-/// The shell and Mongoose may have written a direction as a double or a long.
-fn whole_numbers(key: &Document) -> Document {
-    key.iter()
-        .map(|(field, order)| {
-            let order = match order {
-                Bson::Double(order) => Bson::Int32(*order as i32),
-                Bson::Int64(order) => Bson::Int32(*order as i32),
-                other => other.clone(),
-            };
-            (field.clone(), order)
-        })
-        .collect()
-}
-
-fn wanted_indexes() -> impl Iterator<Item = Document> {
-    let keys = [
-        doc! {"status": 1},
-        doc! {"createdBy": 1},
-        doc! {"createdAt": -1},
-        doc! {"events.eventType": 1},
-        doc! {"orgId": 1, "createdAt": -1, "_id": -1},
-        doc! {"createdBy": 1, "createdAt": -1, "_id": -1},
-    ];
-    keys.into_iter().map(|key| {
-        let name: Vec<String> = key.iter().map(|(field, order)| format!("{field}_{order}")).collect();
-        doc! {"key": key, "name": name.join("_")}
-    })
-}
-
-/// Numbers, links and branches under all their names: one index over nine fields that most tasks lack, of which a
-/// search names one at a time.
-fn found_by_github() -> Document {
-    let fields = [Field::PrNumber, Field::PrUrl, Field::IssueNumber, Field::IssueUrl, Field::GithubBranch];
-    let names = fields.iter().flat_map(|field| field.document_names());
-    let projection: Document = names.map(|name| ((*name).to_owned(), Bson::Int32(1))).collect();
-    doc! {"key": {"$**": 1}, "name": "found_by_github", "wildcardProjection": projection}
-}
-
 fn switch_on_in_shell(database: &Database, name: &str) -> String {
     format!(
         "db.getSiblingDB({:?}).runCommand({{collMod: {name:?}, changeStreamPreAndPostImages: {{enabled: true}}}})",
@@ -277,7 +186,7 @@ fn switch_on_in_shell(database: &Database, name: &str) -> String {
     )
 }
 
-fn lacking(error: &Error, privilege: &str, role: &str) -> Option<StoreError> {
+pub(super) fn lacking(error: &Error, privilege: &str, role: &str) -> Option<StoreError> {
     is_unauthorized(error).then(|| {
         StoreError::Denied(format!(
             "the user of MONGODB_URI lacks the privilege {privilege} (the role {role} has it)"

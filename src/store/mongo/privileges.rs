@@ -5,7 +5,7 @@ use mongodb::{
     bson::{Bson, Document, doc},
 };
 
-use super::{MongoStore, config::Images, failure::answer, prepare};
+use super::{MongoStore, config::Images, failure::answer, indexes};
 
 /// None: the server asks for no user, or does not say.
 pub(super) async fn granted(database: &Database) -> Option<Vec<Document>> {
@@ -37,7 +37,7 @@ pub(super) async fn lacking(
         Some(false) => needed.push((tasks, "collMod")),
         None => needed.push((tasks, "createCollection")),
     }
-    if prepare::indexes_are_missing(store, database).await {
+    if indexes::are_missing(store, database).await {
         needed.push((tasks, "createIndex"));
     }
     if writes {

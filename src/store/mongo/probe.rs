@@ -8,7 +8,7 @@ use mongodb::{
 use super::{
     MongoStore,
     failure::{answer, store_error},
-    prepare, privileges,
+    indexes, prepare, privileges,
 };
 use crate::{
     store::StoreError,
@@ -27,6 +27,8 @@ pub struct MongoProbe {
     pub replica_set: Option<String>,
     /// Whether pre- and post-images are on; None: the collection does not exist yet.
     pub images: Option<bool>,
+    /// The locale of the collection's default collation; None: it compares byte by byte, or there is none yet.
+    pub collation: Option<String>,
     /// How far back the oplog reaches: how long a node may be away without a new epoch.
     pub oplog_window_secs: Option<u64>,
     /// How far back it is going to reach once it is full, if as much is written as up to now. None: it is too young to tell.
@@ -49,6 +51,7 @@ pub(super) async fn probe(store: &MongoStore, writes: bool) -> Result<MongoProbe
         Err(StoreError::Denied(_)) if may.is_some() => None,
         images => images?,
     };
+    let collation = indexes::collation_of(&database, &store.config.collection).await.ok().flatten();
     let lacking = match may {
         Some(granted) => Some(privileges::lacking(store, &database, &granted, images, writes).await),
         None => None,
@@ -59,6 +62,7 @@ pub(super) async fn probe(store: &MongoStore, writes: bool) -> Result<MongoProbe
         version: build.get_str("version").unwrap_or("unknown").to_owned(),
         replica_set: hello.get_str("setName").ok().map(str::to_owned),
         images,
+        collation,
         oplog_window_secs,
         oplog_room_secs: oplog_window_secs.zip(fill).and_then(|(secs, fill)| room(secs, fill)),
         clock,

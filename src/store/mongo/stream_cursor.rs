@@ -37,7 +37,12 @@ impl StreamCursor {
     pub(super) async fn open(store: &MongoStore, stages: Vec<Document>) -> Result<Self, StreamFailure> {
         let mut session = store.client().await?.start_session().await?;
         let (database, collection) = (store.database().await?, store.config.collection.clone());
-        let command = doc! {"aggregate": &collection, "pipeline": stages, "cursor": {"batchSize": 0}};
+        let command = doc! {
+            "aggregate": &collection,
+            "pipeline": stages,
+            "cursor": {"batchSize": 0},
+            "collation": {"locale": "simple"},
+        };
         let mut cursor = database
             .run_cursor_command(command)
             .batch_size(ORDINARY)

@@ -1,6 +1,13 @@
 //! The store itself: its connection, and the trait.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use mongodb::{
@@ -24,6 +31,7 @@ use super::{
 use crate::{
     feed::FeedItem,
     github::Delivery,
+    seldom::seldom,
     store::{
         AccessSnapshot, Cursor, DashboardSnapshot, Delivered, MongoProbe, Page, Store, StoreError,
         StreamStatus, TaskFilter, TaskSnapshot, WriteError,
@@ -44,6 +52,7 @@ pub struct MongoStore {
     pub(super) dashboards: Batches<(Option<OrgId>, usize), UserId, Arc<DashboardSnapshot>>,
     pub(super) accesses: Batches<(), TaskId, AccessSnapshot>,
     pub(super) tasks: Batches<(), TaskId, TaskRead>,
+    ambiguous_ids: AtomicU64,
 }
 
 impl MongoStore {
@@ -62,12 +71,23 @@ impl MongoStore {
             dashboards: Batches::default(),
             accesses: Batches::default(),
             tasks: Batches::default(),
+            ambiguous_ids: AtomicU64::new(0),
         })
     }
 
     /// What the server is like, for `taskcast check`. Changes nothing. `writes`: whether the task API is to write.
     pub async fn probe(&self, writes: bool) -> Result<MongoProbe, StoreError> {
         probe::probe(self, writes).await
+    }
+
+    /// Two documents have ids with the same text, and one of them was asked for.
+    pub(super) fn ambiguous(&self) {
+        self.ambiguous_ids.fetch_add(1, Ordering::Relaxed);
+        seldom!(
+            warn,
+            "two documents have _ids of different types with the same text: one of them can't be joined or fetched, see \
+             docs/troubleshooting.md"
+        );
     }
 
     pub(super) async fn client(&self) -> Result<&Client, StoreError> {
@@ -138,6 +158,10 @@ impl Store for MongoStore {
 
     fn stream(&self) -> Option<StreamStatus> {
         Some(self.stream.status())
+    }
+
+    fn ambiguous_ids(&self) -> u64 {
+        self.ambiguous_ids.load(Ordering::Relaxed)
     }
 
     async fn oplog_window(&self) -> Option<Duration> {

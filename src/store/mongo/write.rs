@@ -1,5 +1,6 @@
 //! Writes: each decided on a document as it was read, and made only if what decided is still so.
 
+use futures_util::TryStreamExt;
 use mongodb::{
     bson::{Bson, DateTime, Document, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, doc, oid::ObjectId},
     options::ReturnDocument,
@@ -9,8 +10,9 @@ use super::{
     MongoStore,
     bson_json::{time_to_bson, to_bson},
     failure::{answer, store_error, write_error},
-    read,
-    select::{access_fields, by_id, is_hex, whole_task},
+    ids::{is_hex, task_id},
+    meaning, read,
+    select::{access_fields, by_id, exactly, whole_task},
 };
 use crate::{
     store::{StoreError, WriteError},
@@ -39,7 +41,7 @@ pub(super) async fn create(
     }
     let document = RawDocumentBuf::try_from(&document).map_err(|error| store_error(error.into()))?;
     answer(store.collection().await?.insert_one(&document)).await.map_err(store_error)?;
-    Ok(read::read_full(&document, &store.config.default_org)?)
+    Ok(meaning::full_task(&document, &store.config.default_org)?)
 }
 
 pub(super) async fn clarify(
@@ -83,15 +85,14 @@ async fn decide_and_write(
 ) -> Result<FullTask, WriteError> {
     let (collection, default_org) = (store.collection().await?, &store.config.default_org);
     // For who may not, no more is read than where there is no task: the size of one would show in the time.
-    let found =
-        answer(collection.find_one(by_id(id)).projection(access_fields())).await.map_err(store_error)?;
+    let found = find(store, id, access_fields()).await?;
     if !found.is_some_and(|document| may(&read::read_access(&document, default_org))) {
         return Err(WriteError::NotFound);
     }
     for _ in 0..ATTEMPTS {
-        let found = answer(collection.find_one(by_id(id))).await.map_err(store_error)?;
+        let found = find(store, id, Document::new()).await?;
         let document = found.ok_or(WriteError::NotFound)?;
-        let current = read::read_full(&document, default_org).map_err(StoreError::from)?;
+        let current = meaning::full_task(&document, default_org).map_err(StoreError::from)?;
         if !may(&current.task.access) {
             return Err(WriteError::NotFound);
         }
@@ -99,14 +100,33 @@ async fn decide_and_write(
         let request = collection
             .find_one_and_update(condition, update)
             .projection(whole_task())
+            .collation(exactly())
             .return_document(ReturnDocument::After);
         // Waits on the server while a delivery's transaction has the document. It is never closed.
         let _turn = store.writes.acquire().await;
         if let Some(written) = answer(request).await.map_err(write_error)? {
-            return Ok(read::read_full(&written, default_org).map_err(StoreError::from)?);
+            return Ok(meaning::full_task(&written, default_org).map_err(StoreError::from)?);
         }
     }
     Err(WriteError::Conflict("the task is being changed by others; try again".to_owned()))
+}
+
+/// The document that the id means: of several, the first in MongoDB's order.
+async fn find(
+    store: &MongoStore,
+    id: &TaskId,
+    fields: Document,
+) -> Result<Option<RawDocumentBuf>, StoreError> {
+    let collection = store.collection().await?;
+    let found = collection.find(by_id(id)).sort(doc! {"_id": 1}).collation(exactly());
+    let found: Vec<RawDocumentBuf> =
+        answer(async { found.projection(fields).await?.try_collect().await }).await.map_err(store_error)?;
+    let mut found = found.into_iter().filter(|document| task_id(document).as_ref() == Some(id));
+    let first = found.next();
+    if found.next().is_some() {
+        store.ambiguous();
+    }
+    Ok(first)
 }
 
 /// The update, and the filter that lets it through only while the document is as it was read.
@@ -148,13 +168,24 @@ pub(super) fn update(document: &RawDocument, writes: Writes, appends: bool) -> D
     update
 }
 
+/// True while the value is the same, of the same type.
 pub(super) fn unchanged(document: &RawDocument, name: &str) -> Document {
-    match document.get(name) {
-        Ok(Some(RawBsonRef::Undefined)) => doc! {"$type": "undefined"},
-        Ok(Some(value)) => Bson::try_from(RawBson::from(value))
-            .map_or_else(|_| doc! {"$exists": true}, |value| doc! {"$eq": value}),
-        _ => doc! {"$exists": false},
-    }
+    let value = match document.get(name) {
+        Ok(Some(value)) => value,
+        Ok(None) => return doc! {"$exists": false},
+        // A text that is broken can't be sent.
+        Err(_) => return doc! {"$exists": true},
+    };
+    let bson_type = i32::from(value.element_type() as i8);
+    let is_array = matches!(value, RawBsonRef::Array(_));
+    let not_inside = if is_array { doc! {} } else { doc! {"$not": {"$type": "array"}} };
+    let mut condition = match Bson::try_from(RawBson::from(value)) {
+        Ok(Bson::Undefined) | Err(_) => doc! {},
+        Ok(value) => doc! {"$eq": value},
+    };
+    condition.insert("$type", bson_type);
+    condition.extend(not_inside);
+    condition
 }
 
 /// None: to be removed. An id keeps the type that the document has.

@@ -1,0 +1,283 @@
+//! The order of lists: newest first, whatever type `createdAt` has.
+//!
+//! MongoDB sorts by type before it sorts by value. So a list is several runs, each a range of `createdAt` within one type,
+//! which an index gives in order, and the runs are merged by time. In the run of texts the order is that of the texts:
+//! where some have an offset other than `Z`, it may differ from the order of their times by as much.
+
+use std::cmp::{Ordering, Reverse};
+
+use mongodb::bson::{Bson, DateTime, Document, RawBson, RawBsonRef, RawDocument, doc};
+
+use super::{ids, meaning};
+use crate::{
+    store::Place,
+    task::{FEWEST_MILLIS, TIME_TEXT, TaskId, Timestamp},
+};
+
+/// A part of a list that is read by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Run {
+    Dates,
+    Texts,
+    Millis,
+    Seconds,
+    OldMillis,
+    Timestamps,
+    /// Without `createdAt`, or with null: after all tasks that have a time, by `_id`.
+    Nothing,
+    /// With a `createdAt` that is no time: last of all, by `_id`.
+    Odd,
+}
+
+impl Run {
+    pub(super) const DATED: [Self; 6] =
+        [Self::Dates, Self::Texts, Self::Millis, Self::Seconds, Self::OldMillis, Self::Timestamps];
+    pub(super) const UNDATED: [Self; 2] = [Self::Nothing, Self::Odd];
+
+    /// In a cursor.
+    fn name(self) -> char {
+        match self {
+            Self::Dates => 'd',
+            Self::Texts => 't',
+            Self::Millis => 'm',
+            Self::Seconds => 's',
+            Self::OldMillis => 'o',
+            Self::Timestamps => 'c',
+            Self::Nothing => 'n',
+            Self::Odd => 'x',
+        }
+    }
+
+    fn is_dated(self) -> bool {
+        Self::DATED.contains(&self)
+    }
+
+    pub(super) fn filter(self) -> Document {
+        let within = |range: Document| {
+            let mut condition = range;
+            condition.insert("$not", doc! {"$type": "array"});
+            doc! {"createdAt": condition}
+        };
+        let date = |millis| Bson::DateTime(DateTime::from_millis(millis));
+        match self {
+            Self::Dates => within(doc! {"$gte": date(Timestamp::FIRST), "$lte": date(Timestamp::LAST)}),
+            Self::Texts => {
+                within(doc! {"$gte": "0", "$lt": ":", "$type": "string", "$regex": TIME_TEXT})
+            }
+            Self::Millis => within(doc! {"$gte": FEWEST_MILLIS, "$lt": Timestamp::LAST + 1}),
+            Self::Seconds => within(doc! {"$gt": EARLIEST_SECOND, "$lt": FEWEST_MILLIS}),
+            Self::OldMillis => within(doc! {"$gte": Timestamp::FIRST, "$lte": -FEWEST_MILLIS}),
+            Self::Timestamps => within(doc! {"$type": "timestamp"}),
+            Self::Nothing => doc! {"createdAt": {"$eq": null, "$not": {"$type": ["array", "undefined"]}}},
+            Self::Odd => {
+                let others = Self::DATED.into_iter().chain([Self::Nothing]).map(Self::filter);
+                doc! {"$nor": others.collect::<Vec<_>>()}
+            }
+        }
+    }
+
+    pub(super) fn order(self) -> Document {
+        if self.is_dated() { newest() } else { doc! {"_id": -1} }
+    }
+
+    /// The run that a document is in.
+    pub(super) fn of(document: &RawDocument) -> Self {
+        let created_at = document.get("createdAt").ok().flatten();
+        if meaning::created_at(document).is_none() {
+            return match created_at {
+                None if document.get("createdAt").is_ok() => Self::Nothing,
+                Some(RawBsonRef::Null) => Self::Nothing,
+                _ => Self::Odd,
+            };
+        }
+        match created_at {
+            Some(RawBsonRef::DateTime(_)) => Self::Dates,
+            Some(RawBsonRef::Timestamp(_)) => Self::Timestamps,
+            Some(RawBsonRef::String(_)) => Self::Texts,
+            other => match other.and_then(number) {
+                Some(number) if number >= FEWEST_MILLIS => Self::Millis,
+                Some(number) if number <= -FEWEST_MILLIS => Self::OldMillis,
+                _ => Self::Seconds,
+            },
+        }
+    }
+
+    /// What comes after a place in this run. None: the place is none of ours.
+    pub(super) fn after(self, place: &Place) -> Option<Document> {
+        let id = value_of(&place.id)?;
+        if !self.is_dated() {
+            return Some(ids_below(id));
+        }
+        let at = match self {
+            Self::Texts => Bson::String(place.created_at.clone()),
+            Self::Dates => Bson::DateTime(DateTime::from_millis(place.created_at.parse().ok()?)),
+            _ => ids::candidates(&place.created_at).into_iter().find(|value| match self {
+                Self::Timestamps => matches!(value, Bson::Timestamp(_)),
+                _ => matches!(value, Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_)),
+            })?,
+        };
+        let mut same_time = ids_below(id);
+        same_time.insert("createdAt", at.clone());
+        // The first condition says nothing more, but bounds an index.
+        Some(doc! {"createdAt": {"$lte": at.clone()}, "$or": [{"createdAt": {"$lt": at}}, same_time]})
+    }
+
+    pub(super) fn find<'a>(self, places: &'a [Place]) -> Option<&'a Place> {
+        places.iter().find(|place| place.run == self.name())
+    }
+}
+
+/// Seconds before it are in no year that can be written. Half a millisecond is rounded up.
+const EARLIEST_SECOND: f64 = Timestamp::FIRST as f64 / 1000.0 - 0.0005;
+
+/// In the order of indexes.
+pub(super) fn newest() -> Document {
+    doc! {"createdAt": -1, "_id": -1}
+}
+
+/// Whether there may be a time that is no date.
+pub(super) fn has_other_time() -> Document {
+    doc! {"createdAt": {"$type": ["string", "number", "timestamp"]}}
+}
+
+/// Where a document of this run is in it.
+pub(super) fn place_of(run: Run, document: &RawDocument, id: &TaskId) -> Option<Place> {
+    let created_at = match document.get("createdAt").ok().flatten() {
+        Some(RawBsonRef::DateTime(time)) => time.timestamp_millis().to_string(),
+        Some(RawBsonRef::String(text)) => text.to_owned(),
+        Some(value) if run.is_dated() => ids::text(value)?,
+        _ => String::new(),
+    };
+    let created_at = if run.is_dated() { created_at } else { String::new() };
+    Some(Place { run: run.name(), created_at, id: id.clone() })
+}
+
+fn value_of(id: &TaskId) -> Option<Bson> {
+    ids::candidates(id.as_str()).into_iter().find(|value| {
+        let raw = RawBson::try_from(value.clone()).ok();
+        raw.and_then(|raw| ids::id(raw.as_raw_bson_ref())).is_some_and(|known| known.is_same_document(id))
+    })
+}
+
+/// In MongoDB's order, where a comparison looks at one type only.
+fn ids_below(id: Bson) -> Document {
+    const TYPES: [&str; 7] = ["number", "string", "binData", "objectId", "bool", "date", "timestamp"];
+    let (own, is_nan) = match &id {
+        Bson::String(_) => (1, false),
+        Bson::Binary(_) => (2, false),
+        Bson::ObjectId(_) => (3, false),
+        Bson::Boolean(_) => (4, false),
+        Bson::DateTime(_) => (5, false),
+        Bson::Timestamp(_) => (6, false),
+        Bson::Double(number) => (0, number.is_nan()),
+        Bson::Decimal128(number) => (0, number.to_string() == "NaN"),
+        _ => (0, false),
+    };
+    let mut below = vec![doc! {"_id": {"$lt": id}}, doc! {"_id": {"$type": TYPES[..own].to_vec()}}];
+    if own == 0 {
+        // What is no number is before all numbers, but no comparison says so.
+        below[1] = doc! {"_id": f64::NAN};
+        below.truncate(if is_nan { 1 } else { 2 });
+    }
+    doc! {"$or": below}
+}
+
+/// Of two tasks in a list the one with the greater key comes first.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Key {
+    pub(super) millis: Option<i64>,
+    run: Reverse<Run>,
+    created_at: Value,
+    id: Value,
+}
+
+/// In MongoDB's order of types.
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Number(f64),
+    Text(String),
+    Binary(usize, u8, Vec<u8>),
+    ObjectId([u8; 12]),
+    Boolean(bool),
+    Date(i64),
+    Timestamp(u32, u32),
+    Other,
+}
+
+impl Key {
+    pub(super) fn of(document: &RawDocument) -> Self {
+        let read = |name| document.get(name).ok().flatten().map_or(Value::Other, Value::of);
+        let run = Run::of(document);
+        let created_at = if run.is_dated() { read("createdAt") } else { Value::Other };
+        Self { millis: meaning::created_at(document), run: Reverse(run), created_at, id: read("_id") }
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_time = (self.millis, self.run).cmp(&(other.millis, other.run));
+        by_time.then_with(|| self.created_at.order(&other.created_at)).then_with(|| self.id.order(&other.id))
+    }
+}
+
+impl Value {
+    fn of(value: RawBsonRef<'_>) -> Self {
+        match value {
+            RawBsonRef::String(text) => Self::Text(text.to_owned()),
+            RawBsonRef::Binary(binary) => {
+                Self::Binary(binary.bytes.len(), binary.subtype.into(), binary.bytes.to_vec())
+            }
+            RawBsonRef::ObjectId(id) => Self::ObjectId(id.bytes()),
+            RawBsonRef::Boolean(flag) => Self::Boolean(flag),
+            RawBsonRef::DateTime(time) => Self::Date(time.timestamp_millis()),
+            RawBsonRef::Timestamp(time) => Self::Timestamp(time.time, time.increment),
+            other => number(other).map_or(Self::Other, |number| {
+                Self::Number(if number.is_nan() { f64::NEG_INFINITY } else { number })
+            }),
+        }
+    }
+
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Number(_) => 0,
+            Self::Text(_) => 1,
+            Self::Binary(..) => 2,
+            Self::ObjectId(_) => 3,
+            Self::Boolean(_) => 4,
+            Self::Date(_) => 5,
+            Self::Timestamp(..) => 6,
+            Self::Other => 7,
+        }
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Number(a), Self::Number(b)) => a.total_cmp(b),
+            (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            (Self::Binary(a, b, c), Self::Binary(d, e, f)) => (a, b, c).cmp(&(d, e, f)),
+            (Self::ObjectId(a), Self::ObjectId(b)) => a.cmp(b),
+            (Self::Boolean(a), Self::Boolean(b)) => a.cmp(b),
+            (Self::Date(a), Self::Date(b)) => a.cmp(b),
+            (Self::Timestamp(a, b), Self::Timestamp(c, d)) => (a, b).cmp(&(c, d)),
+            _ => self.rank().cmp(&other.rank()),
+        }
+    }
+}
+
+fn number(value: RawBsonRef<'_>) -> Option<f64> {
+    match value {
+        RawBsonRef::Int32(number) => Some(number.into()),
+        RawBsonRef::Int64(number) => Some(number as f64),
+        RawBsonRef::Double(number) => Some(number),
+        RawBsonRef::Decimal128(number) => number.to_string().parse().ok(),
+        _ => None,
+    }
+}
