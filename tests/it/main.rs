@@ -7,6 +7,7 @@ mod mongo_deliveries;
 mod mongo_feed;
 mod mongo_forbidden;
 mod mongo_lists;
+mod mongo_odd;
 mod mongo_resume;
 mod mongo_server;
 mod mongo_slow;
