@@ -111,9 +111,8 @@ impl<P: Peer> Fanout<P> {
             // The client may have the state of another document, whose id has the same text.
             return false;
         }
-        let is_member = |room: &Room| {
-            room.document.is_same_document(offer.task) && room.members.contains_key(&id)
-        };
+        let is_member =
+            |room: &Room| room.document.is_same_document(offer.task) && room.members.contains_key(&id);
         if self.rooms.get(offer.task).is_some_and(is_member) {
             // Whatever this connection missed of the room, it has been sent with the join that it is in by.
             return true;
@@ -261,4 +260,109 @@ fn replay<'a>(
 
 fn packet(event: &Event) -> Packet {
     event.packet.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        fanout::{Limits, SendError},
+        feed::{Change, TimelineChange, translate},
+        protocol::event,
+        task::{DefaultOrg, Task, Timestamp, UserId},
+    };
+
+    /// What a client was sent, and how often it was told to enter its rooms anew.
+    #[derive(Clone, Default)]
+    struct Client(Arc<Mutex<(usize, usize)>>);
+
+    impl Peer for Client {
+        fn send(&self, _: Packet) -> Result<bool, SendError> {
+            self.0.lock().unwrap().0 += 1;
+            Ok(false)
+        }
+
+        fn cut(&self) {}
+
+        fn refresh(&self) {
+            self.0.lock().unwrap().1 += 1;
+        }
+    }
+
+    /// A task of this creator, whose id has this kind of type.
+    fn task(creator: &str, kind: u8, title: &str) -> Task {
+        let document = json!({"_id": "42", "createdBy": creator, "title": title, "status": "coding"});
+        let serde_json::Value::Object(document) = document else { panic!("an object") };
+        let mut task = Task::from_document(document, &DefaultOrg::default()).expect("a task");
+        task.id = task.id.of_kind(kind);
+        task
+    }
+
+    fn changed(fanout: &mut Fanout<Client>, time: u64, creator: &str, kind: u8) {
+        let change = Change {
+            position: Position::change(time, 0),
+            occurred_at: Timestamp::from_millis(0).expect("a time"),
+            task: task(creator, kind, "").id,
+            before: Some(task(creator, kind, "before")),
+            after: Some(task(creator, kind, "after")),
+            timeline: TimelineChange::Unchanged,
+        };
+        for step in translate(&change) {
+            fanout.apply(step);
+        }
+    }
+
+    fn joined(fanout: &mut Fanout<Client>, id: u64, creator: &str, kind: u8, time: u64) -> Entry {
+        let (task, state) = (task(creator, kind, ""), event("task:state", &json!({})));
+        fanout.enter_task(
+            PeerId(id),
+            TaskOffer {
+                task: &task.id,
+                access: Some(&task.access),
+                at: Position::end_of(time),
+                state: Some(&state),
+            },
+        )
+    }
+
+    /// Alice may see the one document, Bob the other, and both have the same id as text.
+    #[test]
+    fn a_room_follows_one_document() {
+        let limits = Limits {
+            ring_bytes: 100_000,
+            replay_events: 100,
+            patience: std::time::Duration::ZERO,
+            behind_packets: 0,
+        };
+        let mut fanout = Fanout::new(limits);
+        fanout.open(Position::end_of(1));
+        let (alice, bob) = (Client::default(), Client::default());
+        for (id, name, client) in [(1, "alice", &alice), (2, "bob", &bob)] {
+            let viewer = Viewer { user: UserId::parse(name).expect("a user"), org: None };
+            fanout.add_peer(PeerId(id), client.clone(), viewer);
+        }
+        let sent = |client: &Client| *client.0.lock().unwrap();
+        assert_eq!(joined(&mut fanout, 1, "alice", 1, 1), Entry::Entered);
+        assert_eq!(sent(&alice), (1, 0));
+        changed(&mut fanout, 2, "bob", 5);
+        assert_eq!(sent(&alice), (1, 0), "the other document is not for her");
+        changed(&mut fanout, 3, "alice", 1);
+        assert_eq!(sent(&alice), (2, 0));
+
+        // Now the store means the other one: Alice has to ask again, and hears nothing of it.
+        assert_eq!(joined(&mut fanout, 2, "bob", 5, 3), Entry::Entered);
+        assert_eq!((sent(&alice), sent(&bob)), ((2, 1), (1, 0)));
+        changed(&mut fanout, 4, "bob", 5);
+        changed(&mut fanout, 5, "alice", 1);
+        assert_eq!((sent(&alice), sent(&bob)), ((2, 1), (2, 0)));
+        // What she has is the state of another document.
+        let other = task("alice", 5, "");
+        let offer =
+            TaskOffer { task: &other.id, access: Some(&other.access), at: Position::end_of(5), state: None };
+        assert!(!fanout.recover_task(PeerId(1), offer, Position::end_of(1)));
+    }
 }

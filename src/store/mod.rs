@@ -22,8 +22,8 @@ pub use measured::MeasuredStore;
 #[cfg(any(test, fuzzing))]
 pub(crate) use mongo::decode_change;
 pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore, UriError};
-pub use query::{AccessSnapshot, Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
 use query::Place;
+pub use query::{AccessSnapshot, Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
 
 /// Where tasks live. Every read is a snapshot that knows its position; every write comes back through the feed.
 #[async_trait]

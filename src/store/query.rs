@@ -93,9 +93,8 @@ pub(super) fn created_at(task: &Task) -> Option<i64> {
 
 impl Cursor {
     pub fn encode(&self) -> String {
-        let places = self.places.iter().map(|Place { run, created_at, id }| {
-            json!([run, created_at, id.kind(), id])
-        });
+        let places =
+            self.places.iter().map(|Place { run, created_at, id }| json!([run, created_at, id.kind(), id]));
         BASE64_URL_SAFE_NO_PAD.encode(Value::Array(places.collect()).to_string())
     }
 
@@ -167,7 +166,18 @@ mod tests {
 
     #[test]
     fn what_is_no_cursor_is_refused() {
-        for text in ["", ":t", "x:t", "1500", "1500:", "[]", "[[]]", "[[\"d\",\"1\",1,\"\"]]", "[[\"dd\",\"1\",1,\"t\"]]", "{}"] {
+        for text in [
+            "",
+            ":t",
+            "x:t",
+            "1500",
+            "1500:",
+            "[]",
+            "[[]]",
+            "[[\"d\",\"1\",1,\"\"]]",
+            "[[\"dd\",\"1\",1,\"t\"]]",
+            "{}",
+        ] {
             assert_eq!(Cursor::decode(&BASE64_URL_SAFE_NO_PAD.encode(text)), Err(InvalidCursor), "{text}");
         }
         assert_eq!(Cursor::decode("?"), Err(InvalidCursor));

@@ -72,7 +72,8 @@ fn array(items: &[&str]) -> Bson {
 
 /// None: the field is absent.
 fn names() -> Vec<Option<Bson>> {
-    let mut odd: Vec<Option<Bson>> = vec![None, Some(Bson::Null), Some("".into()), Some(hex()), Some(HEX.into())];
+    let mut odd: Vec<Option<Bson>> =
+        vec![None, Some(Bson::Null), Some("".into()), Some(hex()), Some(HEX.into())];
     for text in ["acme", "ACME", "Acme", "default", "DEFAULT", "5", "\u{fffd}"] {
         odd.push(Some(text.into()));
     }
@@ -95,7 +96,8 @@ fn names() -> Vec<Option<Bson>> {
 }
 
 fn privates() -> Vec<Option<Bson>> {
-    let mut odd = vec![None, None, Some(Bson::Null), Some(false.into()), Some(false.into()), Some(true.into())];
+    let mut odd =
+        vec![None, None, Some(Bson::Null), Some(false.into()), Some(false.into()), Some(true.into())];
     odd.extend([
         Some(0.into()),
         Some("".into()),
@@ -133,7 +135,9 @@ fn times() -> Vec<Option<Bson>> {
     for number in [at, at + 2000, at / 1000, at / 1000 + 1, 0, -1, -at, 99_999_999_999, 100_000_000_000] {
         odd.push(Some(Bson::Int64(number)));
     }
-    odd.extend([1_767_221_518.5, f64::NAN, f64::INFINITY, 1e18, -1e18, 1.5e12].map(|n| Some(Bson::Double(n))));
+    odd.extend(
+        [1_767_221_518.5, f64::NAN, f64::INFINITY, 1e18, -1e18, 1.5e12].map(|n| Some(Bson::Double(n))),
+    );
     for text in [
         "2025-12-31T22:51:57.000Z",
         "2025-12-31T22:51:58Z",
@@ -414,14 +418,19 @@ async fn what_can_not_be_a_task_takes_no_place_of_a_dashboard() {
     let newest = DateTime::from_millis(1_800_000_000_000);
     let odd = ids().1.into_iter().map(|id| broken(&doc! {"_id": id, "orgId": "acme", "createdAt": newest}));
     inserted(&place, &odd.collect::<Vec<_>>()).await;
-    let tasks = (0..5).map(|n| doc! {"_id": format!("t{n}"), "orgId": "acme", "createdBy": format!("u{n}"),
-        "createdAt": DateTime::from_millis(n)});
+    let tasks = (0..5).map(|n| {
+        doc! {"_id": format!("t{n}"), "orgId": "acme", "createdBy": format!("u{n}"),
+        "createdAt": DateTime::from_millis(n)}
+    });
     place.tasks().insert_many(tasks).await.expect("inserted");
     for user in ["u0", "u1", "nobody"] {
         let dashboard = store.dashboard(&viewer(user, "acme"), 2).await.expect("read");
         let shown: Vec<&str> = dashboard.tasks.iter().map(|task| task.id.as_str()).collect();
         assert_eq!(shown, ["t4", "t3"]);
-        assert_eq!(dashboard.org_counts.plus(dashboard.own_counts), Counts { active: 5, ..Counts::default() });
+        assert_eq!(
+            dashboard.org_counts.plus(dashboard.own_counts),
+            Counts { active: 5, ..Counts::default() }
+        );
     }
 }
 
@@ -439,8 +448,10 @@ async fn the_newest_are_the_newest_whatever_type_their_time_has() {
         _ => Bson::Timestamp(ClusterTime { time: u32::try_from(at(n) / 1000).expect("small"), increment: 1 }),
     };
     let mut tasks: Vec<Document> = (0..60)
-        .map(|n| doc! {"_id": ObjectId::new(), "orgId": "acme", "title": n.to_string(), "createdAt": time(n),
-            "createdBy": if n % 2 == 0 { "alice" } else { "bob" }, "isPrivate": n % 5 == 0})
+        .map(|n| {
+            doc! {"_id": ObjectId::new(), "orgId": "acme", "title": n.to_string(), "createdAt": time(n),
+            "createdBy": if n % 2 == 0 { "alice" } else { "bob" }, "isPrivate": n % 5 == 0}
+        })
         .collect();
     tasks.push(doc! {"_id": "none", "orgId": "acme", "title": "none"});
     tasks.push(doc! {"_id": "odd", "orgId": "acme", "title": "odd", "createdAt": "soon"});

@@ -95,9 +95,8 @@ async fn read_apart(
     limit: usize,
 ) -> Result<HashMap<UserId, Own>, StoreError> {
     let reads = users.iter().map(|user| async move {
-        let passes = |task: &Task| {
-            task.access.creator.as_ref() == Some(user) && is_only_its_creators(task, org)
-        };
+        let passes =
+            |task: &Task| task.access.creator.as_ref() == Some(user) && is_only_its_creators(task, org);
         let visible = Visible::of(std::slice::from_ref(user), org, &store.config.default_org);
         let looked = Looked { store, ways: visible.only_own(), conditions: Vec::new(), passes: &passes };
         let (listed, counts, _) = looked.counted(Some(time), limit).await?;
@@ -130,8 +129,7 @@ fn put_together(
 }
 
 fn of_one(own: Own, shared: Option<&SharedDashboard>, time: Timestamp, limit: usize) -> DashboardSnapshot {
-    let mut all: Vec<&Listed> =
-        shared.iter().flat_map(|shared| &shared.listed).chain(&own.listed).collect();
+    let mut all: Vec<&Listed> = shared.iter().flat_map(|shared| &shared.listed).chain(&own.listed).collect();
     all.sort_by_key(|listed| Reverse(&listed.key));
     let tasks = all.into_iter().take(limit).map(|listed| listed.task.clone()).collect();
     let (org_counts, position) = match shared {

@@ -156,7 +156,9 @@ async fn write(
     let found = candidates(store, delivery, session).await?;
     let tasks: Vec<&Task> = found.iter().map(|(_, task)| task).collect();
     let Some(chosen) = delivery.search.choose(&tasks) else { return Ok(None) };
-    let Some((document, task)) = found.iter().find(|(_, task)| std::ptr::eq(task, chosen)) else { return Ok(None) };
+    let Some((document, task)) = found.iter().find(|(_, task)| std::ptr::eq(task, chosen)) else {
+        return Ok(None);
+    };
 
     let mark = doc! {"_id": delivery.id.as_str(), "at": DateTime::now()};
     let deliveries = store.deliveries().await.map_err(Failure::Store)?;
@@ -183,7 +185,8 @@ async fn candidates(
     fields.insert(TIMELINE_TYPE, doc! {"$type": "$events"});
     let tasks = store.collection().await.map_err(Failure::Store)?;
     // Not sorted: the server might prefer the index of the order.
-    let find = tasks.find(meant_by(&delivery.search)).projection(fields).limit(CANDIDATES).collation(exactly());
+    let find =
+        tasks.find(meant_by(&delivery.search)).projection(fields).limit(CANDIDATES).collation(exactly());
     let found: Vec<RawDocumentBuf> =
         answer(async { find.session(&mut *session).await?.stream(&mut *session).try_collect().await })
             .await

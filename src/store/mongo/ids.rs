@@ -110,7 +110,10 @@ fn others(id: &str) -> Vec<Bson> {
     if id.len() == 36
         && let Ok(uuid) = Uuid::parse_str(id)
     {
-        values.extend([BinarySubtype::UuidOld, BinarySubtype::Uuid].map(|subtype| binary(subtype, uuid.bytes().to_vec())));
+        values.extend(
+            [BinarySubtype::UuidOld, BinarySubtype::Uuid]
+                .map(|subtype| binary(subtype, uuid.bytes().to_vec())),
+        );
     }
     if id.ends_with('Z') {
         let time = Timestamp::read(id).map(|time| DateTime::from_millis(time.millis()));

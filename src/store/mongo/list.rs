@@ -23,7 +23,6 @@ pub(super) async fn list(
     let looked = Looked { store, ways, conditions: narrowed(filter), passes: &passes };
     let mut session = read::snapshot(store, None).await?;
     let from_the_beginning = Cursor::default();
-    let (listed, next) =
-        looked.page(&mut session, cursor.unwrap_or(&from_the_beginning), limit).await?;
+    let (listed, next) = looked.page(&mut session, cursor.unwrap_or(&from_the_beginning), limit).await?;
     Ok(Page { tasks: listed.into_iter().map(|listed| listed.task).collect(), next })
 }

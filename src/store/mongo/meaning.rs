@@ -22,10 +22,7 @@ pub(super) fn task(document: &RawDocument, default_org: &DefaultOrg) -> Result<T
     Ok(task)
 }
 
-pub(super) fn full_task(
-    document: &RawDocument,
-    default_org: &DefaultOrg,
-) -> Result<FullTask, DocumentError> {
+pub(super) fn full_task(document: &RawDocument, default_org: &DefaultOrg) -> Result<FullTask, DocumentError> {
     let mut full = FullTask::from_document(fields(document), default_org)?;
     full.task.id = ids::task_id(document).ok_or(DocumentError::NoId)?;
     Ok(full)
@@ -99,9 +96,7 @@ fn time(element: &RawElement<'_>) -> Value {
         Ok(RawBsonRef::Int32(number)) => Timestamp::of_number(number.into()),
         Ok(RawBsonRef::Int64(number)) => Timestamp::of_number(number as f64),
         Ok(RawBsonRef::Double(number)) => Timestamp::of_number(number),
-        Ok(RawBsonRef::Decimal128(number)) => {
-            number.to_string().parse().ok().and_then(Timestamp::of_number)
-        }
+        Ok(RawBsonRef::Decimal128(number)) => number.to_string().parse().ok().and_then(Timestamp::of_number),
         Ok(RawBsonRef::Timestamp(time)) => Timestamp::from_millis(i64::from(time.time) * 1000),
         _ => None,
     };
@@ -184,7 +179,8 @@ mod tests {
             Bson::Timestamp(ClusterTime { time: 1_767_221_517, increment: 3 }),
             "2025-12-31 22:51:57".into(),
         ] {
-            let document = doc! {"_id": "t", "createdAt": time.clone(), "events": [{"createdAt": time.clone()}]};
+            let document =
+                doc! {"_id": "t", "createdAt": time.clone(), "events": [{"createdAt": time.clone()}]};
             let full = read(document);
             assert_eq!(full.task.get(Field::CreatedAt), written, "{time:?}");
             let entry = serde_json::to_value(&full.timeline[0]).expect("serialises");

@@ -92,7 +92,9 @@ mod tests {
 
     #[test]
     fn a_decimal_is_whole_without_a_fraction() {
-        for (number, whole) in [("5.00", true), ("1E+3", true), ("0.5", false), ("1E+40", false), ("NaN", false)] {
+        for (number, whole) in
+            [("5.00", true), ("1E+3", true), ("0.5", false), ("1E+40", false), ("NaN", false)]
+        {
             assert_eq!(is_whole(number.parse().expect("a decimal")), whole, "{number}");
         }
     }

@@ -88,9 +88,7 @@ pub(super) async fn options_of(database: &Database, name: &str) -> Result<Option
         return Ok(None);
     };
     match info.get_str("type") {
-        Ok("collection") | Err(_) => {
-            Ok(Some(info.get_document("options").cloned().unwrap_or_default()))
-        }
+        Ok("collection") | Err(_) => Ok(Some(info.get_document("options").cloned().unwrap_or_default())),
         Ok(kind) => Err(StoreError::Unusable(format!(
             "MONGODB_TASKS_COLLECTION names {name}, which is a {kind}: tasks must be in an ordinary collection"
         ))),

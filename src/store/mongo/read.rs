@@ -46,7 +46,8 @@ async fn accesses(
         }
     }
     let snapshots = tasks.into_iter().map(|asked| {
-        let (id, access) = found.remove(&asked).map_or((asked.clone(), None), |(id, access)| (id, Some(access)));
+        let (id, access) =
+            found.remove(&asked).map_or((asked.clone(), None), |(id, access)| (id, Some(access)));
         (asked, AccessSnapshot { id, access, position })
     });
     Ok(snapshots.collect())
@@ -96,7 +97,8 @@ fn snapshot_of(
     document: Option<&RawDocumentBuf>,
     position: Position,
 ) -> Result<TaskSnapshot, StoreError> {
-    let task = document.map(|document| meaning::full_task(document, &store.config.default_org)).transpose()?;
+    let task =
+        document.map(|document| meaning::full_task(document, &store.config.default_org)).transpose()?;
     Ok(TaskSnapshot { task, position })
 }
 
@@ -117,7 +119,8 @@ async fn any_of(
 ) -> Result<Found, StoreError> {
     let collection = store.snapshot_collection().await?;
     let mut session = snapshot(store, None).await?;
-    let find = collection.find(by_any_id(tasks)).sort(doc! {"_id": 1}).projection(fields).collation(exactly());
+    let find =
+        collection.find(by_any_id(tasks)).sort(doc! {"_id": 1}).projection(fields).collation(exactly());
     let (documents, is_all) = answer(async {
         let (mut documents, mut bytes) = (Vec::new(), 0);
         let mut cursor = find.session(&mut session).await?;
@@ -158,4 +161,3 @@ pub(super) fn snapshot_time(session: &ClientSession) -> Result<Timestamp, StoreE
 pub(super) fn position(time: Timestamp) -> Position {
     Position::end_of(u64::from(time.time) << 32 | u64::from(time.increment))
 }
-

@@ -61,9 +61,7 @@ impl Run {
         let date = |millis| Bson::DateTime(DateTime::from_millis(millis));
         match self {
             Self::Dates => within(doc! {"$gte": date(Timestamp::FIRST), "$lte": date(Timestamp::LAST)}),
-            Self::Texts => {
-                within(doc! {"$gte": "0", "$lt": ":", "$type": "string", "$regex": TIME_TEXT})
-            }
+            Self::Texts => within(doc! {"$gte": "0", "$lt": ":", "$type": "string", "$regex": TIME_TEXT}),
             Self::Millis => within(doc! {"$gte": FEWEST_MILLIS, "$lt": Timestamp::LAST + 1}),
             Self::Seconds => within(doc! {"$gt": EARLIEST_SECOND, "$lt": FEWEST_MILLIS}),
             Self::OldMillis => within(doc! {"$gte": Timestamp::FIRST, "$lte": -FEWEST_MILLIS}),
@@ -77,7 +75,11 @@ impl Run {
     }
 
     pub(super) fn order(self) -> Document {
-        if self.is_dated() { newest() } else { doc! {"_id": -1} }
+        if self.is_dated() {
+            newest()
+        } else {
+            doc! {"_id": -1}
+        }
     }
 
     /// The run that a document is in.

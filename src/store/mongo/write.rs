@@ -178,7 +178,11 @@ pub(super) fn unchanged(document: &RawDocument, name: &str) -> Document {
     };
     let bson_type = i32::from(value.element_type() as i8);
     let is_array = matches!(value, RawBsonRef::Array(_));
-    let not_inside = if is_array { doc! {} } else { doc! {"$not": {"$type": "array"}} };
+    let not_inside = if is_array {
+        doc! {}
+    } else {
+        doc! {"$not": {"$type": "array"}}
+    };
     let mut condition = match Bson::try_from(RawBson::from(value)) {
         Ok(Bson::Undefined) | Err(_) => doc! {},
         Ok(value) => doc! {"$eq": value},

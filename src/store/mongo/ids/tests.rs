@@ -1,4 +1,4 @@
-use mongodb::bson::{RawBson, doc, Regex, cstr};
+use mongodb::bson::{RawBson, Regex, cstr, doc};
 use proptest::prelude::*;
 
 use super::*;
@@ -32,9 +32,8 @@ fn scalars() -> impl Strategy<Value = Bson> {
             .prop_map(move |bytes| Bson::Binary(Binary { subtype: subtype.into(), bytes }))
     };
     let uuid = |subtype: u8| {
-        any::<[u8; 16]>().prop_map(move |bytes| {
-            Bson::Binary(Binary { subtype: subtype.into(), bytes: bytes.to_vec() })
-        })
+        any::<[u8; 16]>()
+            .prop_map(move |bytes| Bson::Binary(Binary { subtype: subtype.into(), bytes: bytes.to_vec() }))
     };
     let decimal = (any::<i64>(), -40..40_i32)
         .prop_map(|(digits, exponent)| format!("{digits}E{exponent}").parse().expect("a decimal"));
