@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mongodb::bson::{
-    Binary, Bson, DateTime, Document, RawBson, RawDocumentBuf, Timestamp as ClusterTime, Uuid, doc,
-    oid::ObjectId, raw::CString, spec::BinarySubtype,
+    Binary, Bson, DateTime, Document, RawDocumentBuf, Timestamp as ClusterTime, Uuid, cstr, doc,
+    oid::ObjectId, spec::BinarySubtype,
 };
 use serde_json::json;
 use taskcast::{
@@ -519,10 +519,10 @@ async fn of_a_name_that_is_there_twice_the_first_counts() {
     let store = place.prepared().await;
     let mut feed = place.followed().await;
     let mut document = RawDocumentBuf::new();
-    for (name, value) in [("_id", "t"), ("orgId", "acme"), ("orgId", "globex"), ("title", "t")] {
-        let name: CString = name.try_into().expect("a name");
-        document.append(&*name, RawBson::String(value.to_owned()));
-    }
+    document.append(cstr!("_id"), "t");
+    document.append(cstr!("orgId"), "acme");
+    document.append(cstr!("orgId"), "globex");
+    document.append(cstr!("title"), "t");
     inserted(&place, &[document]).await;
     let told = told(&mut feed, 1).await;
     for org in ["acme", "globex"] {
