@@ -68,7 +68,7 @@ pub fn reached<'a>(peer: IpAddr, headers: &'a HeaderMap, proxies: &TrustedProxie
         return Reached {
             scheme: scheme(values(headers, PROTO)),
             // The entry that belongs to the client's; where proxies pass on the first one's word, that.
-            host: hosts[hosts.len().saturating_sub(entry + 1)..].first().map(|host| Cow::Borrowed(*host)),
+            host: hosts.get(hosts.len().saturating_sub(entry + 1)).map(|host| Cow::Borrowed(*host)),
         };
     }
     let mut elements: Vec<Element<'a>> =
