@@ -93,6 +93,7 @@ async function cell(entries, changes) {
       await healed.heal();
       await until(seen, () => `${name} has read the backlog`, HOUR);
       times[name].push(performance.now() - begun);
+      console.log(`${entries} entries, ${changes} changes, round ${round + 1}: ${name} ${Math.round(times[name].at(-1))} ms`);
     }
     restarts = (await scrape(gateway.url)).get('taskcast_stream_restarts_total') - round - 1;
   }
