@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mongodb::bson::{
-    Binary, Bson, DateTime, Document, RawDocumentBuf, Timestamp as ClusterTime, Uuid, cstr, doc,
+    Binary, Bson, DateTime, Document, RawArrayBuf, RawDocumentBuf, Timestamp as ClusterTime, Uuid, cstr, doc,
     oid::ObjectId, spec::BinarySubtype,
 };
 use serde_json::json;
@@ -291,8 +291,17 @@ async fn all_pages(store: &MongoStore, viewer: &Viewer, filter: &TaskFilter, lim
 }
 
 async fn inserted(place: &Place, documents: &[RawDocumentBuf]) {
-    let tasks = place.tasks().clone_with_type::<RawDocumentBuf>();
-    tasks.insert_many(documents).await.expect("inserted");
+    // The driver's own insert refuses texts that are none.
+    let database = place.client.database(place.config.database.as_deref().expect("named"));
+    for some in documents.chunks(100) {
+        let mut command = RawDocumentBuf::new();
+        command.append(cstr!("insert"), "tasks");
+        let mut all = RawArrayBuf::new();
+        some.iter().for_each(|document| all.push(&**document));
+        command.append(cstr!("documents"), all);
+        let reply = database.run_raw_command(command).await.expect("inserted");
+        assert!(!reply.contains_key("writeErrors"), "{reply}");
+    }
 }
 
 async fn whatever_is_asked(collated: bool, seed: u64) {
