@@ -75,7 +75,8 @@ async fn a_change_is_in_a_snapshot_exactly_when_it_is_not_later() {
                 }
             }
             FeedItem::Idle(position) => {
-                assert!(position > reached);
+                // The same position is told again while nothing happens.
+                assert!(position >= reached);
                 reached = position;
             }
             other => panic!("{other:?}"),
