@@ -172,7 +172,7 @@ fn times() -> Vec<Option<Bson>> {
 }
 
 /// Ids that a task may have, all with different texts, and ids that it may not.
-fn ids() -> (Vec<Bson>, Vec<Bson>) {
+fn ids(collated: bool) -> (Vec<Bson>, Vec<Bson>) {
     let fine = vec![
         "t".into(),
         "a/b ?#%".into(),
@@ -201,7 +201,7 @@ fn ids() -> (Vec<Bson>, Vec<Bson>) {
         false.into(),
         Bson::Timestamp(ClusterTime { time: 7, increment: 9 }),
     ];
-    let odd = vec![
+    let mut odd: Vec<Bson> = vec![
         "".into(),
         "line\nbreak".into(),
         "nul\0".into(),
@@ -213,17 +213,20 @@ fn ids() -> (Vec<Bson>, Vec<Bson>) {
         doc! {"a": 1}.into(),
         Bson::MinKey,
         Bson::MaxKey,
-        Bson::Symbol("s".into()),
         Bson::JavaScriptCode("f()".into()),
         binary(BinarySubtype::Generic, 181),
     ];
+    if !collated {
+        // Else the index of `_id` can't hold it.
+        odd.push(Bson::Symbol("s".into()));
+    }
     (fine, odd)
 }
 
 /// Each id once, and many ObjectIds and texts, with dice for the rest.
-fn documents(seed: u64) -> Vec<RawDocumentBuf> {
+fn documents(seed: u64, collated: bool) -> Vec<RawDocumentBuf> {
     let mut dice = Dice(seed);
-    let (fine, odd) = ids();
+    let (fine, odd) = ids(collated);
     let more = (0..300).map(|n| if n % 2 == 0 { ObjectId::new().into() } else { format!("task-{n}").into() });
     let all = fine.into_iter().chain(odd).chain(more).map(|id: Bson| {
         let mut document = doc! {"_id": id, "title": "t"};
@@ -236,6 +239,14 @@ fn documents(seed: u64) -> Vec<RawDocumentBuf> {
         ];
         for (name, value) in fields {
             document.extend(value.map(|value| (name.to_owned(), value)));
+        }
+        // No index can hold two arrays of one document.
+        if document.get_array("createdAt").is_ok() {
+            for name in ["createdBy", "orgId"] {
+                if document.get_array(name).is_ok() {
+                    document.remove(name);
+                }
+            }
         }
         broken(&document)
     });
@@ -308,9 +319,9 @@ async fn whatever_is_asked(collated: bool, seed: u64) {
     let place = place(collated).await;
     let store = place.prepared().await;
     let mut feed = place.followed().await;
-    let documents = documents(seed);
+    let documents = documents(seed, collated);
     inserted(&place, &documents).await;
-    let usable = documents.len() - ids().1.len();
+    let usable = documents.len() - ids(collated).1.len();
     let all = told(&mut feed, usable).await;
     assert_eq!(id_set(&all).len(), usable, "each has a text of its own");
 
@@ -375,9 +386,12 @@ async fn writes_are_allowed_to_those_who_may_and_reach_the_right_document() {
         let place = place(collated).await;
         let store = place.prepared().await;
         let mut feed = place.followed().await;
-        let documents = documents(11);
+        // The driver can't read an answer with a broken text.
+        let is_whole = |document: &RawDocumentBuf| Document::try_from(document.clone()).is_ok();
+        let documents: Vec<_> = documents(11, collated).into_iter().filter(is_whole).collect();
         inserted(&place, &documents).await;
-        let all = told(&mut feed, documents.len() - ids().1.len()).await;
+        let odd = ids(collated).1.iter().filter(|id| id.as_str() != Some("\u{fffd}")).count();
+        let all = told(&mut feed, documents.len() - odd).await;
         let writer = viewer("acme", "acme");
         for task in all {
             let answers = Answers::parse(json!({"answers": ["a"]})).expect("answers");
@@ -425,7 +439,8 @@ async fn what_can_not_be_a_task_takes_no_place_of_a_dashboard() {
     let place = place(false).await;
     let store = place.prepared().await;
     let newest = DateTime::from_millis(1_800_000_000_000);
-    let odd = ids().1.into_iter().map(|id| broken(&doc! {"_id": id, "orgId": "acme", "createdAt": newest}));
+    let odd =
+        ids(false).1.into_iter().map(|id| broken(&doc! {"_id": id, "orgId": "acme", "createdAt": newest}));
     inserted(&place, &odd.collect::<Vec<_>>()).await;
     let tasks = (0..5).map(|n| {
         doc! {"_id": format!("t{n}"), "orgId": "acme", "createdBy": format!("u{n}"),
