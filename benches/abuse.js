@@ -27,7 +27,7 @@ const anonymous = (gateway) => KB * Number(/RssAnon:\s*(\d+) kB/.exec(readFileSy
 const address = (n) => `127.1.${n >> 8}.${n & 255}`;
 
 async function trick(name) {
-  const gateway = await Gateway.start({ MAX_UNAUTHENTICATED_PER_ADDRESS: '0', HANDSHAKE_RATE_PER_SECOND: '0', LOG_FORMAT: 'json' });
+  const gateway = await Gateway.start({ MAX_UNAUTHENTICATED_PER_ADDRESS: '0', HANDSHAKE_RATE_PER_SECOND: '0', HTTP_KEEP_ALIVE: '10s', LOG_FORMAT: 'json' });
   try {
     const before = anonymous(gateway);
     let most = before;

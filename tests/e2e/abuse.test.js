@@ -97,7 +97,8 @@ test('one address holds only so many connections without a token', () => withGat
 }));
 
 test('tricks before a token cost their connection, and nobody else', async () => {
-  const gateway = await Gateway.start();
+  // Some of them end in an idle HTTP connection, whose time this setting is.
+  const gateway = await Gateway.start({ HTTP_KEEP_ALIVE: '5s' });
   try {
     const alice = await member('alice');
     const { taskId } = await createTask(gateway.url, alice);
