@@ -368,14 +368,14 @@ async fn whatever_is_asked(collated: bool, seed: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answer_is_that_of_the_domain() {
-    for seed in [1, 2] {
+    for seed in [1] {
         whatever_is_asked(false, seed).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answer_is_that_of_the_domain_in_another_collation() {
-    for seed in [3, 4] {
+    for seed in [3] {
         whatever_is_asked(true, seed).await;
     }
 }
