@@ -124,7 +124,7 @@ impl Run {
         Some(doc! {"createdAt": {"$lte": at.clone()}, "$or": [{"createdAt": {"$lt": at}}, same_time]})
     }
 
-    pub(super) fn find<'a>(self, places: &'a [Place]) -> Option<&'a Place> {
+    pub(super) fn find(self, places: &[Place]) -> Option<&Place> {
         places.iter().find(|place| place.run == self.name())
     }
 }
