@@ -123,8 +123,53 @@ const targets = (results) => [
   ['jitter: p99 of late deliveries', '× Node with state recovery', 1, false, results.ratio('jitter', 'late deliveries, from the new connection on, p99, ms')],
   ['CPU of a delivery to 10,000', '× to 100', 1.3, false, quotient(results.median('room10k', 'taskcast', MILLION), results.median('room100', 'taskcast', MILLION))],
   ['RSS after ten storms of 5,000', '× before', 1.2, false, quotient(results.median('storms', 'taskcast', 'after the last, MiB'), results.median('storms', 'taskcast', 'RSS before, MiB'))],
+  ['a join, embedded store, 200,000 tasks', '× 1,000 tasks', 2, false, grown(results, 'embedded', (row) => row.join.ms)],
+  ['100 joins at once, embedded store, 200,000 tasks', '× 1,000 tasks', 2, false, grown(results, 'embedded', (row) => row.at_once.ms)],
+  ['a list of 200, embedded store, 200,000 tasks', '× 1,000 tasks', 2, false, grown(results, 'embedded', (row) => row.list.ms)],
   ['CPU of a delivery on three nodes with Redis', '× one node', 1.25, false, quotient(results.median('cluster', 'taskcast', MILLION), results.median('modest', 'taskcast', MILLION))],
 ];
+
+/** What grows with the tasks: [what, value of a row]. */
+const GROWTH = [
+  ['a join, ms', (row) => row.join.ms],
+  ['its CPU, ms', (row) => row.join.cpu_ms],
+  ['100 joins at once, ms', (row) => row.at_once.ms],
+  ['their CPU, ms', (row) => row.at_once.cpu_ms],
+  ['list of 200, ms', (row) => row.list.ms],
+  ['its CPU, ms', (row) => row.list.cpu_ms],
+  ['list of 100 that failed, ms', (row) => row.failed.ms],
+  ['its CPU, ms', (row) => row.failed.cpu_ms],
+  ['list of 10 of one creator, ms', (row) => row.mine.ms],
+  ['its CPU, ms', (row) => row.mine.cpu_ms],
+  ['a change until a client has it, ms', (row) => row.change.ms],
+  ['its CPU, ms', (row) => row.change.cpu_ms],
+  ['RSS before the joins, MiB', (row) => row.rss_before_mib],
+  ['RSS after them, MiB', (row) => row.rss_mib],
+  ['from start to serving after SIGKILL, ms', (row) => row.start_ms],
+];
+
+const growthOf = (results, store) => results.rows.filter((row) => row.kind === 'growth' && row.store === store).sort((a, b) => a.tasks - b.tasks);
+
+/** The last row beside the first. */
+function grown(results, store, field) {
+  const rows = growthOf(results, store);
+  return rows.length > 1 ? quotient(field(rows.at(-1)), field(rows[0])) : undefined;
+}
+
+/** A table for each store: sizes below each other, in brackets the ratio to the first. */
+function growth(results) {
+  const tables = ['embedded', 'mongodb'].map((store) => {
+    const rows = growthOf(results, store);
+    if (rows.length === 0) return '';
+    const cells = rows.map((one) => GROWTH.map(([, field]) => {
+      const [value, first] = [field(one), field(rows[0])];
+      return `${short(value)}${first > 0 && one !== rows[0] ? ` (${short(value / first)} ×)` : ''}`;
+    }));
+    return `The ${store} store:\n\n${table(['tasks', ...GROWTH.map(([what]) => what)], rows.map((one, n) => [short(one.tasks), ...cells[n]]))}\n`;
+  });
+  const shown = tables.filter(Boolean);
+  return shown.length > 0 ? `### growth\n\n${SCENARIOS.growth.title}. In brackets: the ratio to the first row.\n\n${shown.join('\n')}` : '';
+}
 
 function queriesOf(results) {
   const [finds, aggregates] = [results.median('reconnect', 'taskcast', 'finds'), results.median('reconnect', 'taskcast', 'aggregates')];
@@ -195,5 +240,5 @@ ${table(['', 'what it is'], Object.entries(SERVERS))}
 
 The median, its ratio to Node's in brackets, and the spread.
 
-${FIGURES.map((one) => figures(results, one)).filter(Boolean).join('\n')}`;
+${[...FIGURES.map((one) => figures(results, one)), growth(results)].filter(Boolean).join('\n')}`;
 }

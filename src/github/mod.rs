@@ -9,6 +9,7 @@ mod effect;
 mod entry;
 mod event;
 mod known;
+mod lookup;
 mod payload;
 mod place;
 mod pull_request;
@@ -20,8 +21,9 @@ mod source;
 
 pub use delivery::{Delivery, DeliveryId, EVENTS, Received, UnusableDelivery, event_label};
 pub use known::{Fact, Known, Lesson};
+pub use lookup::{Lookup, lookups};
 pub use repository::Repository;
-pub use search::{Search, Way};
+pub use search::{Search, Way, is_open};
 pub use signature::is_signed;
 pub use source::HEAD_DAYS;
 

@@ -45,10 +45,11 @@ impl Search {
     /// The task that is meant: of several, the newest that is not finished, else the newest.
     pub fn choose<'a>(&self, tasks: &[&'a Task]) -> Option<&'a Task> {
         self.ways.iter().find_map(|way| {
-            tasks.iter().copied().filter(|task| way.leads_to(task)).max_by_key(|task| {
-                let finished = matches!(task.status(), Status::Merged | Status::Failed);
-                (!finished, created_at(task), task.id.clone())
-            })
+            tasks
+                .iter()
+                .copied()
+                .filter(|task| way.leads_to(task))
+                .max_by_key(|task| (is_open(task), created_at(task), task.id.clone()))
         })
     }
 
@@ -78,7 +79,7 @@ impl Way {
         }
     }
 
-    fn leads_to(&self, task: &Task) -> bool {
+    pub fn leads_to(&self, task: &Task) -> bool {
         let numbered =
             |repo: &Repository, field, wanted| number(task, field) == Some(wanted) && repo.has(task);
         let linked = |repo: &Repository, field, url: &Option<String>| {
@@ -102,6 +103,11 @@ impl Way {
             }
         }
     }
+}
+
+/// Whether it is not finished: a delivery means such a task rather than a finished one.
+pub fn is_open(task: &Task) -> bool {
+    !matches!(task.status(), Status::Merged | Status::Failed)
 }
 
 pub(super) fn number(task: &Task, field: Field) -> Option<u64> {

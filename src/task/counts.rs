@@ -35,6 +35,15 @@ impl Counts {
         }
     }
 
+    /// What remains without those of `part`.
+    pub fn minus(self, part: Counts) -> Counts {
+        Counts {
+            active: self.active.saturating_sub(part.active),
+            completed: self.completed.saturating_sub(part.completed),
+            failed: self.failed.saturating_sub(part.failed),
+        }
+    }
+
     fn of(&mut self, class: StatusClass) -> &mut u64 {
         match class {
             StatusClass::Active => &mut self.active,

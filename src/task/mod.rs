@@ -23,5 +23,5 @@ pub use status::{Status, StatusClass};
 pub use time::{ClockReading, FEWEST_MILLIS, Timestamp};
 pub use timeline::TimelineEntry;
 pub use view::{FullView, Summary};
-pub use visibility::{Access, Viewer};
+pub use visibility::{Access, NamedOrg, Viewer};
 pub use written_time::TIME_TEXT;

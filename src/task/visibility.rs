@@ -12,6 +12,16 @@ pub struct Access {
     pub private: bool,
 }
 
+/// The organisation that a document names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedOrg {
+    /// It names none: the default organisation is meant.
+    Default,
+    Org(OrgId),
+    /// Nobody knows which organisation that is, so no organisation sees the task.
+    Unknown,
+}
+
 /// Somebody who looks: the part of an identity that decides what it may see.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Viewer {
@@ -28,11 +38,10 @@ impl Access {
         let [creator, org, private] = Self::FIELDS.map(|name| document.get(name));
         Self {
             creator: creator.and_then(Value::as_str).and_then(UserId::parse),
-            org: match org {
-                None | Some(Value::Null) => default_org.0.clone(),
-                Some(Value::String(name)) => default_org.or(OrgId::parse(name)),
-                // Nobody knows which organisation that is, so no organisation sees the task.
-                Some(_) => None,
+            org: match NamedOrg::of(org) {
+                NamedOrg::Default => default_org.0.clone(),
+                NamedOrg::Org(org) => Some(org),
+                NamedOrg::Unknown => None,
             },
             private: !matches!(private, None | Some(Value::Null | Value::Bool(false))),
         }
@@ -52,6 +61,17 @@ impl Access {
     /// The organisation that sees the task as a whole.
     pub fn public_org(&self) -> Option<&OrgId> {
         if self.private { None } else { self.org.as_ref() }
+    }
+}
+
+impl NamedOrg {
+    /// Of the value that a document has for its organisation.
+    pub fn of(value: Option<&Value>) -> Self {
+        match value {
+            None | Some(Value::Null) => Self::Default,
+            Some(Value::String(name)) => OrgId::parse(name).map_or(Self::Default, Self::Org),
+            Some(_) => Self::Unknown,
+        }
     }
 }
 

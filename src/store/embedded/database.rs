@@ -11,6 +11,7 @@ use std::{
 
 use redb::TableDefinition;
 
+use super::migrate::FORMAT;
 use crate::{store::StoreError, task::DocumentError};
 
 /// By task id: the document without `events`.
@@ -63,6 +64,13 @@ pub(super) enum Fault {
     Record(#[from] serde_json::Error),
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// The format of the file's index.
+    #[error(
+        "a newer taskcast wrote it (format {0}; this one knows up to {known}). Start that release again, or restore a backup \
+         from before the upgrade",
+        known = FORMAT
+    )]
+    Newer(u64),
 }
 
 impl Database {
@@ -88,6 +96,17 @@ impl Database {
         }
     }
 
+    /// While a process starts, nobody waits for what passes: a full disk is told to the person who starts it.
+    pub(super) fn unusable_at_start(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Unavailable(cause) => StoreError::Unusable(format!(
+                "{cause}. This user must be able to read and write it, with room on the disk: the index that this release adds \
+                 takes about as much as the tasks"
+            )),
+            other => other,
+        }
+    }
+
     fn file(&self) -> Result<Arc<redb::Database>, StoreError> {
         let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         match &*slot {
@@ -107,6 +126,9 @@ impl Database {
             Fault::Storage(error) => error.into(),
             Fault::Commit(error) => error.into(),
             Fault::Record(_) => return unusable_file(&self.path, &fault),
+            Fault::Newer(_) => {
+                return StoreError::Unusable(format!("{} can't be used: {fault}", self.path.display()));
+            }
             Fault::Document(error) => return StoreError::Document(error),
         };
         match error {
@@ -188,6 +210,7 @@ fn create(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
         let mut meta = txn.open_table(META)?;
         meta.insert(LAST_SEQUENCE, first_sequence())?;
         meta.insert(LOG_BYTES, 0)?;
+        // Its empty tables are made as those of an earlier release are filled.
     }
     txn.commit()?;
     drop(database);

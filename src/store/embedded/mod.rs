@@ -1,16 +1,23 @@
 //! Tasks in a file of this process: for one node without a database to run.
 //!
-//! Seven tables in one redb file. `tasks` holds each document without its timeline, `timeline` its entries one by
+//! Tables in one redb file. `tasks` holds each document without its timeline, `timeline` its entries one by
 //! one (so that an append costs the same however long the timeline is, and a list reads none), `log` every change
-//! by its sequence number, `meta` the last number, `deliveries` what GitHub has delivered, `githubFacts` and `githubFactDays` what
-//! was learnt from it. A write and its log entry
-//! are one transaction, on disk before anybody hears of it.
+//! by its sequence number, `meta` the last number, `deliveries` what GitHub has delivered, `githubFacts` and
+//! `githubFactDays` what was learnt from it. `lists`, `counts` and `finds` are
+//! the index: they follow from `tasks`, and are made from it where they are missing (`migrate.rs`). A write, its log entry
+//! and its part of the index are one transaction, on disk before anybody hears of it.
 
 mod database;
 mod facts;
 mod feed;
+mod index;
+mod lists;
+mod migrate;
+mod ranges;
 mod read;
 mod record;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod write;
 
@@ -55,7 +62,11 @@ impl EmbeddedStore {
     /// Opens the store in `config.data_dir`, or makes an empty one there. Blocks: for the start of the process.
     pub fn open(config: EmbeddedConfig) -> Result<Self, StoreError> {
         let database = Arc::new(Database::open(&config.data_dir)?);
-        let last = database.run(|db| read::last_sequence(&db.begin_read()?))?;
+        let prepared = database.run(|db| {
+            migrate::bring_up_to_date(db)?;
+            read::last_sequence(&db.begin_read()?)
+        });
+        let last = prepared.map_err(|cause| database.unusable_at_start(cause))?;
         let committed = watch::Sender::new(last);
         let writer = Writer::new(database.clone(), config.default_org.clone(), committed.clone());
         Ok(Self { database, default_org: config.default_org, writer, committed })
@@ -119,7 +130,7 @@ impl Store for EmbeddedStore {
 
     async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {
         let viewer = viewer.clone();
-        self.read(move |txn, org| read::dashboard(txn, &viewer, limit, org)).await.map(Arc::new)
+        self.read(move |txn, org| lists::dashboard(txn, &viewer, limit, org)).await.map(Arc::new)
     }
 
     async fn list(
@@ -130,7 +141,7 @@ impl Store for EmbeddedStore {
         limit: usize,
     ) -> Result<Page, StoreError> {
         let (viewer, filter, cursor) = (viewer.clone(), filter.clone(), cursor.cloned());
-        self.read(move |txn, org| read::list(txn, &viewer, &filter, cursor.as_ref(), limit, org)).await
+        self.read(move |txn, org| lists::list(txn, &viewer, &filter, cursor.as_ref(), limit, org)).await
     }
 
     async fn create(

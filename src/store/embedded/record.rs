@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::database::Fault;
 use crate::{
     feed::{Change, Position, TimelineChange},
-    task::{Access, Assigned, DefaultOrg, NewEntry, Task, TaskId, TimelineEntry, Timestamp},
+    task::{Access, Assigned, DefaultOrg, NamedOrg, NewEntry, Task, TaskId, TimelineEntry, Timestamp},
 };
 
 /// A task's document without `events`; names and types as in MongoDB, ids and times as text.
@@ -57,6 +57,12 @@ pub(super) fn access(bytes: &[u8], default_org: &DefaultOrg) -> Result<Access, F
     let Decisive { created_by, org_id, is_private } = serde_json::from_slice(bytes)?;
     let fields = Access::FIELDS.into_iter().zip([created_by, org_id, is_private]);
     Ok(Access::from_document(&fields.collect(), default_org))
+}
+
+/// The organisation that a document names, whatever the default organisation is.
+pub(super) fn named_org(document: &Document) -> NamedOrg {
+    let [_, org, _] = Access::FIELDS;
+    NamedOrg::of(document.get(org))
 }
 
 pub(super) fn task(document: Document, default_org: &DefaultOrg) -> Result<Task, Fault> {

@@ -1,5 +1,7 @@
 //! What a write does to the tables.
 
+use std::cell::Cell;
+
 use mongodb::bson::oid::ObjectId;
 use redb::{ReadableTable, Table, WriteTransaction};
 use serde_json::Value;
@@ -7,12 +9,15 @@ use serde_json::Value;
 use super::{
     database::{DELIVERIES, Fault, LAST_SEQUENCE, LOG, LOG_BYTES, META, TASKS, TIMELINE},
     facts::Facts,
+    index::Index,
+    migrate::INDEXED,
+    ranges::Indexed,
     read,
     record::{self, Document, LogEntry},
     write::{Edit, Outcome, Write, Written},
 };
 use crate::{
-    github::Delivery,
+    github::{Delivery, Lookup, Search},
     store::{DELIVERY_DAYS, Delivered, WriteError},
     task::{Access, DefaultOrg, FullTask, Status, Task, TaskId, Timestamp, Viewer, Writes},
 };
@@ -30,6 +35,9 @@ pub(super) struct Tables<'txn> {
     meta: Table<'txn, &'static str, u64>,
     deliveries: Table<'txn, (u64, &'static str), ()>,
     facts: Facts<'txn>,
+    index: Index<'txn>,
+    /// How many documents were read to find the tasks of deliveries.
+    pub(super) documents_read: Cell<usize>,
     /// The number of the last change.
     sequence: u64,
     log_bytes: u64,
@@ -47,6 +55,8 @@ impl<'txn> Tables<'txn> {
             log: txn.open_table(LOG)?,
             deliveries: txn.open_table(DELIVERIES)?,
             facts: Facts::open(txn)?,
+            index: Index::open(txn)?,
+            documents_read: Cell::default(),
             meta,
             sequence,
             log_bytes,
@@ -72,6 +82,7 @@ impl<'txn> Tables<'txn> {
         }
         self.trim()?;
         self.meta.insert(LAST_SEQUENCE, self.sequence)?;
+        self.meta.insert(INDEXED, self.sequence)?;
         self.meta.insert(LOG_BYTES, self.log_bytes)?;
         let changed = self.sequence != before || self.facts.has_learnt();
         Ok((outcomes, self.sequence, changed))
@@ -86,7 +97,9 @@ impl<'txn> Tables<'txn> {
         };
         let task = record::task(before.clone(), self.default_org)?;
         match writes(edit, &before, &task, now) {
-            Ok(writes) => Ok(Ok(Written::Task(Box::new(self.make(id, Some(before), writes, now)?)))),
+            Ok(writes) => {
+                Ok(Ok(Written::Task(Box::new(self.make(id, Some((before, task)), writes, now)?))))
+            }
             Err(refusal) => Ok(Err(refusal)),
         }
     }
@@ -99,28 +112,50 @@ impl<'txn> Tables<'txn> {
             }
         }
         let delivery = &self.facts.informed(delivery, now)?;
-        if delivery.search.ways.is_empty() {
-            return Ok(Delivered::NoTask);
-        }
-        let mut meant = Vec::new();
-        for item in self.tasks.range::<&str>(..)? {
-            let document = record::decode(item?.1.value())?;
-            let task = record::task(document.clone(), self.default_org)?;
-            if delivery.search.leads_to(&task) {
-                meant.push((document, task));
-            }
-        }
-        let tasks: Vec<&Task> = meant.iter().map(|(_, task)| task).collect();
-        let Some(id) = delivery.search.choose(&tasks).map(|task| task.id.clone()) else {
-            return Ok(Delivered::NoTask);
-        };
-        for (document, task) in meant.into_iter().filter(|(_, task)| task.id == id) {
-            let writes = delivery.writes(&task, &document, now);
-            self.make(&id, Some(document), writes, now)?;
-        }
+        let Some((document, task)) = self.meant(&delivery.search)? else { return Ok(Delivered::NoTask) };
+        let id = task.id.clone();
+        let writes = delivery.writes(&task, &document, now);
+        self.make(&id, Some((document, task)), writes, now)?;
         self.deliveries.insert((today, delivery.id.as_str()), ())?;
         self.forget_deliveries(today.saturating_sub(DELIVERY_DAYS))?;
         Ok(Delivered::Written(id))
+    }
+
+    /// The task that a delivery is about, with its document. Where a lookup finds several, the first that the way leads to
+    /// is the one that is meant.
+    pub(super) fn meant(&self, search: &Search) -> Result<Option<(Document, Task)>, Fault> {
+        for way in &search.ways {
+            let mut candidates = Vec::new();
+            for lookup in way.lookups() {
+                let candidate =
+                    |id: &str| Ok::<_, Fault>(self.readable(id)?.filter(|(_, task)| way.leads_to(task)));
+                match lookup {
+                    Lookup::Id(id) => candidates.extend(candidate(id.as_str())?),
+                    Lookup::Text(text) => {
+                        for id in self.index.found(&text)? {
+                            if let Some(found) = candidate(&id?)? {
+                                candidates.push(found);
+                                break;
+                            }
+                        }
+                    }
+                }
+            }
+            let tasks: Vec<&Task> = candidates.iter().map(|(_, task)| task).collect();
+            if let Some(id) = search.choose(&tasks).map(|task| task.id.clone()) {
+                return Ok(candidates.into_iter().find(|(_, task)| task.id == id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// None: there is no such task, or its document can't be read as one.
+    fn readable(&self, id: &str) -> Result<Option<(Document, Task)>, Fault> {
+        self.documents_read.update(|read| read + 1);
+        let Some(bytes) = self.tasks.get(id)? else { return Ok(None) };
+        let Ok(document) = record::decode(bytes.value()) else { return Ok(None) };
+        let task = record::task(document.clone(), self.default_org).ok();
+        Ok(task.filter(|task| task.id.as_str() == id).map(|task| (document, task)))
     }
 
     fn forget_deliveries(&mut self, before: u64) -> Result<(), Fault> {
@@ -133,10 +168,13 @@ impl<'txn> Tables<'txn> {
     fn make(
         &mut self,
         id: &TaskId,
-        before: Option<Document>,
+        before: Option<(Document, Task)>,
         writes: Writes,
         now: Timestamp,
     ) -> Result<FullTask, Fault> {
+        let indexed_before =
+            before.as_ref().and_then(|(document, task)| Indexed::of(id.as_str(), task, document));
+        let before = before.map(|(document, _)| document);
         let mut after = before.clone().unwrap_or_else(|| record::new_document(id));
         for (name, value) in writes.set {
             record::assign(&mut after, name, value);
@@ -149,10 +187,10 @@ impl<'txn> Tables<'txn> {
             let place = self.entries(id)?;
             self.timeline.insert((id.as_str(), place), &*serde_json::to_vec(entry)?)?;
         }
-        let task = FullTask {
-            task: record::task(after.clone(), self.default_org)?,
-            timeline: read::timeline(&self.timeline, id)?,
-        };
+        let task = record::task(after.clone(), self.default_org)?;
+        let indexed = Indexed::of(id.as_str(), &task, &after);
+        self.index.change(indexed_before.as_ref(), indexed.as_ref())?;
+        let task = FullTask { task, timeline: read::timeline(&self.timeline, id)? };
         self.log(&LogEntry { at: now.millis(), before, after, added })?;
         Ok(task)
     }

@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod migration;
 
 use std::path::Path;
 

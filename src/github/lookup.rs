@@ -1,0 +1,216 @@
+//! What a store can find the task of a delivery by, without looking at every task.
+//!
+//! Each task that a way leads to has a lookup of that way ([`lookups`]), or is named by its id. The reverse is not
+//! promised: [`Way::leads_to`] has the last word.
+
+use super::{
+    repository::Repository,
+    search::{Way, number, text},
+};
+use crate::task::{Field, Task, TaskId};
+
+/// No way has a branch or a link as long as this.
+const MAX_BYTES: usize = 4096;
+
+/// What a way finds its tasks by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    Id(TaskId),
+    /// One of the texts that [`lookups`] gives for a task.
+    Text(String),
+}
+
+/// The texts that a task is found by.
+pub fn lookups(task: &Task) -> Vec<String> {
+    let repo = text(task, Field::Repo);
+    let found = if repo.is_empty() {
+        let link = |kind, field| some(text(task, field)).map(|url| link(kind, url));
+        vec![link(PULL_REQUEST, Field::PrUrl), link(ISSUE, Field::IssueUrl)]
+    } else {
+        vec![
+            number(task, Field::PrNumber).map(|number| numbered(PULL_REQUEST, repo, number)),
+            number(task, Field::IssueNumber).map(|number| numbered(ISSUE, repo, number)),
+            some(text(task, Field::GithubBranch)).map(|branch| on_branch(repo, branch)),
+        ]
+    };
+    found.into_iter().flatten().filter(|text| text.len() <= MAX_BYTES).collect()
+}
+
+impl Way {
+    /// What its tasks are found by, each once: under every name that the repository has had.
+    pub fn lookups(&self) -> Vec<Lookup> {
+        let mut texts = match self {
+            Self::PullRequest { repo, number, url } => {
+                numbered_or_linked(PULL_REQUEST, repo, *number, url.as_deref())
+            }
+            Self::Issue { repo, number, url } => numbered_or_linked(ISSUE, repo, *number, url.as_deref()),
+            Self::Branch { repo, branch } | Self::CheckedBranch { repo, branch } => {
+                repo.names().map(|name| on_branch(name, branch)).collect()
+            }
+            Self::Named { ids, .. } => return ids.iter().cloned().map(Lookup::Id).collect(),
+        };
+        texts.sort_unstable();
+        texts.dedup();
+        texts.into_iter().map(Lookup::Text).collect()
+    }
+}
+
+const PULL_REQUEST: &str = "pr";
+const ISSUE: &str = "issue";
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn numbered_or_linked(kind: &str, repo: &Repository, number: u64, url: Option<&str>) -> Vec<String> {
+    let numbers = repo.names().map(|name| numbered(kind, name, number));
+    let links = url.map(|url| repo.links(url)).unwrap_or_default();
+    numbers.chain(links.iter().map(|url| link(kind, url))).collect()
+}
+
+fn numbered(kind: &str, repo: &str, number: u64) -> String {
+    format!("{kind} {} {number}", repo.to_ascii_lowercase())
+}
+
+fn on_branch(repo: &str, branch: &str) -> String {
+    format!("branch {} {branch}", repo.to_ascii_lowercase())
+}
+
+fn link(kind: &str, url: &str) -> String {
+    format!("{kind} link {url}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*, sample::select};
+    use serde_json::{Value, json};
+
+    use super::{super::repository::Tenure, *};
+    use crate::task::{DefaultOrg, Timestamp};
+
+    const HOST: &str = "https://github.com";
+    const NAMES: [&str; 5] = ["Acme/Web", "acme/web", "acme/Old", "ACME/old", "acme/other"];
+
+    /// A link of a task or of a way, into any of the repositories or elsewhere.
+    fn links() -> impl Strategy<Value = String> {
+        let host = select(vec![HOST, "https://github.example"]);
+        let path = select(vec!["/pull/1", "/pull/2", "/issues/1", ""]);
+        (host, select(NAMES.to_vec()), path).prop_map(|(host, name, path)| format!("{host}/{name}{path}"))
+    }
+
+    /// A time at which a task is made, or a tenure begins or ends.
+    fn seconds() -> impl Strategy<Value = Option<Timestamp>> {
+        option::of((0_i64..4).prop_map(|seconds| Timestamp::from_millis(seconds * 1000).expect("a time")))
+    }
+
+    prop_compose! {
+        fn tasks()(
+            repo in option::of(select([&NAMES[..], &["", "acme/web "]].concat())),
+            pr in option::of(1_u64..3), issue in option::of(1_u64..3),
+            branch in option::of(select(vec!["main", "Main", ""])),
+            state in option::of(select(vec!["open", "closed"])),
+            links in [option::of(links()), option::of(links())],
+            made in seconds(), both in any::<bool>(),
+        ) -> Task {
+            let mut document = serde_json::Map::from_iter([("_id".to_owned(), json!("t"))]);
+            let mut set = |name: &str, value: Option<Value>| document.extend(value.map(|value| (name.to_owned(), value)));
+            let [pr_url, issue_url] = links;
+            set("repo", repo.map(Value::from));
+            set(if both { "prNumber" } else { "githubPrNumber" }, pr.map(Value::from));
+            set(if both { "issueNumber" } else { "githubIssueNumber" }, issue.map(Value::from));
+            set("githubBranch", branch.map(Value::from));
+            set("prState", state.map(Value::from));
+            set(if both { "prUrl" } else { "githubPrUrl" }, pr_url.map(Value::from));
+            set("issueUrl", issue_url.map(Value::from));
+            set("createdAt", made.map(|made| made.to_string().into()));
+            Task::from_document(document, &DefaultOrg(None)).expect("a task")
+        }
+    }
+
+    /// A repository that may have had other names, one of them twice, or whose name belongs to another one by now.
+    fn repositories() -> impl Strategy<Value = Repository> {
+        let tenure = (select(NAMES.to_vec()), seconds(), seconds());
+        let tenures =
+            vec(tenure.prop_map(|(name, from, until)| Tenure { name: name.to_owned(), from, until }), 0..4);
+        (select(NAMES.to_vec()), option::of(tenures)).prop_map(|(name, tenures)| {
+            let repository = Repository::new(HOST.to_owned(), Some(1), name.to_owned());
+            let tenures = tenures.unwrap_or_else(|| repository.tenures.clone());
+            Repository { tenures, ..repository }
+        })
+    }
+
+    fn ways() -> impl Strategy<Value = Way> {
+        let branch = || select(vec!["main", "Main"]).prop_map(str::to_owned);
+        let numbered = || (repositories(), 1_u64..3, option::of(links()));
+        prop_oneof![
+            numbered().prop_map(|(repo, number, url)| Way::PullRequest { repo, number, url }),
+            numbered().prop_map(|(repo, number, url)| Way::Issue { repo, number, url }),
+            (repositories(), branch()).prop_map(|(repo, branch)| Way::Branch { repo, branch }),
+            (repositories(), branch()).prop_map(|(repo, branch)| Way::CheckedBranch { repo, branch }),
+            repositories()
+                .prop_map(|repo| Way::Named { repo, ids: TaskId::parse("t").into_iter().collect() }),
+        ]
+    }
+
+    fn is_looked_up(way: &Way, task: &Task) -> bool {
+        let known = lookups(task);
+        way.lookups().iter().any(|lookup| match lookup {
+            Lookup::Id(id) => *id == task.id,
+            Lookup::Text(text) => known.contains(text),
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #[test]
+        fn a_way_looks_up_every_task_that_it_leads_to(task in tasks(), way in ways()) {
+            let is_looked_up = is_looked_up(&way, &task);
+            prop_assert!(is_looked_up || !way.leads_to(&task), "{:?} does not look up {:?}", way, task);
+        }
+
+        #[test]
+        fn a_way_asks_for_each_text_once(way in ways()) {
+            let lookups = way.lookups();
+            for (n, lookup) in lookups.iter().enumerate() {
+                prop_assert!(!lookups[..n].contains(lookup), "{:?}", lookups);
+            }
+        }
+    }
+
+    /// The property above says something only if ways do lead to tasks.
+    #[test]
+    fn a_task_is_looked_up_under_each_name_and_link() {
+        let tenure = |name: &str| Tenure { name: name.to_owned(), from: None, until: None };
+        let repo = Repository {
+            tenures: vec![tenure("Acme/Web"), tenure("acme/Old")],
+            ..Repository::new(HOST.to_owned(), Some(1), "Acme/Web".to_owned())
+        };
+        let url = |end: &str| Some(format!("{HOST}/Acme/Web/{end}"));
+        let ways = [
+            Way::PullRequest { repo: repo.clone(), number: 1, url: url("pull/1") },
+            Way::Issue { repo: repo.clone(), number: 1, url: url("issues/1") },
+            Way::Branch { repo: repo.clone(), branch: "main".to_owned() },
+            Way::CheckedBranch { repo, branch: "main".to_owned() },
+        ];
+        let found = |fields: Value| {
+            let mut document = serde_json::Map::from_iter([("_id".to_owned(), json!("t"))]);
+            document.extend(fields.as_object().expect("fields").clone());
+            let task = Task::from_document(document, &DefaultOrg(None)).expect("a task");
+            ways.iter().map(|way| way.leads_to(&task) && is_looked_up(way, &task)).collect::<Vec<_>>()
+        };
+        for name in ["acme/WEB", "ACME/old"] {
+            assert_eq!(found(json!({"repo": name, "prNumber": 1})), [true, false, false, false], "{name}");
+            assert_eq!(found(json!({"repo": name, "issueNumber": 1})), [false, true, false, false], "{name}");
+            assert_eq!(
+                found(json!({"repo": name, "githubBranch": "main"})),
+                [false, false, true, true],
+                "{name}"
+            );
+        }
+        for name in ["Acme/Web", "acme/Old"] {
+            let link = |end: &str| format!("{HOST}/{name}/{end}");
+            assert_eq!(found(json!({"prUrl": link("pull/1")})), [true, false, false, false], "{name}");
+            assert_eq!(found(json!({"issueUrl": link("issues/1")})), [false, true, false, false], "{name}");
+        }
+    }
+}

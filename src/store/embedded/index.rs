@@ -1,0 +1,142 @@
+//! The index: three tables that follow from the documents. They list, count and find tasks, so that a read looks at no
+//! task that it does not return. A write changes them in the transaction that changes the document.
+//!
+//! Whoever changes what they contain ([`Indexed`] and what it is made from) raises [`FORMAT`](super::migrate::FORMAT): files
+//! of earlier releases are then indexed anew.
+
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+
+use super::{
+    database::Fault,
+    ranges::{Indexed, Range},
+};
+use crate::task::{Counts, StatusClass};
+
+/// A range, and the place of a task in it: `createdAt` in milliseconds, and the id.
+pub(super) type ListKey = (u8, &'static str, &'static str, &'static str, Option<i64>, &'static str);
+/// A range without a status.
+type CountKey = (u8, &'static str, &'static str);
+/// What a delivery names, whether the task is open, and its age: of several, the last one is meant.
+type FindKey = (&'static str, bool, Option<i64>, &'static str);
+
+pub(super) const LISTS: TableDefinition<ListKey, ()> = TableDefinition::new("lists");
+/// How many tasks of a range are active, completed and failed.
+pub(super) const COUNTS: TableDefinition<CountKey, (u64, u64, u64)> = TableDefinition::new("counts");
+pub(super) const FINDS: TableDefinition<FindKey, ()> = TableDefinition::new("finds");
+
+/// The index, open for writing.
+pub(super) struct Index<'txn> {
+    lists: Table<'txn, ListKey, ()>,
+    counts: Table<'txn, CountKey, (u64, u64, u64)>,
+    finds: Table<'txn, FindKey, ()>,
+}
+
+impl<'txn> Index<'txn> {
+    pub(super) fn open(txn: &'txn WriteTransaction) -> Result<Self, Fault> {
+        Ok(Self {
+            lists: txn.open_table(LISTS)?,
+            counts: txn.open_table(COUNTS)?,
+            finds: txn.open_table(FINDS)?,
+        })
+    }
+
+    /// Takes in how a task has changed. None: its document can't be read as a task, or there was none.
+    pub(super) fn change(&mut self, before: Option<&Indexed>, after: Option<&Indexed>) -> Result<(), Fault> {
+        if before == after {
+            return Ok(());
+        }
+        let (gone, come) = difference(before, after, |task| {
+            task.listed().into_iter().map(|range| (range, task.created_at)).collect()
+        });
+        for (task, (range, created_at)) in gone {
+            self.lists.remove(list_key(range, created_at, &task.id))?;
+        }
+        for (task, (range, created_at)) in come {
+            self.lists.insert(list_key(range, created_at, &task.id), ())?;
+        }
+        let (gone, come) = difference(before, after, |task| {
+            task.counted().into_iter().map(|range| (range, task.class)).collect()
+        });
+        for (_, (range, class)) in gone {
+            self.count(range, class, Counts::remove_one)?;
+        }
+        for (_, (range, class)) in come {
+            self.count(range, class, |counts, class| counts.add(class, 1))?;
+        }
+        let (gone, come) = difference(before, after, |task| {
+            let lookups = task.lookups.iter();
+            lookups.map(|lookup| (lookup.as_str(), task.is_open, task.created_at)).collect()
+        });
+        for (task, (lookup, is_open, created_at)) in gone {
+            self.finds.remove((lookup, is_open, created_at, &*task.id))?;
+        }
+        for (task, (lookup, is_open, created_at)) in come {
+            self.finds.insert((lookup, is_open, created_at, &*task.id), ())?;
+        }
+        Ok(())
+    }
+
+    /// The ids of the tasks that `lookup` finds, the one that is meant most likely first.
+    pub(super) fn found(&self, lookup: &str) -> Result<impl Iterator<Item = Result<String, Fault>>, Fault> {
+        let first = (lookup, false, None, "");
+        let behind = (lookup, true, Some(i64::MAX), "");
+        let entries = self.finds.range(first..behind)?;
+        Ok(entries.rev().map(|entry| Ok(entry?.0.value().3.to_owned())))
+    }
+
+    fn count(
+        &mut self,
+        range: Range<'_>,
+        class: StatusClass,
+        change: impl FnOnce(&mut Counts, StatusClass),
+    ) -> Result<(), Fault> {
+        let key = count_key(range);
+        let mut counts =
+            self.counts.get(key)?.map_or_else(Counts::default, |counts| counts_of(counts.value()));
+        change(&mut counts, class);
+        if counts == Counts::default() {
+            self.counts.remove(key)?;
+        } else {
+            self.counts.insert(key, (counts.active, counts.completed, counts.failed))?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn list_key<'a>(
+    range: Range<'a>,
+    created_at: Option<i64>,
+    id: &'a str,
+) -> (u8, &'a str, &'a str, &'a str, Option<i64>, &'a str) {
+    let (kind, scope, creator, status) = range.key();
+    (kind, scope, creator, status, created_at, id)
+}
+
+pub(super) fn count_key(range: Range<'_>) -> (u8, &str, &str) {
+    let (kind, scope, creator, _) = range.key();
+    (kind, scope, creator)
+}
+
+pub(super) fn counts_of((active, completed, failed): (u64, u64, u64)) -> Counts {
+    Counts { active, completed, failed }
+}
+
+type OfTask<'a, T> = Vec<(&'a Indexed, T)>;
+
+/// What only the task before has, and what only the task after has. A task keeps its id.
+fn difference<'a, T: PartialEq>(
+    before: Option<&'a Indexed>,
+    after: Option<&'a Indexed>,
+    entries: impl Fn(&'a Indexed) -> Vec<T>,
+) -> (OfTask<'a, T>, OfTask<'a, T>) {
+    let of = |task: Option<&'a Indexed>| -> OfTask<'a, T> {
+        task.map_or_else(Vec::new, |task| entries(task).into_iter().map(|entry| (task, entry)).collect())
+    };
+    let (mut gone, mut come) = (of(before), of(after));
+    let has = |entries: &OfTask<'a, T>, entry: &T| entries.iter().any(|(_, other)| other == entry);
+    let stays: Vec<bool> = gone.iter().map(|(_, entry)| has(&come, entry)).collect();
+    come.retain(|(_, entry)| !has(&gone, entry));
+    let mut stays = stays.into_iter();
+    gone.retain(|_| !stays.next().unwrap_or_default());
+    (gone, come)
+}

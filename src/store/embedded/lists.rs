@@ -1,0 +1,211 @@
+//! Dashboards and lists, by the index: what is read is what is returned.
+
+use std::{cell::Cell, iter::Rev};
+
+use redb::{ReadOnlyTable, ReadTransaction};
+
+use super::{
+    database::{Fault, TASKS},
+    index::{self, COUNTS, LISTS, ListKey},
+    ranges::Range,
+    read, record,
+};
+use crate::{
+    feed::Position,
+    seldom::seldom,
+    store::{
+        Cursor, DashboardSnapshot, Page, Place, TaskFilter,
+        query::{DATES, created_at},
+    },
+    task::{Counts, DefaultOrg, Task, Viewer},
+};
+
+pub(super) fn dashboard(
+    txn: &ReadTransaction,
+    viewer: &Viewer,
+    limit: usize,
+    default_org: &DefaultOrg,
+) -> Result<DashboardSnapshot, Fault> {
+    let lists = Lists::open(txn, default_org)?;
+    let tasks = lists.newest(viewer, &TaskFilter::default(), None, limit)?;
+    let user = viewer.user.as_str();
+    let (mut org_counts, mut own_in_org) = (Counts::default(), Counts::default());
+    for org in lists.orgs(viewer) {
+        org_counts = org_counts.plus(lists.counts(Range::Public { org, creator: None, status: None })?);
+        own_in_org =
+            own_in_org.plus(lists.counts(Range::Public { org, creator: Some(user), status: None })?);
+    }
+    let own = lists.counts(Range::Own { creator: user, status: None })?;
+    let own_counts = own.minus(own_in_org);
+    let position = Position::end_of(read::last_sequence(txn)?);
+    Ok(DashboardSnapshot { tasks, org_counts, own_counts, position })
+}
+
+pub(super) fn list(
+    txn: &ReadTransaction,
+    viewer: &Viewer,
+    filter: &TaskFilter,
+    cursor: Option<&Cursor>,
+    limit: usize,
+    default_org: &DefaultOrg,
+) -> Result<Page, Fault> {
+    // One more than asked for tells whether there is a next page.
+    let wanted = limit.saturating_add(1);
+    let after = cursor.and_then(place_in);
+    let mut tasks = Lists::open(txn, default_org)?.newest(viewer, filter, after, wanted)?;
+    let next = if tasks.len() > limit {
+        tasks.truncate(limit);
+        tasks.last().map(cursor_after)
+    } else {
+        None
+    };
+    Ok(Page { tasks, next })
+}
+
+/// Lists of this store are one run: tasks without a date are its end, and have an empty text for one.
+pub(super) fn cursor_after(task: &Task) -> Cursor {
+    let created_at = created_at(task).map(|millis| millis.to_string()).unwrap_or_default();
+    Cursor { places: vec![Place { run: DATES, created_at, id: task.id.clone() }] }
+}
+
+/// None: the cursor is of another store; the list begins anew.
+pub(super) fn place_in(cursor: &Cursor) -> Option<(Option<i64>, &str)> {
+    let place = cursor.places.iter().find(|place| place.run == DATES)?;
+    Some((place.created_at.parse().ok(), place.id.as_str()))
+}
+
+/// The tables that lists are read from.
+pub(super) struct Lists<'a> {
+    tasks: ReadOnlyTable<&'static str, &'static [u8]>,
+    lists: ReadOnlyTable<ListKey, ()>,
+    counts: ReadOnlyTable<(u8, &'static str, &'static str), (u64, u64, u64)>,
+    default_org: &'a DefaultOrg,
+    examined: Cell<Examined>,
+}
+
+/// How much was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Examined {
+    /// Of the index.
+    pub(super) entries: usize,
+    pub(super) documents: usize,
+}
+
+/// The place of a task in lists; the newest is the greatest.
+type Age = (Option<i64>, String);
+
+/// One range on its way from the newest task to the oldest.
+struct Run {
+    entries: Rev<redb::Range<'static, ListKey, ()>>,
+    next: Option<Age>,
+}
+
+impl<'a> Lists<'a> {
+    pub(super) fn open(txn: &ReadTransaction, default_org: &'a DefaultOrg) -> Result<Self, Fault> {
+        Ok(Self {
+            tasks: txn.open_table(TASKS)?,
+            lists: txn.open_table(LISTS)?,
+            counts: txn.open_table(COUNTS)?,
+            default_org,
+            examined: Cell::default(),
+        })
+    }
+
+    /// The newest `limit` tasks that the viewer sees, all older than `after`. A task can be in two of the ranges: as one of the
+    /// organisation and as the viewer's own. Its place is the same in both, so it comes up in both at the same time.
+    pub(super) fn newest(
+        &self,
+        viewer: &Viewer,
+        filter: &TaskFilter,
+        after: Option<(Option<i64>, &str)>,
+        limit: usize,
+    ) -> Result<Vec<Task>, Fault> {
+        let mut runs = Vec::new();
+        for range in self.ranges(viewer, filter) {
+            runs.push(self.run(range, after)?);
+        }
+        let mut tasks = Vec::new();
+        while tasks.len() < limit {
+            let Some(newest) = runs.iter().filter_map(|run| run.next.as_ref()).max().cloned() else { break };
+            for run in runs.iter_mut().filter(|run| run.next.as_ref() == Some(&newest)) {
+                self.advance(run)?;
+            }
+            let task = self.task(&newest.1)?;
+            tasks.extend(task.filter(|task| task.access.allows(viewer) && filter.matches(task)));
+        }
+        Ok(tasks)
+    }
+
+    /// What is counted of a range.
+    pub(super) fn counts(&self, range: Range<'_>) -> Result<Counts, Fault> {
+        self.examine(1, 0);
+        let counts = self.counts.get(index::count_key(range))?;
+        Ok(counts.map_or_else(Counts::default, |counts| index::counts_of(counts.value())))
+    }
+
+    /// The organisations, as documents name them, whose public tasks the viewer sees; None: documents that name none.
+    pub(super) fn orgs<'v>(&self, viewer: &'v Viewer) -> impl Iterator<Item = Option<&'v str>> + use<'v> {
+        let org = viewer.org.as_ref();
+        let is_default = org.is_some() && org == self.default_org.0.as_ref();
+        org.map(|org| Some(org.as_str())).into_iter().chain(is_default.then_some(None))
+    }
+
+    /// The ranges in which the tasks are that the viewer sees and the filter lets pass.
+    fn ranges<'v>(&self, viewer: &'v Viewer, filter: &'v TaskFilter) -> Vec<Range<'v>> {
+        let status = filter.status.as_deref();
+        let own = Range::Own { creator: viewer.user.as_str(), status };
+        let creator = match &filter.creator {
+            Some(creator) if *creator == viewer.user => return vec![own],
+            Some(creator) => Some(creator.as_str()),
+            None => None,
+        };
+        let public = self.orgs(viewer).map(|org| Range::Public { org, creator, status });
+        public.chain(creator.is_none().then_some(own)).collect()
+    }
+
+    fn run(&self, range: Range<'_>, after: Option<(Option<i64>, &str)>) -> Result<Run, Fault> {
+        let oldest = index::list_key(range, None, "");
+        // No time is as late: the years of a time have four digits.
+        let (created_at, id) = after.unwrap_or((Some(i64::MAX), ""));
+        let entries = self.lists.range(oldest..index::list_key(range, created_at, id))?.rev();
+        let mut run = Run { entries, next: None };
+        self.advance(&mut run)?;
+        Ok(run)
+    }
+
+    fn advance(&self, run: &mut Run) -> Result<(), Fault> {
+        run.next = match run.entries.next().transpose()? {
+            None => None,
+            Some((key, _)) => {
+                self.examine(1, 0);
+                let (.., created_at, id) = key.value();
+                Some((created_at, id.to_owned()))
+            }
+        };
+        Ok(())
+    }
+
+    /// One odd document does not keep the others from being listed.
+    fn task(&self, id: &str) -> Result<Option<Task>, Fault> {
+        self.examine(0, 1);
+        let Some(document) = self.tasks.get(id)? else { return Ok(None) };
+        let task =
+            record::decode(document.value()).and_then(|document| record::task(document, self.default_org));
+        Ok(task
+            .inspect_err(
+                |error| seldom!(warn, %error, "a task was left out of a list: its document can't be read"),
+            )
+            .ok())
+    }
+
+    fn examine(&self, entries: usize, documents: usize) {
+        let so_far = self.examined.get();
+        let [entries, documents] = [so_far.entries + entries, so_far.documents + documents];
+        self.examined.set(Examined { entries, documents });
+    }
+
+    #[cfg(test)]
+    pub(super) fn examined(&self) -> Examined {
+        self.examined.get()
+    }
+}
