@@ -177,8 +177,8 @@ impl<P: Peer> Fanout<P> {
         self.joined_tasks += usize::from(joined.tasks.insert(offer.task.clone()));
         self.end_other_document(offer.task);
         let room = self.rooms.entry(offer.task.clone()).or_insert_with(|| {
-            let later = self.ring.of_task(offer.task, offer.at);
-            let last = later.filter(|step| step.task.is_same_document(offer.task)).next_back();
+            let mut later = self.ring.of_task(offer.task, offer.at);
+            let last = later.rfind(|step| step.task.is_same_document(offer.task));
             let access = last.map_or(offer.access, |step| step.after.as_ref()).cloned();
             Room { document: offer.task.clone(), access, members: HashMap::new() }
         });
