@@ -105,8 +105,10 @@ fn pull_request(
     let snapshot =
         Snapshot::of(action, pr).ok_or(UnusableDelivery::Lacks("a usable pull_request.updated_at"))?;
     let mut ways = place.pull_request(pr);
-    // Whoever has pushed a branch to the repository may do so; a stranger can only push to a fork.
-    let may_refer = !place.is_from_fork(pr) || is_insider(place.payload, pr.author_association.as_deref());
+    // Anybody may open a pull request for a branch of a public repository. A bot that does so was installed there.
+    let is_bot = pr.user.as_ref().is_some_and(|user| user.kind.as_deref() == Some("Bot"));
+    let may_refer =
+        is_insider(place.payload, pr.author_association.as_deref()) || (is_bot && !place.is_from_fork(pr));
     let texts = [pr.title.as_deref(), pr.body.as_deref()].map(|text| text.filter(|_| may_refer));
     ways.extend(texts.into_iter().flatten().flat_map(|text| place.closed_by(text)).take(MAX_REFERENCES));
     let event_type = match (action, snapshot.state.as_str()) {

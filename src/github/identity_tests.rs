@@ -149,6 +149,35 @@ fn from_a_fork_only_the_text_of_an_insider_chooses_a_task() {
     }
 }
 
+/// Anybody may open a pull request for a branch that somebody else has pushed to a public repository.
+#[test]
+fn from_an_own_branch_only_the_text_of_an_insider_or_a_bot_chooses_a_task() {
+    let mut memory = Memory::default();
+    let by = |association: &str, kind: &str, head: Value| {
+        let mut payload = pr(9, head);
+        payload["pull_request"]["author_association"] = association.into();
+        payload["pull_request"]["user"] = json!({"login": "somebody", "type": kind});
+        payload["pull_request"]["head"]["ref"] = "release".into();
+        payload
+    };
+    for stranger in ["NONE", "CONTRIBUTOR", "FIRST_TIMER", "FIRST_TIME_CONTRIBUTOR"] {
+        assert_eq!(
+            memory.finds(2, "pull_request", &by(stranger, "User", own()), &tasks()),
+            None,
+            "{stranger}"
+        );
+        assert_eq!(
+            memory.finds(2, "pull_request", &by(stranger, "Bot", fork()), &tasks()),
+            None,
+            "{stranger}"
+        );
+    }
+    for (association, kind) in [("MEMBER", "User"), ("NONE", "Bot"), ("CONTRIBUTOR", "Bot")] {
+        let found = memory.finds(2, "pull_request", &by(association, kind, own()), &tasks());
+        assert_eq!(found.as_deref(), Some("by_issue"), "{association}, {kind}");
+    }
+}
+
 #[test]
 fn an_issue_of_a_stranger_becomes_no_tasks_issue() {
     let id = "65a1b2c3d4e5f60718293a4b";
@@ -389,6 +418,7 @@ fn a_closed_issue_may_be_named_by_an_old_name() {
     let mut memory = Memory::default();
     memory.finds(200, "repository", &renamed("a", OWN, "Acme/Site", "Web"), &[]);
     let mut payload = seven(3, "acme/other", 1);
+    payload["pull_request"]["author_association"] = "MEMBER".into();
     payload["pull_request"]["body"] = "Fixes acme/web#42".into();
     for repo in ["acme/web", "acme/site"] {
         let named = [task("t", 300, json!({"repo": repo, "issueNumber": 42}))];

@@ -59,6 +59,8 @@ impl<'de> Deserialize<'de> for Origin {
 #[derive(Debug, Deserialize)]
 pub(super) struct Account {
     pub login: Option<String>,
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,6 +76,7 @@ pub(super) struct PullRequest {
     pub merge_commit_sha: Option<String>,
     pub updated_at: Option<String>,
     pub author_association: Option<String>,
+    pub user: Option<Account>,
     pub head: Option<Head>,
 }
 
