@@ -463,12 +463,14 @@ async fn the_newest_are_the_newest_whatever_type_their_time_has() {
     let place = place(false).await;
     let store = place.prepared().await;
     let at = |n: i64| 1_767_221_500_000 + n * 1000;
-    let time = |n: i64| match n % 6 {
+    let time = |n: i64| match n % 7 {
         0 => Bson::DateTime(DateTime::from_millis(at(n))),
         1 => Bson::Int64(at(n)),
         2 => Bson::Int32(i32::try_from(at(n) / 1000).expect("small")),
         3 => Bson::Double(at(n) as f64 / 1000.0),
         4 => Timestamp::from_millis(at(n)).expect("a time").to_string().into(),
+        // No double is equal to it.
+        5 => decimal(&format!("{}.1", at(n) / 1000)),
         _ => Bson::Timestamp(ClusterTime { time: u32::try_from(at(n) / 1000).expect("small"), increment: 1 }),
     };
     let mut tasks: Vec<Document> = (0..60)

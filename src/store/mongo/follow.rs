@@ -195,6 +195,8 @@ impl Follower<'_> {
         }
         let token = batch.token();
         if changes == 0 {
+            // What could not be read is behind.
+            self.only_raw = false;
             self.receiver.idle(token.as_ref()).await?;
         } else if token.is_none() {
             return Err(Ended::Failed(StreamFailure::HistoryLost(GapReason::Resume)));
@@ -210,7 +212,6 @@ impl Follower<'_> {
 
     fn progressed(&mut self) {
         self.patience.progressed();
-        self.only_raw = false;
         if std::mem::take(&mut self.failures) > 0 {
             seldom!(info, "the change stream is read again");
         }

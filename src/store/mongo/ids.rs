@@ -71,6 +71,8 @@ pub(super) fn text(value: RawBsonRef<'_>) -> Option<String> {
         RawBsonRef::Timestamp(time) => format!("{TIMESTAMP}{}:{}", time.time, time.increment),
         RawBsonRef::Binary(binary) => match (binary.subtype, <[u8; 16]>::try_from(binary.bytes)) {
             (BinarySubtype::Uuid | BinarySubtype::UuidOld, Ok(bytes)) => Uuid::from_bytes(bytes).to_string(),
+            // Of this old subtype the server counts the four bytes of an inner length, too.
+            (BinarySubtype::BinaryOld, _) if binary.bytes.len() > MAX_BINARY - 4 => return None,
             (subtype, _) if binary.bytes.len() <= MAX_BINARY => {
                 format!("{BINARY}{}:{}", u8::from(subtype), BASE64_URL_SAFE_NO_PAD.encode(binary.bytes))
             }

@@ -113,10 +113,13 @@ impl Run {
         let at = match self {
             Self::Texts => Bson::String(place.created_at.clone()),
             Self::Dates => Bson::DateTime(DateTime::from_millis(place.created_at.parse().ok()?)),
-            _ => ids::candidates(&place.created_at).into_iter().find(|value| match self {
-                Self::Timestamps => matches!(value, Bson::Timestamp(_)),
-                _ => matches!(value, Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_)),
-            })?,
+            Self::Timestamps => candidate(&place.created_at, |value| matches!(value, Bson::Timestamp(_)))?,
+            _ => match place.created_at.strip_prefix(DECIMAL) {
+                Some(number) => Bson::Decimal128(number.parse().ok()?),
+                None => candidate(&place.created_at, |value| {
+                    matches!(value, Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_))
+                })?,
+            },
         };
         let mut same_time = ids_below(id);
         same_time.insert("createdAt", at.clone());
@@ -129,6 +132,8 @@ impl Run {
     }
 }
 
+/// In a cursor, before a decimal number: no double may be equal to it.
+const DECIMAL: &str = "decimal:";
 /// Seconds before it are in no year that can be written. Half a millisecond is rounded up.
 const EARLIEST_SECOND: f64 = Timestamp::FIRST as f64 / 1000.0 - 0.0005;
 
@@ -147,11 +152,16 @@ pub(super) fn place_of(run: Run, document: &RawDocument, id: &TaskId) -> Option<
     let created_at = match document.get("createdAt").ok().flatten() {
         Some(RawBsonRef::DateTime(time)) => time.timestamp_millis().to_string(),
         Some(RawBsonRef::String(text)) => text.to_owned(),
+        Some(RawBsonRef::Decimal128(number)) if run.is_dated() => format!("{DECIMAL}{number}"),
         Some(value) if run.is_dated() => ids::text(value)?,
         _ => String::new(),
     };
     let created_at = if run.is_dated() { created_at } else { String::new() };
     Some(Place { run: run.name(), created_at, id: id.clone() })
+}
+
+fn candidate(text: &str, is_meant: impl Fn(&Bson) -> bool) -> Option<Bson> {
+    ids::candidates(text).into_iter().find(|value| is_meant(value))
 }
 
 fn value_of(id: &TaskId) -> Option<Bson> {
