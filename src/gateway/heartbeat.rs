@@ -13,12 +13,20 @@ use crate::config::HeartbeatConfig;
 
 /// A client is slow, not dead, if it takes so many bytes in a second. That is less than a telephone with a bad connection takes.
 const SLOWEST_PER_SECOND: u64 = 32 * 1024;
-/// So many bytes at most are taken to be under way: what the kernel holds for a client, and as much at the client.
-const UNDER_WAY: u64 = 512 * 1024;
+/// So many bytes at most are taken to be on their way to a client: what our kernel holds for it, and what the client's kernel
+/// holds. A client that has just read fast has a large buffer there.
+const UNDER_WAY: u64 = 2 * 1024 * 1024;
+/// So many bytes of a client at most are taken to be before its answer.
+const BEFORE_ANSWER: u64 = 512 * 1024;
+
+/// How long a slow client needs for so many bytes.
+fn time_for(bytes: u64) -> Duration {
+    Duration::from_millis(bytes * 1000 / SLOWEST_PER_SECOND)
+}
 
 /// How long a slow client needs for so many bytes that are under way. It has a bound.
 pub(super) fn time_to_take(bytes: u64) -> Duration {
-    Duration::from_millis(bytes.min(UNDER_WAY) * 1000 / SLOWEST_PER_SECOND)
+    time_for(bytes.min(UNDER_WAY))
 }
 
 /// What has become of the bytes of a connection.
@@ -81,7 +89,7 @@ impl Heartbeat {
             waiting.since = now;
         }
         let ahead = time_to_take(waiting.first.saturating_sub(self.read));
-        let behind = time_to_take(traffic.received.saturating_sub(waiting.received));
+        let behind = time_for(traffic.received.saturating_sub(waiting.received).min(BEFORE_ANSWER));
         let end = waiting.since + config.timeout + ahead + behind;
         if end <= now {
             return Beat::Dead;
@@ -231,7 +239,7 @@ mod tests {
                 Beat::Dead => break (client.now - client.began).as_secs(),
             }
         };
-        assert_eq!((dead, pings), (25 + 5 + 20, 1), "512 KiB behind its ping, and its time");
+        assert_eq!((dead, pings), (25 + 20 + 20, 2), "2 MiB behind its ping, and its time");
     }
 
     #[test]
@@ -259,7 +267,7 @@ mod tests {
         client.traffic.given += 3;
         loop {
             match client.waits() {
-                (Beat::Dead, seconds) => break assert_eq!(seconds, 25 + 20 + 16),
+                (Beat::Dead, seconds) => break assert_eq!(seconds, 25 + 20 + 64),
                 _ => client.ping(0),
             }
             client.traffic.given += 3;

@@ -197,7 +197,8 @@ impl Wire {
     }
 
     /// When the peer last made room for bytes.
-    fn took_at(&self) -> Instant {
+    /// When the peer last took bytes.
+    pub fn took_at(&self) -> Instant {
         *CLOCK + Duration::from_millis(self.took.load(Ordering::Relaxed))
     }
 

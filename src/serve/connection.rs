@@ -228,8 +228,9 @@ impl Wait {
         };
         let last = self.requests.opened + Duration::from_millis(self.requests.last.load(Ordering::Relaxed));
         if let Some(first) = self.wire.first_byte() {
-            // What was read while the answer to the request before was made waited for that.
-            let first = Instant::from_std(first).max(last);
+            // What was read while the answer to the request before was made and written waited for that.
+            let written = Instant::from_std(self.wire.took_at());
+            let first = Instant::from_std(first).max(last).max(written);
             Some((earlier(first + HEAD_TIMEOUT, LAST_HEAD), End::Cut))
         } else if answered == 0 {
             Some((earlier(last + HEAD_TIMEOUT, LAST_OPENED), End::Close))
