@@ -108,8 +108,12 @@ impl Claims {
     }
 }
 
+/// Neither a name nor absent.
+static UNUSABLE: Value = Value::Bool(false);
+
 /// The claim of this name, else the member of an object that the name is the path to. Where names have dots themselves, the longest
-/// one that is there counts. There is no path into a list.
+/// one that is there counts. There is no path into a list. A path that ends at something else than an object finds what can't be used: a
+/// token that names its organisation in another way must not count as one without an organisation.
 fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     let (mut members, mut rest) = (claims, name);
     loop {
@@ -120,7 +124,11 @@ fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
         let (outer, inner) = dots
             .map(|(dot, _)| (&rest[..dot], &rest[dot + 1..]))
             .find(|(outer, _)| members.contains_key(*outer))?;
-        members = members.get(outer)?.as_object()?;
+        members = match members.get(outer)? {
+            Value::Object(members) => members,
+            Value::Null => return None,
+            _ => return Some(&UNUSABLE),
+        };
         rest = inner;
     }
 }

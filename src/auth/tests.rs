@@ -436,6 +436,22 @@ fn a_claim_may_be_named_by_its_path() {
     assert_unauthorized(by_path.verify(&sign_raw(r#"{"alg":"HS256"}"#, payload, SECRET), NOW));
 }
 
+/// A token whose organisation can't be read is not one without an organisation, which would be in the default one.
+#[test]
+fn a_path_to_an_organisation_that_ends_too_early_is_refused() {
+    let claims = ClaimNames { org: "org.id".into(), ..ClaimNames::default() };
+    let verifier = TokenVerifier { claims, ..hs256() };
+    for odd in [json!({"org": "acme"}), json!({"org": 7}), json!({"org": ["acme"]})] {
+        assert_unauthorized(verifier.verify(&sign(&with(odd)), NOW));
+    }
+    for (claims, org) in
+        [(json!({"org": {"id": "acme"}}), Some("acme")), (json!({"org": null}), None), (json!({}), None)]
+    {
+        let identity = verifier.verify(&sign(&with(claims)), NOW).expect("accepted");
+        assert_eq!(identity.viewer.org.as_ref().map(OrgId::as_str), org);
+    }
+}
+
 #[test]
 fn a_path_may_lead_through_names_with_dots_and_into_no_list() {
     for (path, claims, user) in [

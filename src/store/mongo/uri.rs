@@ -218,7 +218,7 @@ impl fmt::Display for UriError {
             Self::Unknown { place, similar: None } => {
                 write!(f, "its option number {place} is not known; correct its name, or remove it")
             }
-            Self::Semicolon => f.write_str("its options must have & between them, not ;"),
+            Self::Semicolon => f.write_str("its options must have & between them, not ; or ?"),
         }
     }
 }
@@ -266,9 +266,9 @@ fn unknown(place: usize, name: &str) -> UriError {
     }
 }
 
-/// Old URIs have `;` between options. `appName=x;tls=true` would be a name, and no TLS.
+/// Old URIs have `;` between options, and a second `?` is an easy mistake. `appName=x;tls=true` would be a name, and no TLS.
 fn has_second_option(value: &str) -> bool {
-    value.split(';').skip(1).filter_map(|rest| rest.split_once('=')).any(|(name, _)| {
+    value.split([';', '?']).skip(1).filter_map(|rest| rest.split_once('=')).any(|(name, _)| {
         let all = READ.into_iter().chain(IGNORED).chain(REFUSED.map(|(name, _)| name));
         all.into_iter().any(|known| known.eq_ignore_ascii_case(name))
     })
@@ -377,8 +377,11 @@ mod tests {
         let direct = without_ignored("mongodb://host/?connect=direct");
         assert_eq!(direct, Err(UriError::Refused { option: "connect", why: TO_DIRECT }));
         assert_eq!(without_ignored("mongodb://host/?connect=false").expect("PyMongo's").1, ["connect"]);
-        for uri in ["mongodb://host/?appName=x;tls=true", "mongodb://host/?compressors=zstd;authSource=admin"]
-        {
+        for uri in [
+            "mongodb://h/db?appName=x?tls=true",
+            "mongodb://host/?appName=x;tls=true",
+            "mongodb://host/?compressors=zstd;authSource=admin",
+        ] {
             assert_eq!(without_ignored(uri), Err(UriError::Semicolon), "{uri}");
         }
         without_ignored("mongodb://host/?appName=a;b=c").expect("no option");
