@@ -38,6 +38,15 @@ async fn hears(client: &mut WebSocketStream<TcpStream>, text: &str) {
     assert_eq!(client.next().await.unwrap().unwrap(), Message::text(format!("4{text}")));
 }
 
+/// Does what the connection's own task does when the wire has room again.
+async fn resume_until_all_is_sent(socket: Arc<Socket>, transport: Transport) -> Transport {
+    while !socket.has_sent_all() {
+        transport.wire().writable().await.unwrap();
+        socket.resume();
+    }
+    transport
+}
+
 fn packets(text: &str) -> Polled {
     let split = text.split(char::from(SEPARATOR));
     Polled::Packets(
@@ -69,16 +78,7 @@ async fn a_client_that_does_not_read_gets_everything_when_it_does() {
     // On top of a full queue.
     socket.send_now(Packet::message("last"));
 
-    let resumes = tokio::spawn({
-        let socket = socket.clone();
-        async move {
-            while !socket.has_sent_all() {
-                transport.wire().writable().await.unwrap();
-                socket.resume();
-            }
-            transport
-        }
-    });
+    let resumes = tokio::spawn(resume_until_all_is_sent(socket.clone(), transport));
     for n in 0..queued {
         hears(&mut client, &text(n)).await;
     }
@@ -116,16 +116,7 @@ async fn a_ping_goes_ahead_of_messages_and_cuts_none_in_two() {
     assert!(end > given && end <= given + 50_000, "behind one message at most: {given}, {end}");
     assert_eq!(socket.ping(), end, "one waits already");
     socket.answer(vec![0x8A, 0]);
-    let resumes = tokio::spawn({
-        let socket = socket.clone();
-        async move {
-            while !socket.has_sent_all() {
-                transport.wire().writable().await.unwrap();
-                socket.resume();
-            }
-            transport
-        }
-    });
+    let resumes = tokio::spawn(resume_until_all_is_sent(socket.clone(), transport));
     let (mut heard, mut ping_at, mut pong_at) = (0, None, None);
     while heard < queued {
         match client.next().await.unwrap().unwrap() {
