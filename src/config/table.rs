@@ -131,8 +131,12 @@ const LIMITS: &[Setting] = &[
         .or("array"),
     Setting::new("SEND_QUEUE", "PACKETS", "Packets that may wait for one client before it is cut off")
         .or("4096"),
-    Setting::new("SLOW_CLIENT_TIMEOUT", "DURATION", "A client that takes no byte for so long is cut off")
-        .or("10s"),
+    Setting::new(
+        "SLOW_CLIENT_TIMEOUT",
+        "DURATION",
+        "A client that takes less than 4 KiB of what waits for it in so long is cut off",
+    )
+    .or("10s"),
     Setting::new("PING_INTERVAL", "DURATION", "How often a client is pinged").or("25s"),
     Setting::new("PING_TIMEOUT", "DURATION", "How long its answer may take").or("20s"),
 ];
