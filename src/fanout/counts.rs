@@ -7,32 +7,16 @@ use std::collections::{HashMap, HashSet};
 
 use super::ring::Ring;
 use crate::{
-    feed::{Counted, Position},
+    feed::{Counted, CountsAt, Position},
     tables::GiveBack,
-    task::{Access, Counts, OrgId, StatusClass, UserId, Viewer},
+    task::{Counts, OrgId, UserId, Viewer},
 };
 
 #[derive(Debug)]
 struct Cell {
-    counts: Counts,
-    /// Changes up to here are counted already.
-    as_of: Position,
+    kept: CountsAt,
     /// Dashboards that need it.
     users: usize,
-}
-
-impl Cell {
-    fn shift(&mut self, position: Position, from: Option<StatusClass>, to: Option<StatusClass>) {
-        if position <= self.as_of {
-            return;
-        }
-        if let Some(class) = from {
-            self.counts.remove_one(class);
-        }
-        if let Some(class) = to {
-            self.counts.add(class, 1);
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -47,12 +31,12 @@ pub struct CountBook {
 impl CountBook {
     /// A dashboard of `viewer` with a snapshot at `at`. `ring` has all steps after it that have been applied.
     pub fn enter(&mut self, viewer: &Viewer, (public, own): (Counts, Counts), at: Position, ring: &Ring) {
-        let fresh = |counts| Cell { counts, as_of: at, users: 0 };
+        let fresh = |counts| Cell { kept: CountsAt { counts, as_of: at }, users: 0 };
         if let Some(org) = &viewer.org {
             let cell = self.public.entry(org.clone()).or_insert_with(|| {
                 let mut cell = fresh(public);
                 for step in ring.of_org(Some(org), at) {
-                    shift_public(&mut cell, org, &step.counted, step.position);
+                    cell.kept.shift(step.position, step.counted.public(org));
                 }
                 cell
             });
@@ -62,7 +46,8 @@ impl CountBook {
         let cell = cells.entry(viewer.org.clone()).or_insert_with(|| {
             let mut cell = fresh(own);
             for step in ring.of_user(&viewer.user, at) {
-                shift_own(&mut cell, viewer.org.as_ref(), &viewer.user, &step.counted, step.position);
+                let shift = step.counted.own(&viewer.user, viewer.org.as_ref());
+                cell.kept.shift(step.position, shift);
             }
             cell
         });
@@ -95,21 +80,18 @@ impl CountBook {
     }
 
     pub fn apply(&mut self, counted: &Counted, position: Position) {
-        if counted.from == counted.to {
+        if counted.moves_nothing() {
             return;
         }
-        let touched = || counted.from.iter().chain(&counted.to).map(|(access, _)| access);
-        let orgs: HashSet<&OrgId> = touched().filter_map(Access::public_org).collect();
-        for org in orgs {
+        for org in counted.orgs() {
             if let Some(cell) = self.public.get_mut(org) {
-                shift_public(cell, org, counted, position);
+                cell.kept.shift(position, counted.public(org));
                 self.dirty_orgs.insert(org.clone());
             }
         }
-        let users: HashSet<&UserId> = touched().filter_map(|access| access.creator.as_ref()).collect();
-        for user in users {
+        for user in counted.creators() {
             for (org, cell) in self.own.get_mut(user).into_iter().flatten() {
-                shift_own(cell, org.as_ref(), user, counted, position);
+                cell.kept.shift(position, counted.own(user, org.as_ref()));
                 self.dirty_users.insert(user.clone());
             }
         }
@@ -117,7 +99,7 @@ impl CountBook {
 
     /// None while a cell is ahead of `position`, or not there.
     pub fn of(&self, viewer: &Viewer, position: Position) -> Option<Counts> {
-        let current = |cell: &Cell| (cell.as_of <= position).then_some(cell.counts);
+        let current = |cell: &Cell| (cell.kept.as_of <= position).then_some(cell.kept.counts);
         let public = match &viewer.org {
             Some(org) => current(self.public.get(org)?)?,
             None => Counts::default(),
@@ -138,23 +120,4 @@ impl CountBook {
     pub fn clear(&mut self) {
         *self = Self::default();
     }
-}
-
-fn shift_public(cell: &mut Cell, org: &OrgId, counted: &Counted, position: Position) {
-    let class = |side: &Option<(Access, StatusClass)>| {
-        side.as_ref().filter(|(access, _)| access.public_org() == Some(org)).map(|(_, class)| *class)
-    };
-    cell.shift(position, class(&counted.from), class(&counted.to));
-}
-
-fn shift_own(cell: &mut Cell, org: Option<&OrgId>, user: &UserId, counted: &Counted, position: Position) {
-    let class = |side: &Option<(Access, StatusClass)>| {
-        side.as_ref()
-            .filter(|(access, _)| {
-                access.creator.as_ref() == Some(user)
-                    && !(access.public_org().is_some() && access.public_org() == org)
-            })
-            .map(|(_, class)| *class)
-    };
-    cell.shift(position, class(&counted.from), class(&counted.to));
 }

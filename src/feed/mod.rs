@@ -2,9 +2,11 @@
 //! positions, and what each change means to clients.
 
 mod change;
+mod counted;
 mod position;
 mod translate;
 
 pub use change::{Change, FeedItem, GapReason, TimelineChange};
+pub use counted::{Counted, CountsAt, Shift};
 pub use position::{NotAPosition, Position};
-pub use translate::{Counted, Event, Step, translate};
+pub use translate::{Event, Step, translate};

@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     protocol::{Packet, emitted, event},
-    task::{Access, Field, FullTask, FullView, Status, StatusClass, Summary, Task, TaskId, Timestamp},
+    task::{Access, Field, FullTask, FullView, Status, Summary, Task, TaskId, Timestamp},
 };
 
-use super::{Change, Position, TimelineChange};
+use super::{Change, Counted, Position, TimelineChange};
 
 /// So many events at most go out in one turn of the fan-out; a larger change is several steps.
 const EVENTS_PER_STEP: usize = 64;
@@ -40,6 +40,7 @@ pub struct Step {
     pub listed: Vec<Event>,
     /// To dashboards that saw the task and don't any more.
     pub unlisted: Option<Event>,
+    /// How it moves the counts.
     pub counted: Counted,
 }
 
@@ -48,13 +49,6 @@ impl Step {
     pub fn events(&self) -> impl Iterator<Item = &Event> {
         self.ended.iter().chain(&self.room).chain(&self.listed).chain(&self.unlisted)
     }
-}
-
-/// How a step moves the counts: out of one class for those who saw it, into one for those who see it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Counted {
-    pub from: Option<(Access, StatusClass)>,
-    pub to: Option<(Access, StatusClass)>,
 }
 
 /// The events of one change, in the contract's order. None at all if nothing visible changed.
@@ -100,7 +94,7 @@ pub fn translate(change: &Change) -> Vec<Step> {
         room: Vec::new(),
         listed,
         unlisted,
-        counted: Counted { from: before.map(counted), to: after.map(counted) },
+        counted: Counted::of(before, after),
     };
     while room.len() > EVENTS_PER_STEP {
         let rest = room.split_off(EVENTS_PER_STEP);
@@ -119,10 +113,6 @@ pub fn translate(change: &Change) -> Vec<Step> {
     last.room = room;
     steps.push(last);
     steps
-}
-
-fn counted(task: &Task) -> (Access, StatusClass) {
-    (task.access.clone(), task.status().class())
 }
 
 fn room_events(numbered: &mut Numbered<'_>, was: &Task, is: &Task, timeline: &TimelineChange) -> Vec<Event> {

@@ -35,6 +35,10 @@ impl Counts {
         }
     }
 
+    pub fn total(&self) -> u64 {
+        self.active + self.completed + self.failed
+    }
+
     /// What remains without those of `part`.
     pub fn minus(self, part: Counts) -> Counts {
         Counts {

@@ -48,8 +48,12 @@ impl Access {
     }
 
     pub fn allows(&self, viewer: &Viewer) -> bool {
-        self.creator.as_ref() == Some(&viewer.user)
-            || self.public_org().is_some_and(|org| viewer.org.as_ref() == Some(org))
+        self.creator.as_ref() == Some(&viewer.user) || !self.is_only_its_creators(viewer.org.as_ref())
+    }
+
+    /// Whether of all who are in an organisation, or in none, at most its creator sees the task.
+    pub fn is_only_its_creators(&self, org: Option<&OrgId>) -> bool {
+        self.public_org().is_none() || self.public_org() != org
     }
 
     /// Which tasks a holder of the scope `tasks:write` may change: those of its organisation, the private ones
