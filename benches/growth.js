@@ -1,10 +1,12 @@
 // What a client costs the gateway when there are few tasks and when there are many: the scenario `growth` of benches/run.js.
 // The same store grows from row to row; for each row the gateway is started anew.
 import { readFileSync } from 'node:fs';
+import { setTimeout } from 'node:timers/promises';
 
 import { Client } from '../tests/e2e/support/client.js';
 import { member, pipeline } from '../tests/e2e/support/tokens.js';
 import { startServers } from './peers/servers.js';
+import { objectId, withTasks } from './peers/store.js';
 
 const ORG = 'acme';
 /** Creators of the tasks; each is also one who joins. */
@@ -15,6 +17,9 @@ const MINE = 10;
 const FAILED = 200;
 const PRIVATE = 10;
 const WRITERS = 128;
+const INSERTED_AT_ONCE = 5000;
+/** A little more than `LOOK_BACK_SECS` of src/store/mongo/open.rs. */
+const LOOK_BACK_MS = 125_000;
 /** Of user and system time in /proc. */
 const TICK_MS = 10;
 const LIST = 200;
@@ -30,16 +35,18 @@ function rssMib(pid) {
   return Number(readFileSync(`/proc/${pid}/status`, 'utf8').match(/VmRSS:\s+(\d+)/)[1]) / 1024;
 }
 
-/** How long each of `times` runs of `work` takes, and how much CPU of the process, in milliseconds. */
-async function timed(pid, times, work) {
+/** How long each of `times` runs of `work` takes, and how much CPU of the gateway and of its store, in milliseconds. */
+async function timed({ pid, mongod }, times, work) {
   const durations = [];
-  const cpu = cpuMs(pid);
+  const used = () => [cpuMs(pid), mongod ? cpuMs(mongod) : 0];
+  const before = used();
   for (let n = 0; n < times; n += 1) {
     const begun = performance.now();
     await work(n);
     durations.push(performance.now() - begun);
   }
-  return { ms: median(durations), cpu_ms: (cpuMs(pid) - cpu) / times };
+  const [cpu, ofMongod] = used().map((after, n) => (after - before[n]) / times);
+  return { ms: median(durations), cpu_ms: cpu, ...(mongod ? { mongod_ms: ofMongod } : {}) };
 }
 
 class Api {
@@ -85,16 +92,40 @@ async function joinDashboard(socket) {
   await state;
 }
 
+/** How long somebody else waits for a task's state while `work` is done: the longest. */
+async function meanwhile(socket, taskId, work) {
+  let done = false;
+  const working = work().finally(() => { done = true; });
+  let longest = 0;
+  while (!done) {
+    const begun = performance.now();
+    const state = heard(socket, 'task:state');
+    socket.emit('resync_requested', { taskIds: [taskId] });
+    await state;
+    longest = Math.max(longest, performance.now() - begun);
+  }
+  await working;
+  return longest;
+}
+
 /** One row: what it costs with this many tasks. */
-async function measure(server, api, tasks) {
+async function measure(server, api, tasks, { write, mongod }) {
   const pid = server.child.pid;
+  const programs = { pid, mongod };
   const sockets = [];
   for (let n = 0; n < USERS; n += 1) sockets.push(await connect(server, api.tokens.get(`user-${n}`)));
-  await joinDashboard(sockets[0]);
+  const { tasks: [own] } = await api.ask('GET', '/api/tasks?limit=1&creator=user-1', 'user-1');
+  const joined = heard(sockets[1], 'task:state');
+  sockets[1].emit('task:join', { taskId: own.taskId });
+  await joined;
+  // Nothing is known of the organisation yet.
+  let first;
+  const others = await meanwhile(sockets[1], own.taskId, async () => { first = await timed(programs, 1, () => joinDashboard(sockets[0])); });
+  const allFirst = await timed(programs, 1, () => Promise.all(sockets.map(joinDashboard)));
   const before = rssMib(pid);
-  const join = await timed(pid, 2 * USERS, (n) => joinDashboard(sockets[n % USERS]));
-  const atOnce = await timed(pid, 5, () => Promise.all(sockets.map(joinDashboard)));
-  const list = (limit, query) => timed(pid, 100, (n) => api.ask('GET', `/api/tasks?limit=${limit}${query(`user-${n % USERS}`)}`, `user-${n % USERS}`));
+  const join = await timed(programs, 2 * USERS, (n) => joinDashboard(sockets[n % USERS]));
+  const atOnce = await timed(programs, 5, () => Promise.all(sockets.map(joinDashboard)));
+  const list = (limit, query) => timed(programs, 100, (n) => api.ask('GET', `/api/tasks?limit=${limit}${query(`user-${n % USERS}`)}`, `user-${n % USERS}`));
   const all = await list(LIST, () => '');
   // The private ones of others are not seen.
   const failed = await list(100, () => '&status=failed');
@@ -102,34 +133,72 @@ async function measure(server, api, tasks) {
   const rss = rssMib(pid);
   const seen = sockets[0];
   const { tasks: [task] } = await api.ask('GET', '/api/tasks?limit=1&status=received', 'user-0');
-  const change = await timed(pid, 200, async (n) => {
+  const change = await timed(programs, 200, async (n) => {
     const told = heard(seen, 'dashboard:task_list_updated');
-    await api.ask('PATCH', `/api/tasks/${task.taskId}`, 'pipeline', { title: `Changed ${n}` });
+    await write(api, task.taskId, `Changed ${n}`);
     await told;
   });
   for (const socket of sockets) socket.disconnect();
-  return { kind: 'growth', tasks, join, at_once: atOnce, list: all, failed, mine, change, rss_before_mib: before, rss_mib: rss };
+  return { kind: 'growth', tasks, first, others_ms: others, all_first: allFirst, join, at_once: atOnce, list: all, failed, mine, change, rss_before_mib: before, rss_mib: rss };
 }
 
-/** The rows of the embedded store, one for each size. */
-export async function growthOfEmbedded({ sizes }) {
+async function tokensOfAll() {
   const tokens = new Map([['pipeline', await pipeline(ORG)]]);
   for (let n = 0; n < USERS; n += 1) tokens.set(`user-${n}`, await member(`user-${n}`, ORG, { scope: 'tasks:write' }));
-  const [server] = await startServers('taskcast', 1, { DASHBOARD_LIMIT: String(LIST) });
-  const api = new Api(server.url, tokens);
+  return tokens;
+}
+
+/** The rows of one store, one for each size. `fill` makes the tasks from one number to another, `write` gives one another title. */
+async function rowsOf(store, sizes, server, { fill, ...programs }) {
+  const api = new Api(server.url, await tokensOfAll());
   const rows = [];
   let filled = 0;
   try {
     for (const tasks of String(sizes).split(',').map(Number)) {
       await fill(api, filled, tasks);
       filled = tasks;
+      // A gateway reads what was written in the last two minutes when it starts. That is not what is to be measured.
+      if (programs.mongod) await setTimeout(LOOK_BACK_MS);
       const begun = performance.now();
       await server.restart();
       const startMs = performance.now() - begun;
-      rows.push({ ...(await measure(server, api, tasks)), start_ms: startMs, store: 'embedded' });
+      rows.push({ ...(await measure(server, api, tasks, programs)), start_ms: startMs, store });
+      console.log(`  ${store}: ${tasks} tasks, a join takes ${rows.at(-1).join.ms.toFixed(1)} ms`);
     }
   } finally {
     await server.stop();
   }
   return rows;
+}
+
+export async function growthOfEmbedded({ sizes }) {
+  const [server] = await startServers('taskcast', 1, { DASHBOARD_LIMIT: String(LIST) });
+  return rowsOf('embedded', sizes, server, { fill, write: (api, id, title) => api.ask('PATCH', `/api/tasks/${id}`, 'pipeline', { title }) });
+}
+
+/** Written by another program, as an existing backend does. */
+export async function growthOfMongodb({ mongo_sizes: sizes }, mongod) {
+  const database = await withTasks({ tasks: 0 });
+  const [server] = await startServers('taskcast', 1, { ...database.env, DASHBOARD_LIMIT: String(LIST) });
+  const begun = Date.now() - 10 ** 9;
+  const fillMongodb = async (_, from, to) => {
+    for (let n = from; n < to; n += INSERTED_AT_ONCE) {
+      const some = Array.from({ length: Math.min(INSERTED_AT_ONCE, to - n) }, (__, k) => {
+        const time = new Date(begun + (n + k) * 100);
+        const number = n + k;
+        return {
+          title: `Task ${number}`, description: 'Something is to be done, and this says what.', status: number < FAILED ? 'failed' : 'received', repo: 'acme/app',
+          createdBy: `user-${number % USERS}`, creatorName: `User ${number % USERS}`, orgId: ORG, isPrivate: number % PRIVATE === PRIVATE - 1, createdAt: time, updatedAt: time,
+          events: [{ eventType: 'received', payload: { from: 'chat' }, createdAt: time }],
+        };
+      });
+      await database.tasks.insertMany(some, { ordered: false });
+    }
+  };
+  const write = (_, id, title) => database.tasks.updateOne({ _id: objectId(id) }, { $set: { title } });
+  try {
+    return await rowsOf('mongodb', sizes, server, { fill: fillMongodb, write, mongod: mongod.pid() });
+  } finally {
+    await database.close();
+  }
 }

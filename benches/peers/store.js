@@ -3,13 +3,15 @@ import { ObjectId } from 'mongodb';
 
 import { freshDatabase } from '../../tests/e2e/support/mongo.js';
 
+export const objectId = (hex) => new ObjectId(hex);
+
 /** As the writers of the load generator know them. */
 export async function withTasks({ tasks, orgs = 1 }) {
   const database = await freshDatabase();
   await database.db.createCollection('tasks', { changeStreamPreAndPostImages: { enabled: true } });
   await database.tasks.createIndexes([{ key: { orgId: 1 } }, { key: { createdBy: 1 } }, { key: { createdAt: -1 } }]);
   const begun = Date.now();
-  await database.tasks.insertMany(Array.from({ length: tasks }, (_, n) => {
+  if (tasks > 0) await database.tasks.insertMany(Array.from({ length: tasks }, (_, n) => {
     const time = new Date(begun - n * 1000);
     return {
       _id: new ObjectId((n + 1).toString(16).padStart(24, '0')), title: `Task ${n}`, description: 'Something is to be done, and this says what.', status: 'received', createdBy: 'boss', creatorName: 'Boss',
