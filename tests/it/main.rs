@@ -3,6 +3,7 @@
 mod architecture;
 mod cli;
 mod http;
+mod mongo_counts;
 mod mongo_deliveries;
 mod mongo_feed;
 mod mongo_forbidden;

@@ -234,5 +234,5 @@ async fn many_viewers_at_once_are_read_together() {
     let asked = doc! {"ns": place.tasks().namespace().to_string(), "op": {"$in": ["query", "command"]}};
     let asked =
         database.collection::<Document>("system.profile").count_documents(asked).await.expect("counted");
-    assert!((3..=12).contains(&asked), "{asked} reads for {} viewers", viewers.len());
+    assert!((3..=14).contains(&asked), "{asked} reads for {} viewers", viewers.len());
 }

@@ -237,16 +237,18 @@ fn documents(seed: u64, collated: bool) -> Vec<RawDocumentBuf> {
             ("status", dice.pick(&statuses())),
             ("createdAt", dice.pick(&times())),
         ];
-        for (name, value) in fields {
+        for (name, value) in fields.clone() {
             document.extend(value.map(|value| (name.to_owned(), value)));
         }
-        // No index can hold two arrays of one document.
-        if document.get_array("createdAt").is_ok() {
-            for name in ["createdBy", "orgId"] {
-                if document.get_array(name).is_ok() {
-                    document.remove(name);
-                }
-            }
+        // No index can hold two arrays of one document: one of them stays, not always the same.
+        let is_array = |name: &&str| document.get_array(name).is_ok();
+        let mut arrays: Vec<&str> = fields.iter().map(|(name, _)| *name).filter(is_array).collect();
+        if !arrays.is_empty() {
+            let stays = dice.pick(&arrays);
+            arrays.retain(|name| *name != stays);
+        }
+        for name in arrays {
+            document.remove(name);
         }
         broken(&document)
     });

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        LazyLock,
+        Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
     },
     thread,
@@ -173,15 +173,7 @@ impl Place {
 
     /// Prepares the store and follows it; from here on, nothing that happens is missed.
     pub async fn followed(&self) -> Followed {
-        let store = self.prepared().await;
-        let (sender, items) = mpsc::channel(64);
-        let stop = CancellationToken::new();
-        let token = stop.clone();
-        let task = tokio::spawn(async move { store.follow(sender, token).await });
-        let mut followed = Followed { items, task, _stop: stop.drop_guard() };
-        let first = followed.next().await;
-        assert!(matches!(first, FeedItem::Opened(_)), "{first:?}");
-        followed
+        Followed::of(Arc::new(self.prepared().await)).await
     }
 }
 
@@ -194,6 +186,23 @@ pub struct Followed {
 }
 
 impl Followed {
+    pub async fn of(store: Arc<MongoStore>) -> Self {
+        let (sender, items) = mpsc::channel(64);
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let task = tokio::spawn(async move { store.follow(sender, token).await });
+        let mut followed = Self { items, task, _stop: stop.drop_guard() };
+        let first = followed.next().await;
+        assert!(matches!(first, FeedItem::Opened(_)), "{first:?}");
+        followed
+    }
+
+    /// Nobody looks at what it tells.
+    pub fn ignored(mut self) -> DropGuard {
+        tokio::spawn(async move { while self.items.recv().await.is_some() {} });
+        self._stop
+    }
+
     pub async fn next(&mut self) -> FeedItem {
         tokio::time::timeout(DEADLINE, self.items.recv()).await.expect("in time").expect("the feed goes on")
     }

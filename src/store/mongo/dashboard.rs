@@ -1,23 +1,30 @@
 //! Dashboards: users of one organisation who ask at the same moment are answered by one read of what everybody there sees, and
-//! one of what only its creator sees.
+//! one of what only its creator sees. Counts come from memory where they are kept.
 
-use std::{cmp::Reverse, collections::HashMap, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use mongodb::bson::Timestamp;
 
 use super::{
     MongoStore,
+    caught_up::caught_up,
+    counting,
+    kept_counts::Whose,
     newest::{Listed, Looked, counted},
-    read::{position, snapshot, snapshot_time},
-    select::{Visible, Ways},
+    read::{now, position, snapshot, snapshot_time},
+    select::Visible,
 };
 use crate::{
     store::{DashboardSnapshot, StoreError},
     task::{Counts, OrgId, Task, UserId, Viewer},
 };
 
-/// Tasks of all who ask together that nobody else sees. With more of them, each user's are read by themselves.
+/// So many tasks that nobody else sees are read in one go. With more of them, each user's are read by themselves.
 const MOST_OWN: usize = 1000;
 /// So many of these reads are under way at once.
 const AT_ONCE: usize = 8;
@@ -27,14 +34,6 @@ const AT_ONCE: usize = 8;
 struct SharedDashboard {
     listed: Vec<Listed>,
     snapshot: Arc<DashboardSnapshot>,
-    /// Everything that belongs to it is read at this moment.
-    time: Timestamp,
-}
-
-/// What only its creator sees.
-struct Own {
-    listed: Vec<Listed>,
-    counts: Counts,
 }
 
 pub(super) async fn dashboard(
@@ -42,114 +41,175 @@ pub(super) async fn dashboard(
     viewer: &Viewer,
     limit: usize,
 ) -> Result<Arc<DashboardSnapshot>, StoreError> {
-    let read = |users| read(store, viewer.org.as_ref(), users, limit);
+    let read = |users| async move {
+        let asked = Asked { store, org: viewer.org.as_ref(), limit };
+        asked.read(users).await
+    };
     let found = store.dashboards.ask((viewer.org.clone(), limit), viewer.user.clone(), read).await?;
     found.ok_or_else(|| StoreError::Unavailable("a dashboard was not read".to_owned()))
 }
 
-/// The dashboards of users of one organisation, or of none.
-async fn read(
-    store: &MongoStore,
-    org: Option<&OrgId>,
-    users: Vec<UserId>,
+/// What users of one organisation, or of none, ask for.
+struct Asked<'a> {
+    store: &'a MongoStore,
+    org: Option<&'a OrgId>,
     limit: usize,
-) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
-    let visible = Visible::of(&users, org, &store.config.default_org);
-    let shared = match (org, visible.shared()) {
-        (Some(org), Some(ways)) => Some(shared(store, org, ways, limit).await?),
-        _ => None,
-    };
-    let passes = |task: &Task| is_only_its_creators(task, org);
-    let looked = Looked { store, ways: visible.only_own(), conditions: Vec::new(), passes: &passes };
-    let mut session = snapshot(store, shared.as_ref().map(|shared| shared.time)).await?;
-    let all = looked.all(&mut session, limit.max(MOST_OWN)).await?;
-    let time = snapshot_time(&session)?;
-    let own = match all {
-        Some(all) => by_creator(all),
-        None => read_apart(store, org, &users, time, limit).await?,
-    };
-    Ok(put_together(users, own, shared.as_ref(), time, limit))
 }
 
-fn is_only_its_creators(task: &Task, org: Option<&OrgId>) -> bool {
-    let public_org = task.access.public_org();
-    public_org.is_none() || public_org != org
-}
-
-fn by_creator(all: Vec<Listed>) -> HashMap<UserId, Own> {
-    let mut own: HashMap<UserId, Vec<Listed>> = HashMap::new();
-    for listed in all {
-        if let Some(creator) = listed.task.access.creator.clone() {
-            own.entry(creator).or_default().push(listed);
-        }
-    }
-    own.into_iter().map(|(user, listed)| (user, Own { counts: counted(&listed), listed })).collect()
-}
-
-/// Several at once, for one user may have many.
-async fn read_apart(
-    store: &MongoStore,
-    org: Option<&OrgId>,
-    users: &[UserId],
-    time: Timestamp,
-    limit: usize,
-) -> Result<HashMap<UserId, Own>, StoreError> {
-    let reads = users.iter().map(|user| async move {
-        let passes =
-            |task: &Task| task.access.creator.as_ref() == Some(user) && is_only_its_creators(task, org);
-        let visible = Visible::of(std::slice::from_ref(user), org, &store.config.default_org);
-        let looked = Looked { store, ways: visible.only_own(), conditions: Vec::new(), passes: &passes };
-        let (listed, counts, _) = looked.counted(Some(time), limit).await?;
-        Ok::<_, StoreError>((user.clone(), Own { listed, counts }))
-    });
-    // They are collected first: the compiler can't tell that a lazy iterator of them may be sent to another thread.
-    let reads: Vec<_> = reads.collect();
-    stream::iter(reads).buffer_unordered(AT_ONCE).try_collect().await
-}
-
-fn put_together(
-    users: Vec<UserId>,
-    mut own: HashMap<UserId, Own>,
-    shared: Option<&SharedDashboard>,
-    time: Timestamp,
-    limit: usize,
-) -> HashMap<UserId, Arc<DashboardSnapshot>> {
-    let none = || Own { listed: Vec::new(), counts: Counts::default() };
-    let dashboards = users.into_iter().map(|user| {
-        let own = own.remove(&user).unwrap_or_else(none);
-        let snapshot = match shared {
-            Some(shared) if own.listed.is_empty() && own.counts == Counts::default() => {
-                shared.snapshot.clone()
-            }
-            shared => Arc::new(of_one(own, shared, time, limit)),
+impl Asked<'_> {
+    /// All of it at one moment: that of the first read.
+    async fn read(&self, users: Vec<UserId>) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
+        let (shared, moment) = match self.org {
+            Some(org) => self.shared(org).await?,
+            None => (None, now(self.store).await?),
         };
-        (user, snapshot)
-    });
-    dashboards.collect()
-}
+        let counts = self.own_counts(&users, moment).await?;
+        let mut own = self.own_lists(&counts, moment).await?;
+        let dashboards = users.into_iter().map(|user| {
+            let counts = counts.get(&user).copied().unwrap_or_default();
+            let listed = own.remove(&user).unwrap_or_default();
+            let snapshot = match &shared {
+                Some(shared) if counts == Counts::default() => shared.snapshot.clone(),
+                shared => Arc::new(self.of_one(listed, counts, shared.as_ref(), moment)),
+            };
+            (user, snapshot)
+        });
+        Ok(dashboards.collect())
+    }
 
-fn of_one(own: Own, shared: Option<&SharedDashboard>, time: Timestamp, limit: usize) -> DashboardSnapshot {
-    let mut all: Vec<&Listed> = shared.iter().flat_map(|shared| &shared.listed).chain(&own.listed).collect();
-    all.sort_by_key(|listed| Reverse(&listed.key));
-    let tasks = all.into_iter().take(limit).map(|listed| listed.task.clone()).collect();
-    let (org_counts, position) = match shared {
-        Some(shared) => (shared.snapshot.org_counts, shared.snapshot.position),
-        None => (Counts::default(), position(time)),
-    };
-    DashboardSnapshot { tasks, org_counts, own_counts: own.counts, position }
-}
+    async fn shared(&self, org: &OrgId) -> Result<(Option<SharedDashboard>, Timestamp), StoreError> {
+        let visible = Visible::of(&[], Some(org), &self.store.config.default_org);
+        let Some(way) = visible.shared() else { return Ok((None, now(self.store).await?)) };
+        let passes = |task: &Task| task.access.public_org() == Some(org);
+        let looked = Looked { store: self.store, ways: vec![way], conditions: Vec::new(), passes: &passes };
+        let mut session = snapshot(self.store, None).await?;
+        let (listed, is_all) = looked.newest(&mut session, self.limit).await?;
+        let moment = snapshot_time(&session)?;
+        let org_counts = match is_all {
+            true => counted(&listed),
+            false => self.org_counts(org, moment).await?,
+        };
+        let tasks = listed.iter().map(|listed| listed.task.clone()).collect();
+        let (own_counts, position) = (Counts::default(), position(moment));
+        let snapshot = Arc::new(DashboardSnapshot { tasks, org_counts, own_counts, position });
+        Ok((Some(SharedDashboard { listed, snapshot }), moment))
+    }
 
-async fn shared(
-    store: &MongoStore,
-    org: &OrgId,
-    ways: Ways,
-    limit: usize,
-) -> Result<SharedDashboard, StoreError> {
-    let passes = |task: &Task| task.access.public_org() == Some(org);
-    let looked = Looked { store, ways, conditions: Vec::new(), passes: &passes };
-    let (listed, org_counts, time) = looked.counted(None, limit).await?;
-    let tasks = listed.iter().map(|listed| listed.task.clone()).collect();
-    let snapshot =
-        DashboardSnapshot { tasks, org_counts, own_counts: Counts::default(), position: position(time) };
-    Ok(SharedDashboard { listed, snapshot: Arc::new(snapshot), time })
+    async fn org_counts(&self, org: &OrgId, moment: Timestamp) -> Result<Counts, StoreError> {
+        let whose = Whose::Org(org.clone());
+        if let Some(counts) = self.kept(&whose, moment).await {
+            return Ok(counts);
+        }
+        // Who comes meanwhile waits for this read, and then needs none.
+        let _turn = self.store.counting.of(org).await;
+        if let Some(counts) = self.kept(&whose, moment).await {
+            return Ok(counts);
+        }
+        let counts = counting::of_org(self.store, org, moment).await?;
+        self.store.counts.keep(whose, counts, position(moment));
+        Ok(counts)
+    }
+
+    async fn kept(&self, whose: &Whose, moment: Timestamp) -> Option<Counts> {
+        let (kept, moment) = (&self.store.counts, position(moment));
+        let is_known = kept.knows(whose) && caught_up(self.store, moment).await;
+        is_known.then(|| kept.at(whose, moment)).flatten()
+    }
+
+    /// Of the users that have tasks which nobody else of their organisation sees.
+    async fn own_counts(
+        &self,
+        users: &[UserId],
+        moment: Timestamp,
+    ) -> Result<HashMap<UserId, Counts>, StoreError> {
+        let (kept, at) = (&self.store.counts, position(moment));
+        let whose = |user: &UserId| Whose::Own(user.clone(), self.org.cloned());
+        let mut counts = HashMap::new();
+        if users.iter().any(|user| kept.knows(&whose(user))) && caught_up(self.store, at).await {
+            counts.extend(users.iter().filter_map(|user| Some((user.clone(), kept.at(&whose(user), at)?))));
+        }
+        let others: Vec<UserId> = users.iter().filter(|user| !counts.contains_key(*user)).cloned().collect();
+        if !others.is_empty() {
+            for (user, own) in counting::of_creators(self.store, &others, self.org, moment).await? {
+                kept.keep(whose(&user), own, at);
+                counts.insert(user, own);
+            }
+        }
+        counts.retain(|_, own| *own != Counts::default());
+        Ok(counts)
+    }
+
+    /// The newest of the tasks of users that have some.
+    async fn own_lists(
+        &self,
+        counts: &HashMap<UserId, Counts>,
+        moment: Timestamp,
+    ) -> Result<HashMap<UserId, Vec<Listed>>, StoreError> {
+        let users: Vec<UserId> = counts.keys().cloned().collect();
+        let number: u64 = counts.values().map(|counts| counts.total()).sum();
+        let all = match usize::try_from(number) {
+            Ok(0) => return Ok(HashMap::new()),
+            Ok(number) if number <= MOST_OWN => self.all_own(&users, number, moment).await?,
+            _ => HashMap::new(),
+        };
+        // An index can't tell of each document whether it is meant.
+        let is_all = |user: &UserId| {
+            let found = all.get(user).map_or(0, Vec::len);
+            counts.get(user).is_some_and(|counts| counts.total() == found as u64)
+        };
+        let apart: Vec<UserId> = users.into_iter().filter(|user| !is_all(user)).collect();
+        // They are collected first: the compiler can't tell that a lazy iterator of them may be sent to another thread.
+        let reads: Vec<_> = apart.into_iter().map(|user| self.newest_own(user, moment)).collect();
+        let apart: HashMap<_, _> = stream::iter(reads).buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(all.into_iter().chain(apart).collect())
+    }
+
+    async fn all_own(
+        &self,
+        users: &[UserId],
+        number: usize,
+        moment: Timestamp,
+    ) -> Result<HashMap<UserId, Vec<Listed>>, StoreError> {
+        let asked: HashSet<&UserId> = users.iter().collect();
+        let passes = |task: &Task| {
+            task.access.is_only_its_creators(self.org)
+                && task.access.creator.as_ref().is_some_and(|creator| asked.contains(creator))
+        };
+        let ways = Visible::of(users, self.org, &self.store.config.default_org).only_own();
+        let looked = Looked { store: self.store, ways, conditions: Vec::new(), passes: &passes };
+        let mut session = snapshot(self.store, Some(moment)).await?;
+        let mut own: HashMap<UserId, Vec<Listed>> = HashMap::new();
+        for listed in looked.any(&mut session, number).await? {
+            if let Some(creator) = listed.task.access.creator.clone() {
+                own.entry(creator).or_default().push(listed);
+            }
+        }
+        Ok(own)
+    }
+
+    /// What the organisation sees too is on the shared dashboard, if it is new enough.
+    async fn newest_own(&self, user: UserId, moment: Timestamp) -> Result<(UserId, Vec<Listed>), StoreError> {
+        let passes = |task: &Task| task.access.creator.as_ref() == Some(&user);
+        let ways =
+            vec![Visible::of(std::slice::from_ref(&user), self.org, &self.store.config.default_org).own()];
+        let looked = Looked { store: self.store, ways, conditions: Vec::new(), passes: &passes };
+        let mut session = snapshot(self.store, Some(moment)).await?;
+        let (mut listed, _) = looked.newest(&mut session, self.limit).await?;
+        listed.retain(|listed| listed.task.access.is_only_its_creators(self.org));
+        Ok((user, listed))
+    }
+
+    fn of_one(
+        &self,
+        own: Vec<Listed>,
+        own_counts: Counts,
+        shared: Option<&SharedDashboard>,
+        moment: Timestamp,
+    ) -> DashboardSnapshot {
+        let mut all: Vec<&Listed> = shared.iter().flat_map(|shared| &shared.listed).chain(&own).collect();
+        all.sort_by_key(|listed| Reverse(&listed.key));
+        let tasks = all.into_iter().take(self.limit).map(|listed| listed.task.clone()).collect();
+        let org_counts = shared.map_or_else(Counts::default, |shared| shared.snapshot.org_counts);
+        DashboardSnapshot { tasks, org_counts, own_counts, position: position(moment) }
+    }
 }

@@ -43,7 +43,7 @@ pub(super) async fn follow(
 ) -> Result<(), StoreError> {
     let mut follower = Follower {
         store,
-        receiver: Receiver::new(items),
+        receiver: Receiver::new(items, &store.counts),
         begin: Begin::Past,
         failures: 0,
         images_in_doubt: false,
@@ -51,16 +51,18 @@ pub(super) async fn follow(
         only_raw: false,
     };
     store.stream.begins();
-    tokio::select! {
+    let result = tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
         result = follower.run() => result,
-    }
+    };
+    store.counts.lost();
+    result
 }
 
 struct Follower<'a> {
     store: &'a MongoStore,
-    receiver: Receiver,
+    receiver: Receiver<'a>,
     begin: Begin,
     /// In a row, without progress between them: the stream came no further in the history.
     failures: u32,
@@ -202,6 +204,7 @@ impl Follower<'_> {
             return Err(Ended::Failed(StreamFailure::HistoryLost(GapReason::Resume)));
         }
         let Some(token) = token else { return Ok(()) };
+        self.receiver.answered(&token);
         let came_further = self.store.stream.reached(&token, is_behind);
         if changes > 0 || came_further {
             self.progressed();

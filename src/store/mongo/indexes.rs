@@ -1,11 +1,17 @@
 //! The indexes that reads need. Each compares texts byte by byte, as every operation on tasks does: an index in another
 //! collation can't be used for texts.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
 
 use mongodb::{
     Database,
     bson::{Bson, Document, doc},
+    error::Error,
+    options::Hint,
 };
 
 use super::{
@@ -13,19 +19,106 @@ use super::{
     failure::{answer, answer_within, code, store_error},
     prepare::{lacking, options_of},
 };
-use crate::{store::StoreError, task::Field};
+use crate::{seldom::seldom, store::StoreError, task::Field};
 
 /// IndexOptionsConflict, IndexKeySpecsConflict: an index that serves as well is already there.
 const INDEX_CONFLICT: [i32; 2] = [85, 86];
+/// What MongoDB says of a hint at an index that is not there.
+const BAD_VALUE: i32 = 2;
 /// The server needs its time for the index of a large collection.
 const INDEX_PATIENCE: Duration = Duration::from_secs(1800);
+
+/// An index that lists are read in the order of. Those with a status also have all that counts are read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ListIndex {
+    Org,
+    OrgStatus,
+    Creator,
+    CreatorStatus,
+    CreatorInOrg,
+    CreatorInOrgStatus,
+}
+
+impl ListIndex {
+    const ALL: [Self; 6] = [
+        Self::Org,
+        Self::OrgStatus,
+        Self::Creator,
+        Self::CreatorStatus,
+        Self::CreatorInOrg,
+        Self::CreatorInOrgStatus,
+    ];
+
+    /// The index of the same tasks that has the status too.
+    pub(super) fn of_one_status(self) -> Self {
+        match self {
+            Self::Org | Self::OrgStatus => Self::OrgStatus,
+            Self::Creator | Self::CreatorStatus => Self::CreatorStatus,
+            Self::CreatorInOrg | Self::CreatorInOrgStatus => Self::CreatorInOrgStatus,
+        }
+    }
+
+    fn key(self) -> Document {
+        let mut key = match self {
+            Self::Org | Self::OrgStatus => doc! {"orgId": 1, "isPrivate": 1},
+            Self::Creator | Self::CreatorStatus => doc! {"createdBy": 1},
+            Self::CreatorInOrg | Self::CreatorInOrgStatus => {
+                doc! {"createdBy": 1, "orgId": 1, "isPrivate": 1}
+            }
+        };
+        if self == self.of_one_status() {
+            key.insert("status", 1);
+        }
+        key.extend(doc! {"createdAt": -1, "_id": -1});
+        key
+    }
+}
+
+/// The names of the list indexes in the collection. MongoDB is told which to use: where there are few tasks of a kind it finds any index
+/// as good as any other, and keeps to it when they have become many.
+#[derive(Debug, Default)]
+pub(super) struct Hints(RwLock<HashMap<ListIndex, String>>);
+
+impl Hints {
+    pub(super) fn of(&self, index: ListIndex) -> Option<Hint> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&index).cloned().map(Hint::Name)
+    }
+
+    /// Whether a request failed because somebody has dropped the index. Then MongoDB chooses by itself from now on.
+    pub(super) fn are_old(&self, used: Option<&Hint>, error: &Error) -> bool {
+        let is_gone = used.is_some() && code(error) == Some(BAD_VALUE);
+        if is_gone {
+            seldom!(
+                warn,
+                "an index that lists are read with is gone; taskcast makes it again at its next start"
+            );
+            self.set(HashMap::new());
+        }
+        is_gone
+    }
+
+    fn set(&self, names: HashMap<ListIndex, String>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+}
 
 /// Makes what is missing. An index of somebody else that serves as well is left alone, and so is one in another collation.
 pub(super) async fn ensure(store: &MongoStore, database: &Database) -> Result<(), StoreError> {
     let name = &store.config.collection;
     for index in missing(store, database).await? {
+        tracing::info!(
+            index = index.get_str("name").unwrap_or_default(),
+            "making an index: with a million tasks, MongoDB needs some seconds for it"
+        );
         create(database, name, index).await?;
     }
+    let there = existing(database, name).await?;
+    let named = |index: ListIndex| {
+        let key = index.key();
+        let serves = there.iter().find(|one| one.is_whole && one.key == key)?;
+        Some((index, serves.name.clone()))
+    };
+    store.hints.set(ListIndex::ALL.into_iter().filter_map(named).collect());
     Ok(())
 }
 
@@ -39,7 +132,12 @@ async fn missing(store: &MongoStore, database: &Database) -> Result<Vec<Document
     let collation = collation_of(database, name).await?;
     let there = existing(database, name).await?;
     let wanted = wanted(collation.is_some()).chain(store.config.webhooks.then(found_by_github));
-    let missing = wanted.filter(|index| !index.get_document("key").is_ok_and(|key| there.contains(key)));
+    let lists = ListIndex::ALL.map(|index| named(index.key()));
+    let has = |index: &Document, serves: fn(&Existing) -> bool| {
+        index.get_document("key").is_ok_and(|key| there.iter().any(|one| serves(one) && one.key == *key))
+    };
+    let wanted = wanted.filter(|index| !has(index, |_| true));
+    let missing = wanted.chain(lists.into_iter().filter(|index| !has(index, |one| one.is_whole)));
     let named = missing.map(|mut index| {
         if collation.is_some()
             && let Ok(name) = index.get_str("name")
@@ -80,8 +178,15 @@ pub(super) async fn create(database: &Database, name: &str, index: Document) -> 
     }
 }
 
-/// The keys of the indexes that compare byte by byte.
-async fn existing(database: &Database, name: &str) -> Result<Vec<Document>, StoreError> {
+struct Existing {
+    key: Document,
+    name: String,
+    /// It has every document, and may be used.
+    is_whole: bool,
+}
+
+/// The indexes that compare byte by byte.
+async fn existing(database: &Database, name: &str) -> Result<Vec<Existing>, StoreError> {
     let command = doc! {"listIndexes": name, "cursor": {"batchSize": 1000}};
     let reply = answer(database.run_command(command)).await.map_err(|error| {
         lacking(&error, &format!("listIndexes on {name}"), "read").unwrap_or_else(|| store_error(error))
@@ -89,7 +194,13 @@ async fn existing(database: &Database, name: &str) -> Result<Vec<Document>, Stor
     let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
     let indexes = batch.into_iter().flatten().filter_map(Bson::as_document);
     let simple = indexes.filter(|index| !index.contains_key("collation"));
-    Ok(simple.filter_map(|index| index.get_document("key").ok()).map(whole_numbers).collect())
+    let read = |index: &Document| {
+        let is_on = |option: &str| index.get_bool(option).unwrap_or(false);
+        let is_part = is_on("sparse") || is_on("hidden") || index.contains_key("partialFilterExpression");
+        let key = whole_numbers(index.get_document("key").ok()?);
+        Some(Existing { key, name: index.get_str("name").ok()?.to_owned(), is_whole: !is_part })
+    };
+    Ok(simple.filter_map(read).collect())
 }
 
 /// The shell and Mongoose may have written a direction as a double or a long.
@@ -109,18 +220,14 @@ fn whole_numbers(key: &Document) -> Document {
 /// `collated`: the collection's own index of `_id` is in another collation, so that it can't be used for texts.
 fn wanted(collated: bool) -> impl Iterator<Item = Document> {
     let by_id = collated.then(|| doc! {"_id": 1, "createdAt": 1});
-    let keys = [
-        doc! {"status": 1},
-        doc! {"createdBy": 1},
-        doc! {"createdAt": -1},
-        doc! {"events.eventType": 1},
-        doc! {"orgId": 1, "createdAt": -1, "_id": -1},
-        doc! {"createdBy": 1, "createdAt": -1, "_id": -1},
-    ];
-    by_id.into_iter().chain(keys).map(|key| {
-        let name: Vec<String> = key.iter().map(|(field, order)| format!("{field}_{order}")).collect();
-        doc! {"key": key, "name": name.join("_")}
-    })
+    let keys =
+        [doc! {"status": 1}, doc! {"createdBy": 1}, doc! {"createdAt": -1}, doc! {"events.eventType": 1}];
+    by_id.into_iter().chain(keys).map(named)
+}
+
+fn named(key: Document) -> Document {
+    let name: Vec<String> = key.iter().map(|(field, order)| format!("{field}_{order}")).collect();
+    doc! {"key": key, "name": name.join("_")}
 }
 
 /// Numbers, links and branches under all their names: one index over nine fields that most tasks lack, of which a

@@ -19,7 +19,7 @@ pub(super) async fn list(
     limit: usize,
 ) -> Result<Page, StoreError> {
     let passes = |task: &Task| task.access.allows(viewer) && filter.matches(task);
-    let ways = Visible::to(viewer, &store.config.default_org).any();
+    let ways = Visible::listed(viewer, filter, &store.config.default_org);
     let looked = Looked { store, ways, conditions: narrowed(filter), passes: &passes };
     let mut session = read::snapshot(store, None).await?;
     let from_the_beginning = Cursor::default();

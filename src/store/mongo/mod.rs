@@ -7,7 +7,9 @@
 mod batch_size;
 mod batches;
 mod bson_json;
+mod caught_up;
 mod config;
+mod counting;
 mod dashboard;
 mod decode;
 mod deliver;
@@ -16,6 +18,7 @@ mod failure;
 mod follow;
 mod ids;
 mod indexes;
+mod kept_counts;
 mod list;
 mod meaning;
 mod newest;

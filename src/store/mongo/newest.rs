@@ -1,21 +1,21 @@
-//! Reads of many tasks: the newest of those that a filter lets through, and how many there are.
+//! Reads of many tasks: the newest of those that a filter lets through.
 //!
 //! What a filter lets through is checked once more. Nothing is derived from what does not pass.
 
 use futures_util::TryStreamExt;
 use mongodb::{
     ClientSession,
-    bson::{Document, RawDocumentBuf, Timestamp, doc},
+    bson::{Bson, DateTime, Document, RawDocumentBuf, doc},
     error::Error,
+    options::Hint,
 };
 
 use super::{
     MongoStore,
     failure::{answer, store_error},
     meaning,
-    read::{snapshot, snapshot_time},
-    runs::{Key, Run, has_other_time, newest, place_of},
-    select::{COUNTED, Ways, counted_as, exactly, visible_fields},
+    runs::{Key, Run, has_other_time, newest, odd, place_of},
+    select::{Way, exactly, has_usable_id, visible_fields},
 };
 use crate::{
     seldom::seldom,
@@ -36,7 +36,8 @@ pub(super) struct Listed {
 /// What is looked for in a list.
 pub(super) struct Looked<'a> {
     pub(super) store: &'a MongoStore,
-    pub(super) ways: Ways,
+    /// A task that is seen in several ways is listed once.
+    pub(super) ways: Vec<Way>,
     pub(super) conditions: Vec<Document>,
     /// The check of what the filter says.
     pub(super) passes: &'a (dyn Fn(&Task) -> bool + Sync),
@@ -57,31 +58,38 @@ impl Looked<'_> {
     ) -> Result<(Vec<Listed>, bool), StoreError> {
         // For MongoDB, 0 is without limit, and a snapshot time is wanted all the same.
         let asked = limit.max(1);
-        let documents = self.find(session, &[], Some(newest()), asked).await?;
-        let mut listed = self.checked(&documents);
-        if documents.len() < asked {
-            listed.sort_by(|a, b| b.key.cmp(&a.key));
-            let is_all = listed.len() <= limit;
-            listed.truncate(limit);
-            return Ok((listed, is_all));
+        if let [way] = &self.ways[..] {
+            let documents = self.find(session, way, &[], Some(newest()), asked).await?;
+            let mut listed = self.checked(&documents);
+            if documents.len() < asked {
+                listed.sort_by(|a, b| b.key.cmp(&a.key));
+                let is_all = listed.len() <= limit;
+                listed.truncate(limit);
+                return Ok((listed, is_all));
+            }
+            // In the order of the index, if nothing else than dates has a time.
+            let are_dates = documents.iter().all(|document| Run::of(document) == Run::Dates);
+            if listed.len() == asked && are_dates && !self.has_any(session, &has_other_time()).await? {
+                listed.truncate(limit);
+                return Ok((listed, false));
+            }
         }
-        // In the order of the index, if nothing else than dates has a time.
-        let are_dates = documents.iter().all(|document| Run::of(document) == Run::Dates);
-        if listed.len() < asked || !are_dates || self.has_other_times(session).await? {
-            listed = self.page(session, &Cursor::default(), limit).await?.0;
-        }
-        listed.truncate(limit);
-        Ok((listed, false))
+        Ok((self.page(session, &Cursor::default(), limit).await?.0, false))
     }
 
-    /// All tasks in no order, if they are fewer than `most`.
-    pub(super) async fn all(
+    /// At most so many tasks of each way, in no order.
+    pub(super) async fn any(
         &self,
         session: &mut ClientSession,
         most: usize,
-    ) -> Result<Option<Vec<Listed>>, StoreError> {
-        let documents = self.find(session, &[], None, most).await?;
-        Ok((documents.len() < most).then(|| self.checked(&documents)))
+    ) -> Result<Vec<Listed>, StoreError> {
+        let mut all: Vec<Listed> = Vec::new();
+        for way in &self.ways {
+            all.extend(self.checked(&self.find(session, way, &[], None, most).await?));
+        }
+        all.sort_by(|a, b| b.key.cmp(&a.key));
+        all.dedup_by(|a, b| a.task.id.is_same_document(&b.task.id));
+        Ok(all)
     }
 
     /// The tasks after a place, and the place after them if there are more.
@@ -93,17 +101,22 @@ impl Looked<'_> {
     ) -> Result<(Vec<Listed>, Option<Cursor>), StoreError> {
         // One more than asked for tells whether there is a next page.
         let wanted = limit.saturating_add(1);
-        let mut dated = vec![self.run(session, Run::Dates, after, wanted).await?];
-        if self.has_other_times(session).await? {
+        let mut dated = vec![self.run(session, Run::Dates, Run::Dates.filter(), after, wanted).await?];
+        if self.has_any(session, &has_other_time()).await? {
             for run in Run::DATED.into_iter().skip(1) {
-                dated.push(self.run(session, run, after, wanted).await?);
+                dated.push(self.run(session, run, run.filter(), after, wanted).await?);
             }
         }
         let mut merged = merge(dated, wanted);
-        for run in Run::UNDATED {
-            if merged.len() < wanted {
-                let rest = wanted - merged.len();
-                merged.extend(merge(vec![self.run(session, run, after, rest).await?], rest));
+        if merged.len() < wanted {
+            let rest = wanted - merged.len();
+            merged.extend(self.run(session, Run::Nothing, Run::Nothing.filter(), after, rest).await?.found);
+        }
+        if merged.len() < wanted {
+            // They are sorted in memory, so it is looked before whether there are any.
+            let (rest, filter) = (wanted - merged.len(), odd(has_arrays(self.store).await?));
+            if self.has_any(session, &filter).await? {
+                merged.extend(self.run(session, Run::Odd, filter, after, rest).await?.found);
             }
         }
         let has_more = merged.len() > limit;
@@ -117,52 +130,106 @@ impl Looked<'_> {
         Ok((merged.into_iter().map(|(listed, _)| listed).collect(), next))
     }
 
-    /// Reads on until there are enough tasks, or no more.
+    /// The tasks of a run after a place in it, whichever way they are seen in.
     async fn run(
         &self,
         session: &mut ClientSession,
         run: Run,
+        filter: Document,
         after: &Cursor,
         wanted: usize,
     ) -> Result<OfRun, StoreError> {
         let mut found = Vec::new();
+        for way in &self.ways {
+            found.extend(self.run_of(session, way, run, &filter, after, wanted).await?);
+        }
+        if self.ways.len() > 1 {
+            found.sort_by(|(a, _), (b, _)| b.key.order_in_run(&a.key));
+            found.dedup_by(|(a, _), (b, _)| a.task.id.is_same_document(&b.task.id));
+            found.truncate(wanted);
+        }
+        Ok(OfRun { run, found })
+    }
+
+    /// Reads on until there are enough tasks, or no more.
+    async fn run_of(
+        &self,
+        session: &mut ClientSession,
+        way: &Way,
+        run: Run,
+        filter: &Document,
+        after: &Cursor,
+        wanted: usize,
+    ) -> Result<Vec<(Listed, Option<Place>)>, StoreError> {
+        let mut found = Vec::new();
         let mut place = run.find(&after.places).cloned();
+        let mut usable = None;
         for _ in 0..MOST_READS {
-            let mut conditions = vec![run.filter()];
+            let mut conditions = vec![filter.clone()];
+            conditions.extend(usable.clone());
             conditions.extend(place.as_ref().and_then(|place| run.after(place)));
             let asked = wanted - found.len();
-            let documents = self.find(session, &conditions, Some(run.order()), asked).await?;
+            let documents = self.find(session, way, &conditions, Some(run.order()), asked).await?;
             for document in &documents {
-                let Ok(task) = meaning::task(document, &self.store.config.default_org) else { continue };
+                let Ok(task) = meaning::task(document, &self.store.config.default_org) else {
+                    usable.get_or_insert_with(has_usable_id);
+                    continue;
+                };
                 place = place_of(run, document, &task.id);
                 if (self.passes)(&task) {
                     found.push((Listed { key: Key::of(document), task }, place.clone()));
                 }
             }
-            if found.len() == wanted || documents.len() < asked || place.is_none() {
+            if found.len() == wanted || documents.len() < asked {
                 break;
             }
         }
-        Ok(OfRun { run, found })
+        Ok(found)
     }
 
-    async fn has_other_times(&self, session: &mut ClientSession) -> Result<bool, StoreError> {
-        Ok(!self.find(session, &[has_other_time()], None, 1).await?.is_empty())
+    async fn has_any(&self, session: &mut ClientSession, condition: &Document) -> Result<bool, StoreError> {
+        for way in &self.ways {
+            if !self.find(session, way, std::slice::from_ref(condition), None, 1).await?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Without their timelines.
     async fn find(
         &self,
         session: &mut ClientSession,
+        way: &Way,
         conditions: &[Document],
         order: Option<Document>,
         limit: usize,
     ) -> Result<Vec<RawDocumentBuf>, StoreError> {
-        let collection = self.store.snapshot_collection().await?;
+        let hint = self.store.hints.of(way.index);
+        let found = self.find_with(session, way, conditions, order.clone(), limit, hint.clone()).await;
+        match found {
+            Err(error) if self.store.hints.are_old(hint.as_ref(), &error) => {
+                self.find_with(session, way, conditions, order, limit, None).await
+            }
+            found => found,
+        }
+        .map_err(store_error)
+    }
+
+    async fn find_with(
+        &self,
+        session: &mut ClientSession,
+        way: &Way,
+        conditions: &[Document],
+        order: Option<Document>,
+        limit: usize,
+        hint: Option<Hint>,
+    ) -> Result<Vec<RawDocumentBuf>, Error> {
+        let collection = self.store.snapshot_collection().await.map_err(Error::custom)?;
         let batch = u32::try_from(limit).unwrap_or(u32::MAX);
         let all: Vec<Document> = self.conditions.iter().chain(conditions).cloned().collect();
         let mut find = collection
-            .find(self.ways.with(&all))
+            .find(way.with(&all))
             .limit(i64::from(batch))
             .batch_size(batch)
             .projection(visible_fields())
@@ -170,9 +237,10 @@ impl Looked<'_> {
         if let Some(order) = order {
             find = find.sort(order);
         }
-        answer(async { find.session(&mut *session).await?.stream(&mut *session).try_collect().await })
-            .await
-            .map_err(store_error)
+        if let Some(hint) = hint {
+            find = find.hint(hint);
+        }
+        answer(async { find.session(&mut *session).await?.stream(&mut *session).try_collect().await }).await
     }
 
     fn checked(&self, documents: &[RawDocumentBuf]) -> Vec<Listed> {
@@ -182,45 +250,6 @@ impl Looked<'_> {
             (self.passes)(&task).then(|| Listed { key: Key::of(document), task })
         });
         tasks.collect()
-    }
-
-    /// How many there are at a moment.
-    pub(super) async fn counts(&self, time: Timestamp) -> Result<Counts, StoreError> {
-        let collection = self.store.snapshot_collection().await?;
-        let mut session = snapshot(self.store, Some(time)).await?;
-        let pipeline = [
-            doc! {"$match": self.ways.with(&self.conditions)},
-            doc! {"$group": {"_id": counted_as(), "n": {"$sum": 1}}},
-        ];
-        let groups: Result<Vec<Document>, Error> = answer(async {
-            let counted = collection.aggregate(pipeline).collation(exactly()).session(&mut session);
-            counted.await?.stream(&mut session).try_collect().await
-        })
-        .await;
-        let mut counts = Counts::default();
-        for group in groups.map_err(store_error)? {
-            let number = |name| {
-                group.get_i64(name).or_else(|_| group.get_i32(name).map(i64::from)).unwrap_or_default()
-            };
-            let class = usize::try_from(number("_id")).ok().and_then(|index| COUNTED.get(index));
-            if let Some(class) = class {
-                counts.add(*class, u64::try_from(number("n")).unwrap_or(0));
-            }
-        }
-        Ok(counts)
-    }
-
-    /// A session, and the moment that it sees, with the newest tasks and how many there are.
-    pub(super) async fn counted(
-        &self,
-        time: Option<Timestamp>,
-        limit: usize,
-    ) -> Result<(Vec<Listed>, Counts, Timestamp), StoreError> {
-        let mut session = snapshot(self.store, time).await?;
-        let (listed, is_all) = self.newest(&mut session, limit).await?;
-        let time = snapshot_time(&session)?;
-        let counts = if is_all { counted(&listed) } else { self.counts(time).await? };
-        Ok((listed, counts, time))
     }
 }
 
@@ -250,4 +279,30 @@ fn merge(runs: Vec<OfRun>, wanted: usize) -> Vec<(Listed, Option<Place>)> {
         merged.push(one);
     }
     merged
+}
+
+/// Whether a document may have an array for its time. The server remembers of an index whether it ever had one to hold.
+async fn has_arrays(store: &MongoStore) -> Result<bool, StoreError> {
+    let find = doc! {
+        "find": &store.config.collection,
+        "filter": {"createdAt": DateTime::MIN},
+        "collation": {"locale": "simple"},
+    };
+    let database = store.database().await?;
+    let explain = database.run_command(doc! {"explain": find, "verbosity": "queryPlanner"});
+    let plan = answer(explain).await.map_err(store_error)?;
+    let known = flags("isMultiKey", &Bson::Document(plan));
+    Ok(known.is_empty() || known.contains(&true))
+}
+
+/// The values of a name, wherever it is.
+fn flags(name: &str, value: &Bson) -> Vec<bool> {
+    match value {
+        Bson::Array(items) => items.iter().flat_map(|item| flags(name, item)).collect(),
+        Bson::Document(document) => {
+            let own = document.get_bool(name).ok();
+            own.into_iter().chain(document.values().flat_map(|item| flags(name, item))).collect()
+        }
+        _ => Vec::new(),
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, hash_map::Entry};
 use futures_util::TryStreamExt;
 use mongodb::{
     ClientSession,
-    bson::{Document, RawDocument, RawDocumentBuf, Timestamp, doc},
+    bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp, doc},
     options::SessionOptions,
 };
 
@@ -146,6 +146,15 @@ pub(super) async fn snapshot(
     options.snapshot = Some(true);
     options.snapshot_time = time;
     answer(store.client().await?.start_session().with_options(options)).await.map_err(store_error)
+}
+
+/// The moment that a read which begins now sees.
+pub(super) async fn now(store: &MongoStore) -> Result<Timestamp, StoreError> {
+    let collection = store.snapshot_collection().await?;
+    let mut session = snapshot(store, None).await?;
+    let nothing = collection.find_one(doc! {"_id": Bson::MinKey}).session(&mut session);
+    answer(nothing).await.map_err(store_error)?;
+    snapshot_time(&session)
 }
 
 pub(super) fn read_access(document: &RawDocument, default_org: &DefaultOrg) -> Access {

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use super::{
     decode::{self, Decoded},
     failure::StreamFailure,
+    kept_counts::KeptCounts,
     ordinals::{self, Ordinals},
 };
 use crate::{
@@ -34,8 +35,10 @@ enum Told {
     Gap,
 }
 
-pub(super) struct Receiver {
+pub(super) struct Receiver<'a> {
     items: mpsc::Sender<FeedItem>,
+    /// Told before the receiver is.
+    counts: &'a KeptCounts,
     told: Told,
     /// Goes on counting over a resume, which may begin in the middle of a transaction.
     ordinals: Ordinals,
@@ -48,10 +51,10 @@ pub(super) struct Receiver {
     reached: Position,
 }
 
-impl Receiver {
-    pub(super) fn new(items: mpsc::Sender<FeedItem>) -> Self {
+impl<'a> Receiver<'a> {
+    pub(super) fn new(items: mpsc::Sender<FeedItem>, counts: &'a KeptCounts) -> Self {
         let (told, ordinals, reached) = (Told::Nothing, Ordinals::default(), Position::ZERO);
-        Self { items, told, ordinals, begun: 0, quiet: 0, reached }
+        Self { items, counts, told, ordinals, begun: 0, quiet: 0, reached }
     }
 
     /// A stream without a token was opened at that cluster time.
@@ -63,6 +66,7 @@ impl Receiver {
         self.ordinals = Ordinals::default();
         self.reached = position;
         self.told = Told::Opened;
+        self.counts.opened(position);
         self.send(FeedItem::Opened(position)).await
     }
 
@@ -72,6 +76,7 @@ impl Receiver {
             return Ok(());
         }
         self.told = Told::Gap;
+        self.counts.lost();
         self.send(FeedItem::Gap(reason)).await
     }
 
@@ -90,6 +95,7 @@ impl Receiver {
             Decoded::Change(change) => {
                 self.reached = position;
                 let committed = change.occurred_at;
+                self.counts.change(&change);
                 self.send(FeedItem::Change(change)).await?;
                 Ok(Some(committed))
             }
@@ -110,6 +116,11 @@ impl Receiver {
             }
         }
         self.send(FeedItem::Idle(self.reached)).await
+    }
+
+    /// An answer has been dealt with, after which the stream could go on from this token.
+    pub(super) fn answered(&self, token: &Document) {
+        self.counts.reached(self.reached, token);
     }
 
     async fn send(&self, item: FeedItem) -> Result<(), Ended> {

@@ -32,7 +32,6 @@ pub(super) enum Run {
 impl Run {
     pub(super) const DATED: [Self; 6] =
         [Self::Dates, Self::Texts, Self::Millis, Self::Seconds, Self::OldMillis, Self::Timestamps];
-    pub(super) const UNDATED: [Self; 2] = [Self::Nothing, Self::Odd];
 
     /// In a cursor.
     fn name(self) -> char {
@@ -67,10 +66,7 @@ impl Run {
             Self::OldMillis => within(doc! {"$gte": Timestamp::FIRST, "$lte": -FEWEST_MILLIS}),
             Self::Timestamps => within(doc! {"$type": "timestamp"}),
             Self::Nothing => doc! {"createdAt": {"$eq": null, "$not": {"$type": ["array", "undefined"]}}},
-            Self::Odd => {
-                let others = Self::DATED.into_iter().chain([Self::Nothing]).map(Self::filter);
-                doc! {"$nor": others.collect::<Vec<_>>()}
-            }
+            Self::Odd => odd(true),
         }
     }
 
@@ -129,6 +125,42 @@ impl Run {
 
     pub(super) fn find(self, places: &[Place]) -> Option<&Place> {
         places.iter().find(|place| place.run == self.name())
+    }
+}
+
+/// What is in [`Run::Odd`]: in none of the others. The ranges let an index find it among all that have a time; only for arrays, and
+/// for texts where others are times, it can't.
+pub(super) fn odd(arrays_too: bool) -> Document {
+    const TYPES: [&str; 13] = [
+        "string",
+        "object",
+        "binData",
+        "undefined",
+        "objectId",
+        "bool",
+        "regex",
+        "dbPointer",
+        "javascript",
+        "symbol",
+        "javascriptWithScope",
+        "minKey",
+        "maxKey",
+    ];
+    let types: Vec<&str> = TYPES.into_iter().chain(arrays_too.then_some("array")).collect();
+    let date = |millis| Bson::DateTime(DateTime::from_millis(millis));
+    let ranges = [
+        doc! {"$lt": date(Timestamp::FIRST)},
+        doc! {"$gt": date(Timestamp::LAST)},
+        doc! {"$lt": Timestamp::FIRST},
+        doc! {"$gt": -FEWEST_MILLIS, "$lte": EARLIEST_SECOND},
+        doc! {"$gte": Timestamp::LAST + 1},
+        doc! {"$eq": f64::NAN},
+        doc! {"$type": types},
+    ];
+    let others = Run::DATED.into_iter().chain([Run::Nothing]).map(Run::filter);
+    doc! {
+        "$or": ranges.map(|range| doc! {"createdAt": range}).to_vec(),
+        "$nor": others.collect::<Vec<_>>(),
     }
 }
 
@@ -225,6 +257,13 @@ impl Key {
     }
 }
 
+impl Key {
+    /// The order of the index within a run.
+    pub(super) fn order_in_run(&self, other: &Self) -> Ordering {
+        self.created_at.order(&other.created_at).then_with(|| self.id.order(&other.id))
+    }
+}
+
 impl Eq for Key {}
 
 impl PartialOrd for Key {
@@ -236,7 +275,7 @@ impl PartialOrd for Key {
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
         let by_time = (self.millis, self.run).cmp(&(other.millis, other.run));
-        by_time.then_with(|| self.created_at.order(&other.created_at)).then_with(|| self.id.order(&other.id))
+        by_time.then_with(|| self.order_in_run(other))
     }
 }
 

@@ -9,11 +9,14 @@ use mongodb::{
     options::Collation,
 };
 
-use super::ids::{self, MAX_BINARY, is_hex};
+use super::{
+    ids::{self, MAX_BINARY, is_hex},
+    indexes::ListIndex,
+};
 use crate::{
-    github::{Repository, Search, Way},
+    github::{self, Repository, Search},
     store::TaskFilter,
-    task::{Access, DefaultOrg, Field, OrgId, Status, StatusClass, TaskId, UserId, Viewer},
+    task::{Access, DefaultOrg, Field, OrgId, TaskId, UserId, Viewer},
 };
 
 /// The collation of every operation on tasks: the collection's own may take ACME for acme.
@@ -22,7 +25,7 @@ pub(super) fn exactly() -> Collation {
 }
 
 /// What the text of a user or an organisation may stand for in a document.
-fn names(text: &str) -> Vec<Bson> {
+pub(super) fn names(text: &str) -> Vec<Bson> {
     let object_id = is_hex(text).then(|| ObjectId::parse_str(text).ok()).flatten().map(Bson::ObjectId);
     object_id.into_iter().chain([Bson::String(text.to_owned())]).collect()
 }
@@ -41,29 +44,38 @@ pub(super) fn by_any_id(tasks: &[TaskId]) -> Document {
     doc! {"_id": {"$in": named}}
 }
 
-/// Whether `ids::task_id` has an id for the document. A regular expression does not match broken text.
-fn has_usable_id() -> Document {
-    let text = |from: usize, to: usize| {
-        let pattern = format!(r"\A[^\x00-\x1f\x7f-\x{{9f}}]{{{from},{to}}}\z");
-        doc! {"_id": {"$type": "string", "$regex": pattern}}
-    };
+/// What is no character of a usable id.
+const CONTROL: &str = r"\x00-\x1f\x7f-\x{9f}";
+
+/// A text of so many characters. A regular expression does not match broken text, nor what is no text.
+pub(super) fn is_usable_text(from: usize, to: usize) -> Document {
+    doc! {"_id": {"$regex": format!(r"\A[^{CONTROL}]{{{from},{to}}}\z")}}
+}
+
+/// Whether `ids::task_id` has an id for the document. It costs more than the rest of a list's filter, and MongoDB may take it for a reason to
+/// sort in memory: so it is only asked where such documents were found.
+pub(super) fn has_usable_id() -> Document {
     let at_most = |bson_type: &str, size: &str, bytes: usize| {
         let is_of_type = doc! {"$eq": [{"$type": "$_id"}, bson_type]};
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         doc! {"$expr": {"$lte": [{"$cond": [is_of_type, {size: "$_id"}, 0]}, bytes]}}
     };
     // A character has up to four bytes. Few ids are so long that their bytes have to be counted.
-    let mut long = text(TaskId::MAX_BYTES / 4 + 1, TaskId::MAX_BYTES);
+    let is_text = || doc! {"_id": {"$type": "string"}};
+    let mut long = doc! {"$and": [is_text(), is_usable_text(TaskId::MAX_BYTES / 4 + 1, TaskId::MAX_BYTES)]};
     long.extend(at_most("string", "$strLenBytes", TaskId::MAX_BYTES));
     let mut binary = doc! {"_id": {"$type": "binData"}};
     binary.extend(at_most("binData", "$binarySize", MAX_BINARY));
     doc! {"$or": [
-        {"_id": {"$type": ["objectId", "number", "date", "bool", "timestamp"]}},
-        text(1, TaskId::MAX_BYTES / 4),
+        {"_id": {"$type": SCALARS.to_vec()}},
+        {"$and": [is_text(), is_usable_text(1, TaskId::MAX_BYTES / 4)]},
         long,
         binary,
     ]}
 }
+
+/// The types of which every value is a usable id.
+pub(super) const SCALARS: [&str; 5] = ["objectId", "number", "date", "bool", "timestamp"];
 
 /// What `Access::allows` says of documents that are tasks, as filters.
 #[derive(Clone, Debug)]
@@ -72,60 +84,76 @@ pub(super) struct Visible {
     own: Document,
     /// Public in the viewer's organisation.
     org: Option<Document>,
+    /// What names that organisation.
+    org_names: Vec<Bson>,
 }
 
-/// Documents that can be seen in one of some ways. Each way has its own index.
+/// Documents that can be seen in one way, and the index that has them in their order.
 #[derive(Clone, Debug)]
-pub(super) struct Ways(Vec<Document>);
+pub(super) struct Way {
+    condition: Document,
+    pub(super) index: ListIndex,
+}
 
 impl Visible {
-    pub(super) fn to(viewer: &Viewer, default_org: &DefaultOrg) -> Self {
-        Self::of(std::slice::from_ref(&viewer.user), viewer.org.as_ref(), default_org)
-    }
-
-    /// What any of some users of one organisation sees.
+    /// What any of some users of one organisation, or of none, sees.
     pub(super) fn of(users: &[UserId], org: Option<&OrgId>, default_org: &DefaultOrg) -> Self {
-        let org = org.map(|org| {
-            let mut named = names(org.as_str());
-            if default_org.0.as_ref() == Some(org) {
-                named.extend([Bson::Null, Bson::String(String::new())]);
-            }
-            doc! {"orgId": is_one_of(named), "isPrivate": is_one_of(vec![Bson::Null, false.into()])}
-        });
-        Self { own: created_by(users), org }
+        let mut org_names = org.map(|org| names(org.as_str())).unwrap_or_default();
+        if org.is_some() && default_org.0.as_ref() == org {
+            org_names.extend([Bson::Null, Bson::String(String::new())]);
+        }
+        let is_public = || is_one_of(vec![Bson::Null, false.into()]);
+        let org = org.map(|_| doc! {"orgId": is_one_of(org_names.clone()), "isPrivate": is_public()});
+        Self { own: created_by(users), org, org_names }
     }
 
-    /// All of it.
-    pub(super) fn any(&self) -> Ways {
-        Ways(self.org.iter().chain([&self.own]).cloned().collect())
+    /// The tasks of a list that is narrowed by `filter`, for one viewer: all that are seen in one of these ways.
+    pub(super) fn listed(viewer: &Viewer, filter: &TaskFilter, default_org: &DefaultOrg) -> Vec<Way> {
+        let visible = Self::of(std::slice::from_ref(&viewer.user), viewer.org.as_ref(), default_org);
+        let mut ways = match (&filter.creator, visible.shared()) {
+            (None, shared) => shared.into_iter().chain([visible.own()]).collect(),
+            (Some(creator), _) if *creator == viewer.user => vec![visible.own()],
+            // What somebody else created is seen with the organisation only.
+            (Some(_), Some(shared)) => vec![Way { index: ListIndex::CreatorInOrg, ..shared }],
+            (Some(_), None) => Vec::new(),
+        };
+        if filter.status.is_some() {
+            ways.iter_mut().for_each(|way| way.index = way.index.of_one_status());
+        }
+        ways
     }
 
     /// What the whole organisation sees too.
-    pub(super) fn shared(&self) -> Option<Ways> {
-        self.org.clone().map(|org| Ways(vec![org]))
+    pub(super) fn shared(&self) -> Option<Way> {
+        self.org.clone().map(|condition| Way { condition, index: ListIndex::Org })
     }
 
-    /// What only the viewer's being its creator shows.
-    pub(super) fn only_own(&self) -> Ways {
-        let own = match &self.org {
-            Some(org) => doc! {"$and": [self.own.clone(), {"$nor": [org.clone()]}]},
-            None => self.own.clone(),
+    pub(super) fn own(&self) -> Way {
+        Way { condition: self.own.clone(), index: ListIndex::Creator }
+    }
+
+    /// What nobody else in the organisation sees: private, or of another organisation. Not all of it where a document has an array for
+    /// one of these, for an index can't tell these.
+    pub(super) fn only_own(&self) -> Vec<Way> {
+        if self.org.is_none() {
+            return vec![self.own()];
+        }
+        let with = |condition: Document| Way {
+            condition: doc! {"$and": [self.own.clone(), condition]},
+            index: ListIndex::CreatorInOrg,
         };
-        Ways(vec![own])
+        vec![
+            with(doc! {"isPrivate": {"$nin": [Bson::Null, Bson::Boolean(false)]}}),
+            with(doc! {"orgId": {"$nin": self.org_names.clone()}}),
+        ]
     }
 }
 
-impl Ways {
-    /// The tasks that meet the conditions. With an `$or` at the top, each way scans its own index.
+impl Way {
+    /// The documents that meet the conditions. Some may have an `_id` that no task can have.
     pub(super) fn with(&self, conditions: &[Document]) -> Document {
-        let branch = |way: &Document| {
-            let all = [way.clone()].into_iter().chain(conditions.iter().cloned()).chain([has_usable_id()]);
-            doc! {"$and": all.collect::<Vec<_>>()}
-        };
-        match self.0.as_slice() {
-            [way] => branch(way),
-            ways => doc! {"$or": ways.iter().map(branch).collect::<Vec<_>>()},
-        }
+        let all = std::iter::once(&self.condition).chain(conditions);
+        doc! {"$and": all.cloned().collect::<Vec<_>>()}
     }
 }
 
@@ -161,18 +189,18 @@ pub(super) fn meant_by(search: &Search) -> Document {
     let mut named = Vec::new();
     for way in &search.ways {
         match way {
-            Way::PullRequest { repo, number: pr, url } => {
+            github::Way::PullRequest { repo, number: pr, url } => {
                 either(Field::PrNumber, number(*pr), of(repo));
                 links(repo, url).into_iter().for_each(|url| either(Field::PrUrl, url.into(), of_none()));
             }
-            Way::Issue { repo, number: issue, url } => {
+            github::Way::Issue { repo, number: issue, url } => {
                 either(Field::IssueNumber, number(*issue), of(repo));
                 links(repo, url).into_iter().for_each(|url| either(Field::IssueUrl, url.into(), of_none()));
             }
-            Way::Branch { repo, branch } | Way::CheckedBranch { repo, branch } => {
+            github::Way::Branch { repo, branch } | github::Way::CheckedBranch { repo, branch } => {
                 either(Field::GithubBranch, branch.into(), of(repo))
             }
-            Way::Named { ids: tasks, .. } => {
+            github::Way::Named { ids: tasks, .. } => {
                 named.extend(tasks.iter().flat_map(|id| ids::candidates(id.as_str())))
             }
         }
@@ -204,18 +232,3 @@ pub(super) fn whole_task() -> Document {
 fn created_by(users: &[UserId]) -> Document {
     doc! {"createdBy": is_one_of(users.iter().flat_map(|user| names(user.as_str())).collect())}
 }
-
-/// In which of [`COUNTED`] a task is counted, as an expression: 0, 1, 2.
-pub(super) fn counted_as() -> Document {
-    let is = |status: Status<'_>| doc! {"$eq": ["$status", status.as_str()]};
-    let branches = [
-        doc! {"case": {"$ne": [{"$type": "$status"}, "string"]}, "then": 0},
-        doc! {"case": is(Status::Merged), "then": 1},
-        doc! {"case": is(Status::Failed), "then": 2},
-    ];
-    doc! {"$switch": {"branches": branches.to_vec(), "default": 0}}
-}
-
-/// By the number that [`counted_as`] gives.
-pub(super) const COUNTED: [StatusClass; 3] =
-    [StatusClass::Active, StatusClass::Completed, StatusClass::Failed];

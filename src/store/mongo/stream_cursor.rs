@@ -37,12 +37,7 @@ impl StreamCursor {
     pub(super) async fn open(store: &MongoStore, stages: Vec<Document>) -> Result<Self, StreamFailure> {
         let mut session = store.client().await?.start_session().await?;
         let (database, collection) = (store.database().await?, store.config.collection.clone());
-        let command = doc! {
-            "aggregate": &collection,
-            "pipeline": stages,
-            "cursor": {"batchSize": 0},
-            "collation": {"locale": "simple"},
-        };
+        let command = aggregate(&collection, stages, 0);
         let mut cursor = database
             .run_cursor_command(command)
             .batch_size(ORDINARY)
@@ -103,6 +98,26 @@ impl Batch {
 
 fn inner(reply: &RawDocument) -> Option<&RawDocument> {
     reply.get_document("cursor").ok()
+}
+
+/// The first reply of a change stream that is not read on. The server does not wait for a change.
+pub(super) async fn first_batch(
+    store: &MongoStore,
+    stages: Vec<Document>,
+) -> Result<Option<Batch>, StreamFailure> {
+    let database = store.database().await?;
+    let command = aggregate(&store.config.collection, stages, 1);
+    let mut cursor = database.run_cursor_command(command).batch().await?;
+    Ok(cursor.try_next().await?.map(Batch::Raw))
+}
+
+fn aggregate(collection: &str, stages: Vec<Document>, limit: i32) -> Document {
+    doc! {
+        "aggregate": collection,
+        "pipeline": stages,
+        "cursor": {"batchSize": limit},
+        "collation": {"locale": "simple"},
+    }
 }
 
 /// Asks the server, by another connection, whether it still works on a request for more of that cursor. A user may always

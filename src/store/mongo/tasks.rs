@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,15 +15,19 @@ use mongodb::{
     bson::{Document, RawDocumentBuf, doc},
     options::{CollectionOptions, ConnectionString, ReadConcern, WriteConcern},
 };
-use tokio::sync::{OnceCell, Semaphore, mpsc};
+use tokio::sync::{Mutex, OnceCell, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     batches::Batches,
     config::{MongoConfig, client_options, database_name, parse_uri, waiting_writes},
+    counting::Turns,
     dashboard, deliver,
     failure::{answer, store_error},
-    follow, prepare, probe,
+    follow,
+    indexes::Hints,
+    kept_counts::KeptCounts,
+    prepare, probe,
     read::{self, TaskRead},
     stream::StreamState,
     write,
@@ -47,6 +51,14 @@ pub struct MongoStore {
     /// Made at the first use: a `mongodb+srv` URI needs DNS, which may be away like the server may.
     client: OnceCell<Client>,
     pub(super) stream: StreamState,
+    pub(super) counts: KeptCounts,
+    pub(super) hints: Hints,
+    /// One looks at a time whether there are changes that the feed has not read.
+    pub(super) looks: Mutex<()>,
+    /// Whether the collection has ever had such ids, as far as this node knows.
+    pub(super) has_text_ids: AtomicBool,
+    pub(super) has_other_ids: AtomicBool,
+    pub(super) counting: Turns,
     /// Writes that the server may let wait.
     pub(super) writes: Semaphore,
     pub(super) dashboards: Batches<(Option<OrgId>, usize), UserId, Arc<DashboardSnapshot>>,
@@ -67,6 +79,12 @@ impl MongoStore {
             database,
             client: OnceCell::new(),
             stream: StreamState::default(),
+            counts: KeptCounts::default(),
+            hints: Hints::default(),
+            looks: Mutex::default(),
+            has_text_ids: AtomicBool::new(false),
+            has_other_ids: AtomicBool::new(false),
+            counting: Turns::default(),
             writes,
             dashboards: Batches::default(),
             accesses: Batches::default(),

@@ -195,16 +195,6 @@ pub async fn a_dashboard_has_the_newest(backend: &impl Backend) {
     assert_eq!(dashboard.org_counts.active, 90);
 }
 
-trait Total {
-    fn total(&self) -> u64;
-}
-
-impl Total for Counts {
-    fn total(&self) -> u64 {
-        self.active + self.completed + self.failed
-    }
-}
-
 async fn times(store: &dyn Store, ids: &[TaskId]) -> Vec<String> {
     times_of_all(store, ids).await
 }

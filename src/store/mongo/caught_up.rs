@@ -1,0 +1,82 @@
+//! Waits until the feed has read everything up to a moment.
+//!
+//! The feed learns of a change at once, but that there was none only when MongoDB ends a request that found none, up to 250 ms
+//! later. So a second, short change stream looks whether there is anything that the feed has not read.
+
+use std::{pin::pin, time::Duration};
+
+use mongodb::bson::{Document, doc};
+use tokio::time::timeout;
+
+use super::{
+    MongoStore, decode,
+    failure::StreamFailure,
+    kept_counts::Distance,
+    ordinals,
+    stream_cursor::{Batch, first_batch},
+};
+use crate::feed::Position;
+
+/// What is on its way to the feed is there much sooner. Whoever does not want to wait longer reads counts from the index.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// A feed that is so many seconds behind does not catch up within [`PATIENCE`].
+const FAR_BEHIND: u64 = 2;
+
+/// Whether it has.
+pub(super) async fn caught_up(store: &MongoStore, moment: Position) -> bool {
+    timeout(PATIENCE, catch_up(store, moment)).await.unwrap_or(false)
+}
+
+async fn catch_up(store: &MongoStore, moment: Position) -> bool {
+    loop {
+        let mut further = pin!(store.counts.comes_further());
+        further.as_mut().enable();
+        match store.counts.distance(moment) {
+            Distance::Reached => return true,
+            Distance::NotFollowing => return false,
+            Distance::Reading => further.await,
+            Distance::Behind(token) => {
+                let turn = store.looks.lock().await;
+                if store.counts.distance(moment) != Distance::Behind(token.clone()) {
+                    continue;
+                }
+                let seen = look(store, &token).await;
+                drop(turn);
+                match seen {
+                    Ok(Seen::Nothing { up_to }) if up_to >= moment => {
+                        store.counts.nothing_since(&token, up_to)
+                    }
+                    Ok(Seen::Change { time }) if time + (FAR_BEHIND << 32) > moment.time => further.await,
+                    // The feed reports faults of MongoDB itself.
+                    _ => return false,
+                }
+            }
+        }
+    }
+}
+
+/// What there is after a token.
+enum Seen {
+    Nothing { up_to: Position },
+    Change { time: u64 },
+}
+
+async fn look(store: &MongoStore, after: &Document) -> Result<Seen, StreamFailure> {
+    let stages = vec![
+        doc! {"$changeStream": {"startAfter": after}},
+        // No field of a task, so that MongoDB does not read one.
+        doc! {"$project": {"clusterTime": 1}},
+    ];
+    let batch = first_batch(store, stages).await?;
+    let change = batch.as_ref().and_then(Batch::changes).and_then(|changes| {
+        let event = changes.into_iter().next()?.ok()?;
+        decode::cluster_time(event.as_document()?)
+    });
+    Ok(match change {
+        Some(time) => Seen::Change { time },
+        None => {
+            let reached = batch.and_then(|batch| ordinals::cluster_time(&batch.token()?));
+            Seen::Nothing { up_to: reached.map_or(Position::ZERO, Position::end_of) }
+        }
+    })
+}

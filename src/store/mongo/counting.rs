@@ -1,0 +1,246 @@
+//! Counts of tasks, read from an index alone.
+//!
+//! MongoDB answers from an index alone if no filter asks for null, and none for a type. So a filter is a range of an index that has
+//! all tasks that are meant, and what decides is told apart by the groups. A field that is missing may be null there.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+};
+
+use futures_util::TryStreamExt;
+use mongodb::{
+    ClientSession,
+    bson::{Bson, Document, Timestamp, doc, oid::ObjectId},
+    error::Error,
+    options::Hint,
+};
+use tokio::sync::OwnedMutexGuard;
+
+use super::{
+    MongoStore,
+    failure::{answer, store_error},
+    ids::MAX_BINARY,
+    indexes::ListIndex,
+    read::snapshot,
+    select::{SCALARS, exactly, is_usable_text, names},
+};
+use crate::{
+    store::StoreError,
+    task::{Counts, OrgId, Status, StatusClass, TaskId, UserId},
+};
+
+/// One counts an organisation's tasks at a time.
+#[derive(Debug, Default)]
+pub(super) struct Turns(Mutex<HashMap<OrgId, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    pub(super) async fn of(&self, org: &OrgId) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those that nobody has or waits for.
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            turns.entry(org.clone()).or_default().clone()
+        };
+        turn.lock_owned().await
+    }
+}
+
+/// By the number that [`class`] gives.
+const CLASSES: [StatusClass; 3] = [StatusClass::Active, StatusClass::Completed, StatusClass::Failed];
+
+/// What everybody in an organisation sees, at one moment.
+pub(super) async fn of_org(store: &MongoStore, org: &OrgId, moment: Timestamp) -> Result<Counts, StoreError> {
+    let mut session = snapshot(store, Some(moment)).await?;
+    let mut counts = Counts::default();
+    let named = doc! {"orgId": {"$in": names(org.as_str())}};
+    // In an index, what comes before all texts but the empty one is nothing, or names no organisation.
+    let nothing = doc! {"$and": [
+        {"orgId": {"$not": {"$gt": ""}}},
+        {"orgId": {"$not": {"$gte": ObjectId::from_bytes([0; 12])}}},
+    ]};
+    let is_default = store.config.default_org.0.as_ref() == Some(org);
+    for range in [named].into_iter().chain(is_default.then_some(nothing)) {
+        let of = doc! {"$literal": Bson::Null};
+        let found = groups(store, &mut session, (range, ListIndex::OrgStatus), of, in_org(store, org));
+        for group in found.await? {
+            counts.add(group.class, group.number);
+        }
+    }
+    Ok(counts)
+}
+
+/// What only its creator sees, of all that each of these users of one organisation, or of none, sees.
+pub(super) async fn of_creators(
+    store: &MongoStore,
+    users: &[UserId],
+    org: Option<&OrgId>,
+    moment: Timestamp,
+) -> Result<HashMap<UserId, Counts>, StoreError> {
+    let mut session = snapshot(store, Some(moment)).await?;
+    let mut counts: HashMap<UserId, Counts> =
+        users.iter().map(|user| (user.clone(), Counts::default())).collect();
+    let named: Vec<Bson> = users.iter().flat_map(|user| names(user.as_str())).collect();
+    let of = doc! {"$toString": "$createdBy"};
+    let is_own = match org {
+        Some(org) => doc! {"$not": [in_org(store, org)]},
+        None => doc! {"$literal": true},
+    };
+    let is_own = doc! {"$and": [has_type("$createdBy", &["string", "objectId"]), is_own]};
+    let of = doc! {"$cond": [is_own.clone(), of, Bson::Null]};
+    let range = (doc! {"createdBy": {"$in": named}}, ListIndex::CreatorInOrgStatus);
+    for group in groups(store, &mut session, range, of, is_own).await? {
+        let creator = group.of.as_deref().and_then(UserId::parse);
+        if let Some(counts) = creator.and_then(|user| counts.get_mut(&user)) {
+            counts.add(group.class, group.number);
+        }
+    }
+    Ok(counts)
+}
+
+/// Tasks that count alike.
+struct Group {
+    of: Option<String>,
+    class: StatusClass,
+    number: u64,
+}
+
+/// `of` and `counts` are expressions: whose tasks these are, and whether they are meant.
+async fn groups(
+    store: &MongoStore,
+    session: &mut ClientSession,
+    (range, index): (Document, ListIndex),
+    of: Document,
+    counts: Document,
+) -> Result<Vec<Group>, StoreError> {
+    let mut found = Vec::new();
+    // Whether a text is usable as an id, only a filter may ask: an expression fails because of one that is broken.
+    let is_short = doc! {"$lte": [{"$strLenBytes": "$_id"}, number(TaskId::MAX_BYTES)]};
+    let text = doc! {"$and": [has_type("$_id", &["string"]), is_short]};
+    let other = doc! {"$or": [
+        has_type("$_id", &["objectId", "int", "long", "double", "decimal", "date", "bool", "timestamp"]),
+        {"$and": [has_type("$_id", &["binData"]), {"$lte": [{"$binarySize": "$_id"}, number(MAX_BINARY)]}]},
+    ]};
+    for (kind, filter, is_usable) in [
+        (IdKind::Text, vec![range.clone(), is_usable_text(1, TaskId::MAX_BYTES)], text),
+        (IdKind::Other, vec![range], other),
+    ] {
+        if !kind.exists(store, session).await? {
+            continue;
+        }
+        let pipeline = [
+            doc! {"$match": {"$and": filter}},
+            doc! {"$group": {
+                "_id": {"of": of.clone(), "counts": {"$and": [is_usable, counts.clone()]}, "class": class()},
+                "n": {"$sum": 1},
+            }},
+        ];
+        let hint = store.hints.of(index);
+        let mut groups = grouped(store, session, pipeline.clone(), hint.clone()).await;
+        if let Err(error) = &groups
+            && store.hints.are_old(hint.as_ref(), error)
+        {
+            groups = grouped(store, session, pipeline, None).await;
+        }
+        found.extend(groups.map_err(store_error)?.iter().filter_map(Group::read));
+    }
+    Ok(found)
+}
+
+async fn grouped(
+    store: &MongoStore,
+    session: &mut ClientSession,
+    pipeline: [Document; 2],
+    hint: Option<Hint>,
+) -> Result<Vec<Document>, Error> {
+    let collection = store.snapshot_collection().await.map_err(Error::custom)?;
+    let mut counted = collection.aggregate(pipeline).collation(exactly());
+    if let Some(hint) = hint {
+        counted = counted.hint(hint);
+    }
+    answer(async { counted.session(&mut *session).await?.stream(session).try_collect().await }).await
+}
+
+/// Ids that are looked at in the same way. Most collections have ids of one kind.
+#[derive(Clone, Copy, Debug)]
+enum IdKind {
+    Text,
+    Other,
+}
+
+impl IdKind {
+    /// Whether the collection has such ids. Once it had some, it is not asked again.
+    async fn exists(self, store: &MongoStore, session: &mut ClientSession) -> Result<bool, StoreError> {
+        let (known, types) = match self {
+            Self::Text => (&store.has_text_ids, vec!["string"]),
+            Self::Other => (&store.has_other_ids, SCALARS.into_iter().chain(["binData"]).collect()),
+        };
+        if !known.load(Ordering::Relaxed) {
+            let collection = store.snapshot_collection().await?;
+            let one = collection.find_one(doc! {"_id": {"$type": types}}).projection(doc! {"_id": 1});
+            let one = answer(one.collation(exactly()).session(session)).await.map_err(store_error)?;
+            known.fetch_or(one.is_some(), Ordering::Relaxed);
+        }
+        Ok(known.load(Ordering::Relaxed))
+    }
+}
+
+impl Group {
+    /// None: these tasks are not meant.
+    fn read(group: &Document) -> Option<Self> {
+        let key = group.get_document("_id").ok()?;
+        if !key.get_bool("counts").ok()? {
+            return None;
+        }
+        let number = |document: &Document, name| {
+            document.get_i64(name).or_else(|_| document.get_i32(name).map(i64::from)).ok()
+        };
+        Some(Self {
+            of: key.get_str("of").ok().map(str::to_owned),
+            class: *CLASSES.get(usize::try_from(number(key, "class")?).ok()?)?,
+            number: u64::try_from(number(group, "n")?).ok()?,
+        })
+    }
+}
+
+/// Whether everybody in an organisation sees it.
+fn in_org(store: &MongoStore, org: &OrgId) -> Document {
+    let is_named = doc! {"$and": [
+        has_type("$orgId", &["string", "objectId"]),
+        {"$in": ["$orgId", {"$literal": names(org.as_str())}]},
+    ]};
+    let mut is_meant = vec![is_named];
+    if store.config.default_org.0.as_ref() == Some(org) {
+        is_meant.extend([
+            is_nothing("$orgId"),
+            doc! {"$and": [
+                has_type("$orgId", &["string"]), {"$eq": ["$orgId", ""]},
+            ]},
+        ]);
+    }
+    let is_public = doc! {"$or": [is_nothing("$isPrivate"), {"$eq": ["$isPrivate", false]}]};
+    doc! {"$and": [{"$or": is_meant}, is_public]}
+}
+
+/// A number in [`CLASSES`].
+fn class() -> Document {
+    let is = |status: Status<'_>| doc! {"$eq": ["$status", status.as_str()]};
+    let branches = [
+        doc! {"case": {"$not": [has_type("$status", &["string"])]}, "then": 0},
+        doc! {"case": is(Status::Merged), "then": 1},
+        doc! {"case": is(Status::Failed), "then": 2},
+    ];
+    doc! {"$switch": {"branches": branches.to_vec(), "default": 0}}
+}
+
+fn is_nothing(field: &str) -> Document {
+    has_type(field, &["missing", "null"])
+}
+
+fn has_type(field: &str, types: &[&str]) -> Document {
+    doc! {"$in": [{"$type": field}, types.to_vec()]}
+}
+
+fn number(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,255 @@
+//! Counts in memory: read once from an index, and moved by each change that the feed reads.
+//!
+//! A dashboard is read at one moment, and the feed is a little before or after it. So counts of a moment are those of now, without
+//! the changes that came after the moment, once the feed has read everything up to it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use mongodb::bson::Document;
+use tokio::sync::{Notify, futures::Notified};
+
+use crate::{
+    feed::{Change, Counted, CountsAt, Position, Shift},
+    task::{Counts, OrgId, UserId},
+};
+
+/// Whose counts are not asked for goes first when there are more. Some 200 bytes each.
+const MOST_CELLS: usize = 20_000;
+/// Changes are taken back out of counts of now. Between the moment of a dashboard and now are no more, unless MongoDB takes seconds.
+const MOST_RECENT: usize = 16_384;
+const RECENT: Duration = Duration::from_secs(20);
+
+/// Whose counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// What everybody in an organisation sees.
+    Org(OrgId),
+    /// What only its creator sees, of all that a viewer of that organisation, or of none, sees.
+    Own(UserId, Option<OrgId>),
+}
+
+/// Who a change can concern.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    Org(OrgId),
+    User(UserId),
+}
+
+impl Whose {
+    fn subject(&self) -> Subject {
+        match self {
+            Self::Org(org) => Subject::Org(org.clone()),
+            Self::Own(user, _) => Subject::User(user.clone()),
+        }
+    }
+
+    fn shift(&self, counted: &Counted) -> Shift {
+        match self {
+            Self::Org(org) => counted.public(org),
+            Self::Own(user, org) => counted.own(user, org.as_ref()),
+        }
+    }
+}
+
+/// The counts that this node keeps, and how far the feed has moved them.
+#[derive(Debug, Default)]
+pub(super) struct KeptCounts {
+    kept: Mutex<Kept>,
+    /// The feed has come further.
+    moved: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// None: nobody follows the changes, or some may have been missed.
+    reached: Option<Reached>,
+    /// Changes that moved counts, the newest last.
+    recent: VecDeque<(Position, Counted)>,
+    cells: HashMap<Subject, Vec<Cell>>,
+    number: usize,
+    /// Counts the questions, so that it is known which cell was not asked for longest.
+    asked: u64,
+}
+
+#[derive(Debug)]
+struct Reached {
+    /// All changes up to here have been read.
+    complete: Position,
+    /// The last change that was read.
+    newest: Position,
+    /// All changes after it that moved counts are in `recent`.
+    recent_after: Position,
+    /// The stream could go on after it, and what was the last change then.
+    token: Option<(Document, Position)>,
+}
+
+#[derive(Debug)]
+struct Cell {
+    whose: Whose,
+    kept: CountsAt,
+    /// The last question for it.
+    asked: u64,
+}
+
+/// How far the feed is from a moment.
+#[derive(Debug, PartialEq)]
+pub(super) enum Distance {
+    /// It has read everything up to it.
+    Reached,
+    /// It has read everything up to this token.
+    Behind(Document),
+    /// It is just reading changes.
+    Reading,
+    /// There is nothing to wait for.
+    NotFollowing,
+}
+
+impl KeptCounts {
+    /// Every change after `position` follows.
+    pub(super) fn opened(&self, position: Position) {
+        let reached = Reached { complete: position, newest: position, recent_after: position, token: None };
+        *self.lock() = Kept { reached: Some(reached), ..Kept::default() };
+    }
+
+    /// Changes may have been missed.
+    pub(super) fn lost(&self) {
+        *self.lock() = Kept::default();
+        self.moved.notify_waiters();
+    }
+
+    pub(super) fn change(&self, change: &Change) {
+        let mut kept = self.lock();
+        let kept = &mut *kept;
+        let Some(reached) = &mut kept.reached else { return };
+        let position = change.position;
+        reached.newest = position;
+        reached.complete = reached.complete.max(position);
+        let counted = Counted::of(change.before.as_ref(), change.after.as_ref());
+        if !counted.moves_nothing() {
+            let orgs = counted.orgs().cloned().map(Subject::Org);
+            for subject in orgs.chain(counted.creators().cloned().map(Subject::User)) {
+                for cell in kept.cells.get_mut(&subject).into_iter().flatten() {
+                    cell.kept.shift(position, cell.whose.shift(&counted));
+                }
+            }
+            kept.recent.push_back((position, counted));
+            let old = Position::before(position.time.saturating_sub(RECENT.as_secs() << 32));
+            while kept.recent.len() > MOST_RECENT || kept.recent.front().is_some_and(|(at, _)| *at < old) {
+                if let Some((at, _)) = kept.recent.pop_front() {
+                    reached.recent_after = at;
+                }
+            }
+        }
+        self.moved.notify_waiters();
+    }
+
+    /// All changes up to `complete` have been read, and all that the stream gave out before this token.
+    pub(super) fn reached(&self, complete: Position, token: &Document) {
+        let mut kept = self.lock();
+        if let Some(reached) = &mut kept.reached {
+            reached.complete = reached.complete.max(complete);
+            reached.token = Some((token.clone(), reached.newest));
+            self.moved.notify_waiters();
+        }
+    }
+
+    /// Another reader found nothing between this token and that position.
+    pub(super) fn nothing_since(&self, token: &Document, up_to: Position) {
+        let mut kept = self.lock();
+        if let Some(reached) = &mut kept.reached
+            && reached
+                .token
+                .as_ref()
+                .is_some_and(|(known, newest)| known == token && *newest == reached.newest)
+        {
+            reached.complete = reached.complete.max(up_to);
+            self.moved.notify_waiters();
+        }
+    }
+
+    /// Until the feed comes further. To be made before the distance is asked for.
+    pub(super) fn comes_further(&self) -> Notified<'_> {
+        self.moved.notified()
+    }
+
+    pub(super) fn distance(&self, moment: Position) -> Distance {
+        let kept = self.lock();
+        let Some(reached) = &kept.reached else { return Distance::NotFollowing };
+        match &reached.token {
+            _ if reached.complete >= moment => Distance::Reached,
+            Some((token, newest)) if *newest == reached.newest => Distance::Behind(token.clone()),
+            _ => Distance::Reading,
+        }
+    }
+
+    /// At a moment that the feed has reached. None: they are not kept, or what came after the moment is not known any more.
+    pub(super) fn at(&self, whose: &Whose, moment: Position) -> Option<Counts> {
+        let kept = &mut *self.lock();
+        let reached = kept.reached.as_ref()?;
+        kept.asked += 1;
+        let cell = kept.cells.get_mut(&whose.subject())?.iter_mut().find(|cell| cell.whose == *whose)?;
+        cell.asked = kept.asked;
+        if reached.complete < moment.max(cell.kept.as_of) || moment < reached.recent_after {
+            return None;
+        }
+        let mut counts = cell.kept.counts;
+        for (_, counted) in kept.recent.iter().rev().take_while(|(position, _)| *position > moment) {
+            whose.shift(counted).undo(&mut counts);
+        }
+        Some(counts)
+    }
+
+    pub(super) fn knows(&self, whose: &Whose) -> bool {
+        let kept = self.lock();
+        kept.cells.get(&whose.subject()).is_some_and(|cells| cells.iter().any(|cell| cell.whose == *whose))
+    }
+
+    /// Keeps what was read at a moment, if all changes after it are known or still to come.
+    pub(super) fn keep(&self, whose: Whose, counts: Counts, moment: Position) {
+        let kept = &mut *self.lock();
+        if !kept.reached.as_ref().is_some_and(|reached| reached.recent_after <= moment) {
+            return;
+        }
+        kept.asked += 1;
+        let mut cell = Cell { kept: CountsAt { counts, as_of: moment }, asked: kept.asked, whose };
+        for (position, counted) in &kept.recent {
+            cell.kept.shift(*position, cell.whose.shift(counted));
+        }
+        let cells = kept.cells.entry(cell.whose.subject()).or_default();
+        match cells.iter_mut().find(|other| other.whose == cell.whose) {
+            Some(other) => *other = cell,
+            None => {
+                cells.push(cell);
+                kept.number += 1;
+            }
+        }
+        if kept.number > MOST_CELLS {
+            kept.forget_some();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// A quarter of the cells: those that were not asked for longest.
+    fn forget_some(&mut self) {
+        let mut asked: Vec<u64> = self.cells.values().flatten().map(|cell| cell.asked).collect();
+        let (_, limit, _) = asked.select_nth_unstable(MOST_CELLS / 4);
+        let limit = *limit;
+        self.cells.retain(|_, cells| {
+            cells.retain(|cell| cell.asked > limit);
+            !cells.is_empty()
+        });
+        self.number = self.cells.values().map(Vec::len).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests;

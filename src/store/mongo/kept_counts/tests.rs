@@ -1,0 +1,171 @@
+//! Against counting anew: whatever is asked for, of whatever moment, is what was true then.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    feed::TimelineChange,
+    task::{DefaultOrg, Task, TaskId, Timestamp},
+};
+
+const TASKS: usize = 4;
+
+/// What becomes of a task: its creator, organisation and status, and whether it is private. None: it is deleted.
+type Fate = Option<(u8, u8, bool, u8)>;
+
+#[derive(Clone, Debug)]
+enum Turn {
+    Change {
+        task: usize,
+        fate: Fate,
+        /// So much later than the one before: of 0, in the same transaction.
+        later: u64,
+    },
+    /// An answer of the server, with nothing in it or after the last change.
+    Answer {
+        later: u64,
+    },
+    /// Somebody reads counts that many seconds after the last change and has them kept.
+    Keep {
+        whose: usize,
+        later: u64,
+    },
+    /// Of a moment so long ago.
+    Ask {
+        whose: usize,
+        ago: u64,
+    },
+    Gap,
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    let fate = prop::option::weighted(0.9, (0..2_u8, 0..2_u8, any::<bool>(), 0..3_u8));
+    prop_oneof![
+        10 => (0..TASKS, fate, 0..3_u64).prop_map(|(task, fate, later)| Turn::Change { task, fate, later }),
+        3 => (0..3_u64).prop_map(|later| Turn::Answer { later }),
+        4 => (0..7_usize, 0..4_u64).prop_map(|(whose, later)| Turn::Keep { whose, later }),
+        8 => (0..7_usize, 0..9_u64).prop_map(|(whose, ago)| Turn::Ask { whose, ago }),
+        1 => Just(Turn::Gap),
+    ]
+}
+
+fn whose(n: usize) -> Whose {
+    let org = |n: usize| OrgId::parse(["acme", "other"][n % 2]);
+    let user = |n: usize| UserId::parse(["alice", "bob"][n % 2]).expect("a user");
+    match n {
+        0 | 1 => Whose::Org(org(n).expect("an organisation")),
+        2 | 3 => Whose::Own(user(n), None),
+        _ => Whose::Own(user(n), org(n / 2)),
+    }
+}
+
+fn task(n: usize, fate: Fate) -> Option<Task> {
+    let (user, org, private, status) = fate?;
+    let (user, org) = (["alice", "bob"][usize::from(user)], ["acme", "other"][usize::from(org)]);
+    let status = ["coding", "merged", "failed"][usize::from(status)];
+    let document = json!({"_id": format!("t{n}"), "createdBy": user, "orgId": org, "isPrivate": private, "status": status});
+    let fields = document.as_object().expect("an object").clone();
+    Some(Task::from_document(fields, &DefaultOrg(None)).expect("a task"))
+}
+
+/// By the definition: everything is looked at.
+fn truly(tasks: &[Option<Task>], whose: &Whose) -> Counts {
+    let mut counts = Counts::default();
+    for task in tasks.iter().flatten() {
+        let is_meant = match whose {
+            Whose::Org(org) => task.access.public_org() == Some(org),
+            Whose::Own(user, org) => {
+                task.access.creator.as_ref() == Some(user)
+                    && (task.access.private || task.access.org != *org || org.is_none())
+            }
+        };
+        if is_meant {
+            counts.add(task.status().class(), 1);
+        }
+    }
+    counts
+}
+
+/// The tasks at each time: what was committed at it, and after it until the next one.
+struct History(Vec<(u64, Vec<Option<Task>>)>);
+
+impl History {
+    fn at(&self, time: u64) -> &[Option<Task>] {
+        let (_, tasks) = self.0.iter().rfind(|(at, _)| *at <= time).expect("the beginning is at 0");
+        tasks
+    }
+}
+
+fn token(n: u64) -> Document {
+    mongodb::bson::doc! {"_data": n.to_string()}
+}
+
+/// Some changes are committed, and those that a feed reads one after the other are the same.
+fn run(turns: &[Turn]) {
+    let mut history = History(vec![(0, vec![None; TASKS])]);
+    let mut changes = Vec::new();
+    let (mut time, mut ordinal) = (100_u64, 0);
+    for turn in turns {
+        let Turn::Change { task: n, fate, later } = turn else { continue };
+        ordinal = if *later == 0 { ordinal + 1 } else { 0 };
+        time += later;
+        let mut tasks = history.at(time).to_vec();
+        let (before, after) = (tasks[*n].clone(), task(*n, *fate));
+        tasks[*n].clone_from(&after);
+        history.0.push((time, tasks));
+        changes.push(Change {
+            position: Position::change(time, ordinal),
+            occurred_at: Timestamp::from_millis(0).expect("a time"),
+            task: TaskId::parse(&format!("t{n}")).expect("an id"),
+            before,
+            after,
+            timeline: TimelineChange::Unchanged,
+        });
+    }
+    let (kept, mut changes) = (KeptCounts::default(), changes.into_iter());
+    kept.opened(Position::before(100));
+    let (mut read, mut opened) = (100, Position::before(100));
+    for turn in turns {
+        match turn {
+            Turn::Change { .. } => {
+                let change = changes.next().expect("one for each");
+                read = read.max(change.position.time);
+                if change.position > opened {
+                    kept.change(&change);
+                }
+            }
+            Turn::Answer { later } => {
+                let next = changes.clone().next().map_or(u64::MAX, |change| change.position.time);
+                let reached = (read + later).min(next.saturating_sub(1));
+                kept.reached(Position::end_of(reached), &token(reached));
+            }
+            Turn::Keep { whose: n, later } => {
+                let moment = read + later;
+                let counts = truly(history.at(moment), &whose(*n));
+                kept.keep(whose(*n), counts, Position::end_of(moment));
+            }
+            Turn::Ask { whose: n, ago } => {
+                let moment = (read + 2).saturating_sub(*ago).max(100);
+                let at = Position::end_of(moment);
+                if let Some(counts) = kept.at(&whose(*n), at) {
+                    assert_eq!(counts, truly(history.at(moment), &whose(*n)), "{:?} at {moment}", whose(*n));
+                    assert!(kept.distance(at) == Distance::Reached);
+                }
+            }
+            Turn::Gap => {
+                kept.lost();
+                assert!(kept.at(&whose(0), Position::end_of(100)).is_none());
+                opened = Position::end_of(read);
+                kept.opened(opened);
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn counts_are_those_of_their_moment(turns in prop::collection::vec(turn(), 0..60)) {
+        run(&turns);
+    }
+}

@@ -1,0 +1,352 @@
+//! What dashboards and lists cost MongoDB, and that counts which are kept in memory are those of their moment.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{TryStreamExt, future::join_all};
+use mongodb::{
+    Collection, Database,
+    bson::{Bson, DateTime, Document, Timestamp, doc, oid::ObjectId},
+    options::{CollectionOptions, ReadConcern, SessionOptions},
+};
+use taskcast::{
+    store::{Cursor, DashboardSnapshot, MongoStore, Store, TaskFilter},
+    task::{Counts, DefaultOrg, OrgId, UserId, Viewer},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::mongod::{DEADLINE, Followed, Place};
+
+fn viewer(user: &str, org: &str) -> Viewer {
+    Viewer { user: UserId::parse(user).expect("a user"), org: OrgId::parse(org) }
+}
+
+/// What the server did for one request.
+struct Done {
+    command: Document,
+    plan: String,
+    examined: i64,
+    returned: i64,
+    sorted: bool,
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { command, plan, examined, returned, sorted } = self;
+        write!(f, "{plan}: {examined} examined, {returned} returned, sorted: {sorted}, {command}")
+    }
+}
+
+/// Has the server write down what it does.
+struct Profile(Database);
+
+impl Profile {
+    async fn of(place: &Place) -> Self {
+        let database = place.client.database(place.config.database.as_deref().expect("named"));
+        database.run_command(doc! {"profile": 2}).await.expect("profiling");
+        Self(database)
+    }
+
+    /// What it did since it was asked last, but for the change stream.
+    async fn taken(&self) -> Vec<Done> {
+        self.0.run_command(doc! {"profile": 0}).await.expect("profiling");
+        let asked = doc! {
+            "op": {"$in": ["query", "command", "getmore"]}, "ns": {"$regex": r"\.tasks$"},
+            "command.explain": {"$exists": false}, "command.findAndModify": {"$exists": false}, "command.pipeline.0.$changeStream": {"$exists": false},
+            "originatingCommand.pipeline.0.$changeStream": {"$exists": false},
+        };
+        let entries: Vec<Document> =
+            self.entries().find(asked).await.expect("read").try_collect().await.expect("read");
+        self.entries().drop().await.expect("dropped");
+        self.0.run_command(doc! {"profile": 2}).await.expect("profiling");
+        let number = |entry: &Document, name| entry.get_i32(name).map_or(0, i64::from);
+        let done = |entry: Document| Done {
+            plan: entry.get_str("planSummary").unwrap_or_default().to_owned(),
+            examined: number(&entry, "docsExamined"),
+            returned: number(&entry, "nreturned"),
+            sorted: entry.get_bool("hasSortStage").unwrap_or(false),
+            command: entry.get_document("command").cloned().unwrap_or_default(),
+        };
+        entries.into_iter().map(done).collect()
+    }
+
+    fn entries(&self) -> Collection<Document> {
+        self.0.collection("system.profile")
+    }
+}
+
+/// Of all creators every tenth task is private, every third has failed; some name no organisation or another one.
+fn many(number: i64) -> Vec<Document> {
+    let task = |n: i64| {
+        let mut task = doc! {
+            "_id": if n % 2 == 0 { Bson::from(format!("task {n}")) } else { ObjectId::new().into() },
+            "createdBy": format!("user-{}", n % 7), "createdAt": DateTime::from_millis(1_700_000_000_000 + n * 1000),
+            "status": if n % 3 == 0 { "failed" } else { "coding" }, "isPrivate": n % 10 == 9,
+        };
+        match n % 4 {
+            0 => None,
+            3 => task.insert("orgId", "other"),
+            _ => task.insert("orgId", "acme"),
+        };
+        task
+    };
+    (0..number).map(task).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_page_of_each_list_is_read_in_the_order_of_an_index() {
+    let mut place = Place::new().await;
+    place.config.default_org = DefaultOrg(OrgId::parse("acme"));
+    let store = place.prepared().await;
+    let mut tasks = many(4_000);
+    // The newest are all hidden from the others.
+    tasks.extend((0..1_000).map(|n| {
+        doc! {
+            "_id": format!("hidden {n}"), "createdBy": "user-1", "orgId": if n % 2 == 0 { "acme" } else { "other" },
+            "isPrivate": n % 2 == 0, "status": "failed", "createdAt": DateTime::from_millis(1_800_000_000_000 + n),
+        }
+    }));
+    place.tasks().insert_many(tasks).await.expect("inserted");
+    let profile = Profile::of(&place).await;
+    let mut pages = 0;
+    for viewer in
+        [viewer("user-0", "acme"), viewer("user-1", "acme"), viewer("user-2", "other"), viewer("user-3", "")]
+    {
+        for status in [None, Some("failed"), Some("none has it")] {
+            for creator in
+                [None, Some("user-0"), Some("user-1"), Some("user-2"), Some("user-3"), Some("nobody")]
+            {
+                let filter = TaskFilter {
+                    status: status.map(str::to_owned),
+                    creator: creator.and_then(UserId::parse),
+                };
+                let mut cursor: Option<Cursor> = None;
+                for limit in [1, 50, 50] {
+                    let page = store.list(&viewer, &filter, cursor.as_ref(), limit).await.expect("a page");
+                    let done = profile.taken().await;
+                    assert!(!done.is_empty() || page.tasks.is_empty());
+                    let bound = 2 * i64::try_from(page.tasks.len()).expect("few") + 100;
+                    assert!(done.iter().map(|one| one.examined).sum::<i64>() <= bound, "{done:#?}");
+                    for one in done {
+                        assert!(!one.sorted && !one.plan.contains("COLLSCAN"), "{filter:?} {one:#?}");
+                    }
+                    pages += 1;
+                    cursor = page.next;
+                    if cursor.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    assert!(pages > 100, "{pages}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dashboard_is_counted_once_and_then_read_by_index() {
+    let place = Place::new().await;
+    let store = Arc::new(place.prepared().await);
+    place.tasks().insert_many(many(2_000)).await.expect("inserted");
+    let _following = Followed::of(store.clone()).await.ignored();
+    let viewers: Vec<Viewer> = (0..7).map(|n| viewer(&format!("user-{n}"), "acme")).collect();
+    let profile = Profile::of(&place).await;
+    let ask = async || join_all(viewers.iter().map(|viewer| store.dashboard(viewer, 20))).await;
+    let counts = |one: &Arc<DashboardSnapshot>| (one.org_counts, one.own_counts);
+
+    let first: Vec<_> = ask().await.into_iter().map(|one| counts(&one.expect("read"))).collect();
+    let done = profile.taken().await;
+    let counting: Vec<&Done> = done.iter().filter(|one| one.command.contains_key("aggregate")).collect();
+    assert!(!counting.is_empty());
+    for one in counting {
+        assert_eq!(one.examined, 0, "only keys of an index: {one:#?}");
+    }
+
+    // Others write; what they write moves what is kept.
+    let coding = doc! {"orgId": "acme", "isPrivate": false, "status": "coding"};
+    let task = place
+        .tasks()
+        .find_one_and_update(coding, doc! {"$set": {"status": "merged"}})
+        .await
+        .expect("written");
+    let id = task.expect("there").get("_id").cloned().expect("an id");
+    for turn in 0..5 {
+        let again: Vec<_> = ask().await.into_iter().map(|one| counts(&one.expect("read"))).collect();
+        for ((org, own), (org_then, own_then)) in again.iter().zip(&first) {
+            assert_eq!(own, own_then);
+            assert_eq!((org.completed, org.active), (1, org_then.active - 1), "{turn}");
+        }
+    }
+    let done = profile.taken().await;
+    assert!(!done.is_empty());
+    for one in &done {
+        assert!(!one.command.contains_key("aggregate"), "nothing is counted again: {one:#?}");
+        assert!(one.examined <= 2 * one.returned + 100 && !one.sorted, "{one:#?}");
+    }
+    place.tasks().delete_one(doc! {"_id": id}).await.expect("deleted");
+    assert_eq!(store.dashboard(&viewers[0], 20).await.expect("read").org_counts.completed, 0);
+}
+
+/// Everything that moves counts, at random.
+struct Writer {
+    tasks: Collection<Document>,
+    seed: u64,
+}
+
+impl Writer {
+    fn dice(&mut self, sides: u64) -> u64 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.seed >> 33) % sides
+    }
+
+    fn id(&mut self) -> Bson {
+        match self.dice(12) {
+            // No task can have it.
+            0 => "line\nbreak".into(),
+            1 => Bson::MaxKey,
+            n => format!("task {n}").into(),
+        }
+    }
+
+    fn pick(&mut self, from: &[&str]) -> Bson {
+        let n = self.dice(from.len() as u64);
+        from[usize::try_from(n).expect("small")].into()
+    }
+
+    fn field(&mut self) -> Document {
+        match self.dice(8) {
+            0 | 1 => doc! {"isPrivate": self.dice(2) == 0},
+            2 => doc! {"createdBy": self.pick(&["alice", "bob"])},
+            3 => doc! {"orgId": self.pick(&["acme", "other"])},
+            4 => match self.dice(4) {
+                0 => doc! {"orgId": ["acme"]},
+                1 => doc! {"orgId": 5},
+                2 => doc! {"isPrivate": [false]},
+                _ => doc! {"isPrivate": Bson::Null},
+            },
+            _ => doc! {"status": self.pick(&["coding", "merged", "failed"])},
+        }
+    }
+
+    /// One write, or several in a transaction.
+    async fn write(&mut self) {
+        let number = if self.dice(5) == 0 { 4 } else { 1 };
+        let mut session = self.tasks.client().start_session().await.expect("a session");
+        if number > 1 {
+            session.start_transaction().await.expect("begun");
+        }
+        for _ in 0..number {
+            let (by_id, field) = (doc! {"_id": self.id()}, self.field());
+            let done = if self.dice(6) == 0 {
+                self.tasks.delete_one(by_id).session(&mut session).await.map(drop)
+            } else {
+                self.tasks
+                    .update_one(by_id, doc! {"$set": field})
+                    .upsert(true)
+                    .session(&mut session)
+                    .await
+                    .map(drop)
+            };
+            // Of two arrays in one document, MongoDB refuses the second; of two transactions that meet, one.
+            if done.is_err() {
+                break;
+            }
+        }
+        if number > 1 && session.commit_transaction().await.is_err() {
+            let _ = session.abort_transaction().await;
+        }
+    }
+}
+
+/// All documents at the moment of a snapshot, counted by the rules.
+async fn truly(place: &Place, viewer: &Viewer, snapshot: &DashboardSnapshot) -> (Counts, Counts) {
+    let mut options = SessionOptions::default();
+    options.snapshot = Some(true);
+    let time = snapshot.position.time;
+    options.snapshot_time = Some(Timestamp { time: (time >> 32) as u32, increment: time as u32 });
+    let mut session = place.client.start_session().with_options(options).await.expect("a session");
+    let concern = CollectionOptions::builder().read_concern(ReadConcern::snapshot()).build();
+    let tasks = place.tasks().client().database(&place.tasks().namespace().db);
+    let tasks: Collection<Document> = tasks.collection_with_options("tasks", concern);
+    let mut cursor = tasks.find(doc! {}).session(&mut session).await.expect("read");
+    let all: Vec<Document> = cursor.stream(&mut session).try_collect().await.expect("read");
+    let (mut org_counts, mut own_counts) = (Counts::default(), Counts::default());
+    for task in all {
+        let is_usable = match task.get("_id") {
+            Some(Bson::String(id)) => !id.contains('\n'),
+            other => matches!(other, Some(Bson::ObjectId(_))),
+        };
+        if !is_usable {
+            continue;
+        }
+        let is_public = matches!(task.get("isPrivate"), None | Some(Bson::Null | Bson::Boolean(false)));
+        let org = task.get_str("orgId").ok().and_then(OrgId::parse);
+        let is_shared = is_public && org.is_some() && org == viewer.org;
+        let counts = if is_shared {
+            &mut org_counts
+        } else if task.get_str("createdBy").ok() == Some(viewer.user.as_str()) {
+            &mut own_counts
+        } else {
+            continue;
+        };
+        match task.get_str("status") {
+            Ok("merged") => counts.completed += 1,
+            Ok("failed") => counts.failed += 1,
+            _ => counts.active += 1,
+        }
+    }
+    (org_counts, own_counts)
+}
+
+async fn asks_are_right(place: &Place, store: &MongoStore, number: usize) {
+    let viewers =
+        [viewer("alice", "acme"), viewer("bob", "acme"), viewer("alice", "other"), viewer("bob", "")];
+    for n in 0..number {
+        let viewer = &viewers[n % viewers.len()];
+        let snapshot = loop {
+            match store.dashboard(viewer, 1).await {
+                Ok(snapshot) => break snapshot,
+                // For a moment there is no collection.
+                Err(error) => assert!(error.is_passing(), "{error}"),
+            }
+        };
+        let counts = (snapshot.org_counts, snapshot.own_counts);
+        assert_eq!(counts, truly(place, viewer, &snapshot).await, "{viewer:?} at {:?}", snapshot.position);
+    }
+}
+
+/// While others write, and after history was lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_in_memory_are_those_of_their_moment() {
+    let place = Place::new().await;
+    let store = Arc::new(place.prepared().await);
+    place.tasks().insert_many(many(20)).await.expect("inserted");
+    let _following = Followed::of(store.clone()).await.ignored();
+    let stop = CancellationToken::new();
+    let writers: Vec<_> = (0..3)
+        .map(|seed| {
+            let (mut writer, stop) = (Writer { tasks: place.tasks(), seed }, stop.clone());
+            tokio::spawn(async move {
+                while !stop.is_cancelled() {
+                    writer.write().await;
+                }
+            })
+        })
+        .collect();
+    let profile = Profile::of(&place).await;
+    asks_are_right(&place, &store, 120).await;
+    let counted = profile.taken().await.iter().filter(|one| one.command.contains_key("aggregate")).count();
+    assert!(counted < 60, "most come from memory: {counted} reads of an index for 120 dashboards");
+
+    place.tasks().drop().await.expect("dropped");
+    let begun = Instant::now();
+    while !store.stream().is_some_and(|stream| stream.restarts > 0) {
+        assert!(begun.elapsed() < DEADLINE, "the feed does not notice");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    asks_are_right(&place, &store, 40).await;
+    stop.cancel();
+    join_all(writers).await;
+    asks_are_right(&place, &store, 4).await;
+}
