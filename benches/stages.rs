@@ -17,6 +17,7 @@ use taskcast::{
     task::{DefaultOrg, FullTask, FullView, OrgId, Task, Timestamp, UserId, Viewer},
 };
 
+const TIMELINE_LIMIT: usize = 1_000;
 const MEMBERS: u64 = 1_000;
 const ROOMS: u64 = 200;
 const MEMBERS_OF_A_SMALL_ROOM: u64 = 5;
@@ -141,7 +142,7 @@ fn stages(criterion: &mut Criterion) {
             || {
                 time += 1;
                 let change = &changes[time as usize % changes.len()];
-                translate(&Change { position: Position::change(time, 0), ..change.clone() })
+                translate(&Change { position: Position::change(time, 0), ..change.clone() }, TIMELINE_LIMIT)
             },
             |steps| steps.into_iter().for_each(|step| fanout.apply(step)),
             BatchSize::PerIteration,
@@ -150,7 +151,7 @@ fn stages(criterion: &mut Criterion) {
 
     criterion.bench_function("translate a status change", |bench| {
         let change = change(2);
-        bench.iter(|| translate(black_box(&change)));
+        bench.iter(|| translate(black_box(&change), TIMELINE_LIMIT));
     });
 
     let mut group = criterion.benchmark_group("one change to 1000 members");
@@ -160,7 +161,7 @@ fn stages(criterion: &mut Criterion) {
     group.bench_function("taskcast", |bench| {
         bench.iter(|| {
             time += 1;
-            for step in translate(&change(time)) {
+            for step in translate(&change(time), TIMELINE_LIMIT) {
                 fanout.apply(step);
             }
         });
@@ -170,7 +171,7 @@ fn stages(criterion: &mut Criterion) {
         bench.iter(|| {
             time += 1;
             let begun = Instant::now();
-            let steps = translate(&change(time));
+            let steps = translate(&change(time), TIMELINE_LIMIT);
             metrics.relay.encode_seconds.observe(begun.elapsed().as_secs_f64());
             let begun = Instant::now();
             for step in steps {
@@ -204,7 +205,7 @@ fn stages(criterion: &mut Criterion) {
         bench.iter_batched_ref(
             || {
                 let (mut fanout, task) = room_of(1);
-                for step in (2..102).flat_map(|time| translate(&change(time))) {
+                for step in (2..102).flat_map(|time| translate(&change(time), TIMELINE_LIMIT)) {
                     fanout.apply(step);
                 }
                 (fanout, task)

@@ -167,7 +167,7 @@ fn well_formed(text: &str) -> Cow<'_, str> {
 }
 
 fn translated(change: &Change) {
-    for step in translate(change) {
+    for step in translate(change, 3) {
         for event in step.events() {
             is_packet(&event.packet, '2');
         }

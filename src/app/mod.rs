@@ -185,9 +185,10 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let stop = CancellationToken::new();
     let follow = follow(store, status.clone(), items, stop.clone());
     let mut parts = Parts::default();
+    let timeline_limit = config.limits.timeline_limit;
     parts.run("the feed", follow);
     parts.run_forever("the fan-out", async move {
-        pump(hub, feed).await;
+        pump(hub, feed, timeline_limit).await;
         // Its end follows that of the feed, which says why.
         std::future::pending().await
     });

@@ -17,6 +17,8 @@ pub struct LimitsConfig {
     /// None: the container's limit.
     pub max_memory_bytes: Option<u64>,
     pub dashboard_limit: usize,
+    /// Entries of a timeline in a state.
+    pub timeline_limit: usize,
     pub dashboard_shape: DashboardShape,
     /// In packets.
     pub send_queue: usize,
@@ -44,6 +46,7 @@ impl LimitsConfig {
             max_rooms_per_socket: count("MAX_ROOMS_PER_SOCKET", 1, 1_000_000),
             max_message_bytes: count("MAX_MESSAGE_BYTES", 1024, 16 * 1024 * 1024),
             dashboard_limit: count("DASHBOARD_LIMIT", 1, 10_000),
+            timeline_limit: count("TIMELINE_LIMIT", 1, 100_000),
             // A replay takes up to a quarter of it.
             send_queue: count("SEND_QUEUE", 64, 1_048_576),
             // Less than it takes to start would let nobody in.

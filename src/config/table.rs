@@ -127,6 +127,7 @@ const LIMITS: &[Setting] = &[
     Setting::new("MAX_MEMORY_BYTES", "BYTES", "With seven eighths of it taken, new connections are refused")
         .unset("the container's limit, if it has one"),
     Setting::new("DASHBOARD_LIMIT", "COUNT", "Tasks in dashboard:state, the newest").or("500"),
+    Setting::new("TIMELINE_LIMIT", "COUNT", "Timeline entries in task:state, the newest").or("1000"),
     Setting::new("DASHBOARD_STATE_SHAPE", "array|object", "dashboard:state is [task] or {tasks: [task]}")
         .or("array"),
     Setting::new("SEND_QUEUE", "PACKETS", "Packets that may wait for one client before it is cut off")

@@ -250,6 +250,7 @@ fn ranges_and_relations_are_checked() {
         ("MAX_MESSAGE_BYTES", "1023"),
         ("MAX_MEMORY_BYTES", "1000"),
         ("DASHBOARD_LIMIT", "0"),
+        ("TIMELINE_LIMIT", "0"),
         ("JOIN_RATE_PER_SECOND", "0"),
         ("JOIN_RATE_PER_SECOND", "1.5"),
         ("SEND_QUEUE", "99999999999999999999"),

@@ -311,7 +311,7 @@ mod tests {
             after: Some(task(creator, kind, "after")),
             timeline: TimelineChange::Unchanged,
         };
-        for step in translate(&change) {
+        for step in translate(&change, usize::MAX) {
             fanout.apply(step);
         }
     }

@@ -1,6 +1,7 @@
 //! The fan-out against a model: random interleavings of changes, reads, joins, leaves, lost connections, full
 //! queues, gaps and visibility changes. A reference client that replaces its copy on a state and applies every
-//! other event must always end with what the store has, and never be sent what it may not see.
+//! other event must always end with what the store has, and never be sent what it may not see. Of a long timeline it has the end,
+//! and knows how much is missing.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -19,9 +20,12 @@ use crate::{
     protocol::{Packet, emitted, event},
     task::{
         Access, Counts, DefaultOrg, FullTask, FullView, OrgId, Summary, TaskId, Timestamp, UserId, Viewer,
+        Window,
     },
 };
 
+/// Of a state.
+const TIMELINE_LIMIT: usize = 3;
 const TASKS: usize = 3;
 const CLIENTS: usize = 5;
 /// Asks with a `since` that it never received. Nothing holds for its copies, but it must learn nothing either.
@@ -419,7 +423,7 @@ impl World {
     fn feed(&mut self, n: usize) {
         for _ in 0..n {
             let Some(change) = self.log.get(self.fed) else { return };
-            for step in translate(change) {
+            for step in translate(change, TIMELINE_LIMIT) {
                 let (task, seen_by) = (step.task.clone(), step.after.clone());
                 self.fanout.apply(step);
                 assert!(self.fanout.rooms.get(&task).is_none_or(|room| room.access == seen_by));
@@ -478,8 +482,7 @@ impl World {
         }
         let full = pending.snapshot.tasks.get(task);
         let at = pending.snapshot.at;
-        let state =
-            full.map(|full| with_event_id(emitted::TASK_STATE, serde_json::to_value(FullView(full)), at));
+        let state = full.map(|full| with_event_id(emitted::TASK_STATE, state_of(full), at));
         let offer = TaskOffer { task, access: full.map(|full| &full.task.access), at, state: state.as_ref() };
         if let Some(since) = pending.since
             && self.fanout.recover_task(peer, offer, since)
@@ -764,6 +767,21 @@ fn with_event_id(name: &str, view: Result<Value, serde_json::Error>, at: Positio
     event(name, &view)
 }
 
+fn state_of(full: &FullTask) -> Result<Value, serde_json::Error> {
+    let (window, length) = (Window::newest(TIMELINE_LIMIT), full.timeline.len());
+    let entries = full.timeline[window.of(length)].to_vec();
+    serde_json::to_value(FullView(&FullTask::with_part(full.task.clone(), entries, window, length)))
+}
+
+/// What a client has that was told of `full` by a state which left entries out.
+fn without_omitted(mut view: Value, omitted: &Value) -> Value {
+    if let Some(omitted) = omitted.as_u64() {
+        view["events"].as_array_mut().unwrap().drain(..omitted as usize);
+        view["eventsOmitted"] = omitted.into();
+    }
+    view
+}
+
 fn to_document(full: &FullTask) -> Map<String, Value> {
     let Value::Object(map) = serde_json::to_value(FullView(full)).unwrap() else { unreachable!() };
     map
@@ -817,7 +835,8 @@ fn check_end(world: &mut World) {
         for (id, copy) in &client.tasks {
             let full = world.tasks.get(&TaskId::parse(id).unwrap());
             let full = full.unwrap_or_else(|| panic!("{id} is gone, but {:?} has {copy}", client.viewer));
-            let expected = serde_json::to_value(FullView(full)).unwrap();
+            let whole = serde_json::to_value(FullView(full)).unwrap();
+            let expected = without_omitted(whole, &copy["eventsOmitted"]);
             assert_eq!(without_updated_at(copy.clone()), without_updated_at(expected));
             assert!(full.task.access.allows(&client.viewer), "{:?} has {copy}", client.viewer);
         }

@@ -19,8 +19,8 @@ const PRESSED_POLL: Duration = Duration::from_millis(1);
 /// The same for clients that the fan-out no longer waits for.
 const BEHIND_POLL: Duration = Duration::from_millis(5);
 
-/// Runs until the feed ends.
-pub async fn pump<P: Peer>(hub: Arc<Hub<P>>, mut items: mpsc::Receiver<FeedItem>) {
+/// Runs until the feed ends. A `task:state` that a change gives has the newest `timeline_limit` entries.
+pub async fn pump<P: Peer>(hub: Arc<Hub<P>>, mut items: mpsc::Receiver<FeedItem>, timeline_limit: usize) {
     let mut counted_at: Option<Instant> = None;
     loop {
         let (dirty, behind) = hub.turn(|fanout| (fanout.counts_are_dirty(), fanout.anyone_pressed()));
@@ -37,7 +37,7 @@ pub async fn pump<P: Peer>(hub: Arc<Hub<P>>, mut items: mpsc::Receiver<FeedItem>
         }
         tokio::select! {
             item = items.recv() => match item {
-                Some(item) => take(&hub, item).await,
+                Some(item) => take(&hub, item, timeline_limit).await,
                 None => return,
             },
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
@@ -49,13 +49,13 @@ pub async fn pump<P: Peer>(hub: Arc<Hub<P>>, mut items: mpsc::Receiver<FeedItem>
     }
 }
 
-async fn take<P: Peer>(hub: &Hub<P>, item: FeedItem) {
+async fn take<P: Peer>(hub: &Hub<P>, item: FeedItem, timeline_limit: usize) {
     match item {
         FeedItem::Opened(position) => {
             tracing::info!(%position, "following the store");
             hub.open_at(position);
         }
-        FeedItem::Change(change) => apply(hub, &change).await,
+        FeedItem::Change(change) => apply(hub, &change, timeline_limit).await,
         FeedItem::Idle(position) => {
             hub.turn(|fanout| fanout.advance(position));
             hub.set_lag(0);
@@ -68,10 +68,10 @@ async fn take<P: Peer>(hub: &Hub<P>, item: FeedItem) {
     }
 }
 
-async fn apply<P: Peer>(hub: &Hub<P>, change: &Change) {
+async fn apply<P: Peer>(hub: &Hub<P>, change: &Change, timeline_limit: usize) {
     let metrics = &hub.metrics.relay;
     let begun = Instant::now();
-    let steps = translate(change);
+    let steps = translate(change, timeline_limit);
     metrics.encode_seconds.observe(begun.elapsed().as_secs_f64());
     let mut sending = Duration::ZERO;
     for step in steps {

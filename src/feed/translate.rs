@@ -5,7 +5,9 @@ use serde_json::{Map, Value};
 
 use crate::{
     protocol::{Packet, emitted, event},
-    task::{Access, Field, FullTask, FullView, Status, Summary, Task, TaskId, Timestamp},
+    task::{
+        Access, Field, FullTask, FullView, Status, Summary, Task, TaskId, TimelineEntry, Timestamp, Window,
+    },
 };
 
 use super::{Change, Counted, Position, TimelineChange};
@@ -51,8 +53,9 @@ impl Step {
     }
 }
 
-/// The events of one change, in the contract's order. None at all if nothing visible changed.
-pub fn translate(change: &Change) -> Vec<Step> {
+/// The events of one change, in the contract's order. None at all if nothing visible changed. A state has the newest
+/// `timeline_limit` entries.
+pub fn translate(change: &Change, timeline_limit: usize) -> Vec<Step> {
     let (before, after) = (change.before.as_ref(), change.after.as_ref());
     if before == after && change.timeline == TimelineChange::Unchanged {
         return Vec::new();
@@ -65,7 +68,7 @@ pub fn translate(change: &Change) -> Vec<Step> {
         _ => None,
     };
     let mut room = match (before, after) {
-        (Some(was), Some(is)) => room_events(&mut numbered, was, is, &change.timeline),
+        (Some(was), Some(is)) => room_events(&mut numbered, was, is, timeline_limit),
         _ => Vec::new(),
     };
     let mut listed = Vec::new();
@@ -115,7 +118,7 @@ pub fn translate(change: &Change) -> Vec<Step> {
     steps
 }
 
-fn room_events(numbered: &mut Numbered<'_>, was: &Task, is: &Task, timeline: &TimelineChange) -> Vec<Event> {
+fn room_events(numbered: &mut Numbered<'_>, was: &Task, is: &Task, timeline_limit: usize) -> Vec<Event> {
     let mut events = Vec::new();
     let mut carried: Vec<Field> = vec![Field::UpdatedAt];
     if answers(is) > answers(was) {
@@ -145,7 +148,8 @@ fn room_events(numbered: &mut Numbered<'_>, was: &Task, is: &Task, timeline: &Ti
             &Updated { task_id: &is.id, status: is.get(Field::Status), changed },
         ));
     }
-    match timeline {
+    let change = numbered.change;
+    match &change.timeline {
         TimelineChange::Unchanged => {}
         TimelineChange::Added(entries) => {
             for entry in entries {
@@ -155,11 +159,17 @@ fn room_events(numbered: &mut Numbered<'_>, was: &Task, is: &Task, timeline: &Ti
         }
         // Last, because it contains all of the above: what follows a state is what it does not contain.
         TimelineChange::Rewritten(timeline) => {
-            let full = FullTask { task: is.clone(), timeline: timeline.clone() };
+            let full = newest(is, timeline, timeline_limit);
             events.push(numbered.view(emitted::TASK_STATE, &FullView(&full)));
         }
     }
     events
+}
+
+fn newest(task: &Task, timeline: &[TimelineEntry], limit: usize) -> FullTask {
+    let window = Window::newest(limit);
+    let entries = timeline[window.of(timeline.len())].to_vec();
+    FullTask::with_part(task.clone(), entries, window, timeline.len())
 }
 
 /// The event of a status and the fields it carries.

@@ -96,7 +96,7 @@ impl Gateway {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
-            snapshots: Snapshots::new(store, settings.limits.dashboard_limit, metrics.clone()),
+            snapshots: Snapshots::new(store, &settings.limits, metrics.clone()),
             newcomers: Newcomers::new(&settings.limits),
             joins: Rate::per_second(settings.limits.join_rate_per_second),
             refreshes: Rate::per_second(REFRESHES_PER_SECOND),

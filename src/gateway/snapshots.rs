@@ -8,11 +8,11 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    config::DashboardShape,
+    config::{DashboardShape, LimitsConfig},
     metrics::Metrics,
     protocol::{Packet, emitted, event, event_with},
     store::{AccessSnapshot, DashboardSnapshot, Store, StoreError, TaskSnapshot},
-    task::{Counts, FullView, Summary, TaskId, Viewer},
+    task::{Counts, FullView, Summary, TaskId, Viewer, Window},
 };
 
 use super::flights::Flights;
@@ -35,6 +35,8 @@ pub struct LoadedDashboard {
 pub struct Snapshots {
     store: Arc<dyn Store>,
     dashboard_limit: usize,
+    /// The entries of a timeline that a state has.
+    timeline: Window,
     metrics: Arc<Metrics>,
     accesses: Flights<TaskId, AccessSnapshot>,
     tasks: Flights<TaskId, LoadedTask>,
@@ -73,10 +75,11 @@ impl Loaded {
 }
 
 impl Snapshots {
-    pub fn new(store: Arc<dyn Store>, dashboard_limit: usize, metrics: Arc<Metrics>) -> Self {
+    pub fn new(store: Arc<dyn Store>, limits: &LimitsConfig, metrics: Arc<Metrics>) -> Self {
         let (accesses, tasks, dashboards) = (Flights::default(), Flights::default(), Flights::default());
         let loaded = Mutex::default();
-        Self { store, dashboard_limit, metrics, accesses, tasks, dashboards, loaded }
+        let (dashboard_limit, timeline) = (limits.dashboard_limit, Window::newest(limits.timeline_limit));
+        Self { store, dashboard_limit, timeline, metrics, accesses, tasks, dashboards, loaded }
     }
 
     /// Who may see a task: all that is read for who may not. The flag says whether the read may have begun before
@@ -88,7 +91,7 @@ impl Snapshots {
     /// The flag is that of [`Snapshots::access`].
     pub async fn task(&self, id: &TaskId, fresh: bool) -> Result<(Arc<LoadedTask>, bool), StoreError> {
         let read = async {
-            let snapshot = self.store.task(id).await?;
+            let snapshot = self.store.task_part(id, self.timeline).await?;
             Ok(Arc::new(LoadedTask { snapshot, state: OnceLock::new() }))
         };
         let (loaded, shared) = self.tasks.share(id, fresh, read).await?;

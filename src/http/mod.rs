@@ -1,7 +1,7 @@
 //! The HTTP edge: health, the task API, and GitHub's webhooks.
 //!
 //! Every answer is JSON, errors as `{error: {code, message}}`. A task leaves only as one of the two views of
-//! [`crate::task`]; what is wrong inside stays in the log.
+//! [`crate::task`], its timeline as its entries; what is wrong inside stays in the log.
 
 mod admin;
 mod body;
@@ -11,9 +11,11 @@ mod error;
 mod health;
 mod metrics;
 mod observe;
+mod parameters;
 mod room;
 mod router;
 mod tasks;
+mod timeline;
 mod webhook;
 
 pub use error::ApiError;

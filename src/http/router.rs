@@ -14,7 +14,7 @@ use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadS
 use super::{
     ApiError, GatewayStatus, admin,
     body::MAX_BODY_BYTES,
-    cross_origin, health, metrics, observe, tasks,
+    cross_origin, health, metrics, observe, tasks, timeline,
     webhook::{self, Webhook},
 };
 use crate::{
@@ -79,6 +79,7 @@ fn public() -> Router<HttpState> {
         .route("/api/tasks", get(tasks::list).post(tasks::create))
         .route("/api/tasks/{id}", get(tasks::show).patch(tasks::patch))
         .route("/api/tasks/{id}/clarify", post(tasks::clarify))
+        .route("/api/tasks/{id}/events", get(timeline::page))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(shedding)
         .route("/api/health", get(health::health))

@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{FromRequestParts, Path, Query, State, rejection::QueryRejection},
+    extract::{FromRequestParts, Path, State},
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header, request::Parts};
@@ -12,16 +12,17 @@ use super::{
     ApiError, HttpState,
     body::JsonBody,
     caller::{Pipeline, Reader, Writer},
+    parameters::{Parameters, given, limit},
 };
 use crate::{
-    store::{Cursor, Store, StoreError, TaskFilter},
-    task::{Access, Answers, FullTask, FullView, NewTask, Summary, TaskId, TaskPatch, UserId, Viewer},
+    store::{Cursor, Store, StoreError, TaskFilter, TaskSnapshot},
+    task::{
+        Access, Answers, FullTask, FullView, NewTask, Summary, TaskId, TaskPatch, UserId, Viewer, Window,
+    },
 };
 
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
-
-type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 /// What a list is narrowed to.
 #[derive(Debug)]
@@ -36,8 +37,6 @@ pub(super) async fn list(
     Reader(identity): Reader,
     parameters: Parameters,
 ) -> Result<Json<Value>, ApiError> {
-    let Query(parameters) =
-        parameters.map_err(|_| ApiError::Invalid("the query can't be read".to_owned()))?;
     let Listing { filter, cursor, limit } = Listing::parse(parameters)?;
     let page = state.store.list(&identity.viewer, &filter, cursor.as_ref(), limit).await?;
     let tasks: Vec<_> = page.tasks.iter().map(Summary).collect();
@@ -49,21 +48,36 @@ pub(super) async fn show(
     Reader(identity): Reader,
     TaskPath(id): TaskPath,
 ) -> Result<Response, ApiError> {
-    // Others may be read with it: who hangs up does not break their read off.
-    let found = tokio::spawn(async move { read(&*state.store, &id, &identity.viewer).await }).await;
-    match found.map_err(|failed| ApiError::Internal(failed.to_string()))?? {
-        Some(task) => Ok(Json(FullView(&task)).into_response()),
-        None => Err(ApiError::NoTask),
-    }
+    let task = read(&state, id, identity.viewer, Window::ALL).await?.task.ok_or(ApiError::NoTask)?;
+    Ok(Json(FullView(&task)).into_response())
 }
 
-/// What the viewer may see of it.
-async fn read(store: &dyn Store, id: &TaskId, viewer: &Viewer) -> Result<Option<FullTask>, StoreError> {
+/// A task, if the viewer may see it, with the entries of its timeline that `window` means.
+pub(super) async fn read(
+    state: &HttpState,
+    id: TaskId,
+    viewer: Viewer,
+    window: Window,
+) -> Result<TaskSnapshot, ApiError> {
+    let store = state.store.clone();
+    // Others may be read with it: who hangs up does not break their read off.
+    let read = tokio::spawn(async move { visible(&*store, &id, &viewer, window).await }).await;
+    Ok(read.map_err(|failed| ApiError::Internal(failed.to_string()))??)
+}
+
+async fn visible(
+    store: &dyn Store,
+    id: &TaskId,
+    viewer: &Viewer,
+    window: Window,
+) -> Result<TaskSnapshot, StoreError> {
     let may = |access: &Access| access.allows(viewer);
-    if !store.access(id).await?.access.is_some_and(|access| may(&access)) {
-        return Ok(None);
+    let seen = store.access(id).await?;
+    if !seen.access.is_some_and(|access| may(&access)) {
+        return Ok(TaskSnapshot { task: None, position: seen.position });
     }
-    Ok(store.task(id).await?.task.filter(|full| may(&full.task.access)))
+    let TaskSnapshot { task, position } = store.task_part(id, window).await?;
+    Ok(TaskSnapshot { task: task.filter(|full| may(&full.task.access)), position })
 }
 
 pub(super) async fn create(
@@ -102,7 +116,7 @@ pub(super) async fn patch(
 
 /// The id in the path. One that can't be is one that is not there.
 #[derive(Debug)]
-pub(super) struct TaskPath(TaskId);
+pub(super) struct TaskPath(pub TaskId);
 
 impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
     type Rejection = ApiError;
@@ -115,34 +129,17 @@ impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
 }
 
 impl Listing {
-    /// Empty parameters count as absent, unknown ones are none of our business.
-    fn parse(parameters: Vec<(String, String)>) -> Result<Self, ApiError> {
+    fn parse(parameters: Parameters) -> Result<Self, ApiError> {
         let mut listing = Self { filter: TaskFilter::default(), cursor: None, limit: DEFAULT_LIMIT };
-        let mut seen = Vec::new();
-        for (name, value) in parameters {
-            if !["status", "creator", "limit", "cursor"].contains(&&*name) {
-                continue;
-            }
-            if seen.contains(&name) {
-                return Err(ApiError::Invalid(format!("{name} must be given once")));
-            }
+        for (name, value) in given(parameters, &["status", "creator", "limit", "cursor"])? {
             match name.as_str() {
-                _ if value.is_empty() => {}
                 "status" => listing.filter.status = Some(value),
                 "creator" => listing.filter.creator = UserId::parse(&value),
-                "limit" => listing.limit = limit(&value)?,
+                "limit" => listing.limit = limit(&value, 1..=MAX_LIMIT)?,
                 _ => listing.cursor = Some(cursor(&value)?),
             }
-            seen.push(name);
         }
         Ok(listing)
-    }
-}
-
-fn limit(text: &str) -> Result<usize, ApiError> {
-    match text.parse() {
-        Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
-        _ => Err(ApiError::Invalid(format!("limit must be a whole number from 1 to {MAX_LIMIT}"))),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     feed::FeedItem,
     github::Delivery,
     metrics::{Metrics, StoreMetrics},
-    task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
+    task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer, Window},
 };
 
 #[derive(Debug)]
@@ -107,8 +107,8 @@ impl Store for MeasuredStore {
         self.measure("access", self.store.access(id)).await
     }
 
-    async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
-        self.measure("task", self.store.task(id)).await
+    async fn task_part(&self, id: &TaskId, window: Window) -> Result<TaskSnapshot, StoreError> {
+        self.measure("task", self.store.task_part(id, window)).await
     }
 
     async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     feed::FeedItem,
     github::Delivery,
-    task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
+    task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer, Window},
 };
 
 pub use embedded::{EmbeddedConfig, EmbeddedStore};
@@ -67,7 +67,12 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     async fn access(&self, id: &TaskId) -> Result<AccessSnapshot, StoreError>;
 
     /// A task as a snapshot, for somebody that [`Store::access`] lets see it. Checked again by the caller.
-    async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError>;
+    async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
+        self.task_part(id, Window::ALL).await
+    }
+
+    /// The same with those entries of its timeline that `window` means. The others are not brought here.
+    async fn task_part(&self, id: &TaskId, window: Window) -> Result<TaskSnapshot, StoreError>;
 
     /// The newest `limit` tasks that `viewer` may see, newest first, with its counts, all at one position.
     /// Viewers who see the same may be given the same.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Access, Field, OrgId, Status, TaskId, TimelineEntry, Timestamp};
+use super::{Access, Field, OrgId, Status, TaskId, TimelineEntry, Timestamp, Window};
 
 /// The organisation of tasks and tokens that name none.
 #[derive(Clone, Debug, Default)]
@@ -51,11 +51,16 @@ pub struct Task {
     values: [Value; Field::COUNT],
 }
 
-/// A task with its timeline.
+/// A task with its timeline, or with some successive entries of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FullTask {
     pub task: Task,
+    /// Oldest first.
     pub timeline: Vec<TimelineEntry>,
+    /// How many entries are left out before those.
+    pub older: usize,
+    /// And after them.
+    pub newer: usize,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -118,7 +123,13 @@ impl FullTask {
     ) -> Result<Self, DocumentError> {
         let mut document: Fields<K> = document.into_iter().collect();
         let timeline = timeline_of(document.take("events"));
-        Ok(Self { task: Task::from_fields(&mut document, default_org)?, timeline })
+        Ok(Self { task: Task::from_fields(&mut document, default_org)?, timeline, older: 0, newer: 0 })
+    }
+
+    /// Of a timeline of `length` entries, `timeline` is what `window` means.
+    pub fn with_part(task: Task, timeline: Vec<TimelineEntry>, window: Window, length: usize) -> Self {
+        let places = window.of(length);
+        Self { task, timeline, older: places.start, newer: length - places.end }
     }
 }
 

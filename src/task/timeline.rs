@@ -1,4 +1,6 @@
-//! One entry of a task's `events`.
+//! A task's `events`: one entry as a client receives it, and which of them are meant.
+
+use std::ops::Range;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -33,6 +35,27 @@ impl TimelineEntry {
             payload: wrap(redact_in(map.remove("payload").unwrap_or(Value::Null))),
             created_at: Timestamp::normalise(map.remove("createdAt").unwrap_or(Value::Null)),
         }
+    }
+}
+
+/// Which successive entries of a timeline are meant: the last `most` of the first `before`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Window {
+    pub before: usize,
+    pub most: usize,
+}
+
+impl Window {
+    pub const ALL: Self = Self::newest(usize::MAX);
+
+    pub const fn newest(most: usize) -> Self {
+        Self { before: usize::MAX, most }
+    }
+
+    /// The places of those entries in a timeline of that length.
+    pub fn of(self, length: usize) -> Range<usize> {
+        let end = self.before.min(length);
+        end - self.most.min(end)..end
     }
 }
 
@@ -97,6 +120,22 @@ mod tests {
                 "createdAt": "1970-01-01T00:00:00.000Z",
             })
         );
+    }
+
+    #[test]
+    fn a_window_is_within_the_timeline() {
+        for (window, length, places) in [
+            (Window::ALL, 0, 0..0),
+            (Window::ALL, 7, 0..7),
+            (Window::newest(3), 7, 4..7),
+            (Window::newest(8), 7, 0..7),
+            (Window { before: 4, most: 3 }, 7, 1..4),
+            (Window { before: 1, most: 3 }, 7, 0..1),
+            (Window { before: 0, most: 3 }, 7, 0..0),
+            (Window { before: 9, most: 3 }, 7, 4..7),
+        ] {
+            assert_eq!(window.of(length), places, "{window:?} of {length}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{Access, Field, FullTask, Task, Writes};
 #[derive(Clone, Copy, Debug)]
 pub struct Summary<'a>(pub &'a Task);
 
-/// The whole view.
+/// The whole view. Where older entries of the timeline are left out, it says how many.
 #[derive(Clone, Copy, Debug)]
 pub struct FullView<'a>(pub &'a FullTask);
 
@@ -25,6 +25,9 @@ impl Serialize for FullView<'_> {
         let mut map = serializer.serialize_map(None)?;
         write(&mut map, &self.0.task, |_| true)?;
         map.serialize_entry("events", &self.0.timeline)?;
+        if self.0.older > 0 {
+            map.serialize_entry("eventsOmitted", &self.0.older)?;
+        }
         map.end()
     }
 }

@@ -301,7 +301,7 @@ async fn the_feed_reads_as_a_lookup_does() {
     place.tasks().insert_one(task).await.expect("inserted");
     let told = change(&mut feed).await;
     let found = place.store().task(&told.task).await.expect("read");
-    let FullTask { task, timeline } = found.task.expect("there");
+    let FullTask { task, timeline, .. } = found.task.expect("there");
     assert_eq!(Some(task), told.after);
     assert_eq!(TimelineChange::Added(timeline), told.timeline);
     assert!(told.position <= found.position);

@@ -43,13 +43,17 @@ impl<W: Write> Printer<W> {
 fn summary(name: &str, payload: &Value) -> Value {
     let get = |field: &str| payload.get(field).cloned().unwrap_or_default();
     match name {
-        "task:state" => json!({
-            "taskId": get("taskId"),
-            "status": get("status"),
-            "title": get("title"),
-            "events": payload.get("events").and_then(Value::as_array).map_or(0, Vec::len),
-            "eventId": get("eventId"),
-        }),
+        "task:state" => {
+            let events = payload.get("events").and_then(Value::as_array).map_or(0, Vec::len) as u64;
+            let omitted = payload.get("eventsOmitted").and_then(Value::as_u64).unwrap_or(0);
+            json!({
+                "taskId": get("taskId"),
+                "status": get("status"),
+                "title": get("title"),
+                "events": events.saturating_add(omitted),
+                "eventId": get("eventId"),
+            })
+        }
         "dashboard:state" => {
             let tasks = payload.get("tasks").unwrap_or(payload);
             json!({ "tasks": tasks.as_array().map_or(0, Vec::len) })
@@ -109,7 +113,10 @@ mod tests {
         for state in [json!([{}, {}]), json!({"tasks": [{}, {}]})] {
             assert!(printed(false, "dashboard:state", state).ends_with(" dashboard:state {\"tasks\":2}\n"));
         }
-        for odd in [json!(null), json!(5), json!("x"), json!({"tasks": 5, "events": {}})] {
+        let long = json!({"taskId": "t", "events": [{}, {}], "eventsOmitted": 40});
+        assert!(printed(false, "task:state", long).contains(r#""events":42"#));
+        for odd in [json!(null), json!(5), json!("x"), json!({"tasks": 5, "events": {}, "eventsOmitted": -1})]
+        {
             printed(false, "dashboard:state", odd.clone());
             printed(false, "task:state", odd);
         }

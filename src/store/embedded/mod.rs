@@ -35,7 +35,7 @@ use super::{
 use crate::{
     feed::FeedItem,
     github::Delivery,
-    task::{Answers, DefaultOrg, FullTask, NewTask, TaskId, TaskPatch, Viewer},
+    task::{Answers, DefaultOrg, FullTask, NewTask, TaskId, TaskPatch, Viewer, Window},
 };
 use database::{Database, Fault};
 use write::{Edit, Write, Writer, Written};
@@ -123,9 +123,9 @@ impl Store for EmbeddedStore {
         self.read(move |txn, org| read::access(txn, &id, org)).await
     }
 
-    async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
+    async fn task_part(&self, id: &TaskId, window: Window) -> Result<TaskSnapshot, StoreError> {
         let id = id.clone();
-        self.read(move |txn, org| read::task(txn, &id, org)).await
+        self.read(move |txn, org| read::task(txn, &id, window, org)).await
     }
 
     async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {

@@ -1,5 +1,7 @@
 //! Snapshots: a read transaction sees the tasks and the number of the last change as of one commit.
 
+use std::ops::Range;
+
 use redb::{ReadTransaction, ReadableTable};
 
 use super::{
@@ -9,7 +11,7 @@ use super::{
 use crate::{
     feed::Position,
     store::{AccessSnapshot, TaskSnapshot},
-    task::{DefaultOrg, FullTask, TaskId, TimelineEntry},
+    task::{DefaultOrg, FullTask, Task, TaskId, Window},
 };
 
 pub(super) fn last_sequence(txn: &ReadTransaction) -> Result<u64, Fault> {
@@ -30,23 +32,38 @@ pub(super) fn access(
 pub(super) fn task(
     txn: &ReadTransaction,
     id: &TaskId,
+    window: Window,
     default_org: &DefaultOrg,
 ) -> Result<TaskSnapshot, Fault> {
     let position = Position::end_of(last_sequence(txn)?);
     let task = match txn.open_table(TASKS)?.get(id.as_str())? {
         None => None,
-        Some(bytes) => Some(FullTask {
-            task: record::task(record::decode(bytes.value())?, default_org)?,
-            timeline: timeline(&txn.open_table(TIMELINE)?, id)?,
-        }),
+        Some(bytes) => {
+            let task = record::task(record::decode(bytes.value())?, default_org)?;
+            Some(with_timeline(&txn.open_table(TIMELINE)?, task, window)?)
+        }
     };
     Ok(TaskSnapshot { task, position })
 }
 
-pub(super) fn timeline(
+/// Of the timeline nothing is read but what `window` means.
+pub(super) fn with_timeline(
+    table: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
+    task: Task,
+    window: Window,
+) -> Result<FullTask, Fault> {
+    let length = usize::try_from(length(table, &task.id)?).unwrap_or(usize::MAX);
+    let Range { start, end } = window.of(length);
+    let entries = table.range((task.id.as_str(), start as u64)..(task.id.as_str(), end as u64))?;
+    let timeline = entries.map(|entry| record::entry(entry?.1.value())).collect::<Result<_, Fault>>()?;
+    Ok(FullTask::with_part(task, timeline, window, length))
+}
+
+/// How many entries a timeline has: it only ever grows, and each has the next place.
+pub(super) fn length(
     table: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
     id: &TaskId,
-) -> Result<Vec<TimelineEntry>, Fault> {
-    let entries = table.range((id.as_str(), 0)..=(id.as_str(), u64::MAX))?;
-    entries.map(|entry| record::entry(entry?.1.value())).collect()
+) -> Result<u64, Fault> {
+    let last = table.range((id.as_str(), 0)..=(id.as_str(), u64::MAX))?.next_back();
+    Ok(last.transpose()?.map_or(0, |(key, _)| key.value().1 + 1))
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     github::{Delivery, Lookup, Search},
     store::{DELIVERY_DAYS, Delivered, WriteError},
-    task::{Access, DefaultOrg, FullTask, Status, Task, TaskId, Timestamp, Viewer, Writes},
+    task::{Access, DefaultOrg, FullTask, Status, Task, TaskId, Timestamp, Viewer, Window, Writes},
 };
 
 /// How much of the past a follower that starts anew is told.
@@ -74,7 +74,8 @@ impl<'txn> Tables<'txn> {
                 Write::Create { task, creator, name } => {
                     let id = self.unused_id()?;
                     let writes = task.writes(&creator, name.as_deref(), now);
-                    Ok(Written::Task(Box::new(self.make(&id, None, writes, now)?)))
+                    let task = self.make(&id, None, writes, now)?;
+                    Ok(Written::Task(Box::new(self.whole(task)?)))
                 }
                 Write::Edit { id, by, edit } => self.edit(&id, &by, edit, now)?,
                 Write::Deliver(delivery) => Ok(Written::Delivery(self.deliver(&delivery, now)?)),
@@ -98,7 +99,8 @@ impl<'txn> Tables<'txn> {
         let task = record::task(before.clone(), self.default_org)?;
         match writes(edit, &before, &task, now) {
             Ok(writes) => {
-                Ok(Ok(Written::Task(Box::new(self.make(id, Some((before, task)), writes, now)?))))
+                let task = self.make(id, Some((before, task)), writes, now)?;
+                Ok(Ok(Written::Task(Box::new(self.whole(task)?))))
             }
             Err(refusal) => Ok(Err(refusal)),
         }
@@ -171,7 +173,7 @@ impl<'txn> Tables<'txn> {
         before: Option<(Document, Task)>,
         writes: Writes,
         now: Timestamp,
-    ) -> Result<FullTask, Fault> {
+    ) -> Result<Task, Fault> {
         let indexed_before =
             before.as_ref().and_then(|(document, task)| Indexed::of(id.as_str(), task, document));
         let before = before.map(|(document, _)| document);
@@ -184,21 +186,19 @@ impl<'txn> Tables<'txn> {
         self.tasks.insert(id.as_str(), &*serde_json::to_vec(&after)?)?;
         let added: Vec<Value> = writes.push_event.map(record::event).into_iter().collect();
         for entry in &added {
-            let place = self.entries(id)?;
+            let place = read::length(&self.timeline, id)?;
             self.timeline.insert((id.as_str(), place), &*serde_json::to_vec(entry)?)?;
         }
         let task = record::task(after.clone(), self.default_org)?;
         let indexed = Indexed::of(id.as_str(), &task, &after);
         self.index.change(indexed_before.as_ref(), indexed.as_ref())?;
-        let task = FullTask { task, timeline: read::timeline(&self.timeline, id)? };
         self.log(&LogEntry { at: now.millis(), before, after, added })?;
         Ok(task)
     }
 
-    /// How many timeline entries the task has.
-    fn entries(&self, id: &TaskId) -> Result<u64, Fault> {
-        let last = self.timeline.range((id.as_str(), 0)..=(id.as_str(), u64::MAX))?.next_back();
-        Ok(last.transpose()?.map_or(0, |(key, _)| key.value().1 + 1))
+    /// For who is answered with it: a delivery is not, and must not pay for a long timeline.
+    fn whole(&self, task: Task) -> Result<FullTask, Fault> {
+        read::with_timeline(&self.timeline, task, Window::ALL)
     }
 
     fn log(&mut self, entry: &LogEntry) -> Result<(), Fault> {

@@ -10,8 +10,8 @@
 use mongodb::bson::{RawArray, RawBsonRef, RawDocument, raw::RawElement};
 use serde_json::{Map, Value};
 
-use super::{bson_json, ids};
-use crate::task::{DefaultOrg, DocumentError, Fields, FullTask, Task, Timestamp};
+use super::{bson_json, ids, select::TIMELINE_LENGTH};
+use crate::task::{DefaultOrg, DocumentError, Fields, FullTask, Task, Timestamp, Window};
 
 /// Of a value that names nobody and no organisation, and is not nothing.
 const ODD: Value = Value::Bool(true);
@@ -26,6 +26,18 @@ pub(super) fn full_task(document: &RawDocument, default_org: &DefaultOrg) -> Res
     let mut full = FullTask::from_document(fields(document), default_org)?;
     full.task.id = ids::task_id(document).ok_or(DocumentError::NoId)?;
     Ok(full)
+}
+
+/// Of a document that was read with `select::part_of_task`.
+pub(super) fn part_of_task(
+    document: &RawDocument,
+    window: Window,
+    default_org: &DefaultOrg,
+) -> Result<FullTask, DocumentError> {
+    let FullTask { task, timeline, .. } = full_task(document, default_org)?;
+    let told = document.get_i32(TIMELINE_LENGTH).ok().and_then(|length| usize::try_from(length).ok());
+    let length = told.unwrap_or(timeline.len());
+    Ok(FullTask::with_part(task, timeline, window, length))
 }
 
 /// The top of a document.

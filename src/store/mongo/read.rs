@@ -14,12 +14,12 @@ use super::{
     failure::{answer, store_error},
     ids::task_id,
     meaning,
-    select::{access_fields, by_any_id, exactly, whole_task},
+    select::{access_fields, by_any_id, exactly, part_of_task},
 };
 use crate::{
     feed::Position,
     store::{AccessSnapshot, StoreError, TaskSnapshot},
-    task::{Access, DefaultOrg, TaskId},
+    task::{Access, DefaultOrg, TaskId, Window},
 };
 
 /// Of tasks that are read together: one of megabytes does not hold up the others for longer than one answer takes.
@@ -53,14 +53,18 @@ async fn accesses(
     Ok(snapshots.collect())
 }
 
-pub(super) async fn task(store: &MongoStore, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
-    match store.tasks.ask((), id.clone(), |ids| tasks(store, ids)).await? {
+pub(super) async fn task(
+    store: &MongoStore,
+    id: &TaskId,
+    window: Window,
+) -> Result<TaskSnapshot, StoreError> {
+    match store.tasks.ask(window, id.clone(), |ids| tasks(store, ids, window)).await? {
         Some(TaskRead::Done(read)) => *read,
         Some(TaskRead::NotReached) => {
             let Found { documents, position, .. } =
-                any_of(store, std::slice::from_ref(id), whole_task(), usize::MAX).await?;
+                any_of(store, std::slice::from_ref(id), part_of_task(window), usize::MAX).await?;
             let named = documents.iter().find(|document| task_id(document).as_ref() == Some(id));
-            snapshot_of(store, named, position)
+            snapshot_of(store, named, window, position)
         }
         None => Err(StoreError::Unavailable("a task was not read".to_owned())),
     }
@@ -74,10 +78,14 @@ pub(super) enum TaskRead {
     NotReached,
 }
 
-async fn tasks(store: &MongoStore, tasks: Vec<TaskId>) -> Result<HashMap<TaskId, TaskRead>, StoreError> {
+async fn tasks(
+    store: &MongoStore,
+    tasks: Vec<TaskId>,
+    window: Window,
+) -> Result<HashMap<TaskId, TaskRead>, StoreError> {
     let Found { documents, position, is_all } =
-        any_of(store, &tasks, whole_task(), MOST_BYTES_TOGETHER).await?;
-    let done = |document| TaskRead::Done(Box::new(snapshot_of(store, document, position)));
+        any_of(store, &tasks, part_of_task(window), MOST_BYTES_TOGETHER).await?;
+    let done = |document| TaskRead::Done(Box::new(snapshot_of(store, document, window, position)));
     let mut found = HashMap::new();
     for document in &documents {
         if let Some(id) = task_id(document) {
@@ -95,10 +103,11 @@ async fn tasks(store: &MongoStore, tasks: Vec<TaskId>) -> Result<HashMap<TaskId,
 fn snapshot_of(
     store: &MongoStore,
     document: Option<&RawDocumentBuf>,
+    window: Window,
     position: Position,
 ) -> Result<TaskSnapshot, StoreError> {
-    let task =
-        document.map(|document| meaning::full_task(document, &store.config.default_org)).transpose()?;
+    let read = |document| meaning::part_of_task(document, window, &store.config.default_org);
+    let task = document.map(|document| read(document)).transpose()?;
     Ok(TaskSnapshot { task, position })
 }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     github::{self, Repository, Search},
     store::TaskFilter,
-    task::{Access, DefaultOrg, Field, OrgId, TaskId, UserId, Viewer},
+    task::{Access, DefaultOrg, Field, OrgId, TaskId, UserId, Viewer, Window},
 };
 
 /// The collation of every operation on tasks: the collection's own may take ACME for acme.
@@ -226,6 +226,35 @@ pub(super) fn access_fields() -> Document {
 pub(super) fn whole_task() -> Document {
     let mut fields = visible_fields();
     fields.insert("events", 1);
+    fields
+}
+
+/// In a document read with [`part_of_task`]: how many entries the timeline has.
+pub(super) const TIMELINE_LENGTH: &str = "timelineLength";
+
+/// The visible fields and those entries of the timeline that the window means. `meaning::part_of_task` reads it.
+pub(super) fn part_of_task(window: Window) -> Document {
+    if window == Window::ALL {
+        return whole_task();
+    }
+    let is_array = || doc! {"$isArray": "$events"};
+    let mut fields = visible_fields();
+    fields.insert("events", doc! {"$cond": [is_array(), entries_in(window), Bson::Null]});
+    fields.insert(TIMELINE_LENGTH, doc! {"$cond": [is_array(), {"$size": "$events"}, 0]});
+    fields
+}
+
+/// The last `most` of the first `before`.
+fn entries_in(Window { before, most }: Window) -> Document {
+    // No document holds as many entries as these numbers may say.
+    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    doc! {"$slice": [{"$slice": ["$events", count(before)]}, -count(most)]}
+}
+
+/// The visible fields, and `events` as far as a write has to know it: an array without its entries, or what is there instead.
+pub(super) fn without_entries() -> Document {
+    let mut fields = visible_fields();
+    fields.insert("events", doc! {"$cond": [{"$isArray": "$events"}, [], "$events"]});
     fields
 }
 

@@ -40,7 +40,7 @@ use crate::{
         AccessSnapshot, Cursor, DashboardSnapshot, Delivered, MongoProbe, Page, Store, StoreError,
         StreamStatus, TaskFilter, TaskSnapshot, WriteError,
     },
-    task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer},
+    task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer, Window},
 };
 
 /// Tasks in one collection of a MongoDB replica set.
@@ -63,7 +63,7 @@ pub struct MongoStore {
     pub(super) writes: Semaphore,
     pub(super) dashboards: Batches<(Option<OrgId>, usize), UserId, Arc<DashboardSnapshot>>,
     pub(super) accesses: Batches<(), TaskId, AccessSnapshot>,
-    pub(super) tasks: Batches<(), TaskId, TaskRead>,
+    pub(super) tasks: Batches<Window, TaskId, TaskRead>,
     ambiguous_ids: AtomicU64,
 }
 
@@ -198,8 +198,8 @@ impl Store for MongoStore {
         read::access(self, id).await
     }
 
-    async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
-        read::task(self, id).await
+    async fn task_part(&self, id: &TaskId, window: Window) -> Result<TaskSnapshot, StoreError> {
+        read::task(self, id, window).await
     }
 
     async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {

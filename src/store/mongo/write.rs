@@ -12,7 +12,7 @@ use super::{
     failure::{answer, store_error, write_error},
     ids::{is_hex, task_id},
     meaning, read,
-    select::{access_fields, by_id, exactly, whole_task},
+    select::{access_fields, by_id, exactly, whole_task, without_entries},
 };
 use crate::{
     store::{StoreError, WriteError},
@@ -90,13 +90,13 @@ async fn decide_and_write(
         return Err(WriteError::NotFound);
     }
     for _ in 0..ATTEMPTS {
-        let found = find(store, id, Document::new()).await?;
+        let found = find(store, id, without_entries()).await?;
         let document = found.ok_or(WriteError::NotFound)?;
-        let current = meaning::full_task(&document, default_org).map_err(StoreError::from)?;
-        if !may(&current.task.access) {
+        let current = meaning::task(&document, default_org).map_err(StoreError::from)?;
+        if !may(&current.access) {
             return Err(WriteError::NotFound);
         }
-        let (condition, update) = conditional(&document, decide(&current.task, &document)?);
+        let (condition, update) = conditional(&document, decide(&current, &document)?);
         let request = collection
             .find_one_and_update(condition, update)
             .projection(whole_task())

@@ -11,7 +11,7 @@ use taskcast::{
         AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Page, StoreError, TaskFilter, TaskSnapshot,
         WriteError,
     },
-    task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer},
+    task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer, Window},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,7 @@ async fn unknown_routes_and_methods_are_json() {
         ("DELETE", "/api/tasks", "GET,HEAD,POST"),
         ("PUT", "/api/tasks/x", "GET,HEAD,PATCH"),
         ("GET", "/api/tasks/x/clarify", "POST"),
+        ("POST", "/api/tasks/x/events", "GET,HEAD"),
         ("POST", "/api/health", "GET,HEAD"),
         ("GET", "/api/webhooks/github", "POST"),
     ];
@@ -49,6 +50,7 @@ async fn every_task_route_needs_a_token() {
         ("GET", "/api/tasks/507f1f77bcf86cd799439011"),
         ("PATCH", "/api/tasks/507f1f77bcf86cd799439011"),
         ("POST", "/api/tasks/507f1f77bcf86cd799439011/clarify"),
+        ("GET", "/api/tasks/507f1f77bcf86cd799439011/events"),
     ];
     for (method, path) in routes {
         let bare = Request::builder().method(method).uri(path).body(Body::empty()).expect("valid");
@@ -305,11 +307,12 @@ async fn what_is_too_much_is_answered_at_once() {
     assert_eq!(app.get("/api/tasks", &alice).await.status, StatusCode::OK);
 }
 
-async fn ask_everything(app: &App) -> [Answer; 6] {
+async fn ask_everything(app: &App) -> [Answer; 7] {
     let (alice, pipeline) = (token("alice", "acme"), pipeline_token("acme"));
     [
         app.get("/api/tasks", &alice).await,
         app.get("/api/tasks/x", &alice).await,
+        app.get("/api/tasks/x/events", &alice).await,
         app.post("/api/tasks", &alice, json!({"title": "t"})).await,
         app.post("/api/tasks/x/clarify", &alice, json!({"answers": ["a"]})).await,
         app.patch("/api/tasks/x", &pipeline, json!({"title": "t"})).await,
@@ -349,7 +352,7 @@ impl Store for Broken {
     async fn access(&self, _: &TaskId) -> Result<AccessSnapshot, StoreError> {
         Err(self.error())
     }
-    async fn task(&self, _: &TaskId) -> Result<TaskSnapshot, StoreError> {
+    async fn task_part(&self, _: &TaskId, _: Window) -> Result<TaskSnapshot, StoreError> {
         Err(self.error())
     }
     async fn dashboard(&self, _: &Viewer, _: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {

@@ -1,0 +1,49 @@
+//! The timeline of a task, page by page from its newest entry: what a state had no room for.
+
+use axum::{Json, extract::State};
+use serde_json::{Value, json};
+
+use super::{
+    ApiError, HttpState,
+    caller::Reader,
+    parameters::{Parameters, given, limit},
+    tasks::{self, TaskPath},
+};
+use crate::task::Window;
+
+const DEFAULT_LIMIT: usize = 200;
+const MAX_LIMIT: usize = 1000;
+
+pub(super) async fn page(
+    State(state): State<HttpState>,
+    Reader(identity): Reader,
+    TaskPath(id): TaskPath,
+    parameters: Parameters,
+) -> Result<Json<Value>, ApiError> {
+    let window = window(parameters)?;
+    let read = tasks::read(&state, id, identity.viewer, window).await?;
+    let full = read.task.ok_or(ApiError::NoTask)?;
+    Ok(Json(json!({
+        "events": full.timeline,
+        "total": full.older + full.timeline.len() + full.newer,
+        "nextBefore": (full.older > 0).then_some(full.older),
+        "eventId": read.position.to_string(),
+    })))
+}
+
+fn window(parameters: Parameters) -> Result<Window, ApiError> {
+    let mut window = Window::newest(DEFAULT_LIMIT);
+    for (name, value) in given(parameters, &["before", "limit"])? {
+        if name == "before" {
+            window.before = before(&value)?;
+        } else {
+            window.most = limit(&value, 1..=MAX_LIMIT)?;
+        }
+    }
+    Ok(window)
+}
+
+fn before(text: &str) -> Result<usize, ApiError> {
+    let wrong = |_| ApiError::Invalid("before must be a whole number, 0 or more".to_owned());
+    text.parse().map_err(wrong)
+}
