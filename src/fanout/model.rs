@@ -412,7 +412,7 @@ impl World {
             Edit::RewriteTimeline => {
                 if let Some(Value::Array(events)) = document.get_mut("events") {
                     events.reverse();
-                    events.truncate(2);
+                    events.truncate(2 * TIMELINE_LIMIT);
                 }
             }
             Edit::Delete => return None,

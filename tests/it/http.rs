@@ -5,6 +5,7 @@ mod edge;
 mod health;
 mod metrics;
 mod tasks;
+mod timeline;
 mod webhooks;
 
 use std::{

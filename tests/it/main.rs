@@ -13,6 +13,7 @@ mod mongo_resume;
 mod mongo_server;
 mod mongo_slow;
 mod mongo_snapshot;
+mod mongo_timelines;
 mod mongo_writes;
 mod mongod;
 mod operations;

@@ -80,7 +80,8 @@ async fn the_document_keeps_its_names_and_its_types() {
 async fn a_timeline_that_is_none_becomes_one() {
     let place = Place::new().await;
     let store = place.prepared().await;
-    for (n, events) in [Bson::Null, "x".into(), doc! {"a": 1}.into()].into_iter().enumerate() {
+    for (n, events) in [Bson::Null, "x".into(), doc! {"a": 1}.into(), Bson::Undefined].into_iter().enumerate()
+    {
         let id = insert(&place, doc! {"events": events}).await;
         written(&store, opened(&n.to_string())).await;
         assert_eq!(stored(&place, id).await.get_array("events").expect("an array").len(), 1);

@@ -1,6 +1,5 @@
 //! What is read for somebody who may not see a task: as much as where there is none, whatever the task holds.
 
-use futures_util::TryStreamExt;
 use mongodb::bson::{Document, doc};
 use serde_json::json;
 use taskcast::{
@@ -8,24 +7,10 @@ use taskcast::{
     task::{Answers, TaskId, TaskPatch, UserId, Viewer},
 };
 
-use crate::mongod::Place;
+use crate::mongod::{Place, answered_bytes};
 
 /// More than a driver reads by chance.
 const LARGE: usize = 200_000;
-
-/// The server's own notes of what it was asked and what it answered.
-async fn noted(place: &Place, comment: &str, work: impl Future<Output = ()>) -> Vec<Document> {
-    let database = place.client.database(place.config.database.as_deref().expect("named"));
-    database.run_command(doc! {"profile": 2}).await.expect("profiled");
-    work.await;
-    database.run_command(doc! {"profile": 0}).await.expect("no longer profiled");
-    let notes = database.collection::<Document>("system.profile");
-    let found = notes.find(doc! {"ns": {"$regex": "tasks$"}}).await.expect("found");
-    let found: Vec<Document> = found.try_collect().await.expect("read");
-    notes.drop().await.expect("dropped");
-    assert!(!found.is_empty(), "{comment}: nothing was noted");
-    found
-}
 
 #[tokio::test]
 async fn as_much_is_read_of_a_forbidden_task_as_of_none() {
@@ -45,7 +30,7 @@ async fn as_much_is_read_of_a_forbidden_task_as_of_none() {
     let mut read = Vec::new();
     for name in ["forbidden", "absent"] {
         let id = TaskId::parse(name).expect("an id");
-        let notes = noted(&place, name, async {
+        let notes = place.noted(async {
             let seen = store.access(&id).await.expect("read").access;
             assert!(seen.is_none_or(|access| !access.allows(&stranger)), "{name}");
             let answers = Answers::parse(json!({"answers": ["a"]})).expect("answers");
@@ -56,10 +41,7 @@ async fn as_much_is_read_of_a_forbidden_task_as_of_none() {
             assert!(matches!(refused, Err(WriteError::NotFound)), "{name}: {refused:?}");
         });
         let notes = notes.await;
-        let number = |note: &Document, field: &str| {
-            note.get_i32(field).map(i64::from).or_else(|_| note.get_i64(field)).unwrap_or_default()
-        };
-        let length: i64 = notes.iter().map(|note| number(note, "responseLength")).sum();
+        let length: i64 = notes.iter().map(answered_bytes).sum();
         let plans: Vec<String> =
             notes.iter().map(|note| note.get_str("planSummary").unwrap_or_default().to_owned()).collect();
         read.push((notes.len(), plans, length));

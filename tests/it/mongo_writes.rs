@@ -76,7 +76,12 @@ async fn a_new_task_has_the_backends_types() {
 async fn a_timeline_that_is_none_becomes_one() {
     let place = Place::new().await;
     let store = place.prepared().await;
-    for (id, events) in [("null", Bson::Null), ("text", "x".into()), ("object", doc! {"a": 1}.into())] {
+    for (id, events) in [
+        ("null", Bson::Null),
+        ("text", "x".into()),
+        ("object", doc! {"a": 1}.into()),
+        ("undefined", Bson::Undefined),
+    ] {
         place.tasks().insert_one(doc! {"_id": id, "events": events}).await.expect("inserted");
         let patched = patch(&store, id, json!({"event": {"eventType": "e"}})).await.expect("patched");
         assert_eq!(patched.timeline.len(), 1, "{id}");

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::TryStreamExt;
 use mongodb::{
     Client, Collection,
     bson::{Document, doc},
@@ -171,10 +172,30 @@ impl Place {
         self.client.database(name).collection(&self.config.collection)
     }
 
+    /// The server's own notes of what it was asked of the tasks meanwhile, and what it answered.
+    pub async fn noted(&self, work: impl Future<Output = ()>) -> Vec<Document> {
+        let database = self.client.database(self.config.database.as_deref().expect("named"));
+        database.run_command(doc! {"profile": 2}).await.expect("profiled");
+        work.await;
+        database.run_command(doc! {"profile": 0}).await.expect("no longer profiled");
+        let notes = database.collection::<Document>("system.profile");
+        let found = notes.find(doc! {"ns": {"$regex": "tasks$"}}).await.expect("found");
+        let found: Vec<Document> = found.try_collect().await.expect("read");
+        notes.drop().await.expect("dropped");
+        assert!(!found.is_empty(), "nothing was noted");
+        found
+    }
+
     /// Prepares the store and follows it; from here on, nothing that happens is missed.
     pub async fn followed(&self) -> Followed {
         Followed::of(Arc::new(self.prepared().await)).await
     }
+}
+
+/// Of one of [`Place::noted`].
+pub fn answered_bytes(note: &Document) -> i64 {
+    let length = note.get_i32("responseLength").map(i64::from);
+    length.or_else(|_| note.get_i64("responseLength")).unwrap_or_default()
 }
 
 /// A feed that is being read.

@@ -6,6 +6,7 @@ mod feeds;
 mod mongo;
 mod reads;
 mod repositories;
+pub mod timelines;
 mod writes;
 
 use std::{any::Any, future::Future, sync::Arc, time::Duration};
@@ -44,6 +45,7 @@ macro_rules! conformance {
                 writes_are_read_under_both_names, concurrent_writes_are_all_kept;
             reads: reads_nothing_that_is_not_there, who_may_see_a_task_is_read_by_itself, shows_what_a_viewer_may_see, default_org_takes_in_what_names_none,
                 pages_neither_skip_nor_repeat, filters, counts, a_dashboard_has_the_newest;
+            timelines: every_part_of_a_timeline_is_read, a_part_and_what_follows_it_have_no_hole;
             deliveries: a_delivery_is_one_change, the_same_delivery_at_once_has_one_effect,
                 deliveries_at_once_end_as_in_order, tasks_are_found_in_every_way,
                 what_no_task_is_meant_by_is_not_remembered, deliveries_and_writes_at_once_are_all_kept;

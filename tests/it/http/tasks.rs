@@ -219,11 +219,13 @@ async fn the_task_api_is_open_as_far_as_it_is_configured() {
             assert_eq!(refused.body["error"]["code"], "feature_disabled");
         }
         let (list, show) = (app.get("/api/tasks", &alice).await, app.get(ABSENT, &alice).await);
+        let page = app.get(&format!("{ABSENT}/events"), &alice).await;
         if reads {
             assert_eq!(list.body, json!({"tasks": [], "nextCursor": null}));
             show.is_error(404, "not_found", "no such task");
+            page.is_error(404, "not_found", "no such task");
         } else {
-            for refused in [list, show] {
+            for refused in [list, show, page] {
                 refused.is_error(403, "feature_disabled", "the task API is switched off");
             }
         }

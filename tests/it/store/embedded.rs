@@ -7,7 +7,10 @@ mod migration;
 use std::path::Path;
 
 use serde_json::json;
-use taskcast::store::{EmbeddedConfig, EmbeddedStore, Store, StoreError, WriteError};
+use taskcast::{
+    store::{Delivered, EmbeddedConfig, EmbeddedStore, Store, StoreError, WriteError},
+    task::Window,
+};
 
 use super::*;
 
@@ -235,4 +238,39 @@ async fn nothing_is_read_of_a_forbidden_task_but_who_may_see_it() {
     // That it can't be read shows to who may.
     assert!(store.task(&id).await.is_err());
     assert!(matches!(store.clarify(&id, &alice, answers()).await, Err(WriteError::Store(_))));
+}
+
+/// The first entry can't be read at all here; it is not looked at where it is not wanted.
+#[tokio::test]
+async fn of_a_long_timeline_nothing_is_read_but_what_is_wanted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let alice = viewer("alice", "acme");
+    let store = open_shared(folder.path());
+    let whole = super::timelines::long(&*store, &alice).await;
+    let id = whole.task.id;
+    let fields = json!({"repo": "Acme/web.site", "issueNumber": 42, "status": "coding"});
+    store.patch(&id, &alice, patch(fields)).await.expect("patched");
+    drop(store);
+    {
+        let file = redb::Database::open(folder.path().join("tasks.redb")).expect("opened");
+        let txn = file.begin_write().expect("begun");
+        {
+            let timeline = redb::TableDefinition::<(&str, u64), &[u8]>::new("timeline");
+            let mut entries = txn.open_table(timeline).expect("there");
+            entries.insert((id.as_str(), 0), &b"not JSON"[..]).expect("written");
+        }
+        txn.commit().expect("committed");
+    }
+    let store = open_shared(folder.path());
+    let length = whole.timeline.len();
+    for (window, places) in [(Window::newest(length - 1), 1..length), (Window { before: 4, most: 3 }, 1..4)] {
+        let part = store.task_part(&id, window).await.expect("read").task.expect("there");
+        assert_eq!(part.timeline, whole.timeline[places]);
+    }
+    assert!(store.task(&id).await.is_err(), "all of it was wanted");
+    // A delivery is a change of the task, and does not depend on what happened before.
+    let opened = deliveries::delivery("d", "pull_request", &deliveries::pr("opened", 1, "open"));
+    assert_eq!(store.deliver(opened).await.expect("delivered"), Delivered::Written(id.clone()));
+    let part = store.task_part(&id, Window::newest(1)).await.expect("read").task.expect("there");
+    assert_eq!((part.older, part.timeline.len()), (length, 1));
 }
