@@ -5,11 +5,12 @@ import { History, nothingWrong } from './support/checker.js';
 
 const TRUTH = [1, 2, 3, 5, 6];
 
-/** Judges a history: an array is a state with its whole list, {title} a state with only the last number, a number an event. */
+/** Judges a history: an array is a state with its whole list, {omitted, list} one without its beginning, {title} a state with only the last number, a number an event. */
 function judged(...told) {
   const history = new History();
   for (const item of told) {
     if (Array.isArray(item)) history.state(item);
+    else if ('list' in Object(item)) history.state(item.list, item.omitted);
     else if (typeof item === 'object') history.state(item.title);
     else history.told(item);
   }
@@ -22,6 +23,7 @@ async function sees() {
   assert.deepEqual(judged([], 1, 2, 3, 5, 6), {});
   assert.deepEqual(judged([1, 2, 3], 5, 6), {});
   assert.deepEqual(judged({ title: 2 }, 3, 5, 6), {});
+  assert.deepEqual(judged({ omitted: 2, list: [3, 5] }, 6), {});
   assert.deepEqual(judged([], 1, 2, [1], 2, 3, 5, 6), {}, 'a state may go back when what follows does so, too');
   assert.deepEqual(judged([], 1, [1, 2, 3, 5, 6]), {}, 'what was missing is in the state');
   assert.deepEqual(judged([], 1, 2, 5, 6), { lost: 1 });
@@ -36,6 +38,8 @@ async function sees() {
   assert.deepEqual(judged(1, [1], 2, 3, 5, 6), { beforeState: 1 });
   assert.deepEqual(judged([1, 3], 5, 6), { wrongStates: 1 });
   assert.deepEqual(judged([2, 1, 3], 5, 6), { wrongStates: 1 });
+  assert.deepEqual(judged({ omitted: 1, list: [3, 5] }, 6), { wrongStates: 1 }, 'one is neither counted nor there');
+  assert.deepEqual(judged({ omitted: 3, list: [3, 5] }, 6), { wrongStates: 1 });
   return {};
 }
 

@@ -110,7 +110,7 @@ test('settings that the documentation names are those of the program', async () 
   assert.deepEqual([...template].sort(), [...settings].sort());
   // Of others: the tests' own, the systems around.
   const others = /^(TASKCAST_(TEST_|E2E_|TOKEN|BIN|COMMIT|SHARED|PLAIN)|SSL_CERT_FILE|FRONTEND_URL|RUST_|[A-Z]+$)/;
-  const prefixes = /^(MONGODB|JWT|REDIS|FEATURE|WEBSOCKET|MAX|DASHBOARD|PING|SEND|SLOW|SHUTDOWN|TRUSTED|ADMIN|METRICS|DATA|DEFAULT|GITHUB|TASKCAST|LOG)_/;
+  const prefixes = /^(MONGODB|JWT|REDIS|FEATURE|WEBSOCKET|MAX|DASHBOARD|TIMELINE|PING|SEND|SLOW|SHUTDOWN|TRUSTED|ADMIN|METRICS|DATA|DEFAULT|GITHUB|TASKCAST|LOG)_/;
   const wrong = pages().filter(({ path }) => !path.startsWith('docs/adr')).flatMap(({ path, text }) => [...text.matchAll(/`([A-Z]+_[A-Z_]+)(=[^`]*)?`/g)]
     .map(([, name]) => name).filter((name) => prefixes.test(name) && !settings.has(name) && !others.test(name)).map((name) => `${path}: ${name}`));
   assert.deepEqual(wrong, []);

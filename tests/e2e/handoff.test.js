@@ -79,9 +79,9 @@ async function everyCopyIsTheTask(_id) {
     () => `${copies.filter(({ view }) => view?.title === END).length} of ${CLIENTS} have seen the end`, TIMEOUT / 2);
   const expected = fullView(await tasks.findOne({ _id }));
   const entries = expected.events.map(({ payload }) => payload.n);
-  for (const [n, { view }] of copies.entries()) {
-    assert.deepEqual(view.events.map(({ payload }) => payload.n), entries, `client ${n}: the timeline`);
-    assert.deepEqual(view, expected, `client ${n}`);
+  for (const [n, { view: { eventsOmitted = 0, ...view } }] of copies.entries()) {
+    assert.deepEqual(view.events.map(({ payload }) => payload.n), entries.slice(eventsOmitted), `client ${n}: the timeline`);
+    assert.deepEqual(view, { ...expected, events: expected.events.slice(eventsOmitted) }, `client ${n}`);
   }
   clients.forEach((client) => client.assertInOrder());
   const cut = clients.reduce((sum, { disconnects }) => sum + disconnects.filter((reason) => reason !== 'forced close').length, 0);

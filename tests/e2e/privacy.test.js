@@ -75,7 +75,7 @@ class Viewer {
     switch (random(8)) {
       case 0: case 1: return client.ask('task:join', { taskId });
       case 2: return client.ask('task:leave', { taskId });
-      case 3: return wire.http(`${gateway.url}/api/tasks/${taskId}`, { headers });
+      case 3: return wire.http(`${gateway.url}/api/tasks/${taskId}${pick(['', '/events', '/events?before=3&limit=2'])}`, { headers });
       case 4: return wire.http(`${gateway.url}/api/tasks?limit=${1 + random(20)}`, { headers });
       case 5: return client.ask('resync_requested', { taskIds: [taskId, pick(ids)], dashboard: random(2) === 0 });
       case 6: {
@@ -243,6 +243,7 @@ test('absent and forbidden are answered alike, everywhere', async () => {
     return [status, text, [...headers.keys()].filter((name) => name !== 'date').sort(), headers.get('content-length')];
   };
   await alike('GET', http(bob, 'GET', (id) => `/api/tasks/${id}`));
+  await alike('a page of the timeline', http(bob, 'GET', (id) => `/api/tasks/${id}/events?before=2`));
   await alike('clarify', http(bob, 'POST', (id) => `/api/tasks/${id}/clarify`, { answers: ['x'] }));
   await alike('PATCH', http(foreign, 'PATCH', (id) => `/api/tasks/${id}`, { status: 'coding' }));
   // What would be a conflict, for who may see it.
@@ -336,6 +337,7 @@ for (const store of ['mongodb', 'embedded']) {
         'task:join': (taskId) => client.ask('task:join', { taskId }),
         resync: (taskId) => client.ask('resync_requested', { taskIds: [taskId] }),
         GET: (id) => api(place.url, 'GET', `/api/tasks/${id}`, { token: bob }),
+        'a page of the timeline': (id) => api(place.url, 'GET', `/api/tasks/${id}/events?limit=1000`, { token: bob }),
         clarify: (id) => api(place.url, 'POST', `/api/tasks/${id}/clarify`, { token: bob, body: { answers: ['x'] } }),
         PATCH: (id) => api(place.url, 'PATCH', `/api/tasks/${id}`, { token: foreign, body: { title: 'x' } }),
       };

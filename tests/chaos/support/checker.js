@@ -7,15 +7,17 @@
 export const titleOf = (n) => `#${n}`;
 export const numberOf = (title) => (/^#\d+$/.test(title) ? Number(title.slice(1)) : NaN);
 
+const lastOf = (numbers) => (Array.isArray(numbers) ? (numbers.at(-1) ?? 0) : numbers);
+
 /** One history: states that start anew, and numbers that were told one by one. */
 export class History {
   #log = [];
   last = null;
 
-  /** A state with all numbers up to now: the whole list, or just the last one. */
-  state(numbers) {
-    this.#log.push(numbers);
-    this.last = Array.isArray(numbers) ? (numbers.at(-1) ?? 0) : numbers;
+  /** A state with all numbers up to now: the list, but for so many at its beginning, or just the last one. */
+  state(numbers, omitted = 0) {
+    this.#log.push({ numbers, omitted });
+    this.last = lastOf(numbers);
   }
 
   told(n) {
@@ -30,13 +32,15 @@ export class History {
     let seen = new Set();
     const missing = new Set();
     for (const item of this.#log) {
-      if (Array.isArray(item) || typeof item === 'number') {
-        // Whatever was missing before is in the state.
+      if ('numbers' in item) {
+        // Whatever was missing before is in the state, or older than it.
         missing.clear();
         seen = new Set();
-        const last = Array.isArray(item) ? (item.at(-1) ?? 0) : item;
+        const { numbers, omitted } = item;
+        const last = lastOf(numbers);
         const index = last === 0 ? -1 : place.get(last);
-        if (index === undefined || (Array.isArray(item) && (item.length !== index + 1 || item.some((n, i) => truth[i] !== n)))) counts.wrongStates += 1;
+        const isWrong = () => omitted + numbers.length !== index + 1 || numbers.some((n, i) => truth[omitted + i] !== n);
+        if (index === undefined || (Array.isArray(numbers) && isWrong())) counts.wrongStates += 1;
         next = (index ?? -1) + 1;
         continue;
       }

@@ -31,7 +31,7 @@ export class Reader {
     this.socket.on('disconnect', (reason) => this.disconnects.push(reason));
     this.socket.on('task:state', (state) => {
       this.states += 1;
-      this.next = state.events.length;
+      this.next = (state.eventsOmitted ?? 0) + state.events.length;
       this.number = (state.prNumber ?? -1) + 1;
       this.lastId = state.eventId;
     });

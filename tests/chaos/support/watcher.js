@@ -116,7 +116,7 @@ export class Watcher {
     if (event === 'task:state') {
       this.#state(id, payload.eventId);
       this.gone.delete(id);
-      this.entries.get(id)?.state(payload.events.map((one) => one.payload.n));
+      this.entries.get(id)?.state(payload.events.map((one) => one.payload.n), payload.eventsOmitted);
       this.titles.get(id)?.state(numberOf(payload.title));
       return;
     }
