@@ -145,6 +145,34 @@ async fn each_page_of_each_list_is_read_in_the_order_of_an_index() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_are_whole_without_the_indexes_that_they_are_read_with() {
+    let place = Place::new().await;
+    // Somebody's index with the same key that has some documents only.
+    let key = doc! {"orgId": 1, "isPrivate": 1, "createdAt": -1, "_id": -1};
+    let partial = doc! {
+        "key": key, "name": "orgId_1_isPrivate_1_createdAt_-1__id_-1", "partialFilterExpression": {"status": "failed"},
+    };
+    let database = place.client.database(place.config.database.as_deref().expect("named"));
+    database.run_command(doc! {"createIndexes": "tasks", "indexes": [partial]}).await.expect("made");
+    let store = place.prepared().await;
+    place.tasks().insert_many(many(200)).await.expect("inserted");
+    let viewer = viewer("user-1", "acme");
+    let filter = TaskFilter::default();
+    let whole = async || {
+        let page = store.list(&viewer, &filter, None, 200).await.expect("a page");
+        let dashboard = store.dashboard(&viewer, 10).await.expect("read");
+        (page.tasks.len(), dashboard.tasks.len(), dashboard.org_counts, dashboard.own_counts)
+    };
+    let before = whole().await;
+    let public = many(200).into_iter().filter(|task| {
+        task.get("orgId") == Some(&"acme".into()) && task.get("isPrivate") == Some(&false.into())
+    });
+    assert_eq!(before.2.active + before.2.failed, u64::try_from(public.count()).expect("few"));
+    place.tasks().drop_indexes().await.expect("dropped");
+    assert_eq!(whole().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dashboard_is_counted_once_and_then_read_by_index() {
     let place = Place::new().await;
     let store = Arc::new(place.prepared().await);

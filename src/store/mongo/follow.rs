@@ -204,7 +204,7 @@ impl Follower<'_> {
             return Err(Ended::Failed(StreamFailure::HistoryLost(GapReason::Resume)));
         }
         let Some(token) = token else { return Ok(()) };
-        self.receiver.answered(&token);
+        self.receiver.answered((!is_behind).then_some(&token));
         let came_further = self.store.stream.reached(&token, is_behind);
         if changes > 0 || came_further {
             self.progressed();

@@ -83,7 +83,7 @@ struct Reached {
     newest: Position,
     /// All changes after it that moved counts are in `recent`.
     recent_after: Position,
-    /// The stream could go on after it, and what was the last change then.
+    /// The stream had no more after it, and what was the last change then.
     token: Option<(Document, Position)>,
 }
 
@@ -147,12 +147,13 @@ impl KeptCounts {
         self.moved.notify_waiters();
     }
 
-    /// All changes up to `complete` have been read, and all that the stream gave out before this token.
-    pub(super) fn reached(&self, complete: Position, token: &Document) {
+    /// All changes up to `complete` have been read. The token is where the stream had no more; None: it had, and the last change may
+    /// be in the middle of a transaction.
+    pub(super) fn reached(&self, complete: Position, token: Option<&Document>) {
         let mut kept = self.lock();
         if let Some(reached) = &mut kept.reached {
             reached.complete = reached.complete.max(complete);
-            reached.token = Some((token.clone(), reached.newest));
+            reached.token = token.map(|token| (token.clone(), reached.newest));
             self.moved.notify_waiters();
         }
     }

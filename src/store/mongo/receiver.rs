@@ -118,9 +118,9 @@ impl<'a> Receiver<'a> {
         self.send(FeedItem::Idle(self.reached)).await
     }
 
-    /// An answer has been dealt with, after which the stream could go on from this token.
-    pub(super) fn answered(&self, token: &Document) {
-        self.counts.reached(self.reached, token);
+    /// An answer has been dealt with; [`KeptCounts::reached`].
+    pub(super) fn answered(&self, had_no_more: Option<&Document>) {
+        self.counts.reached(self.reached, had_no_more);
     }
 
     async fn send(&self, item: FeedItem) -> Result<(), Ended> {

@@ -138,7 +138,7 @@ fn run(turns: &[Turn]) {
             Turn::Answer { later } => {
                 let next = changes.clone().next().map_or(u64::MAX, |change| change.position.time);
                 let reached = (read + later).min(next.saturating_sub(1));
-                kept.reached(Position::end_of(reached), &token(reached));
+                kept.reached(Position::end_of(reached), Some(&token(reached)));
             }
             Turn::Keep { whose: n, later } => {
                 let moment = read + later;
