@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 
 import { Client } from '../tests/e2e/support/client.js';
+import { deliver, example, SECRET } from '../tests/e2e/support/github.js';
 import { member, pipeline } from '../tests/e2e/support/tokens.js';
 import { startServers } from './peers/servers.js';
 import { objectId, withTasks } from './peers/store.js';
@@ -23,6 +24,8 @@ const LOOK_BACK_MS = 135_000;
 /** Of user and system time in /proc. */
 const TICK_MS = 10;
 const LIST = 200;
+const REPO = 'Codertocat/Hello-World';
+const TIMELINE_WRITES = 50;
 
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
@@ -201,4 +204,54 @@ export async function growthOfMongodb({ mongo_sizes: sizes }, mongod) {
   } finally {
     await database.close();
   }
+}
+
+/** What one task costs with a short timeline and with long ones: joins, changes by another program, GitHub's deliveries. */
+export async function growthOfTimelines({ entries: sizes }, mongod) {
+  const database = await withTasks({ tasks: 0 });
+  const [server] = await startServers('taskcast', 1, { ...database.env, GITHUB_WEBHOOK_SECRET: SECRET });
+  const token = await member('alice', ORG);
+  const programs = { pid: server.child.pid, mongod: mongod.pid() };
+  const rows = [];
+  try {
+    for (const [place, entries] of String(sizes).split(',').map(Number).entries()) {
+      const [_id, number, now] = [`task-${entries}`, place + 1, new Date()];
+      const entry = (n) => ({ eventType: 'step', payload: { n, text: 'what an agent says of its work, some eighty characters of it' }, createdAt: now });
+      await database.tasks.insertOne({
+        _id, title: 'A long one', status: 'coding', createdBy: 'alice', orgId: ORG, repo: REPO, githubIssueNumber: number, createdAt: now, updatedAt: now, events: Array.from({ length: entries }, (__, n) => entry(n)),
+      });
+      const socket = await connect(server, token);
+      const join = async () => {
+        const state = heard(socket, 'task:state');
+        socket.emit('resync_requested', { taskIds: [_id] });
+        await state;
+      };
+      await join();
+      const told = async (event, write) => {
+        const seen = heard(socket, event);
+        await write();
+        await seen;
+      };
+      const write = (event, update) => timed(programs, TIMELINE_WRITES, (n) => told(event, () => database.tasks.updateOne({ _id }, update(n))));
+      const row = { kind: 'timeline', entries, join: await timed(programs, TIMELINE_WRITES, join) };
+      row.title = await write('task:updated', (n) => ({ $set: { title: `Changed ${n}` } }));
+      row.append = await write('task:event_added', (n) => ({ $push: { events: entry(n) } }));
+      const payload = (n) => {
+        const webhook = example('pull_request', 'opened');
+        Object.assign(webhook.pull_request, { number: 10_000 * number + n, body: `Fixes #${number}`, html_url: `https://github.com/${REPO}/pull/${10_000 * number + n}` });
+        webhook.pull_request.head.ref = `branch-${number}-${n}`;
+        return webhook;
+      };
+      row.webhook = await timed(programs, 1, () => told('task:event_added', async () => {
+        const { status } = await deliver(server, 'pull_request', payload(0));
+        if (status !== 200) throw new Error(`the webhook was answered ${status}`);
+      }));
+      socket.disconnect();
+      rows.push(row);
+    }
+  } finally {
+    await server.stop();
+    await database.close();
+  }
+  return rows;
 }

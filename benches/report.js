@@ -24,7 +24,7 @@ const FIGURES = [
     ["MongoDB's CPU of a connect, ms", idleAt(5000, (row) => row.mongod_ms_per_connect)],
     ['CPU when idle at 10,000, %', idleAt(10_000, (row) => row.idle_cpu_percent)],
   ]],
-  ...['room100', 'modest', 'room10k', 'rooms', 'cluster'].map((scenario) => [scenario, [
+  ...['room100', 'modest', 'room10k', 'rate100', 'rate200', 'rate500', 'rooms', 'rate2000', 'cluster'].map((scenario) => [scenario, [
     ['CPU of a million deliveries, s', fanout((row) => row.cpu_s_per_million)],
     ['write to client p50, ms', fanout((row) => row.latency_ms.p50)],
     ['write to client p99, ms', fanout((row) => row.latency_ms.p99)],
@@ -114,6 +114,9 @@ const targets = (results) => [
   ['the same', '× floor', 1.9, false, results.ratio('modest', MILLION, 'floor')],
   ['sustained deliveries/s, p99 < 200 ms, nothing lost', '× Node', 9, true, results.ratio('sustained', 'sustained deliveries/s')],
   ['CPU of a delivery, 200 rooms of 5, 1,000 writes/s', '× Node', 0.35, false, results.ratio('rooms', MILLION)],
+  ...['rate100', 'rate200', 'rate500', 'rooms', 'rate2000'].flatMap((scenario) => ['p50', 'p99'].map((part) => [
+    `write to client ${part}, ${SCENARIOS[scenario].title}`, '× Node', 1, false, results.ratio(scenario, `write to client ${part}, ms`),
+  ])),
   ['CPU of a write, 200 writes/s', '× Node', 0.2, false, results.ratio('writes', 'CPU of a write, ms')],
   ['write to client p50, 200 writes/s', '× Node', 0.9, false, results.ratio('writes', 'write to client p50, ms')],
   ['write to client p99, 200 writes/s', '× Node', 0.9, false, results.ratio('writes', 'write to client p99, ms')],
@@ -123,6 +126,13 @@ const targets = (results) => [
   ['jitter: p99 of late deliveries', '× Node with state recovery', 1, false, results.ratio('jitter', 'late deliveries, from the new connection on, p99, ms')],
   ['CPU of a delivery to 10,000', '× to 100', 1.3, false, quotient(results.median('room10k', 'taskcast', MILLION), results.median('room100', 'taskcast', MILLION))],
   ['RSS after ten storms of 5,000', '× before', 1.2, false, quotient(results.median('storms', 'taskcast', 'after the last, MiB'), results.median('storms', 'taskcast', 'RSS before, MiB'))],
+  ...[
+    ['a join', (row) => row.join.ms], ["MongoDB's CPU of a join", (row) => row.join.mongod_ms], ['a list of 200', (row) => row.list.ms], ["MongoDB's CPU of a list", (row) => row.list.mongod_ms],
+    ['100 joins at once', (row) => row.at_once.ms],
+  ].map(([what, field]) => [`${what}, MongoDB, 1,000,000 tasks`, '× 1,000 tasks', 1.5, false, grown(results, 'mongodb', field)]),
+  ['the first join, MongoDB, 1,000,000 tasks', 'ms', 2000, false, growthOf(results, 'mongodb').at(-1)?.first.ms],
+  ['CPU of a change of a task with 20,000 entries', '× 10 entries', 1.5, false, lengthened(results, (row) => row.title.cpu_ms)],
+  ['CPU of an entry appended to 20,000', '× 10 entries', 1.5, false, lengthened(results, (row) => row.append.cpu_ms)],
   ['a join, embedded store, 200,000 tasks', '× 1,000 tasks', 2, false, grown(results, 'embedded', (row) => row.join.ms)],
   ['100 joins at once, embedded store, 200,000 tasks', '× 1,000 tasks', 2, false, grown(results, 'embedded', (row) => row.at_once.ms)],
   ['a list of 200, embedded store, 200,000 tasks', '× 1,000 tasks', 2, false, grown(results, 'embedded', (row) => row.list.ms)],
@@ -165,6 +175,13 @@ function grown(results, store, field) {
   return rows.length > 1 ? quotient(field(rows.at(-1)), field(rows[0])) : undefined;
 }
 
+const timelinesOf = (results) => results.rows.filter((row) => row.kind === 'timeline').sort((a, b) => a.entries - b.entries);
+
+function lengthened(results, field) {
+  const rows = timelinesOf(results);
+  return rows.length > 1 ? quotient(field(rows.at(-1)), field(rows[0])) : undefined;
+}
+
 /** A table for each store: sizes below each other, in brackets the ratio to the first. */
 function growth(results) {
   const tables = ['embedded', 'mongodb'].map((store) => {
@@ -177,6 +194,14 @@ function growth(results) {
     }));
     return `The ${store} store:\n\n${table(['tasks', ...lines.map(([what]) => what)], rows.map((one, n) => [short(one.tasks), ...cells[n]]))}\n`;
   });
+  const long = timelinesOf(results);
+  if (long.length > 0) {
+    const lines = Object.entries({ 'a resync of the task': 'join', 'a new title until a client has it': 'title', 'an appended entry until a client has it': 'append', 'a delivery of GitHub until a client has it': 'webhook' });
+    const parts = [['ms', 'ms'], ['CPU, ms', 'cpu_ms'], ['MongoDB’s CPU, ms', 'mongod_ms']];
+    const columns = lines.flatMap(([what, key]) => parts.map(([unit, part]) => [`${what}, ${unit}`, (row) => row[key][part]]));
+    const cells = long.map((row) => columns.map(([, field]) => `${short(field(row))}${row !== long[0] && field(long[0]) > 0 ? ` (${short(field(row) / field(long[0]))} ×)` : ''}`));
+    tables.push(`One task with a timeline, in MongoDB:\n\n${table(['entries', ...columns.map(([what]) => what)], long.map((row, n) => [short(row.entries), ...cells[n]]))}\n`);
+  }
   const shown = tables.filter(Boolean);
   return shown.length > 0 ? `### growth\n\n${SCENARIOS.growth.title}. In brackets: the ratio to the first row.\n\n${shown.join('\n')}` : '';
 }

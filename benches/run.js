@@ -13,7 +13,7 @@ import { startMongod } from '../tests/e2e/support/mongo.js';
 import { binary, mongod as mongodPath, REPO } from '../tests/e2e/support/paths.js';
 import { killGroup, start } from '../tests/e2e/support/processes.js';
 import { Redis } from '../tests/e2e/support/redis.js';
-import { growthOfEmbedded, growthOfMongodb } from './growth.js';
+import { growthOfEmbedded, growthOfMongodb, growthOfTimelines } from './growth.js';
 import { startServers, WITHOUT_STORE } from './peers/servers.js';
 import { withTasks } from './peers/store.js';
 import { page } from './report.js';
@@ -50,7 +50,9 @@ async function queries(database) {
 
 /** Runs one scenario with one server; the rows that the generator told. */
 async function measure(scenario, name, mongod) {
-  if (scenario.run === 'growth') return [...(await growthOfMongodb(scenario.args, mongod)), ...(await growthOfEmbedded(scenario.args))];
+  if (scenario.run === 'growth') {
+    return [...(await growthOfMongodb(scenario.args, mongod)), ...(await growthOfTimelines(scenario.args, mongod)), ...(await growthOfEmbedded(scenario.args))];
+  }
   const stored = !WITHOUT_STORE.has(name);
   const database = stored ? await withTasks(scenario.args) : undefined;
   const redis = scenario.nodes ? await Redis.start() : undefined;

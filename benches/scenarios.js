@@ -26,7 +26,10 @@ export const SCENARIOS = {
   dashboard: { title: '1,000 clients join a dashboard of 200 tasks at once', run: 'dashboard', args: { tasks: 200, conns: 1000 }, servers: { ...BOTH, nest: 1 } },
   // What is kept of a user for two minutes, so that a bare resync finds its dashboard again, is waited for.
   storms: { title: 'Memory after ten storms of 5,000 connections, joined as when idle, and 130 s', run: 'storms', args: { tasks: 20, dash: 1, conns: 5000, rounds: 10, settle: 130 }, servers: { taskcast: 1 } },
-  growth: { title: 'What a client costs with few tasks and with many', run: 'growth', args: { sizes: '1000,10000,50000,200000', mongo_sizes: '1000,10000,100000,1000000' }, servers: { taskcast: 1 } },
+  growth: { title: 'What a client costs with few tasks and with many', run: 'growth', args: { sizes: '1000,10000,50000,200000', mongo_sizes: '1000,10000,100000,1000000', entries: '10,1000,20000' }, servers: { taskcast: 1 } },
+  ...Object.fromEntries([100, 200, 500, 2000].map((rate) => [`rate${rate}`, {
+    title: `${rate.toLocaleString('en-US')} writes/s, 200 rooms of 5`, run: 'fanout', args: { tasks: 200, conns: 1000, rate, secs: 5, warm: 2 }, servers: BOTH,
+  }])),
   cluster: { title: '10 writes/s, one room of 1,000 on three nodes with Redis', run: 'fanout', args: ONE_ROOM, servers: BOTH, nodes: 3 },
 };
 
