@@ -236,3 +236,24 @@ async fn many_viewers_at_once_are_read_together() {
         database.collection::<Document>("system.profile").count_documents(asked).await.expect("counted");
     assert!((3..=14).contains(&asked), "{asked} reads for {} viewers", viewers.len());
 }
+
+/// To a double these numbers are all one.
+#[tokio::test]
+async fn pages_of_long_numbers_neither_skip_nor_repeat_what_is_seen_in_two_ways() {
+    let place = Place::new().await;
+    let store = place.prepared().await;
+    const FIRST: i64 = 1_234_567_890_123_456_800;
+    let long = (0..9).map(|n| {
+        let id = match n % 3 {
+            0 => Bson::Decimal128((FIRST + n).to_string().parse().expect("a decimal")),
+            _ => Bson::Int64(FIRST + n),
+        };
+        doc! {"_id": id, "createdBy": "alice", "orgId": "acme"}
+    });
+    place.tasks().insert_many(long).await.expect("inserted");
+    let alice = viewer("alice", "acme");
+    let expected: Vec<String> = (0..9).rev().map(|n| (FIRST + n).to_string()).collect();
+    for limit in [1, 2, 4, 10] {
+        assert_eq!(pages(&store, &alice, limit).await, expected, "limit {limit}");
+    }
+}

@@ -8,7 +8,7 @@ use std::cmp::{Ordering, Reverse};
 
 use mongodb::bson::{Bson, DateTime, Document, RawBson, RawBsonRef, RawDocument, doc};
 
-use super::{ids, meaning};
+use super::{ids, meaning, numbers};
 use crate::{
     store::Place,
     task::{FEWEST_MILLIS, TIME_TEXT, TaskId, Timestamp},
@@ -238,7 +238,7 @@ pub(super) struct Key {
 /// In MongoDB's order of types.
 #[derive(Clone, Debug, PartialEq)]
 enum Value {
-    Number(f64),
+    Number(Number),
     Text(String),
     Binary(usize, u8, Vec<u8>),
     ObjectId([u8; 12]),
@@ -290,9 +290,7 @@ impl Value {
             RawBsonRef::Boolean(flag) => Self::Boolean(flag),
             RawBsonRef::DateTime(time) => Self::Date(time.timestamp_millis()),
             RawBsonRef::Timestamp(time) => Self::Timestamp(time.time, time.increment),
-            other => number(other).map_or(Self::Other, |number| {
-                Self::Number(if number.is_nan() { f64::NEG_INFINITY } else { number })
-            }),
+            other => Number::of(other).map_or(Self::Other, Self::Number),
         }
     }
 
@@ -311,7 +309,7 @@ impl Value {
 
     fn order(&self, other: &Self) -> Ordering {
         match (self, other) {
-            (Self::Number(a), Self::Number(b)) => a.total_cmp(b),
+            (Self::Number(a), Self::Number(b)) => a.order(b),
             (Self::Text(a), Self::Text(b)) => a.cmp(b),
             (Self::Binary(a, b, c), Self::Binary(d, e, f)) => (a, b, c).cmp(&(d, e, f)),
             (Self::ObjectId(a), Self::ObjectId(b)) => a.cmp(b),
@@ -319,6 +317,46 @@ impl Value {
             (Self::Date(a), Self::Date(b)) => a.cmp(b),
             (Self::Timestamp(a, b), Self::Timestamp(c, d)) => (a, b).cmp(&(c, d)),
             _ => self.rank().cmp(&other.rank()),
+        }
+    }
+}
+
+/// The whole part and the rest: to a double, long numbers that differ are one. None: what is no number is before all numbers.
+#[derive(Clone, Debug, PartialEq)]
+struct Number(Option<(i128, f64)>);
+
+impl Number {
+    fn of(value: RawBsonRef<'_>) -> Option<Self> {
+        match value {
+            RawBsonRef::Int32(number) => Some(Self(Some((number.into(), 0.0)))),
+            RawBsonRef::Int64(number) => Some(Self(Some((number.into(), 0.0)))),
+            RawBsonRef::Decimal128(decimal) => Self::written(&numbers::decimal(decimal)),
+            other => number(other).map(Self::of_double),
+        }
+    }
+
+    fn written(text: &str) -> Option<Self> {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let exact = || {
+            let rest: f64 = format!("0.{fraction}").parse().ok()?;
+            let rest = if whole.starts_with('-') { 0.0 - rest } else { rest };
+            Some(Self(Some((whole.parse().ok()?, rest))))
+        };
+        let is_plain = !text.contains('e');
+        is_plain.then(exact).flatten().or_else(|| text.parse().ok().map(Self::of_double))
+    }
+
+    fn of_double(number: f64) -> Self {
+        /// Larger ones have no rest, and not each of them has a whole part of its own.
+        const LARGE: f64 = 1e38;
+        let rest = if number.abs() < LARGE { number.fract() + 0.0 } else { number };
+        Self((!number.is_nan()).then_some((number as i128, rest)))
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        match (self.0, other.0) {
+            (Some((a, b)), Some((c, d))) => a.cmp(&c).then_with(|| b.total_cmp(&d)),
+            (a, b) => a.is_some().cmp(&b.is_some()),
         }
     }
 }
