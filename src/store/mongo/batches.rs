@@ -54,28 +54,27 @@ impl<K: Clone + Eq + Hash, Q: Clone + Eq + Hash, A: Clone> Batches<K, Q, A> {
     where
         R: Future<Output = Result<HashMap<Q, A>, StoreError>>,
     {
-        let lane = lock(&self.0).entry(key.clone()).or_default().clone();
-        let batch = lane.join(&question);
-        let answers = batch.answers.get_or_init(|| async {
-            let turn = lane.turn.lock().await;
-            let mut reading = pin!(read(lane.close(&batch)));
-            match timeout(HELD_UP, &mut reading).await {
-                Ok(answers) => answers,
-                Err(_) => {
-                    drop(turn);
-                    reading.await
-                }
-            }
-        });
-        let answer =
-            answers.await.as_ref().map(|answers| answers.get(&question).cloned()).map_err(StoreError::clone);
-        drop((batch, lane));
-        let mut lanes = lock(&self.0);
+        let mut asking = Asking { lanes: &self.0, key: key.clone(), lane: None };
+        let lane = asking.lane.insert(lock(&self.0).entry(key).or_default().clone());
+        lane.answer(&question, read).await
+    }
+}
+
+/// Somebody who asks, or has broken off. A table without it would grow with everything that anybody ever asked for.
+struct Asking<'a, K: Eq + Hash, Q, A> {
+    lanes: &'a Mutex<HashMap<K, Arc<Lane<Q, A>>>>,
+    key: K,
+    lane: Option<Arc<Lane<Q, A>>>,
+}
+
+impl<K: Eq + Hash, Q, A> Drop for Asking<'_, K, Q, A> {
+    fn drop(&mut self) {
+        let mut lanes = lock(self.lanes);
+        self.lane = None;
         // Nobody has it but this table.
-        if lanes.get(&key).is_some_and(|lane| Arc::strong_count(lane) == 1) {
-            lanes.remove(&key);
+        if lanes.get(&self.key).is_some_and(|lane| Arc::strong_count(lane) == 1) {
+            lanes.remove(&self.key);
         }
-        answer
     }
 }
 
@@ -85,7 +84,26 @@ impl<Q, A> Default for Lane<Q, A> {
     }
 }
 
-impl<Q: Clone + Eq, A> Lane<Q, A> {
+impl<Q: Clone + Eq + Hash, A: Clone> Lane<Q, A> {
+    async fn answer<R>(&self, question: &Q, read: impl FnOnce(Vec<Q>) -> R) -> Result<Option<A>, StoreError>
+    where
+        R: Future<Output = Result<HashMap<Q, A>, StoreError>>,
+    {
+        let batch = self.join(question);
+        let answers = batch.answers.get_or_init(|| async {
+            let turn = self.turn.lock().await;
+            let mut reading = pin!(read(self.close(&batch)));
+            match timeout(HELD_UP, &mut reading).await {
+                Ok(answers) => answers,
+                Err(_) => {
+                    drop(turn);
+                    reading.await
+                }
+            }
+        });
+        answers.await.as_ref().map(|answers| answers.get(question).cloned()).map_err(StoreError::clone)
+    }
+
     fn join(&self, question: &Q) -> Arc<Batch<Q, A>> {
         let mut open = lock(&self.open);
         if let Some(batch) = &*open {
@@ -173,6 +191,19 @@ mod tests {
         gate.add_permits(1);
         let answers = timeout(Duration::from_secs(20), waiting).await.unwrap();
         assert_eq!(answers.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [Some(20), Some(30)]);
+    }
+
+    #[tokio::test]
+    async fn nothing_stays_of_one_that_is_broken_off() {
+        let (reader, gate) = (Reader::default(), Semaphore::new(0));
+        let mut first = Box::pin(reader.ask(1, &gate));
+        assert!((&mut first).now_or_never().is_none());
+        let mut waiting = Box::pin(reader.ask(2, &gate));
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(first);
+        assert!(!lock(&reader.batches.0).is_empty(), "somebody waits");
+        drop(waiting);
+        assert!(lock(&reader.batches.0).is_empty());
     }
 
     #[tokio::test]
