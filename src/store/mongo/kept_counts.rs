@@ -19,9 +19,10 @@ use crate::{
 
 /// Whose counts are not asked for goes first when there are more. Some 200 bytes each.
 const MOST_CELLS: usize = 20_000;
-/// Changes are taken back out of counts of now. Between the moment of a dashboard and now are no more, unless MongoDB takes seconds.
+/// Changes are taken back out of counts of now, and brought into counts of a moment that took MongoDB long to read.
 const MOST_RECENT: usize = 16_384;
-const RECENT: Duration = Duration::from_secs(20);
+/// MongoDB reads no moment that is longer ago.
+const RECENT: Duration = Duration::from_secs(300);
 
 /// Whose counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,7 +218,9 @@ impl KeptCounts {
         }
         kept.asked += 1;
         let mut cell = Cell { kept: CountsAt { counts, as_of: moment }, asked: kept.asked, whose };
-        for (position, counted) in &kept.recent {
+        // With many changes in them, only what came later is worth a look.
+        let later = kept.recent.partition_point(|(position, _)| *position <= moment);
+        for (position, counted) in kept.recent.range(later..) {
             cell.kept.shift(*position, cell.whose.shift(counted));
         }
         let cells = kept.cells.entry(cell.whose.subject()).or_default();

@@ -163,6 +163,27 @@ fn run(turns: &[Turn]) {
     }
 }
 
+/// MongoDB may need minutes for a count, and others write meanwhile.
+#[test]
+fn what_took_long_to_read_is_kept() {
+    let (kept, second) = (KeptCounts::default(), |n: u64| n << 32);
+    kept.opened(Position::before(second(100)));
+    let created = |n: u64| Change {
+        position: Position::change(second(n), 0),
+        occurred_at: Timestamp::from_millis(0).expect("a time"),
+        task: TaskId::parse("t").expect("an id"),
+        before: None,
+        after: task(1, Some((0, 0, false, 0))),
+        timeline: TimelineChange::Unchanged,
+    };
+    (101..=220).for_each(|n| kept.change(&created(n)));
+    kept.keep(whose(0), Counts::default(), Position::end_of(second(100)));
+    for (moment, active) in [(100, 0), (101, 1), (220, 120)] {
+        let counts = kept.at(&whose(0), Position::change(second(moment), 0));
+        assert_eq!(counts.map(|counts| counts.active), Some(active), "at {moment}");
+    }
+}
+
 proptest! {
     #[test]
     fn counts_are_those_of_their_moment(turns in prop::collection::vec(turn(), 0..60)) {
