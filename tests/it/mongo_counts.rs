@@ -17,7 +17,7 @@ use taskcast::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::mongod::{DEADLINE, Followed, Place};
+use crate::mongod::{DEADLINE, Followed, Mongod, Place};
 
 fn viewer(user: &str, org: &str) -> Viewer {
     Viewer { user: UserId::parse(user).expect("a user"), org: OrgId::parse(org) }
@@ -377,4 +377,68 @@ async fn counts_in_memory_are_those_of_their_moment() {
     stop.cancel();
     join_all(writers).await;
     asks_are_right(&place, &store, 4).await;
+}
+
+/// Another node has begun to make one, and the collection is large. A hint at it fails until it is whole.
+#[tokio::test]
+async fn an_index_that_another_node_is_making_is_waited_for() {
+    let server = Mongod::replica_set();
+    let place = Place::on(&server).await;
+    drop(place.prepared().await);
+    place.tasks().insert_many(many(20)).await.expect("inserted");
+    let name = "orgId_1_isPrivate_1_createdAt_-1__id_-1".to_owned();
+    place.tasks().drop_index(&*name).await.expect("dropped");
+    let fail_point = |mode: &str| doc! {"configureFailPoint": "hangAfterStartingIndexBuild", "mode": mode};
+    server.command(fail_point("alwaysOn"));
+    let prepare = || {
+        let store = place.store();
+        tokio::spawn(async move { store.prepare().await })
+    };
+    let admin = place.client.database("admin");
+    let asked = async || {
+        // The server's own work on it has no connection.
+        let by_clients = doc! {"command.createIndexes": "tasks", "connectionId": {"$exists": true}};
+        let stages = [doc! {"$currentOp": {}}, doc! {"$match": by_clients}];
+        let found = admin.aggregate(stages).await.expect("asked");
+        found.try_collect::<Vec<_>>().await.expect("read").len()
+    };
+    let first = prepare();
+    let deadline = Instant::now() + DEADLINE;
+    while !place.tasks().list_index_names().await.expect("listed").contains(&name) {
+        assert!(Instant::now() < deadline, "nothing is made");
+    }
+    let second = prepare();
+    while asked().await < 2 {
+        assert!(!second.is_finished(), "an index that is half made was taken for whole");
+        assert!(Instant::now() < deadline, "nobody waits for the index");
+    }
+    server.command(fail_point("off"));
+    for prepared in [first, second] {
+        prepared.await.expect("no panic").expect("prepared");
+    }
+}
+
+/// No index can hold two arrays of one document, and nobody can do without a gateway for that.
+#[tokio::test]
+async fn a_document_that_no_index_can_hold_keeps_nobody_away() {
+    let place = Place::new().await;
+    let odd = doc! {"_id": "odd", "createdBy": ["alice"], "orgId": ["acme"]};
+    place.tasks().insert_many([odd, doc! {"_id": "t", "createdBy": "alice"}]).await.expect("inserted");
+    let store = place.prepared().await;
+    let dashboard = store.dashboard(&viewer("alice", "acme"), 10).await.expect("read");
+    assert_eq!(dashboard.tasks.iter().map(|task| task.id.to_string()).collect::<Vec<_>>(), ["t"]);
+    assert_eq!(dashboard.own_counts.total(), 1);
+}
+
+#[tokio::test]
+async fn a_collection_that_is_full_of_indexes_keeps_nobody_away() {
+    let place = Place::new().await;
+    let full: Vec<Document> =
+        (0..63).map(|n| doc! {"key": {format!("field{n}"): 1}, "name": format!("own{n}")}).collect();
+    let database = place.client.database(place.config.database.as_deref().expect("named"));
+    database.run_command(doc! {"createIndexes": "tasks", "indexes": full}).await.expect("made");
+    place.tasks().insert_one(doc! {"_id": "t", "createdBy": "alice"}).await.expect("inserted");
+    let store = place.prepared().await;
+    let page = store.list(&viewer("alice", "acme"), &TaskFilter::default(), None, 10).await.expect("read");
+    assert_eq!(page.tasks.len(), 1);
 }

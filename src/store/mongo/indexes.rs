@@ -23,6 +23,9 @@ use crate::{seldom::seldom, store::StoreError, task::Field};
 
 /// IndexOptionsConflict, IndexKeySpecsConflict: an index that serves as well is already there.
 const INDEX_CONFLICT: [i32; 2] = [85, 86];
+/// CannotIndexParallelArrays, CannotCreateIndex: a document has arrays in two of the fields, or the collection has as many indexes as
+/// it may have.
+const NO_PLACE: [i32; 2] = [171, 67];
 /// What MongoDB says of a hint at an index that is not there.
 const BAD_VALUE: i32 = 2;
 /// The server needs its time for the index of a large collection.
@@ -110,7 +113,12 @@ pub(super) async fn ensure(store: &MongoStore, database: &Database) -> Result<()
             index = index.get_str("name").unwrap_or_default(),
             "making an index: with a million tasks, MongoDB needs some seconds for it"
         );
-        create(database, name, index).await?;
+        match make(database, name, &index).await {
+            Err(error) if code(&error).is_some_and(|code| NO_PLACE.contains(&code)) => {
+                tracing::warn!(%error, "an index can't be made: reads are slower without it, see docs/troubleshooting.md")
+            }
+            made => made.map_err(|error| not_made(database, name, &index, error))?,
+        }
     }
     let there = existing(database, name).await?;
     let named = |index: ListIndex| {
@@ -160,22 +168,32 @@ pub(super) async fn collation_of(database: &Database, name: &str) -> Result<Opti
 }
 
 pub(super) async fn create(database: &Database, name: &str, index: Document) -> Result<(), StoreError> {
-    let index_name = index.get_str("name").unwrap_or_default().to_owned();
-    let command = doc! {"createIndexes": name, "indexes": [index.clone()]};
-    match answer_within(INDEX_PATIENCE, database.run_command(command.clone())).await {
-        Ok(_) => Ok(()),
+    make(database, name, &index).await.map_err(|error| not_made(database, name, &index, error))
+}
+
+async fn make(database: &Database, name: &str, index: &Document) -> Result<(), Error> {
+    let request = database.run_command(command(name, index));
+    match answer_within(INDEX_PATIENCE, request).await.map(drop) {
         Err(error) if code(&error).is_some_and(|code| INDEX_CONFLICT.contains(&code)) => {
             tracing::info!(%error, "another index serves already");
             Ok(())
         }
-        Err(error) => {
-            let privilege = format!(
-                "createIndex on {name} (or create the index {index_name}: db.getSiblingDB({:?}).runCommand({command}))",
-                database.name()
-            );
-            Err(lacking(&error, &privilege, "readWrite").unwrap_or_else(|| store_error(error)))
-        }
+        made => made,
     }
+}
+
+fn not_made(database: &Database, name: &str, index: &Document, error: Error) -> StoreError {
+    let privilege = format!(
+        "createIndex on {name} (or create the index {}: db.getSiblingDB({:?}).runCommand({}))",
+        index.get_str("name").unwrap_or_default(),
+        database.name(),
+        command(name, index),
+    );
+    lacking(&error, &privilege, "readWrite").unwrap_or_else(|| store_error(error))
+}
+
+fn command(name: &str, index: &Document) -> Document {
+    doc! {"createIndexes": name, "indexes": [index.clone()]}
 }
 
 struct Existing {
@@ -185,9 +203,10 @@ struct Existing {
     is_whole: bool,
 }
 
-/// The indexes that compare byte by byte.
+/// The indexes that compare byte by byte. One that is still being made is not there yet: whoever makes it too waits for it.
 async fn existing(database: &Database, name: &str) -> Result<Vec<Existing>, StoreError> {
-    let command = doc! {"listIndexes": name, "cursor": {"batchSize": 1000}};
+    // So that one which is still being made is told apart: it has no key of its own then, but one in a `spec`.
+    let command = doc! {"listIndexes": name, "cursor": {"batchSize": 1000}, "includeBuildUUIDs": true};
     let reply = answer(database.run_command(command)).await.map_err(|error| {
         lacking(&error, &format!("listIndexes on {name}"), "read").unwrap_or_else(|| store_error(error))
     })?;
