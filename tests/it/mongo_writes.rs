@@ -22,6 +22,23 @@ async fn stored(place: &Place, id: impl Into<Bson>) -> Document {
     place.tasks().find_one(doc! {"_id": id.into()}).await.expect("read").expect("there")
 }
 
+/// Until so many of the store's writes are on the server, which lets them wait.
+async fn until_writes_wait(place: &Place, number: usize) {
+    let admin = place.client.database("admin");
+    loop {
+        let namespace = place.tasks().namespace().to_string();
+        let waiting = doc! {"$match": {"ns": namespace, "command.findAndModify": {"$exists": true}}};
+        let mut found = admin.aggregate([doc! {"$currentOp": {}}, waiting]).await.expect("asked");
+        let mut count = 0;
+        while found.advance().await.expect("told") {
+            count += 1;
+        }
+        if count >= number {
+            return;
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_document_keeps_its_names_and_its_types() {
     let place = Place::new().await;
@@ -134,6 +151,35 @@ async fn nothing_leaves_merged_in_a_race() {
     }
 }
 
+/// What a write was decided on is compared to the letter when it is made, whatever the collection takes for the same.
+#[tokio::test]
+async fn a_task_that_has_just_left_the_organisation_is_not_written() {
+    let place = Place::new().await;
+    let name = place.config.database.as_deref().expect("named");
+    let command = doc! {"create": "tasks", "collation": {"locale": "en", "strength": 2}};
+    place.client.database(name).run_command(command).await.expect("created");
+    let store = std::sync::Arc::new(place.prepared().await);
+    let tasks = place.tasks();
+    let task = doc! {"_id": "t", "status": "needs_clarification", "createdBy": "alice", "orgId": "acme"};
+    tasks.insert_one(task).await.expect("inserted");
+    let mut session = place.client.start_session().await.expect("a session");
+    session.start_transaction().await.expect("a transaction");
+    let leaves = tasks.update_one(doc! {"_id": "t"}, doc! {"$set": {"orgId": "ACME"}}).session(&mut session);
+    leaves.await.expect("held");
+
+    // Decided while the task is still seen, and made when it is not.
+    let writer = store.clone();
+    let clarified = tokio::spawn(async move {
+        let answers = Answers::parse(json!({"answers": ["a"]})).expect("valid");
+        writer.clarify(&TaskId::parse("t").expect("an id"), &viewer("bob", "acme"), answers).await
+    });
+    until_writes_wait(&place, 1).await;
+    session.commit_transaction().await.expect("committed");
+    let refused = clarified.await.expect("no panic");
+    assert!(matches!(refused, Err(WriteError::NotFound)), "{refused:?}");
+    assert_eq!(stored(&place, "t").await.get_str("status").ok(), Some("needs_clarification"));
+}
+
 /// What a client can send must never look like an outage of the store.
 #[tokio::test]
 async fn what_a_document_can_not_hold_is_a_conflict() {
@@ -190,19 +236,7 @@ async fn writes_that_wait_for_a_transaction_leave_connections_to_others() {
             })
         })
         .collect();
-    let admin = place.client.database("admin");
-    loop {
-        let namespace = tasks.namespace().to_string();
-        let waiting = doc! {"$match": {"ns": namespace, "command.findAndModify": {"$exists": true}}};
-        let mut found = admin.aggregate([doc! {"$currentOp": {}}, waiting]).await.expect("asked");
-        let mut count = 0;
-        while found.advance().await.expect("told") {
-            count += 1;
-        }
-        if count >= 16 {
-            break;
-        }
-    }
+    until_writes_wait(&place, 16).await;
     let task = TaskId::parse(&id.to_hex()).expect("an id");
     let answered = tokio::time::timeout(std::time::Duration::from_secs(10), store.access(&task)).await;
     session.commit_transaction().await.expect("committed");
