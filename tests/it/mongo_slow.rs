@@ -1,13 +1,19 @@
-//! A slow server is no dead server: what the feed makes of backlogs and of answers that take long.
+//! A slow server is no dead server: what the feed makes of backlogs, and what feed and dashboards make of answers that take long.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use futures_util::TryStreamExt;
-use mongodb::bson::{Document, RawDocumentBuf, doc};
+use futures_util::{TryStreamExt, future::join_all};
+use mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
 use taskcast::{
     feed::FeedItem,
     store::{MongoStore, Store, StreamStatus},
-    task::Field,
+    task::{Field, OrgId, UserId, Viewer},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -36,6 +42,26 @@ enum Answers {
 struct Proxy {
     port: u16,
     answers: watch::Sender<Answers>,
+    finds: Arc<Finds>,
+}
+
+/// Requests for documents that have not been answered.
+#[derive(Default)]
+struct Finds {
+    now: AtomicUsize,
+    /// At one moment.
+    most: AtomicUsize,
+}
+
+impl Finds {
+    fn asked(&self) {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+    }
+
+    fn answered(&self) {
+        self.now.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Proxy {
@@ -43,18 +69,19 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (answers, told) = watch::channel(Answers::Pass);
-        let target = server.port();
+        let finds = Arc::new(Finds::default());
+        let (target, counted) = (server.port(), finds.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(("127.0.0.1", target)).await.expect("a server");
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
                 let (asked, last) = watch::channel(String::new());
-                tokio::spawn(up(from_client, to_server, asked));
-                tokio::spawn(down(from_server, to_client, last, told.clone()));
+                tokio::spawn(up(from_client, to_server, asked, counted.clone()));
+                tokio::spawn(down(from_server, to_client, last, told.clone(), counted.clone()));
             }
         });
-        Self { port, answers }
+        Self { port, answers, finds }
     }
 
     fn uri(&self) -> String {
@@ -82,9 +109,18 @@ fn command(message: &[u8]) -> String {
     message[26..].iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
 }
 
-async fn up(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, asked: watch::Sender<String>) {
+async fn up(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    asked: watch::Sender<String>,
+    finds: Arc<Finds>,
+) {
     while let Some(message) = message(&mut from).await {
-        asked.send_replace(command(&message));
+        let command = command(&message);
+        if command == "find" {
+            finds.asked();
+        }
+        asked.send_replace(command);
         if to.write_all(&message).await.is_err() {
             return;
         }
@@ -96,6 +132,7 @@ async fn down(
     mut to: OwnedWriteHalf,
     asked: watch::Receiver<String>,
     mut answers: watch::Receiver<Answers>,
+    finds: Arc<Finds>,
 ) {
     while let Some(message) = message(&mut from).await {
         let asked = asked.borrow().clone();
@@ -109,6 +146,9 @@ async fn down(
             Answers::CursorsLost if asked == "getMore" => continue,
             Answers::AllLost => continue,
             _ => {}
+        }
+        if asked == "find" {
+            finds.answered();
         }
         if to.write_all(&message).await.is_err() {
             return;
@@ -297,4 +337,37 @@ async fn a_text_that_is_not_utf8_does_not_stop_the_feed() {
         }
     }
     assert_eq!(seen, ["t", "odd", "t"]);
+}
+
+/// With more than a thousand tasks that nobody else sees, each user's are read by themselves: all of these reads wait for the server
+/// together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_with_many_tasks_of_their_own_do_not_wait_for_each_other() {
+    const USERS: usize = 8;
+    const TASKS: usize = 200;
+    let server = Mongod::replica_set();
+    let place = Place::on(&server).await;
+    let proxy = Proxy::to(&server).await;
+    let mut config = place.config.clone();
+    config.uri = proxy.uri();
+    let store = MongoStore::new(config).expect("a store");
+    store.prepare().await.expect("prepared");
+    let tasks = (0..USERS * TASKS).map(|n| {
+        doc! {"_id": format!("{n}"), "createdBy": format!("u{}", n % USERS), "orgId": "acme", "isPrivate": true,
+        "status": "coding", "createdAt": DateTime::now()}
+    });
+    place.tasks().insert_many(tasks).await.expect("inserted");
+    let viewers: Vec<Viewer> = (0..USERS)
+        .map(|n| Viewer { user: UserId::parse(&format!("u{n}")).expect("a user"), org: OrgId::parse("acme") })
+        .collect();
+
+    proxy.answers.send_replace(Answers::HeldBack(Duration::from_millis(200)));
+    let read = join_all(viewers.iter().map(|viewer| store.dashboard(viewer, 3))).await;
+    for dashboard in read {
+        let dashboard = dashboard.expect("read");
+        assert_eq!((dashboard.tasks.len(), dashboard.own_counts.active), (3, TASKS as u64));
+    }
+    // Who asks first is read alone, and the others together: one after the other, no more than two would wait.
+    let most = proxy.finds.most.load(Ordering::SeqCst);
+    assert!(most > 2, "{most} at once");
 }
