@@ -436,6 +436,64 @@ async fn a_list_says_nothing_of_what_another_collation_takes_for_the_same() {
     assert_eq!((dashboard.tasks.len(), dashboard.org_counts), (0, Counts::default()));
 }
 
+/// What is checked after a read is not read in vain: the server gives out no document that is not meant, so that hidden ones cost no
+/// time and no place.
+#[tokio::test]
+async fn the_server_gives_out_nothing_that_is_not_meant() {
+    let in_org = |org: Bson| doc! {"createdBy": "bob", "orgId": org};
+    let private = |value: Bson| doc! {"createdBy": "bob", "orgId": "acme", "isPrivate": value};
+    let by = |user: Bson| doc! {"createdBy": user, "orgId": "other"};
+    let symbol = |text: &str| Bson::Symbol(text.into());
+    let hidden = [
+        in_org("ACME".into()),
+        in_org(array(&["acme", "other"])),
+        in_org(symbol("acme")),
+        private(Bson::Array(vec![false.into()])),
+        private(Bson::Array(vec![Bson::Null])),
+        private(Bson::Undefined),
+        private(0.into()),
+        by("ALICE".into()),
+        by(array(&["alice"])),
+        by(symbol("alice")),
+        doc! {"createdBy": "alice", "orgId": "other", "status": "MERGED"},
+        doc! {"createdBy": "alice", "orgId": "acme", "status": ["merged"]},
+        doc! {"createdBy": "alice", "orgId": "acme", "status": symbol("merged")},
+    ];
+    let alice = viewer("alice", "acme");
+    let merged = TaskFilter { status: Some("merged".to_owned()), creator: None };
+    let mut given = Vec::new();
+    for collated in [false, true] {
+        let place = place(collated).await;
+        let store = place.prepared().await;
+        for document in &hidden {
+            place.tasks().insert_one(document.clone()).await.expect("inserted");
+            let is_own = document.contains_key("status");
+            let notes = place.noted(async {
+                let filter = if is_own { &merged } else { &TaskFilter::default() };
+                let page = store.list(&alice, filter, None, 10).await.expect("a page");
+                assert_eq!((page.tasks, page.next), (Vec::new(), None), "{document}");
+                if !is_own {
+                    let dashboard = store.dashboard(&alice, 10).await.expect("read");
+                    assert_eq!(dashboard.tasks, [], "{document}");
+                }
+            });
+            // Those that look for tasks have several conditions.
+            let of_lists = notes.await.into_iter().filter(|note| {
+                let filter = note.get_document("command").and_then(|command| command.get_document("filter"));
+                filter.is_ok_and(|filter| filter.contains_key("$and"))
+            });
+            let returned: Vec<i32> =
+                of_lists.map(|note| note.get_i32("nreturned").expect("a number")).collect();
+            assert!(returned.len() > 2, "{returned:?}");
+            if returned.iter().any(|number| *number > 0) {
+                given.push(format!("{document}, collated: {collated}"));
+            }
+            place.tasks().delete_many(doc! {}).await.expect("deleted");
+        }
+    }
+    assert!(given.is_empty(), "{given:#?}");
+}
+
 #[tokio::test]
 async fn what_can_not_be_a_task_takes_no_place_of_a_dashboard() {
     let place = place(false).await;
@@ -530,8 +588,10 @@ async fn of_ids_that_are_written_alike_one_is_meant() {
         let full = store.task(&id).await.expect("read").task.expect("there");
         assert_eq!(full.task.get(Field::Title), "alice");
         let patch = || TaskPatch::parse(json!({"title": "changed"})).expect("a patch");
+        let before = store.ambiguous_ids();
         let patched = store.patch(&id, &viewer("alice", "x"), patch()).await.expect("patched");
         assert!(patched.task.id.is_same_document(&access.id));
+        assert!(store.ambiguous_ids() > before, "a write is counted, too");
         let refused = store.patch(&id, &viewer("bob", "x"), patch()).await;
         assert!(matches!(refused, Err(WriteError::NotFound)));
         let other = place.tasks().find_one(doc! {"_id": second.clone()}).await.expect("read").expect("there");
