@@ -9,7 +9,7 @@ import { withGateway } from './support/gateway.js';
 import { SECRET, deliver, example } from './support/github.js';
 import { api, createTask, patchTask } from './support/http.js';
 import { scrape } from './support/metrics.js';
-import { freshDatabase } from './support/mongo.js';
+import { freshDatabase, startMongod } from './support/mongo.js';
 import { REPO } from './support/paths.js';
 import { freePort } from './support/ports.js';
 import { member, pipeline } from './support/tokens.js';
@@ -199,6 +199,26 @@ test('the store and its change stream', async () => {
     });
   } finally {
     await database.close();
+  }
+});
+
+test('while the change stream gets no answer, health and metrics tell the lag', async () => {
+  const mongod = await startMongod();
+  try {
+    await withGateway({ MONGODB_URI: mongod.uri, MONGODB_DB: 'lag' }, async (gateway) => {
+      const lags = async () => {
+        const page = await scrape(gateway.url);
+        return [(await gateway.health()).relay.lagMs / 1000, ...['relay', 'stream'].map((what) => page.get(`taskcast_${what}_lag_seconds`))];
+      };
+      const tell = (is, what) => until(async () => (await lags()).every(is), what, 60_000);
+      await tell((seconds) => seconds === 0, 'nothing is to be read');
+      mongod.signal('SIGSTOP');
+      await tell((seconds) => seconds > 2, 'it lags');
+      mongod.signal('SIGCONT');
+      await tell((seconds) => seconds === 0, 'it has caught up');
+    });
+  } finally {
+    await mongod.stop();
   }
 });
 

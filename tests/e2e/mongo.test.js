@@ -8,6 +8,7 @@ import { Client } from './support/client.js';
 import { Gateway } from './support/gateway.js';
 import { History } from './support/history.js';
 import { api } from './support/http.js';
+import { scrape } from './support/metrics.js';
 import { freshDatabase } from './support/mongo.js';
 import { member, pipeline } from './support/tokens.js';
 import { test } from './support/scenario.js';
@@ -273,6 +274,21 @@ test('string ids, ids that look like others, and creators that are ObjectIds', a
   const _id = await insert({ createdBy: creator, isPrivate: true });
   await client.join(_id.toHexString());
   client.close();
+});
+
+test('of two ids with the same text one is meant, and operators learn of it', async () => {
+  await insert({ _id: 4711, title: 'The number' });
+  await insert({ _id: '4711', title: 'The text' });
+  const before = await scrape(gateway.url);
+  const client = await Client.connect(gateway, watcher);
+  await client.join('4711');
+  assert.equal(client.copy('4711').view.title, 'The number');
+  const { body } = await api(gateway.url, 'GET', '/api/tasks/4711', { token: watcher });
+  assert.deepEqual([body._id, body.title], ['4711', 'The number']);
+  assert.ok((await scrape(gateway.url)).since(before, 'taskcast_ambiguous_ids_total') > 0);
+  assert.match(gateway.output, /two documents have _ids of different types with the same text/);
+  client.close();
+  await tasks.deleteMany({ _id: { $in: [4711, '4711'] } });
 });
 
 test('both families of field names, odd documents, and what is never sent', async () => {
