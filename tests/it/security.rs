@@ -48,6 +48,17 @@ fn every_threat_names_tests_that_exist() {
     assert!(count > 30, "only {count} were found");
 }
 
+/// Nobody is on call: whoever reports a weakness is promised no day, and told what to do when nobody answers.
+#[test]
+fn no_time_to_an_answer_is_promised() {
+    let page = read("SECURITY.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    let report = page.split("## What is worth protecting").next().expect("the section");
+    assert!(report.contains("no time to an answer is promised"));
+    for promise in ["working day", "within ", "business day", " hours"] {
+        assert!(!report.contains(promise), "{promise}");
+    }
+}
+
 /// `forbid` can't be taken back in a source; the manifest is for all targets.
 #[test]
 fn unsafe_code_is_forbidden_everywhere() {
