@@ -122,6 +122,7 @@ mod tests {
             ("41/admin,", Packet::Other),
             (r#"42["task:coding",{"taskId":"t"}]"#, event("task:coding", json!({"taskId": "t"}))),
             (r#"4217["a"]"#, event("a", Value::Null)),
+            (r#"42["a",{"t":"cut \ud83d"}]"#, event("a", json!({"t": "cut \u{fffd}"}))),
             (r#"42/admin,["a"]"#, Packet::Other),
             (r#"431[{"ok":true},2]"#, Packet::Ack { id: 1, answer: json!({"ok": true}) }),
             ("437[]", Packet::Ack { id: 7, answer: Value::Null }),
