@@ -51,7 +51,7 @@ impl Counted {
     }
 }
 
-fn different<'a, T: PartialEq>([before, after]: [Option<&'a T>; 2]) -> impl Iterator<Item = &'a T> {
+fn different<T: PartialEq>([before, after]: [Option<&T>; 2]) -> impl Iterator<Item = &T> {
     before.into_iter().chain(after.filter(|_| before != after))
 }
 

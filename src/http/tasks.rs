@@ -48,24 +48,14 @@ pub(super) async fn show(
     Reader(identity): Reader,
     TaskPath(id): TaskPath,
 ) -> Result<Response, ApiError> {
-    let task = read(&state, id, identity.viewer, Window::ALL).await?.task.ok_or(ApiError::NoTask)?;
-    Ok(Json(FullView(&task)).into_response())
+    // Others may be read with it: who hangs up does not break their read off.
+    let read = tokio::spawn(async move { visible(&*state.store, &id, &identity.viewer, Window::ALL).await });
+    let read = read.await.map_err(|failed| ApiError::Internal(failed.to_string()))??;
+    Ok(Json(FullView(&read.task.ok_or(ApiError::NoTask)?)).into_response())
 }
 
 /// A task, if the viewer may see it, with the entries of its timeline that `window` means.
-pub(super) async fn read(
-    state: &HttpState,
-    id: TaskId,
-    viewer: Viewer,
-    window: Window,
-) -> Result<TaskSnapshot, ApiError> {
-    let store = state.store.clone();
-    // Others may be read with it: who hangs up does not break their read off.
-    let read = tokio::spawn(async move { visible(&*store, &id, &viewer, window).await }).await;
-    Ok(read.map_err(|failed| ApiError::Internal(failed.to_string()))??)
-}
-
-async fn visible(
+pub(super) async fn visible(
     store: &dyn Store,
     id: &TaskId,
     viewer: &Viewer,

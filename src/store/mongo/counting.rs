@@ -30,12 +30,19 @@ use crate::{
     task::{Counts, OrgId, Status, StatusClass, TaskId, UserId},
 };
 
-/// One counts an organisation's tasks at a time.
-#[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<HashMap<OrgId, Arc<tokio::sync::Mutex<()>>>>);
+/// One counts an organisation's tasks at a time, and leaves what it has read to those who wait.
+#[derive(Debug)]
+pub(super) struct Turns<T>(Mutex<HashMap<OrgId, Arc<tokio::sync::Mutex<Option<T>>>>>);
 
-impl Turns {
-    pub(super) async fn of(&self, org: &OrgId) -> OwnedMutexGuard<()> {
+impl<T> Default for Turns<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Turns<T> {
+    /// With what the last one has left, if somebody has waited since.
+    pub(super) async fn of(&self, org: &OrgId) -> OwnedMutexGuard<Option<T>> {
         let turn = {
             let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             // Those that nobody has or waits for.

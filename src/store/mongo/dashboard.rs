@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use mongodb::bson::Timestamp;
+use tokio::time::Instant;
 
 use super::{
     MongoStore,
@@ -30,10 +31,28 @@ const MOST_OWN: usize = 1000;
 const AT_ONCE: usize = 8;
 
 /// What everybody in an organisation sees.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct SharedDashboard {
-    listed: Vec<Listed>,
+    listed: Arc<[Listed]>,
     snapshot: Arc<DashboardSnapshot>,
+    moment: Timestamp,
+}
+
+/// One whose counts had to be read. It is left to all who have asked before it was begun.
+#[derive(Debug)]
+pub(super) struct Counted {
+    begun: Instant,
+    limit: usize,
+    shared: SharedDashboard,
+}
+
+impl SharedDashboard {
+    fn of(listed: Vec<Listed>, org_counts: Counts, moment: Timestamp) -> Self {
+        let tasks = listed.iter().map(|listed| listed.task.clone()).collect();
+        let (own_counts, position) = (Counts::default(), position(moment));
+        let snapshot = Arc::new(DashboardSnapshot { tasks, org_counts, own_counts, position });
+        Self { listed: listed.into(), snapshot, moment }
+    }
 }
 
 pub(super) async fn dashboard(
@@ -59,9 +78,13 @@ struct Asked<'a> {
 impl Asked<'_> {
     /// All of it at one moment: that of the first read.
     async fn read(&self, users: Vec<UserId>) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
-        let (shared, moment) = match self.org {
-            Some(org) => self.shared(org).await?,
-            None => (None, now(self.store).await?),
+        let shared = match self.org {
+            Some(org) => Some(self.shared(org).await?),
+            None => None,
+        };
+        let moment = match &shared {
+            Some(shared) => shared.moment,
+            None => now(self.store).await?,
         };
         let counts = self.own_counts(&users, moment).await?;
         let mut own = self.own_lists(&counts, moment).await?;
@@ -77,37 +100,43 @@ impl Asked<'_> {
         Ok(dashboards.collect())
     }
 
-    async fn shared(&self, org: &OrgId) -> Result<(Option<SharedDashboard>, Timestamp), StoreError> {
-        let visible = Visible::of(&[], Some(org), &self.store.config.default_org);
-        let Some(way) = visible.shared() else { return Ok((None, now(self.store).await?)) };
-        let passes = |task: &Task| task.access.public_org() == Some(org);
-        let looked = Looked { store: self.store, ways: vec![way], conditions: Vec::new(), passes: &passes };
-        let mut session = snapshot(self.store, None).await?;
-        let (listed, is_all) = looked.newest(&mut session, self.limit).await?;
-        let moment = snapshot_time(&session)?;
-        let org_counts = match is_all {
-            true => counted(&listed),
-            false => self.org_counts(org, moment).await?,
-        };
-        let tasks = listed.iter().map(|listed| listed.task.clone()).collect();
-        let (own_counts, position) = (Counts::default(), position(moment));
-        let snapshot = Arc::new(DashboardSnapshot { tasks, org_counts, own_counts, position });
-        Ok((Some(SharedDashboard { listed, snapshot }), moment))
-    }
-
-    async fn org_counts(&self, org: &OrgId, moment: Timestamp) -> Result<Counts, StoreError> {
+    async fn shared(&self, org: &OrgId) -> Result<SharedDashboard, StoreError> {
+        let asked = Instant::now();
+        let (listed, is_all, moment) = self.listed(org).await?;
+        if is_all {
+            let counts = counted(&listed);
+            return Ok(SharedDashboard::of(listed, counts, moment));
+        }
         let whose = Whose::Org(org.clone());
         if let Some(counts) = self.kept(&whose, moment).await {
-            return Ok(counts);
+            return Ok(SharedDashboard::of(listed, counts, moment));
         }
-        // Who comes meanwhile waits for this read, and then needs none.
-        let _turn = self.store.counting.of(org).await;
+        let mut turn = self.store.counting.of(org).await;
         if let Some(counts) = self.kept(&whose, moment).await {
-            return Ok(counts);
+            return Ok(SharedDashboard::of(listed, counts, moment));
         }
+        // Where the feed is far behind, nothing that is kept is of use. Then all who have waited share the next read.
+        if let Some(left) = turn.as_ref().filter(|left| left.begun >= asked && left.limit == self.limit) {
+            return Ok(left.shared.clone());
+        }
+        let begun = Instant::now();
+        let (listed, _, moment) = self.listed(org).await?;
         let counts = counting::of_org(self.store, org, moment).await?;
         self.store.counts.keep(whose, counts, position(moment));
-        Ok(counts)
+        let shared = SharedDashboard::of(listed, counts, moment);
+        *turn = Some(Counted { begun, limit: self.limit, shared: shared.clone() });
+        Ok(shared)
+    }
+
+    /// The newest tasks, whether these are all, and at which moment.
+    async fn listed(&self, org: &OrgId) -> Result<(Vec<Listed>, bool, Timestamp), StoreError> {
+        let way = Visible::of(&[], Some(org), &self.store.config.default_org).shared();
+        let passes = |task: &Task| task.access.public_org() == Some(org);
+        let ways = way.into_iter().collect();
+        let looked = Looked { store: self.store, ways, conditions: Vec::new(), passes: &passes };
+        let mut session = snapshot(self.store, None).await?;
+        let (listed, is_all) = looked.newest(&mut session, self.limit).await?;
+        Ok((listed, is_all, snapshot_time(&session)?))
     }
 
     async fn kept(&self, whose: &Whose, moment: Timestamp) -> Option<Counts> {
@@ -206,7 +235,8 @@ impl Asked<'_> {
         shared: Option<&SharedDashboard>,
         moment: Timestamp,
     ) -> DashboardSnapshot {
-        let mut all: Vec<&Listed> = shared.iter().flat_map(|shared| &shared.listed).chain(&own).collect();
+        let shared_list = shared.iter().flat_map(|shared| shared.listed.iter());
+        let mut all: Vec<&Listed> = shared_list.chain(&own).collect();
         all.sort_by_key(|listed| Reverse(&listed.key));
         let tasks = all.into_iter().take(self.limit).map(|listed| listed.task.clone()).collect();
         let org_counts = shared.map_or_else(Counts::default, |shared| shared.snapshot.org_counts);

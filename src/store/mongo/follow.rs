@@ -22,8 +22,8 @@ use crate::{
     store::StoreError,
 };
 
-/// Where changes come faster than that, several are asked for at once: each request costs the server and this node as much as
-/// some changes do.
+/// Where changes come faster than single ones are read, several are asked for at once: each request costs the server and this node as
+/// much as some changes do. After an answer with one change the next request follows at once.
 const BETWEEN_BATCHES: Duration = Duration::from_millis(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// Clients wait, and while no server is there the driver's selection takes its time as well.
@@ -153,7 +153,7 @@ impl Follower<'_> {
             if batch.is_last() {
                 return Err(closed());
             }
-            if !size.is_behind() {
+            if !size.is_behind() && batch.number() != 1 {
                 tokio::time::sleep_until(asked + BETWEEN_BATCHES).await;
             }
         }
@@ -168,7 +168,7 @@ impl Follower<'_> {
         let took = asked.elapsed();
         let batch = answer.map_err(|why| self.not_answered(why))?.ok_or_else(closed)?;
         self.patience.answered(took);
-        size.answered(batch.changes().map_or(0, |changes| changes.into_iter().count()), took);
+        size.answered(batch.number(), took);
         Ok(batch)
     }
 

@@ -213,7 +213,7 @@ impl KeptCounts {
     /// Keeps what was read at a moment, if all changes after it are known or still to come.
     pub(super) fn keep(&self, whose: Whose, counts: Counts, moment: Position) {
         let kept = &mut *self.lock();
-        if !kept.reached.as_ref().is_some_and(|reached| reached.recent_after <= moment) {
+        if kept.reached.as_ref().is_none_or(|reached| reached.recent_after > moment) {
             return;
         }
         kept.asked += 1;

@@ -83,6 +83,10 @@ impl Batch {
         cursor.get_array("nextBatch").or_else(|_| cursor.get_array("firstBatch")).ok()
     }
 
+    pub(super) fn number(&self) -> usize {
+        self.changes().map_or(0, |changes| changes.into_iter().count())
+    }
+
     /// What the stream goes on after.
     pub(super) fn token(&self) -> Option<Document> {
         let of_batch = || inner(self.reply())?.get_document("postBatchResumeToken").ok();

@@ -22,7 +22,8 @@ use super::{
     batches::Batches,
     config::{MongoConfig, client_options, database_name, parse_uri, waiting_writes},
     counting::Turns,
-    dashboard, deliver,
+    dashboard::{self, Counted},
+    deliver,
     failure::{answer, store_error},
     follow,
     indexes::Hints,
@@ -58,7 +59,7 @@ pub struct MongoStore {
     /// Whether the collection has ever had such ids, as far as this node knows.
     pub(super) has_text_ids: AtomicBool,
     pub(super) has_other_ids: AtomicBool,
-    pub(super) counting: Turns,
+    pub(super) counting: Turns<Counted>,
     /// Writes that the server may let wait.
     pub(super) writes: Semaphore,
     pub(super) dashboards: Batches<(Option<OrgId>, usize), UserId, Arc<DashboardSnapshot>>,
