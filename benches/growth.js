@@ -25,7 +25,7 @@ const LOOK_BACK_MS = 135_000;
 const TICK_MS = 10;
 const LIST = 200;
 const REPO = 'Codertocat/Hello-World';
-const TIMELINE_WRITES = 50;
+const TIMELINE_WRITES = 300;
 
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
