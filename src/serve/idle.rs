@@ -267,7 +267,8 @@ mod tests {
         field.later();
         let share = field.idle.make_room_of(address);
         assert!(share.is_some() && field.shares.take(address, 1).is_none());
-        first.client.readable().await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(20), first.client.readable()).await;
+        ended.expect("it is the first that ends").unwrap();
         assert!(first.has_ended() && !second.has_ended() && !other.has_ended());
         assert_eq!(field.idle.len(), 2);
         drop((share, first));
