@@ -172,36 +172,6 @@ async fn a_flush_writes_a_little_and_leaves_the_rest_to_the_task() {
     assert_eq!(reading.await.unwrap(), (4 << 20) + 1);
 }
 
-/// For as long as one system call takes, the connection's lock is held: however much waits, it is given a little.
-#[tokio::test]
-async fn one_system_call_is_given_a_little() {
-    let (transport, _client) = wire().await;
-    let line = Line::Websocket(transport.wire());
-    let socket = Socket::new(Weak::new(), 10_000, Connection::default(), line);
-    let (large, small) = (Packet::message(&"x".repeat(4 << 20)), Packet::message("x"));
-    for packet in [large.clone(), small.clone(), large] {
-        socket.send(packet).unwrap();
-    }
-    let (mut most, mut calls) = (0, 0);
-    let wire = transport.wire();
-    let mut core = socket.core();
-    while !core.queue.is_empty() {
-        let mut given = 0;
-        core.write(
-            |slices| {
-                given = slices.iter().map(|slice| slice.len()).sum();
-                Ok(given)
-            },
-            &wire,
-        );
-        most = most.max(given);
-        calls += 1;
-        assert!(calls < 1000);
-    }
-    assert_eq!(most, MAX_WRITTEN);
-    assert!(calls >= (8 << 20) / MAX_WRITTEN && most <= 256 * 1024, "{calls} calls of {most} bytes");
-}
-
 #[tokio::test]
 async fn a_full_wire_is_tried_before_the_runtime_says_that_it_has_room() {
     let (transport, client) = wire().await;
