@@ -37,6 +37,8 @@ while (!stopped) {
   if (writes % STEP === 0) process.stdout.write(`${writes}\n`);
   if (pause > 0) await new Promise((resolve) => setTimeout(resolve, pause));
 }
-process.stdout.write(`${JSON.stringify({ writes, failures, ms: Date.now() - started })}\n`);
+// What is not read yet is lost when a process exits.
+const result = JSON.stringify({ writes, failures, ms: Date.now() - started });
+await new Promise((resolve) => process.stdout.write(`${result}\n`, resolve));
 await client.close();
 process.exit(0);

@@ -15,6 +15,8 @@ export class Fire {
     this.child = start(process.execPath, [join(PACKAGE, 'support/writer.js')], {
       env: { ...process.env, WRITER: JSON.stringify(options) }, stdio: ['pipe', 'pipe', 'inherit'],
     });
+    // It ends by itself after its last write, and then can't be told to stop.
+    this.child.stdin.on('error', () => {});
     createInterface({ input: this.child.stdout }).on('line', (line) => this.#progress(JSON.parse(line)));
   }
 

@@ -66,6 +66,8 @@ while (writes < most && (writes < least || !stopped)) {
   writes += 1;
   if (writes % STEP === 0) process.stdout.write(`${writes}\n`);
 }
-process.stdout.write(`${JSON.stringify({ writes, ms: Date.now() - started })}\n`);
+// Who reads this may be slow, and what is not read yet is lost when a process exits.
+const result = JSON.stringify({ writes, ms: Date.now() - started });
+await new Promise((resolve) => process.stdout.write(`${result}\n`, resolve));
 await client.close();
 process.exit(0);
