@@ -30,7 +30,7 @@ use crate::{
     task::{Counts, OrgId, Status, StatusClass, TaskId, UserId},
 };
 
-/// One counts an organisation's tasks at a time, and leaves what it has read to those who wait.
+/// Only one request counts the tasks of an organisation at a time. It leaves what it has read to those that wait.
 #[derive(Debug)]
 pub(super) struct Turns<T>(Mutex<HashMap<OrgId, Arc<tokio::sync::Mutex<Option<T>>>>>);
 

@@ -77,8 +77,8 @@ impl ListIndex {
     }
 }
 
-/// The names of the list indexes in the collection. MongoDB is told which to use: where there are few tasks of a kind it finds any index
-/// as good as any other, and keeps to it when they have become many.
+/// The names of the list indexes in the collection. taskcast tells MongoDB which one to use. MongoDB's own choice is made while there are few
+/// tasks of a kind, when any index is as good as any other, and it is kept when there are many.
 #[derive(Debug, Default)]
 pub(super) struct Hints(RwLock<HashMap<ListIndex, String>>);
 

@@ -17,7 +17,7 @@ use crate::{
     task::{Counts, OrgId, UserId},
 };
 
-/// Whose counts are not asked for goes first when there are more. Some 200 bytes each.
+/// When there are more, those that were not asked for longest are forgotten. Each takes some 200 bytes.
 const MOST_CELLS: usize = 20_000;
 /// Changes are taken back out of counts of now, and brought into counts of a moment that took MongoDB long to read.
 const MOST_RECENT: usize = 16_384;

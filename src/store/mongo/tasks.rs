@@ -54,11 +54,12 @@ pub struct MongoStore {
     pub(super) stream: StreamState,
     pub(super) counts: KeptCounts,
     pub(super) hints: Hints,
-    /// One looks at a time whether there are changes that the feed has not read.
+    /// Whoever looks whether there are changes that the feed has not read holds it, so that others wait for what is found.
     pub(super) looks: Mutex<()>,
-    /// Whether the collection has ever had such ids, as far as this node knows.
+    /// Whether this node has ever seen such ids in the collection.
     pub(super) has_text_ids: AtomicBool,
     pub(super) has_other_ids: AtomicBool,
+    /// Whoever counts the tasks of an organisation has its turn.
     pub(super) counting: Turns<Counted>,
     /// Writes that the server may let wait.
     pub(super) writes: Semaphore,
