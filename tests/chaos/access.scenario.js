@@ -48,7 +48,7 @@ async function userAway(ctx) {
     const MONGODB_URI = set.uri.replace('mongodb://', 'mongodb://gateway:of-the-gateway@').concat('&authSource=admin');
     return await inField(ctx, { env: { MONGODB_URI } }, async (field) => {
       const row = await closedForAWhile(field, ctx, { close: () => set.command(drop), open: () => set.command(user) });
-      assert.match(field.gateway.output, /refused the user name or password/);
+      await field.gateway.says(/refused the user name or password/);
       assert.doesNotMatch(field.gateway.output, /of-the-gateway/);
       return row;
     });

@@ -47,6 +47,7 @@ test('one address begins only so many connections, and clients come back by them
   }
   const page = await scrape(gateway.url);
   assert.ok(page.get('taskcast_connections_refused_total', { reason: 'rate_limited' }) > 0);
+  await gateway.says(/one address begins too many/);
   assert.equal(gateway.output.split('one address begins too many').length, 2, 'told, and not for each');
 }));
 

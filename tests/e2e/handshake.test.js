@@ -205,8 +205,8 @@ test('Origin: null, file:// and schemes of apps are let in by name only, and the
     for (const origin of ['file://host', 'capacitor://other', 'https://localhost', 'http://null']) {
       assert.deepEqual(await knocks(origin, {}, app), { get: 403, upgrade: 403 }, origin);
     }
-    assert.match(app.output, /WEBSOCKET_CORS_ORIGIN has null: every sandboxed frame/);
-    assert.match(app.output, /WEBSOCKET_CORS_ORIGIN has file:\/\//);
+    await app.says(/WEBSOCKET_CORS_ORIGIN has null: every sandboxed frame/);
+    await app.says(/WEBSOCKET_CORS_ORIGIN has file:\/\//);
   },
 ).then(() => assert.ok(!gateway.output.includes('WEBSOCKET_CORS_ORIGIN has'), 'no warning without them')));
 

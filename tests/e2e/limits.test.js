@@ -180,7 +180,7 @@ test('without places and without file descriptors, waiting for either is no work
     // Nothing more can be accepted.
     execFileSync('prlimit', ['--pid', String(gateway.child.pid), '--nofile=20:80']);
     hold();
-    await until(() => gateway.output.includes('could not accept a connection'), 'it is told');
+    await gateway.says(/could not accept a connection/);
     assert.ok((await counted()) <= refused + 80, 'nobody else was refused');
   } finally {
     held.forEach((socket) => socket.destroy());

@@ -187,7 +187,7 @@ test('passwords in addresses of servers are in no log and no answer, whatever is
       gateway.spawn();
       const answers = [];
       if (code === undefined) {
-        await until(() => gateway.output.includes('waiting for the store'), () => `it waits: ${gateway.output}`);
+        await gateway.says(/waiting for the store/);
         for (const path of ['/api/health', '/metrics', '/api/tasks']) answers.push(await (await fetch(gateway.url + path, { headers: { authorization: `Bearer ${await member('alice')}` } })).text());
       } else {
         await until(() => gateway.exit, () => `it ends: ${gateway.output}`);

@@ -286,7 +286,7 @@ test('of two ids with the same text one is meant, and operators learn of it', as
   const { body } = await api(gateway.url, 'GET', '/api/tasks/4711', { token: watcher });
   assert.deepEqual([body._id, body.title], ['4711', 'The number']);
   assert.ok((await scrape(gateway.url)).since(before, 'taskcast_ambiguous_ids_total') > 0);
-  assert.match(gateway.output, /two documents have _ids of different types with the same text/);
+  await gateway.says(/two documents have _ids of different types with the same text/);
   client.close();
   await tasks.deleteMany({ _id: { $in: [4711, '4711'] } });
 });

@@ -69,7 +69,7 @@ async function withoutRedis(env) {
 
 async function refusedFor(settings, why, mend) {
   const { gateway, client } = await withoutRedis(settings);
-  await until(() => why.test(gateway.output), () => `the log says why\n${gateway.lastLines()}`);
+  await gateway.says(why);
   assert.equal((await scrape(gateway.url)).get('taskcast_redis_up'), 0);
   const { code, stdout } = await check(settings);
   assert.equal(code, 1);
@@ -105,7 +105,7 @@ test('a wrong password is told, and passes when it is mended', async () => {
 test('a user that may not do enough is told', async () => {
   await setUser('weak', '>hunter4', ...RIGHTS.filter((right) => right !== '+evalsha'));
   const { gateway, client } = await withoutRedis(env('weak:hunter4'));
-  await until(() => /Redis refuses the user of REDIS_URL.*evalsha/.test(gateway.output), () => `the log says why\n${gateway.lastLines()}`);
+  await gateway.says(/Redis refuses the user of REDIS_URL.*evalsha/);
   assert.deepEqual(client.disconnects, []);
 });
 

@@ -87,6 +87,11 @@ export class Gateway {
     return answer.json();
   }
 
+  /** Waits until its log says so. The log and the answers come by different pipes, so either may be read first. */
+  async says(pattern) {
+    await until(() => pattern.test(this.output), () => `the log says ${pattern}\n${this.lastLines()}`);
+  }
+
   /** What `kill -9` does to it. */
   async kill() {
     this.child.kill('SIGKILL');
