@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::{
     MongoStore, decode,
     failure::StreamFailure,
-    kept_counts::Distance,
+    kept_counts::{Distance, is_far_behind},
     ordinals,
     stream_cursor::{Batch, first_batch},
 };
@@ -19,8 +19,6 @@ use crate::feed::Position;
 
 /// What is on its way to the feed is there much sooner. Whoever does not want to wait longer reads counts from the index.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// A feed that is so many seconds behind does not catch up within [`PATIENCE`].
-const FAR_BEHIND: u64 = 2;
 
 /// Whether it has.
 pub(super) async fn caught_up(store: &MongoStore, moment: Position) -> bool {
@@ -33,7 +31,7 @@ async fn catch_up(store: &MongoStore, moment: Position) -> bool {
         further.as_mut().enable();
         match store.counts.distance(moment) {
             Distance::Reached => return true,
-            Distance::NotFollowing => return false,
+            Distance::TooFar => return false,
             Distance::Reading => further.await,
             Distance::Behind(token) => {
                 let turn = store.looks.lock().await;
@@ -46,7 +44,7 @@ async fn catch_up(store: &MongoStore, moment: Position) -> bool {
                     Ok(Seen::Nothing { up_to }) if up_to >= moment => {
                         store.counts.nothing_since(&token, up_to)
                     }
-                    Ok(Seen::Change { time }) if time + (FAR_BEHIND << 32) > moment.time => further.await,
+                    Ok(Seen::Change { time }) if !is_far_behind(time, moment) => further.await,
                     // The feed reports faults of MongoDB itself.
                     _ => return false,
                 }

@@ -142,14 +142,14 @@ async fn groups(
                 "n": {"$sum": 1},
             }},
         ];
-        let hint = store.hints.of(index);
-        let mut groups = grouped(store, session, pipeline.clone(), hint.clone()).await;
-        if let Err(error) = &groups
-            && store.hints.are_old(hint.as_ref(), error)
-        {
-            groups = grouped(store, session, pipeline, None).await;
-        }
-        found.extend(groups.map_err(store_error)?.iter().filter_map(Group::read));
+        let mut hint = store.hints.of(index);
+        let groups = loop {
+            match grouped(store, session, pipeline.clone(), hint.clone()).await {
+                Err(error) if store.hints.is_gone(&mut hint, &error) => {}
+                groups => break groups.map_err(store_error)?,
+            }
+        };
+        found.extend(groups.iter().filter_map(Group::read));
     }
     Ok(found)
 }

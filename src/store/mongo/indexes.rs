@@ -87,9 +87,10 @@ impl Hints {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&index).cloned().map(Hint::Name)
     }
 
-    /// Whether a request failed because somebody has dropped the index. Then MongoDB chooses by itself from now on.
-    pub(super) fn are_old(&self, used: Option<&Hint>, error: &Error) -> bool {
-        let is_gone = used.is_some() && code(error) == Some(BAD_VALUE);
+    /// Whether a request failed because somebody has dropped the index. Then the request is to be sent again without the hint, and
+    /// MongoDB chooses by itself from now on.
+    pub(super) fn is_gone(&self, hint: &mut Option<Hint>, error: &Error) -> bool {
+        let is_gone = code(error) == Some(BAD_VALUE) && hint.take().is_some();
         if is_gone {
             seldom!(
                 warn,

@@ -23,6 +23,8 @@ const MOST_CELLS: usize = 20_000;
 const MOST_RECENT: usize = 16_384;
 /// MongoDB reads no moment that is longer ago.
 const RECENT: Duration = Duration::from_secs(300);
+/// A feed that is so many seconds behind a moment does not soon reach it.
+const FAR_BEHIND: u64 = 2;
 
 /// Whose counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,8 +107,13 @@ pub(super) enum Distance {
     Behind(Document),
     /// It is just reading changes.
     Reading,
-    /// There is nothing to wait for.
-    NotFollowing,
+    /// There is nothing to wait for: nobody follows the changes, or the feed is far behind.
+    TooFar,
+}
+
+/// Whether a feed that now reads the changes of this cluster time is far behind a moment.
+pub(super) fn is_far_behind(time: u64, moment: Position) -> bool {
+    time + (FAR_BEHIND << 32) <= moment.time
 }
 
 impl KeptCounts {
@@ -180,10 +187,11 @@ impl KeptCounts {
 
     pub(super) fn distance(&self, moment: Position) -> Distance {
         let kept = self.lock();
-        let Some(reached) = &kept.reached else { return Distance::NotFollowing };
+        let Some(reached) = &kept.reached else { return Distance::TooFar };
         match &reached.token {
             _ if reached.complete >= moment => Distance::Reached,
             Some((token, newest)) if *newest == reached.newest => Distance::Behind(token.clone()),
+            _ if is_far_behind(reached.complete.time, moment) => Distance::TooFar,
             _ => Distance::Reading,
         }
     }

@@ -205,15 +205,13 @@ impl Looked<'_> {
         order: Option<Document>,
         limit: usize,
     ) -> Result<Vec<RawDocumentBuf>, StoreError> {
-        let hint = self.store.hints.of(way.index);
-        let found = self.find_with(session, way, conditions, order.clone(), limit, hint.clone()).await;
-        match found {
-            Err(error) if self.store.hints.are_old(hint.as_ref(), &error) => {
-                self.find_with(session, way, conditions, order, limit, None).await
+        let mut hint = self.store.hints.of(way.index);
+        loop {
+            match self.find_with(session, way, conditions, order.clone(), limit, hint.clone()).await {
+                Err(error) if self.store.hints.is_gone(&mut hint, &error) => {}
+                found => return found.map_err(store_error),
             }
-            found => found,
         }
-        .map_err(store_error)
     }
 
     async fn find_with(

@@ -184,6 +184,21 @@ fn what_took_long_to_read_is_kept() {
     }
 }
 
+/// Nobody waits for a feed that is just reading what is long past.
+#[test]
+fn a_feed_that_is_far_behind_is_not_waited_for() {
+    let (kept, at) = (KeptCounts::default(), |second: u64| Position::end_of(second << 32));
+    assert_eq!(kept.distance(at(100)), Distance::TooFar, "nobody follows");
+    kept.opened(at(100));
+    assert_eq!(kept.distance(at(100)), Distance::Reached);
+    assert_eq!(kept.distance(at(101)), Distance::Reading);
+    assert_eq!(kept.distance(at(103)), Distance::TooFar);
+    kept.reached(at(102), None);
+    assert_eq!(kept.distance(at(103)), Distance::Reading);
+    kept.reached(at(102), Some(&token(102)));
+    assert_eq!(kept.distance(at(200)), Distance::Behind(token(102)), "another reader can look what there is");
+}
+
 proptest! {
     #[test]
     fn counts_are_those_of_their_moment(turns in prop::collection::vec(turn(), 0..60)) {
