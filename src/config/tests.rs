@@ -344,7 +344,7 @@ fn options_of_a_mongodb_uri_that_only_other_drivers_know_are_one_warning() {
     );
     assert_eq!(read("mongodb://db/app?replicaSet=rs0").1, Vec::<String>::new());
     for (option, told) in [
-        ("tlsCAFil=/x", "its option number 2 is not known; was tlsCAFile meant?"),
+        ("tlsCAFil=/x", "its option number 2 is not known; did you mean tlsCAFile?"),
         ("tlsAllowInvalidHostnames=true", "its option tlsAllowInvalidHostnames is not supported"),
         ("ssl=maybe", "must be a MongoDB connection string"),
     ] {

@@ -1,5 +1,5 @@
-//! Many that ask something alike at the same moment are read together: whoever asks while a read is under way waits for it,
-//! and is part of the next. A read begins after every question that it answers.
+//! Combines similar questions into one read. A question that comes during a read waits for the next read, which answers all waiting
+//! questions. A read always begins after all questions that it answers.
 
 use std::{
     collections::HashMap,
@@ -13,21 +13,21 @@ use tokio::{sync::OnceCell, time::timeout};
 
 use crate::store::StoreError;
 
-/// Questions in one read.
+/// The maximum number of questions in one read.
 const MOST: usize = 256;
 
-/// A read that takes longer does not hold up the next one: its connection may be dead.
+/// After this time the next read may begin although this read has not ended, because the connection of this read may be dead.
 const HELD_UP: Duration = Duration::from_millis(250);
 
-/// Reads by what their questions have in common.
+/// One lane of reads for each key. A read combines only questions with the same key.
 #[derive(Debug)]
 pub(super) struct Batches<K, Q, A>(Mutex<HashMap<K, Arc<Lane<Q, A>>>>);
 
 #[derive(Debug)]
 struct Lane<Q, A> {
-    /// Held by the read that is under way.
+    /// The running read holds this lock, for at most [`HELD_UP`].
     turn: tokio::sync::Mutex<()>,
-    /// Takes more questions.
+    /// The batch that still accepts questions.
     open: Mutex<Option<Arc<Batch<Q, A>>>>,
 }
 
@@ -44,7 +44,7 @@ impl<K, Q, A> Default for Batches<K, Q, A> {
 }
 
 impl<K: Clone + Eq + Hash, Q: Clone + Eq + Hash, A: Clone> Batches<K, Q, A> {
-    /// None: the read has no answer to it.
+    /// Returns the answer to `question`. `None` means that the read found no answer to it.
     pub async fn ask<R>(
         &self,
         key: K,
@@ -60,7 +60,8 @@ impl<K: Clone + Eq + Hash, Q: Clone + Eq + Hash, A: Clone> Batches<K, Q, A> {
     }
 }
 
-/// Somebody who asks, or has broken off. A table without it would grow with everything that anybody ever asked for.
+/// A caller that waits for an answer. When the caller ends or is cancelled, `drop` removes the lane if no other caller uses it. Otherwise the
+/// table would grow with every key that was ever used.
 struct Asking<'a, K: Eq + Hash, Q, A> {
     lanes: &'a Mutex<HashMap<K, Arc<Lane<Q, A>>>>,
     key: K,
@@ -71,7 +72,7 @@ impl<K: Eq + Hash, Q, A> Drop for Asking<'_, K, Q, A> {
     fn drop(&mut self) {
         let mut lanes = lock(self.lanes);
         self.lane = None;
-        // Nobody has it but this table.
+        // Only this table still refers to the lane.
         if lanes.get(&self.key).is_some_and(|lane| Arc::strong_count(lane) == 1) {
             lanes.remove(&self.key);
         }
@@ -120,7 +121,7 @@ impl<Q: Clone + Eq + Hash, A: Clone> Lane<Q, A> {
         open.insert(Arc::new(batch)).clone()
     }
 
-    /// It takes no more questions.
+    /// Closes the batch, which then accepts no more questions. Returns its questions.
     fn close(&self, batch: &Arc<Batch<Q, A>>) -> Vec<Q> {
         let mut open = lock(&self.open);
         if open.as_ref().is_some_and(|open| Arc::ptr_eq(open, batch)) {
@@ -143,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads that wait to be let go on.
+    /// A reader whose reads wait for a permit.
     #[derive(Default)]
     struct Reader {
         batches: Batches<&'static str, u32, u32>,
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_asks_during_a_read_is_in_the_next() {
+    async fn questions_during_a_read_are_answered_by_the_next_read() {
         let (reader, gate) = (Reader::default(), Semaphore::new(0));
         let mut first = Box::pin(reader.ask(1, &gate));
         assert!((&mut first).now_or_never().is_none());
@@ -177,11 +178,11 @@ mod tests {
         let answers: Vec<_> = others.await.into_iter().map(Result::unwrap).collect();
         assert_eq!(answers, [Some(10), Some(20), None, Some(20)]);
         assert_eq!(*lock(&reader.reads), [vec![1], vec![1, 2, 13]]);
-        assert!(lock(&reader.batches.0).is_empty(), "nothing stays");
+        assert!(lock(&reader.batches.0).is_empty(), "no lane remains");
     }
 
     #[tokio::test]
-    async fn one_that_is_broken_off_leaves_its_read_to_the_others() {
+    async fn waiting_callers_are_answered_after_the_reading_caller_is_cancelled() {
         let (reader, gate) = (Reader::default(), Semaphore::new(0));
         let mut first = Box::pin(reader.ask(1, &gate));
         assert!((&mut first).now_or_never().is_none());
@@ -194,32 +195,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_stays_of_one_that_is_broken_off() {
+    async fn no_lane_remains_after_all_callers_are_cancelled() {
         let (reader, gate) = (Reader::default(), Semaphore::new(0));
         let mut first = Box::pin(reader.ask(1, &gate));
         assert!((&mut first).now_or_never().is_none());
         let mut waiting = Box::pin(reader.ask(2, &gate));
         assert!((&mut waiting).now_or_never().is_none());
         drop(first);
-        assert!(!lock(&reader.batches.0).is_empty(), "somebody waits");
+        assert!(!lock(&reader.batches.0).is_empty(), "one caller still waits");
         drop(waiting);
         assert!(lock(&reader.batches.0).is_empty());
     }
 
     #[tokio::test]
-    async fn a_read_that_hangs_does_not_hold_up_the_next() {
+    async fn a_read_that_hangs_does_not_block_the_next_read() {
         let (reader, never, open) = (Reader::default(), Semaphore::new(0), Semaphore::new(1));
         let mut hangs = Box::pin(reader.ask(1, &never));
         assert!((&mut hangs).now_or_never().is_none());
         let next = timeout(Duration::from_secs(20), reader.ask(2, &open));
         tokio::select! {
-            _ = hangs => panic!("nothing lets it go on"),
+            _ = hangs => panic!("this read never gets a permit"),
             answer = next => assert_eq!(answer.unwrap().unwrap(), Some(20)),
         }
     }
 
     #[tokio::test]
-    async fn a_fault_is_told_to_all_at_once() {
+    async fn an_error_is_returned_to_every_caller_of_the_read() {
         let (reader, gate) = (Reader { fails: true, ..Reader::default() }, Semaphore::new(0));
         let mut answers = Box::pin(join_all((0..300).map(|n| reader.ask(n, &gate))));
         assert!((&mut answers).now_or_never().is_none());

@@ -1,7 +1,7 @@
-//! Waits until the feed has read everything up to a moment.
+//! Waits until the feed has read all changes up to a moment.
 //!
-//! The feed learns of a change at once, but that there was none only when MongoDB ends a request that found none, up to 250 ms
-//! later. So a second, short change stream looks whether there is anything that the feed has not read.
+//! The feed receives a change at once. It learns that there was no change only when MongoDB ends an empty request, up to 250 ms later. A
+//! second, short change stream therefore checks whether there are changes that the feed has not read.
 
 use std::{pin::pin, time::Duration};
 
@@ -17,10 +17,10 @@ use super::{
 };
 use crate::feed::Position;
 
-/// What is on its way to the feed is there much sooner. Whoever does not want to wait longer reads counts from the index.
+/// A change normally reaches the feed much sooner. After this time the caller stops waiting and reads the counts from the index.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Whether it has.
+/// Waits for at most [`PATIENCE`]. Returns whether the feed has read all changes up to `moment`.
 pub(super) async fn caught_up(store: &MongoStore, moment: Position) -> bool {
     timeout(PATIENCE, catch_up(store, moment)).await.unwrap_or(false)
 }
@@ -45,7 +45,7 @@ async fn catch_up(store: &MongoStore, moment: Position) -> bool {
                         store.counts.nothing_since(&token, up_to)
                     }
                     Ok(Seen::Change { time }) if !is_far_behind(time, moment) => further.await,
-                    // The feed reports faults of MongoDB itself.
+                    // The feed itself reports errors of MongoDB.
                     _ => return false,
                 }
             }
@@ -53,7 +53,7 @@ async fn catch_up(store: &MongoStore, moment: Position) -> bool {
     }
 }
 
-/// What there is after a token.
+/// What a short change stream finds after a token.
 enum Seen {
     Nothing { up_to: Position },
     Change { time: u64 },
@@ -62,7 +62,7 @@ enum Seen {
 async fn look(store: &MongoStore, after: &Document) -> Result<Seen, StreamFailure> {
     let stages = vec![
         doc! {"$changeStream": {"startAfter": after}},
-        // No field of a task, so that MongoDB does not read one.
+        // The projection contains no field of a task, so MongoDB does not read the task.
         doc! {"$project": {"clusterTime": 1}},
     ];
     let batch = first_batch(store, stages).await?;

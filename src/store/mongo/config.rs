@@ -1,4 +1,4 @@
-//! Where MongoDB is and how its collection is treated.
+//! The settings of the MongoDB store, and the driver options that follow from them.
 
 use std::{fmt, time::Duration};
 
@@ -10,56 +10,56 @@ use crate::{store::StoreError, task::DefaultOrg};
 const DEFAULT_DATABASE: &str = "taskcast";
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A server that was called unusable is asked again at the latest after that long; the driver's own ten seconds would
-/// be ten seconds of silence for every client. Together with the connect timeout it also bounds how long a frozen
-/// server is taken for a living one.
+/// The driver checks an unusable server again after this time at the latest. With the driver's default of ten seconds, every client would
+/// wait for ten seconds. This interval and the connect timeout also limit how long the driver treats a frozen server as alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Connections to each server, unless the URI says so; the driver's own ten are few for a burst of webhooks.
+/// The maximum number of connections to each server, unless the URI sets one. The driver's default of ten is too few for a burst of
+/// webhooks.
 const POOL: u32 = 32;
-/// Options whose values are secrets, so that no message about the URI may come from a text with them.
+/// Options whose values are secrets. No error message may be made from a URI that contains these options.
 const SECRET_OPTIONS: [&str; 3] =
     ["authmechanismproperties", "tlscertificatekeyfilepassword", "proxypassword"];
 
 #[derive(Clone)]
 pub struct MongoConfig {
     pub uri: String,
-    /// None: the URI's, else `taskcast`.
+    /// `None` means that the database of the URI is used, or `taskcast` if the URI names no database.
     pub database: Option<String>,
     pub collection: String,
     pub images: Images,
     pub default_org: DefaultOrg,
-    /// Whether GitHub's deliveries are taken; they need an index and two collections beside the tasks.
+    /// Whether taskcast accepts GitHub's deliveries. Deliveries need an index and two more collections.
     pub webhooks: bool,
 }
 
 impl MongoConfig {
-    /// The collection of the deliveries that were done.
+    /// The collection of the deliveries that were processed.
     pub(super) fn deliveries(&self) -> String {
         format!("{}_github_deliveries", self.collection)
     }
 
-    /// The collection of what was learnt from deliveries about repositories.
+    /// The collection of the facts about repositories that deliveries contained.
     pub(super) fn facts(&self) -> String {
         format!("{}_github_repositories", self.collection)
     }
 }
 
-/// Whether taskcast may switch pre- and post-images on.
+/// Whether taskcast may enable pre- and post-images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Images {
-    /// Switched on if they are off.
+    /// taskcast enables the images if they are off.
     Auto,
-    /// An existing collection is never touched; it is an error if they are off.
+    /// taskcast never changes an existing collection. It reports an error if the images are off.
     Require,
 }
 
 impl MongoConfig {
-    /// The database of the tasks, whichever setting names it.
+    /// The database of the tasks, from the setting, the URI or the default.
     pub fn database_name(&self) -> Result<String, StoreError> {
         Ok(database_name(self, &parse_uri(&self.uri)?))
     }
 
-    /// The options of a URI that are ignored, if the URI can be used. Asks nobody.
+    /// Returns the ignored options of a usable URI. Sends no request.
     pub fn check_uri(uri: &str) -> Result<Vec<&'static str>, UriError> {
         let (uri, ignored) = without_ignored(uri)?;
         ConnectionString::parse(uri).map_err(|_| UriError::Malformed)?;
@@ -67,7 +67,7 @@ impl MongoConfig {
     }
 }
 
-/// Without the URI, which holds a password.
+/// Leaves the URI out, because it contains a password.
 impl fmt::Debug for MongoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MongoConfig")
@@ -80,7 +80,7 @@ impl fmt::Debug for MongoConfig {
     }
 }
 
-/// Checks the URI without asking anybody, DNS included.
+/// Checks the URI without any request, not even to DNS.
 pub(super) fn parse_uri(uri: &str) -> Result<ConnectionString, StoreError> {
     let (uri, _) = without_ignored(uri)
         .map_err(|error| StoreError::Unusable(format!("MONGODB_URI can't be used: {error}")))?;
@@ -100,12 +100,12 @@ pub(super) fn database_name(config: &MongoConfig, uri: &ConnectionString) -> Str
     named.filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT_DATABASE.to_owned())
 }
 
-/// How many connections may be waiting for a document that a transaction holds: its commit needs one, too.
+/// How many connections may wait for a document that a transaction has locked. The commit of the transaction needs a connection, too.
 pub(super) fn waiting_writes(uri: &ConnectionString) -> usize {
     (uri.max_pool_size.unwrap_or(POOL) as usize / 2).max(1)
 }
 
-/// Asks DNS for an `mongodb+srv` URI, nobody for others.
+/// Asks DNS only if the URI begins with `mongodb+srv`.
 pub(super) async fn client_options(uri: &ConnectionString) -> Result<ClientOptions, mongodb::error::Error> {
     let mut options = ClientOptions::parse(uri.clone()).await?;
     options.server_selection_timeout.get_or_insert(SELECTION_TIMEOUT);
@@ -118,8 +118,8 @@ pub(super) async fn client_options(uri: &ConnectionString) -> Result<ClientOptio
     Ok(options)
 }
 
-/// The URI without its user, its password and the options that hold secrets. A password that should have been
-/// encoded may hold any character, so everything up to the last `@` goes.
+/// Returns the URI without its user, its password and the secret options. A password that is not percent-encoded may contain any
+/// character, so this function removes everything up to the last `@`.
 fn without_secrets(uri: &str) -> String {
     let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);

@@ -1,8 +1,8 @@
-//! GitHub's deliveries: the task and the mark that the delivery was done are one transaction.
+//! Applies GitHub's deliveries: one transaction changes the task and marks the delivery as done.
 //!
-//! Whoever comes second, with the same delivery or with another one for the same task, has a write conflict, and
-//! begins anew with what the first has left. Whether a delivery was done is read with majority concern, so that
-//! nobody hears of a duplicate of what could still be rolled back.
+//! A second transaction for the same delivery or the same task gets a write conflict. It starts again and then sees the result of the first
+//! one. Marks are read with majority read concern. A delivery is therefore never reported as a duplicate of one that could still be rolled
+//! back.
 
 use std::time::Duration;
 
@@ -29,26 +29,27 @@ use crate::{
 };
 
 const DUPLICATE_KEY: i32 = 11000;
-/// Between attempts; each time up to twice as long.
+/// The upper limit of the pause between attempts doubles with each attempt, from this value to [`LONGEST_PAUSE`]. The pause is a random part
+/// of this limit.
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-/// Far more than a deadline leaves room for.
+/// Far more attempts than fit into a caller's deadline.
 const ATTEMPTS: u32 = 200;
-/// After that long the server ends a transaction by itself.
+/// MongoDB itself ends a transaction after this time.
 const TRANSACTION_LIFETIME: Duration = Duration::from_secs(60);
-/// More tasks of one pull request, branch or issue are a mistake.
+/// The maximum number of tasks that the query returns. More tasks of one pull request, branch or issue indicate an error.
 const CANDIDATES: i64 = 1000;
-/// What kind of thing a document's timeline is.
+/// The projected field that contains the BSON type of a document's timeline.
 const TIMELINE_TYPE: &str = "timelineType";
 
 /// How an attempt ended.
 enum Attempt {
     Done(Delivered),
-    /// Somebody was faster, or the server's state has changed.
+    /// Another write was faster, or the state of the server has changed.
     Again,
 }
 
-/// Tries until it is known what became of it. Whoever can't wait drops it: then it is done as a whole or not at all.
+/// Retries until the result is known. A caller that can't wait may drop this future. The delivery is then applied as a whole or not at all.
 pub(super) async fn deliver(store: &MongoStore, delivery: &Delivery) -> Result<Delivered, WriteError> {
     let delivery = &facts::informed(store, delivery).await?;
     if delivery.search.ways.is_empty() {
@@ -65,7 +66,7 @@ pub(super) async fn deliver(store: &MongoStore, delivery: &Delivery) -> Result<D
             return Ok(delivered);
         }
     }
-    Err(StoreError::Unavailable("the task is being changed by too many at once".to_owned()).into())
+    Err(StoreError::Unavailable("too many requests are changing the task at the same time".to_owned()).into())
 }
 
 fn pause(attempt: u32) -> Duration {
@@ -77,7 +78,7 @@ async fn is_marked(store: &MongoStore, delivery: &Delivery) -> Result<bool, Stor
     let filter = doc! {"_id": delivery.id.as_str()};
     match answer(store.deliveries().await?.find_one(filter)).await {
         Ok(found) => Ok(found.is_some()),
-        // The next attempt says it better.
+        // The next attempt reports a lasting error better.
         Err(error) if is_retryable(&error) => Ok(false),
         Err(error) => Err(store_error(error)),
     }
@@ -110,18 +111,19 @@ async fn attempt_once(store: &MongoStore, delivery: &Delivery) -> Result<Attempt
             return Err(error.into());
         }
     };
-    // Whoever gives up must not leave it open: nobody could write the task until the server ends it.
+    // The commit runs in a separate task, because a caller that gives up must not leave the transaction open. An open transaction blocks all
+    // writes to the task until the server ends it.
     let committed = tokio::spawn(commit(session)).await;
     match committed.map_err(|_| StoreError::Unavailable("the process is ending".to_owned()))? {
         Ok(()) => Ok(Attempt::Done(Delivered::Written(written))),
-        // If it was committed after all, its mark will tell.
+        // If the transaction was committed nevertheless, the next attempt finds its mark.
         Err(error) if is_retryable(&error) => Ok(Attempt::Again),
         Err(error) => Err(write_error(error)),
     }
 }
 
-/// As long as the server does not say whether it was made, the transaction may be open, and in the way of everybody
-/// who writes the task.
+/// Retries the commit while its result is unknown. Until the result is known, the transaction may be open and block all other writes to the
+/// task.
 async fn commit(mut session: ClientSession) -> Result<(), Error> {
     let deadline = Instant::now() + TRANSACTION_LIFETIME;
     let mut attempt = 0;
@@ -136,7 +138,7 @@ async fn commit(mut session: ClientSession) -> Result<(), Error> {
     }
 }
 
-/// Silence says no more than an answer that says it does not know.
+/// Whether the result of the commit is unknown: MongoDB says so, or the connection failed, or no answer came in time.
 fn is_unknown(error: &Error) -> bool {
     error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) || matches!(error.kind.as_ref(), ErrorKind::Io(_))
 }
@@ -147,7 +149,7 @@ enum Failure {
     Store(StoreError),
 }
 
-/// None: no task is meant.
+/// Marks the delivery and changes its task. `None` means that the delivery matches no task.
 async fn write(
     store: &MongoStore,
     delivery: &Delivery,
@@ -174,7 +176,7 @@ async fn write(
     Ok(Some(task.id.clone()))
 }
 
-/// The tasks that may be meant, as the transaction sees them.
+/// The tasks that may match the delivery, as the transaction sees them.
 async fn candidates(
     store: &MongoStore,
     delivery: &Delivery,
@@ -184,7 +186,7 @@ async fn candidates(
     fields.extend(Delivery::DECISIVE.map(|name| (name.to_owned(), 1.into())));
     fields.insert(TIMELINE_TYPE, doc! {"$type": "$events"});
     let tasks = store.collection().await.map_err(Failure::Store)?;
-    // Not sorted: the server might prefer the index of the order.
+    // The query has no sort order, because the server might then prefer the index of that order.
     let find =
         tasks.find(meant_by(&delivery.search)).projection(fields).limit(CANDIDATES).collation(exactly());
     let found: Vec<RawDocumentBuf> =
@@ -198,7 +200,7 @@ async fn candidates(
     Ok(found.into_iter().filter_map(read).collect())
 }
 
-/// The server does so by itself after an error, and when nobody goes on; then this only tells it sooner.
+/// Aborts the transaction early. The server also aborts it by itself, after an error or when no request continues it.
 async fn abort(session: &mut ClientSession) {
     if let Err(error) = answer(session.abort_transaction()).await {
         tracing::debug!(%error, "a transaction could not be aborted");

@@ -1,7 +1,6 @@
-//! What taskcast has learnt from GitHub's deliveries, in a collection of its own beside the tasks.
+//! Stores and finds the facts that taskcast learns from GitHub's deliveries, in a separate collection.
 //!
-//! A fact is inserted once and never changed, so it needs no transaction: whoever inserts it second has learnt
-//! nothing new.
+//! A fact is inserted once and never changed, so no transaction is needed: a second insert of the same fact contains nothing new.
 
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -20,10 +19,10 @@ use crate::{
 };
 
 const DUPLICATE_KEY: i32 = 11000;
-/// More facts about one delivery are a mistake.
+/// The maximum number of facts that one query returns. More facts about one delivery indicate an error.
 const MOST: i64 = 1000;
 
-/// Stores what the delivery teaches, and gives it back with a search that uses what is known.
+/// Stores the facts that the delivery contains. Returns the delivery with a search that uses all known facts.
 pub(super) async fn informed(store: &MongoStore, delivery: &Delivery) -> Result<Delivery, StoreError> {
     let mut known = Known::default();
     loop {

@@ -1,4 +1,4 @@
-//! What a MongoDB error means.
+//! Translates errors of MongoDB and its driver into errors of the store, of writes and of the change stream.
 
 use std::{future::Future, time::Duration};
 
@@ -13,40 +13,40 @@ use crate::{
 const UNAUTHORIZED: i32 = 13;
 const AUTHENTICATION_FAILED: i32 = 18;
 const ONLY_ON_REPLICA_SETS: i32 = 40573;
-/// ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken, BSONObjectTooLarge: going on from the
-/// same place fails for ever.
+/// ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken, BSONObjectTooLarge: resuming after the same token always fails
+/// again.
 const HISTORY_LOST: [i32; 4] = [286, 280, 260, 10334];
-/// CursorNotFound: the server may end cursors as it likes, and gives this error no label.
+/// CursorNotFound: MongoDB may close a cursor at any time, and gives this error no label.
 const CURSOR_NOT_FOUND: i32 = 43;
-/// What the value to be written is to blame for: BadValue, FailedToParse, TypeMismatch, Overflow,
-/// InvalidLength, DollarPrefixedFieldName, BSONObjectTooLarge, and two old ones for the latter.
+/// Errors that the written value causes: BadValue, FailedToParse, TypeMismatch, Overflow, InvalidLength, DollarPrefixedFieldName,
+/// BSONObjectTooLarge, and two older codes of the last one.
 const VALUE_REFUSED: [i32; 9] = [2, 9, 14, 15, 21, 52, 10334, 17419, 17420];
 
-/// How long one request may take. A server that is gone is noticed much sooner: its heartbeat stays away, and the driver
-/// ends all requests that wait for it. This bound is for an answer that was lost alone. A server that is only slow needs
-/// time: whoever gives up early asks the same again and makes it slower.
+/// The timeout of one request. The driver detects a dead server much sooner by its missing heartbeat, and ends all requests to that server.
+/// This timeout is for an answer that is lost while the server is alive. A slow server needs time: a caller that gives up early sends the
+/// same request again and makes the server slower.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is to be done about the end of a change stream.
+/// Why a change stream ended, which decides how it continues.
 #[derive(Debug)]
 pub(super) enum StreamFailure {
-    /// Going on from the last token may work.
+    /// A retry after the last token may succeed.
     Passing(String),
-    /// It never will; the reason.
+    /// A retry after the last token never succeeds. The field is the reason.
     HistoryLost(GapReason),
-    /// The server answered and refused; if it does so again, the token is to blame.
+    /// MongoDB refused the request. If it refuses again and again, the token is the cause.
     Refused(String),
     Fatal(StoreError),
 }
 
-/// Waits for one request, but not for ever.
+/// Waits for one request for at most [`PATIENCE`].
 pub(super) async fn answer<T>(
     request: impl IntoFuture<Output = Result<T, Error>, IntoFuture: Future + Send>,
 ) -> Result<T, Error> {
     answer_within(PATIENCE, request).await
 }
 
-/// The same with another bound, also for several requests in a row, whose failure may be another than the driver's.
+/// Waits with another timeout. `requests` may also be several requests in a row, with an error type of its own.
 pub(super) async fn answer_within<T, E: From<Error>>(
     patience: Duration,
     requests: impl IntoFuture<Output = Result<T, E>, IntoFuture: Future + Send>,
@@ -80,14 +80,14 @@ pub(super) fn store_error(error: Error) -> StoreError {
                 .to_owned(),
         ),
         (_, Some(UNAUTHORIZED)) => StoreError::Denied(format!(
-            "the user of MONGODB_URI lacks a privilege; the role readWrite on the database suffices for all but \
-             the preparations: {}",
+            "the user of MONGODB_URI lacks a privilege. The role readWrite on the database is enough for everything \
+             except the preparations at the start: {}",
             text(&error)
         )),
         (_, Some(ONLY_ON_REPLICA_SETS)) => StoreError::Unusable(super::prepare::STANDALONE.to_owned()),
         (ErrorKind::InvalidTlsConfig { .. } | ErrorKind::SessionsNotSupported, _)
         | (ErrorKind::IncompatibleServer { .. } | ErrorKind::InvalidArgument { .. }, _) => {
-            StoreError::Unusable(format!("MongoDB can't be used as MONGODB_URI says: {}", text(&error)))
+            StoreError::Unusable(format!("MongoDB can't be used with the options of MONGODB_URI: {}", text(&error)))
         }
         _ => StoreError::Unavailable(text(&error)),
     }
@@ -99,9 +99,9 @@ pub(super) fn write_error(error: Error) -> WriteError {
         _ => code(&error).is_some_and(|code| VALUE_REFUSED.contains(&code)),
     };
     if refused {
-        seldom!(warn, error = text(&error), "MongoDB refuses a value");
+        seldom!(warn, error = text(&error), "MongoDB refused to write a value");
         return WriteError::Conflict(
-            "the task can't hold that: too large, too deep, or an odd key".to_owned(),
+            "the task can't store this value: it is too large or too deep, or it has an invalid key".to_owned(),
         );
     }
     WriteError::Store(store_error(error))
@@ -124,7 +124,7 @@ pub(super) fn stream_failure(error: Error) -> StreamFailure {
     }
 }
 
-/// The server quotes the whole command in some messages; documents don't belong into a log.
+/// Returns the message without the command. MongoDB quotes the whole command in some messages, and documents must not be logged.
 fn text(error: &Error) -> String {
     let text = match error.kind.as_ref() {
         ErrorKind::Command(command) => format!("{} ({})", command.message, command.code),

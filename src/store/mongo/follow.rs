@@ -1,4 +1,4 @@
-//! The feed: one change stream, kept open whatever happens to it.
+//! Follows one change stream for the feed, and reopens it after each failure that may pass.
 
 use std::time::Duration;
 
@@ -22,18 +22,18 @@ use crate::{
     store::StoreError,
 };
 
-/// Where changes come faster than single ones are read, several are asked for at once: each request costs the server and this node as
-/// much as some changes do. After an answer with one change the next request follows at once.
+/// The minimum time from one request to the next. Fast changes then arrive several in one answer, which saves requests: a request costs the
+/// server and this node as much as several changes. After an answer with exactly one change, the next request follows at once.
 const BETWEEN_BATCHES: Duration = Duration::from_millis(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// Clients wait, and while no server is there the driver's selection takes its time as well.
+/// The longest backoff is short, because clients wait. Without a reachable server, the driver's server selection adds more time.
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
-/// A stream that breaks off so soon is not opened again at once.
+/// A stream that fails within this time is reopened after a backoff, not at once.
 const YOUNG: Duration = Duration::from_secs(2);
-/// How often the server may refuse to go on from a token before the token is given up.
+/// The number of times that the server may refuse to resume after a token. After that, the token is given up.
 const REFUSALS: u32 = 5;
-/// After so many failures in a row what keeps the stream away is told: it may be another thing than what broke it off,
-/// and need a person.
+/// After this many failures in a row, the current error is logged. It may differ from the error that interrupted the stream, and it may
+/// need an operator.
 const PERSISTENT: u32 = 5;
 
 pub(super) async fn follow(
@@ -64,13 +64,13 @@ struct Follower<'a> {
     store: &'a MongoStore,
     receiver: Receiver<'a>,
     begin: Begin,
-    /// In a row, without progress between them: the stream came no further in the history.
+    /// The number of failures in a row without progress. Progress means that the stream advanced in the history.
     failures: u32,
-    /// After a gap images may be off: a collection that was made anew has none.
+    /// Images may be off after a gap, because a collection that was created again has none.
     images_in_doubt: bool,
     patience: Patience,
-    /// A reply could not be made a document, for example because a text in it is not UTF-8. The driver's cursor reads it
-    /// nevertheless.
+    /// A reply could not be decoded, for example because a string in it is not valid UTF-8. The driver's cursor does not decode replies, so
+    /// only the ordinary limit is used.
     only_raw: bool,
 }
 
@@ -82,7 +82,7 @@ impl Follower<'_> {
                 Ended::ReceiverGone => return Ok(()),
                 Ended::Failed(failure) => failure,
             };
-            // The tries to open it again are not counted.
+            // Failed attempts to reopen the stream are not counted.
             if self.failures == 0 {
                 self.store.stream.broke_off();
             }
@@ -90,12 +90,12 @@ impl Follower<'_> {
                 StreamFailure::Fatal(error) => return Err(error),
                 StreamFailure::HistoryLost(reason) => {
                     if self.failures >= PERSISTENT {
-                        seldom!(warn, %reason, "history is lost again whenever the change stream is opened");
+                        seldom!(warn, %reason, "history is lost again each time the change stream is opened");
                     }
                     Some(reason)
                 }
                 StreamFailure::Refused(error) if self.failures >= REFUSALS => {
-                    seldom!(warn, error, "the server does not go on from where the change stream was");
+                    seldom!(warn, error, "MongoDB refuses to resume the change stream; it will be opened at the current time");
                     Some(GapReason::Resume)
                 }
                 StreamFailure::Passing(error) | StreamFailure::Refused(error) => {
@@ -112,7 +112,7 @@ impl Follower<'_> {
             {
                 return Ok(());
             }
-            // What broke off once is mostly there again: another member, another cursor.
+            // After a single interruption, the stream usually works again at once with another member or another cursor.
             if lost.is_some() || self.failures > 0 || begun.elapsed() < YOUNG {
                 tokio::time::sleep(backoff(self.failures)).await;
             }
@@ -120,7 +120,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Begins anew: what happened between is not told.
+    /// Reports a gap, and makes the next stream begin at the current time. Changes in between are not sent.
     async fn lose(&mut self, reason: GapReason) -> Result<(), Ended> {
         self.begin = Begin::Now;
         self.images_in_doubt = true;
@@ -145,7 +145,7 @@ impl Follower<'_> {
         loop {
             let asked = Instant::now();
             let batch = self.ask(&mut cursor, &mut size).await?;
-            // Only the answer to the first request shows whether history is lost, or whether the server refuses to go on.
+            // Only the answer to the first request shows whether history is lost, or whether the server refuses to resume.
             if let Some(position) = to_tell.take() {
                 self.receiver.opened(position).await?;
             }
@@ -159,7 +159,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Asks for the next changes, and waits for them as long as the server works.
+    /// Requests the next changes, and waits as long as the server works on the request.
     async fn ask(&mut self, cursor: &mut StreamCursor, size: &mut BatchSize) -> Result<Batch, Ended> {
         let limit = if self.only_raw { ORDINARY } else { size.limit() };
         let asked = Instant::now();
@@ -197,7 +197,7 @@ impl Follower<'_> {
         }
         let token = batch.token();
         if changes == 0 {
-            // What could not be read is behind.
+            // The stream has passed the reply that could not be decoded.
             self.only_raw = false;
             self.receiver.idle(token.as_ref()).await?;
         } else if token.is_none() {
@@ -216,16 +216,16 @@ impl Follower<'_> {
     fn progressed(&mut self) {
         self.patience.progressed();
         if std::mem::take(&mut self.failures) > 0 {
-            seldom!(info, "the change stream is read again");
+            seldom!(info, "the change stream works again");
         }
     }
 }
 
 fn closed() -> Ended {
-    StoreError::Unavailable("the server closed the cursor".to_owned()).into()
+    StoreError::Unavailable("MongoDB closed the cursor of the change stream".to_owned()).into()
 }
 
-/// Twice as long each time, and not at the same moment on every node.
+/// Exponential backoff with jitter, so that nodes do not retry at the same moment.
 fn backoff(failures: u32) -> Duration {
     let full = FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(LAST_BACKOFF);
     full.mul_f64(rand::random_range(0.5..1.0))

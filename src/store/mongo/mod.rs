@@ -1,8 +1,7 @@
-//! Tasks in MongoDB, as the existing backend writes them; their changes by its change stream.
+//! The MongoDB store: it reads and writes tasks in the format of the existing backend, and reads their changes from a change stream.
 //!
-//! Everything is read from and written to the primary, with majority concern. A snapshot read tells its cluster
-//! time, and a change is in it exactly when its own cluster time is not later: that is what makes positions of
-//! states and of events comparable.
+//! All reads and writes go to the primary, with majority concern. A snapshot read returns its cluster time. The snapshot contains a
+//! change exactly when the cluster time of the change is not later. Positions of states and positions of events are therefore comparable.
 
 mod batch_size;
 mod batches;

@@ -1,6 +1,6 @@
-//! Reads of many tasks: the newest of those that a filter lets through.
+//! Reads lists of tasks: the newest tasks that match a filter.
 //!
-//! What a filter lets through is checked once more. Nothing is derived from what does not pass.
+//! This node checks each task that MongoDB returns again. A task that does not pass this check is neither returned nor counted.
 
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -23,23 +23,23 @@ use crate::{
     task::{Counts, Task},
 };
 
-/// How often more is read for a page because what was found did not pass the check.
+/// The maximum number of reads for one run of a page. More than one read is needed if documents do not pass the check.
 const MOST_READS: usize = 20;
 
-/// A task with its place among others.
+/// A task with its sort key.
 #[derive(Clone, Debug)]
 pub(super) struct Listed {
     pub(super) key: Key,
     pub(super) task: Task,
 }
 
-/// What is looked for in a list.
+/// A query for a list of tasks.
 pub(super) struct Looked<'a> {
     pub(super) store: &'a MongoStore,
-    /// A task that is seen in several ways is listed once.
+    /// A task that is visible in several ways is listed only once.
     pub(super) ways: Vec<Way>,
     pub(super) conditions: Vec<Document>,
-    /// The check of what the filter says.
+    /// Checks again that a task matches.
     pub(super) passes: &'a (dyn Fn(&Task) -> bool + Sync),
 }
 
@@ -50,13 +50,13 @@ struct OfRun {
 }
 
 impl Looked<'_> {
-    /// The newest tasks at one moment, and whether these are all.
+    /// Returns the newest tasks at one moment, and whether these are all tasks. `false` also means that this is not known.
     pub(super) async fn newest(
         &self,
         session: &mut ClientSession,
         limit: usize,
     ) -> Result<(Vec<Listed>, bool), StoreError> {
-        // For MongoDB, 0 is without limit, and a snapshot time is wanted all the same.
+        // A limit of 0 means no limit in MongoDB. A limit of 1 is used, because the caller needs the snapshot time of this read.
         let asked = limit.max(1);
         if let [way] = &self.ways[..] {
             let documents = self.find(session, way, &[], Some(newest()), asked).await?;
@@ -67,7 +67,7 @@ impl Looked<'_> {
                 listed.truncate(limit);
                 return Ok((listed, is_all));
             }
-            // In the order of the index, if nothing else than dates has a time.
+            // The index order is the list order only if all times are dates.
             let are_dates = documents.iter().all(|document| Run::of(document) == Run::Dates);
             if listed.len() == asked && are_dates && !self.has_any(session, &has_other_time()).await? {
                 listed.truncate(limit);
@@ -77,7 +77,7 @@ impl Looked<'_> {
         Ok((self.page(session, &Cursor::default(), limit).await?.0, false))
     }
 
-    /// At most so many tasks of each way, in no order.
+    /// Returns at most `most` tasks of each way, not necessarily the newest ones. The result is sorted, the newest task first.
     pub(super) async fn any(
         &self,
         session: &mut ClientSession,
@@ -92,14 +92,14 @@ impl Looked<'_> {
         Ok(all)
     }
 
-    /// The tasks after a place, and the place after them if there are more.
+    /// Returns the tasks after a cursor, and the next cursor if there are more tasks.
     pub(super) async fn page(
         &self,
         session: &mut ClientSession,
         after: &Cursor,
         limit: usize,
     ) -> Result<(Vec<Listed>, Option<Cursor>), StoreError> {
-        // One more than asked for tells whether there is a next page.
+        // One task more than requested shows whether there is a next page.
         let wanted = limit.saturating_add(1);
         let mut dated = vec![self.run(session, Run::Dates, Run::Dates.filter(), after, wanted).await?];
         if self.has_any(session, &has_other_time()).await? {
@@ -113,7 +113,7 @@ impl Looked<'_> {
             merged.extend(self.run(session, Run::Nothing, Run::Nothing.filter(), after, rest).await?.found);
         }
         if merged.len() < wanted {
-            // They are sorted in memory, so it is looked before whether there are any.
+            // MongoDB sorts these documents in memory, so this function first checks whether there are any.
             let (rest, filter) = (wanted - merged.len(), odd(has_arrays(self.store).await?));
             if self.has_any(session, &filter).await? {
                 merged.extend(self.run(session, Run::Odd, filter, after, rest).await?.found);
@@ -130,7 +130,7 @@ impl Looked<'_> {
         Ok((merged.into_iter().map(|(listed, _)| listed).collect(), next))
     }
 
-    /// The tasks of a run after a place in it, whichever way they are seen in.
+    /// Returns the tasks of one run after a cursor, from all ways.
     async fn run(
         &self,
         session: &mut ClientSession,
@@ -151,7 +151,7 @@ impl Looked<'_> {
         Ok(OfRun { run, found })
     }
 
-    /// Reads on until there are enough tasks, or no more.
+    /// Reads the tasks of one run and one way until there are enough tasks, or no more documents.
     async fn run_of(
         &self,
         session: &mut ClientSession,
@@ -196,7 +196,7 @@ impl Looked<'_> {
         Ok(false)
     }
 
-    /// Without their timelines.
+    /// Reads documents without their timelines.
     async fn find(
         &self,
         session: &mut ClientSession,
@@ -244,14 +244,14 @@ impl Looked<'_> {
     fn checked(&self, documents: &[RawDocumentBuf]) -> Vec<Listed> {
         let tasks = documents.iter().filter_map(|document| {
             let task = meaning::task(document, &self.store.config.default_org);
-            let task = task.inspect_err(|error| seldom!(warn, %error, "left out of a list")).ok()?;
+            let task = task.inspect_err(|error| seldom!(warn, %error, "a task was left out of a list: its document can't be read")).ok()?;
             (self.passes)(&task).then(|| Listed { key: Key::of(document), task })
         });
         tasks.collect()
     }
 }
 
-/// Of tasks that are all there are.
+/// The counts of a complete list of tasks.
 pub(super) fn counted<'a>(listed: impl IntoIterator<Item = &'a Listed>) -> Counts {
     let mut counts = Counts::default();
     for one in listed {
@@ -260,7 +260,7 @@ pub(super) fn counted<'a>(listed: impl IntoIterator<Item = &'a Listed>) -> Count
     counts
 }
 
-/// Always the newest of those that are the first of their runs; of several, that of the first run.
+/// Merges runs: it repeatedly takes the newest of the first tasks of all runs. At equal times, it takes the task of the first run.
 fn merge(runs: Vec<OfRun>, wanted: usize) -> Vec<(Listed, Option<Place>)> {
     let mut runs: Vec<_> =
         runs.into_iter().map(|OfRun { run, found }| (run, found.into_iter().peekable())).collect();
@@ -279,7 +279,7 @@ fn merge(runs: Vec<OfRun>, wanted: usize) -> Vec<(Listed, Option<Place>)> {
     merged
 }
 
-/// Whether a document may have an array for its time. The server remembers of an index whether it ever had one to hold.
+/// Whether the `createdAt` of a document may be an array. MongoDB remembers for each index whether it ever contained an array.
 async fn has_arrays(store: &MongoStore) -> Result<bool, StoreError> {
     let find = doc! {
         "find": &store.config.collection,
@@ -293,7 +293,7 @@ async fn has_arrays(store: &MongoStore) -> Result<bool, StoreError> {
     Ok(known.is_empty() || known.contains(&true))
 }
 
-/// The values of a name, wherever it is.
+/// All boolean values of this field name, at any depth.
 fn flags(name: &str, value: &Bson) -> Vec<bool> {
     match value {
         Bson::Array(items) => items.iter().flat_map(|item| flags(name, item)).collect(),

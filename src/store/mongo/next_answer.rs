@@ -1,4 +1,4 @@
-//! Waits for the change stream's next answer as long as the server works on it.
+//! Waits for the next answer to the change stream as long as the server works on the request.
 
 use std::pin::pin;
 
@@ -16,11 +16,11 @@ use crate::seldom::seldom;
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum NotAnswered {
-    /// It is not waited for any longer.
+    /// This node has stopped waiting.
     GivenUp(Error),
-    /// It came, and this node could not read it.
+    /// The answer came, but this node could not decode it.
     Unreadable(Error),
-    /// The server or the driver said so.
+    /// The server or the driver reported an error.
     Failed(Error),
 }
 
@@ -33,7 +33,7 @@ impl From<Error> for NotAnswered {
     }
 }
 
-/// None: the server has closed the cursor.
+/// Returns the next answer. `None` means that the server has closed the cursor.
 pub(super) async fn next_answer(
     store: &MongoStore,
     cursor: &mut StreamCursor,

@@ -1,4 +1,4 @@
-//! Opening a change stream at the right place.
+//! Opens a change stream at a cluster time or after a resume token.
 
 use std::time::Duration;
 
@@ -16,30 +16,31 @@ use super::{
 };
 use crate::store::StoreError;
 
-/// How far back the first stream begins, so that clients of a node that restarted can be replayed to.
+/// How far back the first stream begins. A restarted node can then replay the missed events to its clients.
 const LOOK_BACK_SECS: u32 = 120;
-/// How long the server holds a request while nothing happens; as often the position advances.
+/// How long MongoDB waits for a change before it sends an empty answer. The position advances at the same interval.
 pub(super) const AWAIT: Duration = Duration::from_millis(250);
 
-/// Where a stream begins.
+/// The starting point of a stream.
 #[derive(Clone, Debug)]
 pub(super) enum Begin {
-    /// A little before now, if the oplog reaches so far.
+    /// [`LOOK_BACK_SECS`] before now. The oplog must reach back that far.
     Past,
     Now,
-    /// A resume token.
+    /// Directly after a resume token.
     After(Document),
 }
 
 pub(super) struct Opened {
     pub(super) cursor: StreamCursor,
-    /// The first cluster time that it tells of; None: it continues an earlier one.
+    /// The first cluster time that the stream covers. `None` means that it resumes an earlier stream.
     pub(super) at: Option<u64>,
 }
 
-/// Always before a cluster time, or after a token: never in the middle of a transaction that was not begun.
+/// Opens the stream before a cluster time or after a token. It never begins in the middle of a transaction whose first changes this node has
+/// not read.
 ///
-/// The driver's own `ChangeStream` would give out single changes, copied twice each, and begin anew without a word.
+/// The driver's own `ChangeStream` is not used: it returns single changes, copies each one twice, and reopens the stream without notice.
 pub(super) async fn open(store: &MongoStore, begin: &Begin) -> Result<Opened, StreamFailure> {
     let mut options = doc! {"fullDocument": "whenAvailable", "fullDocumentBeforeChange": "whenAvailable"};
     let at = match begin {
@@ -48,7 +49,7 @@ pub(super) async fn open(store: &MongoStore, begin: &Begin) -> Result<Opened, St
             None
         }
         Begin::Now => {
-            // What broke the last stream is committed by now, and would break this one too.
+            // The change that broke the last stream is committed by now. The new stream begins after it, so it does not break again.
             let Timestamp { time, increment } = committed(store).await?;
             Some(Timestamp { time, increment: increment.saturating_add(1) })
         }
@@ -65,7 +66,7 @@ pub(super) async fn open(store: &MongoStore, begin: &Begin) -> Result<Opened, St
     Ok(Opened { cursor, at: at.map(|at| u64::from(at.time) << 32 | u64::from(at.increment)) })
 }
 
-/// Up to where changes are committed by a majority: every snapshot from now on contains them.
+/// Returns the time up to which a majority has committed all changes. Every later snapshot contains these changes.
 async fn committed(store: &MongoStore) -> Result<Timestamp, StreamFailure> {
     let database = store.database().await?;
     let hello = answer(database.run_command(doc! {"hello": 1})).await?;
@@ -75,8 +76,8 @@ async fn committed(store: &MongoStore) -> Result<Timestamp, StreamFailure> {
         .and_then(|time| time.get_timestamp("ts"));
     time.map_err(|_| match prepare::is_standalone(&hello) {
         true => StreamFailure::Fatal(StoreError::Unusable(prepare::STANDALONE.to_owned())),
-        // A member that has just started knows neither its set nor what a majority has.
-        false => StreamFailure::Passing("nothing is known to be committed by a majority yet".to_owned()),
+        // A member that has just started knows neither its replica set nor the majority's commit point.
+        false => StreamFailure::Passing("MongoDB does not report a majority-committed time yet".to_owned()),
     })
 }
 

@@ -1,41 +1,40 @@
-//! How long the change stream waits for an answer.
+//! Decides how long the change stream waits for an answer of MongoDB.
 //!
-//! A server that works for a long time is not dead, and asking it again would only begin the same work again. A server or a network
-//! that is gone is noticed by the driver: it asks every server for a heartbeat once a second, and when that stays away for
-//! the connect timeout, it ends all requests that wait for that server. What remains is an answer that was lost alone, for example
-//! because a firewall forgot that connection. So, after some silence, another connection asks the server whether it still
-//! works on the request.
+//! A server that works for a long time is not dead, and a second request would only start the same work again. The driver detects a dead
+//! server or network: it sends a heartbeat to every server once a second. If no heartbeat is answered within the connect timeout, the driver
+//! ends all requests to that server. One case remains: a single answer is lost, for example because a firewall dropped that connection.
+//! After some silence, this node therefore asks the server over another connection whether it still works on the request.
 
 use std::time::Duration;
 
-/// So long an answer may take before somebody asks what became of it.
+/// An answer may take this long before this node asks about the state of the request.
 const SILENCE: Duration = Duration::from_secs(5);
 const LONGEST_SILENCE: Duration = Duration::from_secs(80);
 
-/// What the change stream has learned about the server's speed. It keeps this over a restart of the stream.
+/// What the change stream knows about the server's speed. The follower keeps this value when it reopens the stream.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
-    /// The longest time that an answer was worth waiting for.
+    /// The longest time after which an answer came.
     needed: Duration,
-    /// How many requests in a row were given up, without any progress between them.
+    /// The number of requests that were given up in a row, without any progress between them.
     given_up: u32,
 }
 
-/// What the server said about a request that it has not answered.
+/// The state of an unanswered request, as the server reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     UnderWay,
-    /// It knows no such request: the answer is on the way, or lost.
+    /// The server does not work on such a request. The answer is on its way, or it is lost.
     Finished,
-    /// It gave no answer, or it refused one.
+    /// The server did not report the state, or it refused to.
     Nothing,
 }
 
-/// One request that has not been answered yet. All times are counted from the request on.
+/// One request that has not been answered yet. All times are measured from the start of the request.
 #[derive(Debug)]
 pub(super) struct Wait {
     silence: Duration,
-    /// The last word, when it came, and how long it took to get it.
+    /// The last state that the server reported, when the report came, and how long it took.
     said: Option<(Said, Duration, Duration)>,
 }
 
@@ -52,7 +51,7 @@ impl Patience {
         self.needed = self.needed.max(took);
     }
 
-    /// The stream has read on: giving up was of use.
+    /// The stream has made progress, so giving up the request has helped.
     pub(super) fn progressed(&mut self) {
         self.given_up = 0;
     }
@@ -68,13 +67,13 @@ impl Patience {
 }
 
 impl Wait {
-    /// What to do when nothing has come for `waited`.
+    /// Returns the next step when no answer has come for `waited`.
     pub(super) fn next(&self, waited: Duration) -> Next {
         let until = |time: Duration, then: Next| if waited < time { Next::WaitUntil(time) } else { then };
         match self.said {
             None => until(self.silence, Next::Ask),
             Some((Said::UnderWay, at, took)) => until(at + self.silence.max(took), Next::Ask),
-            // An answer that is on the way takes as long as the word that it was sent, or is a large one.
+            // An answer that is on its way takes as long as the report took, or longer if it is large.
             Some((Said::Finished, at, took)) => {
                 until(at + self.silence.max(took), Next::GiveUp("the server's answer did not arrive"))
             }
@@ -83,12 +82,12 @@ impl Wait {
         }
     }
 
-    /// The server said so after `waited`, and it took so long to get this word.
+    /// Stores a report of the server. The report came after `waited` and took `took`.
     pub(super) fn said(&mut self, said: Said, waited: Duration, took: Duration) {
         self.said = Some((said, waited, took));
     }
 
-    /// For how long the server may be silent about a question of ours.
+    /// How long the server may take to report the state of the request.
     pub(super) fn longest(&self) -> Duration {
         LONGEST_SILENCE
     }
@@ -100,14 +99,14 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers the request after `answer`, and says about it what is true, `delay` late.
+    /// A server that answers the request after `answer`. It reports the true state of the request, `delay` late.
     struct Server {
         answer: Option<Duration>,
         works: Duration,
         delay: Duration,
     }
 
-    /// When the request was given up; None: it was answered.
+    /// Returns when the request was given up. `None` means that it was answered.
     fn given_up(patience: &mut Patience, server: &Server) -> Option<Duration> {
         let mut wait = patience.wait();
         let mut now = Duration::ZERO;
@@ -115,7 +114,7 @@ mod tests {
         loop {
             match wait.next(now) {
                 Next::WaitUntil(time) => {
-                    assert!(time > now, "it goes on");
+                    assert!(time > now, "the time advances");
                     now = time;
                 }
                 Next::Ask => {
@@ -151,7 +150,7 @@ mod tests {
         let first = given_up(&mut patience, &lost).expect("given up");
         assert!(first <= seconds(11), "{first:?}");
         let second = given_up(&mut patience, &lost).expect("given up");
-        assert!(second > first, "the next one gets more time");
+        assert!(second > first, "the next request gets more time");
         for _ in 0..20 {
             assert!(given_up(&mut patience, &lost).expect("given up") <= seconds(165));
         }
@@ -160,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_answer_is_remembered() {
+    fn the_longest_answer_time_is_remembered() {
         let mut patience = Patience::default();
         patience.answered(seconds(12));
         patience.progressed();
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_says_nothing_is_given_up_in_the_end() {
+    fn a_request_is_given_up_if_the_server_never_reports_its_state() {
         let mut wait = Patience::default().wait();
         let mut now = Duration::ZERO;
         let mut asked = 0;
@@ -186,14 +185,14 @@ mod tests {
             assert!(asked < 100);
         }
         assert_eq!(now, LONGEST_SILENCE);
-        // One word that took all the time.
+        // A single report that took the whole time.
         let mut wait = Patience::default().wait();
         wait.said(Said::Nothing, seconds(5) + wait.longest(), wait.longest());
         assert!(matches!(wait.next(seconds(85)), Next::GiveUp(_)));
     }
 
     proptest! {
-        /// However long the server works, and however late everything arrives that it sends: its answer is waited for.
+        /// The stream waits for the answer, however long the server works and however late its messages arrive.
         #[test]
         fn a_slow_server_is_never_given_up(works in 0..10_000_000u64, delay in 0..60_000u64, again in 1..5usize) {
             let (works, delay) = (Duration::from_millis(works), Duration::from_millis(delay));

@@ -1,18 +1,18 @@
-//! What the server does to each change before it sends it.
+//! The aggregation pipeline that the server applies to each change before it sends the change.
 //!
-//! Only what a client may see travels: the visible fields of both images, and of the timeline what this change
-//! appended, so that neither a long timeline nor a large field that nobody sees goes over the wire with every
-//! status change.
+//! The server sends only what a client may see: the visible fields of both images, and the timeline entries that the change appended. A long
+//! timeline, or a large field that no client sees, is therefore not sent with every status change.
 
 use mongodb::bson::{Bson, Document, doc};
 
 use super::select::visible_fields;
 
-/// In an event after [`pipeline`]: absent when the timeline is as it was, else one of the following.
+/// The field of an event that describes the timeline after [`pipeline`]. It is absent if the timeline has not changed. Otherwise it contains
+/// either [`ADDED`], or [`BEFORE`] and [`AFTER`].
 pub(super) const TIMELINE: &str = "timeline";
-/// The entries that were appended; what an insert came with.
+/// The appended entries, or all entries of an inserted task.
 pub(super) const ADDED: &str = "added";
-/// Both timelines, where one is not the beginning of the other.
+/// Both timelines, if the new one does not begin with the old one.
 pub(super) const BEFORE: &str = "before";
 pub(super) const AFTER: &str = "after";
 
@@ -52,7 +52,8 @@ fn updated() -> Document {
     doc! {"$objectToArray": {"$ifNull": ["$updateDescription.updatedFields", {}]}}
 }
 
-/// Comparing long timelines costs; most updates don't name them. A replacement names nothing.
+/// Whether the change may have changed the timeline. Most updates do not name it, and comparing long timelines is expensive. A replacement
+/// names no fields, so its timelines are always compared.
 fn touches_the_timeline() -> Document {
     doc! {"$or": [
         {"$eq": ["$operationType", "replace"]},
@@ -74,8 +75,8 @@ fn cuts_the_timeline() -> Document {
     ]}
 }
 
-/// Whether the update says by itself that it only appended: it sets entries, and each has a place behind those that were there. Then the
-/// timelines are not compared, which takes MongoDB five times as long as everything else.
+/// Whether the update description shows that the update only appended: each entry that it sets has an index after the old entries. The
+/// timelines are then not compared. A comparison takes MongoDB five times as long as everything else.
 fn appends() -> Document {
     let place = doc! {"$toInt": {"$substrBytes": ["$$item.k", "events.".len() as i32, -1]}};
     let is_behind = doc! {"$cond": [
@@ -92,18 +93,18 @@ fn appends() -> Document {
     ]}
 }
 
-/// What a timeline has behind the end of another.
+/// The entries of `new` after the length of `old`.
 fn beyond(old: &str, new: &str) -> Document {
-    // `$slice` takes no zero for its count.
+    // `$slice` does not accept a count of zero.
     doc! {"$slice": [new, {"$size": old}, {"$max": [1, {"$size": new}]}]}
 }
 
-/// By value, so that it does not matter how an update was said: `$push` with `$slice`, and the first into an
-/// empty array, set the whole array.
+/// Compares the timelines by value, so the form of the update does not matter. `$push` with `$slice`, and the first `$push` into an empty
+/// array, set the whole array.
 fn compared() -> Document {
     let array = |field: &str| doc! {"$cond": [{"$isArray": field}, field, []]};
     let old_size = doc! {"$size": "$$old"};
-    // `$slice` takes no zero for its count.
+    // `$slice` does not accept a count of zero.
     let kept = doc! {"$cond": [
         {"$eq": [old_size.clone(), 0]}, [], {"$slice": ["$$new", 0, {"$max": [1, old_size.clone()]}]},
     ]};

@@ -1,4 +1,4 @@
-//! Whether MongoDB can give exact history, and what is switched on so that it can.
+//! Checks that MongoDB can provide exact history, and creates or enables what is missing: the collection, images and indexes.
 
 use mongodb::{
     Database,
@@ -19,14 +19,14 @@ use crate::{
 
 pub(super) const STANDALONE: &str = "MongoDB is not a replica set, and a standalone server has no change streams: start \
     mongod with --replSet rs0 and run rs.initiate() once (one member is enough)";
-const MONGOS: &str = "MONGODB_URI leads to a mongos: taskcast follows one replica set, because events of \
-    several shards have no exact order. Give the URI of the replica set that holds the tasks";
+const MONGOS: &str = "MONGODB_URI points to a mongos, but taskcast needs one replica set: events of \
+    several shards have no exact order. Use the URI of the replica set that holds the tasks";
 const OLDEST: i64 = 6;
-/// Nodes that start together look for the collection, and create it, at the same moment.
+/// The number of attempts. Nodes that start together may create the collection at the same moment.
 const LOOKS: u32 = 3;
 const NAMESPACE_EXISTS: i32 = 48;
 const NAMESPACE_NOT_FOUND: i32 = 26;
-/// FailedToParse, InvalidOptions, CommandNotSupported, an unknown field: the server knows no images.
+/// FailedToParse, InvalidOptions, CommandNotSupported, an unknown field: this MongoDB does not support images.
 const NO_SUCH_OPTION: [i32; 4] = [9, 72, 115, 40415];
 
 pub(super) async fn prepare(store: &MongoStore) -> Result<(), StoreError> {
@@ -42,7 +42,7 @@ pub(super) async fn prepare(store: &MongoStore) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Also after the collection was dropped: Mongoose makes the new one without images.
+/// Also called after the collection was dropped, because Mongoose creates the new one without images.
 pub(super) async fn ensure_images(store: &MongoStore) -> Result<(), StoreError> {
     let (database, name) = (store.database().await?, store.config.collection.as_str());
     for _ in 0..LOOKS {
@@ -50,16 +50,16 @@ pub(super) async fn ensure_images(store: &MongoStore) -> Result<(), StoreError> 
             return Ok(());
         }
     }
-    Err(StoreError::Unavailable("the collection is created and dropped by others at this moment".to_owned()))
+    Err(StoreError::Unavailable("other programs are creating and dropping the tasks collection now".to_owned()))
 }
 
-/// False: it was created by another node at this moment, and is to be looked at again.
+/// Returns `false` if another node has just created the collection. The caller then checks the collection again.
 async fn images_are_on(store: &MongoStore, database: &Database, name: &str) -> Result<bool, StoreError> {
     match images_of(database, name).await? {
         Some(true) => Ok(true),
         Some(false) if store.config.images == Images::Require => Err(StoreError::Unusable(format!(
-            "exact history needs pre- and post-images on the collection {name}, and MONGODB_IMAGES=require \
-             leaves switching them on to you: {}",
+            "exact history needs pre- and post-images on the collection {name}. With MONGODB_IMAGES=require, \
+             taskcast does not switch them on. Run: {}",
             switch_on_in_shell(database, name)
         ))),
         Some(false) => {
@@ -70,14 +70,14 @@ async fn images_are_on(store: &MongoStore, database: &Database, name: &str) -> R
     }
 }
 
-/// Whether images are on; None: there is no such collection.
+/// Whether images are on. `None` means that the collection does not exist.
 pub(super) async fn images_of(database: &Database, name: &str) -> Result<Option<bool>, StoreError> {
     let Some(options) = options_of(database, name).await? else { return Ok(None) };
     let images = options.get_document("changeStreamPreAndPostImages");
     Ok(Some(images.and_then(|images| images.get_bool("enabled")).unwrap_or(false)))
 }
 
-/// What the collection was made with; None: there is no such collection.
+/// The options of the collection. `None` means that the collection does not exist.
 pub(super) async fn options_of(database: &Database, name: &str) -> Result<Option<Document>, StoreError> {
     let command = doc! {"listCollections": 1, "filter": {"name": name}};
     let reply = answer(database.run_command(command)).await.map_err(|error| {
@@ -124,12 +124,12 @@ async fn check_server(database: &Database) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What answers `hello` so is not, and will not be, a member of a replica set.
+/// Whether this answer to `hello` comes from a server that is not a member of a replica set and that is not waiting to become one.
 pub(super) fn is_standalone(hello: &Document) -> bool {
     hello.get_str("setName").is_err() && !hello.get_bool("isreplicaset").unwrap_or(false)
 }
 
-/// As [`images_are_on`].
+/// Returns the same as [`images_are_on`].
 async fn switch_on(database: &Database, name: &str) -> Result<bool, StoreError> {
     let command = doc! {"collMod": name, "changeStreamPreAndPostImages": {"enabled": true}};
     match answer(database.run_command(command)).await {
@@ -153,7 +153,7 @@ fn images_refused(error: Error) -> StoreError {
     store_error(error)
 }
 
-/// As [`images_are_on`].
+/// Returns the same as [`images_are_on`].
 async fn create(database: &Database, name: &str) -> Result<bool, StoreError> {
     let command = doc! {"create": name, "changeStreamPreAndPostImages": {"enabled": true}};
     match answer(database.run_command(command)).await {
@@ -164,7 +164,7 @@ async fn create(database: &Database, name: &str) -> Result<bool, StoreError> {
     }
 }
 
-/// The indexes of the collections beside the tasks. MongoDB makes a collection with its first index.
+/// The indexes of the two collections for GitHub's deliveries. MongoDB creates a collection together with its first index.
 fn github_indexes(store: &MongoStore) -> [(String, Document); 3] {
     let expiring = |days: u64| {
         let seconds = i64::try_from(days * 24 * 60 * 60).unwrap_or(i64::MAX);

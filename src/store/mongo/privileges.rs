@@ -1,4 +1,4 @@
-//! What the user of `MONGODB_URI` may do, and what it lacks, before anything is refused.
+//! Finds the privileges that the user of `MONGODB_URI` has and those that are missing, before MongoDB refuses a request.
 
 use mongodb::{
     Database,
@@ -7,7 +7,7 @@ use mongodb::{
 
 use super::{MongoStore, config::Images, failure::answer, indexes};
 
-/// None: the server asks for no user, or does not say.
+/// The privileges of the user. `None` means that MongoDB requires no user, or does not report the privileges.
 pub(super) async fn granted(database: &Database) -> Option<Vec<Document>> {
     let status =
         answer(database.run_command(doc! {"connectionStatus": 1, "showPrivileges": true})).await.ok()?;
@@ -19,7 +19,7 @@ pub(super) async fn granted(database: &Database) -> Option<Vec<Document>> {
     Some(privileges.iter().filter_map(Bson::as_document).cloned().collect())
 }
 
-/// `images`: None where there is no collection yet, or it can't be told.
+/// Returns the missing privileges. `images` is `None` if the collection does not exist yet, or if its options can't be read.
 pub(super) async fn lacking(
     store: &MongoStore,
     database: &Database,
@@ -71,7 +71,7 @@ pub(super) async fn lacking(
         .collect()
 }
 
-/// An empty name in a privilege is any; no name asked for is the database itself.
+/// An empty name in a privilege matches every name. An empty `collection` stands for the database itself.
 fn covers(privilege: &Document, database: &str, collection: &str) -> bool {
     let Ok(resource) = privilege.get_document("resource") else { return false };
     if resource.get_bool("anyResource").unwrap_or(false) {

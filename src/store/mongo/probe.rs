@@ -1,4 +1,4 @@
-//! What the server is like, for `taskcast check`.
+//! Collects facts about the MongoDB server for `taskcast check`.
 
 use mongodb::{
     Database,
@@ -15,28 +15,29 @@ use crate::{
     task::{ClockReading, Timestamp},
 };
 
-/// From less nothing is concluded.
+/// Below both limits, the oplog is too young for an estimate of its future window.
 const YOUNG_SECS: u64 = 60;
 const YOUNG_FILL: f64 = 0.5;
 
-/// What was found; None where the server does not say, or not to this user.
+/// The result of the probe. `None` means that MongoDB does not report the value, or not to this user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MongoProbe {
     pub version: String,
-    /// The replica set's name; None: a standalone server, or a mongos.
+    /// The replica set's name. `None` means a standalone server or a mongos.
     pub replica_set: Option<String>,
-    /// Whether pre- and post-images are on; None: the collection does not exist yet.
+    /// Whether pre- and post-images are on. `None` means that the collection does not exist yet, or that the user may not read its options.
     pub images: Option<bool>,
-    /// The locale of the collection's default collation; None: it compares byte by byte, or there is none yet.
+    /// The locale of the collection's default collation. `None` means that it compares byte by byte, or that no collection exists yet.
     pub collation: Option<String>,
-    /// How far back the oplog reaches: how long a node may be away without a new epoch.
+    /// How far back the oplog reaches. A node can be away for this long without a new epoch.
     pub oplog_window_secs: Option<u64>,
-    /// How far back it is going to reach once it is full, if as much is written as up to now. None: it is too young to tell.
+    /// How far back a full oplog will reach at the current write rate. `None` means that the oplog is too young for an estimate.
     pub oplog_room_secs: Option<u64>,
-    /// What commit-to-client latency is bounded below by.
+    /// The lower bound of the latency from commit to client.
     pub journal_commit_interval_ms: Option<u64>,
     pub clock: Option<ClockReading>,
-    /// What the user may not do and has to: `action on database.collection`. None: the server asks for no user.
+    /// The missing privileges of the user, as `action on database.collection`. `None` means that MongoDB requires no user, or does not
+    /// report the privileges.
     pub lacking: Option<Vec<String>>,
 }
 
@@ -89,7 +90,7 @@ fn room(window_secs: u64, fill: f64) -> Option<u64> {
     (!is_young).then(|| (window_secs as f64 / fill.min(1.0)) as u64)
 }
 
-/// Which part of its size is taken. A little at least: what nothing was written to has room for very long.
+/// Returns the used part of the oplog's maximum size. The result is never zero, because [`room`] divides by it.
 async fn oplog_fill(local: &Database) -> Option<f64> {
     let oplog = local.collection::<Document>("oplog.rs");
     let stages = [
@@ -110,7 +111,7 @@ async fn oplog_fill(local: &Database) -> Option<f64> {
     (max > 0.0).then(|| (size / max).max(1e-9))
 }
 
-/// The quickest answer of a few tells it best.
+/// Reads MongoDB's clock several times. The reading with the fastest answer is the most accurate one.
 async fn clock(database: &Database) -> Option<ClockReading> {
     let mut best: Option<ClockReading> = None;
     for _ in 0..3 {
@@ -124,7 +125,7 @@ async fn clock(database: &Database) -> Option<ClockReading> {
     best
 }
 
-/// The server's default counts where it was not set.
+/// MongoDB returns 0 if the parameter is not set. This function then returns MongoDB's default.
 async fn journal_commit_interval(admin: &Database) -> Option<u64> {
     const DEFAULT_MS: u64 = 100;
     let reply = answer(admin.run_command(doc! {"getParameter": 1, "journalCommitInterval": 1})).await.ok()?;
@@ -142,9 +143,9 @@ mod tests {
     use super::room;
 
     #[test]
-    fn what_is_taken_tells_what_there_is_room_for() {
+    fn the_future_oplog_window_follows_from_the_used_part() {
         assert_eq!(room(3600, 0.25), Some(14_400));
-        assert_eq!(room(30, 0.9), Some(33), "it is nearly full already");
+        assert_eq!(room(30, 0.9), Some(33), "the oplog is nearly full");
         assert_eq!(room(90_000, 1.2), Some(90_000));
         assert_eq!(room(2, 0.01), None);
     }

@@ -1,4 +1,4 @@
-//! What the receiver of the feed is told: the changes of a stream in order, each with its position.
+//! Sends the changes of a stream to the receiver of the feed, in order and each with its position.
 
 use mongodb::bson::{Document, RawDocument};
 use tokio::sync::mpsc;
@@ -14,7 +14,7 @@ use crate::{
     task::{DefaultOrg, Timestamp},
 };
 
-/// Why a stream is not read any more.
+/// Why this node stopped reading a stream.
 #[derive(Debug)]
 pub(super) enum Ended {
     ReceiverGone,
@@ -27,7 +27,7 @@ impl<E: Into<StreamFailure>> From<E> for Ended {
     }
 }
 
-/// Where the receiver stands.
+/// The last state of the feed that was sent to the receiver.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Told {
     Nothing,
@@ -37,17 +37,17 @@ enum Told {
 
 pub(super) struct Receiver<'a> {
     items: mpsc::Sender<FeedItem>,
-    /// Told before the receiver is.
+    /// The counts are updated before the receiver gets the item.
     counts: &'a KeptCounts,
     told: Told,
-    /// Goes on counting over a resume, which may begin in the middle of a transaction.
+    /// Continues to count after a resume, which may begin in the middle of a transaction.
     ordinals: Ordinals,
-    /// The cluster time that the last stream without a token was opened at. Its first tokens say no more than
-    /// that, though the time itself may be still to come.
+    /// The cluster time at which the last stream without a token was opened. The first tokens of that stream contain only this time. They do
+    /// not prove that the time has passed, because it may be in the future.
     begun: u64,
-    /// How many answers in a row had nothing.
+    /// The number of empty answers in a row.
     quiet: u32,
-    /// The last position that was told.
+    /// The last position that was sent.
     reached: Position,
 }
 
@@ -57,7 +57,7 @@ impl<'a> Receiver<'a> {
         Self { items, counts, told, ordinals, begun: 0, quiet: 0, reached }
     }
 
-    /// A stream without a token was opened at that cluster time.
+    /// A stream without a token was opened at this cluster time.
     pub(super) fn begins_at(&mut self, time: u64) {
         self.begun = time;
     }
@@ -70,7 +70,7 @@ impl<'a> Receiver<'a> {
         self.send(FeedItem::Opened(position)).await
     }
 
-    /// Changes may have been missed. The receiver hears of it once, until the feed is opened again.
+    /// Reports that changes may have been missed. The receiver gets only one gap until the feed is opened again.
     pub(super) async fn gap(&mut self, reason: GapReason) -> Result<(), Ended> {
         if self.told != Told::Opened {
             return Ok(());
@@ -80,7 +80,7 @@ impl<'a> Receiver<'a> {
         self.send(FeedItem::Gap(reason)).await
     }
 
-    /// When the change was committed; None: it concerns no task.
+    /// Sends the change of an event, and returns when it was committed. `None` means that the event concerns no task.
     pub(super) async fn change(
         &mut self,
         event: Option<&RawDocument>,
@@ -104,12 +104,11 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// The receiver is told although nothing is new, because the server has answered.
+    /// Reports an empty answer. The receiver then knows that the server answers, although there are no changes.
     pub(super) async fn idle(&mut self, token: Option<&Document>) -> Result<(), Ended> {
         self.quiet = self.quiet.saturating_add(1);
         if let Some(time) = token.and_then(ordinals::cluster_time) {
-            // A stream may have been opened anew in the middle of a transaction: one empty answer is not enough to say
-            // that it has ended.
+            // The stream may have been resumed in the middle of a transaction. One empty answer does not prove that the transaction has ended.
             let ended = time != self.ordinals.time() || self.quiet > 1;
             if time > self.begun && ended {
                 self.reached = self.reached.max(Position::end_of(time));
@@ -118,7 +117,7 @@ impl<'a> Receiver<'a> {
         self.send(FeedItem::Idle(self.reached)).await
     }
 
-    /// An answer has been dealt with; [`KeptCounts::reached`].
+    /// An answer was processed. See [`KeptCounts::reached`].
     pub(super) fn answered(&self, had_no_more: Option<&Document>) {
         self.counts.reached(self.reached, had_no_more);
     }

@@ -1,4 +1,4 @@
-//! How the change stream fares, for whoever watches it.
+//! The state of the change stream for health and metrics: restarts, the age of the resume token, and the lag.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -10,18 +10,18 @@ use mongodb::bson::Document;
 use super::ordinals;
 use crate::{store::StreamStatus, task::Timestamp};
 
-/// An answer takes a quarter of a second while nothing happens. What is not older than that is no lag.
+/// A smaller lag is reported as zero, because an answer takes a quarter of a second while nothing happens.
 const UNREMARKABLE: Duration = Duration::from_secs(1);
 
-/// All times are milliseconds since 1970; 0: never.
+/// All times but `token` are milliseconds since 1970. The value 0 means never.
 #[derive(Debug, Default)]
 pub(super) struct StreamState {
     restarts: AtomicU64,
-    /// The cluster time of the last token.
+    /// The cluster time of the last resume token.
     token: AtomicU64,
-    /// The request that the next answer belongs to.
+    /// When the last request was sent.
     asked: AtomicU64,
-    /// Everything that was committed until then has been read.
+    /// All changes that were committed up to this time have been read.
     complete: AtomicU64,
 }
 
@@ -30,7 +30,7 @@ impl StreamState {
         self.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What happened before is no lag of this node.
+    /// Begins to measure the lag. Earlier changes do not count as lag of this node.
     pub(super) fn begins(&self) {
         self.complete.store(now(), Ordering::Relaxed);
     }
@@ -39,13 +39,13 @@ impl StreamState {
         self.asked.store(now(), Ordering::Relaxed);
     }
 
-    /// A change of that time was read.
+    /// A change that was committed at this time was read.
     pub(super) fn read(&self, committed: Timestamp) {
         self.complete.fetch_max(u64::try_from(committed.millis()).unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// An answer with this token has been dealt with. Whether the stream came further with it. `is_behind`: more changes
-    /// wait on the server; otherwise the server had no more when it was asked.
+    /// An answer with this token was processed. Returns whether the stream advanced. `is_behind` means that more changes wait on the server.
+    /// Otherwise the server had no more changes at the time of the request.
     pub(super) fn reached(&self, token: &Document, is_behind: bool) -> bool {
         if !is_behind {
             self.complete.fetch_max(self.asked.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -87,18 +87,18 @@ mod tests {
     }
 
     #[test]
-    fn the_lag_grows_while_an_answer_is_waited_for() {
+    fn the_lag_grows_while_the_node_waits_for_an_answer() {
         let state = StreamState::default();
         assert_eq!(state.status_at(50_000).lag, Duration::ZERO, "nothing has begun");
         state.complete.store(10_000, Ordering::Relaxed);
         assert_eq!(state.status_at(11_000).lag, Duration::ZERO);
         assert_eq!(state.status_at(30_000).lag, Duration::from_secs(20));
         state.asked.store(28_000, Ordering::Relaxed);
-        assert!(state.reached(&token(20, 1), true), "it came further");
-        assert_eq!(state.status_at(31_000).lag, Duration::from_secs(21), "and more waits on the server");
+        assert!(state.reached(&token(20, 1), true), "the stream advanced");
+        assert_eq!(state.status_at(31_000).lag, Duration::from_secs(21), "more changes wait on the server");
         state.read(Timestamp::from_millis(25_000).expect("a time"));
         assert_eq!(state.status_at(31_000).lag, Duration::from_secs(6));
-        assert!(!state.reached(&token(20, 1), false), "it came no further");
+        assert!(!state.reached(&token(20, 1), false), "the stream did not advance");
         assert_eq!(state.status_at(31_000).lag, Duration::from_secs(3));
         assert_eq!(state.status_at(28_500).lag, Duration::ZERO);
         assert_eq!(state.status_at(31_000).token_age, Some(Duration::from_secs(11)));

@@ -1,4 +1,4 @@
-//! The change stream's cursor on the server, and how more is asked of it.
+//! Opens the change stream's cursor on the server, and requests more changes from it.
 
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -10,19 +10,19 @@ use mongodb::{
 
 use super::{MongoStore, batch_size::ORDINARY, failure::StreamFailure, open::AWAIT, patience::Said};
 
-/// A cursor whose requests each have a limit of their own.
+/// A cursor with a separate limit for each request.
 ///
-/// The driver's cursor always asks with the limit that it was made with. It hands out the server's reply as it lies in memory, which
-/// costs this node least, so it asks with the ordinary limit. With another limit this node asks by itself. The driver then
-/// makes a document of the reply, and it is made raw again; that happens only where each change takes the server much longer.
+/// The driver's cursor always uses the limit that it was created with. It returns the raw reply, which costs this node least, so it is used
+/// for requests with the ordinary limit. With any other limit, this node sends the `getMore` itself. The driver then decodes the reply to a
+/// document, and this node encodes it again. That happens only when each change costs the server much more time.
 #[derive(Debug)]
 pub(super) struct StreamCursor {
     database: Database,
     collection: String,
     id: i64,
-    /// The server lets only the session that made a cursor read it.
+    /// Only the session that created the cursor may read from it.
     session: ClientSession,
-    /// When it is dropped, the driver closes the cursor on the server.
+    /// The driver closes the cursor on the server when this value is dropped.
     cursor: SessionRawBatchCursor,
 }
 
@@ -33,7 +33,7 @@ pub(super) enum Batch {
 }
 
 impl StreamCursor {
-    /// The server makes the cursor and looks for nothing yet.
+    /// Creates the cursor. The server does not search for changes yet.
     pub(super) async fn open(store: &MongoStore, stages: Vec<Document>) -> Result<Self, StreamFailure> {
         let mut session = store.client().await?.start_session().await?;
         let (database, collection) = (store.database().await?, store.config.collection.clone());
@@ -54,7 +54,7 @@ impl StreamCursor {
         self.id
     }
 
-    /// The next reply with at most `limit` changes; None: the server has closed the cursor.
+    /// Returns the next reply with at most `limit` changes. `None` means that the server has closed the cursor.
     pub(super) async fn next(&mut self, limit: u32) -> Result<Option<Batch>, Error> {
         if limit == ORDINARY {
             return Ok(self.cursor.stream(&mut self.session).try_next().await?.map(Batch::Raw));
@@ -87,7 +87,7 @@ impl Batch {
         self.changes().map_or(0, |changes| changes.into_iter().count())
     }
 
-    /// What the stream goes on after.
+    /// The resume token of the batch, or else of its last change.
     pub(super) fn token(&self) -> Option<Document> {
         let of_batch = || inner(self.reply())?.get_document("postBatchResumeToken").ok();
         let of_last = || self.changes()?.into_iter().last()?.ok()?.as_document()?.get_document("_id").ok();
@@ -104,7 +104,7 @@ fn inner(reply: &RawDocument) -> Option<&RawDocument> {
     reply.get_document("cursor").ok()
 }
 
-/// The first reply of a change stream that is not read on. The server does not wait for a change.
+/// Returns only the first reply of a new change stream, with at most one change. The server does not wait for a change.
 pub(super) async fn first_batch(
     store: &MongoStore,
     stages: Vec<Document>,
@@ -124,8 +124,8 @@ fn aggregate(collection: &str, stages: Vec<Document>, limit: i32) -> Document {
     }
 }
 
-/// Asks the server, by another connection, whether it still works on a request for more of that cursor. A user may always
-/// ask for operations of its own.
+/// Asks the server over another connection whether it still works on a `getMore` of this cursor. `$currentOp` needs no privilege for the
+/// user's own operations.
 pub(super) async fn is_under_way(store: &MongoStore, cursor: i64) -> Said {
     let pipeline = [
         doc! {"$currentOp": {}},
@@ -139,7 +139,7 @@ pub(super) async fn is_under_way(store: &MongoStore, cursor: i64) -> Said {
         Ok(Some(_)) => Said::UnderWay,
         Ok(None) => Said::Finished,
         Err(error) => {
-            tracing::debug!(%error, "the server does not say whether it works on the change stream");
+            tracing::debug!(%error, "MongoDB does not report whether it still works on the change stream");
             Said::Nothing
         }
     }

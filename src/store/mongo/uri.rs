@@ -1,5 +1,5 @@
-//! The options of a MongoDB URI: those that the driver reads, those that only other drivers know, and those that would be dangerous to
-//! leave out. A URI is often shared with programs in other languages.
+//! Sorts the options of a MongoDB URI: options that the driver reads, options that taskcast ignores, and options that it refuses because
+//! ignoring them is dangerous. A URI is often shared with programs in other languages, whose drivers have other options.
 
 use std::fmt;
 
@@ -43,10 +43,10 @@ const READ: [&str; 36] = [
     "wtimeoutMS",
 ];
 
-/// Options of other drivers that change nothing about which server is asked, as whom, and over how safe a connection. They concern other
-/// languages, how a client waits, logs or compresses, or reads and writes, which taskcast always does with majority concern and on the primary.
+/// Options of other drivers that change neither the server, nor the user, nor the security of the connection. They concern other languages,
+/// or how a client waits, logs or compresses. Some concern reads and writes, which taskcast always does with majority concern on the primary.
 const IGNORED: [&str; 81] = [
-    // All drivers: compression, representation of UUIDs, one timeout for everything.
+    // Options of all drivers: compression, representation of UUIDs, one timeout for everything.
     "compressors",
     "zlibCompressionLevel",
     "uuidRepresentation",
@@ -59,7 +59,7 @@ const IGNORED: [&str; 81] = [
     "slaveOk",
     "wtimeout",
     "maxStaleness",
-    // Node's driver and mongoose.
+    // Options of the Node driver and Mongoose.
     "useNewUrlParser",
     "useUnifiedTopology",
     "useCreateIndex",
@@ -103,14 +103,14 @@ const IGNORED: [&str; 81] = [
     "serializeFunctions",
     "useBigInt64",
     "validateOptions",
-    // PyMongo.
+    // Options of PyMongo.
     "connect",
     "datetime_conversion",
     "document_class",
     "socketKeepAlive",
     "tz_aware",
     "unicode_decode_error_handler",
-    // Java's and .NET's drivers.
+    // Options of the Java and .NET drivers.
     "connectTimeout",
     "guids",
     "heartbeatInterval",
@@ -127,36 +127,36 @@ const IGNORED: [&str; 81] = [
     "waitQueueMultiple",
     "waitQueueSize",
     "waitQueueTimeout",
-    // libmongoc.
+    // Options of libmongoc.
     "serverSelectionTryOnce",
     "socketCheckIntervalMS",
     "tlsDisableCertificateRevocationCheck",
     "tlsDisableOCSPEndpointCheck",
 ];
 
-const TO_CA_FILE: &str = "is read under its name of today: tlsCAFile";
+const TO_CA_FILE: &str = "is not supported: use tlsCAFile instead";
 const TO_KEY_FILE: &str =
-    "is read under its name of today: tlsCertificateKeyFile, a file with the certificate and its key";
-const TO_CERTIFICATES: &str = "is read under its name of today: tlsAllowInvalidCertificates";
+    "is not supported: use tlsCertificateKeyFile instead, a file with the certificate and its key";
+const TO_CERTIFICATES: &str = "is not supported: use tlsAllowInvalidCertificates instead";
 const HOST_NAMES: &str =
     "is not supported: the server's name is always checked, unless tlsInsecure=true switches all checks off";
 const KEY_PASSWORD: &str =
     "is not supported: tlsCertificateKeyFile must name a file whose key is not encrypted";
 const NO_PROXY: &str = "is not supported: the server must be reachable without a proxy";
-/// For PyMongo, `connect` is whether it connects at once. For others, it is how the servers are found.
-const TO_DIRECT: &str = "is read under its name of today: directConnection=true";
-const TO_PROPERTIES: &str = "is read as a part of authMechanismProperties";
-const NO_REVOCATIONS: &str = "is not supported: certificates are not compared with lists of revoked ones";
-const NO_ENCRYPTION: &str = "is not supported: taskcast reads no encrypted fields";
+/// In PyMongo, `connect` says whether the client connects at once. In other drivers, it says how the client finds the servers.
+const TO_DIRECT: &str = "is not supported: use directConnection=true instead";
+const TO_PROPERTIES: &str = "is not supported: set it in authMechanismProperties instead";
+const NO_REVOCATIONS: &str = "is not supported: taskcast does not check certificate revocation lists";
+const NO_ENCRYPTION: &str = "is not supported: taskcast does not read encrypted fields";
 
-/// Options that would change whom taskcast talks to, or how safely, if they were left out.
+/// Options that taskcast must not ignore: without them it would use another server, another user or a less secure connection.
 const REFUSED: [(&str, &str); 29] = [
     ("tlsAllowInvalidHostnames", HOST_NAMES),
     ("sslAllowInvalidHostnames", HOST_NAMES),
     ("sslInvalidHostNameAllowed", HOST_NAMES),
     ("ssl_match_hostname", HOST_NAMES),
     ("sslAllowInvalidCertificates", TO_CERTIFICATES),
-    ("sslInsecure", "is read under its name of today: tlsInsecure"),
+    ("sslInsecure", "is not supported: use tlsInsecure instead"),
     ("sslValidate", TO_CERTIFICATES),
     ("sslVerifyCertificate", TO_CERTIFICATES),
     ("ssl_cert_reqs", TO_CERTIFICATES),
@@ -182,25 +182,25 @@ const REFUSED: [(&str, &str); 29] = [
     ("autoEncryption", NO_ENCRYPTION),
 ];
 
-/// How much alike a name and a known one must be for a suggestion, from 0 to 1.
+/// The minimum similarity, from 0 to 1, of an unknown name to a known one. Below it, the error suggests no name.
 const ALIKE: f64 = 0.84;
 
-/// Why the options of a URI can't be used. No part of the URI is in it: it holds a password, which may stand where an option
-/// is expected if it is not percent-encoded.
+/// Why the options of a URI can't be used. The error contains no part of the URI, because the URI contains a password. A password that is
+/// not percent-encoded may even appear where an option is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UriError {
-    /// Not `mongodb://…` with parts that can be told apart.
+    /// The URI does not have the form `mongodb://…`, or its parts can't be separated.
     Malformed,
     Refused {
         option: &'static str,
         why: &'static str,
     },
     Unknown {
-        /// Its place among the options, from 1.
+        /// The position of the option in the list of options, from 1.
         place: usize,
         similar: Option<&'static str>,
     },
-    /// Options with `;` between them: the driver would take the second for a part of the first one's value.
+    /// Two options are separated by `;` or `?`. The driver would read the second option as a part of the first one's value.
     Semicolon,
 }
 
@@ -213,7 +213,7 @@ impl fmt::Display for UriError {
             ),
             Self::Refused { option, why } => write!(f, "its option {option} {why}"),
             Self::Unknown { place, similar: Some(similar) } => {
-                write!(f, "its option number {place} is not known; was {similar} meant?")
+                write!(f, "its option number {place} is not known; did you mean {similar}?")
             }
             Self::Unknown { place, similar: None } => {
                 write!(f, "its option number {place} is not known; correct its name, or remove it")
@@ -223,7 +223,7 @@ impl fmt::Display for UriError {
     }
 }
 
-/// The URI without the options that are ignored, and their names.
+/// Returns the URI without the ignored options, and the names of these options.
 pub(super) fn without_ignored(uri: &str) -> Result<(String, Vec<&'static str>), UriError> {
     let Some((place, query)) = uri.split_once('?') else { return Ok((uri.to_owned(), Vec::new())) };
     let (mut kept, mut ignored) = (Vec::new(), Vec::new());
@@ -266,7 +266,8 @@ fn unknown(place: usize, name: &str) -> UriError {
     }
 }
 
-/// Old URIs have `;` between options, and a second `?` is an easy mistake. `appName=x;tls=true` would be a name, and no TLS.
+/// Whether a value contains another option. Old URIs separate options by `;`, and a second `?` is a common mistake. The driver would read
+/// `appName=x;tls=true` as a name and would not use TLS.
 fn has_second_option(value: &str) -> bool {
     value.split([';', '?']).skip(1).filter_map(|rest| rest.split_once('=')).any(|(name, _)| {
         let all = READ.into_iter().chain(IGNORED).chain(REFUSED.map(|(name, _)| name));
@@ -280,7 +281,7 @@ mod tests {
 
     use super::*;
 
-    /// A value that the option may have.
+    /// A valid value of the option.
     fn value_of(option: &str) -> &'static str {
         match option {
             "authMechanism" => "SCRAM-SHA-256&authSource=admin",
@@ -298,7 +299,7 @@ mod tests {
         }
     }
 
-    /// What the driver says of one option.
+    /// Parses a URI with this option by the driver.
     fn driver(option: &str) -> Result<ConnectionString, String> {
         let scheme = if option.starts_with("srv") { "mongodb+srv" } else { "mongodb" };
         let uri = format!("{scheme}://u:p@host/db?{option}={}", value_of(option));
@@ -306,13 +307,13 @@ mod tests {
     }
 
     #[test]
-    fn the_driver_reads_the_options_that_it_is_given_and_no_others() {
+    fn the_driver_accepts_every_read_option_and_no_ignored_or_refused_option() {
         for option in READ {
             driver(option).unwrap_or_else(|error| panic!("{option}: {error}"));
             let uri = format!("mongodb://host/?{option}={}", value_of(option));
             assert_eq!(without_ignored(&uri), Ok((uri.clone(), Vec::new())));
         }
-        // It takes these, and does nothing with them.
+        // The driver accepts these two options, but they have no effect.
         let without_effect = ["waitQueueTimeoutMS", "uuidRepresentation"];
         for option in IGNORED.into_iter().filter(|option| !without_effect.contains(option)) {
             driver(option).expect_err(option);
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_other_drivers_are_left_out_and_named() {
+    fn options_of_other_drivers_are_removed_and_reported() {
         let uri = "mongodb://u:p@a,b/db?USENEWURLPARSER=true&replicaSet=rs0&compressors=zstd,zlib&tls=true&\
                    uuidRepresentation=standard&useUnifiedTopology&tlsCAFile=/ca.pem&";
         let (kept, ignored) = without_ignored(uri).expect("usable");
@@ -342,7 +343,7 @@ mod tests {
         {
             assert_eq!(without_ignored(all).expect("usable").0, none);
         }
-        // Azure's name of an application.
+        // An application name that Azure uses.
         let azure = "mongodb://u:p%3D%3D@a:10255/?ssl=true&maxIdleTimeMS=120000&appName=@u@";
         assert_eq!(without_ignored(azure), Ok((azure.to_owned(), Vec::new())));
     }
@@ -369,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_change_the_connection_is_never_left_out() {
+    fn an_option_that_would_change_the_connection_is_an_error() {
         for (option, why) in REFUSED {
             let uri = format!("mongodb://host/?{}=x", option.to_uppercase());
             assert_eq!(without_ignored(&uri), Err(UriError::Refused { option, why }));
@@ -388,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_holds_nothing_of_the_uri() {
+    fn an_error_contains_no_part_of_the_uri() {
         for uri in [
             "mongodb://alice:x?hunter2=1@host/db",
             "mongodb://alice:x?hunter2@host/db?w=1",
@@ -404,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documentation_names_them_all() {
+    fn the_documentation_names_every_ignored_and_refused_option() {
         let page = include_str!("../../../docs/configuration.md");
         for option in IGNORED.into_iter().chain(REFUSED.map(|(name, _)| name)) {
             assert!(page.contains(&format!("`{option}`")), "{option} is not documented");
