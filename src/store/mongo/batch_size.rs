@@ -1,34 +1,34 @@
-//! How many changes one `getMore` of the change stream asks for.
+//! Chooses how many changes one `getMore` of the change stream requests.
 //!
-//! Without a limit the server collects changes as long as it finds more, and a change of a large document takes it a long time:
-//! it looks up both images and compares them. All other changes would wait for the end of that collection. A small limit, however,
-//! is slow where each answer has a delay of its own. So the limit follows from two measured things: the delay of an answer, and
-//! the time for each change in it.
+//! Without a limit, the server collects changes as long as it finds more. A change of a large document takes a long time, because the
+//! server looks up both images and compares them. All other changes would wait until the server has finished. A small limit, however, is
+//! slow if each answer has a delay. The limit therefore follows from two measurements: the delay of an answer, and the time for each
+//! change.
 
 use std::time::Duration;
 
 use super::open::AWAIT;
 
-/// The limit while the server is fast. The driver's own cursor asks with it, which is the cheapest way for this node. Even a burst
-/// of changes that take the server 100 ms each makes an answer of three seconds only.
+/// The limit while the server is fast. The driver's own cursor uses this limit, which costs this node least. Even if each change takes the
+/// server 100 ms, an answer takes only about three seconds.
 pub(super) const ORDINARY: u32 = 32;
-/// The limit of a new stream: it may begin with a backlog of large documents.
+/// The limit of a new stream, which may begin with a backlog of large documents.
 const FIRST: u32 = 4;
 const MOST: u32 = 4096;
-/// The changes of one answer may take the server that long, or as long as the answer is delayed anyway.
+/// The changes of one answer may take the server this many seconds, or as long as the delay of the answer.
 const TARGET: f64 = 0.2;
 const GROWTH: u32 = 4;
-/// A measurement that is older than so many answers says nothing about the server as it is now.
+/// A measurement is discarded after this number of answers, because the server may have changed.
 const FRESH: u32 = 8;
 
 /// Chooses the limit of each request from how long the previous answers took.
 #[derive(Debug)]
 pub(super) struct BatchSize {
     limit: u32,
-    /// The last answer was full, so the next changes are there already and nobody has to wait for them.
+    /// The last answer was full, so the next changes are ready and the server does not wait for them.
     is_behind: bool,
     last: Option<Sample>,
-    /// The newest measurement with another number of changes than `last`, and how many answers ago it was.
+    /// The newest measurement with another number of changes than `last`, and its age in answers.
     other: Option<(Sample, u32)>,
 }
 
@@ -38,10 +38,10 @@ struct Sample {
     seconds: f64,
 }
 
-/// What two measurements say about the server; one alone can't tell the delay from the work.
+/// The result of two measurements. A single measurement can't separate the delay from the work.
 #[derive(Clone, Copy, Debug)]
 struct Estimate {
-    /// The delay of an answer, in seconds, whatever is in it.
+    /// The delay of an answer, in seconds. It does not depend on the number of changes.
     delay: f64,
     /// The time for each change, in seconds.
     per_change: f64,
@@ -59,12 +59,12 @@ impl BatchSize {
         self.limit
     }
 
-    /// Whether the last answer left changes behind on the server.
+    /// Returns whether the last answer left changes behind on the server.
     pub(super) fn is_behind(&self) -> bool {
         self.is_behind
     }
 
-    /// An answer with so many changes came after `took`.
+    /// An answer with this number of changes came after `took`.
     pub(super) fn answered(&mut self, changes: usize, took: Duration) {
         let changes = u32::try_from(changes).unwrap_or(u32::MAX);
         let was_behind = self.is_behind;
@@ -77,7 +77,7 @@ impl BatchSize {
         self.limit = limit.clamp(1, MOST);
     }
 
-    /// The changes were there when they were asked for, so the whole time was work.
+    /// The changes were ready when the request was sent, so the server did not wait for them.
     fn after_work(&mut self, changes: u32, seconds: f64) -> u32 {
         let now = Sample { changes: f64::from(changes), seconds };
         if let Some(last) = self.last.replace(now)
@@ -89,20 +89,20 @@ impl BatchSize {
         match self.estimate() {
             Some(Estimate { delay, per_change }) => {
                 let fitting = (delay.max(TARGET) / per_change).min(f64::from(MOST)) as u32;
-                // Above a fifth of the work, the delay would make a backlog notably slower.
+                // A delay of more than a fifth of the work for an ordinary answer would make a backlog notably slower.
                 let is_delayed = delay > per_change * f64::from(ORDINARY) / 5.0;
                 let most = if is_delayed { MOST } else { ORDINARY };
                 fitting.min(most).min(self.grown())
             }
             None if seconds <= TARGET && self.limit < ORDINARY => self.grown().min(ORDINARY),
-            // A second measurement, with another number, will show what the delay is and what each change costs.
+            // A second measurement with another number of changes will separate the delay from the time for each change.
             None if changes > 1 => changes / 2,
             None => 2,
         }
     }
 
-    /// Nothing was left of the answer before. The stream may have waited for the first change, and `seconds` is the time beyond
-    /// that: too vague for a measurement.
+    /// The previous answer left no changes on the server, so the server may have waited for the first change. `seconds` is the time beyond
+    /// the longest possible wait, which is too inaccurate for a measurement.
     fn after_waiting(&mut self, changes: u32, seconds: f64) -> u32 {
         let expected =
             self.estimate().map_or(0.0, |known| known.delay + known.per_change * f64::from(changes));
@@ -151,7 +151,7 @@ mod tests {
             Duration::from_secs_f64(self.delay + self.per_change * f64::from(changes))
         }
 
-        /// Reads a backlog; the numbers of changes in the answers, and the time.
+        /// Reads a backlog. Returns the number of changes in each answer, and the total time in seconds.
         fn read(&self, size: &mut BatchSize, mut backlog: u32) -> (Vec<u32>, f64) {
             let (mut batches, mut seconds) = (Vec::new(), 0.0);
             while backlog > 0 {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_stream_of_a_fast_server_asks_as_the_driver_does() {
+    fn a_quiet_stream_of_a_fast_server_uses_the_ordinary_limit() {
         let mut size = BatchSize::default();
         for (changes, millis) in [(0, 250), (1, 240), (3, 1), (0, 251), (2, 90), (1, 249)] {
             size.answered(changes, Duration::from_millis(millis));
@@ -181,16 +181,16 @@ mod tests {
     }
 
     #[test]
-    fn slow_changes_are_asked_for_one_by_one() {
+    fn slow_changes_are_requested_in_small_batches() {
         let mut size = BatchSize::default();
         idle(&mut size);
         let (batches, _) = Server { delay: 0.001, per_change: 1.0 }.read(&mut size, 60);
-        assert_eq!(batches[0], ORDINARY, "nobody knew it before");
+        assert_eq!(batches[0], ORDINARY, "the first batch has the ordinary limit");
         assert!(batches[1..].iter().all(|batch| *batch <= 4), "{batches:?}");
     }
 
     #[test]
-    fn a_delayed_answer_is_asked_for_with_many_changes() {
+    fn answers_with_a_long_delay_are_requested_with_many_changes() {
         let mut size = BatchSize::default();
         idle(&mut size);
         let (batches, _) = Server { delay: 20.0, per_change: 0.0001 }.read(&mut size, 20_000);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_that_begins_when_one_change_was_asked_for_is_found_out() {
+    fn a_delay_that_begins_while_the_limit_is_small_is_detected() {
         let mut size = BatchSize::default();
         Server { delay: 0.0, per_change: 1.0 }.read(&mut size, 20);
         let (batches, _) = Server { delay: 20.0, per_change: 0.0001 }.read(&mut size, 10_000);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ordinary_limit_comes_back() {
+    fn the_ordinary_limit_returns_when_the_server_is_fast_again() {
         let mut size = BatchSize::default();
         Server { delay: 0.5, per_change: 1.0 }.read(&mut size, 20);
         Server { delay: 0.000_2, per_change: 0.000_06 }.read(&mut size, 100);
@@ -215,8 +215,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the server is like: once three answers have shown it, no answer keeps the following changes waiting for long, and the backlog is read nearly
-        /// as fast as the best fixed limit would read it.
+        /// After the first three answers of any server, no answer delays the following changes for long. The backlog is read nearly as fast
+        /// as with the best fixed limit.
         #[test]
         fn a_backlog_is_read_fast_and_in_short_answers(
             delay in prop_oneof![0.0..0.005f64, 0.0..2.0, 2.0..20.0],
@@ -241,7 +241,7 @@ mod tests {
         }
 
         #[test]
-        fn every_limit_is_possible(answers in proptest::collection::vec((0..10_000usize, 0..100_000u64), 0..60)) {
+        fn every_limit_is_within_the_bounds(answers in proptest::collection::vec((0..10_000usize, 0..100_000u64), 0..60)) {
             let mut size = BatchSize::default();
             for (changes, millis) in answers {
                 let asked = size.limit() as usize;

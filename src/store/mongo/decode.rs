@@ -1,4 +1,4 @@
-//! A change stream's event, after the pipeline, as a [`Change`].
+//! Decodes an event of the change stream, after the pipeline, to a [`Change`].
 
 use mongodb::bson::RawDocument;
 
@@ -12,17 +12,17 @@ use crate::{
     task::{DefaultOrg, DocumentError, Task, TimelineEntry, Timestamp},
 };
 
-/// What an event means to the feed.
+/// The meaning of an event for the feed.
 #[derive(Debug, PartialEq)]
 pub(super) enum Decoded {
     Change(Box<Change>),
-    /// Concerns no task that a client could know.
+    /// The event concerns no task that a client can know.
     Nothing,
-    /// What happened can't be told; the reason.
+    /// The event does not show what happened. The field is the reason.
     Lost(GapReason),
 }
 
-/// Seconds in the high half, increment in the low one. Every event has it.
+/// The cluster time of an event: the seconds in the high 32 bits, the increment in the low 32 bits. Every event has one.
 pub(super) fn cluster_time(event: &RawDocument) -> Option<u64> {
     let time = event.get_timestamp("clusterTime").ok()?;
     Some(u64::from(time.time) << 32 | u64::from(time.increment))
@@ -53,7 +53,7 @@ pub(super) fn decode(event: &RawDocument, position: Position, default_org: &Defa
     }
 }
 
-/// From bytes that are perhaps no event at all.
+/// Decodes bytes that may not be a valid event.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn decode_change(bytes: &[u8], position: Position, default_org: &DefaultOrg) -> Option<Change> {
     let event = RawDocument::from_bytes(bytes).ok()?;
@@ -66,7 +66,7 @@ pub(crate) fn decode_change(bytes: &[u8], position: Position, default_org: &Defa
 
 type Image = Result<Task, DocumentError>;
 
-/// None: the server had no image.
+/// `None` means that the server sent no image.
 fn image(event: &RawDocument, name: &str, default_org: &DefaultOrg) -> Option<Image> {
     let image = event.get_document(name).ok()?;
     Some(meaning::task(image, default_org))
@@ -82,7 +82,7 @@ fn change(
     let (before, after) = match (before.transpose(), after.transpose()) {
         (Ok(before), Ok(after)) => (before, after),
         (Err(error), _) | (_, Err(error)) => {
-            seldom!(warn, %error, "a change of a document that is no task is not sent");
+            seldom!(warn, %error, "a changed document can't be read as a task, so clients do not get this change");
             return Decoded::Nothing;
         }
     };

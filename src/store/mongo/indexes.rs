@@ -1,5 +1,5 @@
-//! The indexes that reads need. Each compares texts byte by byte, as every operation on tasks does: an index in another
-//! collation can't be used for texts.
+//! Creates the indexes that reads need, and knows their names. Each index compares texts byte by byte, as every operation on tasks does.
+//! MongoDB can't use an index with another collation for texts.
 
 use std::{
     collections::HashMap,
@@ -21,17 +21,17 @@ use super::{
 };
 use crate::{seldom::seldom, store::StoreError, task::Field};
 
-/// IndexOptionsConflict, IndexKeySpecsConflict: an index that serves as well is already there.
+/// IndexOptionsConflict, IndexKeySpecsConflict: an index that serves the same purpose already exists.
 const INDEX_CONFLICT: [i32; 2] = [85, 86];
-/// CannotIndexParallelArrays, CannotCreateIndex: a document has arrays in two of the fields, or the collection has as many indexes as
-/// it may have.
+/// CannotIndexParallelArrays, CannotCreateIndex: a document has arrays in two of the fields, or the collection has the maximum number of
+/// indexes.
 const NO_PLACE: [i32; 2] = [171, 67];
-/// What MongoDB says of a hint at an index that is not there.
+/// MongoDB's error for a hint that names an index that does not exist.
 const BAD_VALUE: i32 = 2;
-/// The server needs its time for the index of a large collection.
+/// The timeout for the creation of one index. A large collection needs a long time.
 const INDEX_PATIENCE: Duration = Duration::from_secs(1800);
 
-/// An index that lists are read in the order of. Those with a status also have all that counts are read from.
+/// An index in the order of lists. The indexes with a status also contain all fields that counts need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ListIndex {
     Org,
@@ -52,7 +52,7 @@ impl ListIndex {
         Self::CreatorInOrgStatus,
     ];
 
-    /// The index of the same tasks that has the status too.
+    /// The index of the same tasks that also contains the status.
     pub(super) fn of_one_status(self) -> Self {
         match self {
             Self::Org | Self::OrgStatus => Self::OrgStatus,
@@ -77,8 +77,8 @@ impl ListIndex {
     }
 }
 
-/// The names of the list indexes in the collection. taskcast tells MongoDB which one to use. MongoDB's own choice is made while there are few
-/// tasks of a kind, when any index is as good as any other, and it is kept when there are many.
+/// The names of the list indexes in the collection. taskcast tells MongoDB which index to use. MongoDB would choose an index while there
+/// are few tasks of a kind, when all indexes are equally fast. It would keep this choice when there are many.
 #[derive(Debug, Default)]
 pub(super) struct Hints(RwLock<HashMap<ListIndex, String>>);
 
@@ -87,14 +87,14 @@ impl Hints {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&index).cloned().map(Hint::Name)
     }
 
-    /// Whether a request failed because somebody has dropped the index. Then the request is to be sent again without the hint, and
-    /// MongoDB chooses by itself from now on.
+    /// Returns whether a request failed because the index of its hint was dropped. The caller then repeats the request without the hint,
+    /// and MongoDB chooses the indexes of later requests.
     pub(super) fn is_gone(&self, hint: &mut Option<Hint>, error: &Error) -> bool {
         let is_gone = code(error) == Some(BAD_VALUE) && hint.take().is_some();
         if is_gone {
             seldom!(
                 warn,
-                "an index that lists are read with is gone; taskcast makes it again at its next start"
+                "an index for lists or counts was dropped; taskcast creates it again at its next start"
             );
             self.set(HashMap::new());
         }
@@ -106,7 +106,7 @@ impl Hints {
     }
 }
 
-/// Makes what is missing. An index of somebody else that serves as well is left alone, and so is one in another collation.
+/// Creates the missing indexes. This function does not change other indexes that serve the same purpose, or indexes with another collation.
 pub(super) async fn ensure(store: &MongoStore, database: &Database) -> Result<(), StoreError> {
     let name = &store.config.collection;
     for index in missing(store, database).await? {
@@ -131,7 +131,7 @@ pub(super) async fn ensure(store: &MongoStore, database: &Database) -> Result<()
     Ok(())
 }
 
-/// Whether [`ensure`] would make one. False also where that can't be told.
+/// Returns whether [`ensure`] would create an index. `false` can also mean that this is not known.
 pub(super) async fn are_missing(store: &MongoStore, database: &Database) -> bool {
     missing(store, database).await.is_ok_and(|missing| !missing.is_empty())
 }
@@ -151,7 +151,7 @@ async fn missing(store: &MongoStore, database: &Database) -> Result<Vec<Document
         if collation.is_some()
             && let Ok(name) = index.get_str("name")
         {
-            // The collection may have one of the same name in its own collation.
+            // The collection may have an index of the same name with the collection's collation.
             let name = format!("{name}_simple");
             index.insert("name", name);
         }
@@ -161,7 +161,7 @@ async fn missing(store: &MongoStore, database: &Database) -> Result<Vec<Document
     Ok(named.collect())
 }
 
-/// The locale of the collection's default collation; None: it compares byte by byte.
+/// The locale of the collection's default collation. `None` means that it compares byte by byte.
 pub(super) async fn collation_of(database: &Database, name: &str) -> Result<Option<String>, StoreError> {
     let options = options_of(database, name).await?.unwrap_or_default();
     let locale = options.get_document("collation").and_then(|collation| collation.get_str("locale"));
@@ -176,7 +176,7 @@ async fn make(database: &Database, name: &str, index: &Document) -> Result<(), E
     let request = database.run_command(command(name, index));
     match answer_within(INDEX_PATIENCE, request).await.map(drop) {
         Err(error) if code(&error).is_some_and(|code| INDEX_CONFLICT.contains(&code)) => {
-            tracing::info!(%error, "another index serves already");
+            tracing::info!(%error, "another index already serves the same purpose");
             Ok(())
         }
         made => made,
@@ -200,13 +200,14 @@ fn command(name: &str, index: &Document) -> Document {
 struct Existing {
     key: Document,
     name: String,
-    /// It has every document, and may be used.
+    /// The index contains every document and is not hidden.
     is_whole: bool,
 }
 
-/// The indexes that compare byte by byte. One that is still being made is not there yet: whoever makes it too waits for it.
+/// The finished indexes that compare byte by byte. An index that is still being built is left out. A request that creates the same index
+/// waits for this build.
 async fn existing(database: &Database, name: &str) -> Result<Vec<Existing>, StoreError> {
-    // So that one which is still being made is told apart: it has no key of its own then, but one in a `spec`.
+    // With `includeBuildUUIDs`, an unfinished index has its key only inside a `spec` field, so the code below leaves it out.
     let command = doc! {"listIndexes": name, "cursor": {"batchSize": 1000}, "includeBuildUUIDs": true};
     let reply = answer(database.run_command(command)).await.map_err(|error| {
         lacking(&error, &format!("listIndexes on {name}"), "read").unwrap_or_else(|| store_error(error))
@@ -223,7 +224,7 @@ async fn existing(database: &Database, name: &str) -> Result<Vec<Existing>, Stor
     Ok(simple.filter_map(read).collect())
 }
 
-/// The shell and Mongoose may have written a direction as a double or a long.
+/// The key with 32-bit numbers. The shell and Mongoose may have written a direction as a double or a long.
 fn whole_numbers(key: &Document) -> Document {
     key.iter()
         .map(|(field, order)| {
@@ -237,7 +238,8 @@ fn whole_numbers(key: &Document) -> Document {
         .collect()
 }
 
-/// `collated`: the collection's own index of `_id` is in another collation, so that it can't be used for texts.
+/// The indexes besides those of lists and deliveries. `collated` means that the index of `_id` has another collation, so MongoDB can't use
+/// it for texts.
 fn wanted(collated: bool) -> impl Iterator<Item = Document> {
     let by_id = collated.then(|| doc! {"_id": 1, "createdAt": 1});
     let keys =
@@ -250,8 +252,8 @@ fn named(key: Document) -> Document {
     doc! {"key": key, "name": name.join("_")}
 }
 
-/// Numbers, links and branches under all their names: one index over nine fields that most tasks lack, of which a
-/// search names one at a time.
+/// The index for deliveries: numbers, links and branches under all their names. It is one wildcard index over nine fields that most tasks
+/// do not have. Each alternative of a search names one of the fields.
 fn found_by_github() -> Document {
     let fields = [Field::PrNumber, Field::PrUrl, Field::IssueNumber, Field::IssueUrl, Field::GithubBranch];
     let names = fields.iter().flat_map(|field| field.document_names());

@@ -1,10 +1,10 @@
-//! Numbers as text: numbers of different types that are equal have the same text.
+//! Converts numbers to text. Equal numbers of different types have the same text.
 
 use mongodb::bson::Decimal128;
 
-/// Whole numbers are written out up to so many digits; more, a decimal does not have.
+/// Whole numbers of up to this many digits are written without an exponent. A decimal has no more digits.
 const DIGITS: i64 = 34;
-/// A fraction that begins with more zeros is written with an exponent.
+/// A fraction with this many leading zeros or more is written with an exponent.
 const ZEROS: i64 = 5;
 
 pub(super) fn double(number: f64) -> String {
@@ -31,14 +31,14 @@ pub(super) fn is_whole(number: Decimal128) -> bool {
     !decimal(number).contains(['.', 'e', 'N', 'I'])
 }
 
-/// From digits with a point and an exponent, however they are given.
+/// Brings a decimal text, with or without a point and an exponent, into the common form.
 fn written(text: &str) -> String {
     let (sign, text) = text.strip_prefix('-').map_or(("", text), |text| ("-", text));
     let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let all = format!("{whole}{fraction}");
     let exponent = exponent.parse::<i64>().unwrap_or(0);
-    // Where the point is in the digits.
+    // The position of the decimal point, counted from the first significant digit.
     let point = length(whole) + exponent - length(&all) + length(all.trim_start_matches('0'));
     let digits = all.trim_matches('0');
     let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or(0));

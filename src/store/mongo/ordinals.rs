@@ -1,16 +1,16 @@
-//! Numbers for changes that share a cluster time, and the cluster time in a resume token.
+//! Numbers the changes that share a cluster time, and reads the cluster time of a resume token.
 
 use mongodb::bson::Document;
 
 use crate::feed::Position;
 
-/// How the server marks a timestamp in its key format.
+/// The prefix of a timestamp in the server's key format.
 const TIMESTAMP: &str = "82";
 
 /// Counts the changes of one cluster time (a transaction) in the stream's order.
 ///
-/// Every change counts, shown or not, and a stream is opened only before a cluster time: so a change gets the
-/// same position on every node.
+/// Every change counts, whether clients see it or not, and a stream begins only before a cluster time. A change therefore gets the same
+/// position on every node.
 #[derive(Debug, Default)]
 pub(super) struct Ordinals {
     time: u64,
@@ -18,7 +18,7 @@ pub(super) struct Ordinals {
 }
 
 impl Ordinals {
-    /// Of the last change.
+    /// The cluster time of the last change.
     pub(super) fn time(&self) -> u64 {
         self.time
     }
@@ -33,10 +33,10 @@ impl Ordinals {
     }
 }
 
-/// The cluster time up to which a stream whose last batch was empty has told everything.
+/// The cluster time of a token. If the last batch was empty, the stream has returned all changes up to this time.
 ///
-/// The server makes this token from the last oplog entry that it has looked at, and gives out a batch only when
-/// all changes of that entry are in it or in an earlier one.
+/// The server creates the token from the last oplog entry that it has examined. It returns a batch only when all changes of that entry are
+/// in this batch or in an earlier one.
 pub(super) fn cluster_time(token: &Document) -> Option<u64> {
     let digits = token.get_str("_data").ok()?.strip_prefix(TIMESTAMP)?.get(..16)?;
     u64::from_str_radix(digits, 16).ok()
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_tells_its_time() {
+    fn a_token_contains_its_cluster_time() {
         let token = |data: &str| doc! {"_data": data};
         assert_eq!(cluster_time(&token("8265A1B2C3000000022B0229")), Some(0x65A1_B2C3_0000_0002));
         for odd in ["", "82", "8265A1", "7065A1B2C300000002", "82zzzzzzzzzzzzzzzz", "82é5A1B2C300000002"] {

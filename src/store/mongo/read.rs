@@ -1,4 +1,4 @@
-//! Snapshot reads of single tasks.
+//! Reads single tasks and their access fields as snapshots.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -22,12 +22,12 @@ use crate::{
     task::{Access, DefaultOrg, TaskId, Window},
 };
 
-/// Of tasks that are read together: one of megabytes does not hold up the others for longer than one answer takes.
+/// A combined read of several tasks ends after this number of bytes. A task of megabytes then delays the others only by one answer.
 const MOST_BYTES_TOGETHER: usize = 1 << 20;
 
 pub(super) async fn access(store: &MongoStore, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
     let found = store.accesses.ask((), id.clone(), |ids| accesses(store, ids)).await?;
-    found.ok_or_else(|| StoreError::Unavailable("a task was not looked at".to_owned()))
+    found.ok_or_else(|| StoreError::Unavailable("the access fields of a task were not read".to_owned()))
 }
 
 async fn accesses(
@@ -70,11 +70,11 @@ pub(super) async fn task(
     }
 }
 
-/// What a read of several tasks found of one of them.
+/// The result of a combined read for one task.
 #[derive(Clone, Debug)]
 pub(super) enum TaskRead {
     Done(Box<Result<TaskSnapshot, StoreError>>),
-    /// There was too much before it: it is to be read by itself.
+    /// The read ended before this task because of its size limit. The caller reads the task separately.
     NotReached,
 }
 
@@ -115,11 +115,12 @@ fn snapshot_of(
 struct Found {
     documents: Vec<RawDocumentBuf>,
     position: Position,
-    /// Or there may be more.
+    /// `true` means that these are all documents. Otherwise there may be more.
     is_all: bool,
 }
 
-/// Reads on until there are more than so many bytes. Of ids that are written alike, the first in MongoDB's order is meant.
+/// Reads documents until they have more than `most_bytes`. If several ids have the same text, the first document in MongoDB's order is the
+/// task.
 async fn any_of(
     store: &MongoStore,
     tasks: &[TaskId],
@@ -146,7 +147,7 @@ async fn any_of(
     Ok(Found { documents, position: position(snapshot_time(&session)?), is_all })
 }
 
-/// A session whose reads all see one moment: the given one, else that of the first read.
+/// A session whose reads all see one moment. This is the given moment, or else the moment of the first read.
 pub(super) async fn snapshot(
     store: &MongoStore,
     time: Option<Timestamp>,
@@ -157,7 +158,7 @@ pub(super) async fn snapshot(
     answer(store.client().await?.start_session().with_options(options)).await.map_err(store_error)
 }
 
-/// The moment that a read which begins now sees.
+/// The snapshot time of a read that begins now.
 pub(super) async fn now(store: &MongoStore) -> Result<Timestamp, StoreError> {
     let collection = store.snapshot_collection().await?;
     let mut session = snapshot(store, None).await?;

@@ -1,8 +1,8 @@
-//! The order of lists: newest first, whatever type `createdAt` has.
+//! The order of lists: the newest task first, whatever type its `createdAt` has.
 //!
-//! MongoDB sorts by type before it sorts by value. So a list is several runs, each a range of `createdAt` within one type,
-//! which an index gives in order, and the runs are merged by time. In the run of texts the order is that of the texts:
-//! where some have an offset other than `Z`, it may differ from the order of their times by as much.
+//! MongoDB sorts by type before it sorts by value. A list therefore consists of several runs. Each run is a range of `createdAt` within one
+//! type, which an index returns in order. The store merges the runs by time. The run of texts is in the order of the texts. If some texts
+//! have an offset other than `Z`, this order may differ from the order of their times by up to that offset.
 
 use std::cmp::{Ordering, Reverse};
 
@@ -14,7 +14,7 @@ use crate::{
     task::{FEWEST_MILLIS, TIME_TEXT, TaskId, Timestamp},
 };
 
-/// A part of a list that is read by itself.
+/// A part of a list that is read separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Run {
     Dates,
@@ -23,9 +23,9 @@ pub(super) enum Run {
     Seconds,
     OldMillis,
     Timestamps,
-    /// Without `createdAt`, or with null: after all tasks that have a time, by `_id`.
+    /// Tasks whose `createdAt` is missing or null. They come after all tasks with a time, in the order of `_id`.
     Nothing,
-    /// With a `createdAt` that is no time: last of all, by `_id`.
+    /// Tasks whose `createdAt` is not a valid time. They come last, in the order of `_id`.
     Odd,
 }
 
@@ -33,7 +33,7 @@ impl Run {
     pub(super) const DATED: [Self; 6] =
         [Self::Dates, Self::Texts, Self::Millis, Self::Seconds, Self::OldMillis, Self::Timestamps];
 
-    /// In a cursor.
+    /// The name of the run in a cursor.
     fn name(self) -> char {
         match self {
             Self::Dates => 'd',
@@ -78,7 +78,7 @@ impl Run {
         }
     }
 
-    /// The run that a document is in.
+    /// The run that contains a document.
     pub(super) fn of(document: &RawDocument) -> Self {
         let created_at = document.get("createdAt").ok().flatten();
         if meaning::created_at(document).is_none() {
@@ -100,7 +100,7 @@ impl Run {
         }
     }
 
-    /// What comes after a place in this run. None: the place is none of ours.
+    /// A filter for the documents after a place in this run. `None` means that the place is not valid for this run.
     pub(super) fn after(self, place: &Place) -> Option<Document> {
         let id = value_of(&place.id)?;
         if !self.is_dated() {
@@ -119,7 +119,7 @@ impl Run {
         };
         let mut same_time = ids_below(id);
         same_time.insert("createdAt", at.clone());
-        // The first condition says nothing more, but bounds an index.
+        // The first condition is redundant, but it limits the index scan.
         Some(doc! {"createdAt": {"$lte": at.clone()}, "$or": [{"createdAt": {"$lt": at}}, same_time]})
     }
 
@@ -128,8 +128,8 @@ impl Run {
     }
 }
 
-/// What is in [`Run::Odd`]: in none of the others. The ranges let an index find it among all that have a time; only for arrays, and
-/// for texts where others are times, it can't.
+/// The filter of [`Run::Odd`], which contains all documents that are in no other run. The ranges let an index scan find these documents
+/// without reading all documents that have a time. Exceptions are arrays, and texts that are not times among texts that are.
 pub(super) fn odd(arrays_too: bool) -> Document {
     const TYPES: [&str; 13] = [
         "string",
@@ -164,22 +164,23 @@ pub(super) fn odd(arrays_too: bool) -> Document {
     }
 }
 
-/// In a cursor, before a decimal number: no double may be equal to it.
+/// The prefix of a decimal number in a cursor. It keeps the number a decimal, because possibly no double is equal to it.
 const DECIMAL: &str = "decimal:";
-/// Seconds before it are in no year that can be written. Half a millisecond is rounded up.
+/// The lower limit of seconds, half a millisecond before the first time that can be written. Numbers above this limit are rounded up to
+/// that time.
 const EARLIEST_SECOND: f64 = Timestamp::FIRST as f64 / 1000.0 - 0.0005;
 
-/// In the order of indexes.
+/// The sort order of the list indexes, the newest task first.
 pub(super) fn newest() -> Document {
     doc! {"createdAt": -1, "_id": -1}
 }
 
-/// Whether there may be a time that is no date.
+/// A filter for documents whose time may have another type than date.
 pub(super) fn has_other_time() -> Document {
     doc! {"createdAt": {"$type": ["string", "number", "timestamp"]}}
 }
 
-/// Where a document of this run is in it.
+/// The place of a document in its run.
 pub(super) fn place_of(run: Run, document: &RawDocument, id: &TaskId) -> Option<Place> {
     let created_at = match document.get("createdAt").ok().flatten() {
         Some(RawBsonRef::DateTime(time)) => time.timestamp_millis().to_string(),
@@ -203,7 +204,8 @@ fn value_of(id: &TaskId) -> Option<Bson> {
     })
 }
 
-/// In MongoDB's order, where a comparison looks at one type only.
+/// A filter for smaller ids in MongoDB's order. A comparison matches only values of the same type, so the filter also names the smaller
+/// types.
 fn ids_below(id: Bson) -> Document {
     const TYPES: [&str; 7] = ["number", "string", "binData", "objectId", "bool", "date", "timestamp"];
     let (own, is_nan) = match &id {
@@ -219,14 +221,14 @@ fn ids_below(id: Bson) -> Document {
     };
     let mut below = vec![doc! {"_id": {"$lt": id}}, doc! {"_id": {"$type": TYPES[..own].to_vec()}}];
     if own == 0 {
-        // What is no number is before all numbers, but no comparison says so.
+        // NaN comes before all numbers, but a comparison with a number does not match it.
         below[1] = doc! {"_id": f64::NAN};
         below.truncate(if is_nan { 1 } else { 2 });
     }
     doc! {"$or": below}
 }
 
-/// Of two tasks in a list the one with the greater key comes first.
+/// The sort key of a task in a list. The task with the greater key comes first.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Key {
     pub(super) millis: Option<i64>,
@@ -235,7 +237,7 @@ pub(super) struct Key {
     id: Value,
 }
 
-/// In MongoDB's order of types.
+/// A value that is compared in MongoDB's order of types.
 #[derive(Clone, Debug, PartialEq)]
 enum Value {
     Number(Number),
@@ -321,7 +323,8 @@ impl Value {
     }
 }
 
-/// The whole part and the rest: to a double, long numbers that differ are one. None: what is no number is before all numbers.
+/// A number as its whole part and its fraction, because different large integers are equal as doubles. `None` is NaN, which comes before
+/// all numbers.
 #[derive(Clone, Debug, PartialEq)]
 struct Number(Option<(i128, f64)>);
 
@@ -347,7 +350,7 @@ impl Number {
     }
 
     fn of_double(number: f64) -> Self {
-        /// Larger ones have no rest, and not each of them has a whole part of its own.
+        /// Larger numbers have no fraction, and an `i128` can't represent all of them. The number itself then replaces the fraction.
         const LARGE: f64 = 1e38;
         let rest = if number.abs() < LARGE { number.fract() + 0.0 } else { number };
         Self((!number.is_nan()).then_some((number as i128, rest)))

@@ -1,8 +1,8 @@
-//! Filters and projections: which documents are meant, and which of their fields are read.
+//! Builds filters and projections: they select the documents, and the fields that MongoDB returns.
 //!
-//! Each filter says exactly what `meaning.rs` and the domain say, if the operation compares [`exactly`]. An equality of
-//! MongoDB is also true of an array that contains the value, and of a symbol that is written alike: so each goes with a
-//! condition on the type.
+//! Each filter has exactly the meaning of `meaning.rs` and the domain code, if the operation uses the collation [`exactly`]. MongoDB's
+//! equality also matches an array that contains the value, and a symbol with the same text. Each equality therefore has a condition on the
+//! type.
 
 use mongodb::{
     bson::{Bson, Document, doc, oid::ObjectId},
@@ -19,18 +19,18 @@ use crate::{
     task::{Access, DefaultOrg, Field, OrgId, TaskId, UserId, Viewer, Window},
 };
 
-/// The collation of every operation on tasks: the collection's own may take ACME for acme.
+/// The collation of every operation on tasks. The collection's own collation may treat ACME and acme as equal.
 pub(super) fn exactly() -> Collation {
     Collation::builder().locale("simple").build()
 }
 
-/// What the text of a user or an organisation may stand for in a document.
+/// The values in a document that the text of a user or an organisation may represent.
 pub(super) fn names(text: &str) -> Vec<Bson> {
     let object_id = is_hex(text).then(|| ObjectId::parse_str(text).ok()).flatten().map(Bson::ObjectId);
     object_id.into_iter().chain([Bson::String(text.to_owned())]).collect()
 }
 
-/// One of these values, and not an array, a symbol or `undefined` that MongoDB takes for one.
+/// Matches one of these values, but not an array, a symbol or `undefined` that MongoDB considers equal.
 fn is_one_of(values: Vec<Bson>) -> Document {
     doc! {"$in": values, "$not": {"$type": ["array", "symbol", "undefined"]}}
 }
@@ -44,23 +44,23 @@ pub(super) fn by_any_id(tasks: &[TaskId]) -> Document {
     doc! {"_id": {"$in": named}}
 }
 
-/// What is no character of a usable id.
+/// The characters that a usable id must not contain.
 const CONTROL: &str = r"\x00-\x1f\x7f-\x{9f}";
 
-/// A text of so many characters. A regular expression does not match broken text, nor what is no text.
+/// Matches ids that are texts of `from` to `to` characters. A regular expression matches neither invalid UTF-8 nor values of other types.
 pub(super) fn is_usable_text(from: usize, to: usize) -> Document {
     doc! {"_id": {"$regex": format!(r"\A[^{CONTROL}]{{{from},{to}}}\z")}}
 }
 
-/// Whether `ids::task_id` has an id for the document. It costs more than the rest of a list's filter, and MongoDB may take it for a reason to
-/// sort in memory: so it is only asked where such documents were found.
+/// Matches documents for which `ids::task_id` returns an id. This filter costs more than the rest of a list's filter, and it may cause
+/// MongoDB to sort in memory. It is therefore used only after a document without a usable id was found.
 pub(super) fn has_usable_id() -> Document {
     let at_most = |bson_type: &str, size: &str, bytes: usize| {
         let is_of_type = doc! {"$eq": [{"$type": "$_id"}, bson_type]};
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         doc! {"$expr": {"$lte": [{"$cond": [is_of_type, {size: "$_id"}, 0]}, bytes]}}
     };
-    // A character has up to four bytes. Few ids are so long that their bytes have to be counted.
+    // A character has up to four bytes. Only long ids, which are rare, need a count of their bytes.
     let is_text = || doc! {"_id": {"$type": "string"}};
     let mut long = doc! {"$and": [is_text(), is_usable_text(TaskId::MAX_BYTES / 4 + 1, TaskId::MAX_BYTES)]};
     long.extend(at_most("string", "$strLenBytes", TaskId::MAX_BYTES));
@@ -74,21 +74,21 @@ pub(super) fn has_usable_id() -> Document {
     ]}
 }
 
-/// The types of which every value is a usable id.
+/// The types whose values are all usable ids.
 pub(super) const SCALARS: [&str; 5] = ["objectId", "number", "date", "bool", "timestamp"];
 
-/// What `Access::allows` says of documents that are tasks, as filters.
+/// The rules of `Access::allows` as filters for documents that are tasks.
 #[derive(Clone, Debug)]
 pub(super) struct Visible {
-    /// Created by the viewers.
+    /// Tasks that the viewers created.
     own: Document,
-    /// Public in the viewer's organisation.
+    /// Public tasks of the viewer's organisation.
     org: Option<Document>,
-    /// What names that organisation.
+    /// The values that name this organisation.
     org_names: Vec<Bson>,
 }
 
-/// Documents that can be seen in one way, and the index that has them in their order.
+/// One reason why tasks are visible: a filter for these documents, and the index that returns them in order.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
     condition: Document,
@@ -96,7 +96,7 @@ pub(super) struct Way {
 }
 
 impl Visible {
-    /// What any of some users of one organisation, or of none, sees.
+    /// The tasks that at least one of these users sees. All users belong to one organisation, or all belong to none.
     pub(super) fn of(users: &[UserId], org: Option<&OrgId>, default_org: &DefaultOrg) -> Self {
         let mut org_names = org.map(|org| names(org.as_str())).unwrap_or_default();
         if org.is_some() && default_org.0.as_ref() == org {
@@ -107,13 +107,13 @@ impl Visible {
         Self { own: created_by(users), org, org_names }
     }
 
-    /// The tasks of a list that is narrowed by `filter`, for one viewer: all that are seen in one of these ways.
+    /// The ways in which a viewer sees the tasks of a list with `filter`. Together they contain the whole list.
     pub(super) fn listed(viewer: &Viewer, filter: &TaskFilter, default_org: &DefaultOrg) -> Vec<Way> {
         let visible = Self::of(std::slice::from_ref(&viewer.user), viewer.org.as_ref(), default_org);
         let mut ways = match (&filter.creator, visible.shared()) {
             (None, shared) => shared.into_iter().chain([visible.own()]).collect(),
             (Some(creator), _) if *creator == viewer.user => vec![visible.own()],
-            // What somebody else created is seen with the organisation only.
+            // The viewer sees tasks of another creator only through the organisation.
             (Some(_), Some(shared)) => vec![Way { index: ListIndex::CreatorInOrg, ..shared }],
             (Some(_), None) => Vec::new(),
         };
@@ -123,7 +123,7 @@ impl Visible {
         ways
     }
 
-    /// What the whole organisation sees too.
+    /// Tasks that the whole organisation sees.
     pub(super) fn shared(&self) -> Option<Way> {
         self.org.clone().map(|condition| Way { condition, index: ListIndex::Org })
     }
@@ -132,8 +132,8 @@ impl Visible {
         Way { condition: self.own.clone(), index: ListIndex::Creator }
     }
 
-    /// What nobody else in the organisation sees: private, or of another organisation. Not all of it where a document has an array for
-    /// one of these, for an index can't tell these.
+    /// Tasks that nobody else in the organisation sees: private tasks, and tasks of another organisation. Some of them may be missing if
+    /// `isPrivate` or `orgId` is an array, because the index conditions can't recognise arrays.
     pub(super) fn only_own(&self) -> Vec<Way> {
         if self.org.is_none() {
             return vec![self.own()];
@@ -150,7 +150,7 @@ impl Visible {
 }
 
 impl Way {
-    /// The documents that meet the conditions. Some may have an `_id` that no task can have.
+    /// A filter for the documents of this way that meet the conditions. Some documents may have an `_id` that no task can have.
     pub(super) fn with(&self, conditions: &[Document]) -> Document {
         let all = std::iter::once(&self.condition).chain(conditions);
         doc! {"$and": all.cloned().collect::<Vec<_>>()}
@@ -166,8 +166,8 @@ pub(super) fn narrowed(filter: &TaskFilter) -> Vec<Document> {
         .collect()
 }
 
-/// The documents that a delivery's search may mean, and some more: the repository is compared as text. Each
-/// alternative has its own index.
+/// Matches the documents that a delivery's search may select, and some more, because the repository is compared as text. An index scan can
+/// answer each alternative.
 pub(super) fn meant_by(search: &Search) -> Document {
     let mut alternatives = Vec::new();
     let mut either = |field: Field, value: Bson, repo: Document| {
@@ -217,7 +217,7 @@ pub(super) fn visible_fields() -> Document {
     names.map(|name| ((*name).to_owned(), Bson::Int32(1))).collect()
 }
 
-/// What decides who sees a task, as an inclusion.
+/// The fields that decide who sees a task, as an inclusion.
 pub(super) fn access_fields() -> Document {
     Access::FIELDS.map(|name| (name.to_owned(), Bson::Int32(1))).into_iter().collect()
 }
@@ -229,10 +229,10 @@ pub(super) fn whole_task() -> Document {
     fields
 }
 
-/// In a document read with [`part_of_task`]: how many entries the timeline has.
+/// The field with the number of timeline entries, in a document that was read with [`part_of_task`].
 pub(super) const TIMELINE_LENGTH: &str = "timelineLength";
 
-/// The visible fields and those entries of the timeline that the window means. `meaning::part_of_task` reads it.
+/// The visible fields, and the timeline entries in the window. `meaning::part_of_task` decodes the result.
 pub(super) fn part_of_task(window: Window) -> Document {
     if window == Window::ALL {
         return whole_task();
@@ -244,14 +244,14 @@ pub(super) fn part_of_task(window: Window) -> Document {
     fields
 }
 
-/// The last `most` of the first `before`.
+/// The last `most` entries of the first `before` entries.
 fn entries_in(Window { before, most }: Window) -> Document {
-    // No document holds as many entries as these numbers may say.
+    // The conversion may reduce the numbers to `i32::MAX`. No document can contain that many entries.
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     doc! {"$slice": [{"$slice": ["$events", count(before)]}, -count(most)]}
 }
 
-/// The visible fields, and `events` as far as a write has to know it: an array without its entries, or what is there instead.
+/// The visible fields, and `events` as far as a write needs it: an empty array in place of any array, or else the value itself.
 pub(super) fn without_entries() -> Document {
     let mut fields = visible_fields();
     fields.insert("events", doc! {"$cond": [{"$isArray": "$events"}, [], "$events"]});
