@@ -60,8 +60,8 @@ impl<K: Clone + Eq + Hash, Q: Clone + Eq + Hash, A: Clone> Batches<K, Q, A> {
     }
 }
 
-/// A caller that waits for an answer. When the caller ends or is cancelled, `drop` removes the lane if no other caller uses it. Otherwise the
-/// table would grow with every key that was ever used.
+/// A caller that waits for an answer. When the caller ends or is cancelled, `drop` removes the lane if no other caller uses it. Otherwise
+/// the table would grow with every key that was ever used.
 struct Asking<'a, K: Eq + Hash, Q, A> {
     lanes: &'a Mutex<HashMap<K, Arc<Lane<Q, A>>>>,
     key: K,

@@ -1,4 +1,4 @@
-//! BSON to JSON and back: what `JSON.stringify` makes of a document that Mongoose read with `lean()`.
+//! Converts BSON to JSON and back. The JSON is the same as `JSON.stringify` of a document that Mongoose reads with `lean()`.
 
 use base64::prelude::*;
 use mongodb::bson::{
@@ -8,17 +8,17 @@ use serde_json::{Map, Number, Value};
 
 use crate::task::Timestamp;
 
-/// MongoDB itself allows 180 levels or so; what is deeper becomes null.
+/// Deeper values become null. MongoDB itself allows about 180 levels.
 const MAX_DEPTH: usize = 200;
-/// Doubles up to here hold whole numbers exactly; JavaScript prints those without a fraction.
+/// Doubles up to this number represent whole numbers exactly. JavaScript prints them without a fraction.
 const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
 
-/// Reads as much as can be read: nothing in a document makes this fail.
+/// Converts as much of the document as is readable. No content makes this function fail.
 pub(super) fn to_json(document: &RawDocument) -> Map<String, Value> {
     object(document, 0)
 }
 
-/// Never reads extended JSON: `{"$oid": …}` from a client stays an object.
+/// Does not interpret extended JSON: `{"$oid": …}` from a client stays an object.
 pub(super) fn to_bson(value: Value) -> Bson {
     match value {
         Value::Null => Bson::Null,
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_becomes_what_javascript_makes_of_it() {
+    fn every_type_is_converted_as_in_javascript() {
         let id = ObjectId::parse_str("65a1b2c3d4e5f60718293a4b").expect("valid");
         let document = doc! {
             "id": id, "date": DateTime::from_millis(1_700_000_000_123), "far": DateTime::MAX,
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_and_broken_text_are_survived() {
+    fn deep_documents_and_invalid_utf8_are_converted() {
         let mut deep = vec![5, 0, 0, 0, 0];
         for _ in 0..5_000 {
             let size = u32::try_from(deep.len() + 8).expect("small").to_le_bytes();
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_sends_is_never_extended_json() {
+    fn json_of_a_client_is_never_read_as_extended_json() {
         let sent = json!({"a": {"$oid": "65a1b2c3d4e5f60718293a4b"}, "n": [1, 5_000_000_000_i64, 1.5, null]});
         let Bson::Document(document) = to_bson(sent.clone()) else { panic!("an object is a document") };
         assert_eq!(read(document), sent);

@@ -53,7 +53,7 @@ async fn catch_up(store: &MongoStore, moment: Position) -> bool {
     }
 }
 
-/// What a short change stream finds after a token.
+/// The result of a short change stream after a token.
 enum Seen {
     Nothing { up_to: Position },
     Change { time: u64 },

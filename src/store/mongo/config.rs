@@ -28,7 +28,7 @@ pub struct MongoConfig {
     pub collection: String,
     pub images: Images,
     pub default_org: DefaultOrg,
-    /// Whether taskcast accepts GitHub's deliveries. Deliveries need an index and two more collections.
+    /// `true` means that taskcast accepts GitHub's deliveries. Deliveries need an index and two more collections.
     pub webhooks: bool,
 }
 
@@ -44,7 +44,7 @@ impl MongoConfig {
     }
 }
 
-/// Whether taskcast may enable pre- and post-images.
+/// The permission to enable pre- and post-images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Images {
     /// taskcast enables the images if they are off.

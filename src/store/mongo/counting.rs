@@ -1,7 +1,7 @@
-//! Counts of tasks, read from an index alone.
+//! Counts tasks by reading an index alone.
 //!
-//! MongoDB answers from an index alone if no filter asks for null, and none for a type. So a filter is a range of an index that has
-//! all tasks that are meant, and what decides is told apart by the groups. A field that is missing may be null there.
+//! MongoDB reads only the index if no filter tests for null or for a type. A filter is therefore an index range that contains all tasks to
+//! count. The groups separate the tasks by the deciding values. A missing field may appear as null there.
 
 use std::{
     collections::HashMap,
@@ -30,7 +30,7 @@ use crate::{
     task::{Counts, OrgId, Status, StatusClass, TaskId, UserId},
 };
 
-/// Only one request counts the tasks of an organisation at a time. It leaves what it has read to those that wait.
+/// Lets only one request at a time count the tasks of an organisation. The request leaves its result to the waiting requests.
 #[derive(Debug)]
 pub(super) struct Turns<T>(Mutex<HashMap<OrgId, Arc<tokio::sync::Mutex<Option<T>>>>>);
 
@@ -41,11 +41,12 @@ impl<T> Default for Turns<T> {
 }
 
 impl<T> Turns<T> {
-    /// With what the last one has left, if somebody has waited since.
+    /// Waits for the turn. The guard contains the result of the previous request, if requests have used the turn or waited for it ever
+    /// since.
     pub(super) async fn of(&self, org: &OrgId) -> OwnedMutexGuard<Option<T>> {
         let turn = {
             let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those that nobody has or waits for.
+            // Removes the turns that no request holds or waits for.
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
             turns.entry(org.clone()).or_default().clone()
         };
@@ -53,15 +54,16 @@ impl<T> Turns<T> {
     }
 }
 
-/// By the number that [`class`] gives.
+/// The status classes, indexed by the number that [`class`] returns.
 const CLASSES: [StatusClass; 3] = [StatusClass::Active, StatusClass::Completed, StatusClass::Failed];
 
-/// What everybody in an organisation sees, at one moment.
+/// Counts the tasks that everybody in an organisation sees, at one moment.
 pub(super) async fn of_org(store: &MongoStore, org: &OrgId, moment: Timestamp) -> Result<Counts, StoreError> {
     let mut session = snapshot(store, Some(moment)).await?;
     let mut counts = Counts::default();
     let named = doc! {"orgId": {"$in": names(org.as_str())}};
-    // In an index, what comes before all texts but the empty one is nothing, or names no organisation.
+    // These ranges contain all values except non-empty texts and ObjectIds: a missing value, null, the empty text, and values that name no
+    // organisation.
     let nothing = doc! {"$and": [
         {"orgId": {"$not": {"$gt": ""}}},
         {"orgId": {"$not": {"$gte": ObjectId::from_bytes([0; 12])}}},
@@ -77,7 +79,7 @@ pub(super) async fn of_org(store: &MongoStore, org: &OrgId, moment: Timestamp) -
     Ok(counts)
 }
 
-/// What only its creator sees, of all that each of these users of one organisation, or of none, sees.
+/// Counts, for each user, the tasks that nobody else in the organisation sees. Without an organisation, it counts all tasks of the user.
 pub(super) async fn of_creators(
     store: &MongoStore,
     users: &[UserId],
@@ -105,14 +107,14 @@ pub(super) async fn of_creators(
     Ok(counts)
 }
 
-/// Tasks that count alike.
+/// The number of tasks of one creator and one status class.
 struct Group {
     of: Option<String>,
     class: StatusClass,
     number: u64,
 }
 
-/// `of` and `counts` are expressions: whose tasks these are, and whether they are meant.
+/// Counts the tasks of an index range in groups. The expression `of` returns the owner of a task, and `counts` returns whether it counts.
 async fn groups(
     store: &MongoStore,
     session: &mut ClientSession,
@@ -121,7 +123,7 @@ async fn groups(
     counts: Document,
 ) -> Result<Vec<Group>, StoreError> {
     let mut found = Vec::new();
-    // Whether a text is usable as an id, only a filter may ask: an expression fails because of one that is broken.
+    // Only a filter may check whether a text is a usable id, because an expression fails on invalid UTF-8.
     let is_short = doc! {"$lte": [{"$strLenBytes": "$_id"}, number(TaskId::MAX_BYTES)]};
     let text = doc! {"$and": [has_type("$_id", &["string"]), is_short]};
     let other = doc! {"$or": [
@@ -168,7 +170,7 @@ async fn grouped(
     answer(async { counted.session(&mut *session).await?.stream(session).try_collect().await }).await
 }
 
-/// Ids that are looked at in the same way. Most collections have ids of one kind.
+/// Kinds of ids that need different filters. Most collections have ids of one kind.
 #[derive(Clone, Copy, Debug)]
 enum IdKind {
     Text,
@@ -176,7 +178,7 @@ enum IdKind {
 }
 
 impl IdKind {
-    /// Whether the collection has such ids. Once it had some, it is not asked again.
+    /// Returns whether the collection has ids of this kind. After the first match, this function sends no more requests.
     async fn exists(self, store: &MongoStore, session: &mut ClientSession) -> Result<bool, StoreError> {
         let (known, types) = match self {
             Self::Text => (&store.has_text_ids, vec!["string"]),
@@ -193,7 +195,7 @@ impl IdKind {
 }
 
 impl Group {
-    /// None: these tasks are not meant.
+    /// Decodes a group. `None` means that its tasks do not count.
     fn read(group: &Document) -> Option<Self> {
         let key = group.get_document("_id").ok()?;
         if !key.get_bool("counts").ok()? {
@@ -210,7 +212,7 @@ impl Group {
     }
 }
 
-/// Whether everybody in an organisation sees it.
+/// An expression that is true if everybody in an organisation sees the task.
 fn in_org(store: &MongoStore, org: &OrgId) -> Document {
     let is_named = doc! {"$and": [
         has_type("$orgId", &["string", "objectId"]),
@@ -229,7 +231,7 @@ fn in_org(store: &MongoStore, org: &OrgId) -> Document {
     doc! {"$and": [{"$or": is_meant}, is_public]}
 }
 
-/// A number in [`CLASSES`].
+/// An expression that returns the index of the status class in [`CLASSES`].
 fn class() -> Document {
     let is = |status: Status<'_>| doc! {"$eq": ["$status", status.as_str()]};
     let branches = [

@@ -1,5 +1,5 @@
-//! Dashboards: users of one organisation who ask at the same moment are answered by one read of what everybody there sees, and
-//! one of what only its creator sees. Counts come from memory where they are kept.
+//! Reads dashboards. Simultaneous requests of users of one organisation share two reads: one of the tasks that the whole organisation sees,
+//! and one of the tasks that only their creators see. Counts come from memory if they are kept there.
 
 use std::{
     cmp::Reverse,
@@ -25,12 +25,13 @@ use crate::{
     task::{Counts, OrgId, Task, UserId, Viewer},
 };
 
-/// So many tasks that nobody else sees are read in one go. With more of them, each user's are read by themselves.
+/// The maximum number of tasks, visible only to their creators, in one combined read. If there are more, a separate read follows for each
+/// user.
 const MOST_OWN: usize = 1000;
-/// So many of these reads are under way at once.
+/// The maximum number of separate reads at the same time.
 const AT_ONCE: usize = 8;
 
-/// What everybody in an organisation sees.
+/// The dashboard of the tasks that everybody in an organisation sees.
 #[derive(Clone, Debug)]
 struct SharedDashboard {
     listed: Arc<[Listed]>,
@@ -38,7 +39,7 @@ struct SharedDashboard {
     moment: Timestamp,
 }
 
-/// One whose counts had to be read. It is left to all who have asked before it was begun.
+/// A dashboard whose counts were read from an index. All requests that came before this read began share it.
 #[derive(Debug)]
 pub(super) struct Counted {
     begun: Instant,
@@ -68,7 +69,7 @@ pub(super) async fn dashboard(
     found.ok_or_else(|| StoreError::Unavailable("a dashboard was not read".to_owned()))
 }
 
-/// What users of one organisation, or of none, ask for.
+/// A request for the dashboards of users of one organisation, or of users without one.
 struct Asked<'a> {
     store: &'a MongoStore,
     org: Option<&'a OrgId>,
@@ -76,7 +77,7 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// All of it at one moment: that of the first read.
+    /// Reads all dashboards at one moment, which is the moment of the first read.
     async fn read(&self, users: Vec<UserId>) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
         let shared = match self.org {
             Some(org) => Some(self.shared(org).await?),
@@ -115,7 +116,7 @@ impl Asked<'_> {
         if let Some(counts) = self.kept(&whose, moment).await {
             return Ok(SharedDashboard::of(listed, counts, moment));
         }
-        // Where the feed is far behind, nothing that is kept is of use. Then all who have waited share the next read.
+        // Kept counts are useless while the feed is far behind. All waiting requests then share the next read.
         if let Some(left) = turn.as_ref().filter(|left| left.begun >= asked && left.limit == self.limit) {
             return Ok(left.shared.clone());
         }
@@ -128,7 +129,7 @@ impl Asked<'_> {
         Ok(shared)
     }
 
-    /// The newest tasks, whether these are all, and at which moment.
+    /// Returns the newest tasks, whether these are all tasks, and the moment of the read.
     async fn listed(&self, org: &OrgId) -> Result<(Vec<Listed>, bool, Timestamp), StoreError> {
         let way = Visible::of(&[], Some(org), &self.store.config.default_org).shared();
         let passes = |task: &Task| task.access.public_org() == Some(org);
@@ -145,7 +146,7 @@ impl Asked<'_> {
         is_known.then(|| kept.at(whose, moment)).flatten()
     }
 
-    /// Of the users that have tasks which nobody else of their organisation sees.
+    /// The counts of tasks that nobody else in the organisation sees. Users without such tasks are left out.
     async fn own_counts(
         &self,
         users: &[UserId],
@@ -168,7 +169,7 @@ impl Asked<'_> {
         Ok(counts)
     }
 
-    /// The newest of the tasks of users that have some.
+    /// The newest of these tasks, for each user with counts.
     async fn own_lists(
         &self,
         counts: &HashMap<UserId, Counts>,
@@ -181,13 +182,13 @@ impl Asked<'_> {
             Ok(number) if number <= MOST_OWN => self.all_own(&users, number, moment).await?,
             _ => HashMap::new(),
         };
-        // An index can't tell of each document whether it is meant.
+        // The filters may miss some documents, because an index scan can't recognise all of them.
         let is_all = |user: &UserId| {
             let found = all.get(user).map_or(0, Vec::len);
             counts.get(user).is_some_and(|counts| counts.total() == found as u64)
         };
         let apart: Vec<UserId> = users.into_iter().filter(|user| !is_all(user)).collect();
-        // They are collected first: the compiler can't tell that a lazy iterator of them may be sent to another thread.
+        // The futures are collected first, because the compiler can't prove that a lazy iterator over them is `Send`.
         let reads: Vec<_> = apart.into_iter().map(|user| self.newest_own(user, moment)).collect();
         let apart: HashMap<_, _> = stream::iter(reads).buffer_unordered(AT_ONCE).try_collect().await?;
         Ok(all.into_iter().chain(apart).collect())
@@ -216,7 +217,7 @@ impl Asked<'_> {
         Ok(own)
     }
 
-    /// What the organisation sees too is on the shared dashboard, if it is new enough.
+    /// The newest tasks that only this user sees. Tasks that the organisation sees too are on the shared dashboard if they are new enough.
     async fn newest_own(&self, user: UserId, moment: Timestamp) -> Result<(UserId, Vec<Listed>), StoreError> {
         let passes = |task: &Task| task.access.creator.as_ref() == Some(&user);
         let ways =

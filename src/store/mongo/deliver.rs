@@ -29,8 +29,8 @@ use crate::{
 };
 
 const DUPLICATE_KEY: i32 = 11000;
-/// The upper limit of the pause between attempts doubles with each attempt, from this value to [`LONGEST_PAUSE`]. The pause is a random part
-/// of this limit.
+/// The upper limit of the pause between attempts doubles with each attempt, from this value to [`LONGEST_PAUSE`]. The pause is a random
+/// part of this limit.
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// Far more attempts than fit into a caller's deadline.
@@ -42,7 +42,7 @@ const CANDIDATES: i64 = 1000;
 /// The projected field that contains the BSON type of a document's timeline.
 const TIMELINE_TYPE: &str = "timelineType";
 
-/// How an attempt ended.
+/// The result of an attempt.
 enum Attempt {
     Done(Delivered),
     /// Another write was faster, or the state of the server has changed.
@@ -111,8 +111,8 @@ async fn attempt_once(store: &MongoStore, delivery: &Delivery) -> Result<Attempt
             return Err(error.into());
         }
     };
-    // The commit runs in a separate task, because a caller that gives up must not leave the transaction open. An open transaction blocks all
-    // writes to the task until the server ends it.
+    // The commit runs in a separate task, because a caller that gives up must not leave the transaction open. An open transaction blocks
+    // all writes to the task until the server ends it.
     let committed = tokio::spawn(commit(session)).await;
     match committed.map_err(|_| StoreError::Unavailable("the process is ending".to_owned()))? {
         Ok(()) => Ok(Attempt::Done(Delivered::Written(written))),
@@ -138,12 +138,12 @@ async fn commit(mut session: ClientSession) -> Result<(), Error> {
     }
 }
 
-/// Whether the result of the commit is unknown: MongoDB says so, or the connection failed, or no answer came in time.
+/// Returns whether the result of the commit is unknown: MongoDB says so, or the connection failed, or no answer came in time.
 fn is_unknown(error: &Error) -> bool {
     error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) || matches!(error.kind.as_ref(), ErrorKind::Io(_))
 }
 
-/// Why a transaction did not get to its commit.
+/// The reason why a transaction ended before its commit.
 enum Failure {
     Server(Error),
     Store(StoreError),

@@ -27,7 +27,7 @@ const VALUE_REFUSED: [i32; 9] = [2, 9, 14, 15, 21, 52, 10334, 17419, 17420];
 /// same request again and makes the server slower.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Why a change stream ended, which decides how it continues.
+/// The reason why a change stream ended. It decides how the feed continues.
 #[derive(Debug)]
 pub(super) enum StreamFailure {
     /// A retry after the last token may succeed.
@@ -87,7 +87,7 @@ pub(super) fn store_error(error: Error) -> StoreError {
         (_, Some(ONLY_ON_REPLICA_SETS)) => StoreError::Unusable(super::prepare::STANDALONE.to_owned()),
         (ErrorKind::InvalidTlsConfig { .. } | ErrorKind::SessionsNotSupported, _)
         | (ErrorKind::IncompatibleServer { .. } | ErrorKind::InvalidArgument { .. }, _) => {
-            StoreError::Unusable(format!("MongoDB can't be used with the options of MONGODB_URI: {}", text(&error)))
+            StoreError::Unusable(format!("MongoDB can't be used with this MONGODB_URI: {}", text(&error)))
         }
         _ => StoreError::Unavailable(text(&error)),
     }
@@ -101,7 +101,7 @@ pub(super) fn write_error(error: Error) -> WriteError {
     if refused {
         seldom!(warn, error = text(&error), "MongoDB refused to write a value");
         return WriteError::Conflict(
-            "the task can't store this value: it is too large or too deep, or it has an invalid key".to_owned(),
+            "the task can't store this value: it is too large, too deep, or has an invalid key".to_owned(),
         );
     }
     WriteError::Store(store_error(error))

@@ -95,7 +95,7 @@ impl Follower<'_> {
                     Some(reason)
                 }
                 StreamFailure::Refused(error) if self.failures >= REFUSALS => {
-                    seldom!(warn, error, "MongoDB refuses to resume the change stream; it will be opened at the current time");
+                    seldom!(warn, error, "MongoDB refuses to resume the change stream; a new one begins now");
                     Some(GapReason::Resume)
                 }
                 StreamFailure::Passing(error) | StreamFailure::Refused(error) => {

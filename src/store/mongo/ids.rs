@@ -1,8 +1,8 @@
-//! The `_id` of a document as text, and the values that a text may stand for. Each is the inverse of the other.
+//! Converts the `_id` of a document to text, and a text to the values that it may represent. Each conversion is the inverse of the other.
 //!
-//! To MongoDB numbers of different types that are equal are one id, so they have one text. Other values of different
-//! types may have the same text, such as the number 42 and the text "42": then the first in MongoDB's order of types is
-//! the task, and [`kind`] tells them apart.
+//! MongoDB treats equal numbers of different types as one id, so they have one text. Other values of different types may have the same
+//! text, for example the number 42 and the text "42". The first document in MongoDB's order of types is then the task. [`kind`]
+//! distinguishes such documents.
 
 use base64::prelude::*;
 use mongodb::bson::{
@@ -14,15 +14,15 @@ use crate::task::{TaskId, Timestamp};
 
 use super::numbers;
 
-/// Of a binary id that is no UUID: as text it has at most [`TaskId::MAX_BYTES`].
+/// The maximum length in bytes of a binary id that is not a UUID. Its text then has at most [`TaskId::MAX_BYTES`] bytes.
 pub(super) const MAX_BINARY: usize = 180;
-/// No number has a longer text.
+/// The maximum length of a number's text.
 const MAX_NUMBER: usize = 64;
 const BINARY: &str = "binary:";
 const DATE: &str = "date:";
 const TIMESTAMP: &str = "timestamp:";
 
-/// None where the document can't be a task.
+/// The task id of a document. `None` means that the document can't be a task.
 pub(super) fn task_id(document: &RawDocument) -> Option<TaskId> {
     id(document.get("_id").ok()??)
 }
@@ -35,7 +35,7 @@ pub(super) fn id(value: RawBsonRef<'_>) -> Option<TaskId> {
     Some(id?.of_kind(kind(value)?))
 }
 
-/// Two documents whose ids have the same text have different kinds.
+/// The kind of an id. Two documents whose ids have the same text have different kinds.
 fn kind(value: RawBsonRef<'_>) -> Option<u8> {
     Some(match value {
         RawBsonRef::String(_) => TaskId::TEXT,
@@ -54,7 +54,7 @@ fn kind(value: RawBsonRef<'_>) -> Option<u8> {
     })
 }
 
-/// None for what is no scalar, and for null.
+/// The text of a scalar. `None` means that the value is null, not a scalar, or a binary that is too long.
 pub(super) fn text(value: RawBsonRef<'_>) -> Option<String> {
     Some(match value {
         RawBsonRef::String(text) => text.to_owned(),
@@ -71,7 +71,7 @@ pub(super) fn text(value: RawBsonRef<'_>) -> Option<String> {
         RawBsonRef::Timestamp(time) => format!("{TIMESTAMP}{}:{}", time.time, time.increment),
         RawBsonRef::Binary(binary) => match (binary.subtype, <[u8; 16]>::try_from(binary.bytes)) {
             (BinarySubtype::Uuid | BinarySubtype::UuidOld, Ok(bytes)) => Uuid::from_bytes(bytes).to_string(),
-            // Of this old subtype the server counts the four bytes of an inner length, too.
+            // The server's size of this old subtype includes the four bytes of an inner length.
             (BinarySubtype::BinaryOld, _) if binary.bytes.len() > MAX_BINARY - 4 => return None,
             (subtype, _) if binary.bytes.len() <= MAX_BINARY => {
                 format!("{BINARY}{}:{}", u8::from(subtype), BASE64_URL_SAFE_NO_PAD.encode(binary.bytes))
@@ -82,7 +82,7 @@ pub(super) fn text(value: RawBsonRef<'_>) -> Option<String> {
     })
 }
 
-/// Every value whose text this is, but for numbers that are equal to one that is given.
+/// All values that have this text. Equal numbers of different types are represented by one of them.
 pub(super) fn candidates(id: &str) -> Vec<Bson> {
     if TaskId::of_document(id).is_none() {
         return Vec::new();
@@ -94,7 +94,7 @@ pub(super) fn candidates(id: &str) -> Vec<Bson> {
     other.chain([Bson::String(id.to_owned())]).collect()
 }
 
-/// What the text may stand for beside itself; some of it is written otherwise.
+/// Values of other types that the text may represent. Some of these values have a different text, so the caller checks them.
 fn others(id: &str) -> Vec<Bson> {
     let mut values = Vec::new();
     if is_hex(id) {
@@ -142,7 +142,7 @@ fn binary(subtype: BinarySubtype, bytes: Vec<u8>) -> Bson {
     Bson::Binary(Binary { subtype, bytes })
 }
 
-/// Whether the text is how an ObjectId is written.
+/// Returns whether the text has the form of an ObjectId.
 pub(super) fn is_hex(text: &str) -> bool {
     text.len() == 24 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

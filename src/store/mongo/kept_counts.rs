@@ -1,7 +1,7 @@
-//! Counts in memory: read once from an index, and moved by each change that the feed reads.
+//! Keeps counts in memory. They are read once from an index, and each change that the feed reads updates them.
 //!
-//! A dashboard is read at one moment, and the feed is a little before or after it. So counts of a moment are those of now, without
-//! the changes that came after the moment, once the feed has read everything up to it.
+//! A dashboard is read at one moment, and the feed is a little before or after this moment. Once the feed has read all changes up to the
+//! moment, the counts of the moment are the current counts without the later changes.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,25 +17,26 @@ use crate::{
     task::{Counts, OrgId, UserId},
 };
 
-/// When there are more, those that were not asked for longest are forgotten. Each takes some 200 bytes.
+/// The maximum number of cells. Above it, the least recently used cells are evicted. A cell takes about 200 bytes.
 const MOST_CELLS: usize = 20_000;
-/// Changes are taken back out of counts of now, and brought into counts of a moment that took MongoDB long to read.
+/// The maximum number of remembered changes. They are subtracted from current counts, and added to counts whose read took MongoDB a long
+/// time.
 const MOST_RECENT: usize = 16_384;
-/// MongoDB reads no moment that is longer ago.
+/// Changes are remembered for this time, because MongoDB can't read an earlier moment.
 const RECENT: Duration = Duration::from_secs(300);
-/// A feed that is so many seconds behind a moment does not soon reach it.
+/// A feed that is this many seconds behind a moment is too far behind to wait for.
 const FAR_BEHIND: u64 = 2;
 
-/// Whose counts.
+/// The tasks that are counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// What everybody in an organisation sees.
+    /// The tasks that everybody in an organisation sees.
     Org(OrgId),
-    /// What only its creator sees, of all that a viewer of that organisation, or of none, sees.
+    /// The tasks of this user that nobody else in this organisation sees. Without an organisation, these are all tasks of the user.
     Own(UserId, Option<OrgId>),
 }
 
-/// Who a change can concern.
+/// The organisation or user whose counts a change can affect.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Subject {
     Org(OrgId),
@@ -58,23 +59,23 @@ impl Whose {
     }
 }
 
-/// The counts that this node keeps, and how far the feed has moved them.
+/// The counts that this node keeps, and the position up to which the feed has updated them.
 #[derive(Debug, Default)]
 pub(super) struct KeptCounts {
     kept: Mutex<Kept>,
-    /// The feed has come further.
+    /// Notifies waiting callers when the feed advances.
     moved: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// None: nobody follows the changes, or some may have been missed.
+    /// `None` means that no feed reads the changes, or that some changes may have been missed.
     reached: Option<Reached>,
-    /// Changes that moved counts, the newest last.
+    /// The changes that affected counts, the newest last.
     recent: VecDeque<(Position, Counted)>,
     cells: HashMap<Subject, Vec<Cell>>,
     number: usize,
-    /// Counts the questions, so that it is known which cell was not asked for longest.
+    /// The number of requests so far. It shows which cells were least recently used.
     asked: u64,
 }
 
@@ -84,9 +85,9 @@ struct Reached {
     complete: Position,
     /// The last change that was read.
     newest: Position,
-    /// All changes after it that moved counts are in `recent`.
+    /// All later changes that affected counts are in `recent`.
     recent_after: Position,
-    /// The stream had no more after it, and what was the last change then.
+    /// The token after which the stream had no more changes, and the last change at that time.
     token: Option<(Document, Position)>,
 }
 
@@ -94,36 +95,36 @@ struct Reached {
 struct Cell {
     whose: Whose,
     kept: CountsAt,
-    /// The last question for it.
+    /// The number of the last request for this cell.
     asked: u64,
 }
 
 /// How far the feed is from a moment.
 #[derive(Debug, PartialEq)]
 pub(super) enum Distance {
-    /// It has read everything up to it.
+    /// The feed has read all changes up to the moment.
     Reached,
-    /// It has read everything up to this token.
+    /// The feed has read all changes up to this token.
     Behind(Document),
-    /// It is just reading changes.
+    /// The feed is reading changes now.
     Reading,
-    /// There is nothing to wait for: nobody follows the changes, or the feed is far behind.
+    /// Waiting is useless, because no feed reads the changes, or because the feed is far behind.
     TooFar,
 }
 
-/// Whether a feed that now reads the changes of this cluster time is far behind a moment.
+/// Returns whether a feed that reads the changes of this cluster time is far behind a moment.
 pub(super) fn is_far_behind(time: u64, moment: Position) -> bool {
     time + (FAR_BEHIND << 32) <= moment.time
 }
 
 impl KeptCounts {
-    /// Every change after `position` follows.
+    /// The feed will report every change after `position`.
     pub(super) fn opened(&self, position: Position) {
         let reached = Reached { complete: position, newest: position, recent_after: position, token: None };
         *self.lock() = Kept { reached: Some(reached), ..Kept::default() };
     }
 
-    /// Changes may have been missed.
+    /// Forgets all counts, because changes may have been missed.
     pub(super) fn lost(&self) {
         *self.lock() = Kept::default();
         self.moved.notify_waiters();
@@ -155,8 +156,8 @@ impl KeptCounts {
         self.moved.notify_waiters();
     }
 
-    /// All changes up to `complete` have been read. The token is where the stream had no more; None: it had, and the last change may
-    /// be in the middle of a transaction.
+    /// All changes up to `complete` have been read. After `token`, the stream had no more changes. `None` means that it had more changes.
+    /// The last change may then be in the middle of a transaction.
     pub(super) fn reached(&self, complete: Position, token: Option<&Document>) {
         let mut kept = self.lock();
         if let Some(reached) = &mut kept.reached {
@@ -166,7 +167,7 @@ impl KeptCounts {
         }
     }
 
-    /// Another reader found nothing between this token and that position.
+    /// Another reader found no change between this token and this position.
     pub(super) fn nothing_since(&self, token: &Document, up_to: Position) {
         let mut kept = self.lock();
         if let Some(reached) = &mut kept.reached
@@ -180,7 +181,7 @@ impl KeptCounts {
         }
     }
 
-    /// Until the feed comes further. To be made before the distance is asked for.
+    /// Waits until the feed advances. The caller must create this future before it calls [`Self::distance`].
     pub(super) fn comes_further(&self) -> Notified<'_> {
         self.moved.notified()
     }
@@ -196,7 +197,8 @@ impl KeptCounts {
         }
     }
 
-    /// At a moment that the feed has reached. None: they are not kept, or what came after the moment is not known any more.
+    /// The counts at a moment that the feed has reached. `None` means that these counts are not kept, or that the changes since the moment
+    /// are not all known.
     pub(super) fn at(&self, whose: &Whose, moment: Position) -> Option<Counts> {
         let kept = &mut *self.lock();
         let reached = kept.reached.as_ref()?;
@@ -218,7 +220,7 @@ impl KeptCounts {
         kept.cells.get(&whose.subject()).is_some_and(|cells| cells.iter().any(|cell| cell.whose == *whose))
     }
 
-    /// Keeps what was read at a moment, if all changes after it are known or still to come.
+    /// Keeps counts that were read at a moment, if all changes after the moment are remembered or will follow.
     pub(super) fn keep(&self, whose: Whose, counts: Counts, moment: Position) {
         let kept = &mut *self.lock();
         if kept.reached.as_ref().is_none_or(|reached| reached.recent_after > moment) {
@@ -226,7 +228,7 @@ impl KeptCounts {
         }
         kept.asked += 1;
         let mut cell = Cell { kept: CountsAt { counts, as_of: moment }, asked: kept.asked, whose };
-        // With many changes in them, only what came later is worth a look.
+        // Earlier changes are in the counts already, and there may be many of them.
         let later = kept.recent.partition_point(|(position, _)| *position <= moment);
         for (position, counted) in kept.recent.range(later..) {
             cell.kept.shift(*position, cell.whose.shift(counted));
@@ -250,7 +252,7 @@ impl KeptCounts {
 }
 
 impl Kept {
-    /// A quarter of the cells: those that were not asked for longest.
+    /// Evicts a quarter of the cells, the least recently used ones.
     fn forget_some(&mut self) {
         let mut asked: Vec<u64> = self.cells.values().flatten().map(|cell| cell.asked).collect();
         let (_, limit, _) = asked.select_nth_unstable(MOST_CELLS / 4);

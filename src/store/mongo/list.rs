@@ -1,4 +1,4 @@
-//! Pages of tasks, newest first.
+//! Reads pages of tasks, the newest task first.
 
 use super::{
     MongoStore,

@@ -1,11 +1,11 @@
-//! What the values of a document mean, by their BSON types. Where a filter has to say the same, it is in `select.rs`.
+//! Defines the meaning of a document's values by their BSON types. Filters with the same meaning are in `select.rs`.
 //!
-//! - A text is a BSON string of valid UTF-8, and nothing else: no symbol, no code.
-//! - `createdBy`: a text or an ObjectId. Anything else is nobody.
-//! - `orgId`: a text or an ObjectId. Nothing, null and the empty text are the default organisation. Anything else is none.
-//! - `isPrivate`: nothing, null and false are public. Anything else is private.
-//! - `status`: a text. What has no form of its own in JSON is null.
-//! - Times: a date, a text that [`Timestamp::read`] reads, a number, or a BSON timestamp. Anything else is null.
+//! - A text is a BSON string of valid UTF-8. Symbols and code are not texts.
+//! - `createdBy` is a text or an ObjectId. Any other value names no user.
+//! - `orgId` is a text or an ObjectId. A missing value, null and the empty text name the default organisation. Any other value names none.
+//! - `isPrivate`: a missing value, null and false mean public. Any other value means private.
+//! - `status` is a text. Other values that JSON could represent only as a string are null.
+//! - A time is a date, a text that [`Timestamp::read`] reads, a number, or a BSON timestamp. Any other value is null.
 
 use mongodb::bson::{RawArray, RawBsonRef, RawDocument, raw::RawElement};
 use serde_json::{Map, Value};
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::{bson_json, ids, select::TIMELINE_LENGTH};
 use crate::task::{DefaultOrg, DocumentError, Fields, FullTask, Task, Timestamp, Window};
 
-/// Of a value that names nobody and no organisation, and is not nothing.
+/// Stands for an invalid value: it names no user and no organisation, and makes a task private.
 const ODD: Value = Value::Bool(true);
 
 pub(super) fn task(document: &RawDocument, default_org: &DefaultOrg) -> Result<Task, DocumentError> {
@@ -28,7 +28,7 @@ pub(super) fn full_task(document: &RawDocument, default_org: &DefaultOrg) -> Res
     Ok(full)
 }
 
-/// Of a document that was read with `select::part_of_task`.
+/// Decodes a document that was read with `select::part_of_task`.
 pub(super) fn part_of_task(
     document: &RawDocument,
     window: Window,
@@ -40,7 +40,7 @@ pub(super) fn part_of_task(
     Ok(FullTask::with_part(task, timeline, window, length))
 }
 
-/// The top of a document.
+/// The top-level fields of a document.
 pub(super) fn fields(document: &RawDocument) -> impl Iterator<Item = (&str, Value)> {
     let elements = document.iter_elements().map_while(Result::ok);
     elements.map(|element| (element.key().as_str(), value(&element)))
@@ -100,7 +100,7 @@ fn entry(element: &RawElement<'_>) -> Value {
     Value::Object(fields.collect::<Map<_, _>>())
 }
 
-/// Written as RFC 3339; null where it is no time.
+/// The time in RFC 3339 format, or null if the value is not a time.
 fn time(element: &RawElement<'_>) -> Value {
     let time = match element.value() {
         Ok(RawBsonRef::String(text)) => return Timestamp::normalise(text.into()),
@@ -115,7 +115,7 @@ fn time(element: &RawElement<'_>) -> Value {
     time.map_or(Value::Null, |time| time.to_string().into())
 }
 
-/// The milliseconds of `createdAt`. None: the task is older than all others.
+/// The milliseconds of `createdAt`. `None` means that the task is sorted after all tasks with a time.
 pub(super) fn created_at(document: &RawDocument) -> Option<i64> {
     let elements = document.iter_elements().map_while(Result::ok);
     let written = elements.into_iter().find(|element| element.key().as_str() == "createdAt");
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn only_texts_and_object_ids_name_somebody() {
+    fn only_texts_and_object_ids_name_a_user_or_an_organisation() {
         let id = ObjectId::new();
         for (value, org) in [
             (Bson::from("acme"), Some("acme".to_owned())),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_text_names_nobody() {
+    fn invalid_utf8_names_no_user_and_no_organisation() {
         let document = doc! {"_id": "t", "orgId": "xyz", "createdBy": "xyz", "status": "xyz", "title": "xyz"};
         let mut bytes = RawDocumentBuf::try_from(&document).expect("encodes").into_bytes();
         for place in 0..bytes.len() - 3 {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_every_type_are_written_alike() {
+    fn times_of_every_type_have_the_same_text() {
         let written = "2025-12-31T22:51:57.000Z";
         for time in [
             Bson::DateTime(DateTime::from_millis(1_767_221_517_000)),

@@ -1,7 +1,8 @@
 //! The MongoDB store: it reads and writes tasks in the format of the existing backend, and reads their changes from a change stream.
 //!
-//! All reads and writes go to the primary, with majority concern. A snapshot read returns its cluster time. The snapshot contains a
-//! change exactly when the cluster time of the change is not later. Positions of states and positions of events are therefore comparable.
+//! All reads and writes go to the primary, with majority concern. A snapshot read returns its cluster time. The snapshot contains a change
+//! exactly when the cluster time of the change is not later than the snapshot's. Positions of states and positions of events are therefore
+//! comparable.
 
 mod batch_size;
 mod batches;

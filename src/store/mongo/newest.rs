@@ -1,6 +1,6 @@
 //! Reads lists of tasks: the newest tasks that match a filter.
 //!
-//! This node checks each task that MongoDB returns again. A task that does not pass this check is neither returned nor counted.
+//! This node checks again each task that MongoDB returns. A task that does not pass this check is neither returned nor counted.
 
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -279,7 +279,7 @@ fn merge(runs: Vec<OfRun>, wanted: usize) -> Vec<(Listed, Option<Place>)> {
     merged
 }
 
-/// Whether the `createdAt` of a document may be an array. MongoDB remembers for each index whether it ever contained an array.
+/// Returns whether the `createdAt` of a document may be an array. MongoDB remembers for each index whether it ever contained an array.
 async fn has_arrays(store: &MongoStore) -> Result<bool, StoreError> {
     let find = doc! {
         "find": &store.config.collection,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::seldom::seldom;
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
 pub(super) enum NotAnswered {
     /// This node has stopped waiting.

@@ -37,8 +37,8 @@ pub(super) struct Opened {
     pub(super) at: Option<u64>,
 }
 
-/// Opens the stream before a cluster time or after a token. It never begins in the middle of a transaction whose first changes this node has
-/// not read.
+/// Opens the stream before a cluster time or after a token. It never begins in the middle of a transaction whose first changes this node
+/// has not read.
 ///
 /// The driver's own `ChangeStream` is not used: it returns single changes, copies each one twice, and reopens the stream without notice.
 pub(super) async fn open(store: &MongoStore, begin: &Begin) -> Result<Opened, StreamFailure> {

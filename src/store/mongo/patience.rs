@@ -1,9 +1,9 @@
 //! Decides how long the change stream waits for an answer of MongoDB.
 //!
 //! A server that works for a long time is not dead, and a second request would only start the same work again. The driver detects a dead
-//! server or network: it sends a heartbeat to every server once a second. If no heartbeat is answered within the connect timeout, the driver
-//! ends all requests to that server. One case remains: a single answer is lost, for example because a firewall dropped that connection.
-//! After some silence, this node therefore asks the server over another connection whether it still works on the request.
+//! server or network: it sends a heartbeat to every server once a second. If no heartbeat is answered within the connect timeout, the
+//! driver ends all requests to that server. One case remains: a single answer is lost, for example because a firewall dropped that
+//! connection. After some silence, this node therefore asks the server over another connection whether it still works on the request.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 const SILENCE: Duration = Duration::from_secs(5);
 const LONGEST_SILENCE: Duration = Duration::from_secs(80);
 
-/// What the change stream knows about the server's speed. The follower keeps this value when it reopens the stream.
+/// The measured speed of the server. The follower keeps this value when it reopens the stream.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
     /// The longest time after which an answer came.

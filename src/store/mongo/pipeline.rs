@@ -1,14 +1,14 @@
 //! The aggregation pipeline that the server applies to each change before it sends the change.
 //!
-//! The server sends only what a client may see: the visible fields of both images, and the timeline entries that the change appended. A long
-//! timeline, or a large field that no client sees, is therefore not sent with every status change.
+//! The server sends only what a client may see: the visible fields of both images, and the timeline entries that the change appended. A
+//! long timeline, or a large field that no client sees, is therefore not sent with every status change.
 
 use mongodb::bson::{Bson, Document, doc};
 
 use super::select::visible_fields;
 
-/// The field of an event that describes the timeline after [`pipeline`]. It is absent if the timeline has not changed. Otherwise it contains
-/// either [`ADDED`], or [`BEFORE`] and [`AFTER`].
+/// The field of an event that describes the timeline after [`pipeline`]. It is absent if the timeline has not changed. Otherwise it
+/// contains either [`ADDED`], or [`BEFORE`] and [`AFTER`].
 pub(super) const TIMELINE: &str = "timeline";
 /// The appended entries, or all entries of an inserted task.
 pub(super) const ADDED: &str = "added";
@@ -52,8 +52,8 @@ fn updated() -> Document {
     doc! {"$objectToArray": {"$ifNull": ["$updateDescription.updatedFields", {}]}}
 }
 
-/// Whether the change may have changed the timeline. Most updates do not name it, and comparing long timelines is expensive. A replacement
-/// names no fields, so its timelines are always compared.
+/// An expression that is true if the change may have changed the timeline. Most updates do not name it, and comparing long timelines is
+/// expensive. A replacement names no fields, so its timelines are always compared.
 fn touches_the_timeline() -> Document {
     doc! {"$or": [
         {"$eq": ["$operationType", "replace"]},
@@ -75,8 +75,8 @@ fn cuts_the_timeline() -> Document {
     ]}
 }
 
-/// Whether the update description shows that the update only appended: each entry that it sets has an index after the old entries. The
-/// timelines are then not compared. A comparison takes MongoDB five times as long as everything else.
+/// An expression that is true if the update description shows that the update only appended: each entry that it sets has an index after the
+/// old entries. The timelines are then not compared. A comparison takes MongoDB five times as long as everything else.
 fn appends() -> Document {
     let place = doc! {"$toInt": {"$substrBytes": ["$$item.k", "events.".len() as i32, -1]}};
     let is_behind = doc! {"$cond": [

@@ -50,7 +50,7 @@ pub(super) async fn ensure_images(store: &MongoStore) -> Result<(), StoreError> 
             return Ok(());
         }
     }
-    Err(StoreError::Unavailable("other programs are creating and dropping the tasks collection now".to_owned()))
+    Err(StoreError::Unavailable("other programs are creating and dropping the collection now".to_owned()))
 }
 
 /// Returns `false` if another node has just created the collection. The caller then checks the collection again.
@@ -70,7 +70,7 @@ async fn images_are_on(store: &MongoStore, database: &Database, name: &str) -> R
     }
 }
 
-/// Whether images are on. `None` means that the collection does not exist.
+/// Returns whether images are on. `None` means that the collection does not exist.
 pub(super) async fn images_of(database: &Database, name: &str) -> Result<Option<bool>, StoreError> {
     let Some(options) = options_of(database, name).await? else { return Ok(None) };
     let images = options.get_document("changeStreamPreAndPostImages");
@@ -124,7 +124,7 @@ async fn check_server(database: &Database) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether this answer to `hello` comes from a server that is not a member of a replica set and that is not waiting to become one.
+/// Returns whether this answer to `hello` comes from a server that is not a member of a replica set and that is not waiting to become one.
 pub(super) fn is_standalone(hello: &Document) -> bool {
     hello.get_str("setName").is_err() && !hello.get_bool("isreplicaset").unwrap_or(false)
 }

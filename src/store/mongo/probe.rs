@@ -25,7 +25,8 @@ pub struct MongoProbe {
     pub version: String,
     /// The replica set's name. `None` means a standalone server or a mongos.
     pub replica_set: Option<String>,
-    /// Whether pre- and post-images are on. `None` means that the collection does not exist yet, or that the user may not read its options.
+    /// `true` means that pre- and post-images are on. `None` means that the collection does not exist yet, or that the user may not read
+    /// its options.
     pub images: Option<bool>,
     /// The locale of the collection's default collation. `None` means that it compares byte by byte, or that no collection exists yet.
     pub collation: Option<String>,

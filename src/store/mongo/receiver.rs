@@ -14,7 +14,7 @@ use crate::{
     task::{DefaultOrg, Timestamp},
 };
 
-/// Why this node stopped reading a stream.
+/// The reason why this node stopped reading a stream.
 #[derive(Debug)]
 pub(super) enum Ended {
     ReceiverGone,
@@ -42,8 +42,8 @@ pub(super) struct Receiver<'a> {
     told: Told,
     /// Continues to count after a resume, which may begin in the middle of a transaction.
     ordinals: Ordinals,
-    /// The cluster time at which the last stream without a token was opened. The first tokens of that stream contain only this time. They do
-    /// not prove that the time has passed, because it may be in the future.
+    /// The cluster time at which the last stream without a token was opened. The first tokens of that stream contain only this time. They
+    /// do not prove that the time has passed, because it may be in the future.
     begun: u64,
     /// The number of empty answers in a row.
     quiet: u32,
@@ -108,7 +108,8 @@ impl<'a> Receiver<'a> {
     pub(super) async fn idle(&mut self, token: Option<&Document>) -> Result<(), Ended> {
         self.quiet = self.quiet.saturating_add(1);
         if let Some(time) = token.and_then(ordinals::cluster_time) {
-            // The stream may have been resumed in the middle of a transaction. One empty answer does not prove that the transaction has ended.
+            // The stream may have been resumed in the middle of a transaction. One empty answer does not prove that the transaction has
+            // ended.
             let ended = time != self.ordinals.time() || self.quiet > 1;
             if time > self.begun && ended {
                 self.reached = self.reached.max(Position::end_of(time));

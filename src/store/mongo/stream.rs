@@ -44,8 +44,8 @@ impl StreamState {
         self.complete.fetch_max(u64::try_from(committed.millis()).unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// An answer with this token was processed. Returns whether the stream advanced. `is_behind` means that more changes wait on the server.
-    /// Otherwise the server had no more changes at the time of the request.
+    /// An answer with this token was processed. Returns whether the stream advanced. `is_behind` means that more changes wait on the
+    /// server. Otherwise the server had no more changes at the time of the request.
     pub(super) fn reached(&self, token: &Document, is_behind: bool) -> bool {
         if !is_behind {
             self.complete.fetch_max(self.asked.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -94,7 +94,7 @@ impl Batch {
         Document::try_from(of_batch().or_else(of_last)?).ok()
     }
 
-    /// Whether the server has closed the cursor with this reply.
+    /// Returns whether the server has closed the cursor with this reply.
     pub(super) fn is_last(&self) -> bool {
         inner(self.reply()).and_then(|cursor| cursor.get_i64("id").ok()) == Some(0)
     }

@@ -1,4 +1,4 @@
-//! The store itself: its connection, and the trait.
+//! The store itself: it holds the client and the shared state, and implements the trait [`Store`].
 
 use std::{
     fmt,
@@ -49,19 +49,19 @@ pub struct MongoStore {
     pub(super) config: MongoConfig,
     uri: ConnectionString,
     database: String,
-    /// Made at the first use: a `mongodb+srv` URI needs DNS, which may be away like the server may.
+    /// Created at the first use, because a `mongodb+srv` URI needs DNS. DNS may be unavailable, as the server may be.
     client: OnceCell<Client>,
     pub(super) stream: StreamState,
     pub(super) counts: KeptCounts,
     pub(super) hints: Hints,
-    /// Whoever looks whether there are changes that the feed has not read holds it, so that others wait for what is found.
+    /// A caller that checks for changes that the feed has not read holds this lock. Other callers wait for the result.
     pub(super) looks: Mutex<()>,
-    /// Whether this node has ever seen such ids in the collection.
+    /// `true` means that this node has found ids of this kind in the collection.
     pub(super) has_text_ids: AtomicBool,
     pub(super) has_other_ids: AtomicBool,
-    /// Whoever counts the tasks of an organisation has its turn.
+    /// Only one caller at a time counts the tasks of an organisation.
     pub(super) counting: Turns<Counted>,
-    /// Writes that the server may let wait.
+    /// Limits the writes that may wait on the server for a locked document.
     pub(super) writes: Semaphore,
     pub(super) dashboards: Batches<(Option<OrgId>, usize), UserId, Arc<DashboardSnapshot>>,
     pub(super) accesses: Batches<(), TaskId, AccessSnapshot>,
@@ -70,7 +70,7 @@ pub struct MongoStore {
 }
 
 impl MongoStore {
-    /// Asks nobody: whether a server is there shows in [`Store::prepare`].
+    /// Creates the store without any request. [`Store::prepare`] is the first call that needs the server.
     pub fn new(config: MongoConfig) -> Result<Self, StoreError> {
         let uri = parse_uri(&config.uri)?;
         let database = database_name(&config, &uri);
@@ -95,12 +95,12 @@ impl MongoStore {
         })
     }
 
-    /// What the server is like, for `taskcast check`. Changes nothing. `writes`: whether the task API is to write.
+    /// Collects facts about the server for `taskcast check`, and changes nothing. `writes` says whether the task API will write.
     pub async fn probe(&self, writes: bool) -> Result<MongoProbe, StoreError> {
         probe::probe(self, writes).await
     }
 
-    /// Two documents have ids with the same text, and one of them was asked for.
+    /// Counts and logs that a requested id is the text of two documents' ids.
     pub(super) fn ambiguous(&self) {
         self.ambiguous_ids.fetch_add(1, Ordering::Relaxed);
         seldom!(
@@ -125,13 +125,13 @@ impl MongoStore {
         Ok(self.database().await?.collection(&self.config.collection))
     }
 
-    /// What was delivered already.
+    /// The marks of the deliveries that were processed.
     pub(super) async fn deliveries(&self) -> Result<Collection<Document>, StoreError> {
         let options = CollectionOptions::builder().read_concern(ReadConcern::majority()).build();
         Ok(self.database().await?.collection_with_options(&self.config.deliveries(), options))
     }
 
-    /// What was learnt from deliveries.
+    /// The facts that deliveries contained.
     pub(super) async fn facts(&self) -> Result<Collection<RawDocumentBuf>, StoreError> {
         let options = CollectionOptions::builder()
             .read_concern(ReadConcern::majority())
@@ -140,14 +140,15 @@ impl MongoStore {
         Ok(self.database().await?.collection_with_options(&self.config.facts(), options))
     }
 
-    /// For reads in a snapshot session: the driver keeps a level that is set elsewhere.
+    /// The collection for reads in a snapshot session. The read concern is set here, because the driver keeps a level that is set
+    /// elsewhere.
     pub(super) async fn snapshot_collection(&self) -> Result<Collection<RawDocumentBuf>, StoreError> {
         let options = CollectionOptions::builder().read_concern(ReadConcern::snapshot()).build();
         Ok(self.database().await?.collection_with_options(&self.config.collection, options))
     }
 }
 
-/// Without the URI, which holds a password.
+/// Leaves the URI out, because it contains a password.
 impl fmt::Debug for MongoStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MongoStore")
@@ -189,7 +190,8 @@ impl Store for MongoStore {
         probe::oplog_window(&client.database("local")).await.map(Duration::from_secs)
     }
 
-    /// The driver closes a stream's cursor in a task of its own, which panics when the runtime ends under it.
+    /// Shuts the client down before the runtime ends. The driver closes a stream's cursor in a separate task, which panics if the runtime
+    /// ends first.
     async fn close(&self) {
         if let Some(client) = self.client.get() {
             client.clone().shutdown().await;

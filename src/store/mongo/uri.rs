@@ -44,7 +44,8 @@ const READ: [&str; 36] = [
 ];
 
 /// Options of other drivers that change neither the server, nor the user, nor the security of the connection. They concern other languages,
-/// or how a client waits, logs or compresses. Some concern reads and writes, which taskcast always does with majority concern on the primary.
+/// or how a client waits, logs or compresses. Some concern reads and writes, which taskcast always does with majority concern on the
+/// primary.
 const IGNORED: [&str; 81] = [
     // Options of all drivers: compression, representation of UUIDs, one timeout for everything.
     "compressors",
@@ -185,8 +186,8 @@ const REFUSED: [(&str, &str); 29] = [
 /// The minimum similarity, from 0 to 1, of an unknown name to a known one. Below it, the error suggests no name.
 const ALIKE: f64 = 0.84;
 
-/// Why the options of a URI can't be used. The error contains no part of the URI, because the URI contains a password. A password that is
-/// not percent-encoded may even appear where an option is expected.
+/// The reason why the options of a URI can't be used. The error contains no part of the URI, because the URI contains a password. A
+/// password that is not percent-encoded may even appear where an option is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UriError {
     /// The URI does not have the form `mongodb://…`, or its parts can't be separated.
@@ -266,8 +267,8 @@ fn unknown(place: usize, name: &str) -> UriError {
     }
 }
 
-/// Whether a value contains another option. Old URIs separate options by `;`, and a second `?` is a common mistake. The driver would read
-/// `appName=x;tls=true` as a name and would not use TLS.
+/// Returns whether a value contains another option. Old URIs separate options by `;`, and a second `?` is a common mistake. The driver
+/// would read `appName=x;tls=true` as a name and would not use TLS.
 fn has_second_option(value: &str) -> bool {
     value.split([';', '?']).skip(1).filter_map(|rest| rest.split_once('=')).any(|(name, _)| {
         let all = READ.into_iter().chain(IGNORED).chain(REFUSED.map(|(name, _)| name));

@@ -1,4 +1,4 @@
-//! Writes: each decided on a document as it was read, and made only if what decided is still so.
+//! Writes tasks. Each write is decided on a document as it was read, and takes effect only if the deciding values have not changed since.
 
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -22,9 +22,9 @@ use crate::{
     },
 };
 
-/// What decides whether a write is allowed.
+/// The fields that decide whether a write is allowed.
 const DECISIVE: [&str; 4] = ["status", "createdBy", "orgId", "isPrivate"];
-/// How often somebody else may get in between.
+/// The maximum number of attempts. Another write between the read and the update makes an attempt fail.
 const ATTEMPTS: usize = 8;
 
 pub(super) async fn create(
@@ -54,7 +54,7 @@ pub(super) async fn clarify(
     decide_and_write(store, id, may, |task, _| match task.status() {
         Status::NeedsClarification => Ok(answers.clone().writes(Timestamp::now())),
         status => Err(WriteError::Conflict(format!(
-            "answers are taken in needs_clarification only; the task is {status}"
+            "answers are accepted only in the status needs_clarification; the task is {status}"
         ))),
     })
     .await
@@ -84,7 +84,7 @@ async fn decide_and_write(
     decide: impl Fn(&Task, &RawDocument) -> Result<Writes, WriteError>,
 ) -> Result<FullTask, WriteError> {
     let (collection, default_org) = (store.collection().await?, &store.config.default_org);
-    // For who may not, no more is read than where there is no task: the size of one would show in the time.
+    // A client without access must not learn the size of the task from the response time. This first read returns only the access fields.
     let found = find(store, id, access_fields()).await?;
     if !found.is_some_and(|document| may(&read::read_access(&document, default_org))) {
         return Err(WriteError::NotFound);
@@ -102,16 +102,17 @@ async fn decide_and_write(
             .projection(whole_task())
             .collation(exactly())
             .return_document(ReturnDocument::After);
-        // Waits on the server while a delivery's transaction has the document. It is never closed.
+        // The request may wait on the server while a delivery's transaction has locked the document. The semaphore limits these requests
+        // and is never closed.
         let _turn = store.writes.acquire().await;
         if let Some(written) = answer(request).await.map_err(write_error)? {
             return Ok(meaning::full_task(&written, default_org).map_err(StoreError::from)?);
         }
     }
-    Err(WriteError::Conflict("the task is being changed by others; try again".to_owned()))
+    Err(WriteError::Conflict("other requests are changing the task at the same time; try again".to_owned()))
 }
 
-/// The document that the id means: of several, the first in MongoDB's order.
+/// Finds the document of the id. If several ids have the same text, this is the first document in MongoDB's order.
 async fn find(
     store: &MongoStore,
     id: &TaskId,
@@ -129,7 +130,7 @@ async fn find(
     Ok(first)
 }
 
-/// The update, and the filter that lets it through only while the document is as it was read.
+/// The update, and a filter that matches only while the deciding fields have the values that were read.
 fn conditional(document: &RawDocument, writes: Writes) -> (Document, Document) {
     let mut condition = Document::new();
     for name in ["_id"].into_iter().chain(DECISIVE) {
@@ -142,7 +143,8 @@ fn conditional(document: &RawDocument, writes: Writes) -> (Document, Document) {
     (condition, update(document, writes, appends))
 }
 
-/// `appends`: whether the document's timeline is one, or absent; otherwise it becomes one.
+/// The update operators of `writes`. `appends` means that the document's timeline is an array or absent. Otherwise the update replaces it
+/// by an array.
 pub(super) fn update(document: &RawDocument, writes: Writes, appends: bool) -> Document {
     let (mut set, mut unset, mut update) = (Document::new(), Document::new(), Document::new());
     for (name, value) in writes.set {
@@ -168,12 +170,12 @@ pub(super) fn update(document: &RawDocument, writes: Writes, appends: bool) -> D
     update
 }
 
-/// True while the value is the same, of the same type.
+/// A condition that is true while the field has the same value of the same type.
 pub(super) fn unchanged(document: &RawDocument, name: &str) -> Document {
     let value = match document.get(name) {
         Ok(Some(value)) => value,
         Ok(None) => return doc! {"$exists": false},
-        // A text that is broken can't be sent.
+        // Invalid UTF-8 can't be sent in a filter.
         Err(_) => return doc! {"$exists": true},
     };
     let bson_type = i32::from(value.element_type() as i8);
@@ -192,7 +194,7 @@ pub(super) fn unchanged(document: &RawDocument, name: &str) -> Document {
     condition
 }
 
-/// None: to be removed. An id keeps the type that the document has.
+/// The new value of a field. `None` means that the field is removed. An id keeps the type that it has in the document.
 fn assigned_to_bson(value: Assigned, current: Option<RawBsonRef<'_>>) -> Option<Bson> {
     match value {
         Assigned::Json(value) => Some(to_bson(value)),

@@ -8,7 +8,7 @@ fn text_of(value: &Bson) -> Option<String> {
     id(raw.as_raw_bson_ref()).map(|id| id.to_string())
 }
 
-/// As MongoDB compares ids.
+/// Compares ids as MongoDB does.
 fn same(a: &Bson, b: &Bson) -> bool {
     match (number(a), number(b)) {
         (Some(a), Some(b)) => a == b,
@@ -60,7 +60,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn an_id_and_its_text_lead_to_each_other(value in scalars()) {
+    fn an_id_is_a_candidate_of_its_text(value in scalars()) {
         if let Some(text) = text_of(&value) {
             let found = candidates(&text);
             prop_assert!(found.iter().any(|candidate| same(candidate, &value)), "{value:?}: {text}: {found:?}");
@@ -73,7 +73,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_stands_for_what_has_this_text(text in "\\PC{0,40}|[-+0-9.eENaInfity]{1,12}|(binary|timestamp|date):[0-9:A-Za-z]{0,12}") {
+    fn every_candidate_of_a_text_has_this_text(text in "\\PC{0,40}|[-+0-9.eENaInfity]{1,12}|(binary|timestamp|date):[0-9:A-Za-z]{0,12}") {
         for candidate in candidates(&text) {
             prop_assert_eq!(text_of(&candidate), Some(text.clone()));
         }

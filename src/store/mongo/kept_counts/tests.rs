@@ -1,4 +1,4 @@
-//! Against counting anew: whatever is asked for, of whatever moment, is what was true then.
+//! Compares kept counts of any moment with a complete count of the tasks at that moment.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::{
 
 const TASKS: usize = 4;
 
-/// What becomes of a task: its creator, organisation and status, and whether it is private. None: it is deleted.
+/// The new state of a task: its creator, its organisation, whether it is private, and its status. `None` means that it is deleted.
 type Fate = Option<(u8, u8, bool, u8)>;
 
 #[derive(Clone, Debug)]
@@ -19,19 +19,19 @@ enum Turn {
     Change {
         task: usize,
         fate: Fate,
-        /// So much later than the one before: of 0, in the same transaction.
+        /// The time since the previous change. With 0, both changes are in the same transaction.
         later: u64,
     },
-    /// An answer of the server, with nothing in it or after the last change.
+    /// The server has no more changes. The feed has then read all changes up to this time after the last change.
     Answer {
         later: u64,
     },
-    /// Somebody reads counts that many seconds after the last change and has them kept.
+    /// A request reads counts at this time after the last change, and they are kept.
     Keep {
         whose: usize,
         later: u64,
     },
-    /// Of a moment so long ago.
+    /// A request for the counts of a moment this long ago.
     Ask {
         whose: usize,
         ago: u64,
@@ -69,7 +69,7 @@ fn task(n: usize, fate: Fate) -> Option<Task> {
     Some(Task::from_document(fields, &DefaultOrg(None)).expect("a task"))
 }
 
-/// By the definition: everything is looked at.
+/// Counts by the definition: it checks every task.
 fn truly(tasks: &[Option<Task>], whose: &Whose) -> Counts {
     let mut counts = Counts::default();
     for task in tasks.iter().flatten() {
@@ -87,7 +87,7 @@ fn truly(tasks: &[Option<Task>], whose: &Whose) -> Counts {
     counts
 }
 
-/// The tasks at each time: what was committed at it, and after it until the next one.
+/// The tasks at each time. Each state is valid until the next time.
 struct History(Vec<(u64, Vec<Option<Task>>)>);
 
 impl History {
@@ -101,7 +101,7 @@ fn token(n: u64) -> Document {
     mongodb::bson::doc! {"_data": n.to_string()}
 }
 
-/// Some changes are committed, and those that a feed reads one after the other are the same.
+/// Commits all changes of the turns first. A feed then reads the same changes one after the other.
 fn run(turns: &[Turn]) {
     let mut history = History(vec![(0, vec![None; TASKS])]);
     let mut changes = Vec::new();
@@ -163,9 +163,9 @@ fn run(turns: &[Turn]) {
     }
 }
 
-/// MongoDB may need minutes for a count, and others write meanwhile.
+/// MongoDB may need minutes for a count, while other clients write.
 #[test]
-fn what_took_long_to_read_is_kept() {
+fn counts_that_took_long_to_read_are_kept() {
     let (kept, second) = (KeptCounts::default(), |n: u64| n << 32);
     kept.opened(Position::before(second(100)));
     let created = |n: u64| Change {
@@ -184,11 +184,11 @@ fn what_took_long_to_read_is_kept() {
     }
 }
 
-/// Nobody waits for a feed that is just reading what is long past.
+/// A feed that still reads old changes does not reach the moment soon.
 #[test]
-fn a_feed_that_is_far_behind_is_not_waited_for() {
+fn no_request_waits_for_a_feed_that_is_far_behind() {
     let (kept, at) = (KeptCounts::default(), |second: u64| Position::end_of(second << 32));
-    assert_eq!(kept.distance(at(100)), Distance::TooFar, "nobody follows");
+    assert_eq!(kept.distance(at(100)), Distance::TooFar, "no feed reads the changes");
     kept.opened(at(100));
     assert_eq!(kept.distance(at(100)), Distance::Reached);
     assert_eq!(kept.distance(at(101)), Distance::Reading);
@@ -196,7 +196,7 @@ fn a_feed_that_is_far_behind_is_not_waited_for() {
     kept.reached(at(102), None);
     assert_eq!(kept.distance(at(103)), Distance::Reading);
     kept.reached(at(102), Some(&token(102)));
-    assert_eq!(kept.distance(at(200)), Distance::Behind(token(102)), "another reader can look what there is");
+    assert_eq!(kept.distance(at(200)), Distance::Behind(token(102)), "another reader can check for changes");
 }
 
 proptest! {
