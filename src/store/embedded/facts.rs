@@ -1,4 +1,4 @@
-//! What taskcast has learnt from GitHub's deliveries.
+//! The facts that taskcast has learnt from GitHub's deliveries.
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
@@ -27,7 +27,7 @@ impl<'txn> Facts<'txn> {
         self.has_learnt
     }
 
-    /// Stores what the delivery teaches, and gives it back with a search that uses what is known.
+    /// Stores the new facts of the delivery, and returns the delivery with a search that uses all known facts.
     pub(super) fn informed(&mut self, delivery: &Delivery, now: Timestamp) -> Result<Delivery, Fault> {
         let mut known = Known::default();
         loop {
