@@ -33,7 +33,7 @@ pub(super) struct Sending<P> {
     sent: Sent<P>,
 }
 
-/// What has been put into queues. These are plain numbers, because they change with each packet for each peer.
+/// The packets that have been put into queues. The numbers are plain, because they change with each packet for each peer.
 #[derive(Debug)]
 pub struct Sent<P> {
     pub packets: u64,
@@ -149,7 +149,7 @@ impl<P: Peer> Fanout<P> {
         self.sending.pressed.is_empty()
     }
 
-    /// What has been put into queues since the last call.
+    /// The packets that have been put into queues since the last call.
     pub fn take_sent(&mut self) -> Sent<P> {
         std::mem::take(&mut self.sending.sent)
     }
@@ -162,8 +162,8 @@ impl<P: Peer> Fanout<P> {
         !self.sending.pressed.is_empty()
     }
 
-    /// Whether the pump has to wait for a full queue before it sends anything else. This slows a burst down to the speed of
-    /// the clients that read it. A client that needs longer is behind and does not delay the others.
+    /// Returns whether the pump has to wait for a full queue before it sends anything else. The wait slows a burst down to the
+    /// speed of the clients that read it. A client that needs longer is behind and does not delay the others.
     pub fn waits(&self) -> bool {
         self.sending.pressed.waits()
     }

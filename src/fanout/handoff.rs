@@ -23,7 +23,7 @@ use super::{
 pub struct TaskOffer<'a> {
     /// The id of the document that was read, if there is one.
     pub task: &'a TaskId,
-    /// Who may see the task. `None` means that the task does not exist.
+    /// The access to the task. `None` means that the task does not exist.
     pub access: Option<&'a Access>,
     pub at: Position,
     /// [`Fanout::recover_task`] does not need it.
@@ -36,7 +36,7 @@ pub struct DashboardOffer<'a> {
     pub at: Position,
     pub org_counts: Counts,
     pub own_counts: Counts,
-    /// Whether the client gets the counts together with the state. Otherwise they follow as an event.
+    /// True if the client gets the counts together with the state. Otherwise the counts follow as an event.
     pub counts_told: bool,
     /// [`Fanout::recover_dashboard`] does not need it.
     pub state: Option<&'a Packet>,
@@ -141,7 +141,7 @@ impl<P: Peer> Fanout<P> {
         Entry::Entered
     }
 
-    /// Like [`Fanout::recover_task`], for the dashboard.
+    /// Does the same as [`Fanout::recover_task`] for the dashboard.
     pub fn recover_dashboard(&mut self, id: PeerId, offer: DashboardOffer<'_>, since: Position) -> bool {
         let Some(joined) = self.peers.get(&id) else { return true };
         if since > offer.at || !self.ring.holds(since) || !self.ring.holds(offer.at) {

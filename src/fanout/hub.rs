@@ -20,7 +20,7 @@ pub struct Hub<P> {
     fanout: Mutex<Fanout<P>>,
     /// A clone of the fan-out's list, which needs no lock of the fan-out.
     relief: Relief,
-    /// Whether handoffs are possible.
+    /// True while handoffs are possible.
     open: watch::Sender<bool>,
     /// Wakes the pump when counts have become dirty, or a queue full, outside the pump.
     pub(super) touched: Notify,
@@ -31,7 +31,7 @@ pub struct Hub<P> {
     pub(super) began: Timestamp,
 }
 
-/// For `/api/health`.
+/// The status of the hub for `/api/health`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HubStatus {
     pub open: bool,

@@ -2,7 +2,7 @@
 //! the counts of each viewer.
 //!
 //! [`Fanout`] is synchronous and knows sockets only as [`Peer`]s, so that tests need no sockets. [`Hub`] puts it behind a
-//! lock, and [`pump`] drives it from the feed.
+//! lock, and [`pump()`] drives it from the feed.
 
 mod counts;
 mod delivery;

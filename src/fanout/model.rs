@@ -194,7 +194,7 @@ struct World {
     snapshots: VecDeque<Snapshot>,
     /// The number of changes in the log that the fan-out has got.
     fed: usize,
-    /// Who saw the task of each change before it, and who after.
+    /// The access to the task of each change, before and after it.
     accesses: BTreeMap<Position, (Option<Access>, Option<Access>)>,
     clients: Vec<Client>,
     next_peer: u64,

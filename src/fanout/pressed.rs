@@ -111,7 +111,7 @@ impl Pressed {
         std::mem::take(&mut self.too_far)
     }
 
-    /// Whether a queue has become full so recently that the fan-out waits for it.
+    /// Returns whether a queue has become full so recently that the fan-out waits for it.
     pub fn waits(&self) -> bool {
         self.order.back().is_some_and(|(since, _)| since.elapsed() < WAITED_FOR)
     }

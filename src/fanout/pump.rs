@@ -16,7 +16,7 @@ use super::{Fanout, Hub, Peer};
 const COUNTS_EVERY: Duration = Duration::from_millis(200);
 /// How often full queues are checked while the fan-out waits for them. Any of several queues may have room next.
 const PRESSED_POLL: Duration = Duration::from_millis(1);
-/// How often the queues of clients are checked for which the fan-out no longer waits.
+/// How often the full queues are checked for which the fan-out no longer waits.
 const BEHIND_POLL: Duration = Duration::from_millis(5);
 
 /// Runs until the feed ends. A `task:state` that a change causes has the newest `timeline_limit` entries.

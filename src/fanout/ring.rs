@@ -108,7 +108,7 @@ impl Ring {
         }
     }
 
-    /// Whether the ring holds everything after `position`.
+    /// Returns whether the ring holds everything after `position`.
     pub fn holds(&self, position: Position) -> bool {
         self.floor.is_some_and(|floor| position >= floor)
     }

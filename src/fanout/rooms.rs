@@ -59,7 +59,7 @@ pub(super) struct Room {
     /// The document that the members follow. Another document may have an id with the same text; members do not get its
     /// changes.
     pub document: TaskId,
-    /// Who sees the task, at the position of the fan-out.
+    /// The access to the task at the position of the fan-out.
     pub access: Option<Access>,
     pub members: HashMap<PeerId, Mark>,
 }
@@ -175,8 +175,8 @@ impl<P: Peer> Fanout<P> {
         self.peers.get(&id).is_some_and(|joined| joined.tasks.contains(task))
     }
 
-    /// Whether the task's room has a member and this peer sees the task, as far as this node knows. This is a hint, because the
-    /// store may have newer data. The result is false if this node may be behind.
+    /// Returns whether the task's room has a member and this peer sees the task, as far as this node knows. This is a hint,
+    /// because the store may have newer data. The result is false if this node may be behind.
     pub fn sees_room(&self, id: PeerId, task: &TaskId) -> bool {
         let Some((room, joined)) = self.rooms.get(task).zip(self.peers.get(&id)) else { return false };
         let is_current = self.heard.is_some_and(|heard| heard.elapsed() < CURRENT) && !self.waits();

@@ -18,7 +18,7 @@ pub struct Change {
     pub timeline: TimelineChange,
 }
 
-/// What a change did to the timeline.
+/// The effect of a change on the timeline.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TimelineChange {
     Unchanged,

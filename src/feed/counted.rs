@@ -56,7 +56,7 @@ fn different<T: PartialEq>([before, after]: [Option<&T>; 2]) -> impl Iterator<It
     before.into_iter().chain(after.filter(|_| before != after))
 }
 
-/// What a change does to one viewer's counts.
+/// The effect of a change on one viewer's counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shift {
     from: Option<StatusClass>,

@@ -26,13 +26,13 @@ pub struct Event {
 /// The events of a change that the fan-out sends in one turn, each with its audience.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// The position of the last event. In the last step of a change, it is the position after the change.
+    /// The position of the last event. The last step of a change has the position after the change.
     pub position: Position,
     pub occurred_at: Timestamp,
     pub task: TaskId,
-    /// Who saw the task before this step. `None` means that the task did not exist.
+    /// The access to the task before this step. `None` means that the task did not exist.
     pub before: Option<Access>,
-    /// Who sees the task from this step on. `None` means that the task is deleted.
+    /// The access to the task from this step on. `None` means that the task is deleted.
     pub after: Option<Access>,
     /// The event for members of the task's room that no longer see the task. It is the last event that they get.
     pub ended: Option<Event>,
@@ -199,7 +199,7 @@ fn is_empty(text: &Value) -> bool {
     text.is_null() || text.as_str() == Some("")
 }
 
-/// How many answers a task has.
+/// The number of answers that a task has.
 fn answers(task: &Task) -> usize {
     match task.get(Field::ClarificationAnswers) {
         Value::Null => 0,

@@ -18,10 +18,10 @@ pub enum ClientEvent {
     AuthRefresh { token: String },
 }
 
-/// What a client asks the server to send again.
+/// The rooms that a client asks the server to send again.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resync {
-    /// Every room that this connection has joined. If there is none, a dashboard that its user may have lost.
+    /// Every room that this connection has joined. A connection without rooms gets the dashboard if its user may have lost it.
     Bare,
     Rooms {
         tasks: Vec<String>,

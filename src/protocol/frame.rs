@@ -26,7 +26,7 @@ pub enum Frame<'a> {
     Ack,
 }
 
-/// What is wrong with a packet. An unmodified client does not send such packets.
+/// The reason why a packet is refused. An unmodified client does not send such packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     #[error("unknown packet type")]

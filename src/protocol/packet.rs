@@ -115,7 +115,7 @@ impl Packet {
         self.0.get(header..).unwrap_or_default()
     }
 
-    /// Whether the packet contains a Socket.IO packet. The order of such packets matters.
+    /// Returns whether the packet contains a Socket.IO packet. The order of such packets matters.
     pub fn is_message(&self) -> bool {
         self.0.first() == Some(&TEXT) && self.payload().first() == Some(&MESSAGE)
     }

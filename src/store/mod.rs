@@ -150,7 +150,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether a retry may succeed, once the store has been prepared.
+    /// Returns whether a retry may succeed, once the store has been prepared.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Denied(_))
     }

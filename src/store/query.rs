@@ -8,13 +8,13 @@ use crate::{
     task::{Access, Counts, Field, FullTask, Task, TaskId, Timestamp, UserId},
 };
 
-/// Who may see a task, at one position. `access` is `None` if the task does not exist.
+/// The viewers that may see a task, at one position. `access` is `None` if the task does not exist.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AccessSnapshot {
-    /// The id of the document that was found. If there is none, the id that was asked for.
+    /// The id of the document that was found, or the requested id if no document was found.
     pub id: TaskId,
     pub access: Option<Access>,
-    /// As in [`TaskSnapshot`].
+    /// The same as in [`TaskSnapshot`].
     pub position: Position,
 }
 
@@ -59,7 +59,7 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-/// Where the next page of a list begins. A store merges one or several sorted runs into a list. A run without a position
+/// The beginning of the next page of a list. A store merges one or several sorted runs into a list. A run without a position
 /// here is read from its beginning.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cursor {

@@ -30,7 +30,7 @@ pub enum Field {
 impl Field {
     pub const COUNT: usize = 21;
 
-    /// In the order of the view.
+    /// All fields, in the order of the view.
     pub const ALL: [Field; Self::COUNT] = [
         Field::Title,
         Field::Status,
@@ -107,7 +107,7 @@ impl Field {
             .unwrap_or(&names[0])
     }
 
-    /// Whether the view for lists has the field.
+    /// Returns whether the view for lists has the field.
     pub fn in_summary(self) -> bool {
         !matches!(self, Field::Questions | Field::ClarificationAnswers)
     }

@@ -1,4 +1,4 @@
-//! What a client may write: parsed once, then turned into assignments that fit the document they go to.
+//! The writes that a client may make. They are parsed once, then turned into assignments that fit the document.
 
 use serde_json::{Map, Value, json};
 
@@ -34,7 +34,7 @@ pub struct NewTask {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answers(Vec<String>);
 
-/// What the pipeline changes about a task.
+/// The changes that the pipeline makes to a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskPatch {
     assignments: Vec<(Target, Assigned)>,
@@ -175,8 +175,8 @@ impl TaskPatch {
         })
     }
 
-    /// Whether this patch is allowed for a task with the status `current`. A task can't leave `merged`, and can't return to
-    /// `received`.
+    /// Returns whether this patch is allowed for a task with the status `current`. A task can't leave `merged`, and can't
+    /// return to `received`.
     pub fn allowed_from(&self, current: Status<'_>) -> bool {
         match self.status() {
             None => true,

@@ -60,7 +60,7 @@ pub const FEWEST_MILLIS: f64 = 100_000_000_000.0;
 /// The form of a written time. Each 0 stands for any digit, the 5 for a digit from 0 to 5.
 const FORM: &[u8; 24] = b"0000-00-00T00:00:50.000Z";
 
-/// Whether a text has the form [`FORM`] and a day that exists in every month. Any other text is parsed in full.
+/// Returns whether a text has the form [`FORM`] and a day that exists in every month. Any other text is parsed in full.
 fn is_written_like_ours(text: &str) -> bool {
     let part = |range| text.get(range).unwrap_or_default();
     text.len() == FORM.len()
@@ -115,8 +115,8 @@ pub struct ClockReading {
 }
 
 impl ClockReading {
-    /// By how many milliseconds, at least, the other clock is ahead of the local one. A negative number means that it is
-    /// behind. 0 means that both may be equal.
+    /// The least number of milliseconds by which the other clock is ahead of the local one. A negative number means that the
+    /// other clock is behind. 0 means that both may be equal.
     pub fn ahead_ms(self) -> i64 {
         let there = self.there.millis();
         (there - self.after.millis()).max(0) + (there - self.before.millis()).min(0)

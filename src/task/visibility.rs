@@ -1,10 +1,10 @@
-//! Who sees a task.
+//! The rules that decide which users see a task and may write it.
 
 use serde_json::Value;
 
 use super::{DefaultOrg, Fields, OrgId, UserId};
 
-/// What decides who sees a task: its creator, and everyone of its organisation unless it is private.
+/// The properties of a task that decide who sees it: its creator, and all members of its organisation unless it is private.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     pub creator: Option<UserId>,
@@ -51,13 +51,13 @@ impl Access {
         self.creator.as_ref() == Some(&viewer.user) || !self.is_only_its_creators(viewer.org.as_ref())
     }
 
-    /// Whether, among the users of an organisation (or the users without one), at most the creator sees the task.
+    /// Returns whether, among the users of an organisation (or the users without one), at most the creator sees the task.
     pub fn is_only_its_creators(&self, org: Option<&OrgId>) -> bool {
         self.public_org().is_none() || self.public_org() != org
     }
 
-    /// Whether a user with the scope `tasks:write` may change the task. Such a user may change all tasks of its organisation,
-    /// private ones as well, and every task that it may see. A user without an organisation may change all tasks.
+    /// Returns whether a user with the scope `tasks:write` may change the task. Such a user may change all tasks of its
+    /// organisation, private ones as well, and every task that it may see. A user without an organisation may change all tasks.
     pub fn writable_by(&self, writer: &Viewer) -> bool {
         writer.org.is_none() || writer.org == self.org || self.allows(writer)
     }

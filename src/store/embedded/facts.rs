@@ -22,7 +22,7 @@ impl<'txn> Facts<'txn> {
         Ok(Self { facts: txn.open_table(FACTS)?, days: txn.open_table(FACT_DAYS)?, has_learnt: false })
     }
 
-    /// Whether there is something new to commit.
+    /// Returns whether there is something new to commit.
     pub(super) fn has_learnt(&self) -> bool {
         self.has_learnt
     }

@@ -29,7 +29,8 @@ pub(super) const FORMAT_NAME: &str = "format";
 /// In `meta`: the number of the last change that the index contains.
 pub(super) const INDEXED: &str = "indexedSequence";
 
-/// The progress of indexing. By format and number of the last change at that time: the id of the last indexed task.
+/// The progress of indexing. The key is the format and the number of the last change at that time; the value is the id of the
+/// last indexed task.
 const INDEXING: TableDefinition<(u64, u64), &str> = TableDefinition::new("indexing");
 /// How many tasks one transaction indexes. This limits its memory, and the work that an interruption loses.
 const CHUNK: usize = 5000;

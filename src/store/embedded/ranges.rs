@@ -40,7 +40,7 @@ impl<'a> Range<'a> {
     }
 }
 
-/// Whether a task is public, and in which organisation, according to its document.
+/// The organisation in which a task is public, according to its document.
 #[derive(Clone, Debug, PartialEq)]
 enum Public {
     No,

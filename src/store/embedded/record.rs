@@ -74,7 +74,7 @@ pub(super) fn entry(bytes: &[u8]) -> Result<TimelineEntry, Fault> {
     Ok(TimelineEntry::from_document(serde_json::from_slice(bytes)?))
 }
 
-/// Whether a document has a value other than null under `name`.
+/// Returns whether a document has a value other than null under `name`.
 pub(super) fn has(document: &Document, name: &str) -> bool {
     document.get(name).is_some_and(|value| !value.is_null())
 }
