@@ -1,7 +1,8 @@
-//! `dashboard:task_count_changed`: what each viewer may see, kept by increments.
+//! The counts for `dashboard:task_count_changed`. Each change updates the counts of the viewers that it concerns.
 //!
-//! A viewer's counts are the sum of two cells: its organisation's public tasks, which all its members share, and
-//! its own tasks beyond those. A change moves at most two cells of the one kind and the creator's of the other.
+//! A viewer's counts are the sum of two cells. One has the public tasks of its organisation, and all members share it. The
+//! other has the viewer's other tasks. A change moves at most two cells of the first kind, and only its creators' cells of
+//! the second.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 struct Cell {
     kept: CountsAt,
-    /// Dashboards that need it.
+    /// The number of dashboards that need the cell.
     users: usize,
 }
 
@@ -23,13 +24,13 @@ struct Cell {
 pub struct CountBook {
     public: HashMap<OrgId, Cell>,
     own: HashMap<UserId, HashMap<Option<OrgId>, Cell>>,
-    /// Whose counts may differ from what was sent.
+    /// The organisations whose counts may differ from the counts that were sent. `dirty_users` has the users.
     pub dirty_orgs: HashSet<OrgId>,
     pub dirty_users: HashSet<UserId>,
 }
 
 impl CountBook {
-    /// A dashboard of `viewer` with a snapshot at `at`. `ring` has all steps after it that have been applied.
+    /// Adds a dashboard of `viewer` with a snapshot at `at`. `ring` has all steps after `at` that have been applied.
     pub fn enter(&mut self, viewer: &Viewer, (public, own): (Counts, Counts), at: Position, ring: &Ring) {
         let fresh = |counts| Cell { kept: CountsAt { counts, as_of: at }, users: 0 };
         if let Some(org) = &viewer.org {
@@ -97,7 +98,7 @@ impl CountBook {
         }
     }
 
-    /// None while a cell is ahead of `position`, or not there.
+    /// The counts of `viewer`. Returns `None` while a cell is ahead of `position` or missing.
     pub fn of(&self, viewer: &Viewer, position: Position) -> Option<Counts> {
         let current = |cell: &Cell| (cell.kept.as_of <= position).then_some(cell.kept.counts);
         let public = match &viewer.org {

@@ -1,4 +1,4 @@
-//! Getting packets to one peer in order, without losing one and without waiting for it.
+//! Sends packets to each peer in order, without losing any and without waiting for slow peers.
 
 use std::{
     collections::VecDeque,
@@ -18,27 +18,27 @@ use super::{
     pressed::{Pressed, Pressure, Relief},
 };
 
-/// So many answers wait beside the largest handoff.
+/// How many answers may wait for a client, in addition to the largest handoff.
 const MAX_UNREAD_ANSWERS: usize = 1024;
 
-/// What all deliveries have in common.
+/// The state that all deliveries share.
 #[derive(Debug)]
 pub(super) struct Sending<P> {
-    /// Peers whose queue was full; what came later waits for them.
+    /// Peers whose queue was full. Later packets for them wait in their overflow.
     pub pressed: Pressed,
-    /// Where peers say that there is room again.
+    /// The list in which peers report that their queue has room again.
     pub relief: Relief,
     patience: Duration,
     behind_packets: usize,
     sent: Sent<P>,
 }
 
-/// What has been put into queues. Plain numbers, for it is done for each packet and each peer.
+/// The packets that have been put into queues. The numbers are plain, because they change with each packet for each peer.
 #[derive(Debug)]
 pub struct Sent<P> {
     pub packets: u64,
     pub bytes: u64,
-    /// Who is to be flushed, once each.
+    /// The peers that have to be flushed, each once.
     pub waiting: Vec<P>,
 }
 
@@ -70,8 +70,8 @@ impl<P: Peer> Sent<P> {
     }
 }
 
-/// A peer's queue, and what did not fit into it. The pump waits for it for a moment; then it goes on without, and
-/// the overflow has a bound.
+/// A peer, and the packets that did not fit into its queue. The pump waits for a full queue for a moment, and then continues
+/// without that peer. The overflow has a limit.
 #[derive(Debug)]
 pub(super) struct Outbox<P> {
     pub peer: P,
@@ -86,7 +86,7 @@ impl<P: Peer> Outbox<P> {
     pub fn deliver(&mut self, id: PeerId, packet: &Packet, sending: &mut Sending<P>) {
         if !self.overflow.is_empty() {
             self.overflow.push_back(packet.clone());
-            // Said once, when the bound is passed.
+            // This is recorded once, when the overflow exceeds its limit.
             if self.overflow.len() == sending.behind_packets.saturating_add(1) {
                 sending.pressed.is_too_far(id);
             }
@@ -105,7 +105,7 @@ impl<P: Peer> Outbox<P> {
         }
     }
 
-    /// Whether nothing waits any more.
+    /// Moves the overflow into the queue, as far as it fits. Returns whether the overflow is empty.
     fn drain(&mut self, pressure: &mut Pressure, sent: &mut Sent<P>) -> bool {
         while let Some(packet) = self.overflow.pop_front() {
             let bytes = packet.size();
@@ -124,8 +124,8 @@ impl<P: Peer> Outbox<P> {
 }
 
 impl<P: Peer> Fanout<P> {
-    /// Sends one packet to one peer: an ack, a refusal. A client that asks on and on without reading the answers
-    /// is cut: on a quiet node no change comes that would make the pump look after it.
+    /// Sends one packet to one peer, such as an ack or a refusal. A client that keeps asking without reading the answers is
+    /// disconnected at once, without waiting for the pump.
     pub fn reply(&mut self, id: PeerId, packet: &Packet) {
         let handoff = self.limits.replay_events.saturating_mul(2);
         let most = MAX_UNREAD_ANSWERS.saturating_add(handoff).saturating_add(self.limits.behind_packets);
@@ -136,12 +136,12 @@ impl<P: Peer> Fanout<P> {
         }
     }
 
-    /// Where peers say that their queue has room again.
+    /// The list in which peers report that their queue has room again.
     pub fn relief(&self) -> Relief {
         self.sending.relief.clone()
     }
 
-    /// Moves what waits into the queues of the peers that have said that there is room. Whether nobody is pressed any more.
+    /// Moves waiting packets into the queues of the peers that have reported room. Returns whether no peer is pressed any more.
     pub fn relieve(&mut self) -> bool {
         for id in self.sending.relief.take() {
             self.drain(id);
@@ -149,7 +149,7 @@ impl<P: Peer> Fanout<P> {
         self.sending.pressed.is_empty()
     }
 
-    /// What has been put into queues since the last call.
+    /// The packets that have been put into queues since the last call.
     pub fn take_sent(&mut self) -> Sent<P> {
         std::mem::take(&mut self.sending.sent)
     }
@@ -162,19 +162,19 @@ impl<P: Peer> Fanout<P> {
         !self.sending.pressed.is_empty()
     }
 
-    /// Whether to wait for somebody before anything else is sent. It slows a burst down to those that read it; who
-    /// takes longer is behind and holds nobody up.
+    /// Returns whether the pump has to wait for a full queue before it sends anything else. The wait slows a burst down to the
+    /// speed of the clients that read it. A client that needs longer is behind and does not delay the others.
     pub fn waits(&self) -> bool {
         self.sending.pressed.waits()
     }
 
-    /// Cuts who is behind and has taken nothing for too long, or is too far behind: it reconnects and asks for its
-    /// state again. How many there were.
+    /// Disconnects clients that have accepted nothing for too long, or that are too far behind. They reconnect and ask for
+    /// their state again. Returns the number of these clients.
     pub fn cut_pressed(&mut self) -> usize {
         let Limits { patience, behind_packets, .. } = self.limits;
         let mut cut = 0;
         for id in self.sending.pressed.take_too_far() {
-            // It may have caught up meanwhile.
+            // The client may have caught up meanwhile.
             if self.peers.get(&id).is_some_and(|joined| joined.outbox.overflow.len() > behind_packets) {
                 self.cut(id);
                 cut += 1;
@@ -197,7 +197,7 @@ impl<P: Peer> Fanout<P> {
         cut
     }
 
-    /// Gives a pressed peer what its queue has room for.
+    /// Moves the packets that wait for a pressed peer into its queue, as far as they fit.
     fn drain(&mut self, id: PeerId) {
         let Sending { pressed, sent, .. } = &mut self.sending;
         let Some(pressure) = pressed.get_mut(id) else { return };
@@ -207,7 +207,8 @@ impl<P: Peer> Fanout<P> {
         }
     }
 
-    /// It gets nothing more, but has left nothing: [`Fanout::remove_peer`] still tells that it had the dashboard.
+    /// Disconnects the peer. The peer gets no more packets, but keeps its list of rooms, so that [`Fanout::remove_peer`] still
+    /// returns whether it had the dashboard.
     fn cut(&mut self, id: PeerId) {
         self.sending.pressed.remove(id);
         self.suspend(id);
@@ -271,7 +272,7 @@ mod tests {
         fn refresh(&self) {}
     }
 
-    /// Takes two packets, then none until it has been read. The second number counts how often it was offered one.
+    /// A client whose queue accepts two packets, then none until it has been read. The second number counts all offers.
     #[derive(Clone, Default)]
     struct Narrow(Arc<AtomicUsize>, Arc<AtomicUsize>);
 
@@ -324,7 +325,7 @@ mod tests {
 
     /// Many clients are slow at once, and read one after the other.
     #[test]
-    fn who_has_no_room_is_not_offered_anything() {
+    fn a_peer_without_room_is_not_offered_packets() {
         const CLIENTS: usize = 500;
         const PACKETS: usize = 6;
         let mut fanout = Fanout::new(Limits {
@@ -362,9 +363,9 @@ mod tests {
         );
     }
 
-    /// A peer that forgets to say that there is room is looked at all the same before it would be cut.
+    /// A peer that does not report its room is checked once more before it would be disconnected.
     #[test]
-    fn who_has_room_is_not_cut() {
+    fn a_peer_with_room_is_not_disconnected() {
         let limits =
             Limits { ring_bytes: 1000, replay_events: 16, patience: Duration::ZERO, behind_packets: 16 };
         let mut fanout = Fanout::new(limits);
@@ -377,10 +378,9 @@ mod tests {
         assert_eq!(fanout.take_sent().packets, 3);
     }
 
-    /// On a quiet node nothing makes the pump look after full queues, and a refusal for every seven bytes of
-    /// nonsense would fill the memory.
+    /// No pump runs here. Without a limit, a refusal for every seven bytes of invalid input would fill the memory.
     #[test]
-    fn answers_that_nobody_reads_are_bounded() {
+    fn answers_that_a_client_does_not_read_are_limited() {
         let mut fanout = Fanout::new(Limits {
             ring_bytes: 1000,
             replay_events: 16,
@@ -393,7 +393,7 @@ mod tests {
         for _ in 0..MAX_UNREAD_ANSWERS {
             fanout.reply(id, &Packet::message("answer"));
         }
-        assert!(fanout.is_pressed(id) && !peer.0.load(Ordering::Relaxed), "a burst is no fault");
+        assert!(fanout.is_pressed(id) && !peer.0.load(Ordering::Relaxed), "a burst is allowed");
         for _ in 0..MAX_UNREAD_ANSWERS {
             fanout.reply(id, &Packet::message("answer"));
         }

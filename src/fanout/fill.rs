@@ -1,4 +1,4 @@
-//! How much the fan-out holds, for whoever watches it.
+//! The sizes of what the fan-out holds, for metrics.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use super::{Fanout, rooms::Joined};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fill {
-    /// Tasks that somebody is in the room of.
+    /// Tasks whose room has a member.
     pub task_rooms: usize,
     pub task_members: usize,
-    /// Organisations that somebody has the dashboard of.
+    /// Organisations whose dashboard has a member.
     pub dashboards: usize,
     pub dashboard_members: usize,
-    /// Clients whose queue is full, and what waits beside their queues.
+    /// Clients whose queue is full. `packets_behind` counts the packets that wait beside their queues.
     pub behind: usize,
     pub packets_behind: usize,
     pub ring: RingFill,
@@ -23,12 +23,12 @@ pub struct RingFill {
     pub bytes: usize,
     pub max_bytes: usize,
     pub steps: usize,
-    /// From the oldest change to the newest.
+    /// The time from the oldest change to the newest.
     pub span: Duration,
 }
 
 impl<P> Fanout<P> {
-    /// Looks at those that are behind once.
+    /// Visits only the peers that are behind, each once.
     pub fn fill(&self) -> Fill {
         let overflow = |id| self.peers.get(&id).map_or(0, |joined: &Joined<P>| joined.outbox.overflow.len());
         Fill {

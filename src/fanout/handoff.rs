@@ -1,8 +1,8 @@
-//! The exact handoff: a join is a state that knows its position, then a replay of what came after it, in one
-//! turn with the entry into the room.
+//! The exact handoff from a snapshot to live events. In one turn, a join sends a state with its position, replays the
+//! events after that position, and enters the room.
 //!
-//! The snapshot may be behind the fan-out (the ring covers the difference) or ahead of it (the mark keeps events
-//! that the state contains away from this member).
+//! The snapshot may be behind the fan-out; then the ring has the events in between. The snapshot may also be ahead of the
+//! fan-out; then the mark of the member suppresses the events that the state contains.
 
 use std::collections::HashMap;
 
@@ -21,12 +21,12 @@ use super::{
 /// A task's state, ready to be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskOffer<'a> {
-    /// The id of the document that was read, where there is one.
+    /// The id of the document that was read, if there is one.
     pub task: &'a TaskId,
-    /// Who may see it; None: there is no such task.
+    /// The access to the task. `None` means that the task does not exist.
     pub access: Option<&'a Access>,
     pub at: Position,
-    /// None: for [`Fanout::recover_task`].
+    /// [`Fanout::recover_task`] does not need it.
     pub state: Option<&'a Packet>,
 }
 
@@ -36,25 +36,25 @@ pub struct DashboardOffer<'a> {
     pub at: Position,
     pub org_counts: Counts,
     pub own_counts: Counts,
-    /// Whether the client is told the counts beside the state. Else they follow as an event.
+    /// True if the client gets the counts together with the state. Otherwise the counts follow as an event.
     pub counts_told: bool,
-    /// None: for [`Fanout::recover_dashboard`].
+    /// [`Fanout::recover_dashboard`] does not need it.
     pub state: Option<&'a Packet>,
 }
 
-/// What became of a handoff.
+/// The result of a handoff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
     Entered,
-    /// There is no such task for this viewer. A member has been told so, and is none any more: whoever asks again for it
-    /// has no `since`.
+    /// There is no such task for this viewer. A peer that was a member has got `task:deleted` and is no longer a member. If the
+    /// caller tries again, it must not use the old `since`.
     Gone,
-    /// The snapshot is too old, or visibility changed since: read again.
+    /// The snapshot is too old, or the visibility has changed since. The caller has to read again.
     Reread,
 }
 
 impl Entry {
-    /// In one word, for metrics.
+    /// The result in one word, for metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Entry::Entered => "state",
@@ -65,7 +65,7 @@ impl Entry {
 }
 
 impl<P: Peer> Fanout<P> {
-    /// Sends the state and what came after it, and enters the room.
+    /// Sends the state and the events after it, and enters the room.
     pub fn enter_task(&mut self, id: PeerId, offer: TaskOffer<'_>) -> Entry {
         let Some(joined) = self.peers.get(&id) else { return Entry::Entered };
         if !self.ring.holds(offer.at) {
@@ -76,12 +76,12 @@ impl<P: Peer> Fanout<P> {
             steps.filter(|step| step.task.is_same_document(offer.task))
         };
         if !offer.access.is_some_and(|access| access.allows(&joined.viewer)) {
-            // Only what makes it visible is worth another read: else the time that the answer takes would tell
-            // a task that is forbidden and changes from one that is not there.
+            // Only a step that makes the task visible justifies another read. Otherwise the time of the answer would
+            // distinguish a forbidden task that changes from a task that does not exist.
             if later().any(|step| sees(&step.after, &joined.viewer)) {
                 return Entry::Reread;
             }
-            // What the member has is newer: a shared read may have begun before the join that it is in by.
+            // The member has a newer state: a shared read may have begun before the join that made the peer a member.
             let mark = self.rooms.get(offer.task).and_then(|room| room.members.get(&id));
             if mark.is_some_and(|mark| mark.at > offer.at) {
                 return Entry::Reread;
@@ -99,8 +99,8 @@ impl<P: Peer> Fanout<P> {
         }
     }
 
-    /// Enters the room with only the events after `since`, if all of them are held and were for this viewer.
-    /// Whether it did.
+    /// Enters the room with only the events after `since`, if the ring holds all of them and this viewer could see them.
+    /// Returns false if the peer needs a state instead.
     pub fn recover_task(&mut self, id: PeerId, offer: TaskOffer<'_>, since: Position) -> bool {
         let Some(joined) = self.peers.get(&id) else { return true };
         let sees = offer.access.is_some_and(|access| access.allows(&joined.viewer));
@@ -108,13 +108,13 @@ impl<P: Peer> Fanout<P> {
             return false;
         }
         if self.ring.of_task(offer.task, since).any(|step| !step.task.is_same_document(offer.task)) {
-            // The client may have the state of another document, whose id has the same text.
+            // The client may have the state of another document whose id has the same text.
             return false;
         }
         let is_member =
             |room: &Room| room.document.is_same_document(offer.task) && room.members.contains_key(&id);
         if self.rooms.get(offer.task).is_some_and(is_member) {
-            // Whatever this connection missed of the room, it has been sent with the join that it is in by.
+            // The join that made this connection a member has already sent the events that it missed.
             return true;
         }
         let later =
@@ -141,7 +141,7 @@ impl<P: Peer> Fanout<P> {
         Entry::Entered
     }
 
-    /// Like [`Fanout::recover_task`], for the dashboard.
+    /// Does the same as [`Fanout::recover_task`] for the dashboard.
     pub fn recover_dashboard(&mut self, id: PeerId, offer: DashboardOffer<'_>, since: Position) -> bool {
         let Some(joined) = self.peers.get(&id) else { return true };
         if since > offer.at || !self.ring.holds(since) || !self.ring.holds(offer.at) {
@@ -155,7 +155,8 @@ impl<P: Peer> Fanout<P> {
         true
     }
 
-    /// A member for whom the task is gone in a snapshot does not wait for the event that says so.
+    /// Removes a member if the snapshot shows that the task is deleted or no longer visible to it. The member gets
+    /// `task:deleted` at once, and does not wait for the event of the change.
     fn expel(&mut self, id: PeerId, offer: &TaskOffer<'_>) {
         if self.has_joined(id, offer.task) {
             self.leave_task(id, offer.task);
@@ -185,7 +186,7 @@ impl<P: Peer> Fanout<P> {
         room.members.insert(id, mark);
     }
 
-    /// The store now means another document by this id. Who followed the one before enters anew.
+    /// The store now returns another document for this id. Members that followed the previous one enter their rooms again.
     fn end_other_document(&mut self, document: &TaskId) {
         if self.rooms.get(document).is_some_and(|room| !room.document.is_same_document(document))
             && let Some(room) = self.rooms.remove(document)
@@ -221,7 +222,7 @@ impl<P: Peer> Fanout<P> {
         self.dashboards_of_user.entry(viewer.user).or_default().insert(id);
     }
 
-    /// What the viewer's dashboard is sent after `after`. None when that is too much.
+    /// The events for the viewer's dashboard after `after`. Returns `None` if there are too many.
     fn dashboard_events(&self, viewer: &Viewer, after: Position) -> Option<Vec<Packet>> {
         let mut events = Vec::new();
         for step in self.ring.of_dashboard(viewer, after) {
@@ -237,8 +238,8 @@ impl<P: Peer> Fanout<P> {
     }
 }
 
-/// The room's events after `after`. None when there are too many, or when at any point since then the viewer
-/// could not see the task: the next secret must not leak, and only a new snapshot tells how it stands now.
+/// The room's events after `after`. Returns `None` if there are too many, or if the viewer could not see the task at some
+/// point since then. The events of that time must not leak, and only a new snapshot shows the current state.
 fn replay<'a>(
     steps: impl Iterator<Item = &'a Step>,
     viewer: &Viewer,
@@ -276,7 +277,7 @@ mod tests {
         task::{DefaultOrg, Task, Timestamp, UserId},
     };
 
-    /// What a client was sent, and how often it was told to enter its rooms anew.
+    /// Counts the packets that a client was sent, and how often it had to enter its rooms again.
     #[derive(Clone, Default)]
     struct Client(Arc<Mutex<(usize, usize)>>);
 
@@ -293,7 +294,7 @@ mod tests {
         }
     }
 
-    /// A task of this creator, whose id has this kind of type.
+    /// A task with this creator and with an id of this kind of type.
     fn task(creator: &str, kind: u8, title: &str) -> Task {
         let document = json!({"_id": "42", "createdBy": creator, "title": title, "status": "coding"});
         let serde_json::Value::Object(document) = document else { panic!("an object") };
@@ -329,7 +330,7 @@ mod tests {
         )
     }
 
-    /// Alice may see the one document, Bob the other, and both have the same id as text.
+    /// Alice may see one document and Bob another one. The ids of both have the same text.
     #[test]
     fn a_room_follows_one_document() {
         let limits = Limits {
@@ -353,13 +354,13 @@ mod tests {
         changed(&mut fanout, 3, "alice", 1);
         assert_eq!(sent(&alice), (2, 0));
 
-        // Now the store means the other one: Alice has to ask again, and hears nothing of it.
+        // Now the store returns the other document. Alice has to enter her room again, and gets no events of it.
         assert_eq!(joined(&mut fanout, 2, "bob", 5, 3), Entry::Entered);
         assert_eq!((sent(&alice), sent(&bob)), ((2, 1), (1, 0)));
         changed(&mut fanout, 4, "bob", 5);
         changed(&mut fanout, 5, "alice", 1);
         assert_eq!((sent(&alice), sent(&bob)), ((2, 1), (2, 0)));
-        // What she has is the state of another document.
+        // Alice has the state of another document.
         let other = task("alice", 5, "");
         let offer =
             TaskOffer { task: &other.id, access: Some(&other.access), at: Position::end_of(5), state: None };

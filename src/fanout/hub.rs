@@ -11,34 +11,34 @@ use crate::{feed::Position, metrics::Metrics, seldom::seldom, task::Timestamp};
 
 use super::{Fanout, Limits, Peer, PeerId, Relief};
 
-/// Some tenths of a millisecond of system calls.
+/// One task flushes at most this many peers, which takes some tenths of a millisecond of system calls.
 const FLUSHED_AT_ONCE: usize = 64;
 
-/// One per process. The lock is never held across an await; everything under it is memory work.
+/// One per process. The lock is never held across an await, and the work under it only uses memory.
 #[derive(Debug)]
 pub struct Hub<P> {
     fanout: Mutex<Fanout<P>>,
-    /// The fan-out's own.
+    /// A clone of the fan-out's list, which needs no lock of the fan-out.
     relief: Relief,
-    /// Whether handoffs are possible.
+    /// True while handoffs are possible.
     open: watch::Sender<bool>,
-    /// Counts have become dirty, or a queue full, outside the pump.
+    /// Wakes the pump when counts have become dirty, or a queue full, outside the pump.
     pub(super) touched: Notify,
     epoch: AtomicU64,
     lag_ms: AtomicU64,
     pub(super) metrics: Arc<Metrics>,
-    /// What was committed earlier is not late when it is sent.
+    /// When this process started. Changes that were committed earlier do not count in the latency metric.
     pub(super) began: Timestamp,
 }
 
-/// For `/api/health`.
+/// The status of the hub for `/api/health`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HubStatus {
     pub open: bool,
     pub position: Position,
-    /// Counts the times that events may have been missed, and every room was sent anew.
+    /// How often the feed was opened: once at the start, and again after each gap, when every room is sent again.
     pub epoch: u64,
-    /// From a change's commit to its events, of the last change; 0 when everything has been sent.
+    /// The time from the commit of the last change to its events, in milliseconds. 0 when everything has been sent.
     pub lag_ms: u64,
 }
 
@@ -75,7 +75,7 @@ impl<P: Peer> Hub<P> {
         result
     }
 
-    /// Until the feed is being followed.
+    /// Waits until the feed is being followed.
     pub async fn opened(&self) {
         // The sender lives as long as `self`.
         let _ = self.open.subscribe().wait_for(|open| *open).await;
@@ -90,7 +90,7 @@ impl<P: Peer> Hub<P> {
         }
     }
 
-    /// Sets what a scrape shows of what is held right now.
+    /// Sets the metrics of what the fan-out holds right now, before a scrape.
     pub fn measure(&self) {
         let (status, fill) = (self.status(), self.lock().fill());
         let metrics = &self.metrics.relay;
@@ -122,13 +122,14 @@ impl<P: Peer> Hub<P> {
         self.lag_ms.store(millis, Ordering::Relaxed);
     }
 
-    /// A peer whose queue was full has room again. The pump gives it what waits; nobody waits for the fan-out here.
+    /// Reports that a peer whose queue was full has room again. The pump then sends what waits. This call does not wait for
+    /// the lock of the fan-out.
     pub fn has_room(&self, id: PeerId) {
         self.relief.has_room(id);
     }
 
-    /// Gives the clients whose queues were full what fits, and cuts those for whom nothing can be done. Whether
-    /// nobody has to be waited for.
+    /// Moves waiting packets into the queues that have room again, and disconnects clients that are too far behind or have
+    /// accepted nothing for too long. Returns whether the pump can continue without waiting.
     pub fn relieve(&self) -> bool {
         let (waits, cut) = self.turn(|fanout| {
             if fanout.relieve() {
@@ -140,19 +141,19 @@ impl<P: Peer> Hub<P> {
             seldom!(
                 warn,
                 clients = cut,
-                "cut clients whose send queue stayed full; they reconnect and resync"
+                "disconnected clients whose send queue stayed full; they reconnect and resync"
             );
         }
         !waits
     }
 
     fn lock(&self) -> MutexGuard<'_, Fanout<P>> {
-        // A panic under the lock is a bug; serving on with what is there beats refusing everybody.
+        // A panic under the lock is a bug. Continuing with the current state is better than refusing every client.
         self.fanout.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Outside the lock, for each flush is a system call. Many are shared among the workers.
+/// Flushes peers outside the lock, because each flush is a system call. Many peers are split between several tasks.
 fn flush<P: Peer>(mut waiting: Vec<P>) {
     while waiting.len() > FLUSHED_AT_ONCE {
         let some = waiting.split_off(waiting.len() - FLUSHED_AT_ONCE);

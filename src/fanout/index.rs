@@ -1,4 +1,4 @@
-//! Which steps of the ring concern one task, organisation or user, by the numbers of the steps.
+//! An index of the ring: the numbers of the steps that concern one task, organisation or user.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -7,10 +7,10 @@ use std::{
 
 use crate::tables::GiveBack;
 
-/// What an entry takes, with its share of the tables around it, when nothing else has the same key.
+/// The memory that an entry needs with its share of the tables, if no other entry has the same key.
 pub(super) const ENTRY_BYTES: usize = 128;
 
-/// Numbers are added in ascending order, and the smallest of all goes first.
+/// Numbers are added in ascending order. The smallest number in the whole index is removed first.
 #[derive(Debug)]
 pub(super) struct Index<K>(HashMap<K, VecDeque<u64>>);
 
@@ -28,7 +28,7 @@ impl<K: Eq + Hash + Clone> Index<K> {
         }
     }
 
-    /// The smallest number of all goes, if it is one of this key's.
+    /// Removes the smallest number in the whole index, if this key has it.
     pub fn remove(&mut self, key: &K, number: u64) {
         let Some(numbers) = self.0.get_mut(key).filter(|numbers| numbers.front() == Some(&number)) else {
             return;

@@ -1,6 +1,8 @@
-//! From events to sockets: the ring of recent events, audiences as rooms, the exact handoff of every join,
-//! counts per viewer. [`Fanout`] is synchronous and knows sockets only as [`Peer`]s, so that it can be tested
-//! without any; [`Hub`] puts it behind a lock and drives it from the feed.
+//! Sends events to clients: the ring of recent events, the rooms with their members, the exact handoff at every join, and
+//! the counts of each viewer.
+//!
+//! [`Fanout`] is synchronous and knows sockets only as [`Peer`]s, so that tests need no sockets. [`Hub`] puts it behind a
+//! lock, and [`pump()`] drives it from the feed.
 
 mod counts;
 mod delivery;

@@ -1,7 +1,7 @@
 //! The fan-out against a model: random interleavings of changes, reads, joins, leaves, lost connections, full
-//! queues, gaps and visibility changes. A reference client that replaces its copy on a state and applies every
-//! other event must always end with what the store has, and never be sent what it may not see. Of a long timeline it has the end,
-//! and knows how much is missing.
+//! queues, gaps and visibility changes. A reference client replaces its copy on a state and applies every other event. Its
+//! copy must always end equal to the store, and the client must never get what it may not see. The copy has only the end of
+//! a long timeline and the number of the missing entries.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -24,36 +24,37 @@ use crate::{
     },
 };
 
-/// Of a state.
+/// The most timeline entries in a state.
 const TIMELINE_LIMIT: usize = 3;
 const TASKS: usize = 3;
 const CLIENTS: usize = 5;
-/// Asks with a `since` that it never received. Nothing holds for its copies, but it must learn nothing either.
+/// This client asks with a `since` that it never received. Its copies may be wrong, but it must not get what it may not see.
 const LIAR: usize = 4;
 const STATUSES: [&str; 6] = ["received", "analyzing", "dispatched", "merged", "failed", "odd"];
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Changes, committed together.
+    /// Changes are committed together.
     Write(Vec<(usize, Edit)>),
-    /// The fan-out gets so many changes.
+    /// The fan-out gets this many changes.
     Feed(usize),
-    /// A client asks; the store is read now, or shares a read that began so many commits ago.
+    /// A client asks for a room. The store is read now, or the client shares a read that began this many commits ago.
     Join(usize, Room, usize),
-    /// A client asks with the last event it has of that room.
+    /// A client asks for a room with the last event that it has of the room.
     Since(usize, Room),
     /// The oldest pending request of a client gets its answer.
     Answer(usize),
     Leave(usize, Room),
-    /// The liar asks.
+    /// The liar asks for a room with a made-up `since`.
     Lie(Room, Since),
-    /// It asks for a task that is hidden where the fan-out is, or is about to be, and visible again in the store.
+    /// The liar asks for a task that is visible again in the store. At the position of the fan-out, the task is hidden or about
+    /// to be hidden.
     LieInTheDark(usize, bool, Edit, Since),
-    /// The connection goes; a new one asks for everything again.
+    /// The connection is lost. A new connection asks for everything again.
     Reconnect(usize, bool),
-    /// All connections go, to a node that is so many changes behind; they may be back before it has caught up.
+    /// All clients reconnect to a node that is this many changes behind. They may get their rooms before it has caught up.
     Move(usize, bool, bool),
-    /// A client goes on in another organisation.
+    /// A client continues in another organisation.
     Renew(usize, usize),
     /// The client reads what is queued.
     Read(usize),
@@ -62,7 +63,7 @@ enum Op {
     Gap,
 }
 
-/// So many commits before now, or after it, and where in that one; None: past it.
+/// The number of commits before now (negative: after now), and the position in that commit. `None` means after the commit.
 type Since = (i64, Option<(u32, u32)>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,7 +128,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A socket with a queue that fills.
+/// A socket whose queue has a limit.
 #[derive(Clone, Debug)]
 struct Socket {
     queue: Arc<Mutex<VecDeque<Packet>>>,
@@ -189,11 +190,11 @@ struct World {
     time: u64,
     tasks: BTreeMap<TaskId, FullTask>,
     log: Vec<Change>,
-    /// The last ones.
+    /// The snapshots before the last commits.
     snapshots: VecDeque<Snapshot>,
-    /// How much of the log the fan-out has.
+    /// The number of changes in the log that the fan-out has got.
     fed: usize,
-    /// Who saw the task of each change before it, and who after.
+    /// The access to the task of each change, before and after it.
     accesses: BTreeMap<Position, (Option<Access>, Option<Access>)>,
     clients: Vec<Client>,
     next_peer: u64,
@@ -310,7 +311,7 @@ impl World {
             }
             Op::Gap => {
                 self.fanout.gap();
-                // What happened meanwhile is missed.
+                // The fan-out misses the changes that it has not got yet.
                 self.fed = self.log.len();
                 self.fanout.open(Position::end_of(self.time));
             }
@@ -318,7 +319,7 @@ impl World {
         self.follow_up();
     }
 
-    /// What sessions do at once: a cut client reconnects, a refresh is asked for like a join.
+    /// Does what sessions do at once: a client that was disconnected reconnects, and a refresh asks for rooms like a join.
     fn follow_up(&mut self) {
         for index in 0..CLIENTS {
             let (cut, refresh) = *self.clients[index].socket.flags.lock().unwrap();
@@ -427,7 +428,7 @@ impl World {
                 let (task, seen_by) = (step.task.clone(), step.after.clone());
                 self.fanout.apply(step);
                 assert!(self.fanout.rooms.get(&task).is_none_or(|room| room.access == seen_by));
-                // The pump waits for readers; these read at once when it does.
+                // The pump waits for clients with full queues. The clients here then read at once.
                 while !self.fanout.relieve() {
                     for client in 0..CLIENTS {
                         self.read(client);
@@ -458,7 +459,7 @@ impl World {
         };
         match entry {
             Entry::Entered => {}
-            // A read that began before the question is not the last word.
+            // A read that began before the request may be too old, so it is repeated.
             Entry::Gone if pending.snapshot.at < Position::end_of(self.time) => {
                 let snapshot = self.snapshot();
                 self.clients[index].pending.push_front(Pending { snapshot, since: None, ..pending });
@@ -550,20 +551,20 @@ impl World {
         self.feed(1);
     }
 
-    /// What was queued for the old connection is lost, or had arrived.
+    /// The packets in the queue of the old connection are lost if `since` is set. Otherwise the client has read them.
     fn reconnect(&mut self, index: usize, since: bool) {
         if !since {
             self.read(index);
         }
         let had_dashboard = self.fanout.remove_peer(self.clients[index].peer);
         let client = &self.clients[index];
-        // One that only asks for a resync gets back what its last connection had.
+        // A client that only asks for a resync gets the rooms that its last connection had.
         let asks_still = client.pending.iter().any(|pending| pending.room == Room::Dashboard);
         assert!(had_dashboard || asks_still || client.dashboard.is_none(), "a dashboard has been forgotten");
         self.reconnected(index, since);
     }
 
-    /// A node that starts late, or is behind: what the clients have seen is still to come there.
+    /// Moves all clients to a node that starts late or is behind. The node has not got the events yet that clients have seen.
     fn move_all(&mut self, behind: usize, since: bool, at_once: bool) {
         if !since || at_once {
             (0..CLIENTS).for_each(|index| self.read(index));
@@ -596,7 +597,7 @@ impl World {
         self.read_all(index);
         let client = &mut self.clients[index];
         client.viewer.org = OrgId::parse(["o0", "o1", ""][org]);
-        // Who looks with other eyes has another history.
+        // A viewer of another organisation has another history.
         client.last.clear();
         client.pending.iter_mut().for_each(|pending| pending.since = None);
         self.fanout.change_viewer(client.peer, client.viewer.clone());
@@ -651,7 +652,7 @@ impl World {
         let viewer = &self.clients[index].viewer;
         let position: Position = payload["eventId"].as_str().unwrap().parse().unwrap();
         let Some((before, after)) = self.accesses.get(&Position { index: 0, ..position }) else {
-            // A snapshot's: the view itself says who may see it.
+            // The event comes from a snapshot, and the view itself says who may see it.
             if name == emitted::TASK_STATE {
                 let text = |name: &str| payload[name].as_str().unwrap_or_default();
                 let access = Access {
@@ -665,7 +666,7 @@ impl World {
         };
         let ends = matches!(name, emitted::TASK_DELETED | emitted::DASHBOARD_TASK_REMOVED);
         assert_eq!(sees(after, viewer), !ends, "{viewer:?} was sent {name} {payload}");
-        assert!(!ends || sees(before, viewer), "{viewer:?} was told of what it never saw: {name} {payload}");
+        assert!(!ends || sees(before, viewer), "{viewer:?} never saw it, but got {name} {payload}");
     }
 }
 
@@ -717,7 +718,7 @@ impl Client {
                 self.tasks.insert(id, payload);
             }
             emitted::TASK_DELETED => {
-                // Its id stays the last of the room: a client may come back with it, and be told again.
+                // Its `eventId` stays the last one of the room. A client that returns with it may get `task:deleted` again.
                 let had = self.tasks.remove(&id).is_some();
                 assert!(had || self.ended.contains(&room), "deleted but not joined: {payload}");
                 self.ended.insert(room);
@@ -773,7 +774,7 @@ fn state_of(full: &FullTask) -> Result<Value, serde_json::Error> {
     serde_json::to_value(FullView(&FullTask::with_part(full.task.clone(), entries, window, length)))
 }
 
-/// What a client has that was told of `full` by a state which left entries out.
+/// The copy of a client that got `view` in a state without its older timeline entries.
 fn without_omitted(mut view: Value, omitted: &Value) -> Value {
     if let Some(omitted) = omitted.as_u64() {
         view["events"].as_array_mut().unwrap().drain(..omitted as usize);
@@ -855,7 +856,7 @@ fn check_end(world: &mut World) {
     }
 }
 
-/// What is counted as it happens is what there is.
+/// The counters that joins and leaves update are equal to the real numbers.
 fn check_fill(fanout: &Fanout<Socket>) {
     let fill = fanout.fill();
     let peers = || fanout.peers.values();
@@ -864,7 +865,7 @@ fn check_fill(fanout: &Fanout<Socket>) {
     assert_eq!(fill.dashboard_members, dashboards);
     assert_eq!(fill.packets_behind, peers().map(|joined| joined.outbox.overflow.len()).sum::<usize>());
     let pressed = fanout.peers.iter().filter(|(_, joined)| !joined.outbox.overflow.is_empty());
-    assert!(pressed.map(|(id, _)| *id).all(|id| fanout.is_pressed(id)), "nobody looks after it");
+    assert!(pressed.map(|(id, _)| *id).all(|id| fanout.is_pressed(id)), "an overflow is forgotten");
 }
 
 fn check_nothing_stays(world: &mut World) {
@@ -876,7 +877,7 @@ fn check_nothing_stays(world: &mut World) {
     assert!(!fanout.anyone_pressed() && !fanout.waits());
     assert!(fanout.peers.is_empty() && fanout.rooms.is_empty());
     assert!(fanout.dashboards_of_org.is_empty() && fanout.dashboards_of_user.is_empty());
-    assert!(fanout.counts.is_empty(), "counts that nobody looks at");
+    assert!(fanout.counts.is_empty(), "counts without a dashboard");
 }
 
 fn cases() -> u32 {

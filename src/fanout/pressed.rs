@@ -1,5 +1,6 @@
-//! The peers whose queue was full. Nothing here looks at all of them: a peer says when its queue has room again, and each
-//! one is looked at once per period of patience, so that many slow peers cost no more than their number.
+//! The pressed peers: those whose queue was full and for which packets wait. Nothing here scans all of them. A peer reports
+//! when its queue has room again, and each peer is checked once per period of patience. The cost is therefore proportional
+//! to the number of slow peers.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -10,15 +11,15 @@ use std::{
 use super::PeerId;
 use crate::tables::GiveBack;
 
-/// The fan-out waits so long for a queue that has become full.
+/// How long the fan-out waits for a queue that has become full.
 const WAITED_FOR: Duration = Duration::from_millis(200);
 
-/// The list in which peers say that their queue has room again, after it was full. All clones are the same list.
+/// The list in which peers report that their queue has room again, after it was full. All clones share the list.
 #[derive(Clone, Debug, Default)]
 pub struct Relief(Arc<Mutex<Vec<PeerId>>>);
 
 impl Relief {
-    /// This peer's queue has room again. It may be called with or without the fan-out's lock.
+    /// Reports that this peer's queue has room again. The caller may hold the fan-out's lock or not.
     pub fn has_room(&self, id: PeerId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(id);
     }
@@ -31,21 +32,21 @@ impl Relief {
 #[derive(Debug)]
 pub(super) struct Pressure {
     since: Instant,
-    /// When the queue last had room. A client that reads frees its queue in leaps: a polling client with each of
-    /// its requests, a WebSocket one whenever a third of its kernel buffer is empty.
+    /// When the queue last accepted a packet. A client that reads frees its queue in large steps: a polling client with each
+    /// of its requests, a WebSocket client whenever a third of its kernel buffer is empty.
     pub took: Instant,
-    /// When it is to be looked at again, see [`Pressed::overdue`].
+    /// When the peer has to be checked again, see [`Pressed::overdue`].
     due: Instant,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Pressed {
     of: HashMap<PeerId, Pressure>,
-    /// In the order in which their queues became full. The last one is always of a peer that is still pressed.
+    /// Peers in the order in which their queues became full. The last entry always belongs to a peer that is still pressed.
     order: VecDeque<(Instant, PeerId)>,
-    /// By the time at which each has to be looked at.
+    /// Peers by the time at which they have to be checked.
     due: BTreeSet<(Instant, PeerId)>,
-    /// Peers for whom too many packets wait.
+    /// Peers for which too many packets wait.
     too_far: Vec<PeerId>,
 }
 
@@ -70,7 +71,7 @@ impl Pressed {
         self.of.get_mut(&id)
     }
 
-    /// The peer's queue is full.
+    /// Records that the peer's queue is full.
     pub fn add(&mut self, id: PeerId, patience: Duration) {
         if self.of.contains_key(&id) {
             return;
@@ -85,7 +86,7 @@ impl Pressed {
         self.order.push_back((now, id));
     }
 
-    /// Nothing waits for the peer any more, or it is gone.
+    /// Removes a peer for which no packet waits any more, or which has disconnected.
     pub fn remove(&mut self, id: PeerId) {
         let Some(pressure) = self.of.remove(&id) else { return };
         self.of.give_back();
@@ -101,7 +102,7 @@ impl Pressed {
         }
     }
 
-    /// More waits for the peer than may.
+    /// Records that more packets wait for the peer than allowed.
     pub fn is_too_far(&mut self, id: PeerId) {
         self.too_far.push(id);
     }
@@ -110,17 +111,17 @@ impl Pressed {
         std::mem::take(&mut self.too_far)
     }
 
-    /// Whether somebody's queue has become full so lately that the fan-out waits for it.
+    /// Returns whether a queue has become full so recently that the fan-out waits for it.
     pub fn waits(&self) -> bool {
         self.order.back().is_some_and(|(since, _)| since.elapsed() < WAITED_FOR)
     }
 
-    /// The next one whose time to be looked at has come. It has to be put off, or removed.
+    /// The next peer that has to be checked. The caller then has to put it off or remove it.
     pub fn overdue(&self, now: Instant) -> Option<PeerId> {
         self.due.first().filter(|(due, _)| *due <= now).map(|(_, id)| *id)
     }
 
-    /// The peer is looked at again at `due`.
+    /// Postpones the next check of the peer until `due`.
     pub fn put_off(&mut self, id: PeerId, due: Instant) {
         if let Some(pressure) = self.of.get_mut(&id) {
             self.due.remove(&(pressure.due, id));
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_of_the_order_is_of_a_peer_that_is_pressed() {
+    fn the_last_entry_of_the_order_belongs_to_a_pressed_peer() {
         let mut pressed = Pressed::default();
         for id in 0..5 {
             pressed.add(PeerId(id), Duration::ZERO);
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_looked_at_when_its_time_has_come() {
+    fn a_peer_is_overdue_when_its_patience_has_passed() {
         let mut pressed = Pressed::default();
         let patience = Duration::from_secs(3600);
         pressed.add(PeerId(1), patience);

@@ -1,4 +1,4 @@
-//! Drives the fan-out from the feed, and gives slow sockets their turn.
+//! Drives the fan-out from the feed, and sends slow clients the packets that wait for them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,12 +14,12 @@ use super::{Fanout, Hub, Peer};
 
 /// Counts go to a viewer at most five times a second.
 const COUNTS_EVERY: Duration = Duration::from_millis(200);
-/// Any of several queues may have room next.
+/// How often full queues are checked while the fan-out waits for them. Any of several queues may have room next.
 const PRESSED_POLL: Duration = Duration::from_millis(1);
-/// The same for clients that the fan-out no longer waits for.
+/// How often the full queues are checked for which the fan-out no longer waits.
 const BEHIND_POLL: Duration = Duration::from_millis(5);
 
-/// Runs until the feed ends. A `task:state` that a change gives has the newest `timeline_limit` entries.
+/// Runs until the feed ends. A `task:state` that a change causes has the newest `timeline_limit` entries.
 pub async fn pump<P: Peer>(hub: Arc<Hub<P>>, mut items: mpsc::Receiver<FeedItem>, timeline_limit: usize) {
     let mut counted_at: Option<Instant> = None;
     loop {
@@ -62,7 +62,7 @@ async fn take<P: Peer>(hub: &Hub<P>, item: FeedItem, timeline_limit: usize) {
         }
         FeedItem::Gap(reason) => {
             hub.metrics.relay.history_lost.inc([reason.as_str()]);
-            tracing::warn!(%reason, "changes may have been missed: every room is sent anew");
+            tracing::warn!(%reason, "changes may have been missed: every room is sent again");
             hub.gap();
         }
     }
@@ -95,7 +95,7 @@ async fn apply<P: Peer>(hub: &Hub<P>, change: &Change, timeline_limit: usize) {
     }
 }
 
-/// Waits a moment for full queues.
+/// Waits for full queues, but only for a moment.
 async fn settle<P: Peer>(hub: &Hub<P>) {
     while !hub.relieve() {
         tokio::time::sleep(PRESSED_POLL).await;

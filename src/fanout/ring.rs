@@ -1,4 +1,4 @@
-//! The last events, for whoever's snapshot is a little old. A join looks only at those that concern it.
+//! The ring of recent steps, for joins whose snapshot is a little old. A join reads only the steps that concern its room.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -21,7 +21,7 @@ pub struct Ring {
     of_user: Index<UserId>,
     bytes: usize,
     max_bytes: usize,
-    /// Everything after this position is held. None: nothing is known yet.
+    /// The ring holds everything after this position. `None` means that the ring is closed.
     floor: Option<Position>,
 }
 
@@ -39,13 +39,13 @@ impl Ring {
         }
     }
 
-    /// Starts anew: everything after `floor` will be pushed.
+    /// Starts again with an empty ring. The caller will push everything after `floor`.
     pub fn open(&mut self, floor: Position) {
         self.close();
         self.floor = Some(floor);
     }
 
-    /// Something was missed: nothing can be replayed.
+    /// Empties the ring, because changes may have been missed. Nothing can be replayed until [`Ring::open`].
     pub fn close(&mut self) {
         self.first += self.steps.len() as u64;
         self.steps.clear();
@@ -108,19 +108,19 @@ impl Ring {
         }
     }
 
-    /// Whether everything after `position` is held.
+    /// Returns whether the ring holds everything after `position`.
     pub fn holds(&self, position: Position) -> bool {
         self.floor.is_some_and(|floor| position >= floor)
     }
 
-    /// The steps after `position` that the room of a task is concerned by, in order: those with events for its members, and
-    /// those that change who sees the task.
+    /// The steps after `position` that concern the room of a task, in order: steps with events for its members, and steps that
+    /// change who sees the task.
     pub fn of_task(&self, task: &TaskId, position: Position) -> impl DoubleEndedIterator<Item = &Step> {
         self.of_task.from(task, self.number_after(position)).filter_map(|number| self.step(number))
     }
 
-    /// The steps after `position` that the public tasks of an organisation are concerned by, in order: those with events for
-    /// dashboards, and those that change counts.
+    /// The steps after `position` that concern the public tasks of an organisation, in order: steps with events for
+    /// dashboards, and steps that change counts.
     pub fn of_org(&self, org: Option<&OrgId>, position: Position) -> impl Iterator<Item = &Step> {
         self.numbers_of_org(org, position).filter_map(|number| self.step(number))
     }
@@ -130,7 +130,7 @@ impl Ring {
         self.of_user.from(user, self.number_after(position)).filter_map(|number| self.step(number))
     }
 
-    /// Both, in order and each once: whatever this viewer's dashboard is concerned by.
+    /// The steps of both, in order and each once: all steps that concern this viewer's dashboard.
     pub fn of_dashboard(&self, viewer: &Viewer, position: Position) -> impl Iterator<Item = &Step> {
         let mut of_org = self.numbers_of_org(viewer.org.as_ref(), position).peekable();
         let mut of_user = self.of_user.from(&viewer.user, self.number_after(position)).peekable();
@@ -148,7 +148,7 @@ impl Ring {
         org.into_iter().flat_map(move |org| self.of_org.from(org, start))
     }
 
-    /// Of the first step that has events after `position`.
+    /// The number of the first step that has events after `position`.
     fn number_after(&self, position: Position) -> u64 {
         self.first + self.steps.partition_point(|step| step.position <= position) as u64
     }
@@ -175,7 +175,7 @@ fn users(step: &Step) -> impl Iterator<Item = &UserId> {
     distinct(step, |access| access.creator.as_ref())
 }
 
-/// Each once, of those who see or saw the task of a step that dashboards are concerned by.
+/// The keys of those that see or saw the task, each once. A step that does not concern dashboards gives none.
 fn distinct<'a, T: PartialEq + 'a>(
     step: &'a Step,
     key: impl Fn(&'a Access) -> Option<&'a T> + Copy,

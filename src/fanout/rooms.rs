@@ -1,4 +1,4 @@
-//! Who is in which room, and what each step sends to whom.
+//! The members of each room, and the events that each step sends to them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,24 +21,24 @@ use super::{
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub ring_bytes: usize,
-    /// A longer replay is answered with state instead.
+    /// A client gets a state instead of a replay that has more events.
     pub replay_events: usize,
-    /// A client whose queue is full and that has taken nothing for so long is cut.
+    /// A client is disconnected if its queue is full and it has accepted nothing for this long.
     pub patience: Duration,
-    /// And one for whom more packets wait beside its queue.
+    /// A client is also disconnected if more packets than this wait beside its queue.
     pub behind_packets: usize,
 }
 
-/// A feed that has said nothing for so long may be behind the store.
+/// A feed that has reported nothing for this long may be behind the store.
 const CURRENT: Duration = Duration::from_secs(1);
 
-/// The fan-out of one node. Every method is one turn: nothing else is sent meanwhile.
+/// The fan-out of one node. Every method is one turn: nothing else is sent during the call.
 #[derive(Debug)]
 pub struct Fanout<P> {
     pub(super) limits: Limits,
-    /// Everything up to here has been sent to those who were in the rooms.
+    /// Everything up to this position has been sent to the members of the rooms.
     pub(super) position: Position,
-    /// When the feed last said something.
+    /// When the feed last reported a position.
     heard: Option<Instant>,
     pub(super) ring: Ring,
     pub(super) peers: HashMap<PeerId, Joined<P>>,
@@ -47,32 +47,33 @@ pub struct Fanout<P> {
     pub(super) dashboards_of_user: HashMap<UserId, HashSet<PeerId>>,
     pub(super) counts: CountBook,
     pub(super) sending: Sending<P>,
-    /// How many tasks all peers have joined, and how many of them are in the dashboard. Counted as it happens: a scrape does not
-    /// look at every peer under the lock.
+    /// How many tasks all peers have joined. `in_dashboard` is the number of peers in a dashboard. Every join and leave updates
+    /// both, so that a scrape does not visit every peer under the lock.
     pub(super) joined_tasks: usize,
     pub(super) in_dashboard: usize,
 }
 
-/// The room of a task. Nobody's room is not there.
+/// The room of a task. Empty rooms are removed.
 #[derive(Debug)]
 pub(super) struct Room {
-    /// The document that the members follow. Another one may have an id with the same text: its changes are not for them.
+    /// The document that the members follow. Another document may have an id with the same text; members do not get its
+    /// changes.
     pub document: TaskId,
-    /// Who sees the task, as far as the fan-out is.
+    /// The access to the task at the position of the fan-out.
     pub access: Option<Access>,
     pub members: HashMap<PeerId, Mark>,
 }
 
-/// What a member of a task's room has already.
+/// The events that a member of a task's room has already.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
-    /// The position of the state that it got: events up to it are not for this member.
+    /// The position of the state that the member got, or of its `since`. The member does not get the events up to it.
     pub at: Position,
-    /// Up to here nothing but the client's `since` says that it could see the task all the time.
+    /// Up to this position, only the client's `since` indicates that the client could always see the task.
     pub unproven: Position,
 }
 
-/// A peer with what it has asked for.
+/// A peer with the rooms that it has asked for.
 #[derive(Debug)]
 pub(super) struct Joined<P> {
     pub outbox: Outbox<P>,
@@ -84,12 +85,12 @@ pub(super) struct Joined<P> {
 #[derive(Debug, PartialEq)]
 pub(super) enum Dashboard {
     Out,
-    /// To be entered anew: the events since its state are not known.
+    /// The peer has to enter the dashboard again, because it may have missed events since its last state.
     Wanted,
     In {
-        /// The position of the state that it got.
+        /// The position of the state that the peer got, or of its `since`.
         mark: Position,
-        /// The counts that the client knows; None: not known.
+        /// The counts that the client has. `None` means that they are not known.
         known: Option<Counts>,
     },
 }
@@ -122,20 +123,20 @@ impl<P: Peer> Fanout<P> {
         self.peers.insert(id, joined);
     }
 
-    /// Takes the peer out of everything. Whether it had the dashboard.
+    /// Removes the peer from everything. Returns whether it had the dashboard.
     pub fn remove_peer(&mut self, id: PeerId) -> bool {
         let had_dashboard = self.leave_everything(id);
         self.peers.remove(&id);
         self.peers.give_back();
         self.sending.pressed.remove(id);
         if self.sending.pressed.is_empty() {
-            // Nobody looks into it before somebody is pressed again.
+            // The list is not read again before another peer is pressed.
             self.sending.relief.take();
         }
         had_dashboard
     }
 
-    /// Out of all rooms, at the end of a session that is still connected. Whether it had the dashboard.
+    /// Removes the peer from all rooms, at the end of a session that is still connected. Returns whether it had the dashboard.
     pub fn leave_everything(&mut self, id: PeerId) -> bool {
         let Some(joined) = self.peers.get_mut(&id) else { return false };
         self.joined_tasks -= joined.tasks.len();
@@ -152,7 +153,7 @@ impl<P: Peer> Fanout<P> {
         self.forget_member(id, task);
     }
 
-    /// Whether the peer had it.
+    /// Returns whether the peer had the dashboard.
     pub fn leave_dashboard(&mut self, id: PeerId) -> bool {
         let Some(joined) = self.peers.get_mut(&id) else { return false };
         let before = std::mem::replace(&mut joined.dashboard, Dashboard::Out);
@@ -163,7 +164,7 @@ impl<P: Peer> Fanout<P> {
         before != Dashboard::Out
     }
 
-    /// What the peer has joined: tasks, and whether the dashboard.
+    /// The tasks that the peer has joined, and whether it has joined the dashboard.
     pub fn wanted(&self, id: PeerId) -> (Vec<TaskId>, bool) {
         self.peers.get(&id).map_or((Vec::new(), false), |joined| {
             (joined.tasks.iter().cloned().collect(), joined.dashboard != Dashboard::Out)
@@ -174,22 +175,22 @@ impl<P: Peer> Fanout<P> {
         self.peers.get(&id).is_some_and(|joined| joined.tasks.contains(task))
     }
 
-    /// Whether somebody is in the task's room and this peer sees the task, by all that is known here. A hint, for the store
-    /// may know better; not given where it may be an old one.
+    /// Returns whether the task's room has a member and this peer sees the task, as far as this node knows. This is a hint,
+    /// because the store may have newer data. The result is false if this node may be behind.
     pub fn sees_room(&self, id: PeerId, task: &TaskId) -> bool {
         let Some((room, joined)) = self.rooms.get(task).zip(self.peers.get(&id)) else { return false };
         let is_current = self.heard.is_some_and(|heard| heard.elapsed() < CURRENT) && !self.waits();
         is_current && sees(&room.access, &joined.viewer)
     }
 
-    /// How many rooms the peer has asked for.
+    /// The number of rooms that the peer has asked for.
     pub fn rooms_of(&self, id: PeerId) -> usize {
         self.peers
             .get(&id)
             .map_or(0, |joined| joined.tasks.len() + usize::from(joined.dashboard != Dashboard::Out))
     }
 
-    /// The peer looks with other eyes from now on: its rooms have to be entered anew.
+    /// Gives the peer another viewer. The peer then has to enter its rooms again.
     pub fn change_viewer(&mut self, id: PeerId, viewer: Viewer) {
         self.suspend(id);
         if let Some(joined) = self.peers.get_mut(&id) {
@@ -204,7 +205,7 @@ impl<P: Peer> Fanout<P> {
         self.position = position;
     }
 
-    /// Changes may have been missed: nobody gets another event before a fresh state.
+    /// Changes may have been missed. No peer gets another event before it has a new state.
     pub fn gap(&mut self) {
         self.ring.close();
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
@@ -217,7 +218,7 @@ impl<P: Peer> Fanout<P> {
         self.counts.clear();
     }
 
-    /// Nothing else happened up to `position`.
+    /// No other change happened up to `position`.
     pub fn advance(&mut self, position: Position) {
         self.position = self.position.max(position);
         self.heard = Some(Instant::now());
@@ -254,7 +255,7 @@ impl<P: Peer> Fanout<P> {
         self.ring.push(step);
     }
 
-    /// Sends the counts that differ from what each dashboard knows. To how many.
+    /// Sends counts to the dashboards whose counts have changed. Returns the number of dashboards.
     pub fn flush_counts(&mut self) -> usize {
         let mut ids: HashSet<PeerId> = HashSet::new();
         for org in std::mem::take(&mut self.counts.dirty_orgs) {
@@ -280,7 +281,7 @@ impl<P: Peer> Fanout<P> {
                         told += 1;
                     }
                 }
-                // Ahead of the fan-out: once more when it is there.
+                // The counts or the state are ahead of the fan-out. This is repeated until the fan-out has caught up.
                 _ => {
                     self.counts.dirty_users.insert(joined.viewer.user.clone());
                 }
@@ -293,8 +294,8 @@ impl<P: Peer> Fanout<P> {
         self.counts.is_dirty()
     }
 
-    /// Tells members that lost sight of the task, and puts them out before the next event. Who turns out to have
-    /// come with a `since` of a time when it could not see the task gets a state instead.
+    /// Sends the last event to members that no longer see the task, and removes them before the next event. A member may have
+    /// joined with a `since` from a time when it could not see the task. Such a member gets a state instead.
     fn end_membership(&mut self, step: &Step) {
         let Some(Room { document, members, .. }) = self.rooms.get_mut(&step.task) else { return };
         if !document.is_same_document(&step.task) {
@@ -329,7 +330,7 @@ impl<P: Peer> Fanout<P> {
         }
     }
 
-    /// To the dashboards that `seen` lets see it, those that `still` lets see it left out.
+    /// Sends an event to the dashboards of viewers that `seen` allows, except those that `still` allows.
     fn send_to_dashboards(&mut self, seen: &Access, event: &Event, still: Option<&Access>) {
         let org = seen.public_org();
         let of_org = org.and_then(|org| self.dashboards_of_org.get(org)).into_iter().flatten();
@@ -346,7 +347,7 @@ impl<P: Peer> Fanout<P> {
         }
     }
 
-    /// Out of all rooms, but not out of what the peer wants.
+    /// Removes the peer from all rooms, but keeps the list of rooms that it has asked for.
     pub(super) fn suspend(&mut self, id: PeerId) {
         let Some(joined) = self.peers.get_mut(&id) else { return };
         let viewer = joined.viewer.clone();

@@ -1,4 +1,4 @@
-//! One committed change of one task.
+//! The items of a feed: committed changes of tasks, and gaps between them.
 
 use crate::task::{Task, TaskId, TimelineEntry, Timestamp};
 
@@ -7,29 +7,29 @@ use super::Position;
 /// One committed change of one task, with the task as it was before and after exactly this change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// [`Position::change`]: its events take the indexes.
+    /// A [`Position::change`]. The events of the change differ from it only in the index.
     pub position: Position,
     pub occurred_at: Timestamp,
     pub task: TaskId,
-    /// None: this change created the task.
+    /// `None` means that this change created the task.
     pub before: Option<Task>,
-    /// None: this change deleted the task.
+    /// `None` means that this change deleted the task.
     pub after: Option<Task>,
     pub timeline: TimelineChange,
 }
 
-/// What a change did to the timeline.
+/// The effect of a change on the timeline.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TimelineChange {
     Unchanged,
-    /// Appended, in order. Also what a new task was created with.
+    /// These entries were appended, in this order. A new task has the entries that it was created with.
     Added(Vec<TimelineEntry>),
-    /// Edited, removed, reordered, cut: the whole timeline after this change.
+    /// Entries were edited, removed or reordered. This is the whole timeline after the change.
     Rewritten(Vec<TimelineEntry>),
 }
 
 impl TimelineChange {
-    /// Tells an append from everything else by comparing both timelines.
+    /// Compares both timelines to distinguish an append from every other change.
     pub fn between(before: &[TimelineEntry], after: Vec<TimelineEntry>) -> Self {
         if after == before {
             Self::Unchanged
@@ -41,13 +41,13 @@ impl TimelineChange {
     }
 }
 
-/// What a feed tells.
+/// An item of a feed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FeedItem {
     /// The first item, and the first after a gap: every change after this position follows.
     Opened(Position),
     Change(Box<Change>),
-    /// Nothing else happened up to and including this position. Told again while nothing does.
+    /// No other change happened up to and including this position. MongoDB's feed repeats it while nothing happens.
     Idle(Position),
     /// Changes up to the next `Opened` may have been missed: a new epoch begins.
     Gap(GapReason),
@@ -74,7 +74,7 @@ impl GapReason {
     pub const ALL: [Self; 6] =
         [Self::History, Self::Resume, Self::Image, Self::Time, Self::Dropped, Self::LogCut];
 
-    /// In one word, for metrics.
+    /// The reason in one word, for metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::History => "history",

@@ -1,9 +1,10 @@
-//! How one change moves counts, and counts that contain every change up to a position.
+//! The effect of one change on counts of tasks, and counts that contain every change up to a position.
 
 use super::Position;
 use crate::task::{Access, Counts, OrgId, StatusClass, Task, UserId};
 
-/// How a change moves the counts: out of one class for those who saw the task, into one for those who see it.
+/// The effect of a change on counts. The task leaves the class in `from` for the viewers that saw it, and enters the class
+/// in `to` for the viewers that see it now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counted {
     pub from: Option<(Access, StatusClass)>,
@@ -20,22 +21,22 @@ impl Counted {
         self.from == self.to
     }
 
-    /// The organisations that see the task as a whole, before and after.
+    /// The organisations whose members all see the task, before and after the change.
     pub fn orgs(&self) -> impl Iterator<Item = &OrgId> {
         different(self.sides().map(|side| side.and_then(|(access, _)| access.public_org())))
     }
 
-    /// Its creators, before and after.
+    /// The creators of the task, before and after the change.
     pub fn creators(&self) -> impl Iterator<Item = &UserId> {
         different(self.sides().map(|side| side.and_then(|(access, _)| access.creator.as_ref())))
     }
 
-    /// In the counts of what everybody in an organisation sees.
+    /// The shift in the counts of the tasks that all members of an organisation see.
     pub fn public(&self, org: &OrgId) -> Shift {
         self.shift(|access| access.public_org() == Some(org))
     }
 
-    /// In the counts of what only its creator sees, of all that a viewer of an organisation sees.
+    /// The shift in the counts of the tasks that this user created and that the other members of `org` don't see.
     pub fn own(&self, user: &UserId, org: Option<&OrgId>) -> Shift {
         self.shift(|access| access.is_only_its_creators(org) && access.creator.as_ref() == Some(user))
     }
@@ -55,7 +56,7 @@ fn different<T: PartialEq>([before, after]: [Option<&T>; 2]) -> impl Iterator<It
     before.into_iter().chain(after.filter(|_| before != after))
 }
 
-/// What a change does to one viewer's counts.
+/// The effect of a change on one viewer's counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shift {
     from: Option<StatusClass>,
@@ -63,7 +64,7 @@ pub struct Shift {
 }
 
 impl Shift {
-    /// Takes it back out of counts that contain it.
+    /// Reverts the change in counts that contain it.
     pub fn undo(self, counts: &mut Counts) {
         Self { from: self.to, to: self.from }.apply(counts);
     }
@@ -87,7 +88,7 @@ pub struct CountsAt {
 }
 
 impl CountsAt {
-    /// A change that came later; others are in the counts.
+    /// Applies a change that is later than `as_of`. The counts contain the others already.
     pub fn shift(&mut self, position: Position, shift: Shift) {
         if position > self.as_of {
             shift.apply(&mut self.counts);

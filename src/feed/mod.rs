@@ -1,5 +1,5 @@
-//! What changed: the store's own log (a MongoDB change stream, or the embedded store's) as [`Change`]s with
-//! positions, and what each change means to clients.
+//! The feed: the log of a store (a MongoDB change stream, or the log of the embedded store) as [`Change`]s with positions,
+//! and the events that clients get for each change.
 
 mod change;
 mod counted;

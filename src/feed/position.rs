@@ -1,12 +1,12 @@
-//! Where in the order of all changes something stands.
+//! Positions in the order of all changes and events.
 
 use std::{fmt, str::FromStr};
 
-/// A place in the order of events, the same on every node and after every restart.
+/// A position in the order of events. It is the same on every node and after every restart.
 ///
 /// `time` is MongoDB's cluster time (seconds in the high 32 bits, increment in the low ones), or the embedded
 /// store's sequence number. `ordinal` counts the changes of one `time` (a transaction), `index` the events of
-/// one change. Written as 28 hex digits and two dashes, positions compare as text as they do as values.
+/// one change. The text of a position has 28 hex digits and two dashes. Texts have the same order as values.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     pub time: u64,
@@ -14,28 +14,28 @@ pub struct Position {
     pub index: u32,
 }
 
-/// Six hex digits each.
+/// The greatest `ordinal` and the greatest `index`: each is written with six hex digits.
 const MAX_PART: u32 = 0xff_ffff;
 
 impl Position {
     pub const ZERO: Position = Position { time: 0, ordinal: 0, index: 0 };
 
-    /// The first place of a change.
+    /// The first position of a change.
     pub const fn change(time: u64, ordinal: u32) -> Self {
         Self { time, ordinal, index: 0 }
     }
 
-    /// Past everything that happened at `time`: what a snapshot of that time contains.
+    /// The position after everything that happened at `time`. A snapshot of that time has this position.
     pub const fn end_of(time: u64) -> Self {
         Self { time, ordinal: MAX_PART, index: MAX_PART }
     }
 
-    /// Before everything that happens at `time`.
+    /// The position before everything that happens at `time`.
     pub const fn before(time: u64) -> Self {
         Self::end_of(time.saturating_sub(1))
     }
 
-    /// Past every event of the change that this place belongs to.
+    /// The position after every event of the change that this position belongs to.
     pub const fn end_of_change(self) -> Self {
         Self { index: MAX_PART, ..self }
     }

@@ -1,4 +1,4 @@
-//! What a change means to clients. Pure.
+//! Translates a change into the events that clients get. This module does no I/O.
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
@@ -12,10 +12,10 @@ use crate::{
 
 use super::{Change, Counted, Position, TimelineChange};
 
-/// So many events at most go out in one turn of the fan-out; a larger change is several steps.
+/// The most room events that the fan-out sends in one turn. A change with more events is split into several steps.
 const EVENTS_PER_STEP: usize = 64;
 
-/// An event, encoded once for everybody.
+/// An event, encoded once for all clients.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub name: &'static str,
@@ -23,38 +23,38 @@ pub struct Event {
     pub packet: Packet,
 }
 
-/// The events of a change that go out in one turn, each with its audience.
+/// The events of a change that the fan-out sends in one turn, each with its audience.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Of the last event; of the last step of a change: past the change.
+    /// The position of the last event. The last step of a change has the position after the change.
     pub position: Position,
     pub occurred_at: Timestamp,
     pub task: TaskId,
-    /// Who saw the task before this step. None: there was no task.
+    /// The access to the task before this step. `None` means that the task did not exist.
     pub before: Option<Access>,
-    /// Who sees it from this step on. None: it is gone.
+    /// The access to the task from this step on. `None` means that the task is deleted.
     pub after: Option<Access>,
-    /// To members of the task's room that don't see it any more: it is the last they get.
+    /// The event for members of the task's room that no longer see the task. It is the last event that they get.
     pub ended: Option<Event>,
-    /// To members of the task's room.
+    /// The events for members of the task's room.
     pub room: Vec<Event>,
-    /// To dashboards that see the task.
+    /// The events for dashboards that see the task.
     pub listed: Vec<Event>,
-    /// To dashboards that saw the task and don't any more.
+    /// The event for dashboards that saw the task and no longer see it.
     pub unlisted: Option<Event>,
-    /// How it moves the counts.
+    /// The effect of the step on counts.
     pub counted: Counted,
 }
 
 impl Step {
-    /// Every event of it, whoever it is for.
+    /// Every event of the step, for every audience.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
         self.ended.iter().chain(&self.room).chain(&self.listed).chain(&self.unlisted)
     }
 }
 
-/// The events of one change, in the contract's order. None at all if nothing visible changed. A state has the newest
-/// `timeline_limit` entries.
+/// Returns the events of one change, in the order of the contract. There are none if nothing visible changed. A state has
+/// the newest `timeline_limit` entries of the timeline.
 pub fn translate(change: &Change, timeline_limit: usize) -> Vec<Step> {
     let (before, after) = (change.before.as_ref(), change.after.as_ref());
     if before == after && change.timeline == TimelineChange::Unchanged {
@@ -157,7 +157,8 @@ fn room_events(numbered: &mut Numbered<'_>, was: &Task, is: &Task, timeline_limi
                 events.push(numbered.event(emitted::TASK_EVENT_ADDED, is, &added));
             }
         }
-        // Last, because it contains all of the above: what follows a state is what it does not contain.
+        // The state is the last event, because it contains the others. A client applies every event that follows a state, so
+        // a state must not be followed by events that it contains.
         TimelineChange::Rewritten(timeline) => {
             let full = newest(is, timeline, timeline_limit);
             events.push(numbered.view(emitted::TASK_STATE, &FullView(&full)));
@@ -172,7 +173,7 @@ fn newest(task: &Task, timeline: &[TimelineEntry], limit: usize) -> FullTask {
     FullTask::with_part(task.clone(), entries, window, timeline.len())
 }
 
-/// The event of a status and the fields it carries.
+/// The event for a status, and the fields that the event carries.
 fn status_event(task: &Task) -> Option<(&'static str, &'static [Field])> {
     use Field::{
         ErrorMessage, GithubBranch, IssueNumber, IssueUrl, MergeCommitSha, MergedAt, PrNumber, PrState,
@@ -193,12 +194,12 @@ fn status_event(task: &Task) -> Option<(&'static str, &'static [Field])> {
     })
 }
 
-/// Mongoose may write an empty string for nothing.
+/// Mongoose may write an empty string instead of null.
 fn is_empty(text: &Value) -> bool {
     text.is_null() || text.as_str() == Some("")
 }
 
-/// How many answers a task has.
+/// The number of answers that a task has.
 fn answers(task: &Task) -> usize {
     match task.get(Field::ClarificationAnswers) {
         Value::Null => 0,

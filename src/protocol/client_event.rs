@@ -1,4 +1,4 @@
-//! What clients ask, parsed once from whatever they sent.
+//! The requests of clients, parsed once from the name and the arguments of an event.
 
 use serde_json::{Map, Value, value::RawValue};
 
@@ -18,21 +18,21 @@ pub enum ClientEvent {
     AuthRefresh { token: String },
 }
 
-/// What is to be sent again.
+/// The rooms that a client asks the server to send again.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resync {
-    /// Everything that this connection has joined, or its user has lost.
+    /// Every room that this connection has joined. A connection without rooms gets the dashboard if its user may have lost it.
     Bare,
     Rooms {
         tasks: Vec<String>,
         dashboard: bool,
     },
-    /// One task since an event of it.
+    /// One task: the events after `since`, or a new state.
     TaskSince {
         task: String,
         since: String,
     },
-    /// The dashboard since an event of it.
+    /// The dashboard: the events after `since`, or a new state.
     DashboardSince {
         since: String,
     },
@@ -49,7 +49,7 @@ impl ClientEvent {
         Self::AUTH_REFRESH,
     ];
 
-    /// The names that clients may use, and the ones refusals repeat.
+    /// Returns the name if clients may use it. Refusals repeat only such names.
     pub fn known(name: &str) -> Option<&'static str> {
         Self::NAMES.into_iter().find(|known| *known == name)
     }
@@ -75,7 +75,7 @@ impl ClientEvent {
     }
 }
 
-/// One object, or nothing.
+/// Reads the arguments of an event: one object, or nothing.
 fn payload(args: &[&RawValue]) -> Result<Map<String, Value>, Refusal> {
     let malformed = Refusal::invalid("Invalid message format");
     match args {

@@ -20,7 +20,7 @@ pub const DASHBOARD_TASK_REMOVED: &str = "dashboard:task_removed";
 pub const DASHBOARD_TASK_COUNT_CHANGED: &str = "dashboard:task_count_changed";
 pub const ERROR: &str = "error";
 
-/// Those that come from changes, of the task's room and of dashboards.
+/// The events that changes cause, in task rooms and in dashboards.
 pub const FROM_CHANGES: [&str; 17] = [
     TASK_STATE,
     TASK_CREATED,

@@ -22,11 +22,11 @@ pub enum Frame<'a> {
         ack: Option<u64>,
         binary: bool,
     },
-    /// An answer to an event of ours; we ask for none.
+    /// A client's answer to an event of the server. The server asks for none.
     Ack,
 }
 
-/// No unmodified client sends these.
+/// The reason why a packet is refused. An unmodified client does not send such packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     #[error("unknown packet type")]
@@ -83,7 +83,7 @@ fn event_frame(rest: &str, binary: bool) -> Result<Frame<'_>, FrameError> {
         "" => None,
         id => Some(id.parse().map_err(|_| FrameError::Malformed)?),
     };
-    // Raw: the arguments may nest deeper than a parser should follow.
+    // The arguments stay raw here, because they may be nested deeper than a parser should follow.
     let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| FrameError::Malformed)?;
     let (name, args) = items.split_first().ok_or(FrameError::Malformed)?;
     let name = serde_json::from_str(name.get()).map_err(|_| FrameError::Malformed)?;
@@ -95,7 +95,7 @@ pub fn connected(sid: &str) -> Packet {
     Packet::message(&format!(r#"0{{"sid":"{sid}"}}"#))
 }
 
-/// A refused `Connect`. The JavaScript client does not try again after it.
+/// The answer to a refused `Connect`. The JavaScript client does not retry after it.
 pub fn connect_error(namespace: &str, message: &str) -> Packet {
     let prefix = if namespace == "/" { String::new() } else { format!("{namespace},") };
     let body = serde_json::json!({ "message": message });
@@ -115,12 +115,12 @@ pub fn ack(id: u64, payload: &impl Serialize) -> Packet {
     encode(&format!("3{id}"), &[payload])
 }
 
-/// Most packets fit: a buffer that grows is copied each time.
+/// The initial capacity of a buffer. Most packets fit into it. A buffer that grows is copied each time.
 const USUAL_PACKET: usize = 1000;
 
 fn encode(prefix: &str, items: &impl Serialize) -> Packet {
     let mut buffer = PacketBuffer::with_capacity(USUAL_PACKET);
-    // Views, acks and refusals: maps with string keys, which can't fail, and JSON is UTF-8.
+    // Views, acks and refusals are maps with string keys, so the serialization can't fail. JSON is UTF-8.
     let written =
         buffer.write_all(prefix.as_bytes()).and_then(|()| Ok(serde_json::to_writer(&mut buffer, items)?));
     debug_assert!(written.is_ok(), "{written:?}");

@@ -1,4 +1,4 @@
-//! The Socket.IO wire contract, pure: frames, what clients ask, what they are told, refusals.
+//! The Socket.IO wire protocol: frames, requests of clients, events of the server, and refusals. This module does no I/O.
 
 mod client_event;
 pub mod emitted;

@@ -1,21 +1,21 @@
-//! What goes out: Engine.IO protocol v4 text packets, each in the WebSocket frame that carries it.
+//! Outgoing packets: Engine.IO protocol v4 text packets, each in the WebSocket frame that carries it.
 //! <https://socket.io/docs/v4/engine-io-protocol/>, RFC 6455 section 5.2.
 
 use std::fmt;
 
 use bytes::Bytes;
 
-/// The longest header of an unmasked frame, and the Engine.IO type.
+/// The length of the longest header of an unmasked frame (10 bytes) and of the Engine.IO packet type (1 byte).
 const HEADROOM: usize = 11;
-/// Final, text.
+/// The first byte of a frame: the final fragment of a text message.
 const TEXT: u8 = 0x81;
 const MESSAGE: u8 = b'4';
 
-/// An encoded packet, framed once for all who get it; clones share it.
+/// An encoded packet, framed once for all clients that get it. Clones share the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Packet(Bytes);
 
-/// Where a packet is written, behind room for its frame.
+/// A buffer for a packet, with space for the header of the frame before it.
 #[derive(Debug)]
 pub struct PacketBuffer(Vec<u8>);
 
@@ -26,7 +26,7 @@ impl PacketBuffer {
         Self(bytes)
     }
 
-    /// A message: a Socket.IO packet.
+    /// Completes an Engine.IO message, which contains a Socket.IO packet.
     pub fn into_packet(mut self) -> Packet {
         let length = self.0.len() - HEADROOM + 1;
         let begin = match length {
@@ -80,14 +80,14 @@ impl Packet {
         Self(Bytes::from_static(&[TEXT, 6, b'3', b'p', b'r', b'o', b'b', b'e']))
     }
 
-    /// A message, from the Socket.IO packet in it.
+    /// An Engine.IO message that contains this Socket.IO packet.
     pub fn message(text: &str) -> Self {
         let mut buffer = PacketBuffer::with_capacity(text.len());
         buffer.0.extend_from_slice(text.as_bytes());
         buffer.into_packet()
     }
 
-    /// The first one of a connection, from its JSON.
+    /// The first packet of a connection, with the handshake in JSON.
     pub fn open(handshake: &str) -> Self {
         let mut buffer = PacketBuffer::with_capacity(handshake.len());
         buffer.0[HEADROOM - 1] = b'0';
@@ -95,17 +95,17 @@ impl Packet {
         buffer.into_packet()
     }
 
-    /// A frame of another kind, for a WebSocket only.
+    /// WebSocket frames of another kind. A polling client can't get them.
     pub fn control(frame: Vec<u8>) -> Self {
         Self(frame.into())
     }
 
-    /// As a WebSocket takes it.
+    /// The bytes for a WebSocket: the whole frame.
     pub fn frame(&self) -> &[u8] {
         &self.0
     }
 
-    /// As a polling request takes it: the Engine.IO packet.
+    /// The bytes for the answer to a polling request: the Engine.IO packet.
     pub fn payload(&self) -> &[u8] {
         let header = match self.0.get(1) {
             Some(127) => 10,
@@ -115,7 +115,7 @@ impl Packet {
         self.0.get(header..).unwrap_or_default()
     }
 
-    /// Whether a Socket.IO packet is in it. Those have an order.
+    /// Returns whether the packet contains a Socket.IO packet. The order of such packets matters.
     pub fn is_message(&self) -> bool {
         self.0.first() == Some(&TEXT) && self.payload().first() == Some(&MESSAGE)
     }
@@ -125,7 +125,7 @@ impl Packet {
         self.payload().get(1..).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
     }
 
-    /// Of the Socket.IO packet, in bytes.
+    /// The size of the Socket.IO packet in bytes.
     pub fn size(&self) -> usize {
         self.payload().len().saturating_sub(1)
     }
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_length_is_framed_as_a_websocket_reads_it() {
+    fn a_packet_of_any_length_is_a_frame_that_a_websocket_can_read() {
         for length in [0, 1, 124, 125, 126, 65_534, 65_535, 65_536, 200_000] {
             let text = "x".repeat(length);
             let packet = Packet::message(&text);

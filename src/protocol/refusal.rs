@@ -1,4 +1,4 @@
-//! The only error that crosses the wire.
+//! The error that the server sends to clients.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A store whose operations are measured.
+//! A wrapper around a store that measures the duration and the failures of its operations.
 
 use std::{
     future::Future,
@@ -27,7 +27,7 @@ pub struct MeasuredStore {
     pub metrics: Arc<Metrics>,
 }
 
-/// What of an error the metrics tell; None: it is the caller's, not the store's.
+/// The label of an error in the metrics. `None` means that the caller caused the error, not the store.
 trait Failure {
     fn kind(&self) -> Option<&'static str>;
 }

@@ -1,4 +1,5 @@
-//! Where tasks live: one trait, two stores, one conformance suite for both (`tests/it/store.rs`).
+//! The [`Store`] trait, through which taskcast reads and writes tasks. Two stores implement it, and both pass one
+//! conformance suite (`tests/it/store.rs`).
 
 mod embedded;
 mod measured;
@@ -25,57 +26,57 @@ pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore, UriError};
 use query::Place;
 pub use query::{AccessSnapshot, Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
 
-/// Where tasks live. Every read is a snapshot that knows its position; every write comes back through the feed.
+/// A store of tasks. Snapshots of tasks and dashboards have a position. Every write comes back through the feed.
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// `"mongodb"` or `"embedded"`, for `/api/health`.
     fn kind(&self) -> &'static str;
 
-    /// Makes the store ready: checks that it can give exact history, ensures images and indexes.
-    /// To be repeated while it says [`StoreError::Unavailable`]; whatever else it says then is final.
+    /// Prepares the store: checks that it can give exact history, and ensures images and indexes.
+    /// The caller repeats the call while it returns [`StoreError::Unavailable`]. Any other error is final.
     async fn prepare(&self) -> Result<(), StoreError>;
 
-    /// Whether it answers right now.
+    /// Checks that the store answers right now.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Follows the store into `items` until `stop`, reconnecting by itself. Starts as far back as is cheap (at
-    /// most some minutes), so that a client that was away during a restart can be replayed to.
+    /// Sends the changes of the store to `items` until `stop`, and reconnects by itself. The feed starts as far back as is
+    /// cheap, so that a client that was disconnected during a restart can get the events that it missed.
     ///
-    /// Returns `Ok` when stopped or when the receiver is gone, an error only for what can't mend itself.
+    /// Returns `Ok` when it is stopped or when the receiver is dropped, and an error only when a retry can't help.
     async fn follow(&self, items: mpsc::Sender<FeedItem>, stop: CancellationToken) -> Result<(), StoreError>;
 
-    /// How its change stream fares; None: it has none.
+    /// The state of the change stream. `None` means that the store has none.
     fn stream(&self) -> Option<StreamStatus> {
         None
     }
 
-    /// How often it was asked for an id that two documents have, as text, by ids of different types.
+    /// How often an id was requested that two documents share: their ids have different types but the same text.
     fn ambiguous_ids(&self) -> u64 {
         0
     }
 
-    /// How far back the change stream may go on from; None: without bound, or it is not told.
+    /// How far back the change stream can resume. `None` means that there is no limit or that it is not known.
     async fn oplog_window(&self) -> Option<Duration> {
         None
     }
 
-    /// Gives back what is held elsewhere. Nothing is asked of the store afterwards.
+    /// Releases what the store holds outside this process. The caller does not use the store afterwards.
     async fn close(&self);
 
-    /// Who may see a task, as a snapshot. Takes as long whether there is none or a large one, so that an answer
-    /// that is made from it alone tells nobody which.
+    /// A snapshot of who may see a task. The read takes the same time for a missing task and for a large one, so that an
+    /// answer made from it alone does not reveal whether the task exists.
     async fn access(&self, id: &TaskId) -> Result<AccessSnapshot, StoreError>;
 
-    /// A task as a snapshot, for somebody that [`Store::access`] lets see it. Checked again by the caller.
+    /// A snapshot of a task, for a viewer that [`Store::access`] allows to see it. The caller checks the access again.
     async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
         self.task_part(id, Window::ALL).await
     }
 
-    /// The same with those entries of its timeline that `window` means. The others are not brought here.
+    /// Like [`Store::task`], but with only the timeline entries in `window`. The store does not load the others.
     async fn task_part(&self, id: &TaskId, window: Window) -> Result<TaskSnapshot, StoreError>;
 
     /// The newest `limit` tasks that `viewer` may see, newest first, with its counts, all at one position.
-    /// Viewers who see the same may be given the same.
+    /// Viewers that see the same tasks may share one snapshot.
     async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError>;
 
     /// One page of the tasks that `viewer` may see, newest first.
@@ -95,52 +96,52 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
         creator_name: Option<&str>,
     ) -> Result<FullTask, StoreError>;
 
-    /// Stores answers; only in `needs_clarification`, only for who sees the task.
+    /// Stores answers. The task must have the status `needs_clarification`, and `viewer` must be able to see it.
     async fn clarify(&self, id: &TaskId, viewer: &Viewer, answers: Answers) -> Result<FullTask, WriteError>;
 
-    /// Changes a task ([`Access::writable_by`](crate::task::Access::writable_by)); not out of `merged`, not back
-    /// to `received`.
+    /// Changes a task that `writer` may write ([`Access::writable_by`](crate::task::Access::writable_by)). A task can't
+    /// leave the status `merged`, and can't return to `received`.
     async fn patch(&self, id: &TaskId, writer: &Viewer, patch: TaskPatch) -> Result<FullTask, WriteError>;
 
-    /// Writes what a delivery says into the task that it is about, together with a mark that it was done: however
-    /// often it is delivered, and even at the same time, it has one effect. The mark is kept for [`DELIVERY_DAYS`].
+    /// Writes the effect of a delivery into the task that it is about, together with a mark that it was applied. A repeated
+    /// delivery, even a concurrent one, therefore has one effect. The mark is kept for [`DELIVERY_DAYS`].
     async fn deliver(&self, delivery: Delivery) -> Result<Delivered, WriteError>;
 }
 
-/// How long a delivery is remembered. GitHub offers to deliver again for three days.
+/// How many days a delivery is remembered. GitHub allows a delivery to be repeated for three days.
 pub const DELIVERY_DAYS: u64 = 14;
 
-/// What became of a delivery. [`Written`](Self::Written) and [`Duplicate`](Self::Duplicate) are durable.
+/// The result of a delivery. [`Written`](Self::Written) and [`Duplicate`](Self::Duplicate) are durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivered {
     Written(TaskId),
-    /// It was done before.
+    /// The delivery was applied before.
     Duplicate,
-    /// No task is meant. Not remembered: there may be one when it is delivered again.
+    /// The delivery matches no task. It is not remembered, because a task may match when GitHub delivers it again.
     NoTask,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamStatus {
-    /// How often it broke off.
+    /// How often the change stream has broken off.
     pub restarts: u64,
-    /// How old the place is that it would be resumed from.
+    /// The age of the resume token.
     pub token_age: Option<Duration>,
-    /// For how long changes may have been committed that it has not read yet. Zero while it reads all in time.
+    /// All changes that were committed longer ago than this have been read. Zero while the stream keeps up.
     pub lag: Duration,
 }
 
-/// Why the store did not do it.
+/// Why a store operation failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Passing: worth another try.
+    /// A temporary failure: a retry may succeed.
     #[error("the store can't be reached: {0}")]
     Unavailable(String),
-    /// The store refuses its user: a mistake of the settings at the start, a rotation under way later. The text
-    /// says what to do.
+    /// The database refuses the user in its settings. At the start this is a mistake in the settings; later the password
+    /// may be in rotation. The text says what to do.
     #[error("{0}")]
     Denied(String),
-    /// Needs a person; the text says what to do.
+    /// An operator has to act. The text says what to do.
     #[error("{0}")]
     Unusable(String),
     /// A document that can't be read as a task.
@@ -149,7 +150,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Of a store that has been prepared.
+    /// Returns whether a retry may succeed, once the store has been prepared.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Denied(_))
     }
@@ -158,7 +159,7 @@ impl StoreError {
 /// Why a write to one task was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Absent and forbidden alike.
+    /// The task does not exist, or the caller may not see or write it. Both give the same error.
     #[error("no such task")]
     NotFound,
     #[error("{0}")]

@@ -1,4 +1,4 @@
-//! What is asked of a store, and what it answers.
+//! The parameters and results of store reads: snapshots, filters, pages and cursors.
 
 use base64::prelude::*;
 use serde_json::{Value, json};
@@ -8,37 +8,37 @@ use crate::{
     task::{Access, Counts, Field, FullTask, Task, TaskId, Timestamp, UserId},
 };
 
-/// Who may see a task, at a position; None: there is none.
+/// The viewers that may see a task, at one position. `access` is `None` if the task does not exist.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AccessSnapshot {
-    /// Of the document that is meant, where there is one.
+    /// The id of the document that was found, or the requested id if no document was found.
     pub id: TaskId,
     pub access: Option<Access>,
-    /// As in [`TaskSnapshot`].
+    /// The same as in [`TaskSnapshot`].
     pub position: Position,
 }
 
-/// A task at a position; None: there is none.
+/// A task at one position. `task` is `None` if the task does not exist.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskSnapshot {
     pub task: Option<FullTask>,
-    /// Contains every change up to and including it, and none after.
+    /// The snapshot contains every change up to and including this position, and none after it.
     pub position: Position,
 }
 
-/// What one viewer's dashboard shows, at a position.
+/// The content of one viewer's dashboard, at one position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DashboardSnapshot {
     /// Newest first.
     pub tasks: Vec<Task>,
-    /// Tasks that everyone of the viewer's organisation sees.
+    /// Counts of the tasks that all members of the viewer's organisation see.
     pub org_counts: Counts,
-    /// The viewer's own tasks beyond those: private ones, and those of other organisations.
+    /// Counts of the viewer's other tasks: its private ones, and its tasks in other organisations.
     pub own_counts: Counts,
     pub position: Position,
 }
 
-/// Narrows a list.
+/// Restricts a list to tasks with this status and this creator.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TaskFilter {
     pub status: Option<String>,
@@ -52,40 +52,40 @@ impl TaskFilter {
     }
 }
 
-/// One page of a list; `next` is given when there is more.
+/// One page of a list. `next` is set if more tasks follow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
     pub tasks: Vec<Task>,
     pub next: Option<Cursor>,
 }
 
-/// Where the next page of a list begins. A list is one or several runs that are merged; a run that has no place here is
-/// read from its beginning.
+/// The beginning of the next page of a list. A store merges one or several sorted runs into a list. A run without a position
+/// here is read from its beginning.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cursor {
     pub(super) places: Vec<Place>,
 }
 
-/// The last task of a run that was shown.
+/// The position in one run: the last task of the run that was returned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Place {
-    /// The store's name of the run.
+    /// The store's name for the run.
     pub(super) run: char,
-    /// What the run is ordered by, before the id. Empty: nothing.
+    /// The first sort key; the id is the second. It is empty if the task has no first sort key.
     pub(super) created_at: String,
     pub(super) id: TaskId,
 }
 
-/// In every store, the run of the tasks whose `createdAt` is a date.
+/// The name, in every store, of the run that contains the tasks whose `createdAt` is a date.
 pub(super) const DATES: char = 'd';
-/// No store has so many runs.
+/// The most positions that a cursor may have. Every store has fewer runs.
 const MOST_PLACES: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cursor must be a nextCursor of an earlier answer")]
 pub struct InvalidCursor;
 
-/// Milliseconds of a task's `createdAt`.
+/// A task's `createdAt` in milliseconds.
 pub(super) fn created_at(task: &Task) -> Option<i64> {
     let text = task.get(Field::CreatedAt).as_str();
     text.and_then(Timestamp::parse).map(Timestamp::millis)
@@ -114,8 +114,8 @@ impl Cursor {
         Ok(Self { places: places.collect::<Option<_>>().ok_or(InvalidCursor)? })
     }
 
-    /// Up to release 0.1: milliseconds and an id; a text that looks like an ObjectId was marked. There all other tasks came
-    /// after those that have a date.
+    /// Reads a cursor of release 0.1 or earlier: milliseconds, a colon and an id. Those releases put `=` before a text id
+    /// that looks like an ObjectId. Their lists had all other tasks after the tasks with a date.
     fn decode_old(text: &str) -> Option<Self> {
         let (millis, id) = text.split_once(':')?;
         millis.parse::<i64>().ok()?;
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cursor_is_refused() {
+    fn a_text_that_is_not_a_cursor_is_refused() {
         for text in [
             "",
             ":t",

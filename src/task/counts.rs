@@ -1,10 +1,10 @@
-//! How many tasks stand where.
+//! Counts of tasks by class of status.
 
 use serde::Serialize;
 
 use super::StatusClass;
 
-/// How many tasks are in which class of statuses.
+/// The number of tasks in each class of statuses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
@@ -39,7 +39,7 @@ impl Counts {
         self.active + self.completed + self.failed
     }
 
-    /// What remains without those of `part`.
+    /// The counts without the tasks in `part`.
     pub fn minus(self, part: Counts) -> Counts {
         Counts {
             active: self.active.saturating_sub(part.active),

@@ -1,4 +1,4 @@
-//! A task as the store has it, reduced to what taskcast knows.
+//! A task as it is stored, reduced to the fields that taskcast knows.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ impl DefaultOrg {
     }
 }
 
-/// The top of a document. It has few fields: they are sooner looked through than hashed.
+/// The top-level fields of a document. There are few, so a linear search is faster than hashing.
 #[derive(Debug)]
 pub struct Fields<K>(Vec<(K, Value)>);
 
@@ -25,7 +25,7 @@ impl<K> FromIterator<(K, Value)> for Fields<K> {
 }
 
 impl<K: AsRef<str>> Fields<K> {
-    /// Of a name that is there twice, the first: MongoDB's filters look at that one.
+    /// Returns the first value if the name occurs twice. MongoDB's filters look at the first one as well.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.iter().find(|(key, _)| key.as_ref() == name).map(|(_, value)| value)
     }
@@ -35,7 +35,7 @@ impl<K: AsRef<str>> Fields<K> {
         found.map_or(Value::Null, |(_, value)| value.take())
     }
 
-    /// Under the first of its names that has something.
+    /// Takes the first value that is not null under one of the field's names.
     fn take_field(&mut self, field: Field) -> Value {
         let mut values = field.document_names().iter().map(|name| self.take(name));
         values.find(|value| !value.is_null()).unwrap_or_default()
@@ -47,7 +47,7 @@ impl<K: AsRef<str>> Fields<K> {
 pub struct Task {
     pub id: TaskId,
     pub access: Access,
-    /// By [`Field`]; null where the document has nothing.
+    /// Indexed by [`Field`]. A value is null if the document does not have the field.
     values: [Value; Field::COUNT],
 }
 
@@ -57,21 +57,21 @@ pub struct FullTask {
     pub task: Task,
     /// Oldest first.
     pub timeline: Vec<TimelineEntry>,
-    /// How many entries are left out before those.
+    /// How many older entries are left out.
     pub older: usize,
-    /// And after them.
+    /// How many newer entries are left out.
     pub newer: usize,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DocumentError {
-    #[error("the document has no _id that a task can have; docs/http.md lists the types")]
+    #[error("the document has no usable _id; docs/http.md lists the types that the _id of a task can have")]
     NoId,
 }
 
 impl Task {
-    /// Reads a document whose BSON types have become JSON ones (ids and times strings). Whatever the type of a visible
-    /// value is, a client gets it as it is.
+    /// Reads a document whose BSON types have become JSON ones (ids and times are strings). Visible values may have any type.
+    /// The creator, the access fields and the times are normalised; clients get all other values unchanged.
     pub fn from_document<K: AsRef<str>>(
         document: impl IntoIterator<Item = (K, Value)>,
         default_org: &DefaultOrg,
@@ -106,7 +106,7 @@ impl Task {
         Ok(Self { id, access, values })
     }
 
-    /// Null where the document has nothing.
+    /// Returns null if the document does not have the field.
     pub fn get(&self, field: Field) -> &Value {
         &self.values[field as usize]
     }
@@ -126,14 +126,14 @@ impl FullTask {
         Ok(Self { task: Task::from_fields(&mut document, default_org)?, timeline, older: 0, newer: 0 })
     }
 
-    /// Of a timeline of `length` entries, `timeline` is what `window` means.
+    /// `timeline` has the entries in `window` of a timeline with `length` entries.
     pub fn with_part(task: Task, timeline: Vec<TimelineEntry>, window: Window, length: usize) -> Self {
         let places = window.of(length);
         Self { task, timeline, older: places.start, newer: length - places.end }
     }
 }
 
-/// The entries of a document's `events`; anything but an array counts as none.
+/// The entries of a document's `events`. A value that is not an array counts as an empty timeline.
 fn timeline_of(events: Value) -> Vec<TimelineEntry> {
     match events {
         Value::Array(items) => items.into_iter().map(TimelineEntry::from_document).collect(),

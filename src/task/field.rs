@@ -1,4 +1,4 @@
-//! The fields of a task that a client may see, each with the names it is read and sent under.
+//! The fields of a task that a client may see, each with the names under which it is read and sent.
 
 /// A visible field. The discriminant indexes `Task`'s values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Field {
 impl Field {
     pub const COUNT: usize = 21;
 
-    /// In the order of the view.
+    /// All fields, in the order of the view.
     pub const ALL: [Field; Self::COUNT] = [
         Field::Title,
         Field::Status,
@@ -55,7 +55,7 @@ impl Field {
         Field::ClarificationAnswers,
     ];
 
-    /// The names under which a document may hold it; the first that is there and not null counts.
+    /// The names under which a document may have the field. The first one with a value other than null counts.
     pub fn document_names(self) -> &'static [&'static str] {
         match self {
             Field::Title => &["title", "llmSummary"],
@@ -82,7 +82,7 @@ impl Field {
         }
     }
 
-    /// The names under which a client receives it.
+    /// The names under which a client receives the field.
     pub fn sent_names(self) -> &'static [&'static str] {
         match self {
             Field::Title => &["title"],
@@ -92,9 +92,9 @@ impl Field {
         }
     }
 
-    /// The name to write it under, in a document that has something under the names for which `has` is true.
+    /// The name under which the field is written. `has` is true for the names that have a value in the document.
     ///
-    /// A document that somehow has both is read by the first, so it is written by the first.
+    /// The first name wins if a document has values under both, because the first name is also the one that is read.
     pub fn written_name(self, has: impl Fn(&str) -> bool) -> &'static str {
         let names: &'static [&'static str] = match self {
             Field::Creator => &["creatorName"],
@@ -107,7 +107,7 @@ impl Field {
             .unwrap_or(&names[0])
     }
 
-    /// Whether the list view has it.
+    /// Returns whether the view for lists has the field.
     pub fn in_summary(self) -> bool {
         !matches!(self, Field::Questions | Field::ClarificationAnswers)
     }

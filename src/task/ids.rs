@@ -1,4 +1,4 @@
-//! Identifiers as types, so that a user can't be passed where an organisation is meant.
+//! Identifiers as types, so that a user id can't be passed where an organisation id is expected.
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ macro_rules! id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// None for the empty string, which names nobody.
+            /// Returns `None` for the empty string, which is not an id.
             pub fn parse(text: &str) -> Option<Self> {
                 (!text.is_empty()).then(|| Self(text.into()))
             }
@@ -51,34 +51,34 @@ id!(
 
 /// A task's `_id` as text, whatever its type in the store. Two ids are equal when their texts are.
 ///
-/// A store may hold two documents whose ids have the same text, such as the number 42 and the text "42". The store says
-/// which of them it means by [`TaskId::of_kind`], and [`TaskId::is_same_document`] tells them apart.
+/// A store may have two documents whose ids have the same text, such as the number 42 and the text "42". The store says
+/// which of them it means by [`TaskId::of_kind`], and [`TaskId::is_same_document`] distinguishes them.
 #[derive(Clone)]
 pub struct TaskId {
     text: Arc<str>,
-    /// 0: the text alone is known, as in what a client asks for.
+    /// 0 means that only the text is known, as in a request of a client.
     kind: u8,
 }
 
 impl TaskId {
-    /// A longer id could not be joined.
+    /// A client can't join a task with a longer id.
     pub const MAX_BYTES: usize = 256;
     /// Kinds that every store and every release knows.
     pub const TEXT: u8 = 1;
     pub const OBJECT_ID: u8 = 5;
 
-    /// None for the empty string, which names nothing.
+    /// Returns `None` for the empty string, which is not an id.
     pub fn parse(text: &str) -> Option<Self> {
         (!text.is_empty()).then(|| Self { text: text.into(), kind: 0 })
     }
 
-    /// From a document. None for what a client could not ask for.
+    /// Reads the id of a document. Returns `None` for an id that a client can't ask for.
     pub fn of_document(text: &str) -> Option<Self> {
         let is_usable = text.len() <= Self::MAX_BYTES && !text.chars().any(char::is_control);
         Self::parse(text).filter(|_| is_usable)
     }
 
-    /// The same text, as the id of a document whose id has this kind of type. Each store numbers its kinds from 1.
+    /// The same text as the id of a document whose id has this kind of type. Each store numbers its kinds from 1.
     pub fn of_kind(self, kind: u8) -> Self {
         Self { kind, ..self }
     }
@@ -91,7 +91,7 @@ impl TaskId {
         &self.text
     }
 
-    /// False only if it is known that these are two documents.
+    /// Returns false only if the ids are known to belong to two documents.
     pub fn is_same_document(&self, other: &Self) -> bool {
         self.text == other.text && (self.kind == other.kind || self.kind == 0 || other.kind == 0)
     }
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document_has_an_id_that_a_client_can_ask_for() {
+    fn a_document_id_is_usable_only_if_a_client_can_ask_for_it() {
         for usable in ["t", "65a1b2c3d4e5f60718293a4b", "a/b c?", "\u{1f980}", &"x".repeat(256)] {
             assert!(TaskId::of_document(usable).is_some(), "{usable}");
         }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_whose_ids_have_the_same_text_are_told_apart_where_both_are_known() {
+    fn ids_with_the_same_text_are_different_documents_if_their_known_kinds_differ() {
         let asked = TaskId::parse("42").expect("an id");
         let (text, number) = (asked.clone().of_kind(1), asked.clone().of_kind(2));
         assert!(text == number && !text.is_same_document(&number));

@@ -1,6 +1,6 @@
-//! The domain: what a task is, what of it a client may see, and who that client may be.
+//! The domain: what a task is, which part of it a client may see, and which users may see it.
 //!
-//! Pure: no I/O, no clock, no other module of this crate.
+//! This module does no I/O and uses no other module of this crate. Only [`Timestamp::now`] reads the clock.
 
 mod counts;
 mod document;

@@ -1,4 +1,4 @@
-//! What a client may write: parsed once, then turned into assignments that fit the document they go to.
+//! The writes that a client may make. They are parsed once, then turned into assignments that fit the document.
 
 use serde_json::{Map, Value, json};
 
@@ -34,21 +34,21 @@ pub struct NewTask {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answers(Vec<String>);
 
-/// What the pipeline changes about a task.
+/// The changes that the pipeline makes to a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskPatch {
     assignments: Vec<(Target, Assigned)>,
     event: Option<(String, Map<String, Value>)>,
 }
 
-/// What is assigned to: a visible field, or one that clients never see.
+/// The target of an assignment: a visible field, or a field that clients never see.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Target {
     Field(Field),
     Hidden(&'static str),
 }
 
-/// A value for a document. Ids and times are named, because each store has its own type for them.
+/// A value for a document. Ids and times have their own variants, because each store has its own type for them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Assigned {
     Json(Value),
@@ -57,7 +57,7 @@ pub enum Assigned {
     Removed,
 }
 
-/// One change of a document, to be made as a whole.
+/// One change of a document. The store makes it as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Writes {
     pub set: Vec<(&'static str, Assigned)>,
@@ -89,7 +89,7 @@ impl NewTask {
         Ok(task)
     }
 
-    /// The assignments that make the new document, its `_id` excepted.
+    /// The assignments that make the new document, except its `_id`.
     pub fn writes(self, creator: &Viewer, creator_name: Option<&str>, now: Timestamp) -> Writes {
         let text = |value: String| Assigned::Json(Value::String(value));
         let mut set = vec![
@@ -175,7 +175,8 @@ impl TaskPatch {
         })
     }
 
-    /// Whether a task that stands at `current` may be moved so: not out of `merged`, not back to `received`.
+    /// Returns whether this patch is allowed for a task with the status `current`. A task can't leave `merged`, and can't
+    /// return to `received`.
     pub fn allowed_from(&self, current: Status<'_>) -> bool {
         match self.status() {
             None => true,
@@ -184,7 +185,7 @@ impl TaskPatch {
         }
     }
 
-    /// The assignments, each under the name that the document already has (`has`), else the `github…` one.
+    /// The assignments, each under the name that the document already has (`has`), otherwise under the `github…` name.
     pub fn writes(self, has: impl Fn(&str) -> bool, now: Timestamp) -> Writes {
         let set = self
             .assignments

@@ -1,8 +1,8 @@
-//! Where a task stands.
+//! The status of a task, and the class in which it is counted.
 
 use std::fmt;
 
-/// A status as the document has it. Unknown ones are carried through.
+/// The status in a document. An unknown status is passed on to clients unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status<'a> {
     Received,
@@ -16,7 +16,7 @@ pub enum Status<'a> {
     Unknown(&'a str),
 }
 
-/// What `dashboard:task_count_changed` counts.
+/// The classes that `dashboard:task_count_changed` counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusClass {
     Active,
@@ -25,7 +25,7 @@ pub enum StatusClass {
 }
 
 impl<'a> Status<'a> {
-    /// The ones the pipeline knows, in its order.
+    /// The statuses that the pipeline knows, in its order.
     pub const KNOWN: [Status<'static>; 8] = [
         Status::Received,
         Status::Analyzing,
@@ -55,7 +55,7 @@ impl<'a> Status<'a> {
         }
     }
 
-    /// Everything that has not ended is active, also what this version does not know.
+    /// A task that has not ended is active. A task with an unknown status counts as active as well.
     pub fn class(&self) -> StatusClass {
         match self {
             Status::Merged => StatusClass::Completed,

@@ -28,7 +28,7 @@ impl Timestamp {
         OffsetDateTime::parse(text, &Rfc3339).ok().and_then(Self::from_datetime)
     }
 
-    /// What a document may hold for a time: a text that [`Timestamp::read`] reads, or a number. Null for what is no time.
+    /// Normalises a time in a document: a text that [`Timestamp::read`] accepts, or a number. Any other value becomes null.
     pub fn normalise(value: Value) -> Value {
         let time = match &value {
             Value::String(text) if is_written_like_ours(text) => return value,
@@ -39,10 +39,10 @@ impl Timestamp {
         time.map_or(Value::Null, |time| Value::String(time.to_string()))
     }
 
-    /// A number in a document: milliseconds, or seconds where it is too small to be milliseconds of our times.
+    /// Reads a number in a document as milliseconds, or as seconds if it is less than [`FEWEST_MILLIS`].
     pub fn of_number(number: f64) -> Option<Self> {
         let millis = if number.abs() < FEWEST_MILLIS { (number * 1000.0).round() } else { number.floor() };
-        // A cast of what is no number gives 0.
+        // The cast turns NaN into 0.
         if millis.is_nan() { None } else { Self::from_millis(millis as i64) }
     }
 
@@ -53,14 +53,14 @@ impl Timestamp {
     }
 }
 
-/// A number whose amount is less means seconds: as milliseconds it would be in the years 1966 to 1973, as seconds it is in any
-/// year up to 5138.
+/// A number with a smaller absolute value means seconds. As milliseconds it would be in the years 1966 to 1973; as seconds it
+/// is in any year up to 5138.
 pub const FEWEST_MILLIS: f64 = 100_000_000_000.0;
 
-/// How times are written: a digit for each 0, for the 5 one up to it.
+/// The form of a written time. Each 0 stands for any digit, the 5 for a digit from 0 to 5.
 const FORM: &[u8; 24] = b"0000-00-00T00:00:50.000Z";
 
-/// And is on the calendar in every month: what is not is read in full.
+/// Returns whether a text has the form [`FORM`] and a day that exists in every month. Any other text is parsed in full.
 fn is_written_like_ours(text: &str) -> bool {
     let part = |range| text.get(range).unwrap_or_default();
     text.len() == FORM.len()
@@ -86,7 +86,7 @@ impl fmt::Display for Timestamp {
             (time.second().into(), 2),
             (time.millisecond().into(), 3),
         ];
-        // Each event has one or two: this is several times faster than `write!`.
+        // Each event has one or two times. This is several times faster than `write!`.
         let mut text = *FORM;
         let mut end = 0;
         for (mut number, digits) in numbers {
@@ -106,7 +106,7 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-/// What another machine's clock showed, between two looks at ours.
+/// The time on another machine's clock, and the times on the local clock before and after it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockReading {
     pub before: Timestamp,
@@ -115,7 +115,8 @@ pub struct ClockReading {
 }
 
 impl ClockReading {
-    /// By how many milliseconds it is ahead of ours, at least; negative: behind. 0: it may well be right.
+    /// The least number of milliseconds by which the other clock is ahead of the local one. A negative number means that the
+    /// other clock is behind. 0 means that both may be equal.
     pub fn ahead_ms(self) -> i64 {
         let there = self.there.millis();
         (there - self.after.millis()).max(0) + (there - self.before.millis()).min(0)
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_document_has_for_a_time_is_written_like_ours() {
+    fn a_time_of_a_document_is_normalised() {
         let cases = [
             ("2026-01-02T03:04:05.678Z", "2026-01-02T03:04:05.678Z"),
             ("2026-01-02T03:04:05.6789Z", "2026-01-02T03:04:05.678Z"),
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_null() {
+    fn a_value_that_is_not_a_time_becomes_null() {
         let odd = [
             "yesterday",
             "",
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_written_time_is_read_as_the_same_time() {
         for millis in [Timestamp::FIRST, -1, 0, 1_767_221_517_699, Timestamp::LAST] {
             let time = Timestamp::from_millis(millis).expect("in range");
             assert_eq!(Timestamp::read(&time.to_string()), Some(time));

@@ -1,4 +1,4 @@
-//! A task's `events`: one entry as a client receives it, and which of them are meant.
+//! The timeline of a task (its `events`): an entry as a client receives it, and windows that select entries.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::Timestamp;
 
 const REDACTED: &str = "[redacted]";
-/// Keys that name a secret when they contain one of these, in any case, with or without separators.
+/// A key names a secret if it contains one of these words, in upper or lower case, with or without separators.
 const SECRETS: [&str; 7] = ["token", "secret", "password", "apikey", "authorization", "credential", "cookie"];
 
 /// A timeline entry as a client receives it: secrets redacted, `payload` always an object.
@@ -21,7 +21,8 @@ pub struct TimelineEntry {
 }
 
 impl TimelineEntry {
-    /// From the element of a document's `events`. Whatever it is, a client can iterate over the result.
+    /// Converts an element of a document's `events`. An element may have any type; a client can always iterate over the
+    /// `payload` of the result.
     pub fn from_document(value: Value) -> Self {
         let Value::Object(mut map) = value else {
             return Self {
@@ -38,7 +39,7 @@ impl TimelineEntry {
     }
 }
 
-/// Which successive entries of a timeline are meant: the last `most` of the first `before`.
+/// A selection of successive entries of a timeline: the last `most` of the first `before` entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
     pub before: usize,
@@ -52,14 +53,14 @@ impl Window {
         Self { before: usize::MAX, most }
     }
 
-    /// The places of those entries in a timeline of that length.
+    /// The indexes of the selected entries in a timeline of this length.
     pub fn of(self, length: usize) -> Range<usize> {
         let end = self.before.min(length);
         end - self.most.min(end)..end
     }
 }
 
-/// The existing client calls `Object.entries(payload)`: what is no object goes under `value`.
+/// The existing client calls `Object.entries(payload)`, so a value that is not an object goes under the key `value`.
 fn wrap(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
@@ -89,7 +90,7 @@ fn redact(value: &mut Value) {
     }
 }
 
-/// A number under a key like `tokensUsed` or `tokenCount` counts tokens.
+/// A number under a key like `tokensUsed` or `tokenCount` counts tokens, so it is not a secret.
 fn names_a_secret(key: &str, value: &Value) -> bool {
     let plain: String = key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
     let counts_tokens = || value.is_number() && plain.contains("token") && !plain.ends_with("token");

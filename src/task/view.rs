@@ -1,4 +1,4 @@
-//! What a client receives of a task: an allow-list. The only way from a `Task` to the wire.
+//! The allowlist of the fields that a client receives of a task. Tasks reach the wire only through these views.
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
@@ -8,7 +8,7 @@ use super::{Access, Field, FullTask, Task, Writes};
 #[derive(Clone, Copy, Debug)]
 pub struct Summary<'a>(pub &'a Task);
 
-/// The whole view. Where older entries of the timeline are left out, it says how many.
+/// The whole view. If older entries of the timeline are left out, `eventsOmitted` says how many.
 #[derive(Clone, Copy, Debug)]
 pub struct FullView<'a>(pub &'a FullTask);
 
@@ -32,7 +32,7 @@ impl Serialize for FullView<'_> {
     }
 }
 
-/// Does not compile when one of these is given a `Serialize` of its own: the allow-list would have a way around it.
+/// This does not compile if one of these types implements `Serialize` itself, because that would bypass the allowlist.
 const _: () = {
     trait HasNoOtherWay<Marker> {
         fn holds() {}
@@ -40,15 +40,15 @@ const _: () = {
     struct ByItself;
     impl<T: ?Sized> HasNoOtherWay<()> for T {}
     impl<T: ?Sized + Serialize> HasNoOtherWay<ByItself> for T {}
-    // With two implementations that fit, the compiler can't choose.
+    // If two implementations fit, the compiler can't choose one.
     let _ = <Task as HasNoOtherWay<_>>::holds;
     let _ = <FullTask as HasNoOtherWay<_>>::holds;
     let _ = <Access as HasNoOtherWay<_>>::holds;
     let _ = <Writes as HasNoOtherWay<_>>::holds;
 };
 
-/// Absent fields are written as null, so that a client that merges a view into its copy loses what the task has
-/// lost.
+/// Absent fields are written as null, so that a client that merges a view into its copy also removes the values that the
+/// task no longer has.
 fn write<M: SerializeMap>(map: &mut M, task: &Task, wanted: fn(Field) -> bool) -> Result<(), M::Error> {
     map.serialize_entry("_id", &task.id)?;
     map.serialize_entry("taskId", &task.id)?;

@@ -1,10 +1,10 @@
-//! Who sees a task.
+//! The rules that decide which users see a task and may write it.
 
 use serde_json::Value;
 
 use super::{DefaultOrg, Fields, OrgId, UserId};
 
-/// What decides who sees a task: its creator, and everyone of its organisation unless it is private.
+/// The properties of a task that decide who sees it: its creator, and all members of its organisation unless it is private.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     pub creator: Option<UserId>,
@@ -15,14 +15,14 @@ pub struct Access {
 /// The organisation that a document names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NamedOrg {
-    /// It names none: the default organisation is meant.
+    /// The document names none, so the default organisation applies.
     Default,
     Org(OrgId),
-    /// Nobody knows which organisation that is, so no organisation sees the task.
+    /// The value is not a text, so the organisation is unknown, and no organisation sees the task.
     Unknown,
 }
 
-/// Somebody who looks: the part of an identity that decides what it may see.
+/// The part of a user's identity that decides which tasks the user may see.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Viewer {
     pub user: UserId,
@@ -30,8 +30,8 @@ pub struct Viewer {
 }
 
 impl Access {
-    /// The fields of a document that [`Access::from_document`] reads. What is odd in them makes a task less visible, never
-    /// more: an odd creator is nobody, an odd organisation is none, an odd `isPrivate` is private.
+    /// The fields of a document that [`Access::from_document`] reads. An invalid value makes a task less visible, never more:
+    /// an invalid creator or organisation counts as none, and an invalid `isPrivate` as private.
     pub const FIELDS: [&str; 3] = ["createdBy", "orgId", "isPrivate"];
 
     pub fn from_document<K: AsRef<str>>(document: &Fields<K>, default_org: &DefaultOrg) -> Self {
@@ -51,25 +51,25 @@ impl Access {
         self.creator.as_ref() == Some(&viewer.user) || !self.is_only_its_creators(viewer.org.as_ref())
     }
 
-    /// Whether of all who are in an organisation, or in none, at most its creator sees the task.
+    /// Returns whether, among the users of an organisation (or the users without one), at most the creator sees the task.
     pub fn is_only_its_creators(&self, org: Option<&OrgId>) -> bool {
         self.public_org().is_none() || self.public_org() != org
     }
 
-    /// Which tasks a holder of the scope `tasks:write` may change: those of its organisation, the private ones
-    /// too; without an organisation, all.
+    /// Returns whether a user with the scope `tasks:write` may change the task. Such a user may change all tasks of its
+    /// organisation, private ones as well, and every task that it may see. A user without an organisation may change all tasks.
     pub fn writable_by(&self, writer: &Viewer) -> bool {
         writer.org.is_none() || writer.org == self.org || self.allows(writer)
     }
 
-    /// The organisation that sees the task as a whole.
+    /// The organisation whose members all see the task.
     pub fn public_org(&self) -> Option<&OrgId> {
         if self.private { None } else { self.org.as_ref() }
     }
 }
 
 impl NamedOrg {
-    /// Of the value that a document has for its organisation.
+    /// Reads the value that a document has for its organisation.
     pub fn of(value: Option<&Value>) -> Self {
         match value {
             None | Some(Value::Null) => Self::Default,
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_odd_makes_a_task_less_visible() {
+    fn an_invalid_value_makes_a_task_less_visible() {
         let default_org = DefaultOrg(OrgId::parse("acme"));
         let read = |name: &str, value: Value| {
             Access::from_document(&[(name, value)].into_iter().collect(), &default_org)

@@ -2,8 +2,8 @@
 
 use super::Timestamp;
 
-/// The texts that [`Timestamp::read`] reads, for a store that has to tell them from others by itself. RFC 3339, also with a
-/// space for the `T`, without seconds, without a zone (then it is UTC), or only the day.
+/// A regular expression for the texts that [`Timestamp::read`] accepts, for a store that has to recognise them itself. The
+/// format is RFC 3339. A space may replace the `T`, and the seconds, the zone (then it is UTC) or the whole time may be absent.
 pub const TIME_TEXT: &str = r"\A[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])(?:[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::(?:[0-5][0-9]|60)(?:\.[0-9]{1,12})?)?(?: ?(?:[Zz]|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?))?)?\z";
 
 impl Timestamp {
@@ -11,8 +11,8 @@ impl Timestamp {
     pub const FIRST: i64 = -62_167_219_200_000;
     pub const LAST: i64 = 253_402_300_799_999;
 
-    /// Whatever matches [`TIME_TEXT`], and nothing else. A day that its month does not have is one of the next month, as
-    /// in JavaScript.
+    /// Reads a text that matches [`TIME_TEXT`], and no other. A day that its month does not have becomes a day of the next
+    /// month, as in JavaScript.
     pub fn read(text: &str) -> Option<Self> {
         let mut rest = Rest(text.as_bytes());
         let year = rest.number(4, 0..=9999)?;
@@ -32,7 +32,7 @@ impl Timestamp {
     }
 }
 
-/// What has not been read yet.
+/// The bytes that have not been read yet.
 struct Rest<'a>(&'a [u8]);
 
 impl Rest<'_> {
@@ -53,7 +53,7 @@ impl Rest<'_> {
         range.contains(&number).then_some(number)
     }
 
-    /// In milliseconds.
+    /// The time of day in milliseconds.
     fn time_of_day(&mut self) -> Option<i64> {
         let hour = self.number(2, 0..=23)?;
         self.one_of(b":")?;
@@ -61,7 +61,7 @@ impl Rest<'_> {
         let mut millis = (hour * 60 + minute) * 60_000;
         if self.one_of(b":").is_some() {
             millis += match self.number(2, 0..=60)? {
-                // A leap second is the end of the second before it.
+                // A leap second becomes the last millisecond of the second before it.
                 60 => {
                     self.fraction()?;
                     59_999
@@ -72,7 +72,7 @@ impl Rest<'_> {
         Some(millis)
     }
 
-    /// Of a second, in milliseconds; 0 where there is none.
+    /// The fraction of a second in milliseconds, or 0 if there is none.
     fn fraction(&mut self) -> Option<i64> {
         if self.one_of(b".").is_none() {
             return Some(0);
@@ -84,7 +84,7 @@ impl Rest<'_> {
         Some(first_three.fold(0, |millis, digit| millis * 10 + digit))
     }
 
-    /// From UTC, in milliseconds; 0 where no zone is named.
+    /// The offset from UTC in milliseconds, or 0 if no zone is given.
     fn offset(&mut self) -> Option<i64> {
         if self.0.is_empty() {
             return Some(0);
@@ -107,7 +107,8 @@ impl Rest<'_> {
     }
 }
 
-/// In the Gregorian calendar, also before it was made. Years begin in March here, so that a leap day is the last.
+/// Uses the Gregorian calendar, also for days before its introduction. Years begin in March here, so that a leap day is the
+/// last day of its year.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let century = year.div_euclid(400);

@@ -6,7 +6,7 @@ import { titleOf } from './support/checker.js';
 import { inField } from './support/field.js';
 
 const FRESH_WITHIN = 2000;
-const ONE_LINE = /every room is sent anew/g;
+const ONE_LINE = /every room is sent again/g;
 
 const lines = (gateway) => (gateway.output.match(ONE_LINE) ?? []).length;
 

@@ -1,3 +1,5 @@
+//! Compares the index of the ring with a scan of all steps.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -73,9 +75,9 @@ fn times<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<u64> {
 }
 
 proptest! {
-    /// The index finds what a look at every step would find.
+    /// The index finds the same steps as a scan of all steps.
     #[test]
-    fn nothing_is_left_out(
+    fn the_index_finds_the_same_steps_as_a_scan(
         plans in prop::collection::vec(plan(), 0..60),
         since in 0..60u64,
         max_bytes in 2_000..60_000usize,
@@ -105,7 +107,7 @@ proptest! {
                 user: UserId::parse(&format!("u{user}")).unwrap(),
                 org: OrgId::parse(&format!("o{org}")).filter(|_| org < 3),
             };
-            // Whatever gives this viewer an event or changes its counts is among them.
+            // The index has to find every step that gives this viewer an event or changes its counts.
             let concerns = |step: &Step| {
                 let sides = [step.before.as_ref(), step.after.as_ref()];
                 let sees = sides.into_iter().flatten().any(|access| access.allows(&viewer));
@@ -120,9 +122,9 @@ proptest! {
     }
 }
 
-/// The cost of a join with an old `since` is that of what concerns its room, whatever else has happened.
+/// The cost of a join with an old `since` depends only on the steps that concern its room.
 #[test]
-fn only_what_concerns_a_room_is_looked_at() {
+fn a_join_reads_only_the_steps_that_concern_its_room() {
     const OTHERS: u64 = 20_000;
     let mut ring = Ring::new(1 << 30);
     ring.open(Position::ZERO);
@@ -148,16 +150,16 @@ fn only_what_concerns_a_room_is_looked_at() {
     let viewer = Viewer { user: UserId::parse("ann").unwrap(), org: OrgId::parse("acme") };
     let ours = OTHERS as usize / 1000;
     let start = ring.number_after(Position::end_of(1));
-    // The numbers themselves: whatever is taken from the iterator is all that is looked at.
+    // These iterators give the numbers of the steps, and a join reads no other steps.
     assert_eq!(ring.of_task.from(&task, start).count(), ours);
     assert_eq!(ring.of_user.from(&viewer.user, start).count(), ours);
     assert_eq!(ring.of_dashboard(&viewer, Position::end_of(1)).count(), ours);
     assert_eq!(ring.of_task.from(&task, start + OTHERS / 2).count(), ours / 2);
 }
 
-/// What the index holds goes with the steps.
+/// The entries of the index are removed together with their steps.
 #[test]
-fn the_index_holds_nothing_of_what_is_forgotten() {
+fn the_index_has_no_entries_of_removed_steps() {
     let mut ring = Ring::new(20_000);
     ring.open(Position::ZERO);
     for time in 1..5_000u64 {

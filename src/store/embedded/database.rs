@@ -1,4 +1,4 @@
-//! The file: where it is, who may open it, and what becomes of it after an I/O error.
+//! The database file: its location, the lock on its folder, and how it is opened again after an I/O error.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -16,15 +16,15 @@ use crate::{store::StoreError, task::DocumentError};
 
 /// By task id: the document without `events`.
 pub(super) const TASKS: TableDefinition<&str, &[u8]> = TableDefinition::new("tasks");
-/// By task id and place: one entry of `events`.
+/// By task id and index in the timeline: one entry of `events`.
 pub(super) const TIMELINE: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("timeline");
 /// By sequence number: a [`LogEntry`](super::record::LogEntry).
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 /// By day since 1970 and delivery id: what GitHub has delivered.
 pub(super) const DELIVERIES: TableDefinition<(u64, &str), ()> = TableDefinition::new("deliveries");
-/// By key and id: a [`Fact`](crate::github::Fact) that GitHub's deliveries have taught.
+/// By key and id: a [`Fact`](crate::github::Fact) learnt from GitHub's deliveries.
 pub(super) const FACTS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("githubFacts");
-/// By day since 1970, key and id: the facts that are forgotten some day.
+/// By day since 1970, key and id: the facts that expire.
 pub(super) const FACT_DAYS: TableDefinition<(u64, &str, &str), ()> = TableDefinition::new("githubFactDays");
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
@@ -34,22 +34,23 @@ pub(super) const LAST_SEQUENCE: &str = "lastSequence";
 pub(super) const LOG_BYTES: &str = "logBytes";
 
 const FILE: &str = "tasks.redb";
-/// What is known of damage that redb finds by failing an assertion.
+/// The cause in an error text when redb detects damage by a failed assertion.
 const DAMAGED: &str = "it is damaged";
-/// The default of redb is 1 GiB.
+/// The size of redb's cache. The default of redb is 1 GiB.
 const CACHE_BYTES: usize = 32 << 20;
 
 /// The open file, and the lock on its folder.
 #[derive(Debug)]
 pub(super) struct Database {
     path: PathBuf,
-    /// None after an I/O error, until the next use opens it again: redb refuses everything after one.
+    /// `None` after an I/O error, until the next use opens the file again: redb refuses all operations after an I/O error.
     file: Mutex<Option<Arc<redb::Database>>>,
-    /// Held for as long as the store lives. A lock of its own, because a new file is made beside its final name.
+    /// Held as long as the store lives. The lock is a separate file, because a new database file is created under a
+    /// temporary name.
     _lock: File,
 }
 
-/// Why a transaction did not come about.
+/// Why a transaction failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     #[error(transparent)]
@@ -64,7 +65,7 @@ pub(super) enum Fault {
     Record(#[from] serde_json::Error),
     #[error(transparent)]
     Document(#[from] DocumentError),
-    /// The format of the file's index.
+    /// The format of the file's index, which this release does not know.
     #[error(
         "a newer taskcast wrote it (format {0}; this one knows up to {known}). Start that release again, or restore a backup \
          from before the upgrade",
@@ -84,7 +85,7 @@ impl Database {
         Ok(Self { path, file: Mutex::new(Some(Arc::new(file))), _lock: lock })
     }
 
-    /// Runs `work` on the open file. Some damage is found by redb's assertions only.
+    /// Runs `work` on the open file. Panics are caught, because redb detects some damage only by its assertions.
     pub(super) fn run<T>(
         &self,
         work: impl FnOnce(&redb::Database) -> Result<T, Fault>,
@@ -96,12 +97,13 @@ impl Database {
         }
     }
 
-    /// While a process starts, nobody waits for what passes: a full disk is told to the person who starts it.
+    /// Makes a temporary failure final while the process starts. There is no retry: the operator who starts the process
+    /// gets an error about a full disk, for example.
     pub(super) fn unusable_at_start(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Unavailable(cause) => StoreError::Unusable(format!(
-                "{cause}. This user must be able to read and write it, with room on the disk: the index that this release adds \
-                 takes about as much as the tasks"
+                "{cause}. This user must be able to read and write the file, and the disk needs free space: the index that this \
+                 release adds takes about as much space as the tasks"
             )),
             other => other,
         }
@@ -143,21 +145,21 @@ impl Database {
 }
 
 impl Drop for Database {
-    /// Closing a damaged file may fail an assertion as well; there is nobody left to tell.
+    /// Closing a damaged file may also fail an assertion of redb. No caller is left that could get an error.
     fn drop(&mut self) {
         let file = self.file.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(file)));
     }
 }
 
-/// Runs `work` where it may block.
+/// Runs `work` on a thread that may block.
 pub(super) async fn blocking<T: Send + 'static>(
     database: &Arc<Database>,
     work: impl FnOnce(&redb::Database) -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, StoreError> {
     let database = database.clone();
     tokio::task::spawn_blocking(move || database.run(work)).await.unwrap_or_else(|cause| {
-        Err(StoreError::Unavailable(format!("a transaction was broken off: {cause}")))
+        Err(StoreError::Unavailable(format!("a transaction was interrupted: {cause}")))
     })
 }
 
@@ -194,7 +196,8 @@ fn make_private_dir(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Makes a new file beside its name and moves it there whole: a crash leaves either no store or an empty one.
+/// Creates a new file under a temporary name and renames it when it is complete. A crash leaves either no store or an
+/// empty one.
 fn create(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let unfinished = path.with_extension("new");
     match fs::remove_file(&unfinished) {
@@ -210,7 +213,7 @@ fn create(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
         let mut meta = txn.open_table(META)?;
         meta.insert(LAST_SEQUENCE, first_sequence())?;
         meta.insert(LOG_BYTES, 0)?;
-        // Its empty tables are made as those of an earlier release are filled.
+        // `migrate.rs` creates the tables of the index, as it does for a file of an earlier release.
     }
     txn.commit()?;
     drop(database);
@@ -221,8 +224,8 @@ fn create(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// So far ahead that the positions of a store that was lost and made anew are later than those that clients
-/// still remember.
+/// The number from which a new store counts its changes. It grows with the time, so that a store that replaces a lost one
+/// has later positions than those that clients still remember.
 fn first_sequence() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()) << 32
 }
@@ -231,7 +234,7 @@ fn open_file(path: &Path) -> Result<redb::Database, StoreError> {
     attempt(path)?.map_err(|cause| match &cause {
         redb::DatabaseError::Storage(redb::StorageError::Io(io)) if io.kind() != io::ErrorKind::InvalidData => {
             StoreError::Unusable(format!(
-                "{} can't be opened: {io}. This user must be able to read and write it, with room on the disk",
+                "{} can't be opened: {io}. This user must be able to read and write it, and the disk needs free space",
                 path.display()
             ))
         }
@@ -239,7 +242,8 @@ fn open_file(path: &Path) -> Result<redb::Database, StoreError> {
     })
 }
 
-/// Fails in passing: the disk may still be full, transactions from before the I/O error may still hold the file.
+/// Opens the file after an I/O error. A failure is temporary: the disk may still be full, or transactions from before the
+/// error may still hold the file.
 fn reopen(path: &Path) -> Result<redb::Database, StoreError> {
     attempt(path)?.map_err(|cause| {
         StoreError::Unavailable(format!("{} can't be opened again yet: {cause}", path.display()))

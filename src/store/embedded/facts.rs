@@ -1,4 +1,4 @@
-//! What taskcast has learnt from GitHub's deliveries.
+//! The facts that taskcast has learnt from GitHub's deliveries.
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
@@ -22,12 +22,12 @@ impl<'txn> Facts<'txn> {
         Ok(Self { facts: txn.open_table(FACTS)?, days: txn.open_table(FACT_DAYS)?, has_learnt: false })
     }
 
-    /// Whether there is something new to commit.
+    /// Returns whether there is something new to commit.
     pub(super) fn has_learnt(&self) -> bool {
         self.has_learnt
     }
 
-    /// Stores what the delivery teaches, and gives it back with a search that uses what is known.
+    /// Stores the new facts of the delivery, and returns the delivery with a search that uses all known facts.
     pub(super) fn informed(&mut self, delivery: &Delivery, now: Timestamp) -> Result<Delivery, Fault> {
         let mut known = Known::default();
         loop {

@@ -1,4 +1,4 @@
-//! The log as a feed.
+//! Reads the log of changes as a feed.
 
 use std::sync::Arc;
 
@@ -16,25 +16,25 @@ use crate::{
     task::DefaultOrg,
 };
 
-/// How many changes are read, and about how many bytes, before the first of them is passed on.
+/// The follower reads this many changes, or changes of about [`CHUNK_BYTES`], before it passes on the first.
 const CHUNK: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
-/// Between attempts while the file can't be read.
+/// The pause between two attempts while the file can't be read.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Passes the log on, from its oldest entry, each change once.
+/// Passes on the changes in the log, from the oldest entry on, each once.
 pub(super) struct Follower {
     database: Arc<Database>,
     default_org: DefaultOrg,
     committed: watch::Receiver<u64>,
     items: mpsc::Sender<FeedItem>,
-    /// The number of the next change to pass on; None: not begun.
+    /// The number of the next change to pass on. `None` before the first read.
     next: Option<u64>,
 }
 
-/// What the log holds from some number on.
+/// Changes that follow each other in the log.
 struct Chunk {
-    /// The number that the first of `changes` has, or the next change will have.
+    /// The number of the first of `changes`. If there are none, the number of the next change.
     start: u64,
     changes: Vec<Change>,
 }
@@ -49,15 +49,15 @@ impl Follower {
         Self { database, default_org, committed, items, next: None }
     }
 
-    /// Until the receiver is gone.
+    /// Runs until the receiver is dropped.
     pub(super) async fn run(mut self) -> Result<(), StoreError> {
         loop {
-            // Marked as seen before the log is read, so that a commit during the read wakes it again.
+            // The mark is set before the log is read, so that a commit during the read wakes the follower again.
             self.committed.mark_unchanged();
             let chunk = match self.read().await {
                 Ok(chunk) => chunk,
                 Err(error) if error.is_passing() => {
-                    tracing::warn!(%error, "the log can't be read; trying again");
+                    tracing::warn!(%error, "the log of changes can't be read; trying again");
                     tokio::time::sleep(RETRY).await;
                     continue;
                 }
@@ -81,7 +81,7 @@ impl Follower {
         database::blocking(&self.database, move |db| read_chunk(db, from, &default_org)).await
     }
 
-    /// False: nobody listens any more.
+    /// Returns false if the receiver is dropped.
     async fn pass_on(&mut self, chunk: Chunk) -> bool {
         if self.next.is_some_and(|next| next != chunk.start)
             && self.items.send(FeedItem::Gap(GapReason::LogCut)).await.is_err()

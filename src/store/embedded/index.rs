@@ -1,8 +1,8 @@
-//! The index: three tables that follow from the documents. They list, count and find tasks, so that a read looks at no
+//! The index: three tables that are derived from the documents. They list, count and find tasks, so that a read loads no
 //! task that it does not return. A write changes them in the transaction that changes the document.
 //!
-//! Whoever changes what they contain ([`Indexed`] and what it is made from) raises [`FORMAT`](super::migrate::FORMAT): files
-//! of earlier releases are then indexed anew.
+//! A release that changes the contents of the index ([`Indexed`] and its inputs) must raise
+//! [`FORMAT`](super::migrate::FORMAT). It then indexes the files of earlier releases again.
 
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
@@ -12,11 +12,12 @@ use super::{
 };
 use crate::task::{Counts, StatusClass};
 
-/// A range, and the place of a task in it: `createdAt` in milliseconds, and the id.
+/// A range, and the position of a task in it: `createdAt` in milliseconds, and the id.
 pub(super) type ListKey = (u8, &'static str, &'static str, &'static str, Option<i64>, &'static str);
 /// A range without a status.
 type CountKey = (u8, &'static str, &'static str);
-/// What a delivery names, whether the task is open, and its age: of several, the last one is meant.
+/// A text that deliveries look up, whether the task is open, its `createdAt` in milliseconds, and its id. If a text has
+/// several entries, the last one is the best match.
 type FindKey = (&'static str, bool, Option<i64>, &'static str);
 
 pub(super) const LISTS: TableDefinition<ListKey, ()> = TableDefinition::new("lists");
@@ -40,7 +41,8 @@ impl<'txn> Index<'txn> {
         })
     }
 
-    /// Takes in how a task has changed. None: its document can't be read as a task, or there was none.
+    /// Updates the index after a change of a task. `None` means that there is no document, or that it can't be read as a
+    /// task.
     pub(super) fn change(&mut self, before: Option<&Indexed>, after: Option<&Indexed>) -> Result<(), Fault> {
         if before == after {
             return Ok(());
@@ -76,7 +78,7 @@ impl<'txn> Index<'txn> {
         Ok(())
     }
 
-    /// The ids of the tasks that `lookup` finds, the one that is meant most likely first.
+    /// The ids of the tasks that `lookup` finds, the best match first.
     pub(super) fn found(&self, lookup: &str) -> Result<impl Iterator<Item = Result<String, Fault>>, Fault> {
         let first = (lookup, false, None, "");
         let behind = (lookup, true, Some(i64::MAX), "");
@@ -123,7 +125,7 @@ pub(super) fn counts_of((active, completed, failed): (u64, u64, u64)) -> Counts 
 
 type OfTask<'a, T> = Vec<(&'a Indexed, T)>;
 
-/// What only the task before has, and what only the task after has. A task keeps its id.
+/// Returns the entries that only `before` has, and the entries that only `after` has. A task keeps its id.
 fn difference<'a, T: PartialEq>(
     before: Option<&'a Indexed>,
     after: Option<&'a Indexed>,

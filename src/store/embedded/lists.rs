@@ -1,4 +1,4 @@
-//! Dashboards and lists, by the index: what is read is what is returned.
+//! Dashboards and lists. They use the index, so that they load only the tasks that they return.
 
 use std::{cell::Cell, iter::Rev};
 
@@ -49,7 +49,7 @@ pub(super) fn list(
     limit: usize,
     default_org: &DefaultOrg,
 ) -> Result<Page, Fault> {
-    // One more than asked for tells whether there is a next page.
+    // One task more than requested shows whether there is a next page.
     let wanted = limit.saturating_add(1);
     let after = cursor.and_then(place_in);
     let mut tasks = Lists::open(txn, default_org)?.newest(viewer, filter, after, wanted)?;
@@ -62,13 +62,13 @@ pub(super) fn list(
     Ok(Page { tasks, next })
 }
 
-/// Lists of this store are one run: tasks without a date are its end, and have an empty text for one.
+/// A list of this store is one run. Tasks without a date come last in it, with an empty text instead of the date.
 pub(super) fn cursor_after(task: &Task) -> Cursor {
     let created_at = created_at(task).map(|millis| millis.to_string()).unwrap_or_default();
     Cursor { places: vec![Place { run: DATES, created_at, id: task.id.clone() }] }
 }
 
-/// None: the cursor is of another store; the list begins anew.
+/// Returns `None` if the cursor is from another store. The list then starts from its beginning.
 pub(super) fn place_in(cursor: &Cursor) -> Option<(Option<i64>, &str)> {
     let place = cursor.places.iter().find(|place| place.run == DATES)?;
     Some((place.created_at.parse().ok(), place.id.as_str()))
@@ -83,18 +83,18 @@ pub(super) struct Lists<'a> {
     examined: Cell<Examined>,
 }
 
-/// How much was read.
+/// How many entries and documents were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Examined {
-    /// Of the index.
+    /// Entries of the index.
     pub(super) entries: usize,
     pub(super) documents: usize,
 }
 
-/// The place of a task in lists; the newest is the greatest.
+/// The position of a task in lists. The newest task has the greatest one.
 type Age = (Option<i64>, String);
 
-/// One range on its way from the newest task to the oldest.
+/// A read of one range from its newest task to its oldest.
 struct Run {
     entries: Rev<redb::Range<'static, ListKey, ()>>,
     next: Option<Age>,
@@ -111,8 +111,8 @@ impl<'a> Lists<'a> {
         })
     }
 
-    /// The newest `limit` tasks that the viewer sees, all older than `after`. A task can be in two of the ranges: as one of the
-    /// organisation and as the viewer's own. Its place is the same in both, so it comes up in both at the same time.
+    /// The newest `limit` tasks that the viewer sees, all older than `after`. A task can be in two ranges: as a task of the
+    /// organisation and as the viewer's own. Its position is the same in both, so both runs reach it in the same step.
     pub(super) fn newest(
         &self,
         viewer: &Viewer,
@@ -136,21 +136,22 @@ impl<'a> Lists<'a> {
         Ok(tasks)
     }
 
-    /// What is counted of a range.
+    /// The counts of a range.
     pub(super) fn counts(&self, range: Range<'_>) -> Result<Counts, Fault> {
         self.examine(1, 0);
         let counts = self.counts.get(index::count_key(range))?;
         Ok(counts.map_or_else(Counts::default, |counts| index::counts_of(counts.value())))
     }
 
-    /// The organisations, as documents name them, whose public tasks the viewer sees; None: documents that name none.
+    /// The organisations whose public tasks the viewer sees, as documents name them. `None` stands for the documents that name
+    /// no organisation.
     pub(super) fn orgs<'v>(&self, viewer: &'v Viewer) -> impl Iterator<Item = Option<&'v str>> + use<'v> {
         let org = viewer.org.as_ref();
         let is_default = org.is_some() && org == self.default_org.0.as_ref();
         org.map(|org| Some(org.as_str())).into_iter().chain(is_default.then_some(None))
     }
 
-    /// The ranges in which the tasks are that the viewer sees and the filter lets pass.
+    /// The ranges that contain all tasks that the viewer sees and the filter accepts.
     fn ranges<'v>(&self, viewer: &'v Viewer, filter: &'v TaskFilter) -> Vec<Range<'v>> {
         let status = filter.status.as_deref();
         let own = Range::Own { creator: viewer.user.as_str(), status };
@@ -165,7 +166,7 @@ impl<'a> Lists<'a> {
 
     fn run(&self, range: Range<'_>, after: Option<(Option<i64>, &str)>) -> Result<Run, Fault> {
         let oldest = index::list_key(range, None, "");
-        // No time is as late: the years of a time have four digits.
+        // No task has a time this late, because years have four digits.
         let (created_at, id) = after.unwrap_or((Some(i64::MAX), ""));
         let entries = self.lists.range(oldest..index::list_key(range, created_at, id))?.rev();
         let mut run = Run { entries, next: None };
@@ -185,7 +186,7 @@ impl<'a> Lists<'a> {
         Ok(())
     }
 
-    /// One odd document does not keep the others from being listed.
+    /// Returns `None` for a document that can't be read as a task, so that the other tasks are still listed.
     fn task(&self, id: &str) -> Result<Option<Task>, Fault> {
         self.examine(0, 1);
         let Some(document) = self.tasks.get(id)? else { return Ok(None) };

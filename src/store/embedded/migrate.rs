@@ -1,7 +1,8 @@
-//! What a file has to go through before this release uses it: its tasks are indexed, unless they are.
+//! Prepares the file of an earlier release: builds the index of its tasks if the index is missing or out of date.
 //!
-//! Nothing else is changed, so an earlier release can use the file again. It knows nothing of the index and counts its
-//! changes on, so that the index is seen to be out of date, and made anew, when this release comes back.
+//! The migration changes nothing else, so an earlier release can use the file again. An earlier release raises the number of
+//! the last change but does not update the index. This release then finds that the index is out of date, and builds it
+//! again.
 
 use std::{
     ops::Bound,
@@ -21,28 +22,28 @@ use super::{
 };
 use crate::task::DefaultOrg;
 
-/// Of the index. Files of the first release have none.
+/// The format of the index. Files of the first release have no index.
 pub(super) const FORMAT: u64 = 1;
 /// In `meta`: the format of the index.
 pub(super) const FORMAT_NAME: &str = "format";
 /// In `meta`: the number of the last change that the index contains.
 pub(super) const INDEXED: &str = "indexedSequence";
 
-/// How far the indexing of a file has come: by the format and the number of the last change then, the id of the last
-/// task that is indexed.
+/// The progress of indexing. The key is the format and the number of the last change at that time; the value is the id of the
+/// last indexed task.
 const INDEXING: TableDefinition<(u64, u64), &str> = TableDefinition::new("indexing");
-/// So many are indexed in one transaction: its memory has a bound, and an interruption costs little.
+/// How many tasks one transaction indexes. This limits its memory, and the work that an interruption loses.
 const CHUNK: usize = 5000;
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
 
-/// What indexing a file has come to.
+/// How many tasks have been indexed, and how many of them can't be read.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     pub(super) done: u64,
     unreadable: u64,
 }
 
-/// Indexes the tasks, a part of them in each transaction. Interrupted, it is continued by the next start.
+/// Indexes the tasks in several transactions. If the process ends before the last one, the next start continues.
 pub(super) fn bring_up_to_date(db: &redb::Database) -> Result<(), Fault> {
     if is_current(&db.begin_read()?)? {
         return Ok(());
@@ -92,7 +93,7 @@ fn is_current(txn: &ReadTransaction) -> Result<bool, Fault> {
     Ok(format == FORMAT && number(INDEXED)? == Some(number(LAST_SEQUENCE)?.unwrap_or_default()))
 }
 
-/// Indexes the next `most` tasks; whether those were the last.
+/// Indexes the next `most` tasks. Returns whether these were the last ones.
 pub(super) fn index_some(
     txn: &WriteTransaction,
     most: usize,
@@ -128,13 +129,13 @@ pub(super) fn index_some(
     Ok(is_done)
 }
 
-/// The id of the last task that is indexed. None: a beginning, with empty tables.
+/// Returns the id of the last indexed task. `None` means that indexing starts from the beginning, with empty tables.
 fn indexed_so_far(txn: &WriteTransaction, sequence: u64) -> Result<Option<String>, Fault> {
     let mut indexing = txn.open_table(INDEXING)?;
     if let Some(last) = indexing.get((FORMAT, sequence))? {
         return Ok(Some(last.value().to_owned()));
     }
-    // An index of another format, or of tasks that an earlier release has changed since.
+    // The index, if there is one, has another format, or an earlier release has changed tasks since it was built.
     while indexing.pop_first()?.is_some() {}
     txn.delete_table(LISTS)?;
     txn.delete_table(COUNTS)?;
@@ -142,7 +143,7 @@ fn indexed_so_far(txn: &WriteTransaction, sequence: u64) -> Result<Option<String
     Ok(None)
 }
 
-/// None: the document can't be read as a task.
+/// Returns `None` if the document can't be read as a task.
 fn indexed(key: &str, document: &[u8]) -> Option<Indexed> {
     let document = record::decode(document).ok()?;
     let task = record::task(document.clone(), &DefaultOrg(None)).ok()?;

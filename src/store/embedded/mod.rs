@@ -1,11 +1,11 @@
-//! Tasks in a file of this process: for one node without a database to run.
+//! The embedded store: tasks in one file of this process, for a single node without a database server.
 //!
-//! Tables in one redb file. `tasks` holds each document without its timeline, `timeline` its entries one by
-//! one (so that an append costs the same however long the timeline is, and a list reads none), `log` every change
-//! by its sequence number, `meta` the last number, `deliveries` what GitHub has delivered, `githubFacts` and
-//! `githubFactDays` what was learnt from it. `lists`, `counts` and `finds` are
-//! the index: they follow from `tasks`, and are made from it where they are missing (`migrate.rs`). A write, its log entry
-//! and its part of the index are one transaction, on disk before anybody hears of it.
+//! The file is a redb database with several tables. `tasks` holds each document without its timeline. `timeline` holds the
+//! timeline entries one by one, so that an append costs the same for any length of the timeline, and a list reads no
+//! entries. `log` holds the latest changes by sequence number, and `meta` the last number. `deliveries` holds what GitHub
+//! has delivered, `githubFacts` and `githubFactDays` the facts learnt from it. `lists`, `counts` and `finds` are the index.
+//! The index is derived from `tasks`, and is built from it if it is missing (`migrate.rs`). A write, its log entry and its
+//! part of the index are one transaction, which is on disk before any client learns of the write.
 
 mod database;
 mod facts;
@@ -40,26 +40,27 @@ use crate::{
 use database::{Database, Fault};
 use write::{Edit, Write, Writer, Written};
 
-/// What the embedded store needs to know.
+/// The settings of the embedded store.
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
-    /// Made, for this user only, when it is not there.
+    /// The store creates this folder if it is missing. Only the user of this process may read and write it.
     pub data_dir: PathBuf,
     pub default_org: DefaultOrg,
 }
 
-/// [`Store`] in one file. One process at a time: the folder is locked while it lives.
+/// A [`Store`] in one file. Only one process can use it at a time: the store locks its folder as long as it lives.
 #[derive(Debug)]
 pub struct EmbeddedStore {
     database: Arc<Database>,
     default_org: DefaultOrg,
     writer: Writer,
-    /// The number of the last committed change; wakes the followers.
+    /// The number of the last committed change. A new number wakes the followers.
     committed: watch::Sender<u64>,
 }
 
 impl EmbeddedStore {
-    /// Opens the store in `config.data_dir`, or makes an empty one there. Blocks: for the start of the process.
+    /// Opens the store in `config.data_dir`, or creates an empty one there. It blocks, so only the start of the process
+    /// may call it.
     pub fn open(config: EmbeddedConfig) -> Result<Self, StoreError> {
         let database = Arc::new(Database::open(&config.data_dir)?);
         let prepared = database.run(|db| {
@@ -115,7 +116,7 @@ impl Store for EmbeddedStore {
         }
     }
 
-    /// Whatever was acknowledged is on the disk.
+    /// There is nothing to do: every acknowledged write is on disk already.
     async fn close(&self) {}
 
     async fn access(&self, id: &TaskId) -> Result<AccessSnapshot, StoreError> {

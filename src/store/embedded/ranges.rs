@@ -1,4 +1,4 @@
-//! Which ranges of the index contain a task. Pure: the tables are in `index.rs`.
+//! Computes which ranges of the index contain a task. This module does no I/O: the tables are in `index.rs`.
 
 use super::record::{self, Document};
 use crate::{
@@ -7,20 +7,20 @@ use crate::{
     task::{NamedOrg, OrgId, StatusClass, Task, UserId},
 };
 
-/// Tasks that are listed together, in the order of their age. `creator` and `status` narrow a range.
+/// A set of tasks that are listed together, ordered by age. `creator` and `status` restrict it further.
 ///
-/// A range says what the documents say. Which organisation the tasks without one belong to is a setting, so they
-/// have a range of their own, and who reads decides whom it concerns.
+/// Ranges depend only on the documents. A setting decides which organisation the tasks without an organisation belong to.
+/// They therefore have their own range, and each read decides whether its viewer sees that range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Range<'a> {
-    /// The tasks that are not private, of one organisation; None: those that name no organisation. Tasks of which nobody knows
-    /// whose organisation they name are in neither.
+    /// The tasks of one organisation that are not private. `None` as `org` stands for the tasks that name no organisation. A
+    /// task whose organisation can't be read is in neither.
     Public { org: Option<&'a str>, creator: Option<&'a str>, status: Option<&'a str> },
     /// All tasks of one creator.
     Own { creator: &'a str, status: Option<&'a str> },
 }
 
-/// How the index names a range: the kind, then its three texts.
+/// The key of a range in the index: the kind, then its three texts.
 pub(super) type RangeKey<'a> = (u8, &'a str, &'a str, &'a str);
 
 impl<'a> Range<'a> {
@@ -40,31 +40,32 @@ impl<'a> Range<'a> {
     }
 }
 
-/// Whether a task is public, and where, as its document says it.
+/// The organisation in which a task is public, according to its document.
 #[derive(Clone, Debug, PartialEq)]
 enum Public {
     No,
-    /// In this organisation; None: in the default one.
+    /// The task is public in this organisation. `None` stands for the default one.
     In(Option<OrgId>),
 }
 
-/// What of a task the index depends on.
+/// The properties of a task that the index depends on.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Indexed {
     pub(super) id: String,
-    /// What lists are ordered by; a task without a usable `createdAt` is older than all others.
+    /// The sort key of lists. A task without a usable `createdAt` counts as older than all others.
     pub(super) created_at: Option<i64>,
     creator: Option<UserId>,
     public: Public,
     status: String,
     pub(super) class: StatusClass,
-    /// What GitHub's deliveries find it by.
+    /// The texts by which GitHub's deliveries find the task.
     pub(super) lookups: Vec<String>,
     pub(super) is_open: bool,
 }
 
 impl Indexed {
-    /// Of the task that is stored under `key`. None if its document is that of another task: such a task can't be joined.
+    /// Reads the properties of the task that is stored under `key`. Returns `None` if the document has another id: such a task
+    /// can't be joined.
     pub(super) fn of(key: &str, task: &Task, document: &Document) -> Option<Self> {
         (task.id.as_str() == key).then(|| Self {
             id: key.to_owned(),
@@ -83,7 +84,7 @@ impl Indexed {
         })
     }
 
-    /// The ranges in which it is listed.
+    /// The ranges that list the task.
     pub(super) fn listed(&self) -> Vec<Range<'_>> {
         let mut ranges = Vec::with_capacity(6);
         for range in self.counted() {
@@ -99,7 +100,7 @@ impl Indexed {
         ranges
     }
 
-    /// The ranges in which it is counted.
+    /// The ranges that count the task.
     pub(super) fn counted(&self) -> Vec<Range<'_>> {
         let creator = self.creator.as_ref().map(|user| user.as_str());
         let mut ranges = Vec::with_capacity(3);
@@ -123,7 +124,7 @@ mod tests {
     use crate::task::DefaultOrg;
 
     #[test]
-    fn a_task_whose_organisation_is_odd_is_public_nowhere() {
+    fn a_task_with_an_invalid_organisation_is_public_in_no_organisation() {
         let counted = |fields: Value| {
             let mut document = Document::from_iter([("_id".to_owned(), "t".into())]);
             document.extend(fields.as_object().expect("fields").clone());

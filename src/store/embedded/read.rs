@@ -46,7 +46,7 @@ pub(super) fn task(
     Ok(TaskSnapshot { task, position })
 }
 
-/// Of the timeline nothing is read but what `window` means.
+/// Adds the timeline entries in `window` to a task, and reads no others.
 pub(super) fn with_timeline(
     table: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
     task: Task,
@@ -59,7 +59,7 @@ pub(super) fn with_timeline(
     Ok(FullTask::with_part(task, timeline, window, length))
 }
 
-/// How many entries a timeline has: it only ever grows, and each has the next place.
+/// The number of entries of a timeline. A timeline only grows, and each new entry gets the next index.
 pub(super) fn length(
     table: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
     id: &TaskId,

@@ -1,4 +1,4 @@
-//! What the tables hold, as JSON.
+//! The JSON records in the tables, and how they are read and written.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -9,10 +9,10 @@ use crate::{
     task::{Access, Assigned, DefaultOrg, NamedOrg, NewEntry, Task, TaskId, TimelineEntry, Timestamp},
 };
 
-/// A task's document without `events`; names and types as in MongoDB, ids and times as text.
+/// A task's document without `events`. Names and types are as in MongoDB, but ids and times are text.
 pub(super) type Document = Map<String, Value>;
 
-/// One change. The timeline only ever grows, so what was added is all there is to tell of it.
+/// One change. The timeline only grows, so the record needs only the added timeline entries.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct LogEntry {
     /// Milliseconds since 1970.
@@ -45,7 +45,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Document, Fault> {
     Ok(serde_json::from_slice(bytes)?)
 }
 
-/// Reads no more of a document than this: for who may not see it, the rest must not show in the time.
+/// Decodes only the fields that decide who may see a task. The time of an answer must not reveal the rest to a user who may
+/// not see it.
 pub(super) fn access(bytes: &[u8], default_org: &DefaultOrg) -> Result<Access, Fault> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
@@ -73,7 +74,7 @@ pub(super) fn entry(bytes: &[u8]) -> Result<TimelineEntry, Fault> {
     Ok(TimelineEntry::from_document(serde_json::from_slice(bytes)?))
 }
 
-/// Whether a document has something under `name`.
+/// Returns whether a document has a value other than null under `name`.
 pub(super) fn has(document: &Document, name: &str) -> bool {
     document.get(name).is_some_and(|value| !value.is_null())
 }
@@ -99,7 +100,7 @@ pub(super) fn event(entry: NewEntry) -> Value {
     })
 }
 
-/// A new document; its id looks like an ObjectId, so that a later move to MongoDB keeps it.
+/// A new document. Its id looks like an ObjectId, so that a later move to MongoDB can keep it.
 pub(super) fn new_document(id: &TaskId) -> Document {
     Map::from_iter([("_id".to_owned(), id.as_str().into())])
 }

@@ -1,4 +1,4 @@
-//! The index beside a scan of all tasks: after any writes the two give the same, and the index reads little.
+//! Compares the index with a scan of all tasks. After any writes both give the same results, and the index reads little.
 
 use std::{cmp::Reverse, path::Path};
 
@@ -49,7 +49,7 @@ fn open(folder: &Path, default_org: &DefaultOrg) -> EmbeddedStore {
     EmbeddedStore::open(config).expect("opened")
 }
 
-/// What a scan of all tasks gives.
+/// The tasks that a scan finds, newest first.
 struct Scan(Vec<Task>);
 
 impl Scan {
@@ -109,7 +109,7 @@ fn rows(txn: &WriteTransaction) -> Vec<String> {
     rows
 }
 
-/// The index and, in its place, one that is made from the documents.
+/// The rows of the current index, and the rows of an index that is built again from the documents.
 fn kept_and_made_anew(store: &EmbeddedStore) -> (Vec<String>, Vec<String>) {
     let work = |db: &redb::Database| {
         let txn = db.begin_write()?;
@@ -242,14 +242,14 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Names that one repository has after another, or two at different times.
+/// Names that one repository has at different times, or that two repositories have.
 const NAMES: [&str; 3] = ["acme/web", "Acme/Web", "acme/old"];
 
 fn repository(id: u64, name: &str) -> Value {
     json!({"id": id, "full_name": name, "html_url": format!("https://github.com/{name}"), "private": true})
 }
 
-/// Deliveries from a repository that look for tasks in every way, and that say what the repository was called.
+/// Deliveries from a repository that search for tasks in every way, and deliveries that report its earlier names.
 fn payloads(repository: &Value, named: &[TaskId]) -> Vec<(&'static str, Value)> {
     let link = |end: &str| format!("{}/{end}", repository["html_url"].as_str().unwrap_or_default());
     let pull_request = |number: u64, branch: &str, action: &str| {
@@ -294,7 +294,7 @@ fn delivery(id: &str, event: &str, payload: &Value) -> Delivery {
     }
 }
 
-/// As a release writes that knows of no index.
+/// Writes a document in the way of an earlier release, which does not know the index.
 fn write_as_earlier(store: &EmbeddedStore, key: &str, document: &str) {
     let work = |db: &redb::Database| {
         let txn = db.begin_write()?;
@@ -325,7 +325,7 @@ async fn check(store: &EmbeddedStore) {
             loop {
                 let page = store.list(&viewer, &filter, cursor.as_ref(), 4).await.expect("read");
                 pages.extend(page.tasks);
-                // As a client gives it back.
+                // A client sends the cursor back as text.
                 cursor = page.next.map(|next| Cursor::decode(&next.encode()).expect("a cursor"));
                 if cursor.is_none() {
                     break;
@@ -337,7 +337,7 @@ async fn check(store: &EmbeddedStore) {
     check_searches(store, &scan);
 }
 
-/// What a delivery would find, beside what it would find among all tasks.
+/// Compares the task that a delivery finds with the task that it would find in a scan of all tasks.
 fn check_searches(store: &EmbeddedStore, scan: &Scan) {
     let all: Vec<&Task> = scan.0.iter().collect();
     let ids: Vec<TaskId> = scan.0.iter().map(|task| task.id.clone()).collect();
@@ -348,7 +348,7 @@ fn check_searches(store: &EmbeddedStore, scan: &Scan) {
             let txn = db.begin_write()?;
             let ways = Facts::open(&txn)?.informed(&delivery, Timestamp::now())?.search.ways;
             let tables = Tables::open(&txn, &store.default_org)?;
-            // The later ways too, though an earlier one leads to a task.
+            // The later ways are tested as well, even if an earlier one leads to a task.
             let searches = (0..ways.len()).map(|first| Search { ways: ways[first..].to_vec() });
             let found = searches.map(|search| {
                 let meant = tables.meant(&search)?.map(|(_, task)| task);
@@ -454,7 +454,7 @@ fn apply(store: &EmbeddedStore, writes: Vec<Write>) -> Vec<TaskId> {
 }
 
 #[test]
-fn a_list_reads_what_it_returns() {
+fn a_list_reads_only_the_documents_that_it_returns() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = filled(folder.path(), 3000);
     let scan = Scan::of(&store);
@@ -485,7 +485,7 @@ fn a_list_reads_what_it_returns() {
 }
 
 #[test]
-fn counts_are_read_and_not_counted() {
+fn counts_are_read_from_the_index_without_any_document() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = filled(folder.path(), 3000);
     let work = |db: &redb::Database| {
@@ -503,7 +503,7 @@ fn counts_are_read_and_not_counted() {
 }
 
 #[test]
-fn a_delivery_reads_the_task_that_it_means() {
+fn a_delivery_reads_only_the_task_that_it_is_about() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = filled(folder.path(), 3000);
     let mut found = 0;
@@ -527,11 +527,12 @@ fn a_delivery_reads_the_task_that_it_means() {
             found += read;
         }
     }
-    // By the branch from two pull requests and a check, by the issue from three pull requests and by its own delivery.
+    // Two pull requests and a check find a task by its branch. Three pull requests and the issue's own delivery find one by
+    // its issue.
     assert_eq!(found, 7);
 }
 
-/// A part is indexed in each transaction; the process may end after any of them.
+/// Each transaction indexes some of the tasks. The process may end after any of them.
 #[tokio::test]
 async fn an_interrupted_indexing_is_continued() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -548,7 +549,7 @@ async fn an_interrupted_indexing_is_continued() {
         }
         let mut rest = migrate::Progress::default();
         assert!(index_some(&store, 1000, &mut rest));
-        // What the earlier release has written may be anywhere: all is indexed anew.
+        // The earlier release may have written any task, so all tasks are indexed again.
         assert_eq!(rest.done, if with_earlier_release { 61 } else { 15 });
         check(&store).await;
     }
@@ -564,7 +565,7 @@ fn index_some(store: &EmbeddedStore, most: usize, progress: &mut migrate::Progre
     store.database.run(work).expect("indexed")
 }
 
-/// Makes of it a file of an earlier release.
+/// Turns the file into one of an earlier release.
 fn forget_index(store: &EmbeddedStore) {
     let work = |db: &redb::Database| {
         let txn = db.begin_write()?;

@@ -1,4 +1,4 @@
-//! What a write does to the tables.
+//! Applies writes to the tables.
 
 use std::cell::Cell;
 
@@ -22,7 +22,7 @@ use crate::{
     task::{Access, DefaultOrg, FullTask, Status, Task, TaskId, Timestamp, Viewer, Window, Writes},
 };
 
-/// How much of the past a follower that starts anew is told.
+/// How much history the log keeps. A new follower starts at its oldest entry.
 const LOG_ENTRIES: u64 = 10_000;
 const LOG_MAX_BYTES: u64 = 64 << 20;
 const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
@@ -64,7 +64,7 @@ impl<'txn> Tables<'txn> {
         })
     }
 
-    /// What became of each write, the number of the last change, and whether there is anything to commit.
+    /// Returns the outcome of each write, the number of the last change, and whether there is anything to commit.
     pub(super) fn apply(mut self, writes: Vec<Write>) -> Result<(Vec<Outcome>, u64, bool), Fault> {
         let before = self.sequence;
         let mut outcomes = Vec::with_capacity(writes.len());
@@ -123,8 +123,8 @@ impl<'txn> Tables<'txn> {
         Ok(Delivered::Written(id))
     }
 
-    /// The task that a delivery is about, with its document. Where a lookup finds several, the first that the way leads to
-    /// is the one that is meant.
+    /// The task that a delivery is about, with its document. If a lookup finds several tasks, the first that the way leads to
+    /// is the best match.
     pub(super) fn meant(&self, search: &Search) -> Result<Option<(Document, Task)>, Fault> {
         for way in &search.ways {
             let mut candidates = Vec::new();
@@ -151,7 +151,7 @@ impl<'txn> Tables<'txn> {
         Ok(None)
     }
 
-    /// None: there is no such task, or its document can't be read as one.
+    /// Returns `None` if there is no such task, or if its document can't be read as a task.
     fn readable(&self, id: &str) -> Result<Option<(Document, Task)>, Fault> {
         self.documents_read.update(|read| read + 1);
         let Some(bytes) = self.tasks.get(id)? else { return Ok(None) };
@@ -181,7 +181,7 @@ impl<'txn> Tables<'txn> {
         for (name, value) in writes.set {
             record::assign(&mut after, name, value);
         }
-        // A new document comes with an empty timeline; its entries live in their own table.
+        // A new document has an empty timeline. Timeline entries are in their own table.
         after.shift_remove("events");
         self.tasks.insert(id.as_str(), &*serde_json::to_vec(&after)?)?;
         let added: Vec<Value> = writes.push_event.map(record::event).into_iter().collect();
@@ -196,7 +196,8 @@ impl<'txn> Tables<'txn> {
         Ok(task)
     }
 
-    /// For who is answered with it: a delivery is not, and must not pay for a long timeline.
+    /// Adds the whole timeline to a task that is returned to the caller. A delivery returns no task, so it does not read a
+    /// long timeline.
     fn whole(&self, task: Task) -> Result<FullTask, Fault> {
         read::with_timeline(&self.timeline, task, Window::ALL)
     }
@@ -209,7 +210,7 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    /// Cuts the oldest entries of the log; never the newest, however large.
+    /// Removes the oldest entries of the log until it is within its limits. The newest entry always stays.
     fn trim(&mut self) -> Result<(), Fault> {
         while let Some((oldest, bytes)) = self.oldest()? {
             let entries = self.sequence - oldest + 1;
@@ -246,7 +247,7 @@ fn may(edit: &Edit, by: &Viewer, access: &Access) -> bool {
     }
 }
 
-/// What an edit writes, if the task stands where it can be made.
+/// Returns what an edit writes, or a conflict if the status of the task does not allow the edit.
 fn writes(edit: Edit, document: &Document, task: &Task, now: Timestamp) -> Result<Writes, WriteError> {
     let current = task.status();
     match edit {

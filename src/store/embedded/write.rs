@@ -1,4 +1,5 @@
-//! Writes: checked, made and logged in one transaction; those that wait for the disk at the same time share one.
+//! Writes. Each write is checked, made and logged in one transaction. Writes that wait for the disk at the same time share
+//! a transaction.
 
 use std::{
     collections::VecDeque,
@@ -14,10 +15,10 @@ use crate::{
     task::{Answers, DefaultOrg, FullTask, NewTask, TaskId, TaskPatch, Viewer},
 };
 
-/// How many writes share a transaction at most.
+/// The most writes that share a transaction.
 const GROUP: usize = 256;
 
-/// One write that somebody waits for.
+/// One write that a caller waits for.
 #[derive(Debug)]
 pub(super) enum Write {
     Create { task: NewTask, creator: Viewer, name: Option<String> },
@@ -25,14 +26,14 @@ pub(super) enum Write {
     Deliver(Box<Delivery>),
 }
 
-/// A change of a task that is there.
+/// A change of an existing task.
 #[derive(Debug)]
 pub(super) enum Edit {
     Clarify(Answers),
     Patch(TaskPatch),
 }
 
-/// What was made of a write.
+/// The result of a write.
 #[derive(Debug)]
 pub(super) enum Written {
     Task(Box<FullTask>),
@@ -41,16 +42,16 @@ pub(super) enum Written {
 
 pub(super) type Outcome = Result<Written, WriteError>;
 
-/// A write, and who waits for what becomes of it.
+/// A write, and the channel for its outcome.
 type Waiting = (Write, oneshot::Sender<Outcome>);
 
-/// Lets one transaction at a time through; whoever comes to its turn takes along all that wait.
+/// Runs one transaction at a time. The caller whose turn it is also makes the writes of the callers that wait.
 #[derive(Debug)]
 pub(super) struct Writer {
     database: Arc<Database>,
     default_org: DefaultOrg,
     committed: watch::Sender<u64>,
-    /// As long as there are requests under way, no longer: each waits for its own.
+    /// The waiting writes. The queue needs no limit, because each request in progress waits for its own write.
     waiting: Arc<Mutex<VecDeque<Waiting>>>,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -64,7 +65,7 @@ impl Writer {
         Self { database, default_org, committed, waiting: Arc::default(), turn: Arc::default() }
     }
 
-    /// Dropped before its turn, the write is not made; after that, it is.
+    /// If the caller drops this future before its turn, the write is not made. After that, the write is made.
     pub(super) async fn write(&self, write: Write) -> Outcome {
         let (answer, mut outcome) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back((write, answer));
@@ -126,7 +127,7 @@ fn commit_group(
             }
         }
         Err(error) => {
-            // Whether it reached the disk is not known: let the followers look.
+            // The transaction may or may not have reached the disk, so the followers read the log again.
             committed.send_modify(|_| ());
             for answer in answers {
                 let _ = answer.send(Err(same(&error).into()));
