@@ -65,8 +65,8 @@ pub struct TokenVerifier {
 
 impl TokenVerifier {
     /// Calls [`verify`](Self::verify) with the current time. If the key of the token is unknown, this function waits
-    /// for newer keys. [`AuthError::NoKey`] means that the next fetch would begin later than `patience` allows, that it
-    /// failed, or that too many callers already wait.
+    /// for newer keys. [`AuthError::NoKey`] means that no keys come within `patience`, that the fetch failed, or that
+    /// too many callers already wait.
     pub async fn admit(&self, token: &str, patience: Duration) -> Result<Identity, AuthError> {
         let verify = || self.verify(token, UnixTime::now());
         match &self.keys {
