@@ -130,8 +130,8 @@ const LIMITS: &[Setting] = &[
     .or("65536"),
     Setting::new("MAX_MEMORY_BYTES", "BYTES", "Memory limit; while seven eighths of it are used, new connections are refused")
         .unset("the container's limit, if it has one"),
-    Setting::new("DASHBOARD_LIMIT", "COUNT", "Most tasks in dashboard:state; the newest are sent").or("500"),
-    Setting::new("TIMELINE_LIMIT", "COUNT", "Most timeline entries in task:state; the newest are sent").or("1000"),
+    Setting::new("DASHBOARD_LIMIT", "COUNT", "Maximum number of tasks in dashboard:state; the newest are sent").or("500"),
+    Setting::new("TIMELINE_LIMIT", "COUNT", "Maximum number of timeline entries in task:state; the newest are sent").or("1000"),
     Setting::new("DASHBOARD_STATE_SHAPE", "array|object", "dashboard:state is [task] or {tasks: [task]}")
         .or("array"),
     Setting::new("SEND_QUEUE", "PACKETS", "Packets that may wait for one client; with more, the client is disconnected")

@@ -48,7 +48,8 @@ pub enum UnusableKey {
     Key(#[from] KeyError),
 }
 
-/// The most keys of a set. The limit bounds the work for a token without `kid`, or with a `kid` that many keys have.
+/// The maximum number of keys in a set. The limit bounds the work for a token without `kid`, or with a `kid` that many
+/// keys have.
 const MAX_KEYS: usize = 64;
 const FETCHABLE: [&str; 3] = ["RS256", "ES256", "EdDSA"];
 
