@@ -41,7 +41,7 @@ const USER_KEPT_FOR: Duration = Duration::from_secs(15 * 60);
 pub enum LinkError {
     #[error("Redis {0} is too old: 7.0 or newer is needed")]
     TooOld(String),
-    #[error("Redis refuses the user or the password of REDIS_URL, or the user lacks a permission: {0}")]
+    #[error("Redis refuses the user of REDIS_URL, the password, or a command that the user may not run: {0}")]
     Denied(String),
     #[error("the certificate of Redis is not trusted: {0}")]
     Untrusted(String),
