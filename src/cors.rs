@@ -22,7 +22,7 @@ pub fn varies(answer: &mut HeaderMap) {
     answer.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 
-/// Lets a page of this origin read the answer and these of its headers.
+/// Lets a page of this origin read the answer, and its headers that `exposed` lists.
 pub fn allow(answer: &mut HeaderMap, origin: HeaderValue, exposed: &'static str) {
     answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use memchr::memmem;
 
-/// The length of an escape such as `\ud83d`, and of what replaces it: positions in errors stay right.
+/// The length of an escape such as `\ud83d`. Its replacement has the same length, so positions in errors stay right.
 const ESCAPE_BYTES: usize = 6;
 const REPLACEMENT: &[u8; ESCAPE_BYTES] = br"\ufffd";
 

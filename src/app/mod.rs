@@ -293,7 +293,7 @@ async fn follow(
     Ok(())
 }
 
-/// The parts that must not end before the process does.
+/// The tasks that must run until the process ends.
 #[derive(Debug, Default)]
 struct Parts(tokio::task::JoinSet<AppError>);
 

@@ -31,7 +31,7 @@ pub(super) fn claims() -> Value {
     json!({"sub": "alice", "orgId": "acme", "name": "Alice", "exp": NOW.as_secs() + 60})
 }
 
-/// [`claims`] with these changes. A null removes the claim.
+/// `claims()` with these changes. A null removes the claim.
 fn with(changes: Value) -> Value {
     let mut claims = claims();
     for (name, value) in changes.as_object().expect("an object") {

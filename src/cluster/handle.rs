@@ -35,7 +35,7 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 const TELL_WITHIN: Duration = Duration::from_millis(500);
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// What this node must do because of a request to this or to another node.
+/// An order for this node. It comes from a request to this node or to another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Close a session: its user has too many.

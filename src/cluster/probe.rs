@@ -1,4 +1,4 @@
-//! What `taskcast check` asks Redis.
+//! Queries Redis for `taskcast check`.
 
 use fred::{cmd, interfaces::ClientLike, types::InfoKind};
 use tokio::time::timeout;
@@ -14,9 +14,9 @@ pub struct RedisProbe {
     pub version: String,
     /// True if the version is new enough.
     pub is_recent: bool,
-    /// What Redis does when its memory is full. `None` means that it does not say.
+    /// The eviction policy of Redis. `None` means that Redis does not report it.
     pub eviction: Option<String>,
-    /// `None` means that Redis does not say its time.
+    /// `None` means that Redis does not report its time.
     pub clock: Option<ClockReading>,
 }
 

@@ -30,7 +30,7 @@ pub enum KeySource {
     Secret(Secret),
     PublicKey(Key),
     Fetched(KeySetUrl),
-    /// For development only: a secret in this file, generated if the file does not exist.
+    /// A secret in this file, for development only. It is generated if the file does not exist.
     Generated(PathBuf),
 }
 

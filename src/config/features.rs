@@ -10,7 +10,7 @@ pub struct FeaturesConfig {
     pub task_api: TaskApi,
 }
 
-/// What `/api/tasks` offers.
+/// The requests that `/api/tasks` accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskApi {
     Off,

@@ -1,4 +1,4 @@
-//! What is logged, and how.
+//! Settings of the log: its format and its filter.
 
 use tracing_subscriber::EnvFilter;
 

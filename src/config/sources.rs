@@ -1,4 +1,4 @@
-//! Where settings are read: flags, then the environment, then `.env`.
+//! Reads settings from their sources: flags, then the environment, then `.env`.
 
 use std::{collections::HashMap, ffi::OsString, fmt, io, path::Path};
 

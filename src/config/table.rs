@@ -4,7 +4,7 @@ use super::{Group, Setting};
 
 const SERVER: &[Setting] = &[
     Setting::new("HOST", "ADDRESS", "Address that HTTP and Socket.IO listen on").or("0.0.0.0"),
-    Setting::new("PORT", "PORT", "Port that they use; 0 selects a free one").or("3000"),
+    Setting::new("PORT", "PORT", "Port of HTTP and Socket.IO; 0 selects a free one").or("3000"),
     Setting::new("ADMIN_PORT", "PORT", "Serve /metrics and /api/admin on this port only")
         .unset("served with everything else"),
     Setting::new(

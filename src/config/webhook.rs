@@ -1,4 +1,4 @@
-//! GitHub's webhook.
+//! Settings of GitHub's webhook.
 
 use super::{Secret, reader::Reader};
 
