@@ -1,33 +1,34 @@
-//! What an answer tells a browser about pages of other origins (CORS, <https://fetch.spec.whatwg.org/#http-cors-protocol>).
-//! Whether the origin of a page is allowed has been decided before: a page that is not allowed is told nothing.
+//! Sets the CORS headers of an answer (<https://fetch.spec.whatwg.org/#http-cors-protocol>). The caller has already
+//! checked the origin of the page: an answer to a page that is not allowed gets no permission.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// A browser asks again after this time, in seconds. Chromium keeps an answer for two hours at most.
+/// A browser repeats the preflight after this time, in seconds. Chromium keeps an answer for two hours at most.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("3600");
-/// So many header names of a request are allowed at once, each of this length at most. Tracing libraries add a handful.
+/// The maximum number of header names that are allowed at once, and the maximum length of each. Tracing libraries add a
+/// handful.
 const MAX_NAMES: usize = 64;
 const MAX_NAME_BYTES: usize = 128;
 
 const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
-/// What the answer to a preflight depends on.
+/// The request headers that the answer to a preflight depends on.
 const PREFLIGHT_VARIES: HeaderValue = HeaderValue::from_static(
     "Access-Control-Request-Method, Access-Control-Request-Headers, Access-Control-Request-Private-Network",
 );
 
-/// Whether a cache may give an answer to another page depends on that page's origin, also if this one was refused.
+/// Tells caches that the answer depends on the page's origin, also if this origin was refused.
 pub fn varies(answer: &mut HeaderMap) {
     answer.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 
-/// Lets a page of this origin read the answer and these of its headers.
+/// Lets a page of this origin read the answer, and its headers that `exposed` lists.
 pub fn allow(answer: &mut HeaderMap, origin: HeaderValue, exposed: &'static str) {
     answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
 }
 
-/// Lets a page send the request that it asks about: with the headers that it names, by one of these methods.
+/// Allows the request that a preflight asks for: with the headers that it names, by one of these methods.
 pub fn allow_preflight(asked: &HeaderMap, answer: &mut HeaderMap, methods: &'static str) {
     answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
     answer.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
@@ -35,13 +36,13 @@ pub fn allow_preflight(asked: &HeaderMap, answer: &mut HeaderMap, methods: &'sta
     if let Some(names) = requested_headers(asked) {
         answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
     }
-    // A public page may come to a gateway in a private network, if its origin is allowed at all.
+    // A page of a public network may use a gateway in a private network, if the page's origin is allowed.
     if asked.get(REQUEST_PRIVATE_NETWORK).is_some_and(|value| value == "true") {
         answer.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
     }
 }
 
-/// The names of headers that a page asks for. Whatever is no name is left out, and so is `*`, which could mean all of them.
+/// The header names that a page requests. Invalid names are left out, and so is `*`, which could mean all names.
 fn requested_headers(asked: &HeaderMap) -> Option<HeaderValue> {
     let lines = asked.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
     let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_left_out() {
+    fn an_invalid_name_is_left_out() {
         for line in [&b""[..], b" , ,", b"*", b"a b", b"a:b", b"caf\xe9", b"(x)", b"\"x\"", b"a/b"] {
             assert_eq!(asked(&[line]), None, "{line:?}");
         }
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_has_a_bound() {
+    fn the_number_and_the_length_of_names_are_limited() {
         let many = (0..1000).map(|n| format!("x-{n}")).collect::<Vec<_>>().join(",");
         let allowed = asked(&[many.as_bytes()]).expect("names");
         assert_eq!(allowed.split(',').count(), MAX_NAMES);
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_network_is_reached_when_it_is_asked_for() {
+    fn access_to_a_private_network_is_allowed_only_if_it_is_requested() {
         for (value, allowed) in [(None, false), (Some("true"), true), (Some("false"), false)] {
             let (mut asked, mut answer) = (HeaderMap::new(), HeaderMap::new());
             if let Some(value) = value {

@@ -1,7 +1,8 @@
-//! What untrusted bytes meet first, as functions of bytes: fuzzers drive them (`fuzz/`), and so do the tests below, with
-//! the fuzzers' seeds and what proptest makes of them. Each panics when it finds something wrong.
+//! Fuzz targets: functions that pass untrusted bytes to the code that receives them first. Fuzzers call them (`fuzz/`),
+//! and so do the tests below, with the fuzzers' seeds and with mutations of those by proptest. A target panics when it
+//! finds an error.
 //!
-//! In no gateway: compiled under `cfg(fuzzing)` and for tests only.
+//! This module is compiled only under `cfg(fuzzing)` and for tests, never into a gateway.
 
 use std::borrow::Cow;
 
@@ -20,7 +21,7 @@ use crate::{
 
 pub type Target = fn(&[u8]);
 
-/// By name, as in `fuzz/seeds`.
+/// All targets, by the names of their folders in `fuzz/seeds`.
 pub const TARGETS: [(&str, Target); 7] = [
     ("change", change),
     ("client", client),
@@ -32,10 +33,10 @@ pub const TARGETS: [(&str, Target); 7] = [
 ];
 
 const SECRET: &str = "a-secret-of-more-than-32-bytes-for-fuzzing";
-/// What no error may repeat; seeds have it in values of settings.
+/// No error may repeat this text. Seeds contain it in values of settings.
 const CANARY: &str = "canary-7f3a";
 
-/// A change stream's event, in BSON as the server sends it.
+/// An event of the change stream, in BSON as MongoDB sends it.
 pub fn change(data: &[u8]) {
     if let Some(change) = decode_change(data, Position::change(1, 0), &DefaultOrg::default()) {
         translated(&change);
@@ -69,7 +70,7 @@ pub fn config(data: &[u8]) {
     let settings: Vec<(String, String)> = text
         .lines()
         .filter_map(|line| line.split_once('='))
-        // Names of files are the operator's: reading /dev/zero does not end.
+        // The operator chooses the names of files. The fuzzer must not, because reading /dev/zero does not end.
         .filter(|(_, value)| !value.contains('@'))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
@@ -114,7 +115,7 @@ pub fn http(data: &[u8]) {
     }
 }
 
-/// A token. Nobody but the verifier has the secret, so none is right.
+/// A token. Only the verifier has the secret, so every token must be refused.
 pub fn token(data: &[u8]) {
     static TOKENS: std::sync::LazyLock<crate::config::Tokens> = std::sync::LazyLock::new(|| {
         let sources = Sources::new([("JWT_SECRET".to_owned(), SECRET.to_owned())]);
@@ -155,7 +156,7 @@ pub fn webhook(data: &[u8]) {
     }
 }
 
-/// Nothing is replaced twice, and nothing where the text was JSON already.
+/// Replaces lone surrogates. A second pass must change nothing, and valid JSON must stay as it is.
 fn well_formed(text: &str) -> Cow<'_, str> {
     let replaced = replace_lone_surrogates(text);
     assert_eq!(replaced.len(), text.len());
@@ -187,7 +188,7 @@ fn value(view: &impl serde::Serialize) -> Value {
     serde_json::to_value(view).unwrap_or_else(|error| panic!("a view that is not JSON: {error}"))
 }
 
-/// What every client relies on, and nobody is to be told.
+/// Checks the view that clients receive: its shape, and that it contains no other field and no secret.
 fn checked_view(full: &FullTask) {
     let view = value(&FullView(full));
     let allowed = |name: &str| {
@@ -245,7 +246,7 @@ mod tests {
         }
     }
 
-    /// A seed with some bytes changed, taken out or put in, or with another's end.
+    /// A seed with some bytes changed, removed or inserted, or with the end of another seed.
     fn mutated() -> impl Strategy<Value = (usize, Vec<u8>)> {
         (0..TARGETS.len()).prop_flat_map(|target| {
             let seeds = seeds(TARGETS[target].0);

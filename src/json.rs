@@ -1,12 +1,13 @@
-//! JSON that comes from outside. JavaScript's strings may contain half of a surrogate pair: a program that cuts a string
-//! inside an emoji has one. `JSON.stringify` writes it as an escape such as `\ud83d`, which names no character, and which
-//! serde_json therefore refuses. Browsers and Node replace it by U+FFFD when they send text, and so does this module.
+//! Repairs JSON that comes from outside. JavaScript's strings may contain half of a surrogate pair: a program that cuts
+//! a string inside an emoji has one. `JSON.stringify` writes the half as an escape such as `\ud83d`, which stands for
+//! no character. serde_json refuses such an escape. Browsers and Node replace it by U+FFFD when they send text, and so
+//! does this module.
 
 use std::borrow::Cow;
 
 use memchr::memmem;
 
-/// The length of an escape such as `\ud83d`, and of what replaces it: positions in errors stay right.
+/// The length of an escape such as `\ud83d`. Its replacement has the same length, so positions in errors stay right.
 const ESCAPE_BYTES: usize = 6;
 const REPLACEMENT: &[u8; ESCAPE_BYTES] = br"\ufffd";
 
@@ -23,7 +24,7 @@ pub fn replace_lone_surrogates_in(bytes: &[u8]) -> Cow<'_, [u8]> {
     replaced(bytes).map_or(Cow::Borrowed(bytes), Cow::Owned)
 }
 
-/// None: there is nothing to replace.
+/// `None` means that there is nothing to replace.
 fn replaced(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut changed: Option<Vec<u8>> = None;
     let mut paired = None;
@@ -49,7 +50,7 @@ struct Surrogate {
     is_high: bool,
 }
 
-/// The surrogate whose escape begins there.
+/// The surrogate whose escape begins at this position.
 fn surrogate_at(bytes: &[u8], at: usize) -> Option<Surrogate> {
     let [b'\\', b'u', b'd' | b'D', second, third, fourth] = bytes.get(at..at + ESCAPE_BYTES)? else {
         return None;
@@ -60,7 +61,7 @@ fn surrogate_at(bytes: &[u8], at: usize) -> Option<Surrogate> {
         _ => return None,
     };
     let is_hex = third.is_ascii_hexdigit() && fourth.is_ascii_hexdigit();
-    // A backslash that is escaped itself begins no escape.
+    // A backslash that is itself escaped does not begin an escape.
     let backslashes = bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
     (is_hex && backslashes % 2 == 0).then_some(Surrogate { is_high })
 }
@@ -103,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn it_is_replaced_wherever_there_is_a_string() {
+    fn halves_are_replaced_in_names_and_in_values() {
         let text = r#"{"\ud83d":["\udc00",{"a\udbff":"\ud800"}]}"#;
         let value: Value = serde_json::from_str(&replace_lone_surrogates(text)).expect("JSON");
         assert_eq!(value, serde_json::json!({"\u{fffd}": ["\u{fffd}", {"a\u{fffd}": "\u{fffd}"}]}));
     }
 
     #[test]
-    fn what_is_no_json_does_not_become_any() {
+    fn invalid_json_stays_invalid() {
         for text in [
             r#""\ud8""#,
             r#""\ud83"#,
@@ -126,13 +127,13 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_left_to_the_parser() {
+    fn bytes_that_are_not_utf8_are_left_to_the_parser() {
         let bytes = b"\"\xed\xa0\xbd\\ud83d\"";
         assert_eq!(&*replace_lone_surrogates_in(bytes), b"\"\xed\xa0\xbd\\ufffd\"");
         assert!(serde_json::from_slice::<Value>(&replace_lone_surrogates_in(bytes)).is_err());
     }
 
-    /// As JavaScript writes a string, with each unit by itself; `style` chooses among the ways to write it.
+    /// Writes a string as JavaScript may write it, unit by unit. `style` selects the notation of each unit.
     fn written(units: &[(u16, u8)]) -> String {
         let mut text = String::from("\"");
         for (unit, style) in units {
@@ -160,7 +161,8 @@ mod tests {
         prop::collection::vec((unit, any::<u8>()), 0..24)
     }
 
-    /// Reads strings unit by unit, and gives the text with escapes of halves replaced, and whether there was one.
+    /// A slow reference implementation. Returns the text with each escape of a half replaced, and whether there was
+    /// one.
     fn by_the_letter(text: &str) -> (String, bool) {
         let (mut rest, mut out, mut had) = (text, String::new(), false);
         let unit = |text: &str| -> Option<u16> {
@@ -201,7 +203,7 @@ mod tests {
             let styled = texts.iter().map(|text| {
                 written(&text.encode_utf16().zip(styles.iter().copied().cycle()).collect::<Vec<_>>())
             });
-            // Halves that are written raw would not be text: `written` escapes them.
+            // A half can't be written raw, because the result would not be text. `written` escapes it.
             let json = format!("[{}]", styled.collect::<Vec<_>>().join(","));
             prop_assert!(serde_json::from_str::<Value>(&json).is_ok());
             prop_assert!(matches!(replace_lone_surrogates(&json), Cow::Borrowed(_)));

@@ -5,25 +5,26 @@
 //!               └─ snapshot that knows its position ──► handoff ◄── join, resync ─┘
 //! ```
 //!
-//! The store is the only truth: nothing is emitted beside a write, every change comes back through
-//! [`store::Store::follow`]. Every join is a snapshot and a replay of what came after it. In the order in which
-//! data flows:
+//! The store is the only source of truth. A write emits nothing itself: every change comes back through
+//! [`store::Store::follow`]. Every join is a snapshot and a replay of the later events. The modules, in the order in
+//! which data flows:
 //!
-//! - [`task`]: what a task is, what of it a client sees, who sees it, what may be written. Pure.
-//! - [`protocol`]: Socket.IO packets, what clients ask, refusals. Pure.
-//! - [`github`]: what a webhook's delivery means to a task. Pure.
-//! - [`store`]: where tasks live, in MongoDB or embedded; snapshots, writes, and what was committed.
-//! - [`feed`]: a committed change with its position, and the events that it means. Pure.
-//! - [`fanout`]: rooms, the ring of recent events, the exact handoff, counts; what each socket is sent.
-//! - [`auth`]: a token becomes an identity.
-//! - [`address`]: whom a request comes from, and what each address has taken.
-//! - [`cluster`]: what nodes tell each other about users, through Redis.
+//! - [`task`]: a task, its fields that clients see, who may see it, what may be written. Pure.
+//! - [`protocol`]: Socket.IO packets, events of clients, refusals. Pure.
+//! - [`github`]: what a webhook delivery means for a task. Pure.
+//! - [`store`]: stores tasks in MongoDB or embedded; snapshots, writes, and committed changes.
+//! - [`feed`]: a committed change with its position, and the events that follow from it. Pure.
+//! - [`fanout`]: rooms, the ring of recent events, the exact handoff, counts, and what each socket is sent.
+//! - [`auth`]: verifies a token and returns an identity.
+//! - [`address`]: the address that a request comes from, and the resources that each address holds.
+//! - [`cluster`]: the data about users that nodes exchange through Redis.
 //! - [`gateway`]: the Socket.IO edge: connections, sessions, joins, limits.
-//! - [`http`]: the HTTP edge: tasks, GitHub's webhooks, health, metrics, what administrators do.
+//! - [`http`]: the HTTP edge: tasks, GitHub's webhooks, health, metrics, administration.
 //!
-//! Around them: [`config`], [`cli`], [`telemetry`] with [`seldom`], [`metrics`], [`json`], [`cors`] and [`tables`]; [`serve`] accepts connections,
-//! [`lifecycle`] ends them, [`app`] puts everything together. `fuzzing` is for fuzzers and
-//! tests. `docs/architecture.md` says who may use whom and where a change goes.
+//! The other modules are [`config`], [`cli`], [`telemetry`] with [`seldom`], [`metrics`], [`json`], [`cors`] and
+//! [`tables`]; [`serve`] accepts connections, [`lifecycle`] shuts the process down, and [`app`] puts everything
+//! together. `fuzzing` is for fuzzers and tests. `docs/architecture.md` says which module may use which, and where a
+//! change belongs.
 
 pub mod address;
 pub mod app;

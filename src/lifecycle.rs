@@ -1,4 +1,4 @@
-//! From the first signal to the end of the process.
+//! Shuts the process down, from the first signal to its end.
 
 use std::{
     io,
@@ -17,13 +17,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{cluster::Cluster, gateway::Gateway, serve::Idle};
 
-/// So long a client that reads may take for what is queued for it.
+/// How long a client may take to read the packets that are queued for it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// From the signal on, each answer is its connection's last. Who sends request after request on connections that are kept has new
-/// ones by then, and loses none to the end of the old ones.
+/// How long idle HTTP connections are kept at least after the signal. Each answer is the last one of its connection, so
+/// a client that sends request after request opens new connections in this time. It loses no request when the old ones
+/// are closed.
 const LAST_REQUESTS: Duration = Duration::from_millis(200);
-/// For requests that came in the last moment, from when the listener is closed. Longer than the head of one may take then.
+/// How long requests of the last moment may take, counted from when the listener is closed. This is longer than a
+/// request head may take then.
 const LAST_ANSWERS: Duration = Duration::from_millis(1500);
 
 /// Both signals that ask a process to end.
@@ -46,20 +48,22 @@ impl Signals {
     }
 }
 
-/// What is wound down, in this order.
+/// The parts that are shut down, in this order.
 #[derive(Debug)]
 pub struct Drain {
-    /// New Socket.IO connections are answered 503, health says draining.
+    /// New Socket.IO connections are answered 503, and health says `draining`.
     pub draining: Arc<AtomicBool>,
-    /// HTTP requests that are under way are finished.
+    /// The drain waits for HTTP requests that are being answered.
     pub requests: TaskTracker,
-    /// HTTP connections that wait for another request: it is answered, and is their last.
+    /// HTTP connections that wait for another request. That request is answered, and it is their last.
     pub idle: Idle,
-    /// The other nodes know that it goes before its clients come to them.
+    /// The other nodes know that this node ends before its clients come to them.
     pub cluster: Arc<Cluster>,
-    /// Served on until then, closed last, so that each client reconnects by itself.
+    /// The clients are served until the requests have ended. Then their connections are closed, so that each client
+    /// reconnects by itself.
     pub gateway: Arc<Gateway>,
-    /// Then nobody new is accepted, and each HTTP connection ends when what has come on it is answered.
+    /// After that no new connection is accepted, and an HTTP connection ends when all its received requests are
+    /// answered.
     pub closing: CancellationToken,
     pub connections: TaskTracker,
     pub grace: Duration,
@@ -74,18 +78,18 @@ impl Drain {
         self.requests.close();
         self.connections.close();
         let last_requests = Instant::now() + LAST_REQUESTS.min(self.grace / 10);
-        // Half of the grace for the requests, half for the farewell.
+        // Half of the grace is for the requests, the other half for closing the clients' connections.
         if timeout_at(deadline - self.grace / 2, self.requests.wait()).await.is_err() {
             tracing::warn!(running = self.requests.len(), "some requests did not end in time");
         }
         self.cluster.leave().await;
         self.gateway.close_all();
-        // Those that took it are trying to reconnect already, some of them five times and no more: they must not
-        // wait for those that read nothing.
+        // Clients that read the close are already trying to reconnect, some of them only five times. They must not wait
+        // for clients that read nothing.
         if timeout_at(deadline.min(Instant::now() + FAREWELL), self.gateway.all_gone()).await.is_err() {
             self.gateway.shut_all();
             if timeout_at(deadline, self.gateway.all_gone()).await.is_err() {
-                tracing::warn!("some clients did not take their farewell in time");
+                tracing::warn!("some client connections did not end in time");
             }
         }
         while !self.idle.is_empty() && Instant::now() < last_requests {

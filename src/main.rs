@@ -1,4 +1,4 @@
-//! The command line: what was asked for, then the settings, then the work.
+//! The entry point: parses the command line, reads the settings, and runs the command.
 
 use std::{
     io::{self, Write},
@@ -14,18 +14,19 @@ use taskcast::{
     telemetry,
 };
 
-/// Gives back what a storm of clients took: with most others the process stays near its limit when they have gone.
+/// This allocator returns memory to the system when many clients have disconnected. With most other allocators the
+/// process stays near its limit.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// A write to the embedded store ends well within it.
+/// How long blocking calls may take at the end. A write to the embedded store needs much less.
 const LAST_BLOCKING_CALLS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     match cli::parse().and_then(run) {
         Ok(code) => code,
         Err(error) => {
-            // A closed stderr changes nothing about the exit code.
+            // A closed stderr does not change the exit code.
             let _ = writeln!(io::stderr(), "taskcast: {error}");
             error.exit_code()
         }
@@ -64,7 +65,7 @@ fn serve(sources: &Sources) -> Result<ExitCode, CliError> {
     }
     let runtime = runtime()?;
     let ended = runtime.block_on(app::run(config));
-    // A blocking call that hangs, a name being resolved, is not waited for.
+    // The process does not wait for a blocking call that hangs, such as a DNS lookup.
     runtime.shutdown_timeout(LAST_BLOCKING_CALLS);
     ended?;
     Ok(ExitCode::SUCCESS)
@@ -74,7 +75,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)
 }
 
-/// One per line. Whoever reads may stop reading.
+/// Prints one item per line. A reader that closes the pipe is no error.
 fn print<T: std::fmt::Display>(lines: &[T]) -> Result<ExitCode, CliError> {
     let mut out = io::stdout().lock();
     let written = lines.iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());

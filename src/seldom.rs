@@ -1,4 +1,4 @@
-//! Lines of the log that somebody outside can cause as often as they like.
+//! A rate limit for log lines that a client can cause as often as it likes.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,7 +7,8 @@ use std::{
 
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Told the first time, and from then on once a minute, with how many were not. Metrics count all of them.
+/// Allows the first line, and then one line per minute with the number of suppressed lines. Metrics count all
+/// occurrences.
 #[derive(Debug)]
 pub struct Seldom(Mutex<State>);
 
@@ -22,7 +23,8 @@ impl Seldom {
         Self(Mutex::new(State { told: None, untold: 0 }))
     }
 
-    /// Whether it is time for a line; then with how many there were since the last, if any.
+    /// Returns `Some` if a line may be logged now. The inner value is the number of lines that were suppressed since
+    /// the last one, if any.
     pub fn due(&self, now: Instant) -> Option<Option<u64>> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.told.is_some_and(|told| now.saturating_duration_since(told) < WINDOW) {
@@ -40,7 +42,8 @@ impl Default for Seldom {
     }
 }
 
-/// `seldom!(info, %error, "refused")`: like `tracing::info!`, but seldom. What was left out is the field `untold`.
+/// `seldom!(info, %error, "refused")`: like `tracing::info!`, but rate-limited. The field `untold` is the number of
+/// suppressed lines.
 macro_rules! seldom {
     ($level:ident, $($line:tt)+) => {{
         static SELDOM: $crate::seldom::Seldom = $crate::seldom::Seldom::new();
@@ -56,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_is_told_and_then_one_a_minute_with_the_number_of_the_others() {
+    fn the_first_line_is_logged_and_then_one_per_minute_with_the_number_of_suppressed_lines() {
         let seldom = Seldom::new();
         let start = Instant::now();
         let at = |seconds| seldom.due(start + Duration::from_secs(seconds));
@@ -67,6 +70,6 @@ mod tests {
         assert_eq!(at(60), Some(Some(59)));
         assert_eq!(at(61), None);
         assert_eq!(at(500), Some(Some(1)));
-        assert_eq!(at(560), Some(None), "nothing was left out");
+        assert_eq!(at(560), Some(None), "no line was suppressed");
     }
 }

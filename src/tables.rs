@@ -1,19 +1,19 @@
-//! Tables that give back the room that a burst has made them take.
+//! Shrinks hash tables, so that they release the memory that a burst has used.
 
 use std::{
     collections::{HashMap, HashSet},
     hash::{BuildHasher, Hash},
 };
 
-/// Smaller ones are not worth it.
+/// Tables of this capacity or less are not shrunk.
 const SMALL: usize = 64;
 
 pub trait GiveBack {
-    /// To be called after a removal. It costs nothing over all removals: the table halves each time.
+    /// Call this after a removal. The amortised cost is constant, because the table halves each time.
     fn give_back(&mut self);
 }
 
-/// None: it is well filled.
+/// The new size of a table. `None` means that the table stays as it is.
 fn enough(len: usize, capacity: usize) -> Option<usize> {
     (capacity > SMALL && len < capacity / 4).then(|| len.max(SMALL / 4) * 2)
 }
@@ -44,7 +44,7 @@ mod tests {
         let mut shrunk = 0;
         for n in 0..10_000 {
             table.remove(&n);
-            // A removal takes a place or none of the capacity.
+            // A removal may itself lower the capacity by one.
             let before = table.capacity();
             table.give_back();
             shrunk += usize::from(table.capacity() < before);

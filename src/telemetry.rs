@@ -1,4 +1,4 @@
-//! The log: one line per event on stderr, whatever the logged texts hold.
+//! The log: one line per event on stderr, whatever the logged texts contain.
 
 use std::{
     fmt::Write as _,
@@ -26,13 +26,13 @@ use crate::{
 
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    #[error("RUST_LOG can't be read")]
+    #[error("RUST_LOG is not a valid filter")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    #[error("there is a log already")]
+    #[error("logging has already been set up")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Begins to log. Once per process.
+/// Starts logging. It can be called only once per process.
 pub fn init(config: &LoggingConfig) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(&config.filter)?;
     let terminal = io::stderr().is_terminal();
@@ -50,20 +50,21 @@ pub fn init(config: &LoggingConfig) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-/// What libraries say to whoever looks for their bugs holds tokens, ids that let their holder speak for a client, and
-/// payloads. Whatever `RUST_LOG` says, of others there are only warnings and errors.
+/// Debug lines of libraries contain tokens, ids that let their holder act as a client, and payloads. Libraries may
+/// therefore log only warnings and errors, whatever `RUST_LOG` says.
 fn is_safe(line: &Metadata<'_>) -> bool {
     *line.level() <= Level::WARN || line.target().split("::").next() == Some("taskcast")
 }
 
-/// A panic's own text may quote what it stumbled over. The place tells enough.
+/// A panic's own text may contain data of clients, so only its location is logged.
 fn panicked(panic: &PanicHookInfo<'_>) {
     metrics::panicked();
     let place = panic.location().map(ToString::to_string);
     tracing::error!(place, "panicked: this is a bug");
 }
 
-/// Fields whose values can't steer a terminal. The formatter's own are escaped only in part: a `%value` is not.
+/// Formats fields so that their values can't control a terminal. The default formatter escapes only some values: it
+/// does not escape a `%value`.
 fn fields() -> impl for<'writer> FormatFields<'writer> + 'static {
     let field = |writer: &mut Writer<'_>, field: &Field, value: &dyn std::fmt::Debug| {
         if field.name() != "message" {
@@ -77,8 +78,8 @@ fn fields() -> impl for<'writer> FormatFields<'writer> + 'static {
     debug_fn(field).delimited(" ")
 }
 
-/// Keeps an event in its line, and what JSON leaves unescaped from the terminal. Only ESC passes: it is the
-/// formatter's colour, for the fields have none left.
+/// Keeps an event on one line, and escapes control characters that JSON leaves unescaped. Only ESC passes: the
+/// formatter writes it for colours, and the fields contain no ESC any more.
 struct OneLine<M>(M);
 
 struct OneLineWriter<W>(W);
@@ -92,8 +93,8 @@ impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for OneLine<M> {
 }
 
 impl<W: Write> Write for OneLineWriter<W> {
-    /// Gets an event as a whole. A log that can't be written is no reason to fail: the formatter would complain
-    /// on the same closed stderr, and panic.
+    /// Receives an event as a whole. A failed write is not an error: the formatter would report it on the same closed
+    /// stderr, and panic.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let line = text.strip_suffix('\n').unwrap_or(&text);
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn of_libraries_only_warnings_are_shown() {
+    fn libraries_log_only_warnings_and_errors() {
         let kept = Kept::default();
         let writer = kept.clone();
         let layer = tracing_subscriber::fmt::layer().with_writer(OneLine(move || writer.clone()));
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_logged_text_can_neither_end_its_line_nor_steer_a_terminal() {
+    fn a_logged_text_can_neither_end_its_line_nor_control_a_terminal() {
         for json in [false, true] {
             let text = logged(json);
             assert_eq!(text.lines().count(), 2, "{text}");

@@ -1,4 +1,4 @@
-//! The address that stands for a client.
+//! Determines the address that identifies a client.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -7,14 +7,14 @@ use http::HeaderMap;
 use super::forwarded;
 use crate::config::TrustedProxies;
 
-/// The bits of an IPv6 address that a customer of a provider is given; the others are the customer's to choose.
+/// The bits of an IPv6 address that a provider assigns to a customer. The customer chooses the other bits.
 const CUSTOMER: u128 = u128::MAX << 64;
 
 /// An IPv4 address, or the first half of an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientAddress(IpAddr);
 
-/// Of a request that came by no connection.
+/// The address of a request that did not come over a connection.
 impl Default for ClientAddress {
     fn default() -> Self {
         Self(Ipv6Addr::UNSPECIFIED.into())
@@ -22,7 +22,7 @@ impl Default for ClientAddress {
 }
 
 impl ClientAddress {
-    /// Without looking at what a proxy says.
+    /// Uses the peer's address and ignores proxy headers.
     pub fn of_peer(peer: IpAddr) -> Self {
         Self(match peer.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & CUSTOMER).into(),
@@ -30,7 +30,7 @@ impl ClientAddress {
         })
     }
 
-    /// Whom the first trusted proxy was asked by.
+    /// The address from which the first trusted proxy received the request.
     pub fn of_request(peer: IpAddr, headers: &HeaderMap, proxies: &TrustedProxies) -> Self {
         Self::of_peer(forwarded::client(peer, headers, proxies).address)
     }
@@ -51,11 +51,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trusted_proxy_is_believed() {
+    fn only_the_headers_of_a_trusted_proxy_are_used() {
         assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
         assert_eq!(client("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
         assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.7"]), "198.51.100.7", "a dual-stack listener");
-        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1", "it says nothing");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1", "the proxy sends no header");
     }
 
     #[test]
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(
             client("10.0.0.1", &["203.0.113.9, 198.51.100.7"]),
             "198.51.100.7",
-            "the left one is invented"
+            "the client invented the left one"
         );
         assert_eq!(client("10.0.0.1", &["198.51.100.7,10.9.9.9, fd00::2"]), "198.51.100.7");
         assert_eq!(
@@ -72,11 +72,11 @@ mod tests {
             "two headers"
         );
         assert_eq!(client("10.0.0.1", &["198.51.100.7", "10.2.2.2"]), "198.51.100.7");
-        assert_eq!(client("10.0.0.1", &["10.3.3.3, 10.2.2.2"]), "10.3.3.3", "all of them ours");
+        assert_eq!(client("10.0.0.1", &["10.3.3.3, 10.2.2.2"]), "10.3.3.3", "all are trusted proxies");
     }
 
     #[test]
-    fn ports_and_brackets_are_none_of_the_address() {
+    fn ports_and_brackets_are_not_part_of_the_address() {
         assert_eq!(client("10.0.0.1", &["198.51.100.7:4711"]), "198.51.100.7");
         assert_eq!(client("10.0.0.1", &["[2001:db8:1:2::3]:4711"]), "2001:db8:1:2::");
         assert_eq!(client("10.0.0.1", &["[2001:db8:1:2::3]"]), "2001:db8:1:2::");
@@ -85,9 +85,9 @@ mod tests {
         assert_ne!(client("2001:db8:1:2::1", &[]), client("2001:db8:1:3::1", &[]));
     }
 
-    /// A client that sends garbage must not get an address of its choice, or none.
+    /// A client that sends an invalid header must not be able to choose its address, or to have none.
     #[test]
-    fn garbage_ends_the_search() {
+    fn an_invalid_entry_ends_the_search() {
         for garbage in
             ["unknown", "", ",", "198.51.100.7 203.0.113.9", "[::1", "1.2.3", "256.1.1.1", "a, b", "\u{e4}"]
         {

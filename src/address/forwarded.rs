@@ -1,8 +1,8 @@
-//! What proxies say about a request: `X-Forwarded-For`, `-Proto` and `-Host`, or `Forwarded` (RFC 7239).
+//! Reads the headers that proxies add to a request: `X-Forwarded-For`, `-Proto` and `-Host`, or `Forwarded` (RFC 7239).
 //!
-//! A proxy appends what it saw on the right, and passes on what was there. So whatever stands left of the first address
-//! that is no trusted proxy's, the client can have written. `Forwarded` counts only in a request that has none of the
-//! `X-Forwarded-…` headers: a proxy that sets those passes a client's `Forwarded` on, unless it is told not to.
+//! A proxy keeps the entries that it receives and appends its own on the right. The client may have written everything
+//! left of the rightmost address that is not a trusted proxy's. `Forwarded` is used only in a request without
+//! `X-Forwarded-…` headers: a proxy that sets those passes on the client's `Forwarded`, unless it is configured not to.
 
 use std::{
     borrow::Cow,
@@ -18,23 +18,23 @@ const PROTO: &str = "x-forwarded-proto";
 const HOST: &str = "x-forwarded-host";
 const FORWARDED: &str = "forwarded";
 
-/// Where the search for the client ended.
+/// The result of the search for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Client {
     pub address: IpAddr,
-    /// Which entry from the right names it.
+    /// The index of the client's entry, counted from the right.
     entry: usize,
 }
 
-/// Scheme and host by which a client reached the first trusted proxy.
+/// Scheme and host with which a client reached the first trusted proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached<'a> {
-    /// `http` or `https`. None: no proxy said it.
+    /// `http` or `https`. `None` means that no proxy names the scheme.
     pub scheme: Option<&'static str>,
     pub host: Option<Cow<'a, str>>,
 }
 
-/// One proxy's part of `Forwarded`.
+/// One element of `Forwarded`, which one proxy added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Element<'a> {
     by_whom: Option<Cow<'a, str>>,
@@ -42,8 +42,8 @@ struct Element<'a> {
     host: Option<Cow<'a, str>>,
 }
 
-/// The client of a request that came from this peer: the rightmost address that is no trusted proxy's. The search ends at
-/// what is no address, for a trusted proxy does not know better.
+/// Finds the client of a request from this peer: the rightmost address that is not a trusted proxy's. The search ends
+/// at an entry that is not an address, because the trusted proxy that wrote it does not know the address.
 pub(super) fn client(peer: IpAddr, headers: &HeaderMap, proxies: &TrustedProxies) -> Client {
     if !proxies.contains(peer) {
         return Client { address: peer, entry: 0 };
@@ -57,7 +57,8 @@ pub(super) fn client(peer: IpAddr, headers: &HeaderMap, proxies: &TrustedProxies
     search(peer, elements.iter().rev().map(|element| node(element.as_ref()?.by_whom.as_ref()?)), proxies)
 }
 
-/// How the client reached the first trusted proxy. Nothing of it is to be believed of any other peer.
+/// Returns scheme and host with which the client reached the first trusted proxy. Headers from any other peer are
+/// ignored.
 pub fn reached<'a>(peer: IpAddr, headers: &'a HeaderMap, proxies: &TrustedProxies) -> Reached<'a> {
     if !proxies.contains(peer) {
         return Reached::default();
@@ -67,7 +68,8 @@ pub fn reached<'a>(peer: IpAddr, headers: &'a HeaderMap, proxies: &TrustedProxie
         let hosts: Vec<&str> = values(headers, HOST).collect();
         return Reached {
             scheme: scheme(values(headers, PROTO)),
-            // The entry that belongs to the client's; where proxies pass on the first one's word, that.
+            // The host at the position of the client's entry. If there are fewer hosts, because inner proxies add none,
+            // the first host.
             host: hosts.get(hosts.len().saturating_sub(entry + 1)).map(|host| Cow::Borrowed(*host)),
         };
     }
@@ -79,13 +81,13 @@ pub fn reached<'a>(peer: IpAddr, headers: &'a HeaderMap, proxies: &TrustedProxie
     Reached { scheme, host }
 }
 
-/// A connection that was encrypted anywhere was encrypted where the browser saw it: proxies that come behind the one that
-/// ends TLS say `http`. And nobody can hide from an https page's host that it is one by writing `http` in front.
+/// Returns `https` if any proxy reports it, because proxies behind the one that ends TLS report `http`. A client can't
+/// hide that a request is https by adding an `http` entry of its own.
 fn scheme<'a>(words: impl Iterator<Item = &'a str>) -> Option<&'static str> {
     let mut found = None;
     for word in words {
         match word.to_ascii_lowercase().as_str() {
-            // Of an upgrade, some proxies say what it becomes.
+            // Some proxies report `wss` or `ws` for a WebSocket upgrade.
             "https" | "wss" => return Some("https"),
             "http" | "ws" => found = Some("http"),
             _ => {}
@@ -118,8 +120,8 @@ fn search(
     Client { address, entry: passed.saturating_sub(1) }
 }
 
-/// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`, and with a port that is hidden, such
-/// as `192.0.2.1:_x`.
+/// Parses `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`, and an address with an
+/// obfuscated port, such as `192.0.2.1:_x`.
 fn node(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let text = text.rsplit_once(":_").map_or(text, |(address, _)| address);
@@ -127,7 +129,7 @@ fn node(text: &str) -> Option<IpAddr> {
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
-/// The elements of all `Forwarded` lines, from the left. None: a line that can't be read.
+/// The elements of all `Forwarded` lines, from the left. `None` stands for a line that can't be parsed.
 fn elements(headers: &HeaderMap) -> Vec<Option<Element<'_>>> {
     let mut elements = Vec::new();
     for line in headers.get_all(FORWARDED) {
@@ -155,12 +157,12 @@ fn line_elements(line: &str) -> Option<Vec<Element<'_>>> {
         rest = &rest[1..];
     }
     elements.push(element);
-    // Empty elements of a list mean nothing (RFC 9110 §5.6.1).
+    // Empty elements of a list are ignored (RFC 9110 §5.6.1).
     elements.retain(|element| *element != Element::default());
     Some(elements)
 }
 
-/// Reads `name=value` into the element; gives what comes behind it.
+/// Parses `name=value` into the element, and returns the rest of the text.
 fn parameter<'a>(text: &'a str, element: &mut Element<'a>) -> Option<&'a str> {
     let (name, rest) = text.split_once('=')?;
     let (value, rest) = match rest.strip_prefix('"') {
@@ -178,11 +180,11 @@ fn parameter<'a>(text: &'a str, element: &mut Element<'a>) -> Option<&'a str> {
         other if other.is_empty() || other.contains([' ', '\t', ',', ';', '"']) => return None,
         _ => return Some(rest),
     };
-    // A name that comes twice could mean two things.
+    // A duplicate name is ambiguous, so the whole line is refused.
     if place.replace(value).is_some() { None } else { Some(rest) }
 }
 
-/// The text up to the closing quotation mark, and what comes behind it.
+/// The text up to the closing quotation mark, and the rest of the text.
 fn quoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let end = text.find(['"', '\\'])?;
     if text[end..].starts_with('"') {
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc_7239_is_read_as_it_may_be_written() {
+    fn every_notation_of_rfc_7239_is_read() {
         for line in [
             "for=198.51.100.7;proto=https;host=gate.test",
             "For=\"198.51.100.7\";PROTO=HTTPS;Host=\"gate.test\"",
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_elements_those_left_of_the_client_are_not_believed() {
+    fn elements_left_of_the_client_are_ignored() {
         let line = "for=203.0.113.9;host=evil.test, for=198.51.100.7;proto=https;host=gate.test, for=10.2.2.2;proto=http;host=inner";
         assert_eq!(by(&[("forwarded", line)]), is("198.51.100.7", "https", "gate.test"));
         let lines = line.split(", ").map(|element| ("forwarded", element)).collect::<Vec<_>>();
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_read_ends_the_search() {
+    fn a_line_that_can_not_be_parsed_ends_the_search() {
         for garbage in [
             "for",
             "for=\"198.51.100.7",
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_not_looked_at_beside_x_forwarded() {
+    fn forwarded_is_ignored_if_there_is_an_x_forwarded_header() {
         let line = ("forwarded", "for=203.0.113.9;proto=https;host=evil.test");
         for other in [
             ("x-forwarded-for", "198.51.100.7"),
@@ -323,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_the_one_that_belongs_to_the_client() {
+    fn the_host_is_taken_from_the_entry_of_the_client() {
         let by = |addresses: &str, hosts: &str| {
             by(&[("x-forwarded-for", addresses), ("x-forwarded-host", hosts)]).2
         };

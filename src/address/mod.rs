@@ -1,5 +1,4 @@
-//! Who a request comes from as far as that can be told, and what each address has taken of something that there is
-//! little of.
+//! Determines the address that a request comes from, and limits how much of a scarce resource each address may hold.
 
 mod client;
 mod forwarded;

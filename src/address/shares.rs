@@ -1,4 +1,4 @@
-//! How much of something each address, or each user, has taken.
+//! Limits how much of a resource each address, or each user, holds at the same time.
 
 use std::{
     collections::HashMap,
@@ -9,15 +9,15 @@ use std::{
 use super::ClientAddress;
 use crate::tables::GiveBack;
 
-/// Each may take so much, whatever the others do. Who has given everything back is forgotten.
+/// A limit for each key (an address or a user), independent of the other keys. A key that holds nothing is removed.
 #[derive(Clone, Debug)]
 pub struct Shares<K = ClientAddress> {
-    /// None: no bound.
+    /// `None` means no limit.
     most: Option<usize>,
     taken: Arc<Mutex<HashMap<K, usize>>>,
 }
 
-/// What was taken; given back when it is dropped.
+/// The amount that a key holds. Dropping it returns the amount.
 #[derive(Debug)]
 pub struct Share<K: Clone + Eq + Hash = ClientAddress> {
     of: Shares<K>,
@@ -30,7 +30,7 @@ impl<K: Clone + Eq + Hash> Shares<K> {
         Self { most, taken: Arc::default() }
     }
 
-    /// None: it has what it may have.
+    /// `None` means that the amount would exceed the limit.
     pub fn take(&self, who: K, amount: usize) -> Option<Share<K>> {
         let mut share = Share { of: self.clone(), who, amount: 0 };
         share.grow(amount).then_some(share)
@@ -42,7 +42,7 @@ impl<K: Clone + Eq + Hash> Shares<K> {
 }
 
 impl<K: Clone + Eq + Hash> Share<K> {
-    /// Whether there was so much more.
+    /// Adds to the amount. Returns false, and adds nothing, if the limit would be exceeded.
     pub fn grow(&mut self, more: usize) -> bool {
         let Some(most) = self.of.most else { return true };
         let mut taken = self.of.lock();
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_takes_nothing_of_anothers_share() {
+    fn an_address_uses_nothing_of_the_share_of_another() {
         let shares = Shares::of(Some(3));
         let (greedy, other) = (address("192.0.2.1"), address("192.0.2.2"));
         let mut held = shares.take(greedy, 2).unwrap();
@@ -91,11 +91,11 @@ mod tests {
         drop(held);
         assert!(shares.take(greedy, 3).is_some());
         drop(others);
-        assert!(shares.lock().is_empty(), "nobody is kept in mind");
+        assert!(shares.lock().is_empty(), "no address is kept");
     }
 
     #[test]
-    fn without_a_bound_nothing_is_counted() {
+    fn without_a_limit_nothing_is_counted() {
         let shares = Shares::of(None);
         let _held = shares.take(address("192.0.2.1"), usize::MAX).unwrap();
         assert!(shares.take(address("192.0.2.1"), usize::MAX).is_some() && shares.lock().is_empty());

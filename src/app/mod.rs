@@ -37,20 +37,22 @@ use crate::{
 
 use status::Status;
 
-/// The last events, for handoffs and for clients that come back.
+/// The size of the ring of recent events, for handoffs and for clients that reconnect.
 const RING_BYTES: usize = 64 * 1024 * 1024;
-/// What may wait beside a client's queue, in queues: packets that are shared with everybody else's.
+/// How many packets may wait beside a client's full send queue, in lengths of that queue. These packets are shared with
+/// all other clients.
 const BEHIND_QUEUES: usize = 8;
-/// Between what nodes are asked to do and the doing.
+/// The capacity of the queue of orders for this node.
 const ORDER_QUEUE: usize = 1024;
-/// Between the feed and the fan-out; more waits in the store.
+/// The capacity of the queue between the feed and the fan-out. Further changes wait in the store.
 const FEED_QUEUE: usize = 256;
 const FEED_FAREWELL: Duration = Duration::from_secs(1);
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
-/// Connections that wait to be accepted, as far as the system lets us (`net.core.somaxconn`). After a restart all clients come at
-/// once, and for whom there is no place, a second passes until the next try.
+/// How many connections may wait to be accepted. The system may lower the number (`net.core.somaxconn`). After a
+/// restart all clients connect at once, and a connection that finds no slot is retried only after a second.
 const BACKLOG: u32 = 65_535;
-/// Of those that are kept free of clients: metrics are wanted just when no client finds a place.
+/// How many connections the operators' listener accepts. They use the reserve that is kept free of clients, because
+/// metrics are needed most when no client can connect.
 const ADMIN_CONNECTIONS: usize = 16;
 
 /// Why the gateway did not start, or ended.
@@ -189,7 +191,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     parts.run("the feed", follow);
     parts.run_forever("the fan-out", async move {
         pump(hub, feed, timeline_limit).await;
-        // Its end follows that of the feed, which says why.
+        // The fan-out ends after the feed, and the feed reports the reason.
         std::future::pending().await
     });
     parts.run_forever("the listener", listening_for_ever(listener, doors));
@@ -222,17 +224,17 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let drain = Drain { draining, requests, idle, cluster, gateway, closing, connections, grace };
     tokio::select! {
         () = drain.run() => {}
-        () = signals.next() => tracing::warn!("a second signal: ending at once"),
+        () = signals.next() => tracing::warn!("received a second signal: ending at once"),
         error = parts.first_end() => return Err(error),
     }
-    // Only now: every request that has come has been answered.
+    // The feed stops only here, when every request that has come has been answered.
     stop.cancel();
-    // The feed gives back what it holds on the server; a server that is away is not waited for.
+    // The feed closes its cursor on the database server. The gateway does not wait for a server that is unreachable.
     let _ = tokio::time::timeout(FEED_FAREWELL, parts.first_end()).await;
     Ok(())
 }
 
-/// The listeners close when the drain ends; the process then ends, too.
+/// The listeners close when the drain ends. The process ends then, too.
 async fn listening_for_ever(listener: TcpListener, doors: Doors) {
     serve(listener, doors).await;
     std::future::pending().await
@@ -260,17 +262,17 @@ async fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<d
     Ok(Arc::new(MeasuredStore { store, metrics }))
 }
 
-/// Where the gateway is, for people on stdout and for logs.
+/// Reports the gateway's address in the log, and for developers on stdout.
 fn announce(config: &Config, tokens: &crate::config::Tokens, listening: SocketAddr) -> Result<(), AppError> {
     tracing::info!(address = %listening, version = env!("TASKCAST_VERSION"), "listening");
     if let Some(greeting) = cli::dev_greeting(config, tokens, listening, UnixTime::now())? {
-        // Whoever started it may not be reading.
+        // The reader of stdout may have closed it.
         let _ = writeln!(io::stdout(), "{greeting}");
     }
     Ok(())
 }
 
-/// Prepares the store, as often as it takes, then follows it.
+/// Prepares the store, with retries while it is unavailable, and then follows it.
 async fn follow(
     store: Arc<dyn Store>,
     status: Arc<Status>,
@@ -291,7 +293,7 @@ async fn follow(
     Ok(())
 }
 
-/// The parts that must not end before the process does.
+/// The tasks that must run until the process ends.
 #[derive(Debug, Default)]
 struct Parts(tokio::task::JoinSet<AppError>);
 

@@ -1,4 +1,4 @@
-//! How the node is, for `/api/health`, `/metrics` and the other nodes.
+//! The state of this node, for `/api/health`, `/metrics` and the other nodes.
 
 use std::{
     sync::{
@@ -28,7 +28,7 @@ use crate::{
 const STORE_CHECK_EVERY: Duration = Duration::from_secs(2);
 const OPLOG_CHECK_EVERY: Duration = Duration::from_secs(60);
 
-/// What `/api/health` and `/metrics` tell of the whole.
+/// The source of everything that `/api/health` and `/metrics` report.
 #[derive(Debug)]
 pub(super) struct Status {
     pub node: String,
@@ -36,7 +36,7 @@ pub(super) struct Status {
     pub cluster: Arc<Cluster>,
     pub hub: Arc<Hub<SocketPeer>>,
     pub capacity: Capacity,
-    /// Does not keep it open.
+    /// A weak sender, because this struct must not keep the queue open.
     pub feed_queue: mpsc::WeakSender<FeedItem>,
     pub metrics: Arc<Metrics>,
     pub tokens: Arc<TokenVerifier>,
@@ -55,14 +55,14 @@ impl Status {
             let ok = self.store.ping().await;
             if self.store_ok.swap(ok.is_ok(), Ordering::Relaxed) != ok.is_ok() {
                 match ok {
-                    Ok(()) => tracing::info!("the store is back"),
-                    Err(error) => tracing::warn!(%error, "the store is away"),
+                    Ok(()) => tracing::info!("the store answers again"),
+                    Err(error) => tracing::warn!(%error, "the store does not answer"),
                 }
             }
         }
     }
 
-    /// This node, as the others see it.
+    /// The report of this node for the other nodes.
     pub fn own_report(&self) -> NodeReport {
         NodeReport {
             id: self.node.clone(),
@@ -72,14 +72,14 @@ impl Status {
         }
     }
 
-    /// How far clients are behind the store: by the last change that was relayed, or by the time for which the store's feed has
-    /// not read on.
+    /// How far clients are behind the store: the lag of the last relayed change, or the lag of the store's feed if it
+    /// is larger.
     fn lag_ms(&self) -> u64 {
         let unread = self.store.stream().map_or(0, |stream| stream.lag.as_millis());
         self.hub.status().lag_ms.max(u64::try_from(unread).unwrap_or(u64::MAX))
     }
 
-    /// Runs for ever. Apart from the store's check, which must not wait for it.
+    /// Runs for ever. It is separate from the check of the store, which must not wait for it.
     pub async fn watch_oplog(&self) {
         let mut every = tokio::time::interval(OPLOG_CHECK_EVERY);
         loop {

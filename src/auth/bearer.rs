@@ -1,22 +1,24 @@
-//! A token in a header, and a token that brings the word `Bearer` with it.
+//! Reads a bearer token from the `Authorization` header, and removes the word `Bearer` from a token.
 
 use http::{HeaderMap, header};
 
 const SCHEME: &str = "bearer";
 
-/// The token of the one `Authorization: Bearer` header; two headers could mean two people.
+/// The token of the `Authorization: Bearer` header. Two `Authorization` headers give `None`, because they could name
+/// two users.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next()?, values.next()) else { return None };
     after_scheme(value.to_str().ok()?)
 }
 
-/// The token of a text that should be nothing but a token. Many clients give the whole value of their `Authorization` header.
+/// Removes the scheme from a text that should be only a token. Many clients send the whole value of their
+/// `Authorization` header.
 pub fn without_scheme(text: &str) -> &str {
     after_scheme(text).unwrap_or(text)
 }
 
-/// What follows `Bearer`, in any case and with any spaces and tabs around it.
+/// The text after `Bearer`. Upper and lower case are equal, and spaces and tabs around the token are ignored.
 fn after_scheme(text: &str) -> Option<&str> {
     let (scheme, token) = text.trim_matches(is_blank).split_once(is_blank)?;
     let token = token.trim_matches(is_blank);
@@ -34,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scheme_is_taken_off_a_token() {
+    fn the_scheme_is_removed_from_a_token() {
         for text in ["a.b.c", "Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c", " Bearer \t a.b.c  "] {
             assert_eq!(without_scheme(text), "a.b.c", "{text}");
         }
@@ -43,12 +45,12 @@ mod tests {
         {
             assert_eq!(without_scheme(text), text, "not a scheme and a token");
         }
-        assert_eq!(without_scheme("Bearer a b"), "a b", "which is no token");
-        assert_eq!(without_scheme("Bearer Bearer a"), "Bearer a", "which is no token");
+        assert_eq!(without_scheme("Bearer a b"), "a b", "this is not a token");
+        assert_eq!(without_scheme("Bearer Bearer a"), "Bearer a", "this is not a token");
     }
 
     #[test]
-    fn a_header_needs_the_scheme_and_is_there_once() {
+    fn exactly_one_header_with_the_scheme_is_accepted() {
         let mut headers = HeaderMap::new();
         assert_eq!(bearer(&headers), None);
         for (value, token) in [

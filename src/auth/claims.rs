@@ -1,4 +1,4 @@
-//! What a token's payload says, once its signature is known to be good.
+//! Reads the claims of a token, after its signature has been checked.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use super::{AuthError, UnixTime};
 use crate::task::UserId;
 
-/// Which claims name the user, the organisation and the person: names of claims, or paths to them such as `user.id`.
+/// Which claims contain the user's id, the organisation and the user's name. Each is the name of a claim, or a path to
+/// it such as `user.id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimNames {
     pub user: String,
@@ -23,7 +24,7 @@ impl Default for ClaimNames {
 
 pub(super) struct Claims(pub(super) Map<String, Value>);
 
-/// Ids and names become room names, database values and log fields.
+/// The longest id or name. Ids and names become room names, database values and log fields.
 const MAX_NAME_BYTES: usize = 256;
 
 impl Claims {
@@ -36,7 +37,7 @@ impl Claims {
         }
     }
 
-    /// The empty string names no organisation.
+    /// An empty string means no organisation.
     pub(super) fn org(&self, claim: &str) -> Result<Option<Cow<'_, str>>, AuthError> {
         match self.get(claim) {
             None => Ok(None),
@@ -47,12 +48,12 @@ impl Claims {
         }
     }
 
-    /// Decoration: an unusable one locks nobody out.
+    /// The name is only for display, so a token with an unusable name is accepted without a name.
     pub(super) fn name(&self, claim: &str) -> Option<String> {
         self.get(claim).and_then(Value::as_str).filter(|name| is_name(name)).map(str::to_owned)
     }
 
-    /// `scope` as OAuth writes it, `scopes` or `scp` as others do; each as text or as a list.
+    /// OAuth writes `scope`; other issuers write `scopes` or `scp`. Each may be a text or a list.
     pub(super) fn scopes(&self) -> Vec<String> {
         let mut scopes = Vec::new();
         for claim in ["scope", "scopes", "scp"] {
@@ -69,7 +70,8 @@ impl Claims {
         scopes
     }
 
-    /// Seconds since 1970, perhaps with a fraction. A moment that no clock reaches is a mistake: most often it is in milliseconds.
+    /// Reads seconds since 1970, perhaps with a fraction. A time after the year 9999 is an error: most often it is in
+    /// milliseconds.
     pub(super) fn expiry(&self) -> Result<UnixTime, AuthError> {
         match self.time("exp") {
             Ok(Some(UnixTime::MAX)) => {
@@ -81,7 +83,7 @@ impl Claims {
         }
     }
 
-    /// Err: it is there, but not a number.
+    /// `Err` means that the claim exists but is not a number.
     pub(super) fn time(&self, claim: &'static str) -> Result<Option<UnixTime>, ()> {
         match self.get(claim) {
             None => Ok(None),
@@ -102,18 +104,19 @@ impl Claims {
         }
     }
 
-    /// Some issuers write null for what they don't have.
+    /// A null counts as absent, because some issuers write null for a missing value.
     fn get(&self, claim: &str) -> Option<&Value> {
         find(&self.0, claim).filter(|value| !value.is_null())
     }
 }
 
-/// Neither a name nor absent.
+/// This value stands for a claim that exists but can't be used.
 static UNUSABLE: Value = Value::Bool(false);
 
-/// The claim of this name, else the member of an object that the name is the path to. Where names have dots themselves, the longest
-/// one that is there counts. There is no path into a list. A path that ends at something else than an object finds what can't be used: a
-/// token that names its organisation in another way must not count as one without an organisation.
+/// Finds the claim of this name, or else the member of an object that the name is the path to. If names contain dots
+/// themselves, the longest existing name is used. A path does not lead into a list. A path through a value that is
+/// neither an object nor null gives `UNUSABLE`: a token that names its organisation in another form must not count as a
+/// token without one.
 fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     let (mut members, mut rest) = (claims, name);
     loop {
@@ -133,8 +136,8 @@ fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     }
 }
 
-/// A string, or a whole number as its decimal digits: many issuers number their users. Numbers that JSON readers may round (a fraction, an
-/// exponent, more than 64 bits) name nobody: two users could become one.
+/// Accepts a string, or a whole number as its decimal digits, because many issuers number their users. Other numbers (a
+/// fraction, an exponent, more than 64 bits) are refused: JSON readers may round them, and two users could become one.
 fn name_of(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(name) => Some(Cow::from(name.as_str())).filter(|name| is_name(name)),
@@ -143,7 +146,7 @@ fn name_of(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A user as tokens may name it.
+/// Parses a user's id by the rules for tokens.
 pub fn user_id(text: &str) -> Option<UserId> {
     UserId::parse(text).filter(|_| is_name(text))
 }

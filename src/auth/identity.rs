@@ -1,21 +1,21 @@
-//! What a verified token says.
+//! The identity that a verified token contains.
 
 use crate::task::Viewer;
 
 use super::UnixTime;
 
-/// Somebody whose token has been verified.
+/// A user whose token has been verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Decides what it may see.
+    /// Decides what the user may see.
     pub viewer: Viewer,
-    /// For `creatorName` of tasks that it creates.
+    /// Becomes the `creatorName` of tasks that the user creates.
     pub name: Option<String>,
-    /// What it may do beyond that, as the token lists it.
+    /// Additional permissions, as the token lists them.
     pub scopes: Vec<String>,
-    /// None: the token does not say.
+    /// `None` means that the token has no `iat`.
     pub issued_at: Option<UnixTime>,
-    /// From this moment on the session is over.
+    /// The session ends at this time.
     pub expires_at: UnixTime,
 }
 

@@ -1,4 +1,5 @@
-//! A token's outer form (RFC 7515): three parts, and a header that says which key. None of it is believed.
+//! Parses the compact form of a token (RFC 7515): three parts, and a header that names the key. The caller must check
+//! the signature before it trusts the contents.
 
 use std::borrow::Cow;
 
@@ -8,10 +9,10 @@ use serde_json::{Map, Value};
 use super::{AuthError, members::Members};
 use crate::json::replace_lone_surrogates_in;
 
-/// A token that can be checked.
+/// A parsed token. Its signature has not been checked yet.
 #[derive(Debug)]
 pub(super) struct Jws<'a> {
-    /// What is signed.
+    /// The signed text: header and payload.
     pub message: &'a str,
     payload: &'a str,
     /// In base64.
@@ -27,10 +28,11 @@ impl<'a> Jws<'a> {
             (!payload.contains('.')).then_some((message, header, payload, signature))
         });
         let Some((message, header, payload, signature)) = parts else {
-            return Err(AuthError::Unauthorized("the token has not three parts"));
+            return Err(AuthError::Unauthorized("the token does not have three parts"));
         };
         let mut header = object(header).ok_or(AuthError::Unauthorized("the token's header is not JSON"))?;
-        // Extensions that must be understood, and the one that changes what is signed. None is.
+        // `crit` lists extensions that a verifier must understand, and `b64` changes which bytes are signed. Neither is
+        // supported.
         if header.contains_key("crit") || header.contains_key("b64") {
             return Err(AuthError::Unauthorized("the token's header has crit or b64"));
         }
@@ -48,8 +50,8 @@ impl<'a> Jws<'a> {
         Ok(Self { message, payload, signature, algorithm, kid })
     }
 
-    /// What it says; to be asked once its signature is known to be good. A name may be cut inside an emoji; whether the
-    /// text has such a half is the second value.
+    /// The claims. The caller must have checked the signature. JavaScript may cut a string inside an emoji: the second
+    /// value is true if the text contains such a half of a surrogate pair.
     pub(super) fn payload(&self) -> Option<(Map<String, Value>, bool)> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(self.payload).ok()?;
         let text = replace_lone_surrogates_in(&bytes);
@@ -58,8 +60,8 @@ impl<'a> Jws<'a> {
     }
 }
 
-/// RFC 8725 §3.11. One issuer's keys also sign logout tokens, security events and proofs of possession, about the same
-/// users and with the same `aud`.
+/// Checks the token's type (RFC 8725 §3.11). The keys of one issuer also sign logout tokens, security events and proofs
+/// of possession, for the same users and with the same `aud`.
 fn is_access_token(typ: &Value) -> bool {
     let Some(typ) = typ.as_str().map(str::to_ascii_lowercase) else { return false };
     matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")

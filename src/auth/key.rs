@@ -1,4 +1,4 @@
-//! One key, and what it is good for.
+//! A key that verifies tokens, and the checks that a key must pass.
 
 use std::{fmt, ops::RangeInclusive};
 
@@ -6,7 +6,7 @@ use ed25519_dalek::VerifyingKey;
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use pkcs1::RsaPublicKey;
 
-/// One key and the one algorithm that its kind is bound to, so that a token can't choose another.
+/// A key and the one algorithm of its kind. The key fixes the algorithm, so that a token can't choose another.
 #[derive(Clone)]
 pub struct Key {
     algorithm: Algorithm,
@@ -15,9 +15,11 @@ pub struct Key {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    #[error("a private key was given; the public key is wanted (`openssl pkey -in key.pem -pubout`)")]
+    #[error("this is a private key; give its public key (made by `openssl pkey -in key.pem -pubout`)")]
     Private,
-    #[error("a certificate was given; its public key is wanted (`openssl x509 -in cert.pem -noout -pubkey`)")]
+    #[error(
+        "this is a certificate; give its public key (made by `openssl x509 -in cert.pem -noout -pubkey`)"
+    )]
     Certificate,
     #[error("not a public key in PEM form (`-----BEGIN PUBLIC KEY-----`)")]
     NotPem,
@@ -31,14 +33,14 @@ pub enum KeyError {
         "the Ed25519 key is a point of small order: everybody can sign for it; make a new key pair (`openssl genpkey -algorithm ed25519`)"
     )]
     SmallOrder,
-    #[error("the Ed25519 key is not encoded as RFC 8032 demands")]
+    #[error("the Ed25519 key is not encoded as RFC 8032 requires")]
     NotCanonical,
     #[error("neither an RSA, nor a P-256, nor an Ed25519 key")]
     Kind,
 }
 
 const RSA_BITS: RangeInclusive<usize> = 2048..=4096;
-/// Before the two coordinates of a point.
+/// This byte precedes the two coordinates of an uncompressed point.
 const UNCOMPRESSED: u8 = 4;
 
 impl Key {
@@ -47,7 +49,7 @@ impl Key {
         Self { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) }
     }
 
-    /// RS256, ES256 or EdDSA, as the key's kind demands.
+    /// RS256, ES256 or EdDSA. The kind of the key decides which.
     pub fn public_key(pem: &str) -> Result<Self, KeyError> {
         if pem.contains("PRIVATE KEY-----") {
             return Err(KeyError::Private);
@@ -83,7 +85,7 @@ impl Key {
         if !RSA_BITS.contains(&bits) {
             return Err(KeyError::RsaSize);
         }
-        // With 1, everybody can sign.
+        // With the exponent 1, everybody can sign.
         if exponent.len() > 4 || exponent == [1] || exponent.last().is_none_or(|last| last % 2 == 0) {
             return Err(KeyError::RsaExponent);
         }
@@ -101,7 +103,7 @@ impl Key {
         Self { algorithm: Algorithm::ES256, key: DecodingKey::from_ec_der(&point) }.tried()
     }
 
-    /// EdDSA. For a point of small order, one signature is good for many messages, and anybody can find it.
+    /// EdDSA. With a point of small order, one signature is valid for many messages, and anybody can compute it.
     pub(super) fn ed25519(x: &[u8; 32]) -> Result<Self, KeyError> {
         let point = VerifyingKey::from_bytes(x).map_err(|_| KeyError::Kind)?;
         if point.is_weak() {
@@ -113,13 +115,13 @@ impl Key {
         Self { algorithm: Algorithm::EdDSA, key: DecodingKey::from_ed_der(x) }.tried()
     }
 
-    /// A point that is not on the curve is found only when a verifier is made.
+    /// Verifies an empty message, because the library detects a point that is not on the curve only then.
     fn tried(self) -> Result<Self, KeyError> {
         crypto::verify("", b"", &self.key, self.algorithm).map_err(|_| KeyError::Kind)?;
         Ok(self)
     }
 
-    /// The name that a token's `alg` must have.
+    /// The value that a token's `alg` must have.
     pub fn algorithm(&self) -> &'static str {
         match self.algorithm {
             Algorithm::RS256 => "RS256",

@@ -1,10 +1,10 @@
-//! What tokens are checked with.
+//! The keys that tokens are checked with.
 
 use std::sync::Arc;
 
 use super::{AuthError, FetchedKeys, Key, jws::Jws};
 
-/// One key for ever, or those that a key server has at the moment.
+/// Either one configured key, or the keys that were fetched last from a key server.
 #[derive(Clone, Debug)]
 pub enum Keys {
     Configured(Key),
@@ -12,7 +12,7 @@ pub enum Keys {
 }
 
 impl Keys {
-    /// Whether any token can be accepted.
+    /// Returns false while no key is known, so that every token is refused.
     pub fn are_known(&self) -> bool {
         match self {
             Self::Configured(_) => true,
@@ -37,5 +37,5 @@ impl From<Key> for Keys {
 }
 
 pub(super) const WRONG_ALGORITHM: AuthError =
-    AuthError::Unauthorized("the token's alg is not that of the key");
+    AuthError::Unauthorized("the token's alg does not match the key");
 pub(super) const WRONG_SIGNATURE: AuthError = AuthError::Unauthorized("the token's signature is wrong");

@@ -1,4 +1,5 @@
-//! JSON objects with no name twice, at any depth: which of the two counts is not the same for every reader.
+//! Parses JSON objects and refuses duplicate names at any depth, because readers differ in which of the two values they
+//! use.
 
 use std::fmt;
 
@@ -8,10 +9,10 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-/// An object.
+/// An object without duplicate names.
 pub(super) struct Members(pub(super) Map<String, Value>);
 
-/// Any value.
+/// Any value without duplicate names.
 struct Unambiguous(Value);
 
 impl<'de> Deserialize<'de> for Members {
@@ -78,7 +79,7 @@ impl<'de> Visitor<'de> for AnyValue {
         let mut members = Map::new();
         while let Some((name, Unambiguous(value))) = access.next_entry::<String, _>()? {
             if members.insert(name, value).is_some() {
-                return Err(A::Error::custom("a name twice"));
+                return Err(A::Error::custom("a duplicate name"));
             }
         }
         Ok(Value::Object(members))

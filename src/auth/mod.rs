@@ -1,8 +1,9 @@
-//! Who a client is: a JWT becomes an [`Identity`]. The only user of jsonwebtoken, and of the HTTP client.
+//! Authentication: verifies a JWT and turns it into an [`Identity`]. Only this module uses jsonwebtoken and
+//! hyper-util's HTTP client.
 //!
-//! [`TokenVerifier::verify`] has the clock as a parameter and waits for nothing; [`TokenVerifier::admit`] also waits for
-//! keys that have to be fetched first. What a refused client may learn is [`AuthError::code`]; the reason is for
-//! the log, and never contains any part of the token.
+//! [`TokenVerifier::verify`] takes the clock as a parameter and does not wait. [`TokenVerifier::admit`] also waits for
+//! keys that have to be fetched first. A refused client receives only [`AuthError::code`]. The reason goes to the log,
+//! and never contains any part of the token.
 
 mod bearer;
 mod claims;

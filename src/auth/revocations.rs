@@ -1,4 +1,4 @@
-//! Users that an administrator has disconnected: what they held until then lets them in no more.
+//! Remembers the users that an administrator has disconnected, so that their earlier tokens are refused.
 
 use std::{
     collections::HashMap,
@@ -10,17 +10,17 @@ use crate::task::UserId;
 
 use super::UnixTime;
 
-/// So long a disconnect is remembered. A token that lives longer is accepted again afterwards.
+/// How long a disconnect is remembered. A token with a longer lifetime is accepted again afterwards.
 pub const REVOKED_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// Administrators make them by hand; this bounds what a runaway script takes.
+/// Administrators disconnect users by hand. This limit bounds the memory that a runaway script can use.
 const MAX_USERS: usize = 100_000;
 
-/// By user, when that was.
+/// The time of the last disconnect of each user.
 #[derive(Debug, Default)]
 pub struct Revocations(Mutex<HashMap<UserId, UnixTime>>);
 
 impl Revocations {
-    /// Whether that is news.
+    /// Returns false if this disconnect, or a later one of the same user, is already known.
     pub fn add(&self, user: UserId, at: UnixTime) -> bool {
         let mut users = self.lock();
         if users.get(&user).is_some_and(|known| *known >= at) {
@@ -35,8 +35,8 @@ impl Revocations {
         true
     }
 
-    /// Whether a token of this user that was issued then is refused. `iat` has whole seconds: one of the very second
-    /// of the disconnect may be from before it. One without `iat` may be from any time.
+    /// Returns true if a token of this user that was issued then is refused. `iat` has whole seconds, so a token from
+    /// the same second may be older than the disconnect. A token without `iat` may be of any age.
     pub fn cover(&self, user: &UserId, issued_at: Option<UnixTime>) -> bool {
         let Some(at) = self.lock().get(user).copied() else { return false };
         issued_at.is_none_or(|issued_at| issued_at.as_secs() <= at.as_secs())
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_later_tokens_of_the_same_user_are_accepted() {
+    fn only_later_tokens_of_a_disconnected_user_are_accepted() {
         let revocations = Revocations::default();
         let (ann, bob) = (UserId::parse("ann").unwrap(), UserId::parse("bob").unwrap());
         let at = |secs| Some(UnixTime::from_secs(secs));
@@ -76,12 +76,12 @@ mod tests {
     }
 
     #[test]
-    fn they_are_bounded() {
+    fn the_number_of_revocations_is_limited() {
         let revocations = Revocations::default();
         for n in 0..=MAX_USERS as u64 {
             revocations.add(UserId::parse(&n.to_string()).unwrap(), UnixTime::from_secs(n));
         }
         assert_eq!(revocations.all().len(), MAX_USERS);
-        assert!(!revocations.cover(&UserId::parse("0").unwrap(), None), "the oldest went");
+        assert!(!revocations.cover(&UserId::parse("0").unwrap(), None), "the oldest was removed");
     }
 }

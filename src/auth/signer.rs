@@ -1,4 +1,4 @@
-//! Tokens made here, for development and for scripts: HS256 only.
+//! Signs tokens for development and for scripts, with HS256 only.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{ClaimNames, UnixTime};
 
-/// Signs with the secret that the gateway checks with.
+/// Signs tokens with the secret that the gateway verifies them with.
 #[derive(Clone, Debug)]
 pub struct TokenSigner {
     key: EncodingKey,
@@ -16,7 +16,7 @@ pub struct TokenSigner {
     audience: Option<String>,
 }
 
-/// What a token shall say.
+/// The contents of a new token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     pub user: String,

@@ -31,7 +31,7 @@ pub(super) fn claims() -> Value {
     json!({"sub": "alice", "orgId": "acme", "name": "Alice", "exp": NOW.as_secs() + 60})
 }
 
-/// `claims()` with some changed; null removes.
+/// `claims()` with these changes. A null removes the claim.
 fn with(changes: Value) -> Value {
     let mut claims = claims();
     for (name, value) in changes.as_object().expect("an object") {
@@ -48,7 +48,7 @@ fn sign(claims: &Value) -> String {
         .expect("signs")
 }
 
-/// A token with any header and payload, rightly signed with HS256.
+/// A token with any header and payload, and a correct HS256 signature.
 fn sign_raw(header: &str, payload: &[u8], secret: &[u8]) -> String {
     let message =
         format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(header), BASE64_URL_SAFE_NO_PAD.encode(payload));
@@ -98,7 +98,7 @@ fn every_algorithm_makes_the_round_trip() {
 }
 
 #[test]
-fn a_public_key_is_no_hmac_secret() {
+fn a_public_key_is_not_accepted_as_an_hmac_secret() {
     let verifier = verifier(Key::public_key(RSA_PUBLIC).expect("a key"));
     let payload = claims().to_string();
     for header in [r#"{"alg":"HS256"}"#, r#"{"alg":"RS256"}"#, r#"{"alg":"none"}"#] {
@@ -151,7 +151,7 @@ fn only_the_keys_own_algorithm_is_accepted() {
 }
 
 #[test]
-fn the_text_of_a_token_has_one_form() {
+fn a_malformed_token_is_refused() {
     let token = sign(&claims());
     hs256().verify(&token, NOW).expect("valid");
     let parts: Vec<&str> = token.split('.').collect();
@@ -263,7 +263,7 @@ fn exp_may_have_a_fraction_or_an_exponent_and_is_never_rounded_up() {
         ("1.80000006e9", 1_800_000_060_000),
         ("18000000.605e+2", 1_800_000_060_500),
         ("1800000060500E-3", 1_800_000_060_500),
-        // What a double holds of it is a little less.
+        // The nearest double is a little smaller than this number.
         ("1800000060.001", 1_800_000_060_000),
         ("253402300798.5", 253_402_300_798_500),
     ] {
@@ -273,7 +273,7 @@ fn exp_may_have_a_fraction_or_an_exponent_and_is_never_rounded_up() {
     for past in ["1800000000.0", "1800000000.0004", "1.8e9", "1799999999.999", "5e-324", "-0.5", "-1e15"] {
         assert_eq!(raw_exp(past), Err(AuthError::Expired), "{past}");
     }
-    // The last moment of a fraction counts as well.
+    // The fraction counts: the token expires exactly at its `exp`.
     let token = sign(&with(json!({"exp": NOW.as_secs() as f64 + 0.25})));
     let at = |millis| hs256().verify(&token, UnixTime::from_millis(NOW.as_millis() + millis));
     at(249).expect("not yet");
@@ -281,9 +281,9 @@ fn exp_may_have_a_fraction_or_an_exponent_and_is_never_rounded_up() {
 }
 
 proptest::proptest! {
-    /// No finite number makes a panic, or a token that is good after its `exp`.
+    /// No finite number causes a panic, or a token that is valid after its `exp`.
     #[test]
-    fn any_number_is_an_end_that_is_not_later(exp in proptest::num::f64::NORMAL) {
+    fn a_token_never_expires_later_than_its_exp(exp in proptest::num::f64::NORMAL) {
         match verify(&with(json!({ "exp": exp }))) {
             Ok(identity) => proptest::prop_assert!(identity.expires_at.as_millis() as f64 <= exp * 1000.0),
             Err(AuthError::Expired) => proptest::prop_assert!(exp < NOW.as_secs() as f64 + 0.001),
@@ -293,7 +293,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn expiry_is_told_only_of_a_token_that_was_good() {
+fn expiry_is_reported_only_for_an_otherwise_valid_token() {
     let expired = with(json!({"exp": NOW.as_secs() - 1}));
     assert_eq!(verify(&expired), Err(AuthError::Expired));
     let other = verifier(Key::secret(b"another secret"));
@@ -303,7 +303,7 @@ fn expiry_is_told_only_of_a_token_that_was_good() {
 }
 
 #[test]
-fn nbf_and_iat_have_thirty_seconds() {
+fn nbf_and_iat_have_a_leeway_of_thirty_seconds() {
     for claim in ["nbf", "iat"] {
         let at = |value: Value| verify(&with(json!({ claim: value })));
         at(json!(NOW.as_secs() + 30)).expect("within the leeway");
@@ -343,7 +343,7 @@ fn issuer_and_audience_are_checked_where_configured() {
 }
 
 #[test]
-fn the_user_is_a_usable_string() {
+fn a_user_claim_that_is_not_a_usable_string_is_refused() {
     for wrong in [
         json!(null),
         json!(""),
@@ -427,7 +427,7 @@ fn a_claim_may_be_named_by_its_path() {
         json!({"user": [{"id": "bob"}]}),
         json!({"user": ["bob"]}),
         json!({"user": {"ID": "bob"}}),
-        // The claim of exactly that name is there, and says nothing.
+        // The claim of exactly that name exists and can't be used.
         json!({"user": nested, "user.id": {}}),
     ] {
         assert_unauthorized(verify(absent));
@@ -436,7 +436,7 @@ fn a_claim_may_be_named_by_its_path() {
     assert_unauthorized(by_path.verify(&sign_raw(r#"{"alg":"HS256"}"#, payload, SECRET), NOW));
 }
 
-/// A token whose organisation can't be read is not one without an organisation, which would be in the default one.
+/// A token whose organisation can't be read must not count as a token without one, which gets the default organisation.
 #[test]
 fn a_path_to_an_organisation_that_ends_too_early_is_refused() {
     let claims = ClaimNames { org: "org.id".into(), ..ClaimNames::default() };
@@ -453,7 +453,7 @@ fn a_path_to_an_organisation_that_ends_too_early_is_refused() {
 }
 
 #[test]
-fn a_path_may_lead_through_names_with_dots_and_into_no_list() {
+fn a_path_may_contain_names_with_dots_and_does_not_lead_into_a_list() {
     for (path, claims, user) in [
         (
             "https://id.example.com/app.user.id",
@@ -512,16 +512,17 @@ fn claims_can_have_other_names() {
 }
 
 #[test]
-fn an_unusable_name_locks_nobody_out() {
+fn a_token_with_an_unusable_name_is_accepted() {
     assert_eq!(verify(&claims()).expect("valid").name.as_deref(), Some("Alice"));
     for name in [json!(null), json!(""), json!(3), json!("A\u{1b}[2J")] {
         assert_eq!(verify(&with(json!({ "name": name }))).expect("valid").name, None);
     }
 }
 
-/// JavaScript writes a name that was cut inside an emoji as `"\\ud83d"`. An id is never guessed at.
+/// JavaScript writes a name that was cut inside an emoji as `"\\ud83d"`. The verifier repairs such a name, but never an
+/// id.
 #[test]
-fn a_claim_may_have_half_of_an_emoji_and_an_id_may_not() {
+fn a_name_may_contain_half_of_an_emoji_and_an_id_may_not() {
     let verify =
         |payload: &str| hs256().verify(&sign_raw(r#"{"alg":"HS256"}"#, payload.as_bytes(), SECRET), NOW);
     let identity = verify(r#"{"sub":"alice","orgId":"acme","name":"Al \ud83d","exp":4102444800}"#);
@@ -534,13 +535,13 @@ fn a_claim_may_have_half_of_an_emoji_and_an_id_may_not() {
     ] {
         assert_unauthorized(verify(payload));
     }
-    // Whoever really has such an id keeps it.
+    // An id that really contains U+FFFD is accepted.
     let named = verify(r#"{"sub":"a\ufffd","name":"A","exp":4102444800}"#).expect("valid");
     assert_eq!(named.viewer.user.as_str(), "a\u{fffd}");
 }
 
 #[test]
-fn scopes_come_in_three_claims() {
+fn scopes_are_read_from_three_claims() {
     for scopes in [
         json!({"scope": "tasks:read  tasks:write"}),
         json!({"scopes": ["tasks:read", "tasks:write", 5]}),
@@ -556,7 +557,7 @@ fn scopes_come_in_three_claims() {
 }
 
 #[test]
-fn only_usable_public_keys_are_taken() {
+fn only_usable_public_keys_are_accepted() {
     for (pem, error) in [
         (include_str!("testdata/rsa.pem"), KeyError::Private),
         (include_str!("testdata/certificate.pem"), KeyError::Certificate),
@@ -627,7 +628,7 @@ fn an_ed25519_key_for_which_everybody_can_sign_is_refused() {
 }
 
 #[test]
-fn an_ed25519_key_has_one_encoding() {
+fn an_ed25519_key_with_a_coordinate_that_is_not_reduced_is_refused() {
     for excess in 0..19 {
         for last in [0x7f, 0xff] {
             let point = point(0xed + excess, 0xff, last);
@@ -643,7 +644,7 @@ fn rsa_pem(modulus: &[u8], exponent: &[u8]) -> String {
         let length = u16::try_from(content.len()).expect("short").to_be_bytes();
         [&[tag, 0x82][..], &length, content].concat()
     };
-    // DER wants the shortest form of a length.
+    // DER requires the shortest form of a length.
     let integer = |number: &[u8]| {
         let number = if number[0] & 0x80 == 0 { number.to_vec() } else { [&[0], number].concat() };
         match u8::try_from(number.len()) {
@@ -695,7 +696,7 @@ fn a_signed_token_verifies() {
 }
 
 #[test]
-fn no_secret_is_shown() {
+fn debug_output_contains_no_secret() {
     let signer = TokenSigner::new(SECRET, ClaimNames::default(), None, None);
     let shown = format!("{:?} {signer:?} {:?}", hs256(), Key::secret(SECRET));
     let bytes = format!("{SECRET:?}");

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct UnixTime(u64);
 
 impl UnixTime {
-    /// The last second of the year 9999: far enough for any token, near enough for any timer and any date type.
+    /// The last second of the year 9999: later than any token needs, and small enough for any timer and any date type.
     pub const MAX: UnixTime = UnixTime(253_402_300_799_000);
 
     pub fn now() -> Self {
@@ -26,14 +26,15 @@ impl UnixTime {
         Self(millis).min(Self::MAX)
     }
 
-    /// A JWT's NumericDate (RFC 7519 §2), which may have a fraction. It is rounded down to a millisecond, so that no token is good
-    /// after its `exp`. What lies before 1970 becomes 1970. None: not a finite number.
+    /// Converts a JWT's NumericDate (RFC 7519 §2), which may have a fraction. The value is rounded down to a
+    /// millisecond, so that no token is valid after its `exp`. A time before 1970 becomes 1970. `None` means that the
+    /// number is not finite.
     pub(super) fn from_numeric_date(number: &serde_json::Number) -> Option<Self> {
         if let Some(secs) = number.as_u64() {
             return Some(Self::from_secs(secs));
         }
         let secs = number.as_f64().filter(|secs| secs.is_finite())?;
-        // A cast of a number that does not fit gives the nearest one that does.
+        // The cast saturates: a number that does not fit becomes the nearest number that fits.
         let millis = (secs.fract() * 1000.0) as u64;
         Some(Self::from_secs(secs.trunc() as u64).plus(Duration::from_millis(millis)))
     }
@@ -51,7 +52,7 @@ impl UnixTime {
         Self(self.0.saturating_add(millis)).min(Self::MAX)
     }
 
-    /// How long from `earlier` until this moment; zero when it is past.
+    /// The time from `earlier` until this moment, or zero if this moment is before `earlier`.
     pub fn since(self, earlier: UnixTime) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

@@ -1,11 +1,11 @@
-//! Project Wycheproof's vectors for the signatures that tokens have: JWS takes those of ECDSA as P1363.
+//! Tests the signature algorithms of tokens with Project Wycheproof's vectors. JWS encodes ECDSA signatures as P1363.
 
 use base64::prelude::*;
 use wycheproof::{TestResult, ecdsa, eddsa, mac, rsa_pkcs1_verify as rsa};
 
 use super::Key;
 
-/// Vectors that were tried, and those that must fail.
+/// The number of tested vectors, and how many of them must fail.
 #[derive(Debug, Default, PartialEq)]
 struct Tried {
     all: usize,
@@ -18,7 +18,7 @@ impl Tried {
         match expected {
             TestResult::Valid => assert!(accepted, "refused: {what}"),
             TestResult::Invalid => assert!(!accepted, "accepted: {what}"),
-            // An RSA padding that older signers made: either will do.
+            // Older signers made this RSA padding. The verifier may accept or refuse it.
             TestResult::Acceptable => {}
         }
         self.all += 1;

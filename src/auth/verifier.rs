@@ -1,4 +1,4 @@
-//! Token → [`Identity`].
+//! Verifies a token and returns the [`Identity`] of its user.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,15 +6,15 @@ use crate::task::{DefaultOrg, OrgId, UserId, Viewer};
 
 use super::{ClaimNames, Identity, Keys, Revocations, UnixTime, claims::Claims, jws::Jws};
 
-/// How far another machine's clock may be ahead. `exp` has none: its moment is a promise.
+/// How far another machine's clock may be ahead. `exp` has no leeway: a token must never be accepted after it.
 const LEEWAY: Duration = Duration::from_secs(30);
-/// What `MAX_TOKEN_BYTES` is where nobody has set it.
+/// The default of `MAX_TOKEN_BYTES`.
 pub const DEFAULT_MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// Why a token was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// The reason is for the log alone.
+    /// The reason is for the log only.
     #[error("{0}")]
     Unauthorized(&'static str),
     #[error(
@@ -23,16 +23,16 @@ pub enum AuthError {
     TooLong { bytes: usize, max: usize },
     #[error("the token has expired")]
     Expired,
-    /// Passing: the key that signed it may not have been fetched yet.
+    /// A temporary error: the key that signed the token may not have been fetched yet.
     #[error("no key that fits the token is known yet")]
     NoKey {
-        /// When that may be otherwise.
+        /// A retry may succeed after this time.
         retry_after: Duration,
     },
 }
 
 impl AuthError {
-    /// What the client is told.
+    /// The error code that the client receives.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unauthorized(_) | Self::TooLong { .. } => "unauthorized",
@@ -41,7 +41,7 @@ impl AuthError {
         }
     }
 
-    /// Whether the same token may be accepted later.
+    /// Returns true if the same token may be accepted later.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::NoKey { .. })
     }
@@ -52,20 +52,21 @@ impl AuthError {
 pub struct TokenVerifier {
     pub keys: Keys,
     pub claims: ClaimNames,
-    /// Checked where given, as is the audience.
+    /// Issuer and audience are checked if they are configured.
     pub issuer: Option<String>,
     pub audience: Option<String>,
-    /// Longer tokens are refused unread.
+    /// Longer tokens are refused without being parsed.
     pub max_token_bytes: usize,
-    /// For tokens that name no organisation.
+    /// The organisation of tokens that name none.
     pub default_org: DefaultOrg,
     /// Users whose earlier tokens are no longer accepted.
     pub revocations: Arc<Revocations>,
 }
 
 impl TokenVerifier {
-    /// As [`verify`](Self::verify), now; but waits, if need be, until keys have been fetched that are newer than the
-    /// token. [`AuthError::NoKey`]: that would take longer than `patience`, did not work, or too many wait already.
+    /// Calls [`verify`](Self::verify) with the current time. If the key of the token is unknown, this function waits
+    /// for newer keys. [`AuthError::NoKey`] means that no keys come within `patience`, that the fetch failed, or that
+    /// too many callers already wait.
     pub async fn admit(&self, token: &str, patience: Duration) -> Result<Identity, AuthError> {
         let verify = || self.verify(token, UnixTime::now());
         match &self.keys {
@@ -74,7 +75,7 @@ impl TokenVerifier {
         }
     }
 
-    /// With the keys that are known.
+    /// Checks the token with the keys that are known at the moment.
     pub fn verify(&self, token: &str, now: UnixTime) -> Result<Identity, AuthError> {
         if token.len() > self.max_token_bytes {
             return Err(AuthError::TooLong { bytes: token.len(), max: self.max_token_bytes });
@@ -103,7 +104,7 @@ impl TokenVerifier {
             return Err(AuthError::Unauthorized("the user was disconnected after the token was issued"));
         }
         let org = claims.org(&self.claims.org)?;
-        // Two ids that were cut at different places would become one.
+        // Two different ids that were cut inside an emoji could become the same id.
         if is_cut
             && [Some(user.as_str()), org.as_deref()].into_iter().flatten().any(|id| id.contains('\u{fffd}'))
         {
@@ -113,7 +114,7 @@ impl TokenVerifier {
         }
         let org = self.default_org.or(org.as_deref().and_then(OrgId::parse));
 
-        // Last: `token_expired` promises that a fresh token of the same kind is accepted.
+        // Expiry is checked last: `token_expired` promises the client that a fresh token of the same kind is accepted.
         let expires_at = claims.expiry()?;
         if now >= expires_at {
             return Err(AuthError::Expired);

@@ -1,4 +1,4 @@
-//! Where Redis is, and which part of it is this deployment's.
+//! The address of Redis, and the prefix of this deployment's keys.
 
 use std::fmt;
 
@@ -9,31 +9,32 @@ use fred::{
 
 use std::time::Duration;
 
-/// For a connection and for each command: one that takes longer is not worth waiting for.
+/// The timeout of a connection attempt and of each command.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// Commands that wait for a connection that is being written to, and words that wait to be read.
+/// The capacity of two queues: commands that wait to be written, and messages that wait to be read.
 const QUEUE: usize = 8192;
 
 #[derive(Clone)]
 pub struct ClusterConfig {
     url: String,
-    /// Before every key and channel.
+    /// The prefix of every key and channel.
     pub(super) prefix: String,
 }
 
 impl ClusterConfig {
-    /// Deployments share a Redis unless database and collection are called the same. None: `url` is not of Redis.
+    /// Several deployments can use one Redis if their databases or collections have different names. `None` means that
+    /// `url` is not a valid Redis URL.
     pub fn new(url: &str, database: &str, collection: &str) -> Option<Self> {
         let plain = url.strip_prefix("redis://").or(url.strip_prefix("rediss://"))?;
-        // Without TLS: its certificates are read when they are needed.
+        // The URL is parsed as one without TLS, because certificates are read only when they are needed.
         let parsed = Config::from_url_centralized(&format!("redis://{plain}")).ok()?;
         let Server { host, .. } = parsed.server.hosts().into_iter().next()?;
-        // A database's name has no dot.
+        // A database's name contains no dot, so the prefix is unambiguous.
         let prefix = format!("taskcast:{database}.{collection}:");
         (!host.is_empty()).then(|| Self { url: url.to_owned(), prefix })
     }
 
-    /// A client that connects once and is gone with its connection.
+    /// A client that connects once and does not reconnect.
     pub(super) fn client(&self) -> Result<Client, fred::error::Error> {
         let mut config = Config::from_url_centralized(&self.url)?;
         config.version = RespVersion::RESP3;
@@ -54,7 +55,7 @@ impl ClusterConfig {
     }
 }
 
-/// Without the URL, which holds a password.
+/// Omits the URL, because it may contain a password.
 impl fmt::Debug for ClusterConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterConfig").field("prefix", &self.prefix).finish_non_exhaustive()
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_urls_of_redis_are_taken() {
+    fn only_redis_urls_are_accepted() {
         let taken = |url| ClusterConfig::new(url, "app", "tasks").is_some();
         for url in [
             "redis://cache",

@@ -1,10 +1,10 @@
-//! What a node knows of its own sessions, and tells.
+//! The sessions of this node, and the facts about them that it sends to Redis.
 
 use std::{collections::HashMap, time::Instant};
 
 use crate::{tables::GiveBack, task::UserId};
 
-/// A session, by the number that the gateway gave it.
+/// The number that the gateway gave a session.
 pub type SessionId = u64;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,8 @@ struct Session {
     has_dashboard: bool,
 }
 
-/// The sessions of this node as Redis ought to know them: whatever it forgets, or was not told, it is told from here.
+/// The sessions of this node, as Redis should know them. Whatever Redis has forgotten or never received is sent again
+/// from here.
 #[derive(Debug, Default)]
 pub(super) struct Sessions(HashMap<SessionId, Session>);
 
@@ -38,7 +39,7 @@ impl Sessions {
         Fact::Opened { user, sessions: vec![(session, since)] }
     }
 
-    /// None: it has ended, or that is known.
+    /// `None` means that the session has ended, or that nothing changes.
     pub fn dashboard(&mut self, session: SessionId, has: bool) -> Option<Fact> {
         let known = self.0.get_mut(&session)?;
         if std::mem::replace(&mut known.has_dashboard, has) == has {
@@ -48,7 +49,7 @@ impl Sessions {
         Some(Fact::Dashboard { user: known.user.clone(), session, now })
     }
 
-    /// `lost`: whether the dashboard, if it had it, was lost rather than left, and when.
+    /// `lost` is the time at which the session lost the dashboard, if it did not leave it.
     pub fn end(&mut self, session: SessionId, lost: Option<Instant>) -> Vec<Fact> {
         let Some(Session { user, has_dashboard, .. }) = self.0.remove(&session) else { return Vec::new() };
         self.0.give_back();
@@ -60,7 +61,7 @@ impl Sessions {
         facts
     }
 
-    /// Everything, for a Redis that may know nothing.
+    /// All facts, for a Redis that may know none of them.
     pub fn all(&self) -> Vec<Fact> {
         let mut by_user: HashMap<&UserId, Vec<(SessionId, Instant)>> = HashMap::new();
         for (id, session) in &self.0 {
@@ -85,13 +86,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_ended_is_told_once_and_then_forgotten() {
+    fn the_end_of_a_session_is_reported_once() {
         let (mut sessions, now) = (Sessions::default(), Instant::now());
         let ann = UserId::parse("ann").unwrap();
         sessions.open(1, ann.clone(), now);
         sessions.open(2, ann.clone(), now);
         assert!(sessions.dashboard(1, true).is_some() && sessions.dashboard(1, true).is_none());
-        assert!(sessions.dashboard(3, true).is_none(), "it has ended");
+        assert!(sessions.dashboard(3, true).is_none(), "the session has ended");
         let all = sessions.all();
         assert!(matches!(&all[0], Fact::Opened { sessions, .. } if sessions.len() == 2));
         assert_eq!(all[1..], [Fact::Dashboard { user: ann.clone(), session: 1, now: Dashboard::Entered }]);

@@ -1,4 +1,4 @@
-//! What the edges use.
+//! The interface of the cluster for the edges.
 
 use std::{
     sync::{
@@ -27,15 +27,15 @@ use super::{
     lost::LostDashboards,
 };
 
-/// All clients of a node may go at once.
+/// The capacity of the queue of facts. All clients of a node may disconnect at once.
 const FACTS: usize = 65_536;
-/// A client waits so long for what Redis knows of it.
+/// How long a client waits for the answer of Redis.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
-/// An administrator waits a little longer to know that every node is told.
+/// How long an administrator waits until Redis has the disconnect.
 const TELL_WITHIN: Duration = Duration::from_millis(500);
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// What this node is to do because of what it, or another, was told.
+/// An order for this node. It comes from a request to this node or to another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Close a session: its user has too many.
@@ -44,7 +44,8 @@ pub enum Order {
     Disconnect(UserId),
 }
 
-/// A live node, as it told the others. One of another version may say more, which is not heard, or less: it lives all the same.
+/// The report of a live node. A node of another version may send more fields, which are ignored, or fewer, which get
+/// their defaults.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeReport {
@@ -57,7 +58,7 @@ pub struct NodeReport {
     pub lag_ms: u64,
 }
 
-/// This node among the others; without Redis, alone.
+/// This node's view of the cluster. Without Redis, the node is alone.
 #[derive(Debug)]
 pub struct Cluster {
     lost: LostDashboards,
@@ -66,16 +67,16 @@ pub struct Cluster {
     shared: Option<Shared>,
 }
 
-/// What there is where there are other nodes.
+/// The state that exists only with Redis.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub sessions: Mutex<Sessions>,
     facts: mpsc::Sender<Fact>,
-    /// Something could not be told: a new connection tells everything.
+    /// Notified when a fact could not be sent. The next connection then sends everything.
     pub anew: Notify,
     pub leaving: CancellationToken,
     pub left: CancellationToken,
-    /// While Redis is there.
+    /// `Some` while Redis is connected.
     calls: Mutex<Option<Calls>>,
     nodes: Mutex<Vec<NodeReport>>,
     /// Connections that ended while they were in use.
@@ -117,7 +118,7 @@ impl Cluster {
         }
     }
 
-    /// A session has entered the dashboard, or left it.
+    /// Records that a session has entered the dashboard, or left it.
     pub fn dashboard(&self, session: SessionId, has: bool) {
         if let Some(shared) = &self.shared {
             let mut sessions = lock(&shared.sessions);
@@ -125,7 +126,7 @@ impl Cluster {
         }
     }
 
-    /// `lost`: it had the dashboard, and did not leave it.
+    /// `lost` means that the session had the dashboard and did not leave it.
     pub fn ended(&self, session: SessionId, user: &UserId, lost: bool) {
         let when = lost.then(Instant::now);
         if let Some(when) = when {
@@ -137,8 +138,9 @@ impl Cluster {
         }
     }
 
-    /// Whether a session of this user may have lost the dashboard lately, here or elsewhere. Where nobody can say, it may: a
-    /// dashboard too many is a list that nobody looks at, one too few is a list that stands still.
+    /// Returns true if a session of this user may have lost the dashboard recently, on this node or another. If Redis
+    /// does not answer, the result is true: a dashboard too many is a list that nobody looks at, but a missing one is a
+    /// list that no longer changes.
     pub async fn may_have_lost_dashboard(&self, user: &UserId) -> bool {
         if self.lost.may_have_lost(user, Instant::now()) {
             return true;
@@ -151,13 +153,14 @@ impl Cluster {
         }
     }
 
-    /// Closes all sessions of a user, and refuses its tokens that were issued until now. Whether every node is told already: those
-    /// that are away from Redis, or all while it is away, are told when they are back.
+    /// Closes all sessions of a user, and refuses the user's tokens that were issued until now. Returns false if Redis
+    /// has not confirmed the disconnect; the next connection to Redis sends it again. A node that is not connected to
+    /// Redis applies the disconnect when it reconnects.
     pub async fn disconnect(&self, user: UserId, now: UnixTime) -> bool {
         self.revocations.add(user.clone(), now);
         self.order(Order::Disconnect(user.clone())).await;
         let Some(shared) = &self.shared else { return true };
-        // The next connection tells it.
+        // The next connection sends it.
         let Some(calls) = shared.calls() else { return false };
         let told = matches!(timeout(TELL_WITHIN, calls.disconnect(&user, now)).await, Ok(Ok(())));
         if !told {
@@ -166,17 +169,17 @@ impl Cluster {
         told
     }
 
-    /// Whether what nodes tell each other gets there.
+    /// Returns true if Redis is connected, or if there is no Redis.
     pub fn is_well(&self) -> bool {
         self.shared.as_ref().is_none_or(|shared| shared.calls().is_some())
     }
 
-    /// How often the connection to Redis was lost; None: there is no Redis.
+    /// How often the connection to Redis was lost. `None` means that there is no Redis.
     pub fn redis_lost(&self) -> Option<u64> {
         self.shared.as_ref().map(|shared| shared.lost.load(Ordering::Relaxed))
     }
 
-    /// The live nodes; `own` is how this one is now.
+    /// The live nodes. `own` is the current report of this node.
     pub fn nodes(&self, own: NodeReport) -> Vec<NodeReport> {
         let mut nodes = match &self.shared {
             Some(shared) if shared.calls().is_some() => lock(&shared.nodes).clone(),
@@ -188,7 +191,8 @@ impl Cluster {
         nodes
     }
 
-    /// From now on the others know that this node is going: what its clients lose by that, they have lost.
+    /// Closes the connection to Redis, so that the other nodes see that this node ends. Dashboards that its clients
+    /// lose from now on count as lost.
     pub async fn leave(&self) {
         if let Some(shared) = &self.shared {
             shared.leaving.cancel();
@@ -201,9 +205,9 @@ impl Cluster {
         self.revocations.forget_old(UnixTime::now());
     }
 
-    /// What is waited for here is this node's own work.
+    /// This function waits only for this node's own work.
     pub(super) async fn order(&self, order: Order) {
-        // Nobody listens any more when the process ends.
+        // The receiver is closed when the process ends.
         let _ = self.orders.send(order).await;
     }
 
@@ -217,7 +221,8 @@ impl Cluster {
 }
 
 impl Shared {
-    /// Under the lock of [`Sessions`], so that facts of a session keep their order. Without waiting: what does not fit is told from [`Sessions`], with everything else.
+    /// Queues a fact without waiting. The caller holds the lock of [`Sessions`], so that facts of a session keep their
+    /// order. A fact that does not fit is sent from [`Sessions`] by a new connection, with everything else.
     fn tell(&self, fact: Fact) {
         if lock(&self.calls).is_some() && self.facts.try_send(fact).is_err() {
             self.anew.notify_one();
@@ -232,7 +237,7 @@ impl Shared {
         *lock(&self.calls) = calls;
     }
 
-    /// The connection is gone, and what was known by it.
+    /// Records that the connection has ended, and clears the data that came over it.
     pub fn lose(&self) {
         self.set_calls(None);
         self.set_nodes(Vec::new());

@@ -1,5 +1,5 @@
-//! One connection to Redis, from its beginning to its end. Nothing of it outlives it: whatever was subscribed or told is
-//! subscribed and told again on the next one.
+//! One connection to Redis. No state outlives it: the next connection subscribes again, and the node sends everything
+//! again.
 
 use std::time::Duration;
 
@@ -30,17 +30,18 @@ use super::{
 };
 
 const OLDEST: u32 = 7;
-/// Every step of it has its own limit; this is for all of them, and for whatever has none.
+/// The timeout of opening a connection, all steps together. Most steps have a timeout of their own.
 pub(super) const OPEN_WITHIN: Duration = Duration::from_secs(10);
-/// What is known of a user goes if nobody renews it: its nodes died, or have nothing more to tell.
+/// Redis drops the data of a user after this time if nobody renews it: the user's nodes died, or have no more data to
+/// send.
 const USER_KEPT_FOR: Duration = Duration::from_secs(15 * 60);
 
-/// Why there is no connection to Redis, or no more.
+/// Why a connection to Redis could not be opened, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     #[error("Redis {0} is too old: 7.0 or newer is needed")]
     TooOld(String),
-    #[error("Redis refuses the user of REDIS_URL, its password, or what it wants: {0}")]
+    #[error("Redis refuses the user of REDIS_URL, the password, or a command that the user may not run: {0}")]
     Denied(String),
     #[error("the certificate of Redis is not trusted: {0}")]
     Untrusted(String),
@@ -50,9 +51,9 @@ pub enum LinkError {
     Silent,
     #[error("Redis closed the connection")]
     Closed,
-    #[error("Redis has not heard of this node for too long, or forgot it")]
+    #[error("Redis received no heartbeat of this node for too long, or forgot it")]
     Lapsed,
-    #[error("more was to be told or heard than could be held")]
+    #[error("a queue of messages to or from Redis was full")]
     Overrun,
 }
 
@@ -62,7 +63,7 @@ impl From<Error> for LinkError {
         if *error.kind() == ErrorKind::Auth || details.starts_with("NOPERM") {
             return Self::Denied(details.to_owned());
         }
-        // What rustls finds wrong comes as the text of an error of input and output.
+        // An error that rustls finds comes only as the text of an I/O error.
         match details.split_once("InvalidCertificate(") {
             Some((_, why)) => Self::Untrusted(why.strip_suffix(") }").unwrap_or(why).to_owned()),
             None => Self::Redis(error),
@@ -77,18 +78,19 @@ pub(super) struct Link {
     connection: Connection,
 }
 
-/// What is asked of Redis and told it.
+/// The calls to Redis.
 #[derive(Clone, Debug)]
 pub(super) struct Calls {
     client: Client,
     scripts: Scripts,
     prefix: String,
-    /// Names this connection of this node, new with each: what was said under the one before counts no more.
+    /// Identifies this connection of this node. Each connection has a new lease, and the data of the earlier lease no
+    /// longer counts.
     lease: String,
 }
 
 impl Link {
-    /// Connects, listens, and begins a lease that replaces the one before.
+    /// Connects, subscribes, and begins a lease that replaces the lease `before`.
     pub async fn open(config: &ClusterConfig, before: Option<&str>) -> Result<Self, LinkError> {
         timeout(OPEN_WITHIN, Self::begin(config, before)).await.map_err(|_| LinkError::Silent)?
     }
@@ -114,7 +116,7 @@ impl Link {
         Ok(Self { calls, words, connection })
     }
 
-    /// The next word, until the connection is gone.
+    /// Waits for the next message. The error says why the connection ended.
     pub async fn word(&mut self) -> Result<Message, LinkError> {
         tokio::select! {
             word = self.words.recv() => word.map_err(|error| match error {
@@ -129,7 +131,8 @@ impl Link {
     }
 }
 
-/// The task that serves a connection owns it: with the task it is closed, whatever it is waiting for.
+/// The task that serves a connection. The task owns the connection, so aborting the task closes it, whatever the task
+/// waits for.
 #[derive(Debug)]
 pub(super) struct Connection(ConnectHandle);
 
@@ -138,7 +141,7 @@ impl Connection {
         let mut connection = Self(client.connect());
         let connected = tokio::select! {
             connected = client.wait_for_connect() => connected,
-            // It may have failed before anybody waited for it.
+            // The connection may have failed before this function waits for it.
             ended = &mut connection.0 => return Err(match ended {
                 Ok(Err(error)) => error.into(),
                 _ => LinkError::Closed,
@@ -146,7 +149,7 @@ impl Connection {
         };
         match connected {
             Ok(()) => Ok(connection),
-            // It does not know RESP3.
+            // This Redis does not know RESP3.
             Err(error) if error.details().contains("unknown command") => {
                 Err(LinkError::TooOld("before 6".into()))
             }
@@ -170,14 +173,14 @@ impl Calls {
         channel == self.own_channel()
     }
 
-    /// Says that this node lives, and what of it; what the live nodes say.
+    /// Sends the heartbeat and the report of this node. Returns the reports of the live nodes.
     pub async fn beat(&self, told: &str) -> Result<Vec<String>, LinkError> {
         let arguments = vec![self.lease.clone(), told.to_owned()];
         let nodes: Option<Vec<String>> = self.run(&self.scripts.beat, self.common_keys(), arguments).await?;
         nodes.ok_or(LinkError::Lapsed)
     }
 
-    /// In this order.
+    /// Sends the facts in this order.
     pub async fn tell(&self, facts: &[Fact], max_sessions: usize) -> Result<(), LinkError> {
         let pipeline = self.client.pipeline();
         for fact in facts {
@@ -188,7 +191,7 @@ impl Calls {
         }
         for answer in pipeline.try_all::<Value>().await {
             match answer {
-                // A key that somebody else has put something into: the others are worth telling.
+                // Another program has written a value of another type to this key. The other facts are still sent.
                 Err(error) if error.details().starts_with("WRONGTYPE") => tracing::warn!(%error, "Redis"),
                 answer => drop(answer?),
             }
@@ -196,17 +199,17 @@ impl Calls {
         Ok(())
     }
 
-    /// Whether a session of the user may have lost the dashboard lately, on any node.
+    /// Returns true if a session of the user may have lost the dashboard recently, on any node.
     pub async fn lost_dashboard(&self, user: &UserId) -> Result<bool, LinkError> {
         let keys = vec![self.key("leases"), self.user_key("dashboards", user), self.key("began")];
         let lost: i64 = self.run(&self.scripts.lost, keys, vec![millis(REMEMBERED_FOR)]).await?;
         Ok(lost != 0)
     }
 
-    /// Keeps it for nodes that start or come back, and says it to those that are there.
+    /// Stores the disconnect for nodes that connect later, and publishes it to the connected nodes.
     pub async fn disconnect(&self, user: &UserId, at: UnixTime) -> Result<(), LinkError> {
         let word = Word::Disconnect { user: user.to_string(), at: at.as_millis() };
-        // A word is text and numbers.
+        // A message is text and numbers, so this can't fail.
         let word = serde_json::to_string(&word).unwrap_or_default();
         let arguments = vec![
             user.to_string(),
@@ -219,7 +222,7 @@ impl Calls {
         Ok(self.run(&self.scripts.revoked, keys, arguments).await?)
     }
 
-    /// All disconnects that Redis knows: users, and when that was.
+    /// All disconnects that Redis knows: each user, and the time of the disconnect.
     pub async fn disconnects(&self) -> Result<Vec<(String, u64)>, LinkError> {
         let key = self.key("disconnected");
         let all: Vec<(String, f64)> = self.client.zrange(key, 0, -1, None, false, None, true).await?;
@@ -278,7 +281,7 @@ impl Calls {
         self.key("all")
     }
 
-    /// The scripts know it, too.
+    /// The scripts build the same name.
     fn own_channel(&self) -> String {
         format!("{}:{}", self.key("leases"), self.lease)
     }
@@ -289,14 +292,14 @@ pub(super) async fn version(client: &Client) -> Result<String, Error> {
     let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
     version
         .map(|version| version.trim().to_owned())
-        .ok_or_else(|| Error::new(ErrorKind::Unknown, "INFO tells no version"))
+        .ok_or_else(|| Error::new(ErrorKind::Unknown, "INFO contains no version"))
 }
 
 pub(super) fn is_recent(version: &str) -> bool {
     version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= OLDEST)
 }
 
-/// Moments are told as ages: no two clocks have to agree.
+/// Times are sent as ages, so that the clocks of two machines need not agree.
 fn millis(duration: Duration) -> String {
     duration.as_millis().to_string()
 }
@@ -306,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redis_7_is_recent() {
+    fn redis_7_or_newer_is_recent() {
         assert!(is_recent("7.0.15") && is_recent("8.2") && is_recent("10.0.0"));
         assert!(!is_recent("6.2.14") && !is_recent("") && !is_recent("unknown"));
     }

@@ -1,5 +1,5 @@
-//! Who lost the dashboard without leaving it: the existing client does not join again after a reconnect, it only
-//! asks for a resync.
+//! Remembers which users lost the dashboard without leaving it. The existing client does not join again after a
+//! reconnect; it only requests a resync.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::{tables::GiveBack, task::UserId};
 
-/// So long after losing it a bare resync brings the dashboard back.
+/// How long after the loss a resync without a join restores the dashboard.
 pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
@@ -27,13 +27,14 @@ impl LostDashboards {
         self.map().insert(user, now);
     }
 
-    /// Whether a connection of this user may have lost it: of an earlier process, nothing is known.
+    /// Returns true if a connection of this user may have lost the dashboard recently. This is always so soon after the
+    /// start, because nothing is known of an earlier process.
     pub fn may_have_lost(&self, user: &UserId, now: Instant) -> bool {
         let recent = |then: &Instant| now.saturating_duration_since(*then) <= REMEMBERED_FOR;
         recent(&self.started) || self.map().get(user).is_some_and(recent)
     }
 
-    /// Those of the last two minutes, and when.
+    /// The users who lost the dashboard in the last two minutes, each with the time.
     pub fn recent(&self, now: Instant) -> Vec<(UserId, Instant)> {
         self.forget_old(now);
         self.map().iter().map(|(user, then)| (user.clone(), *then)).collect()

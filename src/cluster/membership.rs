@@ -1,4 +1,4 @@
-//! Keeps this node in touch with the others: one connection to Redis after the other, each begun from nothing.
+//! Keeps this node connected to Redis. Each connection starts from nothing, and the node sends everything again.
 
 use std::{
     sync::Arc,
@@ -20,13 +20,13 @@ use super::{
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(1);
-/// Everything is told again: what is not renewed for 15 minutes goes.
+/// How often the node sends everything again. Redis drops what is not renewed for 15 minutes.
 const RENEW_EVERY: Duration = Duration::from_secs(5 * 60);
 const FACTS_AT_ONCE: usize = 256;
 const MAX_NODES: usize = 1000;
 const MAX_REPORT_BYTES: usize = 1024;
 
-/// The part that runs for ever where there is Redis.
+/// The task that maintains the connection to Redis.
 #[derive(Debug)]
 pub struct Membership {
     cluster: Arc<Cluster>,
@@ -45,8 +45,8 @@ impl Membership {
         Self { cluster, config, max_sessions, facts }
     }
 
-    /// Runs for ever, also without Redis; `own` tells how this node is. The one thing that ends it is a Redis that is too old at the
-    /// first try: it would be so for ever.
+    /// Runs for ever, also while Redis is unreachable. `own` returns the report of this node. Only a Redis that is too
+    /// old at the first attempt ends this function, because it would stay too old.
     pub async fn run(mut self, own: impl Fn() -> NodeReport + Send) -> Result<(), LinkError> {
         let cluster = self.cluster.clone();
         let Some(shared) = cluster.shared() else { return std::future::pending().await };
@@ -65,19 +65,19 @@ impl Membership {
             let opened = Link::open(&self.config, before.as_deref()).await;
             let error = match opened {
                 Ok(mut link) => {
-                    tracing::info!("Redis is there: the nodes hear of each other");
+                    tracing::info!("connected to Redis: the nodes exchange data");
                     before = Some(link.calls.lease().to_owned());
                     let began = Instant::now();
                     let error = self.live(&mut link, shared, own).await;
                     shared.lose();
                     failures = if began.elapsed() > BEAT_EVERY * 2 { 0 } else { failures + 1 };
-                    tracing::warn!(%error, "lost Redis: events go on, the nodes do not hear of each other");
+                    tracing::warn!(%error, "lost Redis: clients still receive events, but the nodes do not exchange data");
                     error
                 }
                 Err(error @ LinkError::TooOld(_)) if first => return Err(error),
                 Err(error) => {
                     if failures == 0 {
-                        tracing::warn!(%error, "no Redis: events go on, the nodes do not hear of each other");
+                        tracing::warn!(%error, "no Redis: clients still receive events, but the nodes do not exchange data");
                     }
                     failures += 1;
                     error
@@ -90,7 +90,7 @@ impl Membership {
     }
 
     async fn live(&mut self, link: &mut Link, shared: &Shared, own: &impl Fn() -> NodeReport) -> LinkError {
-        // From here on facts are queued; what was before is told with everything.
+        // New facts are queued from here on. Earlier ones are included when `serve` sends everything.
         while self.facts.try_recv().is_ok() {}
         shared.set_calls(Some(link.calls.clone()));
         match self.serve(link, shared, own).await {
@@ -135,7 +135,7 @@ impl Membership {
         shared: &Shared,
         own: &impl Fn() -> NodeReport,
     ) -> Result<(), LinkError> {
-        // A report is text and numbers.
+        // A report is text and numbers, so this can't fail.
         let told = serde_json::to_string(&own()).unwrap_or_default();
         let reports = link.calls.beat(&told).await?;
         let usable = reports.iter().filter(|report| report.len() <= MAX_REPORT_BYTES).take(MAX_NODES);
@@ -144,7 +144,8 @@ impl Membership {
         Ok(())
     }
 
-    /// Either side may have heard of disconnects while the other was away, and Redis may have forgotten all.
+    /// This node and Redis may have received disconnects while they were not connected, and Redis may have lost all its
+    /// data.
     async fn exchange_disconnects(&self, link: &Link) -> Result<(), LinkError> {
         let known = link.calls.disconnects().await?;
         for (user, at) in &known {
@@ -191,7 +192,7 @@ impl Membership {
             }
             Ok(Word::Disconnect { user, at }) => self.take_disconnect(&user, at).await,
             Ok(Word::Close(_)) | Err(_) => {
-                tracing::debug!(channel = %message.channel, "heard something that is not understood");
+                tracing::debug!(channel = %message.channel, "received an unknown message");
             }
         }
     }
@@ -199,7 +200,7 @@ impl Membership {
     async fn take_disconnect(&self, user: &str, at: u64) {
         let Some((user, at)) = disconnect(user, at, UnixTime::now()) else {
             tracing::warn!(
-                "Redis tells of a disconnect that can't be: is its clock, or another node's, wrong?"
+                "ignored a disconnect from Redis: its time is in the future or its user is invalid; check the clocks of all nodes"
             );
             return;
         };

@@ -1,8 +1,8 @@
-//! What nodes tell each other through Redis: sessions and lost dashboards of each user, disconnected users, and which
-//! nodes there are. Never a task event: those come to every node from the store itself.
+//! Nodes exchange data through Redis: the sessions and lost dashboards of each user, disconnected users, and the list
+//! of nodes. They never exchange task events, because every node gets those from the store itself.
 //!
-//! [`Cluster`] is what the edges use. Whatever they tell it takes effect here at once; [`Membership`] tells Redis, when it
-//! can. Nothing that a client waits for waits for Redis, but one question with a short time limit.
+//! The edges use [`Cluster`]. Each of its calls takes effect on this node at once, and [`Membership`] sends the change
+//! to Redis when it can. A client never waits for Redis, except for one query with a short timeout.
 
 mod backoff;
 mod config;

@@ -1,4 +1,4 @@
-//! What `taskcast check` asks Redis.
+//! Queries Redis for `taskcast check`.
 
 use fred::{cmd, interfaces::ClientLike, types::InfoKind};
 use tokio::time::timeout;
@@ -12,11 +12,11 @@ use crate::task::{ClockReading, Timestamp};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisProbe {
     pub version: String,
-    /// Whether that is new enough.
+    /// True if the version is new enough.
     pub is_recent: bool,
-    /// What it does when its memory is full; None: it does not say.
+    /// The eviction policy of Redis. `None` means that Redis does not report it.
     pub eviction: Option<String>,
-    /// None: it does not say.
+    /// `None` means that Redis does not report its time.
     pub clock: Option<ClockReading>,
 }
 
@@ -40,7 +40,7 @@ pub async fn probe(config: &ClusterConfig) -> Result<RedisProbe, LinkError> {
     timeout(OPEN_WITHIN, probed).await.map_err(|_| LinkError::Silent)?
 }
 
-/// Seconds and microseconds.
+/// Converts the answer of `TIME`: seconds and microseconds.
 fn moment(time: &[String]) -> Option<Timestamp> {
     let [seconds, micros] = time else { return None };
     let millis = seconds.parse::<i64>().ok()?.checked_mul(1000)? + micros.parse::<i64>().ok()? / 1000;

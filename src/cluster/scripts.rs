@@ -1,10 +1,11 @@
-//! The scripts that Redis runs: each is one step there, by its own clock, however many nodes ask at once.
+//! The Lua scripts that Redis runs. Each script is atomic and uses the clock of Redis, however many nodes call it at
+//! once.
 
 use fred::{error::Error, interfaces::LuaInterface, prelude::Client};
 
 macro_rules! scripts {
     ($($name:ident)*) => {
-        /// Under which name Redis knows each.
+        /// The hash by which Redis knows each script.
         #[derive(Clone, Debug)]
         pub(super) struct Scripts {
             $(pub $name: String,)*

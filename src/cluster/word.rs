@@ -1,4 +1,4 @@
-//! What comes by pub/sub. Whoever can write to Redis can say anything there.
+//! Messages that nodes receive by pub/sub. Anybody with write access to Redis can publish any message there.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::{
 
 use super::fact::SessionId;
 
-/// How far another node's clock may be ahead. A disconnect in the far future would lock its user out for as long.
+/// How far another node's clock may be ahead. A disconnect in the far future would lock its user out until then.
 const CLOCK_LEEWAY: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Word {
-    /// A session of this node is its user's oldest, and one too many.
+    /// Close this session of the node: its user has one too many, and this is the oldest.
     Close(SessionId),
     Disconnect {
         user: String,
@@ -25,7 +25,7 @@ pub(super) enum Word {
     },
 }
 
-/// A disconnect that another node tells of; None where that can't be.
+/// Checks a disconnect from another node. `None` means that it is not plausible.
 pub(super) fn disconnect(user: &str, at: u64, now: UnixTime) -> Option<(UserId, UnixTime)> {
     let at = UnixTime::from_millis(at);
     user_id(user).filter(|_| at <= now.plus(CLOCK_LEEWAY)).map(|user| (user, at))
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_those_that_the_scripts_say() {
+    fn only_the_messages_of_the_scripts_are_parsed() {
         let parse = |text: &str| serde_json::from_str::<Word>(text).ok();
         assert_eq!(parse(r#"{"close":7}"#), Some(Word::Close(7)));
         let said = Word::Disconnect { user: "ann".into(), at: 5 };
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_not_believed() {
+    fn an_implausible_disconnect_is_refused() {
         let now = UnixTime::from_secs(1000);
         assert!(disconnect("ann", 1_299_000, now).is_some(), "its clock may be ahead");
         assert!(disconnect("ann", 1_301_000, now).is_none());

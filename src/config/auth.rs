@@ -1,4 +1,4 @@
-//! What tokens are checked with.
+//! Settings for tokens: keys, claims, issuer, audience and length.
 
 use std::{
     ops::RangeInclusive,
@@ -21,7 +21,7 @@ pub struct AuthConfig {
     pub claims: ClaimNames,
     pub issuer: Option<String>,
     pub audience: Option<String>,
-    /// Of one token.
+    /// The longest token that is accepted.
     pub max_token_bytes: usize,
 }
 
@@ -30,19 +30,20 @@ pub enum KeySource {
     Secret(Secret),
     PublicKey(Key),
     Fetched(KeySetUrl),
-    /// For development: a secret in this file, made when it is missing.
+    /// A secret in this file, for development only. It is generated if the file does not exist.
     Generated(PathBuf),
 }
 
-/// What checks tokens, and what makes them.
+/// The verifier and the signer of tokens.
 #[derive(Clone, Debug)]
 pub struct Tokens {
     pub verifier: TokenVerifier,
-    /// None: with public keys tokens are made elsewhere.
+    /// `None` means that only public keys are known, so that another server signs the tokens.
     pub signer: Option<TokenSigner>,
 }
 
-/// Fewer would not hold an ordinary token; with more, connections without a token would cost too much.
+/// The range of `MAX_TOKEN_BYTES`. An ordinary token needs at least the lower limit. Above the upper limit,
+/// unauthenticated connections would cost too much.
 const TOKEN_BYTES: RangeInclusive<usize> = 1024..=65_536;
 /// RFC 7518 §3.2.
 pub const MIN_SECRET_BYTES: usize = 32;
@@ -62,7 +63,8 @@ impl AuthConfig {
         }
     }
 
-    /// Reads the development secret, or makes one, where that is the key.
+    /// Builds the verifier and the signer. If the key is the development secret, this function reads it or generates
+    /// it.
     pub(super) fn open(&self, default_org: &DefaultOrg) -> Result<Tokens, DevSecretError> {
         let (keys, secret) = match &self.keys {
             KeySource::Secret(secret) => (hs256(secret), Some(secret.clone())),
@@ -109,7 +111,10 @@ fn read_keys(reader: &mut Reader<'_>, server: &ServerConfig, data_dir: &Path) ->
         && !others.is_empty()
     {
         for other in others {
-            reader.problem(other, format!("must be unset where {first} is set: exactly one kind of key"));
+            reader.problem(
+                other,
+                format!("must be unset if {first} is set: exactly one kind of key may be configured"),
+            );
         }
         return generated;
     }
@@ -152,7 +157,7 @@ fn read_keys(reader: &mut Reader<'_>, server: &ServerConfig, data_dir: &Path) ->
     generated
 }
 
-/// Line ends may be written as `\n`, as they are where an environment is edited in a form.
+/// Line ends may be written as `\n`, which is usual where environment variables are edited in a form.
 fn read_public_key(text: &str) -> Result<Key, String> {
     let pem = match text.strip_prefix('@') {
         Some(path) => std::fs::read_to_string(path)

@@ -1,4 +1,4 @@
-//! The secret of a development gateway, kept so that its tokens outlive a restart.
+//! Keeps the secret of a development gateway in a file, so that its tokens stay valid after a restart.
 
 use std::{
     fmt::Write as _,
@@ -28,7 +28,8 @@ pub(super) fn read_or_make(path: &Path) -> Result<Secret, DevSecretError> {
     }
     let folder = path.parent().unwrap_or(Path::new("."));
     make_private_folder(folder).map_err(failed)?;
-    // `serve` and `token` may both be first: whole under another name, then linked, and the first link wins.
+    // `serve` and `token` may create the secret at the same time. Each writes a complete file under another name and
+    // then links it. The first link wins.
     let whole = folder.join(format!(".dev-secret-{}", hex::<8>()));
     let made = write(&whole, &hex::<BYTES>()).and_then(|()| fs::hard_link(&whole, path));
     let removed = fs::remove_file(&whole);
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_made_once_and_for_its_owner_only() {
+    fn the_secret_is_generated_once_and_only_its_owner_can_read_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("data/dev-secret");
         let secrets: Vec<_> = std::thread::scope(|scope| {
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_one_is_not_used() {
+    fn a_damaged_secret_is_not_used() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("dev-secret");
         for text in ["", "short", &"g".repeat(64)] {

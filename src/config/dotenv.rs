@@ -1,34 +1,35 @@
-//! Reads the text of a `.env` file as Node's dotenv does: nothing in a value is replaced, but for `\n` and `\r` in double quotes.
+//! Parses a `.env` file as Node's dotenv does. It replaces `\n` and `\r` in double quotes, and nothing else in a value.
 //!
-//! Whatever this parser accepts has the value that Node's dotenv gives it; `tests/e2e/dotenv.test.js` compares the two. Lines that
-//! Node's dotenv skips, and names whose value it finds on another line, are refused here: they are mistakes.
+//! Every accepted value is the value that Node's dotenv gives; `tests/e2e/dotenv.test.js` compares the two. This parser
+//! refuses lines that Node's dotenv skips, and names whose value is on another line, because they are mistakes.
 
-/// A setting of the file.
+/// An entry of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub name: String,
     pub value: String,
-    /// The line that the name is in, from 1.
+    /// The number of the name's line, counted from 1.
     pub line: usize,
     pub doubts: Vec<Doubt>,
 }
 
-/// Why a value may be another one than its author thinks.
+/// Why a value may differ from what its author intended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// A `#` directly behind other characters begins a comment.
+    /// A `#` directly after other characters begins a comment.
     Comment,
     /// The value begins with a quote that does not end it.
     OpenQuote,
-    /// It has `$`, `\` or `` ` ``, which dotenv libraries other than Node's replace, as the one of earlier builds did.
+    /// The value contains `$`, `\` or `` ` ``. Other dotenv libraries than Node's replace them, and so did earlier
+    /// builds.
     Literal,
 }
 
-/// Lines that can't be read, from 1.
+/// The numbers of lines that can't be read, counted from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnreadableLines(pub Vec<usize>);
 
-/// In the order of the file; a later entry of the same name counts.
+/// Returns the entries in the order of the file. The last entry of a name counts.
 pub(super) fn parse(text: &str) -> Result<Vec<Entry>, UnreadableLines> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let mut entries = Vec::new();
@@ -51,7 +52,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Entry>, UnreadableLines> {
                 None => unreadable.push(line),
             }
         }
-        // The end of the line: a comment, or what can't be read.
+        // The rest of the line is a comment or can't be read.
         rest = rest.find('\n').map_or("", |end| &rest[end..]);
     }
     unreadable.sort_unstable();
@@ -59,19 +60,20 @@ pub(super) fn parse(text: &str) -> Result<Vec<Entry>, UnreadableLines> {
     if unreadable.is_empty() { Ok(entries) } else { Err(UnreadableLines(unreadable)) }
 }
 
-/// JavaScript ends lines there, and other programs do not: nobody would see where a value ends.
+/// Finds lines with U+2028 or U+2029. JavaScript ends a line there and other programs do not, so nobody could see where
+/// a value ends.
 fn lines_with_separators(text: &str) -> Vec<usize> {
     let lines = text.split('\n').enumerate();
     lines.filter(|(_, line)| line.contains(['\u{2028}', '\u{2029}'])).map(|(index, _)| index + 1).collect()
 }
 
-/// How many lines end between these two places of one text.
+/// The number of line ends between `from` and `to`, which is a suffix of `from`.
 fn count_lines(from: &str, to: &str) -> usize {
     let passed = &from.as_bytes()[..from.len() - to.len()];
     passed.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// `NAME=value`, `NAME: value`, either with `export` before it, and what follows.
+/// Parses `NAME=value` or `NAME: value`, with an optional `export` before it. Also returns the rest of the text.
 fn assignment(text: &str) -> Option<(Entry, &str)> {
     let exported = text.strip_prefix("export").filter(|rest| rest.starts_with(is_blank));
     exported.and_then(|rest| named(rest.trim_start_matches(is_blank))).or_else(|| named(text))
@@ -88,7 +90,7 @@ fn named(text: &str) -> Option<(Entry, &str)> {
     Some((Entry { name: name.to_owned(), value, line: 0, doubts }, rest))
 }
 
-/// A value in quotes, which may have several lines.
+/// Parses a value in quotes, which may have several lines.
 fn quoted(text: &str) -> Option<(String, Vec<Doubt>, &str)> {
     let text = text.trim_start_matches(is_space);
     let quote = text.chars().next().filter(|first| is_quote(*first))?;
@@ -98,7 +100,7 @@ fn quoted(text: &str) -> Option<(String, Vec<Doubt>, &str)> {
         if ends_a_value(&inner[index + 1..]) {
             end = Some(index);
         }
-        // Behind a backslash it need not be the last one.
+        // A quote after a backslash need not be the last one.
         if !inner[..index].ends_with('\\') {
             break;
         }
@@ -109,13 +111,13 @@ fn quoted(text: &str) -> Option<(String, Vec<Doubt>, &str)> {
     Some((expanded(written, quote), doubts, &inner[end + 1..]))
 }
 
-/// Whether a value may end here: nothing but a comment follows on its line.
+/// Returns true if a value may end here: only a comment follows on its line.
 fn ends_a_value(rest: &str) -> bool {
     let rest = rest.trim_start_matches(is_blank);
     rest.is_empty() || rest.starts_with(['\n', '#'])
 }
 
-/// A value without quotes, or with some that do not enclose it: it ends at the first `#` of its line.
+/// Parses a value without quotes, or with quotes that do not enclose it. It ends at the first `#` of its line.
 fn bare(text: &str) -> (String, Vec<Doubt>, &str) {
     let end = text.find(['#', '\n']).unwrap_or(text.len());
     let (written, rest) = text.split_at(end);
@@ -143,7 +145,7 @@ fn bare(text: &str) -> (String, Vec<Doubt>, &str) {
     (expanded(value, first), doubts, rest)
 }
 
-/// In double quotes, `\n` and `\r` are line ends. Nothing else is replaced anywhere.
+/// Replaces `\n` and `\r` in double quotes by line ends. Nothing else is replaced.
 fn expanded(written: &str, quote: char) -> String {
     match quote {
         '"' => written.replace("\\n", "\n").replace("\\r", "\r"),
@@ -164,7 +166,7 @@ fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')
 }
 
-/// What JavaScript calls white space; the byte order mark is some.
+/// White space as JavaScript defines it. The byte order mark is white space, too.
 fn is_space(c: char) -> bool {
     c == '\u{feff}' || (c.is_whitespace() && c != '\u{85}')
 }
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_taken_as_it_is_written() {
+    fn a_value_is_read_as_it_is_written() {
         for (written, read) in [
             (r#""aB3$xY""#, "aB3$xY"),
             ("aB3$xY", "aB3$xY"),
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_enclose_a_value_and_only_double_ones_have_line_ends() {
+    fn quotes_enclose_a_value_and_line_ends_are_expanded_only_in_double_quotes() {
         for (written, read) in [
             (r"'a # b'", "a # b"),
             (r#""a # b" # c"#, "a # b"),
@@ -247,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_names_and_separators() {
+    fn comments_names_and_separators_are_parsed() {
         let text = "\u{feff}# a comment\n\n  export A = 1 # one\nB: 2\nexport=3\nA.b-C_4='x' # '\n\n A=4\nE=\nF:\t\nG=#\n";
         let read: Vec<_> = values(text);
         let read: Vec<(&str, &str)> = read.iter().map(|(name, value)| (&**name, &**value)).collect();
@@ -297,7 +299,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a secret is made of, there are quotes that keep it as it is.
+        /// Every value can be quoted in such a way that it is read unchanged.
         #[test]
         fn quotes_keep_a_value(value in "[ -~é\n]{0,40}", quote in prop::sample::select(vec!['\'', '`', '"'])) {
             prop_assume!(!value.contains(quote) && !value.ends_with('\\'));
@@ -310,7 +312,7 @@ mod tests {
             prop_assert_eq!(read[2].line, 3 + value.matches('\n').count());
         }
 
-        /// Of any text: no panic, lines that exist, and names that are names.
+        /// No text causes a panic, a line number that does not exist, or an invalid name.
         #[test]
         fn any_text_is_read_or_refused(text in "([A-C=:#'\"`\\\\ \n\r$x]|export |\u{feff}|\u{2028}|é){0,60}") {
             let lines = text.replace("\r\n", "\n").split(['\n', '\r']).count();

@@ -1,4 +1,4 @@
-//! What is on.
+//! Which features are enabled.
 
 use super::{Backend, StoreConfig, reader::Reader};
 
@@ -10,7 +10,7 @@ pub struct FeaturesConfig {
     pub task_api: TaskApi,
 }
 
-/// What `/api/tasks` offers.
+/// The requests that `/api/tasks` accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskApi {
     Off,
@@ -35,7 +35,7 @@ impl FeaturesConfig {
             websocket: reader.bool("FEATURE_WEBSOCKET_ENABLED"),
             dashboard: reader.bool("FEATURE_WEBSOCKET_DASHBOARD"),
             task_detail: reader.bool("FEATURE_WEBSOCKET_TASK_DETAIL"),
-            // Behind MongoDB there is a backend that creates the tasks.
+            // With MongoDB, another backend creates the tasks.
             task_api: reader.choice("FEATURE_TASK_API", &choices).unwrap_or(match store.backend {
                 Backend::Embedded(_) => TaskApi::Full,
                 Backend::Mongo(_) => TaskApi::Read,

@@ -1,4 +1,4 @@
-//! The Engine.IO heartbeat.
+//! Settings of the Engine.IO heartbeat.
 
 use std::time::Duration;
 

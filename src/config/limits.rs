@@ -1,4 +1,4 @@
-//! What one address, one user, one connection and one answer may cost.
+//! Limits for one address, one user, one connection and one answer.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use super::reader::Reader;
 
 #[derive(Clone, Debug)]
 pub struct LimitsConfig {
-    /// Of one address. 0: no limit.
+    /// The handshakes of one address. 0 means no limit.
     pub handshake_rate_per_second: u32,
-    /// None: no limit.
+    /// `None` means no limit.
     pub max_unauthenticated_per_address: Option<usize>,
     pub join_rate_per_second: u32,
     pub max_connections_per_user: usize,
     pub max_rooms_per_socket: usize,
     pub max_message_bytes: usize,
-    /// None: the container's limit.
+    /// `None` means the container's limit.
     pub max_memory_bytes: Option<u64>,
     pub dashboard_limit: usize,
-    /// Entries of a timeline in a state.
+    /// Timeline entries in `task:state`.
     pub timeline_limit: usize,
     pub dashboard_shape: DashboardShape,
     /// In packets.
@@ -25,7 +25,7 @@ pub struct LimitsConfig {
     pub slow_client_timeout: Duration,
 }
 
-/// What `dashboard:state` is.
+/// The JSON shape of `dashboard:state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DashboardShape {
     #[default]
@@ -47,9 +47,9 @@ impl LimitsConfig {
             max_message_bytes: count("MAX_MESSAGE_BYTES", 1024, 16 * 1024 * 1024),
             dashboard_limit: count("DASHBOARD_LIMIT", 1, 10_000),
             timeline_limit: count("TIMELINE_LIMIT", 1, 100_000),
-            // A replay takes up to a quarter of it.
+            // A replay uses up to a quarter of the queue.
             send_queue: count("SEND_QUEUE", 64, 1_048_576),
-            // Less than it takes to start would let nobody in.
+            // With less memory than the process needs at startup, it would refuse all connections.
             max_memory_bytes: reader.number("MAX_MEMORY_BYTES", 16 << 20..=1 << 50),
             join_rate_per_second: reader.number("JOIN_RATE_PER_SECOND", 1..=1_000_000).unwrap_or_default(),
             dashboard_shape: reader

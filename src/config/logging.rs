@@ -1,4 +1,4 @@
-//! What is logged, and how.
+//! Settings of the log: its format and its filter.
 
 use tracing_subscriber::EnvFilter;
 
@@ -6,9 +6,9 @@ use super::reader::Reader;
 
 #[derive(Clone, Debug)]
 pub struct LoggingConfig {
-    /// None: pretty on a terminal, else JSON.
+    /// `None` means pretty on a terminal, else JSON.
     pub format: Option<LogFormat>,
-    /// Known to parse.
+    /// A filter that is known to parse.
     pub filter: String,
 }
 

@@ -1,7 +1,7 @@
-//! What the operator decides. One table of settings gives the flags, `--help`, and what is read from the
-//! environment and from `.env`; one file per section turns texts into types, with its own validation.
+//! The operator's settings. One table defines the flags, `--help`, and the names that are read from the environment and
+//! from `.env`. One file per section parses its settings and validates them.
 //!
-//! All bad settings are reported at once, each by name with what is expected, never with its value.
+//! All invalid settings are reported at once. A report contains the name and the expected value, never the given value.
 
 mod auth;
 mod dev_secret;
@@ -41,7 +41,7 @@ pub use webhook::WebhookConfig;
 
 use reader::Reader;
 
-/// Everything that the operator decides, checked.
+/// All settings, validated.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub server: ServerConfig,
@@ -53,7 +53,7 @@ pub struct Config {
     pub limits: LimitsConfig,
     pub heartbeat: HeartbeatConfig,
     pub logging: LoggingConfig,
-    /// Usable, but not advisable: for the log at startup and for `check`.
+    /// Problems with settings that are usable but not advisable. The log at startup and `taskcast check` show them.
     pub warnings: Vec<String>,
 }
 
@@ -86,14 +86,14 @@ impl Config {
         }
     }
 
-    /// What checks tokens, and what signs them where the secret is known.
+    /// Builds the verifier of tokens, and the signer if the secret is known.
     pub fn tokens(&self) -> Result<Tokens, DevSecretError> {
         self.auth.open(&self.store.default_org)
     }
 }
 
 impl ServerConfig {
-    /// Of a machine that only talks to a gateway, where the other settings need not be right.
+    /// Reads only these settings. A command that only talks to a running gateway does not need the others to be valid.
     pub fn read_alone(sources: &Sources) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(sources);
         let server = Self::read(&mut reader);
@@ -102,7 +102,7 @@ impl ServerConfig {
 }
 
 impl LoggingConfig {
-    /// Likewise.
+    /// Reads only these settings, like [`ServerConfig::read_alone`].
     pub fn read_alone(sources: &Sources) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(sources);
         let logging = Self::read(&mut reader);

@@ -1,20 +1,20 @@
-//! Addresses and networks of proxies.
+//! Addresses and networks of trusted proxies.
 
 use std::net::IpAddr;
 
-/// An address with the number of its leading bits that count.
+/// An address and the number of its leading bits that identify the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
     bits: u8,
 }
 
-/// Whose `X-Forwarded-…` headers are believed.
+/// The proxies whose `X-Forwarded-…` and `Forwarded` headers are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<Network>);
 
 impl TrustedProxies {
-    /// None: one of them is neither an address nor a network.
+    /// `None` means that an entry is neither an address nor a network.
     pub fn parse(text: &str) -> Option<Self> {
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
         items.map(Network::parse).collect::<Option<Vec<_>>>().map(Self)
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn an_entry_that_is_not_a_network_is_refused() {
         for text in ["10.0.0.0/33", "::/129", "proxy.example", "10.0.0.0/", "10.0.0.0/-1", "10.0.0"] {
             assert_eq!(TrustedProxies::parse(text), None, "{text}");
         }

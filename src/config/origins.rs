@@ -1,4 +1,4 @@
-//! Whose pages may connect.
+//! The allowlist of origins whose pages may connect.
 
 use std::net::Ipv6Addr;
 
@@ -14,17 +14,17 @@ const FILE_WARNING: &str = "WEBSOCKET_CORS_ORIGIN has file://: every page that i
                             of them can connect with a token that it has; give the app an origin of its own, such as \
                             https://localhost or app://localhost, if it can have one";
 
-/// An origin in the one form in which origins are compared: lower-case, without the scheme's own port, and with `http` for `ws`
-/// and `https` for `wss`, which native clients take from the URL that they connect to.
+/// A normalised origin, so that origins can be compared: lower-case, and without the scheme's default port. `ws`
+/// becomes `http` and `wss` becomes `https`, because native clients take the scheme from the URL that they connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
-/// The origins that the operator has named.
+/// The origins that the operator allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins(Vec<Origin>);
 
 impl Origin {
-    /// Reads an `Origin` header, or what one would be. None: it names no origin.
+    /// Parses an `Origin` header or an entry of the setting. `None` means that the text is not an origin.
     pub fn parse(text: &str) -> Option<Self> {
         if text.eq_ignore_ascii_case(OPAQUE) {
             return Some(Self(OPAQUE.to_owned()));
@@ -86,7 +86,7 @@ impl Origins {
         if problems.is_empty() { Ok(Self(origins)) } else { Err(problems) }
     }
 
-    /// Whether this `Origin` header names one of them.
+    /// Returns true if this `Origin` header is one of the allowed origins.
     pub fn allows(&self, origin: &str) -> bool {
         Origin::parse(origin).is_some_and(|origin| self.contains(&origin))
     }
@@ -100,7 +100,8 @@ impl Origins {
     }
 }
 
-/// People copy `https://app.example.com/` from an address bar. The slashes of `file://` are no path.
+/// Removes a final slash, because people copy `https://app.example.com/` from an address bar. The slashes of `file://`
+/// stay.
 fn without_slash(text: &str) -> &str {
     text.strip_suffix('/').filter(|rest| !rest.ends_with(":/")).unwrap_or(text)
 }
@@ -130,7 +131,7 @@ fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
     let is_host = host.starts_with('[')
         || !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     let port = match port {
-        // To the letter: no sign, and no zero in front.
+        // The port has no sign and no leading zero.
         Some(text) => Some(text.parse::<u16>().ok().filter(|port| port.to_string() == text)?),
         None => None,
     };
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_has_one_form() {
+    fn origins_are_normalised() {
         for (text, origin) in [
             ("http://localhost:5173", "http://localhost:5173"),
             ("HTTPS://App.Example.COM/", "https://app.example.com"),
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_origin_in_another_form_is_the_same() {
+    fn another_notation_of_an_allowed_origin_is_allowed() {
         let origins = Origins::parse("https://app.example.com").unwrap();
         for same in [
             "https://app.example.com",

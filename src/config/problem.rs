@@ -1,12 +1,12 @@
-//! What is wrong with the settings.
+//! The errors of invalid settings.
 
 use std::fmt;
 
-/// One setting that can't be used. Has no room for the value.
+/// One invalid setting. The struct has no field for the value, so that no error can show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub setting: &'static str,
-    /// What it must be, and where it was read.
+    /// The expected value, and where the setting was read.
     pub text: String,
 }
 
@@ -16,7 +16,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All of them.
+/// All invalid settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub Vec<Problem>);
 

@@ -1,11 +1,11 @@
-//! Turns texts into values and collects what is wrong with them.
+//! Parses settings and collects their errors.
 
 use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
 use super::{ConfigError, Problem, Setting, Sources, sources::Place, table};
 
-/// Reads settings by name. A bad one is noted and read as its type's default, which nobody gets to see:
-/// [`Reader::finish`] hands nothing out when there are problems.
+/// Reads settings by name. An invalid setting is recorded and replaced by its type's default. No caller uses that
+/// default, because [`Reader::finish`] returns only the errors then.
 pub(super) struct Reader<'a> {
     sources: &'a Sources,
     problems: Vec<Problem>,
@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
         self.raw(name).map(str::trim)
     }
 
-    /// None: unset, or bad and noted.
+    /// `None` means that the setting is unset, or that it is invalid and recorded.
     pub(super) fn parse<T>(
         &mut self,
         name: &'static str,
@@ -65,7 +65,8 @@ impl<'a> Reader<'a> {
         value
     }
 
-    /// Like [`parse`](Self::parse), where it depends on the text what is wrong with it. No reason may hold a part of the text.
+    /// Like [`parse`](Self::parse), but the parser returns the reason of the error. The reason must not contain a part
+    /// of the text.
     pub(super) fn check<T>(
         &mut self,
         name: &'static str,
@@ -132,7 +133,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Environment variables are the rule; what was found elsewhere is worth a word.
+/// Most settings come from the environment, so an error names only the other sources.
 fn read_from(place: Option<Place>) -> &'static str {
     match place {
         Some(Place::Flag) => " (given as a flag)",

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Its text goes to who asks for it by name, and into no log.
+/// A text that only [`expose`](Self::expose) returns. Logs and debug output show `[redacted]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

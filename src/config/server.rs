@@ -1,4 +1,4 @@
-//! Where the gateway listens.
+//! Where the gateway listens, and how it treats connections.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -10,15 +10,15 @@ use super::{Secret, TrustedProxies, reader::Reader};
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     pub host: IpAddr,
-    /// 0: any free one.
+    /// 0 means any free port.
     pub port: u16,
-    /// Where `/metrics` and `/api/admin` are served instead.
+    /// If set, `/metrics` and `/api/admin` are served only on this port.
     pub admin_port: Option<u16>,
     pub trusted_proxies: TrustedProxies,
     pub shutdown_grace: Duration,
-    /// An HTTP connection on which nothing comes for so long is closed.
+    /// The gateway closes an HTTP connection that is idle for this long.
     pub keep_alive: Duration,
-    /// `/metrics` asks for it as a bearer token.
+    /// `/metrics` requires this bearer token.
     pub metrics_token: Option<Secret>,
 }
 
@@ -50,7 +50,7 @@ impl ServerConfig {
         }
     }
 
-    /// Where a client on this machine reaches the gateway.
+    /// The address at which a client on this machine reaches the gateway.
     pub fn local_address(&self, port: u16) -> std::net::SocketAddr {
         let host = match self.host {
             host if !host.is_unspecified() => host,

@@ -1,16 +1,16 @@
-//! What there is to know of a setting before its value is read.
+//! Describes a setting: its name, default and help text.
 
 /// One row of [`GROUPS`](super::GROUPS).
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// The environment variable.
     pub name: &'static str,
-    /// An older name that is read too.
+    /// An older name that is also read.
     pub alias: Option<&'static str>,
-    /// What stands for the value in `--help`.
+    /// The placeholder of the value in `--help`.
     pub placeholder: &'static str,
     pub default: Option<&'static str>,
-    /// What holds without a value, where `default` can't say it.
+    /// Describes the behaviour without a value, if there is no `default`.
     pub unset: &'static str,
     pub help: &'static str,
     pub secret: bool,
@@ -53,7 +53,7 @@ impl Setting {
         self.alias.map(flag_of)
     }
 
-    /// The default as `--help` and the documentation have it.
+    /// The default as `--help` and the documentation show it.
     pub fn shown_default(&self) -> &'static str {
         self.default.unwrap_or(self.unset)
     }

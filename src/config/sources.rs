@@ -1,4 +1,4 @@
-//! Where settings are read: flags, then the environment, then `.env`.
+//! Reads settings from their sources: flags, then the environment, then `.env`.
 
 use std::{collections::HashMap, ffi::OsString, fmt, io, path::Path};
 
@@ -8,19 +8,19 @@ use super::{
     table,
 };
 
-/// The texts of all settings, by source. An empty text counts as none.
+/// The texts of all settings, by source. An empty text counts as unset.
 #[derive(Clone, Default)]
 pub struct Sources {
     flags: HashMap<String, String>,
-    /// None: not UTF-8.
+    /// `None` means that the value is not UTF-8.
     env: HashMap<String, Option<String>>,
     dotenv: HashMap<String, Entry>,
 }
 
-/// So many lines that can't be read are named.
+/// An error names at most this many unreadable lines.
 const MAX_NAMED_LINES: usize = 10;
 
-/// The name that was found and what it holds.
+/// The value of a setting, and where it was found. `text` is `None` if the value is not UTF-8.
 pub(super) struct Found<'a> {
     pub(super) text: Option<&'a str>,
     pub(super) place: Place,
@@ -34,7 +34,7 @@ pub(super) enum Place {
 }
 
 impl Sources {
-    /// Flags by the names of their settings.
+    /// Takes flags as pairs of a setting's name and its value.
     pub fn new(flags: impl IntoIterator<Item = (String, String)>) -> Self {
         Self { flags: flags.into_iter().collect(), ..Self::default() }
     }
@@ -47,22 +47,22 @@ impl Sources {
         self
     }
 
-    /// Reads `.env`, if it is there, as Node's dotenv does, without touching the process's environment. A later line of
-    /// the same name counts.
+    /// Reads `.env` as Node's dotenv does, if the file exists. The process's environment is not changed. The last line
+    /// of a name counts.
     pub fn with_dotenv(mut self, path: &Path) -> Result<Self, ConfigError> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self),
             Err(error) => return Err(dotenv_problem(format!("can't be read: {}", error.kind()))),
         };
-        // No message has a part of the file: it holds secrets.
+        // No message contains a part of the file, because the file contains secrets.
         let entries =
             dotenv::parse(text_of(&bytes)?).map_err(|lines| dotenv_problem(unreadable(&lines.0)))?;
         self.dotenv.extend(entries.into_iter().map(|entry| (entry.name.clone(), entry)));
         Ok(self)
     }
 
-    /// Values of `.env` that are probably not what their author meant.
+    /// Warnings about values in `.env` that are probably not what the author intended.
     pub(super) fn dotenv_warnings(&self) -> Vec<String> {
         self.doubtful()
             .flat_map(|entry| entry.doubts.iter().filter_map(|doubt| warning(entry, *doubt)))
@@ -75,7 +75,7 @@ impl Sources {
         literal.map(|entry| (&*entry.name, entry.line)).collect()
     }
 
-    /// Settings of taskcast, in the order of the file: what else is in it is for other programs.
+    /// The entries that are settings of taskcast, in the order of the file. Other entries are for other programs.
     fn doubtful(&self) -> impl Iterator<Item = &Entry> {
         let settings = table::all().flat_map(|setting| [Some(setting.name), setting.alias]).flatten();
         let mut entries: Vec<&Entry> = settings.filter_map(|name| self.dotenv.get(name)).collect();
@@ -121,7 +121,7 @@ fn unreadable(lines: &[usize]) -> String {
     )
 }
 
-/// Its second half says what to do.
+/// The text says what is doubtful, and then what to do.
 fn warning(entry: &Entry, doubt: Doubt) -> Option<String> {
     let Entry { name, line, .. } = entry;
     match doubt {
@@ -141,7 +141,7 @@ fn dotenv_problem(text: String) -> ConfigError {
     ConfigError(vec![Problem { setting: ".env", text }])
 }
 
-/// Without values.
+/// Shows names without values.
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sources")

@@ -1,4 +1,4 @@
-//! Where tasks live.
+//! Where tasks are stored, and how nodes find each other.
 
 use std::path::PathBuf;
 
@@ -13,9 +13,9 @@ use super::{WebhookConfig, reader::Reader};
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     pub backend: Backend,
-    /// None: one node.
+    /// `None` means that there is only one node.
     pub cluster: Option<ClusterConfig>,
-    /// Of the embedded store, and of the development secret on either.
+    /// The folder of the embedded store, and of the development secret with either backend.
     pub data_dir: PathBuf,
     pub default_org: DefaultOrg,
 }
@@ -66,7 +66,7 @@ impl StoreConfig {
             |text| redis(text, &backend),
         );
         if redis.is_some() && matches!(backend, Backend::Embedded(_)) {
-            reader.problem("REDIS_URL", "needs MONGODB_URI: nodes share their tasks there");
+            reader.problem("REDIS_URL", "needs MONGODB_URI, because nodes share their tasks in MongoDB");
         }
         Self { backend, cluster: redis, data_dir, default_org }
     }

@@ -4,7 +4,7 @@ use super::{Group, Setting};
 
 const SERVER: &[Setting] = &[
     Setting::new("HOST", "ADDRESS", "Address that HTTP and Socket.IO listen on").or("0.0.0.0"),
-    Setting::new("PORT", "PORT", "Their port; 0 takes a free one").or("3000"),
+    Setting::new("PORT", "PORT", "Port of HTTP and Socket.IO; 0 selects a free one").or("3000"),
     Setting::new("ADMIN_PORT", "PORT", "Serve /metrics and /api/admin on this port only")
         .unset("served with everything else"),
     Setting::new(
@@ -16,7 +16,7 @@ const SERVER: &[Setting] = &[
     Setting::new(
         "HTTP_KEEP_ALIVE",
         "DURATION",
-        "Idle time after which an HTTP connection is closed; longer than that of the load balancer",
+        "Idle time after which an HTTP connection is closed; must be longer than that of the load balancer",
     )
     .or("75s"),
     Setting::new("SHUTDOWN_GRACE", "DURATION", "How long running requests and clients have after SIGTERM")
@@ -24,9 +24,13 @@ const SERVER: &[Setting] = &[
 ];
 
 const STORE: &[Setting] = &[
-    Setting::new("MONGODB_URI", "URI", "Where the tasks live; its change stream drives the relay")
-        .unset("the embedded store")
-        .secret(),
+    Setting::new(
+        "MONGODB_URI",
+        "URI",
+        "MongoDB that stores the tasks; its change stream is the source of all events",
+    )
+    .unset("the embedded store")
+    .secret(),
     Setting::new("MONGODB_DB", "NAME", "Database of the tasks").unset("the URI's database, else taskcast"),
     Setting::new("MONGODB_TASKS_COLLECTION", "NAME", "Collection of the tasks").or("tasks"),
     Setting::new(
@@ -41,7 +45,7 @@ const STORE: &[Setting] = &[
     Setting::new(
         "REDIS_URL",
         "URL",
-        "Several nodes behind a load balancer tell each other through it; needs MONGODB_URI",
+        "Redis through which several nodes behind a load balancer exchange data; needs MONGODB_URI",
     )
     .unset("one node")
     .secret(),
@@ -53,12 +57,12 @@ const TOKENS: &[Setting] = &[
     Setting::new(
         "JWT_PUBLIC_KEY",
         "PEM|@FILE",
-        "Tokens are RS256, ES256 or EdDSA, checked with this public key, as its kind demands",
+        "Tokens are RS256, ES256 or EdDSA, checked with this public key; its kind decides which",
     ),
     Setting::new(
         "JWT_JWKS_URL",
         "URL",
-        "Tokens are RS256, ES256 or EdDSA, checked with the keys that are fetched from there (JWKS)",
+        "Tokens are RS256, ES256 or EdDSA, checked with the keys that are fetched from this URL (JWKS)",
     ),
     Setting::new("JWT_ISSUER", "TEXT", "Required iss of a token").unset("not checked"),
     Setting::new("JWT_AUDIENCE", "TEXT", "Required aud of a token").unset("not checked"),
@@ -83,11 +87,11 @@ const ACCESS: &[Setting] = &[
     Setting::new(
         "GITHUB_WEBHOOK_SECRET",
         "SECRETS",
-        "Comma-separated; a delivery signed with any is accepted",
+        "Comma-separated secrets; a delivery that is signed with one of them is accepted",
     )
     .unset("the webhook answers 503")
     .secret(),
-    Setting::new("METRICS_TOKEN", "TOKEN", "/metrics needs it as a bearer token")
+    Setting::new("METRICS_TOKEN", "TOKEN", "Bearer token that /metrics requires")
         .unset("/metrics is open")
         .secret(),
 ];
@@ -104,42 +108,42 @@ const LIMITS: &[Setting] = &[
     Setting::new(
         "HANDSHAKE_RATE_PER_SECOND",
         "COUNT",
-        "Socket.IO connections that one address may begin each second; more are answered 429. 0: no limit",
+        "Socket.IO connections that one address may begin each second; further ones are answered 429. 0 means no limit",
     )
     .or("100"),
     Setting::new(
         "MAX_UNAUTHENTICATED_PER_ADDRESS",
         "COUNT",
-        "Connections of one address that have not shown a token; more are refused. 0: no limit",
+        "Connections of one address that have not sent a token yet; further ones are refused. 0 means no limit",
     )
     .or("1000"),
     Setting::new("JOIN_RATE_PER_SECOND", "COUNT", "Joins and resyncs per user and second; more have to wait")
         .or("10"),
-    Setting::new("MAX_CONNECTIONS_PER_USER", "COUNT", "With more, the user's oldest connection is closed")
+    Setting::new("MAX_CONNECTIONS_PER_USER", "COUNT", "Connections per user; with more, the user's oldest connection is closed")
         .or("50"),
     Setting::new("MAX_ROOMS_PER_SOCKET", "COUNT", "Rooms that one connection may join").or("200"),
     Setting::new(
         "MAX_MESSAGE_BYTES",
         "BYTES",
-        "Longest message that a client may send, unless it brings a token",
+        "Longest message that a client may send, unless the message contains a token",
     )
     .or("65536"),
-    Setting::new("MAX_MEMORY_BYTES", "BYTES", "With seven eighths of it taken, new connections are refused")
+    Setting::new("MAX_MEMORY_BYTES", "BYTES", "Memory limit; while seven eighths of it are used, new connections are refused")
         .unset("the container's limit, if it has one"),
-    Setting::new("DASHBOARD_LIMIT", "COUNT", "Tasks in dashboard:state, the newest").or("500"),
-    Setting::new("TIMELINE_LIMIT", "COUNT", "Timeline entries in task:state, the newest").or("1000"),
+    Setting::new("DASHBOARD_LIMIT", "COUNT", "Maximum number of tasks in dashboard:state; the newest are sent").or("500"),
+    Setting::new("TIMELINE_LIMIT", "COUNT", "Maximum number of timeline entries in task:state; the newest are sent").or("1000"),
     Setting::new("DASHBOARD_STATE_SHAPE", "array|object", "dashboard:state is [task] or {tasks: [task]}")
         .or("array"),
-    Setting::new("SEND_QUEUE", "PACKETS", "Packets that may wait for one client before it is cut off")
+    Setting::new("SEND_QUEUE", "PACKETS", "Packets that may wait for one client; with more, the client is disconnected")
         .or("4096"),
     Setting::new(
         "SLOW_CLIENT_TIMEOUT",
         "DURATION",
-        "A client that takes less than 4 KiB of what waits for it in so long is cut off",
+        "A client that reads less than 4 KiB of its waiting data within this time is disconnected",
     )
     .or("10s"),
     Setting::new("PING_INTERVAL", "DURATION", "How often a client is pinged").or("25s"),
-    Setting::new("PING_TIMEOUT", "DURATION", "How long its answer may take").or("20s"),
+    Setting::new("PING_TIMEOUT", "DURATION", "How long a client may take to answer a ping").or("20s"),
 ];
 
 const LOGGING: &[Setting] = &[

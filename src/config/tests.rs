@@ -6,7 +6,7 @@ use crate::{
     store::Images,
 };
 
-/// As an operator would set them.
+/// Settings in the environment.
 fn env(pairs: &[(&str, &str)]) -> Sources {
     Sources::default()
         .with_env(pairs.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))))
@@ -56,7 +56,7 @@ fn the_defaults_are_those_of_the_contract() {
 }
 
 #[test]
-fn with_mongodb_the_api_only_reads() {
+fn with_mongodb_the_task_api_is_read_only_by_default() {
     let config = read(&[("MONGODB_URI", "mongodb://db/tasks"), ("MONGODB_IMAGES", "require")]);
     let Backend::Mongo(mongo) = config.store.backend else { panic!("{:?}", config.store) };
     assert_eq!((mongo.database, mongo.collection.as_str()), (None, "tasks"));
@@ -88,7 +88,7 @@ fn flags_come_before_the_environment_before_dotenv_before_defaults() {
     Sources::default().with_dotenv(&folder.path().join("absent")).expect("none is fine");
 }
 
-/// What is told of a `.env` that can't be read.
+/// The error of a `.env` that can't be read.
 #[track_caller]
 fn dotenv_error(content: &[u8]) -> String {
     let folder = tempfile::tempdir().expect("a folder");
@@ -113,7 +113,7 @@ fn lines_of_dotenv_that_can_not_be_read_are_named_by_number_and_never_shown() {
     assert!(dotenv_error(&wide).contains("UTF-16"));
 }
 
-/// As an operator would write it.
+/// Settings in a `.env` file.
 fn dotenv(content: &str) -> Sources {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join(".env");
@@ -122,7 +122,7 @@ fn dotenv(content: &str) -> Sources {
 }
 
 #[test]
-fn a_secret_in_dotenv_is_taken_as_it_is_written() {
+fn a_secret_in_dotenv_is_read_as_it_is_written() {
     for (line, secret) in [
         (r#"JWT_SECRET="aB3$xY""#, "aB3$xY"),
         (r#"JWT_SECRET=aB3$xY${HOME}\$\n"#, r"aB3$xY${HOME}\$\n"),
@@ -135,7 +135,7 @@ fn a_secret_in_dotenv_is_taken_as_it_is_written() {
 }
 
 #[test]
-fn doubtful_values_in_dotenv_are_warnings_without_the_value() {
+fn doubtful_values_in_dotenv_cause_warnings_without_the_value() {
     let long = "hunter2-hunter2-hunter2-hunter2-hunter2";
     let warnings = |text: &str| {
         let warnings = Config::read(&dotenv(text)).expect("usable").warnings;
@@ -153,7 +153,7 @@ fn doubtful_values_in_dotenv_are_warnings_without_the_value() {
         quote.len() == 1 && quote[0].starts_with("JWT_SECRET in line 1 of .env begins with a quote"),
         "{quote:?}"
     );
-    // The last line of a name counts, for what is doubtful, too.
+    // Only the last line of a name causes a warning.
     assert!(warnings(&format!("JWT_SECRET={long}#x\nJWT_SECRET={long}\n")).is_empty());
 }
 
@@ -195,7 +195,7 @@ fn all_bad_settings_are_reported_at_once() {
          ADMIN_PORT: must be a whole number from 0 to 65535\n  \
          SHUTDOWN_GRACE: must be a duration with its unit, such as 500ms, 10s or 1m, from 0s to 1h\n  \
          MONGODB_IMAGES: must be auto or require\n  \
-         REDIS_URL: needs MONGODB_URI: nodes share their tasks there\n  \
+         REDIS_URL: needs MONGODB_URI, because nodes share their tasks in MongoDB\n  \
          JWT_SECRET: this, JWT_PUBLIC_KEY or JWT_JWKS_URL must be set; for development a secret is generated where HOST is a \
          loopback address or TASKCAST_DEV is 1\n  \
          FEATURE_WEBSOCKET_ENABLED: must be true or false\n  \
@@ -210,8 +210,8 @@ fn all_bad_settings_are_reported_at_once() {
 }
 
 #[test]
-fn every_setting_can_be_refused_and_none_shows_its_value() {
-    // What no setting accepts, apart from those that take any text.
+fn every_setting_can_be_refused_and_no_error_shows_its_value() {
+    // No setting accepts this value, except those that accept any text.
     let bad = "hunter2=\u{1}$ /";
     let free = ["DATA_DIR", "JWT_SECRET", "JWT_ISSUER", "JWT_AUDIENCE", "GITHUB_WEBHOOK_SECRET"];
     for setting in table::all().filter(|setting| !free.contains(&setting.name)) {
@@ -232,7 +232,7 @@ fn every_setting_can_be_refused_and_none_shows_its_value() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_not_utf8_is_told_by_name() {
+fn a_value_that_is_not_utf8_is_reported_by_name() {
     use std::os::unix::ffi::OsStringExt;
     let sources = Sources::default().with_env([
         ("TASKCAST_DEV".into(), "1".into()),
@@ -274,7 +274,7 @@ fn ranges_and_relations_are_checked() {
 }
 
 #[test]
-fn there_is_exactly_one_kind_of_key() {
+fn exactly_one_kind_of_key_may_be_configured() {
     const KEY: &str = include_str!("../auth/testdata/p256.pub.pem");
     let both = problems(&[("JWT_SECRET", "bench-secret"), ("JWT_PUBLIC_KEY", KEY)]);
     assert!(both.len() == 1 && both[0].contains("exactly one"), "{both:?}");
@@ -305,7 +305,7 @@ fn there_is_exactly_one_kind_of_key() {
 }
 
 #[test]
-fn the_longest_token_is_configured_for_the_verifier() {
+fn the_verifier_uses_the_configured_longest_token() {
     for (text, bytes) in [("1024", 1024), ("8192", 8192), ("65536", 65_536)] {
         let config = read(&[("MAX_TOKEN_BYTES", text)]);
         assert_eq!(config.tokens().expect("keys").verifier.max_token_bytes, bytes);
@@ -317,14 +317,14 @@ fn the_longest_token_is_configured_for_the_verifier() {
 }
 
 #[test]
-fn a_short_secret_is_a_warning() {
+fn a_short_secret_causes_a_warning() {
     assert_eq!(read(&[]).warnings.len(), 1);
     let long = "x".repeat(32);
     assert!(read(&[("JWT_SECRET", &long)]).warnings.is_empty());
 }
 
 #[test]
-fn options_of_a_mongodb_uri_that_only_other_drivers_know_are_one_warning() {
+fn options_of_a_mongodb_uri_that_only_other_drivers_know_cause_one_warning() {
     let long = "x".repeat(32);
     let with = |uri: &str| [("JWT_SECRET", long.clone()), ("MONGODB_URI", uri.to_owned())];
     let read = |uri: &str| {
@@ -383,7 +383,7 @@ fn a_secret_is_generated_only_for_development() {
 }
 
 #[test]
-fn no_secret_is_in_a_debug_text() {
+fn debug_output_contains_no_secret() {
     let config = read(&[
         ("MONGODB_URI", "mongodb://user:hunter2@db"),
         ("JWT_SECRET", "hunter2-hunter2"),
@@ -396,7 +396,7 @@ fn no_secret_is_in_a_debug_text() {
 }
 
 #[test]
-fn every_row_of_the_table_is_read_and_every_default_is_good() {
+fn every_row_of_the_table_is_read_and_every_default_is_valid() {
     let sources = env(&[("TASKCAST_DEV", "1")]);
     let mut reader = Reader::new(&sources);
     Config::read_with(&mut reader);

@@ -1,10 +1,10 @@
-//! GitHub's webhook.
+//! Settings of GitHub's webhook.
 
 use super::{Secret, reader::Reader};
 
 #[derive(Clone, Debug)]
 pub struct WebhookConfig {
-    /// A delivery signed with any of them is accepted; none: the route is off.
+    /// A delivery that is signed with any of these secrets is accepted. Without a secret the route is disabled.
     pub secrets: Vec<Secret>,
 }
 

@@ -1,4 +1,4 @@
-//! The Socket.IO edge: connections, what clients ask, what they are sent and what they are refused.
+//! Metrics of the Socket.IO edge: connections, requests, deliveries and refusals.
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 
@@ -37,12 +37,12 @@ pub struct ClientMetrics {
     pub connections: Gauges<1>,
     pub users: Level,
     pub newcomers: Level,
-    /// Every accepted TCP connection has a place, HTTP's too.
+    /// Every accepted TCP connection takes a slot, HTTP connections too.
     pub places_taken: Level,
     pub places: Level,
     /// `[reason]`
     pub turned_away: Counters<1>,
-    /// `[outcome]`: `accepted`, or what the client is told.
+    /// `[outcome]`: `accepted`, or the code that the client receives.
     pub handshakes: Counters<1>,
     /// `[reason]`
     pub ended: Counters<1>,
@@ -50,11 +50,11 @@ pub struct ClientMetrics {
     pub requests: Counters<1>,
     /// `[code]`
     pub refusals: Counters<1>,
-    /// Also `totalErrors` of health.
+    /// `totalErrors` of `/api/health` shows it, too.
     pub errors: Counter,
     /// `[reason]`
     pub cut: Counters<1>,
-    /// Also `messagesPerSecond` of health, by its growth.
+    /// `messagesPerSecond` of `/api/health` is its growth per second.
     pub deliveries: Counter,
     pub delivered_bytes: Counter,
     pub requests_waiting: Level,
@@ -62,7 +62,7 @@ pub struct ClientMetrics {
     joins_waiting: Gauges<1>,
 }
 
-/// Somebody waits as long as it lives.
+/// A join or resync counts as waiting until this is dropped.
 #[derive(Debug)]
 pub struct Waiting(Level);
 
@@ -91,13 +91,13 @@ impl ClientMetrics {
             newcomers: gauge(
                 registry,
                 "unauthenticated_connections",
-                "Engine.IO connections that have not shown a token yet",
+                "Engine.IO connections that have not sent a token yet",
             ),
-            places_taken: gauge(registry, "tcp_connections", "Open TCP connections, Socket.IO's and HTTP's"),
+            places_taken: gauge(registry, "tcp_connections", "Open TCP connections of Socket.IO and HTTP"),
             places: gauge(
                 registry,
                 "tcp_connections_max",
-                "How many there may be; the last eighth is for clients that are there",
+                "Maximum number of TCP connections; the last eighth is reserved for existing clients",
             ),
             turned_away: Counters::register(
                 registry,
@@ -109,8 +109,8 @@ impl ClientMetrics {
             handshakes: Counters::register(
                 registry,
                 "handshakes",
-                "Socket.IO CONNECTs by outcome: accepted, the code that the client is told, or unavailable (closed, as the \
-                 key of its token is not known yet)",
+                "Socket.IO CONNECTs by outcome: accepted, the code that the client receives, or unavailable (closed, \
+                 because the key of its token is not known yet)",
                 ["outcome"],
             )
             .with(HANDSHAKES.map(|outcome| [outcome])),
@@ -124,7 +124,7 @@ impl ClientMetrics {
             requests: Counters::register(
                 registry,
                 "client_events",
-                "Events from clients by name; those that do not exist count as unknown",
+                "Events from clients by name; other names count as unknown",
                 ["event"],
             )
             .with(ClientEvent::NAMES.into_iter().chain(["unknown"]).map(|event| [event])),
@@ -138,14 +138,14 @@ impl ClientMetrics {
             errors: counter(
                 registry,
                 "client_errors",
-                "Refused requests and handshakes, and connections closed for what they sent",
+                "Refused requests and handshakes, and connections that were closed because of what the client sent",
             ),
             cut: Counters::register(
                 registry,
                 "clients_cut",
-                "Connections cut to reconnect and resync: behind (its queue stayed full), stalled (it took no byte), \
-                 not_refreshed (its rooms could not be sent anew), too_many (of one user), flooding (it sent on, whatever \
-                 it was told)",
+                "Connections that the server cut so that the client reconnects and resyncs: behind (its queue stayed full), \
+                 stalled (it read nothing), not_refreshed (its rooms could not be sent again), too_many (of one user), \
+                 flooding (it kept sending in spite of refusals)",
                 ["reason"],
             )
             .with(["behind", "stalled", "not_refreshed", "too_many", "flooding"].map(|reason| [reason])),
@@ -168,7 +168,7 @@ impl ClientMetrics {
                 registry,
                 "joins_waiting",
                 "Joins and resyncs that wait: for their turn by JOIN_RATE_PER_SECOND (rate), for the store or the feed \
-                 (store), for a slow client to take what it has asked for (client)",
+                 (store), for a slow client to read what it has requested (client)",
                 ["cause"],
             )
             .with(["rate", "store", "client"].map(|cause| [cause])),

@@ -1,4 +1,4 @@
-//! What this node has of the others, through Redis.
+//! Metrics of the connection to Redis and of the other nodes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +11,7 @@ use super::labelled::{Level, counter, gauge};
 
 #[derive(Debug)]
 pub struct ClusterMetrics {
-    /// NaN: there is no Redis to be connected to.
+    /// NaN means that there is no Redis.
     redis_up: Gauge<f64, AtomicU64>,
     redis_lost: Counter,
     pub nodes: Level,
@@ -23,7 +23,7 @@ impl ClusterMetrics {
         redis_up.set(f64::NAN);
         registry.register(
             "redis_up",
-            "1 while Redis hears this node and is heard; NaN without REDIS_URL",
+            "1 while this node is connected to Redis; NaN without REDIS_URL",
             redis_up.clone(),
         );
         Self {
@@ -31,7 +31,7 @@ impl ClusterMetrics {
             redis_lost: counter(
                 registry,
                 "redis_lost",
-                "Times that the connection to Redis was lost, or was given up to begin a new one",
+                "Times that the connection to Redis was lost, or was closed to open a new one",
             ),
             nodes: gauge(registry, "cluster_nodes", "Live nodes that this one knows of, itself included"),
         }
@@ -39,7 +39,7 @@ impl ClusterMetrics {
 
     pub fn set_redis(&self, up: bool, lost: u64) {
         self.redis_up.set(up.into());
-        // Two scrapes at once must not both add what is new.
+        // Two scrapes at the same time must not both add the new losses.
         self.redis_lost.inner().fetch_max(lost, Ordering::Relaxed);
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP API.
+//! Metrics of the HTTP API.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use prometheus_client::{
 use super::labelled::Counters;
 use crate::github;
 
-/// Those that a rate is asked of.
+/// The outcomes that exist from the start, so that a rate can be computed.
 const WEBHOOK_OUTCOMES: [&str; 5] = ["written", "duplicate", "ignored", "unavailable", "failed"];
 
 #[derive(Debug)]
@@ -44,24 +44,24 @@ impl HttpMetrics {
         );
         registry.register(
             "http_request_seconds",
-            "Time from an HTTP request's head to its answer, without Socket.IO's",
+            "Time from an HTTP request's head to its answer, without Socket.IO requests",
             seconds.clone(),
         );
-        // Whoever sees any of this has asked for it.
+        // A scrape is itself a request for `/metrics`, so these values exist from the start.
         let asked = Request { route: "/metrics".to_owned(), method: "GET", status: "2xx" };
         requests.get_or_create_owned(&asked);
         seconds.get_or_create_owned(&Route { route: asked.route });
         let webhooks = Counters::register(
             registry,
             "webhooks",
-            "GitHub's deliveries by event and what became of them",
+            "Deliveries of GitHub's webhook by event and outcome",
             ["event", "outcome"],
         )
         .with(github::EVENTS.into_iter().flat_map(|event| WEBHOOK_OUTCOMES.map(|outcome| [event, outcome])));
         Self { requests, seconds, webhooks }
     }
 
-    /// `route` is a template, or one of our own words where there is none.
+    /// `route` is a route's template, or a fixed word if there is no route.
     pub fn answered(&self, route: &str, method: &http::Method, status: http::StatusCode) {
         let labels = Request { route: route.to_owned(), method: name(method), status: class(status) };
         self.requests.get_or_create(&labels).inc();
@@ -72,7 +72,7 @@ impl HttpMetrics {
         self.seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
     }
 
-    /// `event` is [`github::event_label`]'s word, the outcome [`crate::http`]'s.
+    /// `event` is a result of [`github::event_label`], and `outcome` is a word of [`crate::http`].
     pub fn webhook(&self, event: &'static str, outcome: &'static str) {
         self.webhooks.inc([event, outcome]);
     }
@@ -82,7 +82,7 @@ fn histogram() -> Histogram {
     Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
 }
 
-/// A client may send any word as its method.
+/// A client may send any word as its method, so unknown words count as `other`.
 fn name(method: &http::Method) -> &'static str {
     ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"]
         .into_iter()

@@ -1,4 +1,4 @@
-//! The keys that tokens are checked with, where they are fetched.
+//! Metrics of the keys that are fetched from a key server.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
@@ -30,7 +30,7 @@ impl KeyMetrics {
             fetches: Counters::register(
                 registry,
                 "key_fetches",
-                "Fetches from JWT_JWKS_URL by outcome; after all but fetched, those that are known stay good",
+                "Fetches from JWT_JWKS_URL by outcome; after any outcome but fetched, the known keys stay valid",
                 ["outcome"],
             )
             .with(OUTCOMES.map(|outcome| [outcome])),
@@ -38,7 +38,7 @@ impl KeyMetrics {
             waiting: gauge(
                 registry,
                 "tokens_waiting",
-                "Tokens that wait for a fetch: their key is not known",
+                "Tokens that wait for a fetch because their key is not known",
             ),
         }
     }

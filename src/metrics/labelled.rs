@@ -1,4 +1,4 @@
-//! Counters and gauges with labels, and without.
+//! Counters, gauges and histograms, with and without labels.
 
 use std::sync::atomic::AtomicU64;
 
@@ -7,7 +7,7 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
-/// How much of something there is.
+/// A gauge of a whole number that is not negative.
 pub type Level = Gauge<u64, AtomicU64>;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -38,7 +38,7 @@ where
         Self { names, family }
     }
 
-    /// These exist from the start: a rate needs a value from before the first time.
+    /// Creates these label values at the start, because a rate needs a value from before the first increment.
     pub(super) fn with(self, known: impl IntoIterator<Item = [&'static str; N]>) -> Self {
         for values in known {
             self.of(values);
@@ -70,7 +70,7 @@ pub(super) fn counter(registry: &mut Registry, name: &str, help: &str) -> Counte
     counter
 }
 
-/// Of seconds.
+/// A histogram of seconds.
 pub(super) fn histogram<const N: usize>(
     registry: &mut Registry,
     name: &str,

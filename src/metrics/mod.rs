@@ -1,11 +1,10 @@
-//! What the gateway counts and measures, for `/metrics` and `/api/health`.
+//! The metrics of the gateway, for `/metrics` and `/api/health`.
 //!
-//! One struct of handles, in sections by who writes them. Each metric is documented where it is declared: by the
-//! help text that it is registered with, which is what a scrape shows, too. What is counted per packet is a plain
-//! number of the fan-out, added up once per turn. A label's value is a static text or a route's template: a
-//! client's string can't become one.
+//! Each section is a struct of handles for the part of the gateway that writes them. The help text of a metric is its
+//! documentation, and a scrape shows it. The fan-out counts packets in plain numbers and adds them to the metrics once
+//! per turn. A label's value is a static text or a route's template, never a text from a client.
 //!
-//! What something holds right now is asked for when a scrape comes: [`crate::http::GatewayStatus::measure`].
+//! Gauges of current values are updated when a scrape comes: [`crate::http::GatewayStatus::measure`].
 
 mod clients;
 mod cluster;
@@ -61,7 +60,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Everything, as Prometheus and its relatives read it.
+    /// All metrics, in the text format of Prometheus.
     pub fn render(&self) -> String {
         self.process.measure();
         text::encode(&self.registry)

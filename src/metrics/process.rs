@@ -1,5 +1,4 @@
-//! The process, under the names that every Prometheus client library gives them. Where there is no `/proc`, they
-//! stay 0.
+//! Metrics of the process, with the names that Prometheus client libraries use. Without `/proc`, they stay 0.
 
 use std::{
     fs,
@@ -17,7 +16,7 @@ use super::labelled::{Gauges, Level, counter, gauge};
 
 const STATUSES: [&str; 4] = ["starting", "ok", "degraded", "draining"];
 
-/// The hook is the process's, not a gateway's.
+/// This counter is static, because the panic hook belongs to the process and not to a gateway.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// Counts a panic.
@@ -25,8 +24,8 @@ pub fn panicked() {
     PANICS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Memory that the kernel can't take back without ending the process: what is resident, without the pages of files.
-/// Those come and go with its cache: the same program has 5 MB more of them when it was read before. None where
+/// Memory that the kernel can't reclaim without ending the process: resident memory without file pages. File pages
+/// depend on the page cache: the same program has 5 MB more of them if its file has been read before. `None` means that
 /// there is no `/proc`.
 pub fn held_bytes() -> Option<u64> {
     let pages = fs::read_to_string("/proc/self/statm").ok()?;
@@ -44,7 +43,7 @@ pub struct ProcessMetrics {
     threads: Level,
     open_files: Level,
     max_files: Level,
-    /// In bytes; NaN: none.
+    /// In bytes. NaN means that there is no limit.
     memory_limit: Gauge<f64, AtomicU64>,
     panics: Counter,
     tasks: Level,
@@ -59,7 +58,7 @@ impl ProcessMetrics {
         memory_limit.set(f64::NAN);
         registry.register(
             "taskcast_memory_limit_bytes",
-            "What taskcast_memory_held_bytes should not exceed; NaN where there is no limit",
+            "Limit of taskcast_memory_held_bytes; NaN if there is no limit",
             memory_limit.clone(),
         );
         let started = Gauge::<f64, AtomicU64>::default();
@@ -69,7 +68,7 @@ impl ProcessMetrics {
         build.get_or_create(&[("version", env!("TASKCAST_VERSION"))]).set(1);
 
         registry.register("process_start_time_seconds", "When the process began, since 1970", started);
-        registry.register("taskcast_build_info", "1; the label tells the version", build);
+        registry.register("taskcast_build_info", "Always 1; the label is the version", build);
         Self {
             resident: gauge(registry, "process_resident_memory_bytes", "Memory that is in RAM"),
             held: gauge(
@@ -81,7 +80,11 @@ impl ProcessMetrics {
             cpu,
             threads: gauge(registry, "process_threads", "Threads of the operating system"),
             open_files: gauge(registry, "process_open_fds", "Open file descriptors"),
-            max_files: gauge(registry, "process_max_fds", "How many there may be (RLIMIT_NOFILE)"),
+            max_files: gauge(
+                registry,
+                "process_max_fds",
+                "Maximum number of open file descriptors (RLIMIT_NOFILE)",
+            ),
             memory_limit,
             panics: counter(registry, "taskcast_panics", "Panics: each is a bug; the log says where"),
             tasks: gauge(
@@ -92,7 +95,7 @@ impl ProcessMetrics {
             status: Gauges::register(
                 registry,
                 "taskcast_status",
-                "1 for the status that /api/health tells, 0 for the others",
+                "1 for the status that /api/health reports, 0 for the others",
                 ["status"],
             )
             .with(STATUSES.map(|status| [status])),
@@ -110,7 +113,7 @@ impl ProcessMetrics {
     }
 
     pub(super) fn measure(&self) {
-        // Two scrapes at once must not both add what is new.
+        // Two scrapes at the same time must not both add the new panics.
         self.panics.inner().fetch_max(PANICS.load(Ordering::Relaxed), Ordering::Relaxed);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             self.tasks.set(runtime.metrics().num_alive_tasks() as u64);
@@ -122,21 +125,21 @@ impl ProcessMetrics {
             self.virtual_memory.set(stat.virtual_bytes);
             self.threads.set(stat.threads);
             let cpu = stat.cpu_ticks as f64 / ticks.max(1) as f64;
-            // The bits of floats that are not negative are ordered as they are.
+            // The bits of floats that are not negative have the same order as the floats.
             self.cpu.inner().fetch_max(cpu.to_bits(), Ordering::Relaxed);
         }
         if let Some(held) = held_bytes() {
             self.held.set(held);
         }
         if let Ok(files) = fs::read_dir("/proc/self/fd") {
-            // One of them is for reading the folder.
+            // One descriptor is open for reading the folder itself.
             self.open_files.set(files.count().saturating_sub(1) as u64);
         }
         self.max_files.set(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
     }
 }
 
-/// What of `/proc/self/stat` is shown.
+/// The fields of `/proc/self/stat` that are shown.
 #[derive(Debug, PartialEq)]
 struct Stat {
     cpu_ticks: u64,

@@ -1,4 +1,4 @@
-//! From a committed change to the rooms.
+//! Metrics of the relay, from a committed change to the rooms.
 
 use std::sync::atomic::AtomicU64;
 
@@ -14,7 +14,7 @@ use super::labelled::{Counters, Gauges, Level, counter, gauge, histogram};
 #[derive(Debug)]
 pub struct RelayMetrics {
     pub changes: Counter,
-    /// By name.
+    /// The counter of each event, by name.
     events: Vec<(&'static str, Counter)>,
     pub encode_seconds: Histogram,
     pub fanout_seconds: Histogram,
@@ -48,7 +48,8 @@ impl RelayMetrics {
         let events = Counters::register(
             registry,
             "events",
-            "Events made from changes by name, once whoever gets them; dashboard:task_count_changed once for each viewer",
+            "Events made from changes, by name; each counts once, however many clients receive it; \
+             dashboard:task_count_changed once for each viewer",
             ["event"],
         );
         let lag_seconds = Gauge::default();
@@ -77,15 +78,15 @@ impl RelayMetrics {
             fanout_seconds: histogram(
                 registry,
                 "fanout_seconds",
-                "Time to put the events of one change into the queues of all who get them, without waiting for full \
+                "Time to put the events of one change into the queues of all receivers, without waiting for full \
                  queues",
                 [0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1],
             ),
             commit_to_emit_seconds: histogram(
                 registry,
                 "commit_to_emit_seconds",
-                "From the store's time of a change to its last event in the clients' queues; what was committed before \
-                 the process began is left out",
+                "From the store's time of a change to its last event in the clients' queues; changes that were \
+                 committed before the process began are left out",
                 [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0],
             ),
             lag_seconds,
@@ -93,15 +94,15 @@ impl RelayMetrics {
             history_lost: Counters::register(
                 registry,
                 "history_lost",
-                "Times that changes may have been missed and every room was sent anew, a new epoch, by reason",
+                "Times that changes may have been missed and every room was sent again in a new epoch, by reason",
                 ["reason"],
             )
             .with(GapReason::ALL.map(|reason| [reason.as_str()])),
             handoffs: Counters::register(
                 registry,
                 "handoffs",
-                "Handoffs to joins and resyncs: state sent, recovered by a replay alone, gone (absent or not to be \
-                 seen), reread (the snapshot was too old)",
+                "Handoffs to joins and resyncs: state sent, recovered by a replay alone, gone (the task does \
+                 not exist or is not visible), reread (the snapshot was too old)",
                 ["room", "kind"],
             )
             .with(pairs(ROOMS, ["state", "recovered", "gone", "reread"])),
@@ -115,14 +116,14 @@ impl RelayMetrics {
             rooms: Gauges::register(
                 registry,
                 "rooms",
-                "Rooms with members: tasks that somebody is in, organisations with a dashboard open",
+                "Rooms with members: tasks that a client has joined, organisations with an open dashboard",
                 ["room"],
             ).with(ROOMS.map(|room| [room])),
             members: Gauges::register(registry, "room_members", "Memberships of connections in rooms", ["room"]).with(ROOMS.map(|room| [room])),
-            feed_queue: gauge(registry, "feed_queue", "Changes between the store's feed and the fan-out"),
-            feed_queue_max: gauge(registry, "feed_queue_max", "How many there may be; more wait in the store"),
+            feed_queue: gauge(registry, "feed_queue", "Changes queued between the store's feed and the fan-out"),
+            feed_queue_max: gauge(registry, "feed_queue_max", "Maximum of feed_queue; more wait in the store"),
             ring_bytes: gauge(registry, "ring_bytes", "Size of the ring of recent events"),
-            ring_max_bytes: gauge(registry, "ring_max_bytes", "How large it may be"),
+            ring_max_bytes: gauge(registry, "ring_max_bytes", "Maximum of ring_bytes"),
             ring_steps: gauge(registry, "ring_steps", "Steps in the ring: the events of a change that go out together"),
             ring_span_seconds,
             clients_behind: gauge(registry, "clients_behind", "Clients whose send queue is full"),

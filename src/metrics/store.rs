@@ -1,4 +1,4 @@
-//! Where tasks live, and the change stream that tells of them.
+//! Metrics of the store and of its change stream.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -12,7 +12,7 @@ use prometheus_client::{
 
 use super::labelled::{Counters, Level, counter, gauge};
 
-/// What [`crate::store::MeasuredStore`] measures.
+/// The operations that [`crate::store::MeasuredStore`] measures.
 const OPERATIONS: [&str; 9] =
     ["ping", "access", "task", "dashboard", "list", "create", "clarify", "patch", "deliver"];
 
@@ -44,13 +44,13 @@ impl StoreMetrics {
         );
         registry.register(
             "stream_lag_seconds",
-            "For how long changes may have been committed that the change stream has not read yet; 0 while it reads all in \
-             time, NaN without a change stream",
+            "How old changes may be that the change stream has not read yet; 0 while it reads all changes within a second, \
+             NaN without a change stream",
             stream_lag.clone(),
         );
         registry.register(
             "oplog_window_seconds",
-            "How far back MongoDB's oplog reaches: with an older token history is lost; NaN where it is not told",
+            "How far back MongoDB's oplog reaches: with an older resume token, history is lost; NaN if it is not known",
             oplog_window.clone(),
         );
         token_age.set(f64::NAN);
@@ -61,11 +61,11 @@ impl StoreMetrics {
             failures: Counters::register(
                 registry,
                 "store_failures",
-                "Operations that the store did not do: unavailable passes by itself, the others need a person",
+                "Failed operations of the store: unavailable is temporary, the others need an operator",
                 ["operation", "kind"],
             )
             .with(OPERATIONS.map(|operation| [operation, "unavailable"])),
-            up: gauge(registry, "store_up", "1 while the store answers, as it is asked every 2 s"),
+            up: gauge(registry, "store_up", "1 while the store answers the check that runs every 2 s"),
             stream_restarts: counter(
                 registry,
                 "stream_restarts",
@@ -74,7 +74,7 @@ impl StoreMetrics {
             ambiguous_ids: counter(
                 registry,
                 "ambiguous_ids",
-                "Times that a task was asked for by an id that two documents have as text",
+                "Times that a task was requested by an id that two documents have as text",
             ),
             token_age,
             stream_lag,
@@ -94,9 +94,9 @@ impl StoreMetrics {
         self.failures.inc([operation, kind]);
     }
 
-    /// `token_age` is None before the first token.
+    /// `token_age` is `None` before the first token.
     pub fn set_stream(&self, restarts: u64, token_age: Option<Duration>, lag: Duration) {
-        // Two scrapes at once must not both add what is new.
+        // Two scrapes at the same time must not both add the new restarts.
         self.stream_restarts.inner().fetch_max(restarts, Ordering::Relaxed);
         self.token_age.set(token_age.map_or(f64::NAN, |age| age.as_secs_f64()));
         self.stream_lag.set(lag.as_secs_f64());
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scrapes_at_the_same_time_count_no_restart_twice() {
+    fn scrapes_at_the_same_time_do_not_count_a_restart_twice() {
         const SCRAPES: usize = 4;
         let metrics = StoreMetrics::register(&mut Registry::default());
         let together = Barrier::new(SCRAPES);

@@ -4,8 +4,8 @@ use prometheus_client::{encoding::text::encode_registry, registry::Registry};
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The library writes OpenMetrics, in which a counter `x` has the sample `x_total`. Not everything that reads
-/// Prometheus' own format knows that: in it, the family is called `x_total`, too.
+/// The library writes OpenMetrics, in which a counter `x` has the sample `x_total`. In Prometheus' own format the
+/// family is called `x_total`, too, and some readers know only that format.
 pub fn encode(registry: &Registry) -> String {
     let mut open = String::new();
     // Writing to a string does not fail.
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_family_is_named_as_its_samples() {
+    fn a_counter_family_has_the_name_of_its_samples() {
         let mut registry = Registry::default();
         registry.register("eaten", "Apples", Counter::<u64>::default());
         registry.register("left", "Apples", Gauge::<i64>::default());

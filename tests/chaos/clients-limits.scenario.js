@@ -163,7 +163,7 @@ async function storm(context, { waves }) {
     await until(() => files(gateway) <= before + 1, () => `${files(gateway)} files open, ${before} before`, 30_000);
     const clean = gateway.output;
     await gateway.stop();
-    assert.ok(!clean.includes('did not take their farewell') && !gateway.output.includes('did not take their farewell'), 'no transport is left either');
+    assert.ok(!clean.includes('client connections did not end') && !gateway.output.includes('client connections did not end'), 'no transport is left either');
     return { clients: came, note: `${before} files open before, as many after` };
   } finally {
     proxy.close();

@@ -1,4 +1,4 @@
-//! The keys that are known, and the fetches that keep them fresh.
+//! Holds the keys that were fetched from a key server, and refreshes them.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -12,19 +12,20 @@ use super::super::{AuthError, jws::Jws};
 use super::{FetchError, Fetched, KeyServer, KeySet};
 use crate::metrics::KeyMetrics;
 
-/// Who waits for a fetch holds a connection that nobody has vouched for.
+/// How many callers may wait for a fetch. Each of them holds a connection that is not authenticated yet.
 const MAX_WAITING: usize = 1024;
 
 /// When keys are fetched.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchTimes {
-    /// What the server's `max-age` may be, and what counts without one.
+    /// The time until the next regular fetch: the server's `max-age`, limited to `least..=most`, or `usual` without
+    /// one.
     pub least: Duration,
     pub usual: Duration,
     pub most: Duration,
-    /// Between two fetches that tokens with unknown keys cause, all of them together.
+    /// The least time between two fetches that tokens with unknown keys cause, for all such tokens together.
     pub on_demand: Duration,
-    /// After a failed one; doubled with each, up to the second.
+    /// The delay after a failed fetch. Each further failure doubles it, up to `slowest_retry`.
     pub retry: Duration,
     pub slowest_retry: Duration,
 }
@@ -42,14 +43,14 @@ impl Default for FetchTimes {
     }
 }
 
-/// The keys of a key server. They are replaced by each set that can be used, and by nothing else: while the server is
-/// away, or answers nonsense, those that were known stay good.
+/// The keys of a key server. Only a usable key set replaces them: while the server is unreachable or its answers are
+/// unusable, the known keys stay valid.
 #[derive(Debug)]
 pub struct FetchedKeys {
     server: KeyServer,
     times: FetchTimes,
     known: watch::Sender<Known>,
-    /// A token came whose key is not known.
+    /// Notified when a token comes whose key is not known.
     wanted: Notify,
     places: Semaphore,
 }
@@ -57,10 +58,10 @@ pub struct FetchedKeys {
 #[derive(Clone, Debug)]
 struct Known {
     keys: Arc<KeySet>,
-    /// When the fetch began that gave them.
+    /// When the fetch that returned these keys began.
     as_of: Option<Instant>,
     last: Option<Attempt>,
-    /// Before this, no fetch begins.
+    /// No fetch begins before this time.
     next: Instant,
 }
 
@@ -71,7 +72,7 @@ struct Attempt {
 }
 
 impl FetchedKeys {
-    /// Knows none until [`keep_fresh`](Self::keep_fresh) runs.
+    /// Has no keys until [`keep_fresh`](Self::keep_fresh) runs.
     pub fn new(server: KeyServer, times: FetchTimes) -> Self {
         let known = Known { keys: Arc::default(), as_of: None, last: None, next: Instant::now() };
         Self {
@@ -95,7 +96,7 @@ impl FetchedKeys {
         self.known.borrow().keys.clone()
     }
 
-    /// How long ago the keys were fetched; None: there are none.
+    /// How long ago the keys were fetched. `None` means that there are no keys.
     pub fn age(&self) -> Option<Duration> {
         self.known.borrow().as_of.map(|as_of| as_of.elapsed())
     }
@@ -112,8 +113,9 @@ impl FetchedKeys {
         })
     }
 
-    /// The attempt's answer, as soon as it no longer is that a key is missing. What is missing from a set that was
-    /// asked for after this call is refused; where that fetch fails, nobody knows.
+    /// Repeats `attempt` until its result is no longer that a key is missing. If the key is missing from a set whose
+    /// fetch began after this call, the token is refused for good. If that fetch fails, the result is
+    /// [`AuthError::NoKey`], because the key may exist.
     pub(in crate::auth) async fn wait_for<T>(
         &self,
         patience: Duration,
@@ -147,7 +149,7 @@ impl FetchedKeys {
         }
     }
 
-    /// Fetches, for ever.
+    /// Fetches keys again and again. This function never returns.
     pub async fn keep_fresh(&self, metrics: &KeyMetrics) {
         let mut said = None;
         let mut failures = 0;
@@ -169,14 +171,14 @@ impl FetchedKeys {
                 }
             };
             let (fresh_until, worked) = (now + pause, fetched.is_ok());
-            // Whoever waited for this one is answered by it.
+            // This fetch answers every caller that waited for it, so their notification is cleared.
             let _ = self.wanted.notified().now_or_never();
             self.known.send_modify(|known| {
                 if let Ok(Fetched { keys, .. }) = fetched {
                     (known.keys, known.as_of) = (Arc::new(keys), Some(began));
                 }
                 known.last = Some(Attempt { began, worked });
-                // A server that fails is asked again soon enough, whoever wants.
+                // After a failure the regular retry comes soon, so tokens do not cause an earlier fetch.
                 known.next = if worked { on_demand.clamp(now, fresh_until) } else { fresh_until };
             });
             let wanted = async {
@@ -198,7 +200,7 @@ impl FetchedKeys {
     }
 }
 
-/// Whether it was the first.
+/// Returns true if `one` finished first.
 async fn first(one: impl Future<Output = ()>, other: impl Future<Output = ()>) -> bool {
     tokio::select! {
         () = one => true,
@@ -210,7 +212,7 @@ fn no_key_before(moment: Instant) -> AuthError {
     AuthError::NoKey { retry_after: moment.saturating_duration_since(Instant::now()) }
 }
 
-/// One line when things change.
+/// Logs a line only if the result differs from the one that was logged last.
 fn tell(fetched: &Result<Fetched, FetchError>, said: &mut Option<String>) {
     let news = match fetched {
         Ok(Fetched { keys, left_out, .. }) => {
@@ -226,14 +228,14 @@ fn tell(fetched: &Result<Fetched, FetchError>, said: &mut Option<String>) {
             tracing::info!(
                 keys = keys.len(),
                 algorithms = keys.algorithms().join(", "),
-                "fetched the keys of tokens"
+                "fetched the keys that tokens are checked with"
             );
             for (place, reason) in left_out {
-                tracing::warn!(place, %reason, "a key of the key server is left out");
+                tracing::warn!(place, %reason, "a key of the key server can't be used and is left out");
             }
         }
         Err(error) => {
-            tracing::warn!(%error, "the keys of tokens can't be fetched; those that are known stay good")
+            tracing::warn!(%error, "the keys of tokens can't be fetched; the known keys stay valid")
         }
     }
     *said = Some(news);

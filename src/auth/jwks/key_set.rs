@@ -1,4 +1,4 @@
-//! The keys of one answer of a key server.
+//! Parses the key set in an answer of the key server, and checks tokens with its keys.
 
 use base64::prelude::*;
 use serde::{Deserialize, de::IgnoredAny};
@@ -10,7 +10,7 @@ use super::super::{
     keys::{WRONG_ALGORITHM, WRONG_SIGNATURE},
 };
 
-/// Those of an answer that can be used.
+/// The usable keys of an answer.
 #[derive(Clone, Debug, Default)]
 pub struct KeySet(Vec<NamedKey>);
 
@@ -20,7 +20,7 @@ struct NamedKey {
     key: Key,
 }
 
-/// Why an answer is not one.
+/// Why an answer is not a usable key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
     #[error("it is not a JSON object with keys")]
@@ -34,21 +34,22 @@ pub enum KeySetError {
 /// Why a key of a set is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableKey {
-    #[error("it is no key")]
+    #[error("it is not a valid key")]
     Malformed,
     #[error("it is a shared secret, which must not be published")]
     Secret,
     #[error("its private part is published")]
     Private,
-    #[error("it is for something else than signatures")]
+    #[error("it is not for signatures")]
     Use,
-    #[error("its alg is none that is accepted")]
+    #[error("its alg is not accepted for a key of this kind")]
     Algorithm,
     #[error(transparent)]
     Key(#[from] KeyError),
 }
 
-/// A token without `kid`, or with one that is there many times, must not cost much.
+/// The maximum number of keys in a set. The limit bounds the work for a token without `kid`, or with a `kid` that many
+/// keys have.
 const MAX_KEYS: usize = 64;
 const FETCHABLE: [&str; 3] = ["RS256", "ES256", "EdDSA"];
 
@@ -58,7 +59,7 @@ struct Document<'a> {
     keys: Vec<&'a RawValue>,
 }
 
-/// What is read of a key; a name that is there twice makes it unusable.
+/// The members of a key that are read. A duplicate member makes the key unusable.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -75,7 +76,7 @@ struct Jwk {
 }
 
 impl KeySet {
-    /// And what was left out, by its place in the set.
+    /// Returns the usable keys, and the index and reason of each key that was left out.
     pub fn parse(json: &[u8]) -> Result<(Self, Vec<(usize, UnusableKey)>), KeySetError> {
         let document: Document<'_> = serde_json::from_slice(json).map_err(|_| KeySetError::NotASet)?;
         if document.keys.len() > MAX_KEYS {
@@ -99,13 +100,13 @@ impl KeySet {
         self.0.len()
     }
 
-    /// What tokens may be signed with, each once.
+    /// The algorithms that tokens may be signed with, each once.
     pub fn algorithms(&self) -> Vec<&'static str> {
         let has = |algorithm: &&str| self.0.iter().any(|named| named.key.algorithm() == *algorithm);
         FETCHABLE.into_iter().filter(has).collect()
     }
 
-    /// [`AuthError::NoKey`]: a newer set may have the key.
+    /// [`AuthError::NoKey`] means that a newer set may contain the key.
     pub(in crate::auth) fn accept(&self, jws: &Jws<'_>) -> Result<(), AuthError> {
         if !FETCHABLE.contains(&&*jws.algorithm) {
             return Err(WRONG_ALGORITHM);
@@ -116,7 +117,8 @@ impl KeySet {
         }
     }
 
-    /// A set should not have a name twice, but some do while they change a key: each of them is the server's word.
+    /// A set should not contain a name twice, but some do during a key rotation. All keys of that name are tried,
+    /// because the key server published all of them.
     fn accept_named(&self, jws: &Jws<'_>, kid: &str) -> Result<(), AuthError> {
         let named = || self.0.iter().filter(|named| named.kid.as_deref() == Some(kid));
         let mut fitting = named().filter(|named| named.key.algorithm() == jws.algorithm).peekable();
@@ -131,7 +133,7 @@ impl KeySet {
         match (fitting.next(), fitting.next()) {
             (None, _) => Err(NO_KEY),
             (Some(only), None) if only.accepts(jws) => Ok(()),
-            // Where keys have no names, this is how a new one shows.
+            // If keys have no names, a wrong signature may mean that the server has a new key.
             (Some(only), None) if only.kid.is_none() => Err(NO_KEY),
             (Some(_), None) => Err(WRONG_SIGNATURE),
             _ => Err(AuthError::Unauthorized("the token has no kid, and several keys fit")),

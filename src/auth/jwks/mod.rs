@@ -1,6 +1,7 @@
-//! Keys that are fetched (RFC 7517): from a key server, again and again, and by tokens that name one which is not known.
+//! Fetches keys from a key server (RFC 7517): periodically, and when a token names a key that is not known.
 //!
-//! Whoever makes up tokens makes up names of keys: what those cause is bounded here, in fetches, in time and in number.
+//! An attacker can invent key names in tokens. This module limits how many fetches such tokens cause, and how many of
+//! them wait and for how long.
 
 mod fetched;
 mod key_set;

@@ -1,4 +1,4 @@
-//! Where keys are fetched from.
+//! Fetches a key set from the URL of a key server.
 
 use std::{error::Error, fmt, net::IpAddr, str::FromStr, time::Duration};
 
@@ -13,22 +13,25 @@ use hyper_util::{
 
 use super::{KeySet, KeySetError, UnusableKey};
 
-/// From the name's resolution to the last byte.
+/// The timeout of a fetch, from the DNS lookup to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Ten times what the largest known ones take.
+/// Ten times the size of the largest known key sets.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// Whoever can change what comes from there decides who is who: `https`, or this very machine.
+/// The URL of a key set: `https`, or `http` to a loopback address. An attacker who could change the answer could sign
+/// tokens for any user.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeySetUrl(Uri);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    #[error("it is no URL such as https://id.example.com/.well-known/jwks.json")]
+    #[error("it is not a URL such as https://id.example.com/.well-known/jwks.json")]
     Malformed,
-    #[error("http is for loopback addresses only: whoever is on the way could put keys of their own there")]
+    #[error(
+        "http is for loopback addresses only, because anybody on the network path could replace the keys; use https"
+    )]
     NotHttps,
-    #[error("a user and a password can't be sent")]
+    #[error("it must not contain a user or a password")]
     Credentials,
 }
 
@@ -52,7 +55,7 @@ impl FromStr for KeySetUrl {
     }
 }
 
-/// Its path or query may be somebody's secret.
+/// Shows only the host, because path or query may contain a secret.
 impl fmt::Debug for KeySetUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeySetUrl({})", self.0.host().unwrap_or_default())
@@ -64,23 +67,25 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// What a fetch gave.
+/// The result of a successful fetch.
 #[derive(Debug)]
 pub struct Fetched {
     pub keys: KeySet,
     pub left_out: Vec<(usize, UnusableKey)>,
-    /// How long it stays as it is, if the server says so.
+    /// How long the keys may be cached, if the server says so.
     pub max_age: Option<Duration>,
 }
 
-/// Why a fetch gave nothing.
+/// Why a fetch failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     #[error("it did not answer within {} s", TIMEOUT.as_secs())]
     Timeout,
     #[error("it can't be reached: {0}")]
     Unreachable(String),
-    #[error("it points elsewhere ({0}), where nobody follows: set JWT_JWKS_URL to what it points to")]
+    #[error(
+        "it answers with a redirect ({0}), which is not followed: set JWT_JWKS_URL to the URL that it redirects to"
+    )]
     Redirect(StatusCode),
     #[error("it answers {0}")]
     Status(StatusCode),
@@ -91,7 +96,7 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// For the metric.
+    /// The label of the metric.
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Timeout | Self::Unreachable(_) => "unreachable",
@@ -101,7 +106,7 @@ impl FetchError {
     }
 }
 
-/// Asks one URL for keys.
+/// Fetches keys from one URL.
 #[derive(Clone)]
 pub struct KeyServer {
     url: KeySetUrl,
@@ -109,13 +114,14 @@ pub struct KeyServer {
 }
 
 impl KeyServer {
-    /// Its certificate is checked as the system, or `SSL_CERT_FILE`, says; where nothing does, by Mozilla's list.
+    /// The server's certificate is checked with the system's root certificates, or with those in `SSL_CERT_FILE`. If
+    /// there are none, Mozilla's list is used.
     pub fn new(url: KeySetUrl) -> Self {
         let tls = HttpsConnectorBuilder::new();
         let tls =
             tls.with_native_roots().unwrap_or_else(|_| HttpsConnectorBuilder::new().with_webpki_roots());
         let connector = tls.https_or_http().enable_http1().build();
-        // A connection is not kept: the next fetch is minutes away.
+        // The client does not keep connections, because the next fetch is minutes away.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Self { url, client }
     }
@@ -157,7 +163,7 @@ fn unreachable(error: impl Error) -> FetchError {
     FetchError::Unreachable(reasons(&error))
 }
 
-/// The error and its causes: the outermost one alone says that there was an error.
+/// The error and its causes. The outermost error alone says only that there was an error.
 fn reasons(error: &dyn Error) -> String {
     let (mut text, mut cause) = (error.to_string(), error.source());
     while let Some(error) = cause {
@@ -167,7 +173,7 @@ fn reasons(error: &dyn Error) -> String {
     text
 }
 
-/// RFC 9111 §5.2.2: what must not be kept is old at once.
+/// Reads `Cache-Control` (RFC 9111 §5.2.2). `no-store` and `no-cache` count as an age of zero.
 fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all(header::CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
     let directives = values.flat_map(|value| value.split(',')).map(|word| word.trim().to_ascii_lowercase());
@@ -184,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn https_or_this_machine() {
+    fn only_https_and_loopback_addresses_are_accepted() {
         for good in [
             "https://id.example.com/keys",
             "HTTPS://id.example.com",
@@ -215,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_says_of_its_age() {
+    fn the_age_is_read_from_cache_control() {
         let age = |values: &[&'static str]| {
             let values = values.iter().map(|value| (header::CACHE_CONTROL, value.parse().expect("a value")));
             max_age(&values.collect()).map(|age| age.as_secs())

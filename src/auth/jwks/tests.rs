@@ -23,7 +23,7 @@ use crate::{
 
 const LONG: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
-/// Fetches that follow each other as fast as a test can see.
+/// Fetches on demand and retries follow after 20 ms. There are no regular fetches.
 const EAGER: FetchTimes = FetchTimes {
     least: NEVER,
     usual: NEVER,
@@ -43,7 +43,7 @@ fn private(algorithm: Algorithm) -> EncodingKey {
     key.expect("a key")
 }
 
-/// A key of the set, with some members changed; null removes.
+/// A key for a set, with these members changed. A null removes the member.
 fn jwk(algorithm: Algorithm, changes: Value) -> Value {
     let jwk = Jwk::from_encoding_key(&private(algorithm), algorithm).expect("a key");
     let mut jwk = serde_json::to_value(jwk).expect("JSON");
@@ -66,12 +66,12 @@ fn token(algorithm: Algorithm, kid: Option<&str>) -> String {
     jsonwebtoken::encode(&header, &claims, &private(algorithm)).expect("signs")
 }
 
-/// Answers as it is told, and counts.
+/// A key server that sends the configured answer and counts requests.
 struct Server {
     url: String,
     answer: watch::Sender<String>,
     asked: Arc<AtomicUsize>,
-    /// Each answer takes one.
+    /// Each answer needs one permit.
     leave: Arc<Semaphore>,
 }
 
@@ -93,7 +93,7 @@ impl Server {
                     head.push(stream.read_u8().await.expect("a request"));
                 }
                 asked.fetch_add(1, Ordering::SeqCst);
-                // What it answers is what it had when it was asked.
+                // The server sends the answer that was configured when the request came.
                 let answer = told.borrow().clone();
                 leave.acquire().await.expect("open").forget();
                 let _ = stream.write_all(answer.as_bytes()).await;
@@ -134,19 +134,22 @@ fn is_final(result: &Result<Identity, AuthError>) -> bool {
 }
 
 #[tokio::test]
-async fn keys_come_and_go_with_the_set() {
+async fn a_new_set_adds_and_removes_keys() {
     let server = Server::start(ok(&set([jwk(Algorithm::RS256, json!({"kid": "old"}))]))).await;
     let tokens = server.verifier(EAGER);
     let (old, new) = (token(Algorithm::RS256, Some("old")), token(Algorithm::ES256, Some("new")));
     tokens.admit(&old, LONG).await.expect("waits for the first fetch");
     server.answer.send_replace(ok(&set([jwk(Algorithm::ES256, json!({"kid": "new"}))])));
     tokens.admit(&new, LONG).await.expect("waits for the fetch that it causes");
-    assert!(is_final(&tokens.admit(&old, LONG).await), "it is gone, and a newer set has been asked for it");
+    assert!(
+        is_final(&tokens.admit(&old, LONG).await),
+        "the key was removed, and a newer set has been fetched"
+    );
     assert_eq!(server.asked(), 3);
 }
 
 #[tokio::test]
-async fn without_a_server_known_keys_stay_good_and_nothing_is_final() {
+async fn while_the_key_server_fails_known_keys_stay_valid_and_no_token_is_refused_for_good() {
     let good = ok(&set([jwk(Algorithm::RS256, json!({"kid": "a"}))]));
     let server = Server::start(good.clone()).await;
     let tokens =
@@ -178,7 +181,7 @@ async fn without_a_server_known_keys_stay_good_and_nothing_is_final() {
 }
 
 #[tokio::test]
-async fn without_keys_from_the_start_nobody_is_refused_for_good() {
+async fn before_the_first_keys_a_token_is_not_refused_for_good() {
     let server = Server::start(String::new()).await;
     let tokens = server.verifier(EAGER);
     let good = token(Algorithm::RS256, Some("a"));
@@ -191,7 +194,7 @@ async fn without_keys_from_the_start_nobody_is_refused_for_good() {
 }
 
 #[tokio::test]
-async fn made_up_names_cause_one_fetch_and_lock_nobody_out() {
+async fn invented_key_names_cause_one_fetch_and_valid_tokens_are_still_accepted() {
     let server = Server::start(ok(&set([jwk(Algorithm::RS256, json!({"kid": "a"}))]))).await;
     let keys = server.keys(FetchTimes { on_demand: NEVER, ..EAGER });
     let tokens = Arc::new(verifier(Keys::Fetched(keys.clone())));
@@ -210,7 +213,7 @@ async fn made_up_names_cause_one_fetch_and_lock_nobody_out() {
     }
     assert_eq!(server.asked(), 2);
 
-    // And with patience: as many as there are places.
+    // Callers with enough patience wait, up to the limit.
     let mut waiting = tokio::task::JoinSet::new();
     let made_up = token(Algorithm::EdDSA, Some("made up"));
     for _ in 0..1_100 {
@@ -226,9 +229,10 @@ async fn made_up_names_cause_one_fetch_and_lock_nobody_out() {
     assert_eq!((keys.waiting(), server.asked()), (0, 2));
 }
 
-/// The race: keys change while an answer is under way. What is not in that answer may be in the next.
+/// The race: the keys change while an answer is on its way. A key that is missing from this answer may be in the next
+/// one.
 #[tokio::test]
-async fn only_a_set_that_was_asked_for_after_the_token_came_is_the_last_word() {
+async fn only_a_set_that_was_requested_after_the_token_came_can_refuse_it_for_good() {
     let server = Server::start(ok(&set([jwk(Algorithm::RS256, json!({"kid": "a"}))]))).await;
     let tokens = server.verifier(EAGER);
     tokens.admit(&token(Algorithm::RS256, Some("a")), LONG).await.expect("valid");
@@ -242,13 +246,13 @@ async fn only_a_set_that_was_asked_for_after_the_token_came_is_the_last_word() {
     let mut late = Running::start(async move { admitting.admit(&late, LONG).await });
     assert!(late.is_waiting().await);
     server.leave.add_permits(1);
-    assert!(is_final(&first.await.expect("no panic")), "its answer was asked for after it came");
+    assert!(is_final(&first.await.expect("no panic")), "the set was requested after the token came");
     server.leave.add_permits(1);
-    late.done().await.expect("it is in the next one");
+    late.done().await.expect("the key is in the next set");
     assert_eq!(server.asked(), 3);
 }
 
-/// A future that has run as far as it can.
+/// A future that runs in the background.
 struct Running(tokio::task::JoinHandle<Result<Identity, AuthError>>);
 
 impl Running {
@@ -274,7 +278,7 @@ fn parsed(keys: impl IntoIterator<Item = Value>) -> TokenVerifier {
 }
 
 #[test]
-fn a_token_meets_the_keys_that_it_names_and_no_other() {
+fn a_token_is_checked_only_with_the_keys_that_it_names() {
     let all = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
     let tokens = parsed(all.map(|algorithm| jwk(algorithm, json!({"kid": format!("{algorithm:?}")}))));
     for algorithm in all {
@@ -291,7 +295,7 @@ fn a_token_meets_the_keys_that_it_names_and_no_other() {
 }
 
 #[test]
-fn a_token_without_a_name_needs_a_set_with_one_key_that_fits() {
+fn a_token_without_a_key_name_needs_a_set_with_exactly_one_matching_key() {
     let anonymous = || jwk(Algorithm::ES256, json!({"kid": null}));
     // Another point of the curve: its generator.
     let other = |kid: Value| {
@@ -308,17 +312,17 @@ fn a_token_without_a_name_needs_a_set_with_one_key_that_fits() {
     assert!(is_no_key(&parsed([other(json!(null))]).verify(&nameless, NOW)), "there may be a new one");
     assert!(
         is_final(&parsed([other(json!("b"))]).verify(&nameless, NOW)),
-        "it has a name, the token has not"
+        "the key has a name and the token has none"
     );
     assert!(is_no_key(&parsed([jwk(Algorithm::RS256, json!({}))]).verify(&nameless, NOW)));
     let named = token(Algorithm::ES256, Some("b"));
     assert!(is_no_key(&parsed([anonymous()]).verify(&named, NOW)));
     let twice = [other(json!("b")), jwk(Algorithm::ES256, json!({"kid": "b"}))];
-    parsed(twice).verify(&named, NOW).expect("a name that is there twice stands for both");
+    parsed(twice).verify(&named, NOW).expect("both keys of that name are tried");
 }
 
 #[test]
-fn keys_that_can_not_be_used_are_left_out_one_by_one() {
+fn an_unusable_key_is_left_out_and_the_others_are_used() {
     let rsa = |changes| jwk(Algorithm::RS256, changes);
     let ec = |changes| jwk(Algorithm::ES256, changes);
     let ed = |changes| jwk(Algorithm::EdDSA, changes);

@@ -1,5 +1,5 @@
--- KEYS: as in begin. ARGV: lease, what is told of its node. Returns what is told of each live node; nil: it was too
--- late, or Redis has forgotten the lease, and what was said under it counts no more.
+-- KEYS: as in begin. ARGV: lease, the report of its node. Returns the reports of all live nodes. Returns nil if the
+-- beat came too late or Redis has forgotten the lease; the data of that lease no longer counts then.
 if not alive(ARGV[1]) then return false end
 known = {}
 redis.call('ZADD', KEYS[1], now, ARGV[1])
@@ -13,7 +13,7 @@ for i = 1, #told, 2 do
     redis.call('HDEL', KEYS[2], told[i])
   end
 end
--- Lost dashboards are asked for two minutes.
+-- Leases are kept for longer than the two minutes in which a lost dashboard counts.
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 600000)
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, 3600000) end
 return nodes

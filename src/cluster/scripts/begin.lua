@@ -1,4 +1,5 @@
--- KEYS[2]: nodes; KEYS[3]: since when this Redis knows anything. ARGV: lease, the one that it replaces (or empty).
+-- KEYS[2]: nodes; KEYS[3]: the time since which this Redis has data. ARGV: lease, the lease that it replaces (or
+-- empty).
 redis.call('SET', KEYS[3], now, 'NX')
 if ARGV[2] ~= '' then
   redis.call('ZREM', KEYS[1], ARGV[2])

@@ -1,5 +1,5 @@
--- KEYS[2]: who of the user's sessions has the dashboard (inf), or lost it, and when. ARGV: lease, session, milliseconds to
--- keep the key, then "entered", "left", or how many milliseconds ago it was lost.
+-- KEYS[2]: the user's sessions that have the dashboard (score inf) or lost it (score: the time of the loss). ARGV:
+-- lease, session, milliseconds to keep the key, then "entered", "left", or how many milliseconds ago it was lost.
 local member = ARGV[1] .. '/' .. ARGV[2]
 if ARGV[4] == 'left' then
   redis.call('ZREM', KEYS[2], member)

@@ -1,5 +1,6 @@
--- KEYS[2]: the user's sessions, everywhere, by the time when they began. ARGV: lease, most sessions, milliseconds to keep
--- the key, then session and age, as often as there are some. The oldest beyond the most are told to be closed.
+-- KEYS[2]: the user's sessions on all nodes, by the time when they began. ARGV: lease, maximum number of sessions,
+-- milliseconds to keep the key, then session and age of each session. The nodes receive a message to close the oldest
+-- sessions beyond the maximum.
 for i = 4, #ARGV, 2 do
   redis.call('ZADD', KEYS[2], now - ARGV[i + 1], ARGV[1] .. '/' .. ARGV[i])
 end
