@@ -48,8 +48,8 @@ impl Capacity {
         (self.open.fetch_add(1, Ordering::Relaxed) < self.max).then_some(place)
     }
 
-    /// Whether the rest is reserved for existing clients. A polling client opens more than one connection, and `/api/health` must stay
-    /// reachable.
+    /// Returns whether the remaining slots and memory are reserved for existing clients. A polling client opens more than one
+    /// connection, and `/api/health` must stay reachable.
     pub fn is_scarce(&self) -> bool {
         self.open.load(Ordering::Relaxed) > self.max - self.max / 8 || self.memory.is_scarce()
     }

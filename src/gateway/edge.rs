@@ -40,7 +40,7 @@ pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 const UNAUTHENTICATED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The log shows this many bytes of a refused `Origin`.
 const MAX_SHOWN: usize = 100;
-/// What pages may send, and which headers of an answer they may read.
+/// The methods that pages may use, and the headers of an answer that they may read.
 const METHODS: &str = "GET, POST";
 const EXPOSED: &str = "Retry-After";
 

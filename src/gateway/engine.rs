@@ -252,7 +252,7 @@ impl Gateway {
         }
     }
 
-    /// Whether the user was disconnected after the session's token was issued.
+    /// Returns whether the user was disconnected after the session's token was issued.
     fn is_disconnected(&self, session: &Session) -> bool {
         let identity = session.identity();
         self.tokens.revocations.cover(&identity.viewer.user, identity.issued_at)
@@ -331,7 +331,7 @@ impl Gateway {
         let max = self.settings.limits.max_connections_per_user;
         let user = viewer.user;
         let oldest = self.sessions.add(&session, user.clone(), max);
-        // The session must be findable before its expiry is added, because its token may expire at this moment.
+        // The expiry is added only when the session can be found, because the token may expire at this moment.
         self.expiries.add(expires_at, id);
         if let Some(oldest) = oldest {
             self.metrics.clients.cut.inc(["too_many"]);
@@ -393,8 +393,8 @@ impl Gateway {
         }
     }
 
-    /// Whether a message of this session is within the rate limit. If not, the client gets a refusal. A client that ignores the
-    /// refusals is disconnected.
+    /// Returns whether a message of this session is within the rate limit. If not, the client gets a refusal. A client that ignores
+    /// the refusals is disconnected.
     fn may_speak(&self, session: &Arc<Session>, frame: Option<&Frame<'_>>) -> bool {
         // The session may have ended while more of its messages were already in the read buffer.
         if session.has_ended() {
@@ -427,7 +427,7 @@ impl Gateway {
     }
 }
 
-/// Whether a message may bring a token. Such a message has a length limit of its own.
+/// Returns whether a message may bring a token. Such a message has a length limit of its own.
 fn may_bring_a_token(frame: &Result<Frame<'_>, FrameError>) -> bool {
     match frame {
         Ok(Frame::Connect { .. }) => true,
@@ -436,7 +436,7 @@ fn may_bring_a_token(frame: &Result<Frame<'_>, FrameError>) -> bool {
     }
 }
 
-/// What connections report to the gateway.
+/// Connections call these functions to report to the gateway.
 impl Gateway {
     pub(super) fn on_connect(&self, socket: &Arc<Socket>) {
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);

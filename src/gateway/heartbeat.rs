@@ -40,7 +40,7 @@ pub(super) struct Traffic {
     pub received: u64,
 }
 
-/// What the caller has to do next.
+/// The next action of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beat {
     Ping,

@@ -177,7 +177,8 @@ impl Gateway {
         still_there(session)
     }
 
-    /// Waits after a temporary error, so that the join stays pending until the store is available. Any other error refuses the join.
+    /// Waits after a temporary error, so that the join stays pending until the store is available. After any other error the join is
+    /// refused.
     async fn pause_for(&self, error: &StoreError) -> Result<(), Refusal> {
         if error.is_passing() {
             seldom!(warn, %error, "a join waits for the store");

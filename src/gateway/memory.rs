@@ -40,7 +40,7 @@ impl MemoryLimit {
         self.max
     }
 
-    /// Whether the remaining memory is reserved for the existing connections.
+    /// Returns whether the remaining memory is reserved for the existing connections.
     pub fn is_scarce(&self) -> bool {
         self.scarce.load(Ordering::Relaxed)
     }

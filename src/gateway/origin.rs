@@ -9,7 +9,7 @@ use crate::{
     config::{Origin, Origins, TrustedProxies},
 };
 
-/// Whether a request is allowed: it has no `Origin`, a configured one, or the gateway's own.
+/// Returns whether a request is allowed: it has no `Origin`, a configured one, or the gateway's own.
 pub(super) fn allows(headers: &HeaderMap, allowed: &Origins, proxies: &TrustedProxies, peer: IpAddr) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let (first, more) = (origins.next(), origins.next());

@@ -27,7 +27,7 @@ impl Query {
         Ok(Self { transport, sid })
     }
 
-    /// Whether the query contains a token, which would end up in logs.
+    /// Returns whether the query contains a token, which would end up in logs.
     pub fn has_token(uri: &Uri) -> bool {
         pairs(uri).any(|(name, _)| {
             matches!(

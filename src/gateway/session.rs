@@ -25,7 +25,8 @@ use super::{
     socket::{DisconnectReason, Socket, TransportType},
 };
 
-/// A client with this many unanswered requests is refused more. A page may join all rooms that it may have at once.
+/// The server refuses further requests of a client with this many unanswered ones. A page may join all rooms that it may have at
+/// once.
 const MAX_WAITING: usize = 256;
 /// The server reads at most this many bodies of one polling client at once. A client sends one after the other, but the next may
 /// overtake the end of the one before.
@@ -60,7 +61,7 @@ pub struct Session {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Request>,
-    /// Whether a task handles this queue.
+    /// A task handles this queue.
     running: bool,
     resyncs: u32,
 }
@@ -322,7 +323,7 @@ impl Connection {
         }
     }
 
-    /// Whether a body of a polling client is being read.
+    /// Returns whether a body of a polling client is being read.
     pub fn is_posting(&self) -> bool {
         Arc::strong_count(&self.state().posts.0) > 1
     }

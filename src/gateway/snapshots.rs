@@ -82,8 +82,8 @@ impl Snapshots {
         Self { store, dashboard_limit, timeline, metrics, accesses, tasks, dashboards, loaded }
     }
 
-    /// Reads who may see a task. For a viewer who may not see the task, nothing else is read. The flag says whether the read may
-    /// have begun before this call.
+    /// Reads who may see a task. Nothing else is read for a viewer who may not see the task. The flag says whether the read may have
+    /// begun before this call.
     pub async fn access(&self, id: &TaskId, fresh: bool) -> Result<(Arc<AccessSnapshot>, bool), StoreError> {
         self.accesses.share(id, fresh, async { self.store.access(id).await.map(Arc::new) }).await
     }

@@ -47,7 +47,7 @@ pub enum DisconnectReason {
 }
 
 impl DisconnectReason {
-    /// Whether the client still gets the packets that are queued.
+    /// Returns whether the client still gets the packets that are queued.
     pub fn is_orderly(self) -> bool {
         matches!(self, Self::TransportClose | Self::Malformed | Self::ClosedHere)
     }
@@ -280,7 +280,7 @@ impl Socket {
         self.core().queue.is_empty()
     }
 
-    /// Until when a polling client may still be reading its last answer, if it is slow.
+    /// The time until which a slow polling client may still be reading its last answer.
     pub fn polled_until(&self) -> Option<Instant> {
         match &self.core().line {
             Line::Polling(polling) => Some(polling.busy_until()),
@@ -502,7 +502,8 @@ impl Core {
         begun + self.queue.iter().skip(begun).take_while(|packet| !packet.is_message()).count()
     }
 
-    /// Whether to tell the fan-out that there is room: it waits for this, and is told once.
+    /// Returns whether the fan-out waits for room and the queue has room. `true` is returned only once, and the caller then notifies
+    /// the fan-out.
     fn has_room(&mut self, capacity: usize) -> bool {
         let has_room = self.wanted && (self.queue.len() < capacity || self.closed.is_some());
         self.wanted &= !has_room;

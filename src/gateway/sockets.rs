@@ -36,7 +36,7 @@ impl Sockets {
         self.get(sid).map(|socket| socket.data.begin_post()).transpose()
     }
 
-    /// Whether the client has shown a token.
+    /// Returns whether the client has shown a token.
     pub fn is_authenticated(&self, sid: Sid) -> bool {
         self.get(sid).is_some_and(|socket| socket.data.session().is_some())
     }

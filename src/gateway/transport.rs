@@ -98,7 +98,7 @@ impl TransportHandle {
         }
     }
 
-    /// Whether the connection holds a share of what its address may have without a token.
+    /// Returns whether the connection holds a share of what its address may have without a token.
     pub fn has_share(&self) -> bool {
         self.0.upgrade().is_some_and(|wire| wire.lock_share().is_some())
     }
@@ -157,7 +157,7 @@ impl Wire {
         self.stream.writable().await
     }
 
-    /// Whether bytes have come that have not been read, even if the runtime has not noticed yet.
+    /// Returns whether bytes have come that have not been read, even if the runtime has not noticed yet.
     pub fn has_unread(&self) -> bool {
         SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
     }

@@ -217,8 +217,8 @@ impl Conversation {
         next
     }
 
-    /// Whether the client has read nothing for too long. While the kernel's buffer is full, this function tries to write now and
-    /// then. `probe` is the time of the next try.
+    /// Returns whether the client has read nothing for too long. While the kernel's buffer is full, this function tries to write now
+    /// and then. `probe` is the time of the next try.
     fn is_stuck(&self, socket: &Socket, probe: &mut Option<Instant>) -> bool {
         if !socket.is_stalled() {
             return false;

@@ -21,7 +21,7 @@ pub(super) struct Disconnected {
     user_id: UserId,
     /// Tokens that were issued up to this time are refused.
     disconnected_at: Option<String>,
-    /// Whether all live nodes have been informed.
+    /// All live nodes have been informed.
     everywhere: bool,
 }
 

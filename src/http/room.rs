@@ -105,7 +105,7 @@ mod tests {
         ClientAddress::of_peer([192, 0, 2, n].into())
     }
 
-    /// Whether there is room right now.
+    /// Returns whether there is room right now.
     fn fits(room: &Room, taken: &mut Taken, bytes: usize) -> bool {
         room.grow(taken, bytes).now_or_never().is_some()
     }

@@ -29,7 +29,7 @@ use crate::{
 /// does not help a slow store. A request without a token takes a slot only as long as its refusal takes.
 const MAX_RUNNING: usize = 512;
 
-/// What the routes need.
+/// The state that the routes share.
 #[derive(Clone, Debug)]
 pub struct HttpState {
     pub store: Arc<dyn Store>,
@@ -43,7 +43,7 @@ pub struct HttpState {
     pub webhook: Arc<Webhook>,
 }
 
-/// What a listener serves.
+/// The routes of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routes {
     All,

@@ -47,7 +47,7 @@ const WRONGLY_SIGNED: &str =
     "X-Hub-Signature-256 is not right: the webhook has another secret than the gateway";
 const NO_TASK: &str = "no task matches it";
 
-/// What the route needs in addition to the store.
+/// The state of the route, in addition to the store.
 #[derive(Debug)]
 pub struct Webhook {
     secrets: Vec<Secret>,
@@ -72,7 +72,7 @@ pub(super) enum Outcome {
     NotConfigured,
 }
 
-/// What the log says about a request. It is empty until the signature is verified.
+/// The log fields of a request. They are empty until the signature is verified.
 #[derive(Debug, Default)]
 struct Told {
     event: String,

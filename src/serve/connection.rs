@@ -43,7 +43,7 @@ const LAST_HEAD: Duration = Duration::from_secs(1);
 /// During shutdown, a client that has sent nothing yet has this long to send its first byte.
 const LAST_OPENED: Duration = Duration::from_millis(250);
 
-/// What the service, which answers requests, and the connection's task, which waits for them, both know.
+/// State that two parts of a connection share: the service, which answers requests, and the task, which waits for them.
 #[derive(Debug)]
 struct Requests {
     opened: Instant,
@@ -55,7 +55,7 @@ struct Requests {
     last: AtomicU64,
 }
 
-/// What a connection does at its deadline.
+/// The way in which a connection ends at its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// The connection is cut, because its client is too slow.

@@ -155,7 +155,7 @@ impl State {
 }
 
 impl IdleConnection {
-    /// Whether no client has shown a token on the connection, and the peer is not a proxy.
+    /// Returns whether the peer is no proxy and no client has shown a token on the connection.
     fn is_strangers(&self) -> bool {
         !self.is_proxy && self.handle.has_share()
     }
@@ -245,7 +245,7 @@ mod tests {
     }
 
     impl Held {
-        /// Whether the client sees that the connection has ended.
+        /// Returns whether the client sees that the connection has ended.
         fn has_ended(&self) -> bool {
             matches!(self.client.try_read(&mut [0; 8]), Ok(0))
         }

@@ -35,7 +35,7 @@ const SOCKET_IO: &str = "/socket.io";
 /// The pause after a failed accept. The usual cause is that no file descriptor is left, and one is soon free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a listener needs to serve its connections.
+/// Everything that a listener needs to serve its connections.
 #[derive(Clone, Debug)]
 pub struct Doors {
     /// `None` means that the listener serves HTTP only.
@@ -57,7 +57,7 @@ pub struct Doors {
     pub connections: TaskTracker,
     /// Connections that wait for their next request.
     pub idle: Idle,
-    /// Whether each answer is the last one of its connection.
+    /// During shutdown, each answer is the last one of its connection.
     pub draining: Arc<AtomicBool>,
     /// After this, no new connection is accepted, and a connection ends as soon as it has no request to answer.
     pub closing: CancellationToken,
