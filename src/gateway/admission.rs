@@ -1,4 +1,4 @@
-//! From a `CONNECT` to a session, or to the reason why there is none.
+//! Authenticates a `CONNECT`, which then becomes a session or is refused.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,8 +16,8 @@ use super::{
     socket::{DisconnectReason, Socket},
 };
 
-/// For the next fetch of keys that may begin, and its answer. Clients take a refusal as final: one whose key has not
-/// been fetched yet waits.
+/// A client whose key has not been fetched yet waits this long: for the next fetch that may begin, and for its answer. Clients
+/// treat a refusal as final.
 const KEY_PATIENCE: Duration = Duration::from_secs(70);
 
 #[derive(Deserialize)]
@@ -35,7 +35,7 @@ impl Gateway {
     }
 
     fn await_key(&self, socket: &Arc<Socket>, token: String) {
-        // Of two `CONNECT`s, one waits.
+        // If a client sends two `CONNECT`s, only one of them waits.
         let Some(gateway) = self.this.upgrade().filter(|_| socket.data.wait()) else { return };
         let (span, socket) = (socket.data.span(), socket.clone());
         let waiting = async move {
@@ -47,7 +47,7 @@ impl Gateway {
                         Self::await_connect(&socket);
                     }
                 }
-                // Its place is for others.
+                // The connection has closed. Another client can wait for keys in its place.
                 () = socket.closed() => {}
             }
         };
@@ -58,7 +58,7 @@ impl Gateway {
         match decided {
             Ok(identity) => self.accept(socket, identity),
             Err(error) if error.is_passing() => {
-                seldom!(warn, %error, "closed a connection: it may try again");
+                seldom!(warn, %error, "closed a connection: its client may try again");
                 self.metrics.clients.handshakes.inc(["unavailable"]);
                 socket.close(DisconnectReason::ClosedHere);
             }
@@ -70,8 +70,8 @@ impl Gateway {
     }
 }
 
-/// A token that is too long is a matter of a setting. Its line must not be one of those that are left out because others are
-/// refused at the same time.
+/// A token that is too long points to a setting. Its log line has a rate limit of its own, so that other refusals at the same time
+/// do not suppress it.
 pub(super) fn log_refused(error: &AuthError, what: &'static str) {
     match error {
         AuthError::TooLong { .. } => seldom!(warn, %error, "{what}"),

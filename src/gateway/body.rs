@@ -1,4 +1,4 @@
-//! The body of a polling request: whole, or not at all.
+//! Reads the complete body of a polling request, up to a limit.
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -8,14 +8,15 @@ use hyper::body::{Body, Incoming};
 pub(super) enum BodyError {
     #[error("the body is too large")]
     TooLarge {
-        /// At least so many bytes.
+        /// The body has at least this many bytes.
         bytes: usize,
     },
-    #[error("the body broke off")]
+    #[error("the body is incomplete")]
     BrokenOff,
 }
 
-/// Copied as it comes: a piece of it is a slice of the connection's read buffer, as long as a head may be, and would hold that.
+/// Copies each piece of the body. A piece is a slice of the connection's read buffer, and would keep that buffer in memory. The
+/// buffer may be as large as a request head.
 pub(super) async fn whole(mut body: Incoming, max: usize) -> Result<Bytes, BodyError> {
     let told = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if told > max {

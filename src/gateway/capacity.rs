@@ -1,5 +1,5 @@
-//! How many connections the process may hold: each is a file descriptor and some memory, and the store, the HTTP API
-//! and the clients that are there need theirs.
+//! Limits how many connections the process holds. Each needs a file descriptor and some memory, and so do the store, the HTTP API
+//! and the connected clients.
 
 use std::sync::{
     Arc,
@@ -10,10 +10,10 @@ use rustix::process::{Resource, getrlimit};
 
 use super::MemoryLimit;
 
-/// For the store, its files and whatever a library opens; of a small limit, a quarter.
+/// File descriptors for the store, its files and whatever a library opens. If the limit is small, only a quarter of it is reserved.
 const RESERVED: usize = 64;
 
-/// Connections that are open, and how many may be.
+/// How many connections are open, and how many there may be.
 #[derive(Clone, Debug)]
 pub struct Capacity {
     open: Arc<AtomicUsize>,
@@ -21,12 +21,12 @@ pub struct Capacity {
     memory: MemoryLimit,
 }
 
-/// A connection's place; free again when it is dropped.
+/// A connection's slot. It is free again when this is dropped.
 #[derive(Debug)]
 pub struct Place(Arc<AtomicUsize>);
 
 impl Capacity {
-    /// What the process's limits of file descriptors and of memory leave.
+    /// Derives the capacity from the process's limits for file descriptors and memory.
     pub fn of_this_process(memory: MemoryLimit) -> Self {
         let descriptors = getrlimit(Resource::Nofile).current;
         let descriptors = descriptors.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
@@ -41,15 +41,15 @@ impl Capacity {
         Self { open: Arc::default(), max, memory }
     }
 
-    /// None: it is to be closed.
+    /// `None` means that the caller has to close the connection.
     pub fn take(&self) -> Option<Place> {
         let place = Place(self.open.clone());
-        // `place` gives it back in either case.
+        // Dropping `place` undoes the addition in either case.
         (self.open.fetch_add(1, Ordering::Relaxed) < self.max).then_some(place)
     }
 
-    /// Whether what is left is for those that are there: a polling client brings more than one connection, and
-    /// somebody has to be able to ask for `/api/health`.
+    /// Returns whether the remaining slots and memory are reserved for existing clients. A polling client opens more than one
+    /// connection, and `/api/health` must stay reachable.
     pub fn is_scarce(&self) -> bool {
         self.open.load(Ordering::Relaxed) > self.max - self.max / 8 || self.memory.is_scarce()
     }

@@ -1,4 +1,4 @@
-//! What a request meets on its way to the transports: draining, `Origin`, CORS, and sizes.
+//! Checks each Socket.IO request before a transport handles it: `Origin`, CORS, query, shutdown, capacity, rate, and body size.
 
 use std::{
     net::SocketAddr,
@@ -33,13 +33,14 @@ use super::{
     socket::TransportType,
 };
 
-/// A polling request's body comes in one go: what of it has come is held until the rest has.
+/// The timeout for the body of a polling request. A client sends a body at once. The server holds its first bytes until the last
+/// ones have come.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(20);
-/// Before there is a token: what there is to say is the token, and it is said at once.
+/// The timeout before the client has shown a token. The token is all that the client has to send.
 const UNAUTHENTICATED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of what a browser says in a refused header, so much is logged.
+/// The log shows this many bytes of a refused `Origin`.
 const MAX_SHOWN: usize = 100;
-/// What pages may send, and which headers of an answer they may read.
+/// The methods that pages may use, and the headers of an answer that they may read.
 const METHODS: &str = "GET, POST";
 const EXPOSED: &str = "Retry-After";
 
@@ -80,7 +81,7 @@ impl Edge {
             seldom!(
                 info,
                 origin = shown(origin.as_ref()),
-                "refused an Origin: WEBSOCKET_CORS_ORIGIN does not have it"
+                "refused an Origin that is not in WEBSOCKET_CORS_ORIGIN"
             );
             let mut response =
                 self.refused(StatusCode::FORBIDDEN, "forbidden_origin", "This Origin is not allowed");
@@ -132,9 +133,9 @@ impl Edge {
             let mut response = self.refused(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
-                "This node holds all the clients it can",
+                "This node has no room for more clients",
             );
-            // Its place is what there is too little of.
+            // Closing the connection frees its slot for another client.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             return response;
         }
@@ -156,7 +157,7 @@ impl Edge {
             return self.refused(
                 StatusCode::BAD_REQUEST,
                 "overlapping_requests",
-                "A polling client sends one request after the other",
+                "Too many POST requests at once: a polling client sends one after the other",
             );
         };
         let max_body_bytes = if parts.method == Method::POST { max_body_bytes } else { 0 };
@@ -171,7 +172,7 @@ impl Edge {
                     "The request body is too large",
                 );
             }
-            // Nobody hears it.
+            // The client has disconnected and does not get this answer.
             Ok(Err(BodyError::BrokenOff)) => {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = StatusCode::BAD_REQUEST;
@@ -201,9 +202,9 @@ impl Edge {
         }
     }
 
-    /// The JavaScript client takes it for a fault of the network, and tries again by itself.
+    /// Answers 429. The JavaScript client treats this as a network error, and retries by itself.
     fn too_many(&self, retry_after: Duration) -> Response<Body> {
-        seldom!(warn, "refused connections: one address begins too many, or has too many without a token");
+        seldom!(warn, "refused connections: one address opens too many, or has too many without a token");
         let mut response = self.refused(
             StatusCode::TOO_MANY_REQUESTS,
             "rate_limited",
@@ -231,15 +232,15 @@ fn log_too_large(bytes: usize, max: usize, authenticated: bool) {
             warn,
             bytes,
             max,
-            "refused a polling request that came before a token: its body is too large; MAX_TOKEN_BYTES raises this limit"
+            "refused a polling request of a client without a token: its body is too large; MAX_TOKEN_BYTES raises this limit"
         ),
     }
 }
 
-/// For the log.
+/// The refused `Origin` as the log shows it.
 fn shown(origin: Option<&HeaderValue>) -> Option<&str> {
     let text = origin?.to_str().ok()?;
-    // Visible ASCII.
+    // The text is ASCII, so it can be cut at any byte.
     Some(&text[..text.len().min(MAX_SHOWN)])
 }
 

@@ -1,4 +1,4 @@
-//! Engine.IO connections become Socket.IO sessions.
+//! Turns Engine.IO connections into Socket.IO sessions, and handles their messages until they end.
 
 use std::{
     sync::{
@@ -39,23 +39,23 @@ use super::{
     users::Sessions,
 };
 
-/// An unauthenticated connection lives so long.
+/// A connection without a session is closed after this time, unless it waits for its token's key.
 const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
-/// And has so many tries.
+/// A connection may send this many `CONNECT` packets.
 const MAX_CONNECTS: u32 = 3;
-/// Of one user, on this node, whatever they say. A page that joins all its rooms sends hundreds at once, and all its user's
-/// pages may do so after a deploy.
+/// The rate limit for all messages of one user on this node. A page that joins all its rooms sends hundreds at once, and all pages
+/// of a user may do so after a deploy.
 const MESSAGES_PER_SECOND: u32 = 200;
 const MESSAGE_BURST: u32 = 10_000;
-/// And may be told so often that this is too much. Who goes on does not listen.
+/// The rate limit for refusals of a user's messages. A user with more refused messages ignores the refusals, and is disconnected.
 const WARNINGS_PER_SECOND: u32 = 50;
 const WARNING_BURST: u32 = 1000;
-/// A token is checked each time; more have to wait.
+/// The rate limit for `auth:refresh` of one user: each checks a token. Further requests wait for their turn.
 const REFRESHES_PER_SECOND: u32 = 10;
-/// Tidying of what is kept per user.
+/// How often idle rate limits and other old entries are removed.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
-/// What an operator decides about the Socket.IO edge.
+/// The settings of the Socket.IO edge.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
     pub features: FeaturesConfig,
@@ -117,11 +117,11 @@ impl Gateway {
         })
     }
 
-    /// Ends sessions when their tokens do, and forgets what is no longer needed. Runs for ever.
+    /// Ends sessions when their tokens expire, and removes old entries. This function never returns.
     pub async fn keep_time(&self) {
         let mut forget = tokio::time::interval(FORGET_EVERY);
         let mut second = tokio::time::interval(Duration::from_secs(1));
-        // Each sample stands for a second.
+        // Each sample stands for one second, so missed ticks are not made up for.
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -143,14 +143,14 @@ impl Gateway {
         }
     }
 
-    /// Closes every client's transport; each reconnects by itself.
+    /// Closes every client's transport. Each client reconnects by itself.
     pub fn close_all(&self) {
         for socket in self.sockets.all() {
             socket.close(DisconnectReason::ClosedHere);
         }
     }
 
-    /// Ends the connections of clients that did not take their farewell; their tasks wait for them.
+    /// Shuts the WebSockets of clients that have not read their last packets. Otherwise their tasks continue to wait for them.
     pub fn shut_all(&self) {
         for socket in self.sockets.all() {
             if socket.transport_type() == TransportType::Websocket {
@@ -159,19 +159,19 @@ impl Gateway {
         }
     }
 
-    /// Until no connection is left.
+    /// Waits until no connection is left.
     pub async fn all_gone(&self) {
         while !self.sockets.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Sessions, and users that have one.
+    /// The number of sessions, and the number of users that have one.
     pub fn connected(&self) -> (usize, usize) {
         self.sessions.count()
     }
 
-    /// Queues a request of a session, and sees to it that somebody works on it.
+    /// Queues a request of a session, and starts a task for the queue if none is running.
     pub(super) fn submit(&self, session: &Arc<Session>, request: Request) {
         match session.push(request) {
             Ok(false) => {}
@@ -189,7 +189,7 @@ impl Gateway {
         }
     }
 
-    /// One packet to one client, behind all earlier ones.
+    /// Sends one packet to one client, behind all earlier ones.
     pub(super) fn reply(&self, session: &Session, packet: &Packet) {
         self.hub.turn(|fanout| fanout.reply(session.id, packet));
     }
@@ -203,7 +203,7 @@ impl Gateway {
         self.reply(session, &packet);
     }
 
-    /// Another token for the same session.
+    /// Gives a session the identity of another token.
     pub(super) fn renew(&self, session: &Arc<Session>, identity: Identity) {
         let old = session.identity();
         let expires_at = identity.expires_at;
@@ -214,7 +214,7 @@ impl Gateway {
         }
         session.set_identity(identity);
         if session.has_ended() {
-            // While its token was checked; nobody else knows of the later moment.
+            // The session ended while its token was checked. Only this call knows the new expiry, so it removes the expiry.
             self.expiries.remove(expires_at, session.id);
         }
         if self.is_disconnected(session) {
@@ -226,7 +226,7 @@ impl Gateway {
         self.dismiss(session, &Refusal::new(Code::TokenExpired, "The token has expired"), true);
     }
 
-    /// Does what this node, or another, was asked to do. Runs for ever.
+    /// Carries out the orders of this node and of other nodes. This function runs as long as the node.
     pub async fn obey(&self, mut orders: mpsc::Receiver<Order>) {
         while let Some(order) = orders.recv().await {
             match order {
@@ -235,7 +235,7 @@ impl Gateway {
                         self.metrics.clients.cut.inc(["too_many"]);
                         seldom!(
                             info,
-                            "closed a user's oldest connection: it has too many, on all nodes together"
+                            "closed the oldest connection of a user who has too many on all nodes together"
                         );
                         self.end(&session, true);
                         session.close();
@@ -252,7 +252,7 @@ impl Gateway {
         }
     }
 
-    /// Whether its token would no longer be accepted.
+    /// Returns whether the user was disconnected after the session's token was issued.
     fn is_disconnected(&self, session: &Session) -> bool {
         let identity = session.identity();
         self.tokens.revocations.cover(&identity.viewer.user, identity.issued_at)
@@ -262,21 +262,21 @@ impl Gateway {
         self.dismiss(session, &Refusal::new(Code::Unauthorized, "The user was disconnected"), false);
     }
 
-    /// Ends a session whose client may see nothing more, and tells it why.
+    /// Ends a session whose client must receive nothing more, and sends the client the reason.
     fn dismiss(&self, session: &Arc<Session>, refusal: &Refusal, lost: bool) {
-        // Beside a full queue its reason would wait among what goes with the session.
+        // The reason goes to the socket directly. With a full queue, the fan-out would hold it back and drop it with the session.
         if self.end(session, lost) {
             self.count_refusal(refusal.code);
             session.close_for_good(event(emitted::ERROR, refusal));
         }
     }
 
-    /// Out of all rooms and forgotten; the transport may live on. Whether this call ended it.
+    /// Removes a session from all rooms and tables. Its transport may stay open. Returns whether this call ended the session.
     fn end(&self, session: &Arc<Session>, lost: bool) -> bool {
         if !session.end() {
             return false;
         }
-        tracing::debug!(lost, "a client went");
+        tracing::debug!(lost, "a client disconnected");
         let had_dashboard = self.hub.turn(|fanout| fanout.remove_peer(session.id));
         let identity = session.identity();
         self.expiries.remove(identity.expires_at, session.id);
@@ -288,7 +288,7 @@ impl Gateway {
     fn connect(&self, socket: &Arc<Socket>, namespace: &str, auth: Option<&RawValue>) {
         let namespace = namespace.split('?').next().unwrap_or_default();
         if socket.data.session().is_some() {
-            // One more namespace of a client that has its session must learn that it does not exist.
+            // The client already has a session, and asks for another namespace. It must learn that this namespace does not exist.
             if namespace != "/" {
                 self.reject(socket, namespace, "Invalid namespace");
             }
@@ -311,7 +311,7 @@ impl Gateway {
     pub(super) fn accept(&self, socket: &Arc<Socket>, identity: Identity) {
         let id = PeerId(self.next_peer.fetch_add(1, Ordering::Relaxed));
         socket.data.span().record("user", identity.viewer.user.as_str());
-        tracing::debug!("a client came");
+        tracing::debug!("a client connected");
         let viewer = identity.viewer.clone();
         let expires_at = identity.expires_at;
         let session = Arc::new(Session::new(id, socket.clone(), identity));
@@ -326,23 +326,23 @@ impl Gateway {
         if let Some(newcomer) = &socket.data.newcomer {
             newcomer.leave();
         }
-        // Not the Engine.IO id: that one lets its holder speak for the polling client.
+        // This is not the Engine.IO id, because that id lets its holder act as the polling client.
         self.reply(&session, &connected(&uuid::Uuid::new_v4().simple().to_string()));
         let max = self.settings.limits.max_connections_per_user;
         let user = viewer.user;
         let oldest = self.sessions.add(&session, user.clone(), max);
-        // After the session can be found: its token may expire this very moment.
+        // The expiry is added only when the session can be found, because the token may expire at this moment.
         self.expiries.add(expires_at, id);
         if let Some(oldest) = oldest {
             self.metrics.clients.cut.inc(["too_many"]);
-            seldom!(info, "closed a user's oldest connection: it has too many");
+            seldom!(info, "closed the oldest connection of a user who has too many");
             self.end(&oldest, true);
             oldest.close();
         }
         if let Some(before) = before {
             self.end(&before, false);
         }
-        // After what ended by it: the others must not think that one more has to go.
+        // The other nodes learn of this session after those that it replaced. Otherwise they could close one session too many.
         self.cluster.opened(id.0, user.clone());
         if session.has_ended() {
             self.cluster.ended(id.0, &user, false);
@@ -352,13 +352,13 @@ impl Gateway {
             self.turn_out(&session);
         }
         if socket.is_closed() {
-            // `on_disconnect` may have been here before the session was: they hold each other.
+            // `on_disconnect` may have run before the session was set. Socket and session hold each other, so this separates them.
             socket.data.take_session();
             self.end(&session, true);
         }
     }
 
-    /// A transport without a session does not live long.
+    /// Closes the socket after [`TIME_TO_CONNECT`] if it has no session by then and waits for no key.
     pub(super) fn await_connect(socket: &Arc<Socket>) {
         let socket = Arc::downgrade(socket);
         tokio::spawn(async move {
@@ -393,9 +393,10 @@ impl Gateway {
         }
     }
 
-    /// Whether a message of this session is looked at. Its sender is told if not, and cut if that does not help.
+    /// Returns whether a message of this session is within the rate limit. If not, the client gets a refusal. A client that ignores
+    /// the refusals is disconnected.
     fn may_speak(&self, session: &Arc<Session>, frame: Option<&Frame<'_>>) -> bool {
-        // It may have been cut with more of its messages at hand.
+        // The session may have ended while more of its messages were already in the read buffer.
         if session.has_ended() {
             return false;
         }
@@ -403,7 +404,7 @@ impl Gateway {
         let Err(early) = self.messages.check(&user) else { return true };
         if self.warnings.check(&user).is_err() {
             self.metrics.clients.cut.inc(["flooding"]);
-            seldom!(warn, "cut a connection: its user sends too many messages, whatever it is told");
+            seldom!(warn, "closed a connection: its user sends too many messages and ignores the refusals");
             self.end(session, true);
             session.cut();
             return false;
@@ -426,7 +427,7 @@ impl Gateway {
     }
 }
 
-/// Tokens have a limit of their own.
+/// Returns whether a message may bring a token. Such a message has a length limit of its own.
 fn may_bring_a_token(frame: &Result<Frame<'_>, FrameError>) -> bool {
     match frame {
         Ok(Frame::Connect { .. }) => true,
@@ -435,14 +436,14 @@ fn may_bring_a_token(frame: &Result<Frame<'_>, FrameError>) -> bool {
     }
 }
 
-/// What connections tell.
+/// Connections call these functions to report to the gateway.
 impl Gateway {
     pub(super) fn on_connect(&self, socket: &Arc<Socket>) {
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        // Never the Engine.IO id: it lets its holder speak for a polling client.
+        // The log must not show the Engine.IO id, because that id lets its holder act as the polling client.
         socket.data.set_span(tracing::info_span!("connection", id, user = field::Empty));
         self.sockets.insert(socket);
-        // It may have to go at once: by then it can be forgotten.
+        // This call may close the socket at once, so it comes after the insertion: the socket can then be removed.
         if let Some(newcomer) = &socket.data.newcomer {
             self.newcomers.came(newcomer, socket);
         }
@@ -487,13 +488,13 @@ impl Gateway {
                 self.event(&session, &name, &args, ack, binary);
             }
             (Ok(Frame::Ack | Frame::Disconnect) | Err(FrameError::Namespace), _) => {}
-            // An event that was under way when its session ended.
+            // An event without a session is ignored. It may have been on its way when its session ended.
             (Ok(Frame::Event { .. }), None) => {}
             (Err(error), _) => self.fault(socket, error),
         }
     }
 
-    /// Attachments of events that have been refused already.
+    /// Counts an attachment against the rate limit, and otherwise ignores it. Its event has already been refused.
     pub(super) fn on_binary(&self, socket: &Socket) {
         if let Some(session) = socket.data.session() {
             self.may_speak(&session, None);

@@ -1,4 +1,4 @@
-//! Ends sessions when their token does: one timer for all of them.
+//! Finds the sessions whose tokens expire, with one timer for all of them.
 
 use std::{
     collections::BTreeSet,
@@ -10,12 +10,12 @@ use tokio::sync::Notify;
 
 use crate::{auth::UnixTime, fanout::PeerId};
 
-/// A wall clock may be set while we wait.
+/// The timer runs at most this long, because the wall clock may be set meanwhile.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub struct Expiries {
-    /// Milliseconds since 1970.
+    /// Expiry times in milliseconds since 1970.
     due: Mutex<BTreeSet<(u64, PeerId)>>,
     earlier: Notify,
 }
@@ -34,7 +34,7 @@ impl Expiries {
         self.lock().remove(&(at.as_millis(), peer));
     }
 
-    /// The next peers whose time has come.
+    /// Waits for the next peers whose tokens have expired.
     pub async fn next(&self) -> Vec<PeerId> {
         loop {
             let now = UnixTime::now().as_millis();

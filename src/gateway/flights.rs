@@ -1,4 +1,4 @@
-//! Many that ask for the same at the same moment share one read.
+//! Single flight: callers that need the same data at the same moment share one read.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 
 use crate::{store::StoreError, tables::GiveBack};
 
-/// Reads that are under way, by what they read.
+/// Reads in progress, by what they read.
 #[derive(Debug)]
 pub struct Flights<K, V>(Mutex<HashMap<K, Arc<OnceCell<Arc<V>>>>>);
 
@@ -21,7 +21,7 @@ impl<K, V> Default for Flights<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V> Flights<K, V> {
-    /// Whether the read may have begun before this call comes with it; not if it has to be `fresh`.
+    /// Returns the value, and whether its read may have begun before this call. A `fresh` read is never shared.
     pub async fn share(
         &self,
         key: &K,

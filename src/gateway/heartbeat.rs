@@ -1,79 +1,79 @@
-//! When a WebSocket is pinged, and when it is taken for dead. Pure.
+//! Decides when a WebSocket is pinged, and when it counts as dead. This module does no I/O and reads no clock.
 //!
-//! A ping goes ahead of every packet that waits, but behind the bytes that the kernels of both sides hold already. A client
-//! reads these first, and its answer may wait behind a message that it is sending. So bytes that move are a sign of life:
+//! A ping goes ahead of all queued messages, but behind the bytes that the kernels of both sides hold already. The client reads
+//! these bytes first, and its answer may wait behind a message that it is sending. Bytes that move are therefore a sign of life:
 //!
-//! - While the ping has not left, the client is dead when it takes nothing for `SLOW_CLIENT_TIMEOUT`; see
+//! - While the ping has not been given to the kernel, the client is dead if it reads nothing for `SLOW_CLIENT_TIMEOUT`; see
 //!   [`super::transport::Wire`].
-//! - From then on it has `PING_TIMEOUT`, and the time that a slow client needs for the bytes before the ping.
+//! - After that, the client has `PING_TIMEOUT`, and the time that a slow client needs for the bytes before the ping.
 
 use std::time::{Duration, Instant};
 
 use crate::config::HeartbeatConfig;
 
-/// A client is slow, not dead, if it takes so many bytes in a second. That is less than a telephone with a bad connection takes.
+/// A client that reads this many bytes in a second is slow, not dead. A phone with a bad connection reads more.
 const SLOWEST_PER_SECOND: u64 = 32 * 1024;
-/// So many bytes at most are taken to be on their way to a client: what our kernel holds for it, and what the client's kernel
-/// holds. A client that has just read fast has a large buffer there.
+/// At most this many bytes are assumed to be on their way to a client, in the kernels of both sides. The receive buffer of a client
+/// that has just read fast is large.
 const UNDER_WAY: u64 = 2 * 1024 * 1024;
-/// So many bytes of a client at most are taken to be before its answer.
+/// At most this many bytes from the client are assumed to come before its answer.
 const BEFORE_ANSWER: u64 = 512 * 1024;
 
-/// How long a slow client needs for so many bytes.
+/// How long a slow client needs for this many bytes.
 fn time_for(bytes: u64) -> Duration {
     Duration::from_millis(bytes * 1000 / SLOWEST_PER_SECOND)
 }
 
-/// How long a slow client needs for so many bytes that are under way. It has a bound.
+/// How long a slow client needs for bytes that are on their way to it, limited to the time for [`UNDER_WAY`].
 pub(super) fn time_to_take(bytes: u64) -> Duration {
     time_for(bytes.min(UNDER_WAY))
 }
 
-/// What has become of the bytes of a connection.
+/// How many bytes a connection has carried.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Traffic {
-    /// So many were given to the kernel, since the connection began.
+    /// Bytes given to the kernel since the WebSocket began.
     pub given: u64,
-    /// The kernel takes no more at the moment.
+    /// More bytes wait for the kernel.
     pub stalled: bool,
-    /// So many came from the client.
+    /// Bytes received from the client.
     pub received: u64,
 }
 
-/// What is to be done.
+/// The next action of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beat {
     Ping,
-    /// Nothing before this time.
+    /// There is nothing to do before this time.
     Wait(Instant),
     Dead,
 }
 
 #[derive(Debug)]
 pub(super) struct Heartbeat {
-    /// The last ping, or the begin of the connection.
+    /// When the client was last pinged, or when the connection began.
     pinged: Instant,
     waiting: Option<Waiting>,
-    /// The client has read everything up to here, because it has answered a ping that ended here.
+    /// The client has read everything up to this point of [`Traffic::given`], because it has answered a ping that ended there.
     read: u64,
 }
 
-/// For answers to pings.
+/// The pings that the client has not answered yet.
 #[derive(Debug)]
 struct Waiting {
     pings: u32,
-    /// Where the first ping that is not answered ends, in [`Traffic::given`].
+    /// Where the first of them ends, in [`Traffic::given`].
     first: u64,
-    /// Where the last one does.
+    /// Where the last of them ends.
     last: u64,
     /// From this time on the client could have answered.
     since: Instant,
-    /// What had come from the client when the first one was sent.
+    /// [`Traffic::received`] when the first ping was queued, or when the client answered an earlier one.
     received: u64,
 }
 
 impl Heartbeat {
-    /// `pinged`: the last ping of the client by another transport, or the begin of its connection.
+    /// `pinged` is when the client was last pinged on another transport, or when its connection began.
     pub fn new(pinged: Instant) -> Self {
         Self { pinged, waiting: None, read: 0 }
     }
@@ -94,8 +94,8 @@ impl Heartbeat {
         if end <= now {
             return Beat::Dead;
         }
-        // The JavaScript client closes a connection by which no ping comes for a while, however busy it is. One ping at most
-        // waits here.
+        // The JavaScript client closes a connection that brings no ping for a while, even if other data arrives. Pings therefore
+        // continue, but at most one of them waits in the queue.
         match traffic.given >= waiting.last {
             true if due <= now => Beat::Ping,
             true => Beat::Wait(due.min(end)),
@@ -103,7 +103,7 @@ impl Heartbeat {
         }
     }
 
-    /// A ping was queued, and ends at `end`.
+    /// The caller has queued a ping, which ends at `end` in [`Traffic::given`].
     pub fn pinged(&mut self, now: Instant, end: u64, traffic: Traffic) {
         self.pinged = now;
         match &mut self.waiting {
@@ -118,12 +118,12 @@ impl Heartbeat {
         }
     }
 
-    /// The client has answered a ping. An answer to none means nothing.
+    /// The client has sent an answer. If no ping waits for one, it is ignored.
     pub fn answered(&mut self, now: Instant, traffic: Traffic) {
         let Some(waiting) = self.waiting.take() else { return };
         self.read = waiting.first;
         if waiting.pings > 1 {
-            // Where those between the first and the last one end is not kept: the client is given a little too much time.
+            // The ends of the pings between the first and the last are not stored, so the client gets a little too much time.
             self.waiting = Some(Waiting {
                 pings: waiting.pings - 1,
                 first: waiting.last,
@@ -142,7 +142,7 @@ mod tests {
     const CONFIG: HeartbeatConfig =
         HeartbeatConfig { interval: Duration::from_secs(25), timeout: Duration::from_secs(20) };
 
-    /// A connection, and a clock that is moved by hand.
+    /// A connection, and a clock that the test moves.
     struct Client {
         heartbeat: Heartbeat,
         began: Instant,
@@ -176,7 +176,7 @@ mod tests {
             self
         }
 
-        /// Waits as long as nothing is to be done; what is to be done then, and after how many seconds.
+        /// Waits until there is something to do. Returns what, and after how many seconds.
         fn waits(&mut self) -> (Beat, u64) {
             loop {
                 match self.next() {
@@ -188,20 +188,20 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_client_is_pinged_and_has_its_time() {
+    fn an_idle_client_is_pinged_and_is_dead_after_the_ping_timeout() {
         let mut client = Client::new();
         assert_eq!(client.waits(), (Beat::Ping, 25));
         client.ping(0);
         client.traffic.given += 3;
         client.at(26).answers();
-        assert_eq!(client.waits(), (Beat::Ping, 50), "from ping to ping, however long the answer takes");
+        assert_eq!(client.waits(), (Beat::Ping, 50), "from ping to ping, however late the answer is");
         client.ping(0);
         client.traffic.given += 3;
         assert_eq!(client.waits(), (Beat::Dead, 70));
     }
 
     #[test]
-    fn answers_to_no_ping_put_nothing_off() {
+    fn an_answer_without_a_ping_does_not_delay_the_next_ping() {
         let mut client = Client::new();
         for seconds in 0..25 {
             client.at(seconds).answers();
@@ -239,11 +239,11 @@ mod tests {
                 Beat::Dead => break (client.now - client.began).as_secs(),
             }
         };
-        assert_eq!((dead, pings), (25 + 20 + 20, 2), "2 MiB behind its ping, and its time");
+        assert_eq!((dead, pings), (25 + 20 + 20, 2), "20 s for 2 MiB behind the ping, and 20 s to answer");
     }
 
     #[test]
-    fn what_is_under_way_before_a_ping_takes_its_time() {
+    fn bytes_on_their_way_before_a_ping_extend_its_deadline() {
         let mut client = Client::new();
         client.traffic.given = 256 * 1024;
         client.at(25).ping(0);
@@ -255,12 +255,12 @@ mod tests {
         client.at(50).ping(0);
         client.traffic.given += 3;
         client.at(52).answers();
-        // The second ping has nothing but the first one before it.
+        // Only the first ping is before the second one, so the deadline of the second is not extended.
         assert_eq!(client.waits(), (Beat::Dead, 72));
     }
 
     #[test]
-    fn the_time_for_what_is_under_way_has_a_bound() {
+    fn the_extension_for_bytes_on_their_way_is_limited() {
         let mut client = Client::new();
         client.traffic.given = 1 << 40;
         client.at(25).ping(0);

@@ -1,4 +1,4 @@
-//! Joins: read a snapshot, hand it to the fan-out, and read again when that was too late.
+//! Joins: this module reads a snapshot, hands it to the fan-out, and reads again if the snapshot was too old.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,13 +12,14 @@ use crate::{
 
 use super::{Gateway, session::Session, snapshots::LoadedDashboard};
 
-/// Visibility would have to change between read and handoff so many times.
+/// A join is refused after this many reads. Each time, visibility would have to change between the read and the handoff, or the
+/// snapshot would have to be too old.
 const MAX_READS: u32 = 50;
 const REREAD_PAUSE: Duration = Duration::from_millis(10);
-/// With the store away a join stays pending.
+/// While the store is unavailable, a join stays pending and retries after this time.
 const STORE_RETRY: Duration = Duration::from_millis(250);
-/// How often it is looked whether a client whose queue is full has taken what it asked for: soon at first, then less often,
-/// for there may be many of them.
+/// The first and the longest pause between two checks whether a client with a full queue has read what it asked for. The pauses
+/// grow, because there may be many such clients.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const MAX_LOOK: Duration = Duration::from_millis(64);
 
@@ -59,9 +60,9 @@ impl Gateway {
             self.count_handoff("task", entry.as_str());
             match entry {
                 Entry::Entered => return Ok(TaskJoin::State),
-                // A read that began before the question may have missed a task that the client knows of.
+                // The join does not trust a read that may have begun before it: the client may know of a task that is newer.
                 Entry::Gone if !shared => return Ok(TaskJoin::Gone),
-                // It may have been told that the task is gone: what it had no longer counts.
+                // The fan-out may have told the client that the task is deleted. The client's `since` is no longer valid.
                 Entry::Gone => since = None,
                 Entry::Reread => tokio::time::sleep(REREAD_PAUSE).await,
             }
@@ -70,7 +71,8 @@ impl Gateway {
         Err(too_lively())
     }
 
-    /// None: it is in by its `since`. The flag says whether the read may have begun before this call.
+    /// `None` means that the client has entered the room with its `since`. The flag says whether the read may have begun before
+    /// this call.
     async fn try_task(
         &self,
         session: &Session,
@@ -79,7 +81,7 @@ impl Gateway {
         fresh: bool,
     ) -> Result<Option<(Entry, bool)>, StoreError> {
         let enter = |offer: TaskOffer<'_>| self.hub.turn(|fanout| fanout.enter_task(session.id, offer));
-        // For who may not see it, it is not even read: that would take time, and time tells.
+        // The task is not read for a viewer who may not see it: the time of that read would reveal that the task exists.
         if since.is_some() || !self.hub.turn(|fanout| fanout.sees_room(session.id, task)) {
             let (seen, shared) = self.snapshots.access(task, fresh).await?;
             let access = seen.access.as_ref();
@@ -154,10 +156,10 @@ impl Gateway {
         self.metrics.relay.handoffs.inc([room, kind]);
     }
 
-    /// Until a slow client has taken what it asked for, or is cut.
+    /// Waits until a slow client has read what it asked for, or its session has ended.
     pub(super) async fn settle(&self, session: &Session) {
         let (mut waiting, mut pause) = (None, FIRST_LOOK);
-        // The pump gives it what waits.
+        // The fan-out's pump sends what waits.
         while self.hub.turn(|fanout| fanout.is_pressed(session.id)) && !session.has_ended() {
             waiting.get_or_insert_with(|| self.metrics.clients.join_waits("client"));
             tokio::time::sleep(pause).await;
@@ -165,7 +167,7 @@ impl Gateway {
         }
     }
 
-    /// Until there is room for an answer and the feed is being followed.
+    /// Waits until the client has room for an answer and this node follows the feed.
     async fn ready(&self, session: &Session) -> Result<(), Refusal> {
         self.settle(session).await;
         let _waiting = self.metrics.clients.join_waits("store");
@@ -175,7 +177,8 @@ impl Gateway {
         still_there(session)
     }
 
-    /// A passing fault is waited out: the join stays pending until the store is back.
+    /// Waits after a temporary error, so that the join stays pending until the store is available. After any other error the join is
+    /// refused.
     async fn pause_for(&self, error: &StoreError) -> Result<(), Refusal> {
         if error.is_passing() {
             seldom!(warn, %error, "a join waits for the store");
@@ -183,8 +186,8 @@ impl Gateway {
             tokio::time::sleep(STORE_RETRY).await;
             Ok(())
         } else {
-            seldom!(error, %error, "a join could not be read from the store");
-            Err(Refusal::new(Code::Unavailable, "This can't be read right now"))
+            seldom!(error, %error, "refused a join: the store could not read its data");
+            Err(Refusal::new(Code::Unavailable, "The data can't be read at the moment"))
         }
     }
 }
@@ -198,5 +201,5 @@ fn still_there(session: &Session) -> Result<(), Refusal> {
 }
 
 fn too_lively() -> Refusal {
-    Refusal::new(Code::Unavailable, "This changes too fast right now").retry_after(Duration::from_secs(1))
+    Refusal::new(Code::Unavailable, "The data changes too fast right now").retry_after(Duration::from_secs(1))
 }

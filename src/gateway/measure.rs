@@ -1,4 +1,4 @@
-//! What the Socket.IO edge counts.
+//! The metrics of the Socket.IO edge.
 
 use crate::protocol::Code;
 
@@ -8,7 +8,7 @@ use super::{
 };
 
 impl Gateway {
-    /// Sets what a scrape shows of the connections that are there right now.
+    /// Sets the gauges of the current connections. A scrape calls this first.
     pub fn measure(&self) {
         let metrics = &self.metrics.clients;
         let (sessions, users) = self.sessions.all();
@@ -37,7 +37,7 @@ impl Gateway {
         self.metrics.clients.errors.inc();
     }
 
-    /// A connection that is closed for what it sent.
+    /// Counts a client that is rejected, or whose connection is closed, because of what it sent.
     pub(super) fn count_fault(&self) {
         self.metrics.clients.errors.inc();
     }

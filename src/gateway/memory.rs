@@ -1,5 +1,5 @@
-//! How much memory the process may hold. Near its end nobody new is let in, so that those who are there live: a
-//! process that takes more is killed, with all its clients.
+//! Watches how much memory the process holds. Near the limit, the gateway refuses new connections to keep the existing ones: a
+//! process that exceeds the limit is killed, with all its clients.
 
 use std::{
     fs,
@@ -21,13 +21,13 @@ const CGROUP_1: &str = "/sys/fs/cgroup/memory";
 /// The limit, and whether it is near.
 #[derive(Clone, Debug)]
 pub struct MemoryLimit {
-    /// None: the machine's, which is not ours to watch.
+    /// `None` means that only the machine's memory is the limit, which this module does not watch.
     max: Option<u64>,
     scarce: Arc<AtomicBool>,
 }
 
 impl MemoryLimit {
-    /// The configured one, else the container's.
+    /// Uses the configured limit, or otherwise the container's.
     pub fn of_this_process(configured: Option<u64>) -> Self {
         let max = configured.or_else(|| {
             let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
@@ -40,17 +40,17 @@ impl MemoryLimit {
         self.max
     }
 
-    /// Whether what is left is for those that are there.
+    /// Returns whether the remaining memory is reserved for the existing connections.
     pub fn is_scarce(&self) -> bool {
         self.scarce.load(Ordering::Relaxed)
     }
 
-    /// Compares for ever.
+    /// Compares the held memory with the limit at regular intervals. This function never returns.
     pub async fn watch(self) {
         let Some(max) = self.max else { return std::future::pending().await };
         tracing::info!(
             bytes = max,
-            "new connections are refused when seven eighths of this memory are taken"
+            "new connections are refused when seven eighths of this memory are in use"
         );
         let mut every = tokio::time::interval(CHECK_EVERY);
         loop {
@@ -63,16 +63,16 @@ impl MemoryLimit {
     fn compare(&self, held: u64, max: u64) {
         let scarce = held > max - max / 8;
         if self.scarce.swap(scarce, Ordering::Relaxed) != scarce {
-            // Near the line it changes several times a second.
+            // Near the limit this changes several times a second.
             match scarce {
                 true => seldom!(warn, held, max, "memory is scarce: new connections are refused"),
-                false => seldom!(info, held, max, "there is memory for new connections again"),
+                false => seldom!(info, held, max, "memory is free again: new connections are accepted"),
             }
         }
     }
 }
 
-/// The smallest limit of the process's control group and those above it. `read` reads a file of the kernel's.
+/// The smallest limit of the process's control group and the groups above it. `read` reads a file of the kernel.
 fn limit_of(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let files = groups.lines().filter_map(|line| {
         let (_, controllers, path) = {
@@ -87,12 +87,12 @@ fn limit_of(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64>
     });
     files
         .flat_map(|(root, path, file)| above(root, path).into_iter().map(move |folder| folder.join(file)))
-        // "max", or in version 1 a number that no machine has.
+        // Without a limit, the file contains "max", or in version 1 a number that no machine reaches.
         .filter_map(|file| read(&file)?.trim().parse().ok().filter(|bytes| *bytes < 1 << 60))
         .min()
 }
 
-/// The folder of a group, and those above it up to `root`: in a container the path may be one of outside.
+/// The folder of a group, and the folders above it up to `root`. In a container, the path may exist only on the host.
 fn above(root: &str, path: &str) -> Vec<PathBuf> {
     let root = Path::new(root);
     let group = root.join(path.trim_start_matches('/'));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_eighth_is_for_those_that_are_there() {
+    fn memory_is_scarce_when_less_than_an_eighth_is_left() {
         let memory = MemoryLimit { max: Some(800), scarce: Arc::default() };
         for (held, scarce) in [(700, false), (701, true), (900, true), (100, false)] {
             memory.compare(held, 800);

@@ -1,7 +1,7 @@
-//! The Socket.IO edge: connections by JWT, one session per connected client with its requests in order, the
-//! joins that the fan-out's handoff makes exact, limits, and the transport beneath.
+//! The Socket.IO edge: authentication by JWT, one session per client that answers requests in order, exact joins through the
+//! fan-out's handoff, limits, and the transports.
 //!
-//! Engine.IO and Socket.IO, one namespace of text packets, are spoken here (`docs/adr/0005-socket-io-by-hand.md`,
+//! This module implements Engine.IO and Socket.IO itself, with one namespace and text packets (`docs/adr/0005-socket-io-by-hand.md`,
 //! `docs/adr/0021-engine-io-by-hand.md`).
 
 mod admission;

@@ -1,5 +1,5 @@
-//! Transports that have not shown a token yet: how many of them there may be, and how fast they may come. What they cost
-//! is all that an attacker without a token can make the process pay.
+//! Limits transports that have not shown a token yet: how many there may be, and how fast they may be opened. An attacker without
+//! a token can cause no other cost than theirs.
 
 use std::{
     collections::BTreeMap,
@@ -20,26 +20,27 @@ use crate::{
     config::LimitsConfig,
 };
 
-/// An office behind one address comes back all at once after a deploy, and its pages give up after 10 s.
+/// The burst is the handshake rate times this. After a deploy, all clients of an office behind one address reconnect at once,
+/// and a page gives up after 10 s.
 const BURST_SECONDS: u32 = 20;
-/// All addresses together. A client that has a token stays here for a round trip or two: it is never the oldest.
+/// The limit over all addresses. A client with a token leaves after a round trip or two, so it is never the oldest.
 const MAX_HERE: usize = 4096;
-/// Addresses that are told apart; when there are more, those beyond share what is left.
+/// The rate limit is per address for this many addresses. All further addresses share [`SHARED_KEYS`] keys.
 const MAX_KEYS: usize = 65_536;
 const SHARED_KEYS: u64 = 1024;
-/// Tokens of this length, and those that are this much longer than `MAX_TOKEN_BYTES`, are read as well: whoever has one learns from an
-/// answer that it is refused, and not from a connection that breaks.
+/// The server also reads tokens of up to this length, or up to `ANSWERED_BEYOND` more than `MAX_TOKEN_BYTES`, whichever is longer.
+/// The client then learns from an answer that its token is refused, instead of from a broken connection.
 const ANSWERED_TOKEN_BYTES: usize = 16 * 1024;
 const ANSWERED_BEYOND: usize = 8 * 1024;
-/// What comes beside a token, in its message or in its request's head.
+/// Room for the rest of a message or body beside the token, and for the rest of a request head.
 const BESIDE_A_TOKEN: usize = 4 * 1024;
 const HEAD_BESIDE_A_TOKEN: usize = 8 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Newcomers {
-    /// None: as fast as they like.
+    /// `None` means that there is no rate limit.
     rate: Option<Rate<Key>>,
-    /// Which of the shared keys an address has is nobody's to choose.
+    /// Random, so that an attacker cannot choose which shared key an address gets.
     hasher: RandomState,
     shares: Shares,
     /// Oldest first.
@@ -50,11 +51,11 @@ pub(super) struct Newcomers {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
     Address(ClientAddress),
-    /// Of the many that a network of attackers has.
+    /// Many addresses share it: those beyond [`MAX_KEYS`].
     Shared(u64),
 }
 
-/// One that may be here. It leaves when it is known who it is, or when it is dropped.
+/// An admitted transport without a token. It leaves when the client has shown a valid token, or when it is dropped.
 #[derive(Debug)]
 pub(super) struct Newcomer {
     id: u64,
@@ -79,13 +80,13 @@ impl Newcomers {
         if let Some(rate) = &self.rate {
             rate.check(&self.key(rate, address))?;
         }
-        // They stay for five seconds at most.
+        // A share is free again soon: a transport may stay without a token for 5 s, or longer if it waits for the token's key.
         let share = self.shares.take(address, 1).ok_or(TooMany { retry_after: Duration::from_secs(1) })?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Newcomer { id, share: Mutex::new(Some(share)), here: self.here.clone() }))
     }
 
-    /// It has a transport now. With too many of them, the oldest one goes.
+    /// Registers the newcomer's socket. If there are more than [`MAX_HERE`], this closes the oldest one.
     pub fn came(&self, newcomer: &Newcomer, socket: &Arc<Socket>) {
         let oldest = {
             let mut here = lock(&self.here);
@@ -127,12 +128,13 @@ impl Drop for Newcomer {
     }
 }
 
-/// So much is read of a WebSocket, or of a polling request's body, before there is a token, and of a message that may bring one.
+/// How many bytes of a WebSocket, or of a polling request's body, the server reads before the client has shown a token. A message
+/// that may bring a token can also have this length.
 pub(super) fn bytes_with_a_token(max_token_bytes: usize) -> usize {
     answered_token_bytes(max_token_bytes) + BESIDE_A_TOKEN
 }
 
-/// So long may the line and the headers of a request be.
+/// The limit for the request line and the headers together.
 pub fn head_bytes(max_token_bytes: usize) -> usize {
     answered_token_bytes(max_token_bytes) + HEAD_BESIDE_A_TOKEN
 }
@@ -141,7 +143,7 @@ fn answered_token_bytes(max_token_bytes: usize) -> usize {
     ANSWERED_TOKEN_BYTES.max(max_token_bytes + ANSWERED_BEYOND)
 }
 
-/// Whoever has to go for it.
+/// Adds `one`. Returns the oldest entry if there are more than [`MAX_HERE`].
 fn enter<T>(here: &mut BTreeMap<u64, T>, id: u64, one: T) -> Option<T> {
     here.insert(id, one);
     (here.len() > MAX_HERE).then(|| here.pop_first()).flatten().map(|(_, oldest)| oldest)
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_its_burst_and_no_other_is_concerned() {
+    fn an_address_has_a_burst_of_its_own() {
         let newcomers = newcomers("1", "0");
         let admitted = (0..100).filter(|_| newcomers.admit(address(1)).is_ok()).count();
         assert!((20..40).contains(&admitted), "{admitted}");
@@ -181,12 +183,12 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_makes_room() {
+    fn a_newcomer_that_leaves_makes_room_for_another() {
         let newcomers = newcomers("0", "2");
         let [first, _second] = [newcomers.admit(address(1)).unwrap(), newcomers.admit(address(1)).unwrap()];
         assert!(newcomers.admit(address(1)).is_err());
         assert!(newcomers.admit(address(2)).is_ok());
-        // Its request is held by the transport as long as that lives.
+        // The connection holds its newcomer as long as it lives, so room is made without a drop.
         first.leave();
         assert!(newcomers.admit(address(1)).is_ok());
     }
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_follows_the_longest_token() {
+    fn read_limits_grow_with_the_longest_accepted_token() {
         for (max, answered) in
             [(1024, 16 << 10), (8 << 10, 16 << 10), (16 << 10, 24 << 10), (64 << 10, 72 << 10)]
         {
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn with_too_many_the_oldest_goes() {
+    fn the_oldest_newcomer_is_returned_when_there_are_too_many() {
         let mut here = BTreeMap::new();
         for id in 0..MAX_HERE as u64 {
             assert_eq!(enter(&mut here, id, id), None);

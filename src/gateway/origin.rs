@@ -1,4 +1,4 @@
-//! Whose pages may speak to the gateway: browsers tell by the header `Origin`, everybody else sends none.
+//! Decides which web pages may use the gateway. A browser sends the page's origin in the header `Origin`. Other clients send none.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use crate::{
     config::{Origin, Origins, TrustedProxies},
 };
 
-/// Whether a request may pass: it has no `Origin`, a configured one, or its own.
+/// Returns whether a request is allowed: it has no `Origin`, a configured one, or the gateway's own.
 pub(super) fn allows(headers: &HeaderMap, allowed: &Origins, proxies: &TrustedProxies, peer: IpAddr) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let (first, more) = (origins.next(), origins.next());
@@ -22,7 +22,7 @@ pub(super) fn allows(headers: &HeaderMap, allowed: &Origins, proxies: &TrustedPr
     }
 }
 
-/// The origin of this gateway as the browser sees it: what trusted proxies say, else what the request itself says.
+/// The origin of this gateway as the browser sees it, from the headers of trusted proxies or otherwise from the request itself.
 fn own_origin(headers: &HeaderMap, proxies: &TrustedProxies, peer: IpAddr) -> Option<Origin> {
     let reached = reached(peer, headers, proxies);
     let host = match &reached.host {
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn configured_own_and_no_origins_pass() {
+    fn a_configured_origin_the_own_origin_and_no_origin_are_allowed() {
         assert!(check(&[]));
         assert!(check(&[("origin", "https://app.example.com")]));
         assert!(check(&[("origin", "http://gate.example.com:3000"), ("host", "gate.example.com:3000")]));
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn others_do_not() {
+    fn other_origins_are_refused() {
         for origin in [
             "null",
             "",
@@ -117,9 +117,9 @@ mod tests {
         assert!(check(&[&headers[..], &[("peer", "10.1.2.3")]].concat()));
     }
 
-    /// A proxy may say what an upgrade becomes, and several proxies make a chain.
+    /// A proxy may report the scheme of a WebSocket, and several proxies report a list.
     #[test]
-    fn the_scheme_is_that_of_the_page_behind_any_proxies() {
+    fn the_page_is_https_if_any_proxy_reports_https_or_wss() {
         let behind = |origin, more: &[(&'static str, &'static str)]| {
             check(&[&[("origin", origin), ("host", "gate.test"), ("peer", "10.1.2.3")], more].concat())
         };

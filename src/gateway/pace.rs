@@ -1,4 +1,4 @@
-//! How fast a counter grows.
+//! Measures how fast a counter grows.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +13,7 @@ const WINDOW: usize = 5;
 pub struct Pace(Mutex<VecDeque<u64>>);
 
 impl Pace {
-    /// To be called each second.
+    /// The caller calls this once per second.
     pub fn sample(&self, total: u64) {
         let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if samples.len() > WINDOW {
@@ -22,7 +22,7 @@ impl Pace {
         samples.push_back(total);
     }
 
-    /// Of the last full seconds.
+    /// The average over the last full seconds.
     pub fn per_second(&self) -> f64 {
         let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (samples.front(), samples.back()) {
@@ -39,16 +39,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_of_the_last_full_seconds() {
+    fn a_rate_is_the_average_of_the_last_full_seconds() {
         let pace = Pace::default();
         assert_eq!(pace.per_second(), 0.0);
         pace.sample(10);
-        assert_eq!(pace.per_second(), 0.0, "of no full second yet");
+        assert_eq!(pace.per_second(), 0.0, "there is no full second yet");
         pace.sample(14);
         assert_eq!(pace.per_second(), 4.0);
         for total in [100, 200, 300, 400, 500, 600] {
             pace.sample(total);
         }
-        assert_eq!(pace.per_second(), 100.0, "what was before the window is forgotten");
+        assert_eq!(pace.per_second(), 100.0, "values before the window do not count");
     }
 }

@@ -1,7 +1,7 @@
-//! What is known of a polling client: whether it asks, and what it has taken. Pure.
+//! The state of a polling client: whether one of its requests waits, and what it has read. This module does no I/O.
 //!
-//! How fast a client reads an answer is seen while its first bytes leave. The last ones are in the kernel, or a proxy has taken
-//! all of them at once: a slow client gets the time that it needs for them.
+//! The server sees how fast a client reads an answer while the first bytes leave. The last bytes are in the kernel's buffer, or a
+//! proxy has accepted all bytes at once. A slow client therefore gets the time that it needs for them.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use super::heartbeat::time_to_take;
 pub(super) struct Polling {
     /// A request waits for packets.
     pub asking: bool,
-    /// A WebSocket has been probed.
+    /// The client has probed a WebSocket.
     pub upgrading: bool,
-    /// The last ping, or the begin of the connection.
+    /// When the client was last pinged, or when the connection began.
     pub pinged: Instant,
     ping: Ping,
-    /// When bytes of the last answer left last.
+    /// The last time when bytes of the last answer left.
     took: Instant,
-    /// How many have left.
+    /// How many bytes of the last answer have left.
     taken: u64,
 }
 
@@ -26,9 +26,9 @@ pub(super) struct Polling {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ping {
     Queued,
-    /// In the answer that the client reads.
+    /// It is in the answer that the client reads at the moment.
     Left,
-    /// The client had read that answer when it asked for the next one.
+    /// The client has read it: at this time, the client sent its next request.
     Read(Instant),
 }
 
@@ -42,7 +42,7 @@ impl Polling {
         (self.pinged, self.ping) = (now, Ping::Queued);
     }
 
-    /// Whether the client may ask; it asks once at a time.
+    /// The client asks for packets. Returns whether it may: only one request at a time may wait.
     pub fn ask(&mut self, now: Instant) -> bool {
         if self.ping == Ping::Left {
             self.ping = Ping::Read(now);
@@ -50,7 +50,7 @@ impl Polling {
         !std::mem::replace(&mut self.asking, true)
     }
 
-    /// The packets in front of the queue are an answer.
+    /// The first packets of the queue have become an answer.
     pub fn answer(&mut self, now: Instant) {
         if self.ping == Ping::Queued {
             self.ping = Ping::Left;
@@ -64,12 +64,12 @@ impl Polling {
         self.taken += bytes as u64;
     }
 
-    /// Until then the client may be reading the last answer.
+    /// Until this time, the client may still be reading the last answer.
     pub fn busy_until(&self) -> Instant {
         self.took + time_to_take(self.taken)
     }
 
-    /// By when the client has to have answered the last ping.
+    /// The deadline for the client's answer to the last ping.
     pub fn answer_due(&self, timeout: Duration) -> Instant {
         let could = match self.ping {
             Ping::Read(at) => at,
@@ -86,7 +86,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(20);
 
     #[test]
-    fn who_reads_an_answer_has_time_for_it() {
+    fn a_client_that_reads_an_answer_has_time_for_it() {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         let mut polling = Polling::new(begin);
@@ -100,13 +100,13 @@ mod tests {
         assert_eq!(polling.answer_due(TIMEOUT), at(30 + 2 + 20));
         polling.took(at(40), 64 * 1024);
         assert_eq!(polling.answer_due(TIMEOUT), at(40 + 4 + 20));
-        // The next one has the ping in it.
+        // The next answer contains the ping.
         assert!(polling.ask(at(50)));
         polling.answer(at(50));
         polling.asking = false;
         polling.took(at(55), 32 * 1024);
         assert_eq!(polling.answer_due(TIMEOUT), at(55 + 1 + 20));
-        // Who asks again has read it: from then on nothing puts it off.
+        // A client that asks again has read the ping. From then on, nothing moves the deadline.
         assert!(polling.ask(at(60)));
         polling.answer(at(70));
         polling.took(at(75), 1 << 20);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_ask_is_not_waited_for() {
+    fn a_client_that_does_not_ask_gets_no_extra_time() {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         let mut polling = Polling::new(begin);

@@ -1,4 +1,4 @@
-//! Connections by HTTP requests, and how a WebSocket begins.
+//! The polling transport of Engine.IO with its heartbeat, and the upgrade of an HTTP request to a WebSocket.
 
 use std::{
     convert::Infallible,
@@ -32,12 +32,12 @@ use crate::protocol::Packet;
 
 /// One polling request carries several messages.
 pub(super) const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// An answer leaves in pieces of this size, so that it is seen whether it does.
+/// The server sends an answer in pieces of this size. The pieces show how fast the client reads.
 const PIECE: usize = 16 * 1024;
-/// From the answer to a request to the WebSocket that it becomes.
+/// The timeout between the answer 101 and the moment when hyper hands the connection over.
 const HANDOVER: Duration = Duration::from_secs(10);
 
-/// What is refused by Engine.IO itself, with the codes of its reference server.
+/// The errors of Engine.IO itself, with the codes of its reference server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EngineError {
     UnknownTransport,
@@ -65,7 +65,7 @@ impl EngineError {
 }
 
 impl Gateway {
-    /// A new connection by polling.
+    /// Opens a new polling connection.
     pub(super) fn open(self: &Arc<Self>, data: Connection) -> Response<Body> {
         let socket = Socket::polling(self, data);
         let packet = self.opening(&socket, &["websocket"]);
@@ -78,7 +78,7 @@ impl Gateway {
     pub(super) async fn poll(&self, sid: Sid) -> Response<Body> {
         let Some(socket) = self.sockets.get(sid) else { return EngineError::UnknownSid.response() };
         let Some(asking) = socket.ask() else {
-            // One that is late for a client that has its WebSocket by now is none of the client's.
+            // A late request of a client that has upgraded to a WebSocket meanwhile must not close the connection.
             if socket.is_polling() {
                 socket.close(DisconnectReason::MultiplePolling);
             }
@@ -95,7 +95,7 @@ impl Gateway {
     pub(super) fn post(&self, sid: Sid, body: &Bytes) -> Response<Body> {
         let Some(socket) = self.sockets.get(sid) else { return EngineError::UnknownSid.response() };
         if !socket.is_polling() {
-            // What came by the WebSocket meanwhile may be later than this.
+            // The client has upgraded. Messages that were sent after this one may already have come on the WebSocket.
             return EngineError::BadRequest.response();
         }
         let Ok(body) = std::str::from_utf8(body) else {
@@ -120,7 +120,7 @@ impl Gateway {
         text(Body::from("ok"))
     }
 
-    /// A WebSocket: a new connection's, or that of the polling client with this id.
+    /// Starts a WebSocket, for a new connection or for the polling client with this id.
     pub(super) fn begin_websocket(
         self: &Arc<Self>,
         parts: &mut request::Parts,
@@ -149,7 +149,7 @@ impl Gateway {
 
     async fn websocket(self: Arc<Self>, upgrade: OnUpgrade, connection: Result<Connection, Arc<Socket>>) {
         let Ok(Ok(upgraded)) = timeout(HANDOVER, upgrade).await else { return };
-        // A part of the buffer that the request was read into, 8 KiB: to be let go of.
+        // `read_buf` is a slice of the 8 KiB buffer that the request was read into. It is dropped early to free that buffer.
         let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<Transport>>() else { return };
         let mut conversation = Conversation::new(self.clone(), io.into_inner(), &read_buf);
         drop(read_buf);
@@ -161,11 +161,11 @@ impl Gateway {
                 socket.data.set_transport(transport.handle());
                 socket.send_now(self.opening(&socket, &[]));
                 self.on_connect(&socket);
-                // By itself: this task is larger.
+                // This gets a task of its own, because the future of the current task is larger.
                 tokio::spawn(conversation.run(socket, Instant::now()));
             }
             Err(socket) => {
-                // Of one that is a WebSocket already, this is not the transport.
+                // If the client has already upgraded, this second WebSocket is dropped.
                 if socket.is_polling() {
                     socket.data.limit(&transport.handle(), self.unauthenticated_bytes());
                     if let Some(pinged) = conversation.upgrade(&socket).await {
@@ -190,17 +190,17 @@ impl Gateway {
         )
     }
 
-    /// What may be sent before there is a session.
+    /// The limit for what a client may send before it has a session.
     pub(super) fn unauthenticated_bytes(&self) -> usize {
         bytes_with_a_token(self.tokens.max_token_bytes)
     }
 
-    /// A message may be that long if it brings a token, otherwise `MAX_MESSAGE_BYTES`.
+    /// The limit for a message that may bring a token. The limit for any other message is `MAX_MESSAGE_BYTES`.
     pub(super) fn max_read_bytes(&self) -> usize {
         self.unauthenticated_bytes().max(self.settings.limits.max_message_bytes)
     }
 
-    /// Of a session's polling request.
+    /// The limit for the body of a polling request from a client with a session.
     pub(super) fn max_body_bytes(&self) -> usize {
         MAX_BODY_BYTES.max(self.max_read_bytes())
     }
@@ -210,7 +210,7 @@ impl Gateway {
         let heartbeat = &self.settings.heartbeat;
         let mut next = tokio::time::Instant::now();
         loop {
-            // From ping to ping: a slow client's answer is late, but the next ping must not be.
+            // The interval runs from ping to ping, so that the late answer of a slow client does not delay the next ping.
             next += heartbeat.interval;
             if timeout_at(next, socket.polled_enough()).await.is_ok() {
                 return;
@@ -222,7 +222,7 @@ impl Gateway {
                 match timeout_at(due.into(), socket.heard_polling()).await {
                     Ok(true) => break,
                     Ok(false) => return,
-                    // Bytes may have moved meanwhile.
+                    // The deadline has moved, for example because bytes have left meanwhile.
                     Err(_)
                         if answer_due(&socket, heartbeat.timeout).is_some_and(|due| due > Instant::now()) => {
                     }
@@ -233,14 +233,14 @@ impl Gateway {
     }
 }
 
-/// None: it is no polling connection any more.
+/// The deadline for the client's answer to a ping. `None` means that this is no longer a polling connection.
 fn answer_due(socket: &Socket, timeout: Duration) -> Option<Instant> {
     let due = socket.answer_due(timeout)?;
-    // A client sends one request after the other: the answer to a ping waits for the end of a large one.
+    // A client sends one request after the other, so its answer to a ping waits for the end of a large request.
     Some(if socket.data.is_posting() { due + BODY_TIMEOUT } else { due })
 }
 
-/// The answer to a polling request. It tells the connection whenever a piece of it has left.
+/// The body of the answer to a polling request. It reports each piece that hyper takes to the socket.
 struct Answer {
     rest: Bytes,
     socket: Option<Arc<Socket>>,
@@ -274,7 +274,7 @@ impl hyper::body::Body for Answer {
     }
 }
 
-/// As a polling request takes them.
+/// Encodes packets as the body of an answer to a polling request.
 fn joined(packets: &[Packet]) -> Bytes {
     let length = packets.iter().map(|packet| packet.payload().len() + 1).sum();
     let mut body = Vec::with_capacity(length);
@@ -287,7 +287,7 @@ fn joined(packets: &[Packet]) -> Bytes {
     body.into()
 }
 
-/// RFC 6455 section 4.2.
+/// The value of `Sec-WebSocket-Accept`, if the request is a valid upgrade (RFC 6455 section 4.2).
 fn accept_key(parts: &request::Parts) -> Option<HeaderValue> {
     let has = |name, wanted: &str| {
         let values = parts.headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());

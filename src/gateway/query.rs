@@ -1,14 +1,14 @@
-//! What a request's query says.
+//! Reads the query string of an Engine.IO request.
 
 use http::Uri;
 
 use super::{polling::EngineError, sid::Sid, socket::TransportType};
 
-/// Of each name, the first value counts.
+/// The parameters of a request. If a name is repeated, its first value counts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Query {
     pub transport: TransportType,
-    /// None: a new connection.
+    /// `None` means that the request opens a new connection.
     pub sid: Option<Sid>,
 }
 
@@ -27,7 +27,7 @@ impl Query {
         Ok(Self { transport, sid })
     }
 
-    /// A token there ends up in logs.
+    /// Returns whether the query contains a token, which would end up in logs.
     pub fn has_token(uri: &Uri) -> bool {
         pairs(uri).any(|(name, _)| {
             matches!(
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_engine_io_4_says() {
+    fn only_queries_of_engine_io_4_are_accepted() {
         let of = |query: &str| Query::of(&format!("/socket.io/?{query}").parse().unwrap());
         let sid = Sid::random();
         let found = of(&format!("transport=polling&EIO=4&t=x&sid={sid}")).unwrap();

@@ -1,4 +1,4 @@
-//! How often somebody may do something. Joins and resyncs wait for their turn, and only a long queue is refused; messages as
+//! Rate limits. Joins, resyncs and token refreshes wait for their turn, and are refused only if the wait is too long. Messages as
 //! such, and handshakes, are refused at once.
 
 use std::{
@@ -14,17 +14,17 @@ use governor::{
 
 use crate::task::UserId;
 
-/// So long a request waits for its turn.
+/// A request waits at most this long for its turn.
 pub const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// By user, unless it says by whom.
+/// A rate limit per key. The default key is the user.
 #[derive(Debug)]
 pub struct Rate<K: Clone + Eq + Hash = UserId> {
     limiter: DefaultKeyedRateLimiter<K>,
     clock: DefaultClock,
 }
 
-/// When the next try has a chance.
+/// The rate limit is exceeded. The next try can succeed after `retry_after`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany {
     pub retry_after: Duration,
@@ -35,21 +35,21 @@ impl<K: Clone + Eq + Hash> Rate<K> {
         Self::with_burst(times, times)
     }
 
-    /// So often at once, after a rest.
+    /// After a pause, `burst` calls may come at once.
     pub fn with_burst(times: u32, burst: u32) -> Self {
         let number = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(number(times)).allow_burst(number(burst));
         Self { limiter: RateLimiter::keyed(quota), clock: DefaultClock::default() }
     }
 
-    /// Now, or not.
+    /// Counts a call if the limit allows it now. This function does not wait.
     pub fn check(&self, who: &K) -> Result<(), TooMany> {
         self.limiter
             .check_key(who)
             .map_err(|early| TooMany { retry_after: early.wait_time_from(self.clock.now()) })
     }
 
-    /// Waits for its turn, until [`MAX_WAIT`] after the request has come.
+    /// Waits for the request's turn, until [`MAX_WAIT`] after the request has arrived.
     pub async fn turn(&self, who: &K, arrived: Instant) -> Result<(), TooMany> {
         loop {
             let Err(early) = self.check(who) else { return Ok(()) };
@@ -60,12 +60,12 @@ impl<K: Clone + Eq + Hash> Rate<K> {
         }
     }
 
-    /// How many are kept in mind.
+    /// How many keys are stored.
     pub fn known(&self) -> usize {
         self.limiter.len()
     }
 
-    /// Forgets those that have not asked for a while: they are as good as those that never did.
+    /// Removes keys that have been idle so long that they have their full burst again.
     pub fn forget_idle(&self) {
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();

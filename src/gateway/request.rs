@@ -1,4 +1,4 @@
-//! What each client event does.
+//! Handles the client events of a session.
 
 use std::{
     sync::Arc,
@@ -24,12 +24,13 @@ use super::{
     session::{Request, Session},
 };
 
-/// The existing client asks once on each connect, and once more for the task that it shows.
+/// The first resyncs of a session are not rate limited. The existing client sends one on each connect, and one more for the task
+/// that it shows.
 const FREE_RESYNCS: u32 = 2;
-/// What a fresh token may wait for a fetch of keys; the session's other requests wait behind it.
+/// A new token may wait this long for a fetch of keys. The session's other requests wait behind it.
 const KEY_PATIENCE: Duration = Duration::from_secs(6);
 
-/// What an ack says when it went well.
+/// The ack of a successful resync.
 #[derive(Serialize)]
 struct Resynced {
     ok: bool,
@@ -185,13 +186,13 @@ impl Gateway {
         Ok(Resynced { ok: true, gone, recovered: None })
     }
 
-    /// After a gap, or with another organisation: whatever was joined is entered anew.
+    /// Enters all joined rooms again, for example after a gap in the feed or when the client's organisation has changed.
     async fn refresh(&self, session: &Session) {
         let (tasks, dashboard) = self.hub.turn(|fanout| fanout.wanted(session.id));
         if let Err(refusal) = self.send_rooms(session, &tasks, dashboard).await {
-            // It would miss events without knowing.
+            // Without this the client would miss events and not notice.
             self.metrics.clients.cut.inc(["not_refreshed"]);
-            seldom!(warn, code = refusal.code.as_str(), "could not send a client its rooms anew: it is cut");
+            seldom!(warn, code = refusal.code.as_str(), "closed a connection: resending its rooms failed");
             session.close();
         }
     }
@@ -222,7 +223,7 @@ impl Gateway {
         self.joins.turn(&session.user(), arrived).await.map_err(too_many)
     }
 
-    /// Whether these rooms fit beside those that the client has asked for already.
+    /// Checks that these rooms fit beside those that the client has already joined.
     fn has_space(&self, session: &Session, tasks: &[TaskId], dashboard: bool) -> Result<(), Refusal> {
         let rooms = self.hub.turn(|fanout| {
             let (_, in_dashboard) = fanout.wanted(session.id);

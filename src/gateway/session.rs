@@ -25,17 +25,18 @@ use super::{
     socket::{DisconnectReason, Socket, TransportType},
 };
 
-/// A client that asks more before it has its answers is refused. A page may join all rooms that it may have at once.
+/// The server refuses further requests of a client with this many unanswered ones. A page may join all rooms that it may have at
+/// once.
 const MAX_WAITING: usize = 256;
-/// Bodies of one polling client that are read at once. It sends one after the other; the next may overtake the end of the
-/// one before.
+/// The server reads at most this many bodies of one polling client at once. A client sends one after the other, but the next may
+/// overtake the end of the one before.
 const MAX_POSTS: usize = 2;
-/// A polling client fetches its last events with its next request.
+/// A polling client has this long to fetch its last events with its next request.
 const POLLING_GRACE: Duration = Duration::from_millis(900);
-/// What a client that reads slowly has not taken by then, it gets no more once it may see nothing more.
+/// After access is revoked, a slow client has this long to read the queued packets. After that, unsent packets are dropped.
 const LAST_WORDS: Duration = Duration::from_millis(950);
 
-/// What a session is asked to do.
+/// A request that a session has to handle.
 #[derive(Debug)]
 pub enum Request {
     Client {
@@ -44,7 +45,7 @@ pub enum Request {
         ack: Option<u64>,
         arrived: Instant,
     },
-    /// Enter again whatever the fan-out says is wanted.
+    /// Enter again every room that the fan-out lists as wanted.
     Refresh,
 }
 
@@ -60,7 +61,7 @@ pub struct Session {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Request>,
-    /// Whether a task works on it.
+    /// A task handles this queue.
     running: bool,
     resyncs: u32,
 }
@@ -80,7 +81,7 @@ impl Session {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A session is one user's for good; its identity is not.
+    /// The session's user. It never changes, but the rest of the identity may.
     pub fn user(&self) -> UserId {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner).viewer.user.clone()
     }
@@ -89,15 +90,15 @@ impl Session {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
-    /// Queues a request; whether somebody has to be started to work on the queue. Gives it back when there are
-    /// too many.
+    /// Queues a request. Returns whether the caller has to start a task for the queue. If too many requests wait, this returns the
+    /// request as an error.
     pub fn push(&self, request: Request) -> Result<bool, Request> {
         let mut queue = self.queue();
         let is_refresh = matches!(request, Request::Refresh);
         if queue.waiting.len() >= MAX_WAITING && !is_refresh {
             return Err(request);
         }
-        // One that waits enters whatever is wanted by then.
+        // A refresh that already waits will enter all rooms that are wanted by then.
         if is_refresh && queue.waiting.iter().any(|waiting| matches!(waiting, Request::Refresh)) {
             return Ok(false);
         }
@@ -105,13 +106,13 @@ impl Session {
         Ok(!std::mem::replace(&mut queue.running, true))
     }
 
-    /// The next request; None ends the work.
+    /// The next request. `None` means that the task for the queue ends.
     pub fn pop(&self) -> Option<Request> {
         let mut queue = self.queue();
         let next = queue.waiting.pop_front().filter(|_| !self.has_ended());
         queue.running = next.is_some();
         if !queue.running {
-            // Most clients ask once, and then listen for hours.
+            // This frees the memory: most clients send requests once, and then listen for hours.
             queue.waiting = VecDeque::new();
         }
         next
@@ -122,7 +123,7 @@ impl Session {
         self.queue().waiting.len()
     }
 
-    /// How many resyncs this one is, from 1.
+    /// Counts a resync of this session. Returns the count, from 1.
     pub fn count_resync(&self) -> u32 {
         let mut queue = self.queue();
         queue.resyncs = queue.resyncs.saturating_add(1);
@@ -133,13 +134,13 @@ impl Session {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Whether this call ended it.
+    /// Ends the session. Returns whether this call ended it.
     pub fn end(&self) -> bool {
         self.queue().waiting.clear();
         !self.ended.swap(true, Ordering::AcqRel)
     }
 
-    /// Closes the transport behind what is queued, in a way that makes the client reconnect.
+    /// Closes the transport after the queued packets, in a way that makes the client reconnect.
     pub fn close(&self) {
         if self.socket.transport_type() == TransportType::Websocket {
             self.socket.close(DisconnectReason::ClosedHere);
@@ -152,8 +153,8 @@ impl Session {
         }
     }
 
-    /// Closes the transport of a client that may see nothing more, whether it reads or not. It is told why, behind what
-    /// is in its queue.
+    /// Closes the transport of a client that must receive nothing more, whether it reads or not. The reason is queued behind the
+    /// packets that already wait.
     pub fn close_for_good(self: &Arc<Self>, why: Packet) {
         let session = self.clone();
         session.socket.send_now(why);
@@ -164,12 +165,11 @@ impl Session {
         });
     }
 
-    /// Closes the transport now, whatever is queued; the client reconnects.
+    /// Closes the transport now and drops the queued packets. The client reconnects.
     pub fn cut(&self) {
         let socket = &self.socket;
         socket.close(DisconnectReason::TransportError);
-        // A polling client's answers time out by themselves, and behind a proxy the connection that it came by may be
-        // carrying others' requests.
+        // A polling client's answers time out by themselves. Behind a proxy, its TCP connection may carry requests of other clients.
         if socket.transport_type() == TransportType::Websocket {
             socket.data.transport().shut();
         }
@@ -214,14 +214,13 @@ impl Peer for SocketPeer {
     }
 }
 
-/// What is known of a connection, with a session or without.
+/// The gateway's data of a connection, with or without a session.
 #[derive(Debug, Default)]
 pub struct Connection {
-    /// As the edge let it in.
+    /// The connection's share of the limits for clients without a token.
     pub(super) newcomer: Option<Arc<Newcomer>>,
     /// The token in the header of its first request.
     pub(super) bearer: Option<String>,
-    /// For the log.
     span: OnceLock<Span>,
     inner: Mutex<ConnectionState>,
 }
@@ -230,14 +229,14 @@ pub struct Connection {
 struct ConnectionState {
     session: Option<Arc<Session>>,
     connects: u32,
-    /// For its token's key.
+    /// The connection waits for its token's key.
     waiting: bool,
-    /// Of a WebSocket: the one that it came by, or was upgraded to.
+    /// The WebSocket with which the connection began, or to which it was upgraded. It is empty while the client uses polling.
     transport: TransportHandle,
     posts: Posting,
 }
 
-/// A body of a polling client that is being read: each has a clone of the connection's.
+/// Stands for a body of a polling client that is being read. Each is a clone of the connection's own.
 #[derive(Clone, Debug, Default)]
 pub struct Posting(Arc<()>);
 
@@ -249,9 +248,9 @@ impl Connection {
         Self { newcomer, bearer, ..Self::default() }
     }
 
-    /// Everything that happens to it is logged under this.
+    /// Sets the span of all log lines about this connection.
     pub fn set_span(&self, span: Span) {
-        // There is one connection, and it is set when it begins.
+        // The span is set only once, when the connection begins.
         let _ = self.span.set(span);
     }
 
@@ -263,7 +262,7 @@ impl Connection {
         self.state().session.clone()
     }
 
-    /// The session before it, if two requests of a polling client connected at once.
+    /// Returns the previous session, if two requests of a polling client connected at once.
     pub fn set_session(&self, session: Arc<Session>) -> Option<Arc<Session>> {
         let mut state = self.state();
         state.transport.trust();
@@ -281,7 +280,7 @@ impl Connection {
         state.connects
     }
 
-    /// Whether it did not wait already.
+    /// Marks the connection as waiting for a key. Returns whether it was not waiting before.
     pub fn wait(&self) -> bool {
         !std::mem::replace(&mut self.state().waiting, true)
     }
@@ -298,14 +297,14 @@ impl Connection {
         self.state().transport.clone()
     }
 
-    /// Of a WebSocket that has not shown a token yet, no more than these bytes are read.
+    /// Limits how many bytes are read of a WebSocket that has not shown a token yet.
     pub fn limit(&self, transport: &TransportHandle, bytes: usize) {
         if self.session().is_none() {
             transport.allow(bytes);
         }
     }
 
-    /// The WebSocket by which it goes.
+    /// Sets the WebSocket that the connection uses from now on.
     pub fn set_transport(&self, transport: TransportHandle) {
         let mut state = self.state();
         if state.session.is_some() {
@@ -316,7 +315,7 @@ impl Connection {
 
     pub fn begin_post(&self) -> Result<Posting, TooManyPosts> {
         let state = self.state();
-        // One is the connection's own.
+        // One reference is the connection's own.
         if Arc::strong_count(&state.posts.0) > MAX_POSTS {
             Err(TooManyPosts)
         } else {
@@ -324,7 +323,7 @@ impl Connection {
         }
     }
 
-    /// Whether a body of a polling client is being read.
+    /// Returns whether a body of a polling client is being read.
     pub fn is_posting(&self) -> bool {
         Arc::strong_count(&self.state().posts.0) > 1
     }

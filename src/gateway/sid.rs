@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
-/// An Engine.IO connection's id. It lets its holder speak for a polling client: nobody else is told, nor is a log.
+/// An Engine.IO connection's id. It lets its holder act as the polling client, so it is sent to that client only and never logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sid([u8; 15]);
 

@@ -1,4 +1,4 @@
-//! Reads for joins: many that ask for the same at the same moment share one read and one encoded state.
+//! Reads snapshots for joins. Joins that need the same snapshot at the same moment share one read and one encoded state.
 
 use std::{
     collections::HashMap,
@@ -17,14 +17,14 @@ use crate::{
 
 use super::flights::Flights;
 
-/// A task, and its `task:state` once it is needed.
+/// A task, and its `task:state`, which is encoded when it is first needed.
 #[derive(Debug)]
 pub struct LoadedTask {
     pub snapshot: TaskSnapshot,
     state: OnceLock<Packet>,
 }
 
-/// A dashboard, and its `dashboard:state` once it is needed.
+/// A dashboard, and its `dashboard:state`, which is encoded when it is first needed.
 #[derive(Debug)]
 pub struct LoadedDashboard {
     pub snapshot: Arc<DashboardSnapshot>,
@@ -35,31 +35,31 @@ pub struct LoadedDashboard {
 pub struct Snapshots {
     store: Arc<dyn Store>,
     dashboard_limit: usize,
-    /// The entries of a timeline that a state has.
+    /// The part of a timeline that a `task:state` contains.
     timeline: Window,
     metrics: Arc<Metrics>,
     accesses: Flights<TaskId, AccessSnapshot>,
     tasks: Flights<TaskId, LoadedTask>,
     dashboards: Flights<Viewer, LoadedDashboard>,
-    /// Those that are still in use: viewers who see the same are sent the same.
+    /// The dashboards that are still in use, so that viewers with the same snapshot get the same encoded state.
     loaded: Mutex<Loaded>,
 }
 
-/// By the address of the snapshot.
+/// Dashboards by the address of their snapshot.
 #[derive(Debug, Default)]
 struct Loaded {
     all: HashMap<usize, Weak<LoadedDashboard>>,
-    /// So many are kept before those that are no longer in use are looked for: twice as many as there were in use then.
+    /// At this size, entries that are no longer in use are removed. It is twice the number that the last removal left.
     enough: usize,
 }
 
-/// Fewer are not looked at.
+/// Nothing is removed from a map that is smaller.
 const FEW: usize = 16;
 
 impl Loaded {
     fn of(&mut self, snapshot: Arc<DashboardSnapshot>) -> Arc<LoadedDashboard> {
         let address = Arc::as_ptr(&snapshot) as usize;
-        // One that is in use holds its snapshot, so that nothing else has this address.
+        // An entry that is in use keeps its snapshot alive, so no other snapshot can have this address.
         if let Some(known) = self.all.get(&address).and_then(Weak::upgrade) {
             return known;
         }
@@ -82,13 +82,13 @@ impl Snapshots {
         Self { store, dashboard_limit, timeline, metrics, accesses, tasks, dashboards, loaded }
     }
 
-    /// Who may see a task: all that is read for who may not. The flag says whether the read may have begun before
-    /// this call.
+    /// Reads who may see a task. Nothing else is read for a viewer who may not see the task. The flag says whether the read may have
+    /// begun before this call.
     pub async fn access(&self, id: &TaskId, fresh: bool) -> Result<(Arc<AccessSnapshot>, bool), StoreError> {
         self.accesses.share(id, fresh, async { self.store.access(id).await.map(Arc::new) }).await
     }
 
-    /// The flag is that of [`Snapshots::access`].
+    /// The flag has the same meaning as in [`Snapshots::access`].
     pub async fn task(&self, id: &TaskId, fresh: bool) -> Result<(Arc<LoadedTask>, bool), StoreError> {
         let read = async {
             let snapshot = self.store.task_part(id, self.timeline).await?;
@@ -119,7 +119,7 @@ impl Snapshots {
 }
 
 impl LoadedTask {
-    /// None when there is no such task.
+    /// `None` means that there is no such task.
     pub fn state(&self) -> Option<&Packet> {
         let task = self.snapshot.task.as_ref()?;
         Some(self.state.get_or_init(|| {
@@ -137,7 +137,7 @@ struct State<T: Serialize> {
     event_id: String,
 }
 
-/// What comes with the tasks of a dashboard.
+/// A dashboard as an object: in `dashboard:state`, and in the acknowledgement of a join.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DashboardBody<'a> {
@@ -154,7 +154,7 @@ impl LoadedDashboard {
         self.snapshot.org_counts.plus(self.snapshot.own_counts)
     }
 
-    /// An array can't carry its `eventId`, so that goes with it as a second argument.
+    /// An array can't carry its `eventId`, so a second argument carries it.
     pub fn state(&self, shape: DashboardShape) -> &Packet {
         self.state.get_or_init(|| match shape {
             DashboardShape::Array => {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_the_same_snapshot_shares_what_is_encoded_while_it_is_in_use() {
+    fn viewers_with_the_same_snapshot_share_its_encoded_state_while_it_is_in_use() {
         let mut loaded = Loaded::default();
         let snapshots: Vec<_> = (0..1000).map(|_| snapshot()).collect();
         let all: Vec<_> = snapshots.iter().map(|snapshot| loaded.of(snapshot.clone())).collect();

@@ -1,4 +1,4 @@
-//! One Engine.IO connection: what waits to be sent on it, and the transport that it goes by.
+//! One Engine.IO connection: its queue of outgoing packets, and the transport that it uses.
 
 use std::{
     collections::VecDeque,
@@ -13,40 +13,41 @@ use crate::{fanout::SendError, protocol::Packet};
 
 use super::{Gateway, polled::Polling, session::Connection, sid::Sid, transport::Wire};
 
-/// Packets that one system call takes.
+/// One system call writes at most this many packets.
 const MAX_SLICES: usize = 32;
-/// Bytes that one system call takes. The connection's lock is held for one system call at a time, for the fan-out may wait
-/// for it while it holds its own.
+/// One system call writes at most this many bytes. The connection's lock is held for one system call at a time, because the
+/// fan-out may wait for this lock while it holds its own.
 const MAX_WRITTEN: usize = 128 * 1024;
-/// System calls that one flush makes. The rest is left to the connection's task: whoever flushes has others to flush.
+/// One flush makes at most this many system calls. The connection's task does the rest, because the caller has other connections
+/// to flush.
 const MAX_WRITES: usize = 4;
-/// Frames of the WebSocket protocol that wait for a client.
+/// Control frames of the WebSocket protocol are dropped when this many packets wait ahead of the messages.
 const MAX_ANSWERS: usize = 64;
-/// A queue that a burst has made larger is given back.
+/// An empty queue with a larger capacity than this frees its memory.
 const SMALL_QUEUE: usize = 16;
-/// Between the packets of a polling client.
+/// The separator between packets in the body of a polling request or answer.
 pub(super) const SEPARATOR: u8 = 0x1E;
-/// What one answer to a polling client takes, unless a packet is larger. No ping overtakes an answer that is on its way, so
-/// that a slow client has to read one within the time after which it misses a ping.
+/// The size limit for one answer to a polling client, unless a single packet is larger. A ping cannot overtake an answer that is on
+/// its way. A slow client must therefore be able to read an answer before it misses a ping.
 const MAX_POLLED_BYTES: usize = 256 * 1024;
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DisconnectReason {
-    /// By the client, or by us before it has a session.
+    /// The client closed it, or the server closed it before the client had a session.
     TransportClose,
-    /// Two requests wait for packets at once.
+    /// Two polling requests waited for packets at once.
     MultiplePolling,
     Malformed,
-    /// It broke, or is broken off.
+    /// The connection failed, or the server cut it.
     TransportError,
     HeartbeatTimeout,
-    /// By us; the client comes back.
+    /// The server closed it. The client reconnects.
     ClosedHere,
 }
 
 impl DisconnectReason {
-    /// Whether the client is still to get what waits for it.
+    /// Returns whether the client still gets the packets that are queued.
     pub fn is_orderly(self) -> bool {
         matches!(self, Self::TransportClose | Self::Malformed | Self::ClosedHere)
     }
@@ -63,26 +64,26 @@ pub struct Socket {
     pub id: Sid,
     pub data: Connection,
     gateway: Weak<Gateway>,
-    /// Packets of the fan-out that may wait. Heartbeats come on top.
+    /// The fan-out may queue packets up to this number. Heartbeats come on top.
     capacity: usize,
     core: Mutex<Core>,
-    /// Something that its tasks wait for: packets for a polling client, room on the wire, its end.
+    /// Wakes the connection's tasks: for packets for a polling client, for a change of `stalled`, or for the end.
     changed: Notify,
 }
 
 #[derive(Debug)]
 struct Core {
     queue: VecDeque<Packet>,
-    /// Of the first packet, so many bytes are on the wire already.
+    /// How many bytes of the first packet have been written.
     written: usize,
-    /// So many bytes were given to the kernel since the connection has its WebSocket.
+    /// How many bytes were given to the kernel since the WebSocket began.
     given: u64,
     line: Line,
-    /// The connection's task writes on: the wire takes nothing at the moment, or there was too much for one flush.
+    /// The connection's task has to write the rest: the kernel's buffer is full, or there was too much for one flush.
     stalled: bool,
-    /// A heartbeat was answered.
+    /// The client has answered a heartbeat.
     heard: bool,
-    /// The fan-out found no room in the queue, and wants to know when there is some.
+    /// The fan-out found no room in the queue, and waits to be notified of room.
     wanted: bool,
     closed: Option<DisconnectReason>,
 }
@@ -91,11 +92,11 @@ struct Core {
 enum Line {
     Polling(Box<Polling>),
     Websocket(Arc<Wire>),
-    /// A WebSocket's, when its task has ended.
+    /// The task of the WebSocket has ended.
     Gone,
 }
 
-/// What a polling request is answered with.
+/// The answer to a polling request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Polled {
     Packets(Vec<Packet>),
@@ -128,8 +129,8 @@ impl Socket {
         Arc::new(Self { id: Sid::random(), data, gateway, capacity, core, changed })
     }
 
-    /// Ends the connection, behind what is queued if the reason is an orderly one. The gateway is told by another task: this
-    /// may be called under the fan-out's lock.
+    /// Closes the connection. If the reason is an orderly one, the client still gets the queued packets. Another task informs the
+    /// gateway, because the caller may hold the fan-out's lock.
     pub fn close(self: &Arc<Self>, reason: DisconnectReason) {
         if !self.set_closed(reason) || !self.is_polling() {
             return;
@@ -151,7 +152,8 @@ impl Socket {
         }
     }
 
-    /// Queues a packet. Whether [`Socket::flush`] has to be called for it: else somebody is about to, or waits for the wire.
+    /// Queues a packet. Returns whether the caller has to call [`Socket::flush`]. If not, another caller is about to flush, or a task
+    /// waits for room in the kernel's buffer.
     pub fn send(&self, packet: Packet) -> Result<bool, SendError> {
         let mut core = self.core();
         if core.closed.is_some() {
@@ -165,7 +167,7 @@ impl Socket {
         Ok(core.queue.len() == 1)
     }
 
-    /// Sends a packet, however full the queue is: heartbeats, answers to a `CONNECT`, last words.
+    /// Queues a packet even if the queue is full, for example an answer to a `CONNECT` or the reason for the end.
     pub fn send_now(&self, packet: Packet) {
         let mut core = self.core();
         if core.closed.is_none() {
@@ -175,8 +177,8 @@ impl Socket {
         }
     }
 
-    /// Queues a ping ahead of all messages, unless one waits there already: its order among them means nothing, and behind
-    /// them it would come too late to a client that reads slowly. Where it ends, in [`Traffic::given`].
+    /// Queues a ping ahead of all messages, unless a ping already waits there. The order of pings and messages has no meaning, and
+    /// behind the messages a ping would reach a slow client too late. Returns where the ping ends, counted as in `Traffic::given`.
     pub fn ping(&self) -> u64 {
         let mut core = self.core();
         let place = core.ahead();
@@ -196,8 +198,8 @@ impl Socket {
         end
     }
 
-    /// Answers what the WebSocket protocol wants answered, ahead of all messages; a client that reads nothing gets only the
-    /// first answers. Nothing follows what a broken connection was in the middle of.
+    /// Queues answers that the WebSocket protocol requires, ahead of all messages. A client that reads nothing gets only the first
+    /// answers. After the connection is closed nothing is queued, so nothing follows a packet that was cut off in the middle.
     pub fn answer(&self, frames: Vec<u8>) {
         let mut core = self.core();
         let place = core.ahead();
@@ -208,13 +210,13 @@ impl Socket {
         }
     }
 
-    /// The answer to the end of a WebSocket, which nothing may follow.
+    /// Queues the answer to the close frame of a WebSocket. Nothing may follow it.
     pub fn answer_end(&self, frames: Vec<u8>) {
         self.send_now(Packet::control(frames));
     }
 
-    /// Moves what waits to the wire, as far as it takes it, but not more than a little; a polling client's request is
-    /// answered.
+    /// Writes queued packets until the kernel's buffer is full, with at most [`MAX_WRITES`] system calls. If the client uses polling,
+    /// this wakes its waiting request instead.
     pub fn flush(&self) {
         for writes_left in (0..MAX_WRITES).rev() {
             let mut core = self.core();
@@ -241,21 +243,21 @@ impl Socket {
         }
     }
 
-    /// The connection's task writes on.
+    /// Continues to write. The connection's task calls this.
     pub fn resume(&self) {
         self.core().stalled = false;
         self.flush();
     }
 
-    /// Writes what the kernel takes of a wire that is full. The runtime says that there is room again only when a third of the
-    /// kernel's buffer is empty, which takes a slow client longer than it may take nothing.
+    /// Tries to write although the kernel's buffer was full. The runtime reports room only when a third of that buffer is empty. A
+    /// slow client may need longer for this than `SLOW_CLIENT_TIMEOUT`.
     pub fn probe(&self) {
         let mut core = self.core();
         let Line::Websocket(wire) = &core.line else { return };
         let wire = wire.clone();
         core.stalled = false;
         core.write(|slices| wire.write_at_once(slices), &wire);
-        // What is left waits for the runtime's word as before.
+        // The rest waits until the runtime reports room, as before.
         core.stalled = !core.queue.is_empty();
         let has_room = core.has_room(self.capacity);
         drop(core);
@@ -278,7 +280,7 @@ impl Socket {
         self.core().queue.is_empty()
     }
 
-    /// When a polling client last took something, with the time that a slow one needs for it.
+    /// The time until which a slow polling client may still be reading its last answer.
     pub fn polled_until(&self) -> Option<Instant> {
         match &self.core().line {
             Line::Polling(polling) => Some(polling.busy_until()),
@@ -286,14 +288,14 @@ impl Socket {
         }
     }
 
-    /// Bytes of an answer to a polling client have left.
+    /// Records that bytes of an answer to a polling client have left.
     pub fn took(&self, bytes: usize) {
         if let Line::Polling(polling) = &mut self.core().line {
             polling.took(Instant::now(), bytes);
         }
     }
 
-    /// By when a polling client has to have answered a ping.
+    /// The deadline for a polling client's answer to a ping.
     pub fn answer_due(&self, timeout: Duration) -> Option<Instant> {
         match &self.core().line {
             Line::Polling(polling) => Some(polling.answer_due(timeout)),
@@ -301,7 +303,7 @@ impl Socket {
         }
     }
 
-    /// The fan-out has been waiting for room in the queue.
+    /// Tells the fan-out, which has been waiting for it, that the queue has room.
     fn tell_of_room(&self) {
         if let Some(gateway) = self.gateway.upgrade()
             && let Some(session) = self.data.session()
@@ -310,7 +312,7 @@ impl Socket {
         }
     }
 
-    /// Nothing more is queued. The task of a WebSocket does the rest. Whether this call ended it.
+    /// From now on no packet is queued. The task of a WebSocket does the rest. Returns whether this call closed the connection.
     pub fn set_closed(&self, reason: DisconnectReason) -> bool {
         let mut core = self.core();
         if core.closed.is_some() {
@@ -337,17 +339,17 @@ impl Socket {
         self.closed_for().is_some()
     }
 
-    /// Until the connection ends.
+    /// Waits until the connection is closed.
     pub async fn closed(&self) {
         self.until(|core| core.closed.map(|_| ())).await;
     }
 
-    /// To be enabled before it is looked at what may have changed.
+    /// The caller has to enable this before it checks what may have changed.
     pub fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
 
-    /// A heartbeat is answered.
+    /// Records that the client has answered a heartbeat.
     pub fn hear(&self) {
         self.core().heard = true;
         self.changed.notify_waiters();
@@ -357,7 +359,7 @@ impl Socket {
         self.core().heard = false;
     }
 
-    /// Until a heartbeat has been answered, or this is no polling connection any more; whether it still is one.
+    /// Waits until the client has answered a heartbeat. `false` means that the connection is closed or no longer uses polling.
     pub async fn heard_polling(&self) -> bool {
         self.until(|core| match (&core.line, core.closed) {
             (Line::Polling(_), None) => core.heard.then_some(true),
@@ -366,13 +368,13 @@ impl Socket {
         .await
     }
 
-    /// Until this is no polling connection any more.
+    /// Waits until the connection is closed or no longer uses polling.
     pub async fn polled_enough(&self) {
         self.until(|core| (!matches!(core.line, Line::Polling(_)) || core.closed.is_some()).then_some(()))
             .await;
     }
 
-    /// A request that waits for packets begins. None: there is one already, or the client has a WebSocket.
+    /// Begins a request that waits for packets. `None` means that another request already waits, or that the client has a WebSocket.
     pub fn ask(&self) -> Option<Asking<'_>> {
         match &mut self.core().line {
             Line::Polling(polling) => polling.ask(Instant::now()).then(|| Asking(self)),
@@ -380,7 +382,8 @@ impl Socket {
         }
     }
 
-    /// A client tries a WebSocket. Until it has one its requests are answered at once. Whether it is the first to try.
+    /// The client tries to upgrade to a WebSocket. During the upgrade, its polling requests are answered at once. Returns whether no
+    /// other upgrade is in progress.
     pub fn begin_upgrade(&self) -> bool {
         let first = match &mut self.core().line {
             Line::Polling(polling) => !std::mem::replace(&mut polling.upgrading, true),
@@ -396,7 +399,8 @@ impl Socket {
         }
     }
 
-    /// From now on by this wire. When the client was last pinged by the other one; None: the connection has ended.
+    /// Moves the connection to this WebSocket. Returns when the client was last pinged by polling. `None` means that the connection
+    /// is closed.
     pub fn upgrade(&self, wire: Arc<Wire>) -> Option<Instant> {
         let mut core = self.core();
         if core.closed.is_some() {
@@ -413,7 +417,7 @@ impl Socket {
         Some(pinged)
     }
 
-    /// Lets go of the wire: the last who does closes it.
+    /// Drops the wire and the queue. The TCP connection closes when its last holder has dropped the wire.
     pub fn hang_up(&self) {
         let mut core = self.core();
         core.line = Line::Gone;
@@ -442,7 +446,7 @@ impl Socket {
 pub struct Asking<'a>(&'a Socket);
 
 impl Asking<'_> {
-    /// Until there is something to answer.
+    /// Waits until there is something to answer.
     pub async fn answer(&self) -> Polled {
         let polled = self.0.until(Core::polled).await;
         if self.0.core().has_room(self.0.capacity) {
@@ -491,21 +495,22 @@ impl Core {
         Some(Polled::Packets(packets))
     }
 
-    /// How many packets are ahead of the first message of which nothing has left: one that has left in part, and those that are
-    /// none. They do not wait for messages.
+    /// How many packets are ahead of the first message that can still be overtaken. These are a packet that is written in part, and
+    /// packets that are not messages.
     fn ahead(&self) -> usize {
         let begun = usize::from(self.written > 0);
         begun + self.queue.iter().skip(begun).take_while(|packet| !packet.is_message()).count()
     }
 
-    /// Whether the fan-out waits for room, and there is some. It is told once.
+    /// Returns whether the fan-out waits for room and the queue has room. `true` is returned only once, and the caller then notifies
+    /// the fan-out.
     fn has_room(&mut self, capacity: usize) -> bool {
         let has_room = self.wanted && (self.queue.len() < capacity || self.closed.is_some());
         self.wanted &= !has_room;
         has_room
     }
 
-    /// One system call, unless the connection's task waits for the wire.
+    /// Makes one system call, unless the connection's task waits for the kernel.
     fn write(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>, wire: &Wire) {
         if self.stalled || self.queue.is_empty() {
             return;
@@ -514,7 +519,7 @@ impl Core {
             Ok(written) => self.advance(written),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stalled = true,
             Err(_) => {
-                // Its task finds the end of it.
+                // The connection's task notices that it has ended.
                 wire.shut();
                 self.queue.clear();
                 self.written = 0;

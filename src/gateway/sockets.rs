@@ -31,12 +31,12 @@ impl Sockets {
         self.lock().is_empty()
     }
 
-    /// To be held while a body of this connection is read. None: there is no such connection.
+    /// The caller holds the result while it reads a body of this connection. `None` means that there is no such connection.
     pub fn begin_post(&self, sid: Sid) -> Result<Option<Posting>, TooManyPosts> {
         self.get(sid).map(|socket| socket.data.begin_post()).transpose()
     }
 
-    /// Whether it has shown a token.
+    /// Returns whether the client has shown a token.
     pub fn is_authenticated(&self, sid: Sid) -> bool {
         self.get(sid).is_some_and(|socket| socket.data.session().is_some())
     }

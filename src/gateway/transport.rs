@@ -1,5 +1,5 @@
-//! An accepted TCP connection that ends when its peer takes no byte for too long, that can be ended from outside, and, once
-//! it is a WebSocket, written to by whoever has something for it.
+//! An accepted TCP connection. It ends when its peer reads too little for too long, and other tasks can end it. When it is a
+//! WebSocket, every task can write to it.
 
 use std::{
     future::Future,
@@ -25,53 +25,54 @@ use tokio::{
 use super::Place;
 use crate::{address::Share, metrics::Metrics, seldom::seldom};
 
-/// The kernel would hold megabytes for each client that reads nothing, and hide for as long whether it does.
+/// By default, the kernel would hold megabytes for each client that reads nothing. Meanwhile, the server could not see that the
+/// client does not read.
 const SEND_BUFFER: usize = 128 * 1024;
-/// So often in `SLOW_CLIENT_TIMEOUT` it is tried whether there is room.
+/// While the kernel's buffer is full, the server tries to write this many times in `SLOW_CLIENT_TIMEOUT`.
 const PROBES: u32 = 4;
-/// A peer that takes less than this in `SLOW_CLIENT_TIMEOUT` takes nothing: else it could hold what waits for it as long as it
-/// likes, for a byte now and then.
+/// A peer that takes fewer bytes than this in `SLOW_CLIENT_TIMEOUT` counts as one that takes none. Otherwise a client could keep its
+/// queue in memory for ever by reading a byte now and then.
 const PROGRESS: usize = 4096;
-/// So long we take what a peer still sends behind our last word. The kernel resets a connection that is closed over unread
-/// bytes, and whoever is refused half-way through a large body would not learn why.
+/// After its last answer, the server reads for this long what the peer still sends. The kernel resets a connection that is closed
+/// with unread bytes, and a client that is refused in the middle of a large body would not get the reason.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The connection.
+/// The side of a connection that its own task holds: it reads, writes and closes.
 #[derive(Debug)]
 pub struct Transport {
     wire: Arc<Wire>,
     stall_timeout: Duration,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// Runs after our last word.
+    /// Runs after the last answer.
     lingering: Option<Pin<Box<Sleep>>>,
-    /// Free again when the connection ends, whoever holds it then.
+    /// The slot is free again when the connection ends, no matter which task holds the connection then.
     _place: Option<Place>,
     metrics: Option<Arc<Metrics>>,
 }
 
-/// The connection itself, for all who write to it or end it.
+/// The connection itself, shared by all tasks that write to it or end it.
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
-    /// When the peer last made room for bytes, in milliseconds of [`CLOCK`].
+    /// When the peer last made progress, in milliseconds of [`CLOCK`].
     took: AtomicU64,
-    /// How many bytes it has taken since then, without taking all that there was for it.
+    /// How many bytes the peer has taken since then. They are not progress yet: see [`PROGRESS`].
     gathered: AtomicU32,
-    /// So many bytes are still read of it, if they are counted at all: see [`UNCOUNTED`].
+    /// How many more bytes are read from the peer. [`UNCOUNTED`] means that there is no limit.
     allowance: AtomicUsize,
-    /// Of what its address may have without a token.
+    /// A share of what the peer's address may have without a token.
     share: Mutex<Option<Share>>,
-    /// When the first byte was read since this was forgotten, in milliseconds of [`CLOCK`]; 0: none was.
+    /// When the first byte since the last reset was read, in milliseconds of [`CLOCK`]. 0 means that none was read.
     first_byte: AtomicU64,
 }
 
-/// An allowance that never ends.
+/// An allowance without a limit.
 const UNCOUNTED: usize = usize::MAX;
 
 static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Ends a connection from outside, and tells whether it moves.
+/// Controls a connection from other tasks, without keeping it alive.
 #[derive(Clone, Debug, Default)]
 pub struct TransportHandle(Weak<Wire>);
 
@@ -82,14 +83,14 @@ impl TransportHandle {
         }
     }
 
-    /// From now on, only so many bytes are read of it.
+    /// From now on, only this many bytes are read from the peer.
     pub fn allow(&self, bytes: usize) {
         if let Some(wire) = self.0.upgrade() {
             wire.allowance.store(bytes, Ordering::Relaxed);
         }
     }
 
-    /// It is known whose it is.
+    /// The client has shown a token. This removes the limit on what is read, and gives the address's share back.
     pub fn trust(&self) {
         if let Some(wire) = self.0.upgrade() {
             wire.allowance.store(UNCOUNTED, Ordering::Relaxed);
@@ -97,17 +98,17 @@ impl TransportHandle {
         }
     }
 
-    /// Whether it has a part of what its address may have without a token.
+    /// Returns whether the connection holds a share of what its address may have without a token.
     pub fn has_share(&self) -> bool {
         self.0.upgrade().is_some_and(|wire| wire.lock_share().is_some())
     }
 
-    /// Takes that from it.
+    /// Takes this share from the connection.
     pub fn take_share(&self) -> Option<Share> {
         self.0.upgrade()?.lock_share().take()
     }
 
-    /// Ends the connection, unless bytes have come that are to be read. Whether it has ended.
+    /// Ends the connection, unless bytes have come that are not read yet. Returns whether the connection has ended.
     pub fn shut_if_quiet(&self) -> bool {
         let Some(wire) = self.0.upgrade() else { return true };
         let is_quiet = !wire.has_unread();
@@ -117,21 +118,21 @@ impl TransportHandle {
         is_quiet
     }
 
-    /// The next byte that is read is the first one of something new.
+    /// Resets the time of the first byte: the next byte that is read counts as the first one of a request.
     pub fn forget_first_byte(&self) {
         if let Some(wire) = self.0.upgrade() {
             wire.first_byte.store(0, Ordering::Relaxed);
         }
     }
 
-    /// When the connection last took bytes.
+    /// When the peer last took bytes.
     pub fn took(&self) -> Option<Instant> {
         self.0.upgrade().map(|wire| wire.took_at())
     }
 }
 
 impl Wire {
-    /// As much as the kernel takes.
+    /// Writes as much as the kernel accepts.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let written = match slices {
             [one] => self.stream.try_write(one),
@@ -141,7 +142,7 @@ impl Wire {
         Ok(written)
     }
 
-    /// The same, whether the runtime has noticed that there is room or not.
+    /// The same, even if the runtime has not noticed that there is room.
     pub fn write_at_once(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let written = SockRef::from(&self.stream).send_vectored(slices)?;
         self.took(written, slices.iter().map(|slice| slice.len()).sum());
@@ -156,18 +157,18 @@ impl Wire {
         self.stream.writable().await
     }
 
-    /// Whether bytes have come that have not been read, even if the runtime has not noticed yet.
+    /// Returns whether bytes have come that have not been read, even if the runtime has not noticed yet.
     pub fn has_unread(&self) -> bool {
         SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
     }
 
     /// Ends the connection now.
     pub fn shut(&self) {
-        // Already closed is as good.
+        // An error means that the connection is already closed.
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
     }
 
-    /// When the first byte was read since that was forgotten.
+    /// When the first byte since the last reset was read.
     pub fn first_byte(&self) -> Option<Instant> {
         let at = self.first_byte.load(Ordering::Relaxed);
         (at > 0).then(|| *CLOCK + Duration::from_millis(at))
@@ -184,7 +185,8 @@ impl Wire {
         self.share.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what was read from the allowance. One task reads; who trusts it meanwhile is not undone.
+    /// Subtracts what was read from the allowance. Returns whether the allowance was large enough. Only one task reads, and a
+    /// concurrent [`TransportHandle::trust`] stays in effect.
     fn is_allowed(&self, read: usize) -> bool {
         let left = |allowance: usize| match allowance {
             UNCOUNTED => None,
@@ -196,13 +198,13 @@ impl Wire {
         }
     }
 
-    /// When the peer last made room for bytes.
     /// When the peer last took bytes.
     pub fn took_at(&self) -> Instant {
         *CLOCK + Duration::from_millis(self.took.load(Ordering::Relaxed))
     }
 
-    /// The kernel has taken so many bytes of those that were offered. Whether the peer moves by that. One writes at a time.
+    /// Records that the kernel has accepted `written` of the `offered` bytes. Returns whether this is progress of the peer. Only one
+    /// task writes at a time.
     fn took(&self, written: usize, offered: usize) -> bool {
         let gathered = self.gathered.load(Ordering::Relaxed) as usize + written;
         let moves = written >= offered || gathered >= PROGRESS;
@@ -246,7 +248,8 @@ impl Transport {
         })
     }
 
-    /// It holds its place, a share of its address's until it is trusted, and says when its peer stalls.
+    /// Gives the connection its slot, and the share of its address that it holds until [`TransportHandle::trust`]. The metrics count
+    /// it if its peer stalls.
     pub fn counted(self, place: Place, share: Option<Share>, metrics: Arc<Metrics>) -> Self {
         *self.wire.lock_share() = share;
         Self { _place: Some(place), metrics: Some(metrics), ..self }
@@ -260,7 +263,7 @@ impl Transport {
         self.wire.clone()
     }
 
-    /// As much as there is, and as may be read of this peer.
+    /// Reads what has come. If that is more than the peer may send before it has shown a token, this ends the connection.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.wire.stream.try_read(buffer)?;
         if read > 0 {
@@ -280,17 +283,17 @@ impl Transport {
         Err(io::ErrorKind::FileTooLarge.into())
     }
 
-    /// When a peer that takes nothing has taken nothing for too long.
+    /// The deadline of a peer that takes nothing.
     pub fn patience_ends(&self) -> Instant {
         self.wire.took_at() + self.stall_timeout
     }
 
-    /// How long to wait before it is tried whether a full wire has room: the runtime notices late.
+    /// How long to wait before a write is tried although the kernel's buffer is full. The runtime reports room late.
     pub fn probe_after(&self) -> Duration {
         self.stall_timeout / PROBES
     }
 
-    /// The peer has taken nothing for too long.
+    /// Ends the connection, because the peer has taken nothing for too long.
     pub fn give_up(&self) {
         if let Some(metrics) = &self.metrics {
             metrics.clients.cut.inc(["stalled"]);
@@ -377,7 +380,7 @@ impl AsyncWrite for Transport {
             }
             self.lingering = Some(Box::pin(tokio::time::sleep(LINGER)));
         }
-        // First, for of a peer that goes on and on there is always more to read.
+        // The timer is checked first, because a peer that never stops sending always has more data to read.
         if let Some(timer) = &mut self.lingering
             && timer.as_mut().poll(cx).is_ready()
         {
@@ -404,8 +407,8 @@ mod tests {
 
     use super::*;
 
-    /// The race: a client stalls a little longer than it may, a write fails, and the client reads on. It must find the end
-    /// of the connection after what was written before.
+    /// A client stalls a little longer than it may, a write fails, and then the client continues to read. It must find the end of
+    /// the connection after the bytes that were written before.
     #[tokio::test]
     async fn a_peer_that_took_nothing_for_too_long_finds_the_connection_ended() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -426,16 +429,15 @@ mod tests {
             let mut rest = Vec::new();
             peer.read_to_end(&mut rest).await.map_or(0, |_| rest.len())
         });
-        assert!(transport.write_all(b"later").await.is_err(), "what was lost is not followed by anything");
+        assert!(transport.write_all(b"later").await.is_err(), "nothing follows the lost bytes");
         assert_eq!(transport.read(&mut [0; 8]).await.unwrap_or(0), 0, "the reader ends");
         drop(transport);
         assert!(reading.await.unwrap() <= written);
     }
 
-    /// The race: a refusal is sent and the connection closed while the peer still sends its body. A reset would overtake
-    /// the refusal.
+    /// The server sends a refusal and closes the connection while the peer still sends its body. A reset would overtake the refusal.
     #[tokio::test]
-    async fn who_still_sends_hears_the_last_word() {
+    async fn a_peer_that_is_still_sending_receives_the_last_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
@@ -456,23 +458,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_byte_now_and_then_is_nothing() {
+    async fn a_few_bytes_now_and_then_are_no_progress() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let wire = Transport::accept(accepted, Duration::from_secs(60)).unwrap().wire();
-        assert!(wire.took(1, 1), "all that there was");
+        assert!(wire.took(1, 1), "everything that was offered");
         for _ in 1..PROGRESS {
             assert!(!wire.took(1, 1_000_000));
         }
-        assert!(wire.took(1, 1_000_000), "that was enough of them");
+        assert!(wire.took(1, 1_000_000), "enough bytes together");
         assert!(!wire.took(PROGRESS - 1, 1_000_000));
         assert!(wire.took(PROGRESS, PROGRESS));
-        assert!(!wire.took(PROGRESS - 1, 1_000_000), "it is counted anew");
+        assert!(!wire.took(PROGRESS - 1, 1_000_000), "the count starts again");
     }
 
     #[tokio::test]
-    async fn who_never_stops_sending_is_not_listened_to_for_ever() {
+    async fn a_shutdown_does_not_wait_for_a_peer_that_never_stops_sending() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();

@@ -20,14 +20,14 @@ struct Inner {
 }
 
 impl Sessions {
-    /// Adds a session; the oldest one beyond `max` of its user is given back, to be closed.
+    /// Adds a session. If its user then has more than `max`, this returns the oldest one for the caller to close.
     pub fn add(&self, session: &Arc<Session>, user: UserId, max: usize) -> Option<Arc<Session>> {
         let mut inner = self.lock();
         inner.by_peer.insert(session.id, session.clone());
         let of_user = inner.by_user.entry(user).or_default();
-        // Two that come at the same moment may be here in the other order.
+        // Two sessions that begin at the same moment may be added in the other order.
         of_user.insert(of_user.partition_point(|id| *id < session.id), session.id);
-        // Out of the queue at once: two that come at the same moment must not find the same one.
+        // The oldest session leaves the queue at once, so that two concurrent calls do not return the same one.
         let oldest = (of_user.len() > max).then(|| of_user.pop_front()).flatten()?;
         inner.by_peer.get(&oldest).cloned()
     }
@@ -57,13 +57,13 @@ impl Sessions {
         ids.filter_map(|id| inner.by_peer.get(id).cloned()).collect()
     }
 
-    /// The sessions, and how many users have one.
+    /// The sessions, and the number of users that have one.
     pub fn all(&self) -> (Vec<Arc<Session>>, usize) {
         let inner = self.lock();
         (inner.by_peer.values().cloned().collect(), inner.by_user.len())
     }
 
-    /// How many sessions, of how many users.
+    /// The number of sessions, and the number of users that have one.
     pub fn count(&self) -> (usize, usize) {
         let inner = self.lock();
         (inner.by_peer.len(), inner.by_user.len())

@@ -1,5 +1,5 @@
-//! The task of one WebSocket: it reads, keeps the heartbeat, waits for the wire when that is full, and ends the connection.
-//! What is sent does not pass through it: see [`Socket::flush`].
+//! The task of one WebSocket. It reads, keeps the heartbeat, waits when the kernel's send buffer is full, and ends the connection.
+//! Other tasks write their packets directly; see [`Socket::flush`].
 
 use std::{
     io::{self, IoSlice, Read, Write},
@@ -25,44 +25,44 @@ use super::{
 };
 use crate::protocol::Packet;
 
-/// Of each connection, for as long as it lives.
+/// Each connection holds a buffer of this size as long as it lives.
 const READ_BUFFER: usize = 512;
-/// Messages that one client is read before others have their turn.
+/// The server reads this many messages of one client before other tasks run.
 const TURN: usize = 64;
-/// From the upgrade of a polling client to its end.
+/// The timeout for the upgrade of a polling client.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// An empty close frame.
 const CLOSE: [u8; 2] = [0x88, 0];
 
-/// A WebSocket, and what is kept for its next bytes.
+/// A WebSocket, and the state of its decoder.
 pub(super) struct Conversation {
     gateway: Arc<Gateway>,
     transport: Transport,
     context: WebSocketContext,
-    /// Bytes that have come from the client.
+    /// Bytes received from the client.
     received: u64,
 }
 
-/// What a read of the WebSocket came to.
+/// The result of one read of the WebSocket.
 enum Heard {
     Text(Utf8Bytes),
     Binary,
-    /// Nothing that concerns us.
+    /// A message that needs no handling here.
     Other,
-    /// All that there is has been read.
+    /// Everything that has come has been read.
     All,
     End(DisconnectReason),
 }
 
-/// What a turn of reading came to.
+/// The result of reading up to [`TURN`] messages.
 struct Turn {
-    /// So many pings were answered.
+    /// How many pings the client has answered.
     answers: usize,
     has_more: bool,
 }
 
 impl Conversation {
-    /// `rest` was read behind the request.
+    /// `rest` contains bytes that have already been read behind the upgrade request.
     pub fn new(gateway: Arc<Gateway>, transport: Transport, rest: &Bytes) -> Self {
         let max = gateway.max_read_bytes();
         let config = WebSocketConfig::default()
@@ -77,12 +77,12 @@ impl Conversation {
         &self.transport
     }
 
-    /// From the handshake of a polling client's WebSocket to the moment from which it goes by it. When the client was last
-    /// pinged; None: it does not go by this one.
+    /// Runs the upgrade of a polling client after the handshake of its WebSocket. Returns when the client was last pinged. `None`
+    /// means that the client does not move to this WebSocket.
     pub async fn upgrade(&mut self, socket: &Arc<Socket>) -> Option<Instant> {
         let mut begun = false;
         let upgraded = timeout(UPGRADE_TIMEOUT, async {
-            // Until then it may be one that lets no frame through, and requests wait for packets as always.
+            // Until the probe comes, a proxy may let no frame through. Polling requests therefore still wait for packets as before.
             if self.next().await.as_deref() != Some("2probe") {
                 return false;
             }
@@ -90,7 +90,7 @@ impl Conversation {
             if !begun {
                 return false;
             }
-            // Nothing else is on this wire yet.
+            // No other task writes to this WebSocket yet.
             let probed = Packet::probed();
             if self.transport.write_all(probed.frame()).await.is_err() {
                 return false;
@@ -107,15 +107,15 @@ impl Conversation {
             }
             return None;
         }
-        // Others that were tried are not it.
+        // The client may have tried other WebSockets. Only this one becomes its transport.
         socket.data.set_transport(self.transport.handle());
         socket.upgrade(self.transport.wire())
     }
 
-    /// The next text, before there is a connection that others write to.
+    /// Reads the next text message, while no other task writes to this WebSocket.
     async fn next(&mut self) -> Option<Utf8Bytes> {
         loop {
-            // Of somebody who never stops talking there is always more to read: others have their turn all the same.
+            // A client that never stops sending always has more data to read. This lets other tasks run.
             consume_budget().await;
             let mut answers = Vec::new();
             let heard = self.hear(&mut answers);
@@ -129,17 +129,18 @@ impl Conversation {
         }
     }
 
-    /// To the end of the connection. `pinged`: when the client was last pinged, or its connection began.
+    /// Runs until the connection ends. `pinged` is when the client was last pinged, or when its connection began.
     pub async fn run(mut self, socket: Arc<Socket>, pinged: Instant) {
         let reason = self.converse(&socket, Heartbeat::new(pinged)).await;
-        // It may have been closed here, for another reason: then it gets what is still waiting.
+        // The server may have closed the connection for another reason. Then the client still gets the queued packets.
         let is_closing = !socket.set_closed(reason);
         let reason = socket.closed_for().unwrap_or(reason);
         let is_closing = is_closing && reason.is_orderly();
         if is_closing {
             socket.flush();
             self.drain(&socket).await;
-            // Before anybody may think that this connection is done with. There is room, or nobody to read it.
+            // The close frame must leave before the connection counts as ended. The kernel has room for it, or the client no longer
+            // reads.
             let _ = self.transport.wire().try_write(&[IoSlice::new(&CLOSE)]);
         }
         socket.hang_up();
@@ -157,10 +158,10 @@ impl Conversation {
                 Ok(turn) => turn,
                 Err(reason) => return reason,
             };
-            // Only now: what a client said while nobody listened counts.
+            // The heartbeat comes after the read, so that answers that have already arrived count.
             let beat = match self.beat(&mut heartbeat, socket, answers) {
                 Beat::Wait(until) => until,
-                // It is asked again at once what is next.
+                // The next turn of the loop asks what comes after the ping.
                 Beat::Ping => continue,
                 Beat::Dead if has_more || wire.has_unread() => Instant::now(),
                 Beat::Dead => return DisconnectReason::HeartbeatTimeout,
@@ -177,20 +178,20 @@ impl Conversation {
             }
             let stalled = socket.is_stalled();
             if has_more {
-                // What has been read already makes nothing readable.
+                // Buffered input does not make the socket readable, so this loops instead of waiting.
                 if stalled {
                     socket.resume();
                 }
                 yield_now().await;
                 continue;
             }
-            // It may have become full since it was last looked at.
+            // The kernel's buffer may have become full since the check above.
             match stalled {
                 true => _ = probe.get_or_insert_with(|| Instant::now() + self.transport.probe_after()),
                 false => probe = None,
             }
             let due = probe.map_or(beat, |probe| beat.min(probe).min(self.transport.patience_ends()));
-            // Who never stops talking is always readable.
+            // The socket of a client that never stops sending is always readable. This lets other tasks run.
             consume_budget().await;
             tokio::select! {
                 ready = wire.readable() => if ready.is_err() {
@@ -203,7 +204,7 @@ impl Conversation {
         }
     }
 
-    /// What the heartbeat has to do. A ping is sent here.
+    /// Returns what the heartbeat does next. If a ping is due, this function has queued it.
     fn beat(&self, heartbeat: &mut Heartbeat, socket: &Socket, answers: usize) -> Beat {
         let now = Instant::now();
         let (given, stalled) = socket.given();
@@ -216,8 +217,8 @@ impl Conversation {
         next
     }
 
-    /// Whether the peer has taken nothing for too long. While its wire is full, it is tried now and then whether there is
-    /// room, at the time that `probe` tells.
+    /// Returns whether the client has read nothing for too long. While the kernel's buffer is full, this function tries to write now
+    /// and then. `probe` is the time of the next try.
     fn is_stuck(&self, socket: &Socket, probe: &mut Option<Instant>) -> bool {
         if !socket.is_stalled() {
             return false;
@@ -232,7 +233,7 @@ impl Conversation {
         socket.is_stalled() && self.transport.patience_ends() <= now
     }
 
-    /// What has come, up to a turn of it.
+    /// Reads and handles up to [`TURN`] messages.
     fn read(&mut self, socket: &Arc<Socket>) -> Result<Turn, DisconnectReason> {
         let mut pongs = 0;
         for _ in 0..TURN {
@@ -262,7 +263,7 @@ impl Conversation {
         Ok(Turn { answers: pongs, has_more: true })
     }
 
-    /// Reads one message, and puts down what the protocol wants answered.
+    /// Reads one message. The frames with which the WebSocket protocol answers it are appended to `answers`.
     fn hear(&mut self, answers: &mut Vec<u8>) -> Heard {
         let mut stream = Stream { transport: &self.transport, received: &mut self.received, answers };
         match self.context.read(&mut stream) {
@@ -281,11 +282,11 @@ impl Conversation {
         }
     }
 
-    /// Until everything is sent, or the peer takes nothing any more.
+    /// Waits until everything is sent, the connection fails, or the client has read nothing for too long.
     async fn drain(&self, socket: &Socket) {
         let wire = self.transport.wire();
         while !socket.has_sent_all() {
-            // Of a peer that takes everything at once there is always room: others have their turn all the same.
+            // The kernel always has room if the client reads everything at once. This lets other tasks run.
             consume_budget().await;
             match timeout(self.transport.probe_after(), wire.writable()).await {
                 Ok(Ok(())) => socket.resume(),
@@ -301,7 +302,7 @@ impl Conversation {
     }
 }
 
-/// The transport for a reader that must not wait, and whose answers go the way of everything else.
+/// The transport as the decoder sees it. Reads never wait, and writes are collected in `answers`, to be queued like other packets.
 struct Stream<'a> {
     transport: &'a Transport,
     received: &'a mut u64,

@@ -1,4 +1,4 @@
-//! What administrators do.
+//! The routes for administrators.
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
@@ -19,9 +19,9 @@ struct Disconnect {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Disconnected {
     user_id: UserId,
-    /// Tokens that were issued until then are refused.
+    /// Tokens that were issued up to this time are refused.
     disconnected_at: Option<String>,
-    /// Whether all nodes that are there have been told.
+    /// All live nodes have been informed.
     everywhere: bool,
 }
 

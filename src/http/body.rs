@@ -1,4 +1,4 @@
-//! A request's body as JSON.
+//! Reads a request's body as JSON.
 
 use axum::{
     body::Bytes,
@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::{ApiError, caller::BodyPlace};
 use crate::json::replace_lone_surrogates;
 
-/// The most that a body of the task API may have.
+/// The size limit for a body of the task API.
 pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// What a client sent as JSON; what it means is for the domain to say.
+/// The JSON value that a client sent. The domain code checks its content.
 #[derive(Debug)]
 pub(super) struct JsonBody(pub Value);
 

@@ -1,4 +1,4 @@
-//! Who asks, and whether the task API is open for that.
+//! Authenticates the caller of a route, and checks whether the task API is enabled for the request.
 
 use std::{
     sync::{Arc, LazyLock},
@@ -16,34 +16,35 @@ use crate::{
     task::UserId,
 };
 
-/// Somebody with a valid token, where tasks may be read.
+/// A caller with a valid token, if the task API may be read.
 #[derive(Debug)]
 pub(super) struct Reader(pub Identity);
 
-/// Somebody with a valid token, where tasks may be written.
+/// A caller with a valid token, if the task API may be written.
 #[derive(Debug)]
 pub(super) struct Writer(pub Identity);
 
-/// A [`Writer`] whose token lets it move tasks along.
+/// A [`Writer`] whose token has the scope `tasks:write`.
 #[derive(Debug)]
 pub(super) struct Pipeline(pub Identity);
 
-/// Somebody whose token lets it decide about other users; whatever the task API offers.
+/// A caller whose token has the scope `admin`. The task API may be switched off.
 #[derive(Debug)]
 pub(super) struct Administrator(pub Identity);
 
-/// For a fetch of keys that can begin at once.
+/// A request waits this long for a fetch of keys. This suffices for a fetch that can begin at once.
 const KEY_PATIENCE: Duration = Duration::from_secs(6);
-/// So many wait for one. Anybody can make up names of keys: who does must not take the places of those whose keys are known.
+/// At most this many requests wait for keys. Anybody can invent names of keys, and must not take the slots of callers whose keys are
+/// known.
 const MAX_WAITING: usize = 64;
 static WAITING: Semaphore = Semaphore::const_new(MAX_WAITING);
-/// Of one user, so many bodies are read at once: they may come slowly, and there are places for so many requests only.
+/// At most this many bodies of one user are read at once. Bodies may come slowly, and the number of concurrent requests is limited.
 const MAX_BODIES: usize = 64;
 static BODIES: LazyLock<Shares<UserId>> = LazyLock::new(|| Shares::of(Some(MAX_BODIES)));
 const ADMIN_SCOPE: &str = "admin";
 const WRITE_SCOPE: &str = "tasks:write";
 
-/// One of [`MAX_BODIES`], for as long as the body is read.
+/// One of [`MAX_BODIES`] slots, held while the body is read.
 #[derive(Clone, Debug)]
 pub(super) struct BodyPlace(#[expect(dead_code, reason = "held, not read")] Arc<Share<UserId>>);
 
@@ -67,7 +68,7 @@ impl FromRequestParts<HttpState> for Writer {
         let Reader(identity) = Reader::from_request_parts(parts, state).await?;
         if !state.task_api.writes() {
             return Err(ApiError::FeatureDisabled(
-                "tasks can't be written here: the backend that owns them does that",
+                "the task API is read-only here: the backend that owns the tasks writes them",
             ));
         }
         let place = BODIES.take(identity.viewer.user.clone(), 1).ok_or(ApiError::Overloaded)?;

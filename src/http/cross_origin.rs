@@ -1,5 +1,5 @@
-//! What pages of other origins may read and send. Tokens travel in a header that scripts set, so no credentials are allowed, and
-//! none are needed.
+//! CORS: which requests pages of other origins may send, and which answers they may read. Scripts set the token in a header, so
+//! credentials are not needed and not allowed.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
 const METHODS: &str = "GET,POST,PATCH";
 const EXPOSED: &str = "x-request-id,retry-after,location";
 
-/// Answers preflights, and marks every other answer with whether the page may read it.
+/// Answers preflight requests, and marks in every other answer whether the page may read it.
 pub(super) async fn shared(State(origins): State<Arc<Origins>>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| origins.allows(origin)));

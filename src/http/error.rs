@@ -1,4 +1,4 @@
-//! What a client is told when something is not done.
+//! The errors of the HTTP API: their codes, statuses, headers and texts.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -16,12 +16,13 @@ use crate::{
     task::PatchError,
 };
 
-/// Why a request is refused. The texts are for the client, except [`ApiError::Internal`]'s.
+/// Why a request is refused. The client gets the text of the error. The causes in [`ApiError::Unavailable`] and
+/// [`ApiError::Internal`] are only for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     #[error("no such route")]
     NoRoute,
-    /// Absent and forbidden alike.
+    /// The task does not exist, or the user may not see it. The client cannot distinguish the two.
     #[error("no such task")]
     NoTask,
     #[error("this route does not have that method")]
@@ -30,7 +31,7 @@ pub enum ApiError {
     NoToken,
     #[error("{}", told_of(.0))]
     Token(AuthError),
-    /// Passing.
+    /// Temporary.
     #[error("the key that the token is checked with can't be fetched at the moment")]
     NoKey { retry_after: Duration },
     #[error("{0}")]
@@ -47,10 +48,10 @@ pub enum ApiError {
     TooLarge(usize),
     #[error("{0}")]
     Conflict(String),
-    /// Lasts until somebody configures it.
+    /// Lasts until an operator configures it.
     #[error("{0}")]
     NotConfigured(&'static str),
-    /// Passing; the reason is for the log.
+    /// Temporary.
     #[error("the store can't be reached at the moment")]
     Unavailable(String),
     #[error("the request took too long")]
@@ -62,7 +63,7 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// Part of the contract: clients tell errors apart by it.
+    /// The error code. It is part of the contract: clients distinguish errors by it.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoRoute | Self::NoTask => "not_found",
@@ -122,17 +123,17 @@ impl ApiError {
         match self {
             Self::Token(error @ AuthError::TooLong { .. }) => seldom!(warn, %error, "refused a token"),
             Self::Token(AuthError::Unauthorized(reason)) => seldom!(info, reason, "refused a token"),
-            Self::Unavailable(cause) => seldom!(warn, cause, "request refused: the store is away"),
+            Self::Unavailable(cause) => seldom!(warn, cause, "request refused: the store is unavailable"),
             Self::NoKey { .. } => seldom!(info, "request refused: the key of its token is not known yet"),
             Self::TimedOut => seldom!(warn, "request timed out"),
-            Self::Overloaded => seldom!(warn, "request refused: too many are being worked on"),
+            Self::Overloaded => seldom!(warn, "request refused: too many are in progress"),
             Self::Internal(cause) => seldom!(error, cause, "request failed"),
             _ => {}
         }
     }
 }
 
-/// A token that is too long is nobody's secret: its client can do something about it.
+/// The text for the client. The length limit is not a secret, and a client with a token that is too long can do something about it.
 fn told_of(error: &AuthError) -> Cow<'static, str> {
     match error {
         AuthError::Expired => "the token has expired".into(),

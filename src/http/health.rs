@@ -1,4 +1,4 @@
-//! Whether this node is well, for load balancers and people.
+//! The health endpoints, for load balancers and operators.
 
 use axum::{Json, extract::State};
 use http::StatusCode;
@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use super::HttpState;
 use crate::cluster::NodeReport;
 
-/// Tells how the gateway is. From memory: health is asked for often, and just then when a server is away.
+/// Reports the state of the gateway from memory: health is requested often, and especially while MongoDB or Redis is unavailable.
 pub trait GatewayStatus: Send + Sync + std::fmt::Debug {
     fn report(&self) -> HealthReport;
 
-    /// Sets what a scrape shows of what the gateway holds right now.
+    /// Sets the gauges of the gateway's current state. A scrape calls this first.
     fn measure(&self);
 }
 
-/// `GET /api/health`, word for word.
+/// The body of the answer to `GET /api/health`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HealthReport {
     pub status: Phase,
@@ -26,13 +26,14 @@ pub struct HealthReport {
     pub cluster: ClusterHealth,
 }
 
-/// Where the node is in its life.
+/// The phase of the node's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     Starting,
     Ok,
-    /// The store or Redis is away, or no key to check tokens with is known. Clients are better off here than nowhere.
+    /// The store or Redis is unavailable, or no key to check tokens is known. The node still accepts clients, because a limited
+    /// service is better than none.
     Degraded,
     Draining,
 }
@@ -49,11 +50,11 @@ pub struct WebsocketHealth {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RelayHealth {
-    /// How far behind the store.
+    /// How far the feed is behind the store.
     pub lag_ms: u64,
-    /// How often changes may have been missed.
+    /// How many times changes may have been missed.
     pub epoch: u64,
-    /// Null before the first change.
+    /// `null` before the first change.
     pub last_event_id: Option<String>,
 }
 

@@ -17,7 +17,7 @@ pub(super) async fn scrape(State(state): State<HttpState>, headers: HeaderMap) -
     if let Some(expected) = &state.metrics_token {
         let token = bearer(&headers).ok_or(ApiError::NoToken)?;
         if !bool::from(token.as_bytes().ct_eq(expected.expose().as_bytes())) {
-            return Err(ApiError::Token(AuthError::Unauthorized("it is not METRICS_TOKEN")));
+            return Err(ApiError::Token(AuthError::Unauthorized("the token is not METRICS_TOKEN")));
         }
     }
     state.status.measure();

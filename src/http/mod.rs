@@ -1,7 +1,7 @@
 //! The HTTP edge: health, the task API, and GitHub's webhooks.
 //!
-//! Every answer is JSON, errors as `{error: {code, message}}`. A task leaves only as one of the two views of
-//! [`crate::task`], its timeline as its entries; what is wrong inside stays in the log.
+//! Every answer except that of `/metrics` is JSON. Errors have the form `{error: {code, message}}`. A task is sent only as one of the
+//! two views of [`crate::task`], and its timeline as entries. The causes of internal errors appear only in the log.
 
 mod admin;
 mod body;

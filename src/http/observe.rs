@@ -1,4 +1,4 @@
-//! What every request and every answer gets: an id, a span for the log, a deadline, safe headers.
+//! Middleware that gives every request an id, a span for the log and a deadline, and every answer safe headers.
 
 use std::{
     sync::Arc,
@@ -17,13 +17,13 @@ use super::ApiError;
 use crate::metrics::Metrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longer than any store waits, shorter than what proxies usually do.
+/// The timeout of a request. It is longer than any timeout of a store, and shorter than the usual timeouts of proxies.
 const DEADLINE: Duration = Duration::from_secs(30);
 const MAX_ID_BYTES: usize = 128;
-/// How a path that is none of ours is counted.
+/// The route under which metrics count a path without a route.
 const NO_ROUTE: &str = "none";
 
-/// Echoes `x-request-id` or makes one; the log has it with everything that happens meanwhile.
+/// Echoes `x-request-id`, or generates one. Every log line of the request contains it.
 pub(super) async fn identified(
     State(metrics): State<Arc<Metrics>>,
     request: Request,
@@ -41,7 +41,7 @@ pub(super) async fn identified(
     response
 }
 
-/// Answers may hold what only one person may see; none is a page.
+/// Answers may contain data that only one user may see, and none of them is a web page.
 pub(super) async fn safe_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -66,7 +66,7 @@ async fn answered(metrics: &Metrics, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let response = next.run(request).await;
     let elapsed = start.elapsed();
-    // A route that is served with a slash at its end, too, is one route.
+    // A route that is also served with a slash at its end counts as one route.
     let route = route.as_ref().map_or(NO_ROUTE, |route| route.as_str().trim_end_matches('/'));
     metrics.http.answered(route, &method, response.status());
     metrics.http.took(route, elapsed);
@@ -74,7 +74,7 @@ async fn answered(metrics: &Metrics, request: Request, next: Next) -> Response {
     response
 }
 
-/// It goes into the log and back to the client: visible ASCII, and not much of it.
+/// The id goes into the log and back to the client, so it must be short and visible ASCII.
 fn is_sane(id: &HeaderValue) -> bool {
     (1..=MAX_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
 }

@@ -1,4 +1,4 @@
-//! The parameters of a request's query.
+//! Reads the query parameters of a request.
 
 use std::ops::RangeInclusive;
 
@@ -8,7 +8,7 @@ use super::ApiError;
 
 pub(super) type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
-/// Those of these names that say something. Empty parameters count as absent, others are none of our business.
+/// Returns the parameters with these names. Empty parameters count as absent. Parameters with other names are ignored.
 pub(super) fn given(parameters: Parameters, names: &[&str]) -> Result<Vec<(String, String)>, ApiError> {
     let Query(mut parameters) =
         parameters.map_err(|_| ApiError::Invalid("the query can't be read".to_owned()))?;
@@ -22,7 +22,7 @@ pub(super) fn given(parameters: Parameters, names: &[&str]) -> Result<Vec<(Strin
     Ok(parameters)
 }
 
-/// How many of something are wanted.
+/// Parses the parameter `limit`.
 pub(super) fn limit(text: &str, allowed: RangeInclusive<usize>) -> Result<usize, ApiError> {
     match text.parse() {
         Ok(limit) if allowed.contains(&limit) => Ok(limit),

@@ -1,4 +1,4 @@
-//! Memory for bodies of which nobody knows yet who sent them.
+//! Limits the memory for webhook bodies whose sender is not verified yet.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,26 +10,26 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::address::ClientAddress;
 
 const UNIT: usize = 64 << 10;
-/// For everybody together, counted as it comes: who sends nothing takes no room.
+/// The memory for all senders together. Bytes count when they come, so a sender that sends nothing takes no memory.
 const OPEN_BYTES: usize = 64 << 20;
-/// Of that, for one address: a delivery of the greatest size, and some of the usual one.
+/// The limit for one address. It suffices for a delivery of the largest size and some of the usual size.
 const ADDRESS_BYTES: usize = 32 << 20;
-/// For addresses that have sent something good when the rest is taken.
+/// When `OPEN_BYTES` are used up, addresses that have sent a delivery with a valid signature can use this memory.
 const KEPT_BYTES: usize = 32 << 20;
-/// So many of those are kept in mind, the latest.
+/// At most this many such addresses are remembered, the latest ones.
 const MAX_KNOWN: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Room {
     open: Arc<Semaphore>,
     kept: Arc<Semaphore>,
-    /// Of those that have taken something.
+    /// The limits of the addresses that have a body here at the moment.
     shares: Mutex<HashMap<ClientAddress, Weak<Semaphore>>>,
-    /// The latest last.
+    /// Addresses that have sent a delivery with a valid signature, the latest last.
     known: Mutex<VecDeque<ClientAddress>>,
 }
 
-/// Room that was taken, for one body.
+/// The memory that one body has taken.
 #[derive(Debug)]
 pub(super) struct Taken {
     share: Arc<Semaphore>,
@@ -70,7 +70,7 @@ impl Room {
         if units == 0 {
             return;
         }
-        // They are never closed.
+        // The semaphores are never closed, so waiting for permits does not fail.
         taken.permits.extend(taken.share.clone().acquire_many_owned(units).await);
         let open = self.open.clone();
         match open.clone().try_acquire_many_owned(units) {
@@ -80,7 +80,7 @@ impl Room {
         }
     }
 
-    /// Something good has come from there.
+    /// Remembers an address that has sent a delivery with a valid signature.
     pub fn trust(&self, address: ClientAddress) {
         let mut known = lock(&self.known);
         known.retain(|one| *one != address);
@@ -105,7 +105,7 @@ mod tests {
         ClientAddress::of_peer([192, 0, 2, n].into())
     }
 
-    /// Whether there is room right now.
+    /// Returns whether there is room right now.
     fn fits(room: &Room, taken: &mut Taken, bytes: usize) -> bool {
         room.grow(taken, bytes).now_or_never().is_some()
     }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_kept_in_mind_for_nothing() {
+    fn the_tables_of_addresses_do_not_grow_without_limit() {
         let room = Room::default();
         for n in 0..200 {
             room.enter(address(n));

@@ -1,4 +1,4 @@
-//! Which route is served by what.
+//! The routes, with their handlers and limits.
 
 use std::sync::Arc;
 
@@ -25,11 +25,11 @@ use crate::{
     store::Store,
 };
 
-/// Requests to the task API that are worked on at once. What more come are answered at once, too: that costs nothing, and a
-/// store that is slow is not helped by a queue. None without a token is among them for longer than it takes to refuse it.
+/// At most this many requests to the task API are in progress at once. Further requests are refused immediately, because a queue
+/// does not help a slow store. A request without a token takes a slot only as long as its refusal takes.
 const MAX_RUNNING: usize = 512;
 
-/// What the routes need.
+/// The state that the routes share.
 #[derive(Clone, Debug)]
 pub struct HttpState {
     pub store: Arc<dyn Store>,
@@ -38,21 +38,21 @@ pub struct HttpState {
     pub status: Arc<dyn GatewayStatus>,
     pub cluster: Arc<Cluster>,
     pub metrics: Arc<Metrics>,
-    /// `/metrics` is for who has it; None: for everybody.
+    /// The token that `/metrics` requires. `None` means that everybody may read `/metrics`.
     pub metrics_token: Option<Secret>,
     pub webhook: Arc<Webhook>,
 }
 
-/// What a listener serves.
+/// The routes of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routes {
     All,
-    /// What is left when `ADMIN_PORT` has a listener of its own.
+    /// The routes of the main listener when `ADMIN_PORT` has a listener of its own.
     Public,
     Admin,
 }
 
-/// Whatever else is asked for is answered 404. Pages of these origins may read the answers.
+/// Builds the router. It answers every other path with 404. Pages of these origins may read the answers.
 pub fn router(routes: Routes, state: HttpState, origins: Origins) -> Router {
     let metrics = state.metrics.clone();
     let served = match routes {
@@ -85,11 +85,11 @@ fn public() -> Router<HttpState> {
         .route("/api/health", get(health::health))
         .route("/api/health/live", get(health::live))
         .route("/api/webhooks/github", post(webhook::github))
-        // People type this URL into a form of GitHub's.
+        // People type this URL into a form on GitHub, and may add a slash.
         .route("/api/webhooks/github/", post(webhook::github))
 }
 
-/// For operators, and with `ADMIN_PORT` for nobody else.
+/// The routes for operators. With `ADMIN_PORT`, only that listener serves them.
 fn operators() -> Router<HttpState> {
     Router::new()
         .route("/api/admin/disconnect", post(admin::disconnect))

@@ -1,4 +1,4 @@
-//! The task API. What it writes reaches the sockets through the store's feed, like everybody's writes.
+//! The task API. Its writes reach the clients through the store's feed, like all other writes.
 
 use axum::{
     Json,
@@ -24,7 +24,7 @@ use crate::{
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
 
-/// What a list is narrowed to.
+/// Which tasks a list contains.
 #[derive(Debug)]
 struct Listing {
     filter: TaskFilter,
@@ -48,13 +48,13 @@ pub(super) async fn show(
     Reader(identity): Reader,
     TaskPath(id): TaskPath,
 ) -> Result<Response, ApiError> {
-    // Others may be read with it: who hangs up does not break their read off.
+    // The store may read other tasks in the same batch. A client that disconnects must not cancel their read.
     let read = tokio::spawn(async move { visible(&*state.store, &id, &identity.viewer, Window::ALL).await });
     let read = read.await.map_err(|failed| ApiError::Internal(failed.to_string()))??;
     Ok(Json(FullView(&read.task.ok_or(ApiError::NoTask)?)).into_response())
 }
 
-/// A task, if the viewer may see it, with the entries of its timeline that `window` means.
+/// Reads a task, if the viewer may see it, with the entries of its timeline that `window` selects.
 pub(super) async fn visible(
     store: &dyn Store,
     id: &TaskId,
@@ -104,7 +104,7 @@ pub(super) async fn patch(
     Ok(Json(FullView(&state.store.patch(&id, &identity.viewer, patch).await?)).into_response())
 }
 
-/// The id in the path. One that can't be is one that is not there.
+/// The task's id in the path. A malformed id is answered like the id of a task that does not exist.
 #[derive(Debug)]
 pub(super) struct TaskPath(pub TaskId);
 

@@ -1,4 +1,4 @@
-//! The timeline of a task, page by page from its newest entry: what a state had no room for.
+//! Serves the timeline of a task page by page, from its newest entry on. Clients get the entries here that a `task:state` left out.
 
 use axum::{Json, extract::State};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ pub(super) async fn page(
     parameters: Parameters,
 ) -> Result<Json<Value>, ApiError> {
     let window = window(parameters)?;
-    // Hardly anybody asks for the same page, so whoever hangs up breaks the read off.
+    // Two clients hardly ever ask for the same page, so a client that disconnects cancels its read.
     let read = tasks::visible(&*state.store, &id, &identity.viewer, window).await?;
     let full = read.task.ok_or(ApiError::NoTask)?;
     Ok(Json(json!({

@@ -1,5 +1,5 @@
-//! GitHub's webhooks: who sent it, is it whole, and what became of it. What it means is for [`crate::github`] to
-//! say; what is written reaches the sockets through the store's feed, like everybody's writes.
+//! Receives GitHub's webhooks: reads the body, verifies the signature, and answers with the outcome. [`crate::github`] interprets the
+//! payload. The writes reach the clients through the store's feed, like all other writes.
 
 use std::time::Duration;
 
@@ -28,12 +28,12 @@ use crate::{
     store::Delivered,
 };
 
-/// GitHub sends no more.
+/// GitHub's own limit for a payload.
 const MAX_BODY_BYTES: usize = 25 << 20;
-/// GitHub hangs up after 10 s; an answer by then tells more than none.
+/// GitHub closes the connection after 10 s. An answer before that says more than no answer.
 const DEADLINE: Duration = Duration::from_secs(8);
 const BODY_DEADLINE: Duration = Duration::from_secs(5);
-/// What is still read of a body that is refused anyway: who is busy sending hears no answer.
+/// The server still reads this much of a refused body, because a sender that is busy sending does not read the answer.
 const DRAIN_BYTES: usize = 2 * MAX_BODY_BYTES;
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -41,38 +41,38 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
 const EVENT: HeaderName = HeaderName::from_static("x-github-event");
 const DELIVERY: HeaderName = HeaderName::from_static("x-github-delivery");
 
-const NOT_CONFIGURED: &str = "this gateway takes no webhooks: GITHUB_WEBHOOK_SECRET is not set";
+const NOT_CONFIGURED: &str = "this gateway accepts no webhooks: GITHUB_WEBHOOK_SECRET is not set";
 const UNSIGNED: &str = "X-Hub-Signature-256 is required: give the webhook the secret that the gateway has";
 const WRONGLY_SIGNED: &str =
     "X-Hub-Signature-256 is not right: the webhook has another secret than the gateway";
 const NO_TASK: &str = "no task matches it";
 
-/// What the route needs beside the store.
+/// The state of the route, in addition to the store.
 #[derive(Debug)]
 pub struct Webhook {
     secrets: Vec<Secret>,
-    /// In memory, for bodies.
+    /// The memory for bodies.
     room: Room,
 }
 
-/// What became of a request. Every request has exactly one, known in [`github`].
+/// The outcome of a request. Every request has exactly one, which [`github`] determines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Written,
     Duplicate,
     Ignored,
     Ping,
-    /// Not signed, or not with our secret.
+    /// The request is not signed, or not with one of the configured secrets.
     Unauthorized,
-    /// Signed, but of no use.
+    /// The request is too large, or it is signed but cannot be used.
     Unusable,
-    /// The store is away, or it took too long.
+    /// The store is unavailable, or the request took too long.
     Unavailable,
     Failed,
     NotConfigured,
 }
 
-/// What is known of a request; from when its signature is known to be right.
+/// The log fields of a request. They are empty until the signature is verified.
 #[derive(Debug, Default)]
 struct Told {
     event: String,
@@ -93,7 +93,7 @@ impl Webhook {
         Self { secrets: config.secrets.clone(), room: Room::default() }
     }
 
-    /// A body, and the room that it takes.
+    /// Reads a body, and takes memory for it from [`Room`].
     async fn whole(&self, address: ClientAddress, mut body: Body) -> Result<(Bytes, Taken), ApiError> {
         let (mut bytes, mut taken) = (BytesMut::new(), self.room.enter(address));
         while let Some(frame) = body.frame().await {
@@ -116,7 +116,7 @@ impl Webhook {
 }
 
 impl Outcome {
-    /// For logs and metrics: few, and stable.
+    /// The name in logs and metrics. The names are few and do not change.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Written => "written",
@@ -146,7 +146,7 @@ impl Outcome {
     }
 }
 
-/// The one place where the outcome of each delivery is known.
+/// Handles a delivery. Only this function knows the outcome of each delivery, so it logs and counts the outcome.
 pub(super) async fn github(State(state): State<HttpState>, request: Request) -> Response {
     let mut told = Told::default();
     let received = timeout(DEADLINE, receive(&state, request, &mut told)).await;
@@ -155,7 +155,7 @@ pub(super) async fn github(State(state): State<HttpState>, request: Request) -> 
     let Told { event, action, delivery } = told;
     state.metrics.http.webhook(github::event_label(&event), outcome.label());
     if event.is_empty() {
-        // Not known to be GitHub's: anybody can cause as many as they like.
+        // The request may not come from GitHub. Anybody can send as many as they like, so this line is limited.
         seldom!(info, outcome = outcome.label(), "refused a webhook");
     } else {
         tracing::info!(event, action, delivery, outcome = outcome.label(), "webhook");
@@ -187,8 +187,8 @@ async fn receive(state: &HttpState, request: Request, told: &mut Told) -> Result
     let whole = timeout(BODY_DEADLINE, webhook.whole(address, body)).await;
     let (body, room) = whole.unwrap_or(Err(ApiError::TimedOut))?;
 
-    // Up to 25 MiB are hashed and read: not among the tasks that serve everybody. Whoever gives up leaves this
-    // running, and the room taken.
+    // Hashing and parsing up to 25 MiB must not block the runtime that serves the other clients. If the request times out or its sender
+    // disconnects, this thread continues, and holds the memory until it ends.
     let webhook = webhook.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let _room = room;
@@ -199,7 +199,7 @@ async fn receive(state: &HttpState, request: Request, told: &mut Told) -> Result
             (Told::default(), Err(ApiError::BadSignature(WRONGLY_SIGNED)))
         }
     });
-    // The text of a panic may quote the payload; its place is in the log already.
+    // The text of a panic may quote the payload, so it is left out. The log already has the panic's position.
     let (known, received) =
         opened.await.map_err(|_| ApiError::Internal("a delivery could not be read".to_owned()))?;
     *told = known;
@@ -214,7 +214,7 @@ async fn receive(state: &HttpState, request: Request, told: &mut Told) -> Result
     }
 }
 
-/// Reads a request whose signature is right.
+/// Parses a request whose signature is valid.
 fn open(headers: &HeaderMap, body: &[u8]) -> (Told, Result<Received, ApiError>) {
     let mut told = Told::default();
     let event = only(headers, &EVENT).filter(|event| (1..=100).contains(&event.len()));
@@ -237,7 +237,7 @@ fn open(headers: &HeaderMap, body: &[u8]) -> (Told, Result<Received, ApiError>) 
     }
 }
 
-/// The value of a header that is there once; two could mean two things.
+/// The value of a header that occurs exactly once. Two values would be ambiguous.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };

@@ -1,8 +1,7 @@
-//! One HTTP connection: how long a request's head may take, how long nothing may come between two requests, and how the
-//! connection ends.
+//! Serves one HTTP connection: the timeout for a request head, the timeout between two requests, and the end of the connection.
 //!
-//! hyper has one timer for both times, so it is not used: a head that comes slowly holds a place for nothing and is cut soon, while
-//! load balancers keep an idle connection for a minute, and send a request on it at any moment.
+//! hyper has one timer for both timeouts, so this module does not use it. A slow head holds a slot for nothing, so its timeout is
+//! short. Load balancers keep an idle connection for a minute and send a request on it at any moment, so that timeout is long.
 
 use std::{
     convert::Infallible,
@@ -37,31 +36,31 @@ use crate::{
     seldom::seldom,
 };
 
-/// A client that sends its request head slower than this is cut. A connection's first head has no more time.
+/// The timeout for a request head, from its first byte on. A new connection must also send its first byte within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// When the node ends: for the rest of a head whose first bytes have come, and for the first byte of a connection that has just
-/// been opened.
+/// During shutdown, a client has this long to send the rest of a request head that it has begun.
 const LAST_HEAD: Duration = Duration::from_secs(1);
+/// During shutdown, a client that has sent nothing yet has this long to send its first byte.
 const LAST_OPENED: Duration = Duration::from_millis(250);
 
-/// What the two sides of a connection know of its requests: the service that answers them, and the task that waits.
+/// State that two parts of a connection share: the service, which answers requests, and the task, which waits for them.
 #[derive(Debug)]
 struct Requests {
     opened: Instant,
-    /// One is being answered.
+    /// A request is being answered.
     answering: AtomicBool,
-    /// Answered so far.
+    /// How many requests have been answered.
     answered: AtomicU64,
-    /// When the last one was answered, in milliseconds from `opened`.
+    /// When the last request was answered, in milliseconds from `opened`.
     last: AtomicU64,
 }
 
-/// What a connection does at its deadline.
+/// The way in which a connection ends at its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It is cut: its client is too slow.
+    /// The connection is cut, because its client is too slow.
     Cut,
-    /// It is closed: there is nothing to answer.
+    /// The connection is closed, because there is nothing to answer.
     Close,
 }
 
@@ -98,7 +97,8 @@ pub(super) async fn serve_connection(transport: Transport, peer: SocketAddr, doo
             if finishing {
                 return Poll::Pending;
             }
-            // Only now: the last answer has been written, or it waits for a client that does not read.
+            // The connection counts as idle only after hyper was polled: then the last answer has been written, or it waits for a client
+            // that does not read.
             if let Some(answered) = wait.requests.idle_after().filter(|answered| *answered > counted) {
                 counted = answered;
                 idle.enter();
@@ -109,11 +109,11 @@ pub(super) async fn serve_connection(transport: Transport, peer: SocketAddr, doo
             match wait.poll(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(End::Cut) => {
-                    seldom!(debug, "a request's head took too long");
+                    seldom!(debug, "closed a connection: its request head took too long");
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Ready(End::Close) => {
-                    // An answer that is still being written is written to its end.
+                    // hyper still completes an answer that is being written.
                     served.as_mut().graceful_shutdown();
                     finishing = true;
                 }
@@ -133,7 +133,7 @@ pub(super) async fn serve_connection(transport: Transport, peer: SocketAddr, doo
     }
 }
 
-/// Answers one request, and keeps count of it.
+/// Answers one request, and records its beginning and end.
 async fn answer(
     doors: Doors,
     request: Request<Incoming>,
@@ -175,7 +175,8 @@ impl Requests {
         handle.forget_first_byte();
     }
 
-    /// What was read behind a request without a body belongs to the next head. Of one with a body nobody can tell.
+    /// Bytes that were read behind a request without a body belong to the next head. If the request had a body, nothing shows to which
+    /// of the two the bytes belong.
     fn end(&self, handle: &TransportHandle, had_body: bool) {
         if had_body {
             handle.forget_first_byte();
@@ -201,13 +202,13 @@ impl Wait {
         loop {
             let Some((deadline, end)) = self.deadline() else { return Poll::Pending };
             if deadline <= Instant::now() {
-                // Bytes that have come and have not been read are a request, which is answered first. The task is woken for them.
+                // Unread bytes are a request, which is answered first. Their arrival wakes this task.
                 if end == End::Close && self.wire.has_unread() {
                     return Poll::Pending;
                 }
                 return Poll::Ready(end);
             }
-            // A timer that runs out too early is set anew then: that is cheaper than to set it for each request.
+            // A timer that expires too early is reset then. This is cheaper than a reset for each request.
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
             if deadline < timer.deadline() {
                 timer.as_mut().reset(deadline);
@@ -219,7 +220,7 @@ impl Wait {
         }
     }
 
-    /// None: a request is being answered, which has its own times.
+    /// `None` means that a request is being answered, which has timeouts of its own.
     fn deadline(&self) -> Option<(Instant, End)> {
         let answered = self.requests.idle_after()?;
         let earlier = |deadline: Instant, last: Duration| match self.closing_since {
@@ -228,7 +229,7 @@ impl Wait {
         };
         let last = self.requests.opened + Duration::from_millis(self.requests.last.load(Ordering::Relaxed));
         if let Some(first) = self.wire.first_byte() {
-            // What was read while the answer to the request before was made and written waited for that.
+            // Bytes that came during the previous answer had to wait for it, so their time counts from the end of that answer.
             let written = Instant::from_std(self.wire.took_at());
             let first = Instant::from_std(first).max(last).max(written);
             Some((earlier(first + HEAD_TIMEOUT, LAST_HEAD), End::Cut))

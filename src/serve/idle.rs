@@ -1,6 +1,6 @@
-//! Connections on which a request was answered and the next has not come. Clients and load balancers keep them for their next
-//! request, and each holds a place, a file descriptor and a read buffer. So they are kept for long only while there is room: whoever
-//! comes when there is none takes the place of the one that has been idle for longest, if that is longer than a slow head may take.
+//! Tracks idle HTTP connections: a request was answered, and the next one has not come. Clients and load balancers keep such
+//! connections open, and each holds a slot, a file descriptor and a read buffer. If there is no room for a new connection, the one
+//! that has been idle for longest is closed, unless it has been idle for less time than a slow request head may take.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,19 +14,19 @@ use crate::{
     gateway::TransportHandle,
 };
 
-/// So many may be idle of clients that have not shown a token, over all addresses. With more, the one that has been idle for
+/// At most this many connections without a token may be idle, over all addresses. If there are more, the one that has been idle for
 /// longest is closed, as among Socket.IO connections without a token.
 const MAX_STRANGERS: usize = 4096;
-/// So many are looked at for one that has nothing to be read.
+/// At most this many connections are checked to find one without unread bytes.
 const TRIES: usize = 8;
-/// For so long each keeps its place whatever happens, as a connection does whose next head comes slowly.
+/// Each connection keeps its slot for at least this long. A connection whose next head comes slowly has the same time.
 const SPARED: Duration = Duration::from_secs(10);
 
-/// Who is at the other end.
+/// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
     pub address: IpAddr,
-    /// One of `TRUSTED_PROXIES`: its connections are many clients', and webhooks come on them.
+    /// The peer is one of `TRUSTED_PROXIES`. Its connections carry many clients, and webhooks.
     pub is_proxy: bool,
 }
 
@@ -38,10 +38,10 @@ pub struct Idle(Arc<Mutex<State>>);
 struct State {
     /// See [`SPARED`].
     spared: Duration,
-    /// Oldest first, as the others.
+    /// Connections without a token, oldest first.
     strangers: BTreeMap<u64, Entry>,
     by_address: BTreeSet<(ClientAddress, u64)>,
-    /// Proxies', and those of clients that have shown a token.
+    /// Connections of proxies and of clients that have shown a token, oldest first.
     others: BTreeMap<u64, Entry>,
     next: u64,
 }
@@ -53,7 +53,7 @@ struct Entry {
     since: Instant,
 }
 
-/// One connection's place among them. It is empty while a request is answered.
+/// One connection's entry among the idle ones. The connection has no entry while a request is answered.
 #[derive(Debug)]
 pub struct IdleConnection {
     idle: Idle,
@@ -75,7 +75,7 @@ impl Idle {
         }
     }
 
-    /// How many there are.
+    /// The number of idle connections.
     pub fn len(&self) -> usize {
         let state = self.lock();
         state.strangers.len() + state.others.len()
@@ -85,7 +85,8 @@ impl Idle {
         self.len() == 0
     }
 
-    /// Closes the one of this address that has been idle for longest, and gives what it had of its address's share.
+    /// Closes the connection without a token that has been idle for longest among those of this address. Returns the share of the
+    /// address that this connection held.
     pub fn make_room_of(&self, address: ClientAddress) -> Option<Share> {
         let mut state = self.lock();
         let ids = state.by_address.range((address, 0)..=(address, u64::MAX)).take(TRIES);
@@ -94,12 +95,12 @@ impl Idle {
         entry.handle.take_share()
     }
 
-    /// Closes the stranger that has been idle for longest. Whether there was one.
+    /// Closes the connection without a token that has been idle for longest. Returns whether one could be closed.
     pub fn close_a_stranger(&self) -> bool {
         self.lock().close_oldest_stranger()
     }
 
-    /// Closes a stranger's, else anybody's.
+    /// Closes an idle connection without a token, or otherwise any idle connection. Returns whether one could be closed.
     pub fn close_one(&self) -> bool {
         let mut state = self.lock();
         if state.close_oldest_stranger() {
@@ -125,7 +126,7 @@ impl Default for State {
 }
 
 impl Entry {
-    /// Whether it could give up its place.
+    /// Closes the connection if it has been idle for long enough and has no unread bytes. Returns whether it is closed.
     fn close(&self, spared: Duration) -> bool {
         self.since.elapsed() >= spared && self.handle.shut_if_quiet()
     }
@@ -154,12 +155,12 @@ impl State {
 }
 
 impl IdleConnection {
-    /// Whether nobody has vouched for it: no token was shown on it, and it is no proxy's.
+    /// Returns whether the peer is no proxy and no client has shown a token on the connection.
     fn is_strangers(&self) -> bool {
         !self.is_proxy && self.handle.has_share()
     }
 
-    /// Its request has been answered.
+    /// The connection becomes idle, because its request has been answered.
     pub fn enter(&self) {
         let is_strangers = self.is_strangers();
         let mut state = self.idle.lock();
@@ -177,7 +178,7 @@ impl IdleConnection {
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
     }
 
-    /// A request has come, or the connection has ended.
+    /// The connection is no longer idle, because a request has come or the connection has ended.
     pub fn leave(&self) {
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(id) = place {
@@ -212,7 +213,7 @@ mod tests {
         listener: TcpListener,
     }
 
-    /// Both ends of a connection, and its place among the idle ones.
+    /// Both ends of a connection, and its entry among the idle ones.
     struct Held {
         client: TcpStream,
         transport: Transport,
@@ -225,7 +226,7 @@ mod tests {
             Self { idle: Idle::default(), shares: Shares::of(Some(share)), listener }
         }
 
-        /// From now on, all have been idle for long enough.
+        /// From now on, all connections count as idle for long enough.
         fn later(&self) {
             self.idle.lock().spared = Duration::ZERO;
         }
@@ -244,14 +245,14 @@ mod tests {
     }
 
     impl Held {
-        /// Whether its client finds it ended.
+        /// Returns whether the client sees that the connection has ended.
         fn has_ended(&self) -> bool {
             matches!(self.client.try_read(&mut [0; 8]), Ok(0))
         }
     }
 
     #[tokio::test]
-    async fn the_longest_idle_of_an_address_gives_its_share_to_the_next() {
+    async fn the_longest_idle_connection_of_an_address_gives_its_share_to_the_next() {
         let field = Field::new(2).await;
         let address = ClientAddress::of_peer("192.0.2.1".parse().unwrap());
         let other = field.connection("192.0.2.9", false).await;
@@ -268,7 +269,7 @@ mod tests {
         let share = field.idle.make_room_of(address);
         assert!(share.is_some() && field.shares.take(address, 1).is_none());
         let ended = tokio::time::timeout(Duration::from_secs(20), first.client.readable()).await;
-        ended.expect("it is the first that ends").unwrap();
+        ended.expect("the first connection ends").unwrap();
         assert!(first.has_ended() && !second.has_ended() && !other.has_ended());
         assert_eq!(field.idle.len(), 2);
         drop((share, first));
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_asked_something_or_answers_is_not_closed() {
+    async fn a_connection_with_a_request_is_not_closed() {
         let field = Field::new(9).await;
         let (mut asked, busy) =
             (field.connection("192.0.2.1", false).await, field.connection("192.0.2.1", false).await);
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_kept_in_mind() {
+    async fn a_connection_that_ends_leaves_no_entry() {
         let field = Field::new(9).await;
         let held = field.connection("192.0.2.1", false).await;
         held.place.enter();

@@ -1,4 +1,5 @@
-//! One listener for HTTP and Socket.IO; with `ADMIN_PORT`, one more for operators.
+//! Accepts connections, and hands their requests to Socket.IO or HTTP. One listener serves both; with `ADMIN_PORT`, another one serves
+//! operators.
 
 mod connection;
 mod idle;
@@ -29,43 +30,43 @@ use crate::{
 use connection::serve_connection;
 pub use idle::Idle;
 
-/// How its requests are counted among HTTP's.
+/// The route under which metrics count Socket.IO requests.
 const SOCKET_IO: &str = "/socket.io";
-/// After a failed accept: most often no file descriptor is left, and one is soon.
+/// The pause after a failed accept. The usual cause is that no file descriptor is left, and one is soon free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What the listener leads to.
+/// Everything that a listener needs to serve its connections.
 #[derive(Clone, Debug)]
 pub struct Doors {
-    /// None: HTTP only.
+    /// `None` means that the listener serves HTTP only.
     pub edge: Option<Edge>,
     pub http: Router,
     pub capacity: Capacity,
-    /// Of its places, for those of one address that have not shown a token.
+    /// How many connections without a token each address may have.
     pub shares: Shares,
     pub proxies: TrustedProxies,
-    /// So long may a request's line and headers be, together with what comes behind them before it is asked for.
+    /// The limit for a request's line and headers, together with the bytes behind them that are already read.
     pub head_bytes: usize,
-    /// So long a peer may take no byte.
+    /// A peer that reads nothing for this long is disconnected.
     pub stall_timeout: Duration,
-    /// An HTTP connection on which nothing comes for so long is closed.
+    /// An HTTP connection that waits this long for its next request is closed.
     pub keep_alive: Duration,
-    /// HTTP requests that are under way.
+    /// HTTP requests in progress.
     pub requests: TaskTracker,
-    /// Listeners and HTTP connections. A WebSocket is none any more.
+    /// Listeners and HTTP connections. A connection that becomes a WebSocket is no longer counted here.
     pub connections: TaskTracker,
     /// Connections that wait for their next request.
     pub idle: Idle,
-    /// Whether each answer is its connection's last.
+    /// During shutdown, each answer is the last one of its connection.
     pub draining: Arc<AtomicBool>,
-    /// Nobody new is accepted, and connections end as soon as nothing is to be answered on them.
+    /// After this, no new connection is accepted, and a connection ends as soon as it has no request to answer.
     pub closing: CancellationToken,
     pub metrics: Arc<Metrics>,
 }
 
-/// Accepts until the doors are closed, and then whoever had come by that moment.
+/// Accepts connections until `closing`, and then those that clients had opened by that moment.
 pub async fn serve(listener: TcpListener, doors: Doors) {
-    // Whoever waits for the last connection waits for those that are still to be accepted, too.
+    // A task that waits for the end of all connections also waits for those that are still to be accepted.
     let _accepting = doors.connections.token();
     loop {
         let accepted = tokio::select! {
@@ -80,8 +81,8 @@ pub async fn serve(listener: TcpListener, doors: Doors) {
     accept_the_last(listener, &doors).await;
 }
 
-/// The system has connected clients that nobody has accepted yet, and their requests may have come: closed unseen, they would be
-/// reset. From now on the system takes nobody new.
+/// The kernel may hold connections that the server has not accepted yet, and their requests may have come. Closing the listener would
+/// reset them, so this function accepts them. From now on the kernel admits no new client.
 async fn accept_the_last(listener: TcpListener, doors: &Doors) {
     if SockRef::from(&listener).listen(0).is_err() {
         return;
@@ -97,14 +98,14 @@ async fn accept_the_last(listener: TcpListener, doors: &Doors) {
 
 async fn admit(stream: TcpStream, peer: SocketAddr, doors: &Doors) {
     let Some(place) = place(doors) else {
-        // Closed at once: a connection that nobody accepts would be waited for.
+        // The server accepts the connection and closes it at once, because a client would wait for a connection that is not accepted.
         drop(stream);
         doors.metrics.clients.turned_away.inc(["capacity"]);
         let max = doors.capacity.max();
-        seldom!(warn, max, "no room for more connections: raise the file limit");
+        seldom!(warn, max, "no room for more connections: raise the limit of open files");
         return;
     };
-    // A proxy's connections are many clients'.
+    // A proxy's connections carry many clients, so the limit per address does not apply.
     let share = match doors.proxies.contains(peer.ip()) {
         true => None,
         false => match share(doors, ClientAddress::of_peer(peer.ip())) {
@@ -125,13 +126,13 @@ async fn admit(stream: TcpStream, peer: SocketAddr, doors: &Doors) {
     }
 }
 
-/// A place for a connection. Where few are left, idle connections give theirs up.
+/// Takes a slot for a connection. If few slots are left, this function closes an idle connection.
 fn place(doors: &Doors) -> Option<Place> {
     if doors.capacity.is_scarce() && doors.idle.close_a_stranger() {
         doors.metrics.clients.turned_away.inc(["idle"]);
     }
     doors.capacity.take().or_else(|| {
-        // The place is free when the connection's task has seen its end: for whoever comes next.
+        // The slot becomes free only when the task of the closed connection ends, so a later connection gets it.
         if doors.idle.close_one() {
             doors.metrics.clients.turned_away.inc(["idle"]);
         }
@@ -139,7 +140,7 @@ fn place(doors: &Doors) -> Option<Place> {
     })
 }
 
-/// A part of what an address may have without a token: if need be, that of a connection that waits for nothing.
+/// Takes a share of what an address may have without a token. If none is left, the share of an idle connection is taken over.
 fn share(doors: &Doors, address: ClientAddress) -> Option<Share> {
     doors.shares.take(address, 1).or_else(|| {
         let share = doors.idle.make_room_of(address)?;

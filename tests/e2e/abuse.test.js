@@ -47,8 +47,8 @@ test('one address begins only so many connections, and clients come back by them
   }
   const page = await scrape(gateway.url);
   assert.ok(page.get('taskcast_connections_refused_total', { reason: 'rate_limited' }) > 0);
-  await gateway.says(/one address begins too many/);
-  assert.equal(gateway.output.split('one address begins too many').length, 2, 'told, and not for each');
+  await gateway.says(/one address opens too many/);
+  assert.equal(gateway.output.split('one address opens too many').length, 2, 'told, and not for each');
 }));
 
 test('behind a trusted proxy the client is who it says asked it', () => withGateway({ HANDSHAKE_RATE_PER_SECOND: '1', TRUSTED_PROXIES: '127.0.0.1,10.0.0.0/8' }, async (gateway) => {

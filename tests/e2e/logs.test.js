@@ -210,10 +210,10 @@ test('a client is followed by its connection, a request by its id', () => withLo
   await client.saw('task:coding');
   client.close();
   const of = (user) => lines(gateway).filter(({ spans }) => spans?.some(({ name, ...fields }) => name === 'connection' && fields.user === user));
-  await until(() => of('alice').some(({ message }) => message === 'a client went'), 'the end is logged');
-  assert.deepEqual(of('alice').map(({ message, event }) => event ?? message), ['a client came', 'task:join', 'a client went']);
+  await until(() => of('alice').some(({ message }) => message === 'a client disconnected'), 'the end is logged');
+  assert.deepEqual(of('alice').map(({ message, event }) => event ?? message), ['a client connected', 'task:join', 'a client disconnected']);
   assert.equal(new Set(of('alice').map(({ spans }) => spans[0].id)).size, 1);
-  assert.deepEqual(of('bob').map(({ message, refused: code }) => code ?? message), ['a client came', 'not_found']);
+  assert.deepEqual(of('bob').map(({ message, refused: code }) => code ?? message), ['a client connected', 'not_found']);
   assert.notEqual(of('bob')[0].spans[0].id, of('alice')[0].spans[0].id);
   const [patched] = lines(gateway).filter(({ spans }) => spans?.some(({ name, id }) => name === 'request' && id === 'one-patch'));
   assert.deepEqual([patched.message, patched.status, patched.spans[0].path], ['answered', 200, `/api/tasks/${taskId}`]);

@@ -38,7 +38,7 @@ async fn hears(client: &mut WebSocketStream<TcpStream>, text: &str) {
     assert_eq!(client.next().await.unwrap().unwrap(), Message::text(format!("4{text}")));
 }
 
-/// Does what the connection's own task does when the wire has room again.
+/// Does what the connection's own task does when the kernel's buffer has room again.
 async fn resume_until_all_is_sent(socket: Arc<Socket>, transport: Transport) -> Transport {
     while !socket.has_sent_all() {
         transport.wire().writable().await.unwrap();
@@ -65,7 +65,7 @@ fn packets(text: &str) -> Polled {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_gets_everything_when_it_does() {
+async fn a_client_that_pauses_gets_everything_when_it_reads_again() {
     let (transport, mut client) = wire().await;
     let line = Line::Websocket(transport.wire());
     let socket = Socket::new(Weak::new(), 100, Connection::default(), line);
@@ -75,7 +75,7 @@ async fn a_client_that_does_not_read_gets_everything_when_it_does() {
         queued += 1;
     }
     assert!(queued > 100 && socket.is_stalled(), "{queued} packets");
-    // On top of a full queue.
+    // This packet comes on top of a full queue.
     socket.send_now(Packet::message("last"));
 
     let resumes = tokio::spawn(resume_until_all_is_sent(socket.clone(), transport));
@@ -88,7 +88,7 @@ async fn a_client_that_does_not_read_gets_everything_when_it_does() {
 }
 
 #[tokio::test]
-async fn nothing_follows_the_packet_in_which_a_connection_breaks() {
+async fn nothing_is_sent_after_a_connection_fails_within_a_packet() {
     let (transport, _client) = wire().await;
     let line = Line::Websocket(transport.wire());
     let socket = Socket::new(Weak::new(), 100, Connection::default(), line);
@@ -101,7 +101,7 @@ async fn nothing_follows_the_packet_in_which_a_connection_breaks() {
 }
 
 #[tokio::test]
-async fn a_ping_goes_ahead_of_messages_and_cuts_none_in_two() {
+async fn a_ping_overtakes_messages_and_interrupts_none() {
     let (transport, mut client) = wire().await;
     let line = Line::Websocket(transport.wire());
     let socket = Socket::new(Weak::new(), 100, Connection::default(), line);
@@ -114,7 +114,7 @@ async fn a_ping_goes_ahead_of_messages_and_cuts_none_in_two() {
     let (given, _) = socket.given();
     let end = socket.ping();
     assert!(end > given && end <= given + 50_000, "behind one message at most: {given}, {end}");
-    assert_eq!(socket.ping(), end, "one waits already");
+    assert_eq!(socket.ping(), end, "a ping already waits");
     socket.answer(vec![0x8A, 0]);
     let resumes = tokio::spawn(resume_until_all_is_sent(socket.clone(), transport));
     let (mut heard, mut ping_at, mut pong_at) = (0, None, None);
@@ -134,9 +134,9 @@ async fn a_ping_goes_ahead_of_messages_and_cuts_none_in_two() {
     assert!(socket.given().0 > end);
 }
 
-/// Whoever flushes has others to flush, and the fan-out may wait for the lock.
+/// The caller of a flush has other connections to flush, and the fan-out may wait for the lock.
 #[tokio::test]
-async fn a_flush_writes_a_little_and_leaves_the_rest_to_the_task() {
+async fn a_flush_writes_a_limited_amount_and_leaves_the_rest_to_the_task() {
     let (transport, mut client) = wire().await;
     let line = Line::Websocket(transport.wire());
     let socket = Socket::new(Weak::new(), 10_000, Connection::default(), line);
@@ -147,7 +147,7 @@ async fn a_flush_writes_a_little_and_leaves_the_rest_to_the_task() {
     let waiting = socket.core().queue.len();
     assert_eq!((waiting, socket.is_stalled()), (1000 - MAX_WRITES * MAX_SLICES, true));
     socket.flush();
-    assert_eq!(socket.core().queue.len(), waiting, "the task's now");
+    assert_eq!(socket.core().queue.len(), waiting, "the rest is for the task");
     let mut turns = 0;
     while !socket.has_sent_all() {
         socket.resume();
@@ -173,7 +173,7 @@ async fn a_flush_writes_a_little_and_leaves_the_rest_to_the_task() {
 }
 
 #[tokio::test]
-async fn a_full_wire_is_tried_before_the_runtime_says_that_it_has_room() {
+async fn a_probe_writes_before_the_runtime_reports_room() {
     let (transport, client) = wire().await;
     let line = Line::Websocket(transport.wire());
     let socket = Socket::new(Weak::new(), 1000, Connection::default(), line);
@@ -181,7 +181,7 @@ async fn a_full_wire_is_tried_before_the_runtime_says_that_it_has_room() {
     let (given, _) = socket.given();
     let mut client = client.into_inner();
     let mut read = 0;
-    // The runtime has no turn in which it could notice anything.
+    // The runtime does not run in between, so it cannot notice that there is room.
     while socket.given().0 == given {
         let mut some = [0; 16 * 1024];
         client.readable().await.unwrap();
@@ -193,7 +193,7 @@ async fn a_full_wire_is_tried_before_the_runtime_says_that_it_has_room() {
 }
 
 #[test]
-fn the_fan_out_is_told_of_room_once() {
+fn the_fan_out_is_told_once_that_there_is_room() {
     let socket = polling(2);
     let told = || {
         let mut core = socket.core();
@@ -202,19 +202,19 @@ fn the_fan_out_is_told_of_room_once() {
     assert!(!told());
     send(&socket, "a").unwrap();
     send(&socket, "b").unwrap();
-    assert!(!told(), "nobody has asked");
+    assert!(!told(), "the fan-out does not wait for room");
     assert!(matches!(send(&socket, "c"), Err(SendError::Full(_))));
-    assert!(!told(), "there is none");
+    assert!(!told(), "there is no room");
     socket.core().queue.pop_front();
     assert!(told() && !told());
     send(&socket, "d").unwrap();
     assert!(matches!(send(&socket, "e"), Err(SendError::Full(_))));
     socket.close(DisconnectReason::ClosedHere);
-    assert!(!socket.core().wanted, "nor does it wait for one that has ended");
+    assert!(!socket.core().wanted, "it does not wait for a closed connection");
 }
 
 #[tokio::test]
-async fn a_ping_goes_ahead_of_what_a_polling_client_has_not_asked_for() {
+async fn a_ping_overtakes_the_queued_messages_of_a_polling_client() {
     let socket = polling(3);
     send(&socket, "a").unwrap();
     send(&socket, "b").unwrap();
@@ -224,7 +224,7 @@ async fn a_ping_goes_ahead_of_what_a_polling_client_has_not_asked_for() {
 }
 
 #[tokio::test]
-async fn an_answer_to_a_polling_client_has_a_bound() {
+async fn an_answer_to_a_polling_client_has_a_size_limit() {
     let socket = polling(100);
     let large = "x".repeat(MAX_POLLED_BYTES / 2);
     for n in 0..4 {
@@ -236,11 +236,11 @@ async fn an_answer_to_a_polling_client_has_a_bound() {
         let Polled::Packets(packets) = socket.ask().unwrap().answer().await else { unreachable!() };
         answers.push(packets.len());
     }
-    assert_eq!(answers, [1, 1, 1, 1, 1], "each with its number is more than half of it");
+    assert_eq!(answers, [1, 1, 1, 1, 1], "two packets are more than the limit");
 }
 
 #[tokio::test]
-async fn one_request_at_a_time_gets_what_waits() {
+async fn one_polling_request_at_a_time_gets_the_queued_packets() {
     let socket = polling(3);
     send(&socket, "a").unwrap();
     send(&socket, "b").unwrap();
@@ -249,7 +249,7 @@ async fn one_request_at_a_time_gets_what_waits() {
     assert_eq!(asking.answer().await, packets("4a\u{1e}4b"));
     drop(asking);
 
-    // A request that was broken off takes nothing with it.
+    // A cancelled request takes no packets with it.
     let asking = socket.ask().unwrap();
     assert!(futures_util::FutureExt::now_or_never(asking.answer()).is_none());
     drop(asking);
@@ -262,7 +262,7 @@ async fn one_request_at_a_time_gets_what_waits() {
 }
 
 #[tokio::test]
-async fn a_waiting_request_hears_of_the_end_behind_what_is_queued() {
+async fn a_waiting_request_gets_the_queued_packets_and_then_the_end() {
     let socket = polling(3);
     let waiting = tokio::spawn({
         let socket = socket.clone();
@@ -282,7 +282,7 @@ async fn a_waiting_request_hears_of_the_end_behind_what_is_queued() {
 }
 
 #[tokio::test]
-async fn after_an_upgrade_everything_goes_by_the_websocket() {
+async fn after_an_upgrade_everything_is_sent_on_the_websocket() {
     let (transport, mut client) = wire().await;
     let socket = polling(3);
     let asking = socket.ask().unwrap();
@@ -294,7 +294,7 @@ async fn after_an_upgrade_everything_goes_by_the_websocket() {
     hears(&mut client, "a").await;
     hears(&mut client, "b").await;
     drop(asking);
-    assert!(socket.ask().is_none(), "no request is for it any more");
+    assert!(socket.ask().is_none(), "it accepts no polling request any more");
 
     let ended = polling(3);
     ended.close(DisconnectReason::ClosedHere);

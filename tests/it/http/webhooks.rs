@@ -109,7 +109,7 @@ async fn any_of_the_secrets_will_do() {
 
 #[tokio::test]
 async fn without_a_secret_it_is_unavailable() {
-    let message = "this gateway takes no webhooks: GITHUB_WEBHOOK_SECRET is not set";
+    let message = "this gateway accepts no webhooks: GITHUB_WEBHOOK_SECRET is not set";
     let app = App::without_webhooks();
     deliver(&app, "d", "pull_request", &opened()).await.is_error(503, "unavailable", message);
     app.post(PATH, "", json!({})).await.is_error(503, "unavailable", message);
