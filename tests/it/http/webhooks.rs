@@ -167,7 +167,7 @@ async fn what_is_signed_but_of_no_use_is_said() {
         (b"{\"action\": \"\xff\"}", "the body is not UTF-8"),
         (b"", "the body is not JSON (line 1, column 0)"),
         (b"[]", "the body is not a JSON object"),
-        (b"{\"action\": 7}", "the payload is not what this event's should be (line 1, column 12)"),
+        (b"{\"action\": 7}", "the payload does not have the format of this event (line 1, column 12)"),
     ] {
         deliver(&app, "d", "pull_request", body).await.is_error(400, "invalid_payload", message);
     }
