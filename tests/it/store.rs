@@ -1,4 +1,4 @@
-//! What a [`Store`] promises, told once and run against every store: [`conformance!`] in a module per backend.
+//! The conformance tests of [`Store`]. [`conformance!`] runs them against every backend, in one module for each.
 
 pub mod deliveries;
 mod embedded;
@@ -22,7 +22,7 @@ use taskcast::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// For whatever a test waits for.
+/// The longest time that a test waits for one event.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Makes stores of one kind.
@@ -31,13 +31,13 @@ pub trait Backend {
     fn fresh(&self, default_org: DefaultOrg) -> impl Future<Output = Prepared> + Send;
 }
 
-/// A store, with what must live as long as it does: a folder, a server, a database to drop.
+/// A store, and what must live as long as the store: a folder, a server, or a database to drop.
 pub struct Prepared {
     pub store: Arc<dyn Store>,
     pub keep: Box<dyn Any + Send>,
 }
 
-/// One test per case, each with a store of its own.
+/// Makes one test for each case. Each test has its own store.
 macro_rules! conformance {
     ($backend:expr) => {
         crate::store::conformance!(@cases $backend,
@@ -86,7 +86,7 @@ pub fn task_id(text: &str) -> TaskId {
     TaskId::parse(text).expect("an id")
 }
 
-/// The whole view, as a client gets it.
+/// The complete view of a task, as a client receives it.
 pub fn full(task: &FullTask) -> Value {
     serde_json::to_value(FullView(task)).expect("serialises")
 }
@@ -108,7 +108,7 @@ pub async fn create_private(store: &dyn Store, creator: &Viewer, title: &str) ->
     store.create(task, creator, None).await.expect("created")
 }
 
-/// Follows a store for a test.
+/// The feed of a store, which a test follows.
 pub struct Following {
     items: mpsc::Receiver<FeedItem>,
     stop: CancellationToken,
@@ -130,7 +130,7 @@ impl Following {
         }
     }
 
-    /// The next `count` changes; anything that is neither a change nor idle fails the test.
+    /// The next `count` changes. Any other item except `Idle` fails the test.
     pub async fn changes(&mut self, count: usize) -> Vec<Change> {
         let mut changes = Vec::new();
         let mut last = self.opened;
