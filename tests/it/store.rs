@@ -41,18 +41,18 @@ pub struct Prepared {
 macro_rules! conformance {
     ($backend:expr) => {
         crate::store::conformance!(@cases $backend,
-            writes: creates, refuses_to_touch_what_the_writer_may_not, clarifies, patches, moves,
+            writes: creates, refuses_writes_to_forbidden_tasks, clarifies, patches, moves,
                 writes_are_read_under_both_names, concurrent_writes_are_all_kept;
-            reads: reads_nothing_that_is_not_there, who_may_see_a_task_is_read_by_itself, shows_what_a_viewer_may_see, default_org_takes_in_what_names_none,
+            reads: absent_tasks_are_not_found, the_access_of_a_task_is_read_separately, shows_what_a_viewer_may_see, tasks_without_an_organisation_belong_to_the_default_one,
                 pages_neither_skip_nor_repeat, filters, counts, a_dashboard_has_the_newest;
-            timelines: every_part_of_a_timeline_is_read, a_part_and_what_follows_it_have_no_hole;
-            deliveries: a_delivery_is_one_change, the_same_delivery_at_once_has_one_effect,
-                deliveries_at_once_end_as_in_order, tasks_are_found_in_every_way,
-                what_no_task_is_meant_by_is_not_remembered, deliveries_and_writes_at_once_are_all_kept;
+            timelines: every_part_of_a_timeline_is_read, a_part_and_its_later_changes_have_no_gap;
+            deliveries: a_delivery_is_one_change, concurrent_copies_of_a_delivery_have_one_effect,
+                concurrent_deliveries_end_in_the_same_state_as_ordered_ones, tasks_are_found_in_every_way,
+                a_delivery_without_a_task_leaves_no_mark, concurrent_deliveries_and_writes_are_all_kept;
             repositories: a_fork_takes_no_task_over, checks_of_a_fork_find_its_pull_request,
                 tasks_follow_a_renamed_repository, links_follow_a_renamed_repository;
             feeds: every_write_is_one_change, refused_writes_are_no_change, snapshots_know_their_position,
-                dashboards_know_their_position, a_new_follower_is_told_the_past, a_follower_ends_when_told
+                dashboards_know_their_position, a_new_follower_receives_earlier_changes, a_follower_ends_when_stopped
         );
     };
     (@cases $backend:expr, $($module:ident: $($case:ident),+);+) => {
