@@ -45,7 +45,7 @@ pub struct Options {
     pub recovery: Recovery,
 }
 
-/// What one write changes.
+/// The fields that one write changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
     /// The title: one event in the task's room.

@@ -27,7 +27,7 @@ pub struct Stats {
     pub total: u64,
 }
 
-/// What one client has received of each stream and kind of event: the highest number, and which of the 64 numbers before it.
+/// The events that one client has received, for each stream and kind: the highest number, and which of the 64 numbers before it.
 #[derive(Debug, Default)]
 pub struct Seen(Vec<(u64, u64, u64)>);
 

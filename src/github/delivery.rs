@@ -17,7 +17,7 @@ pub(super) const NO_ACTION: &str = "this action is not used";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryId(String);
 
-/// What a request from GitHub contains.
+/// The content of a request from GitHub.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Received {
     /// GitHub sends it when the webhook is set up.
@@ -52,7 +52,7 @@ pub(super) enum Subject {
     Other,
 }
 
-/// Why a delivery with a valid signature can't be read.
+/// The reason why a delivery with a valid signature can't be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableDelivery {
     #[error("the body is not UTF-8")]
@@ -153,7 +153,7 @@ fn json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, UnusableDelivery> {
     })
 }
 
-/// Whether the text has the form of an action's name. The name becomes part of the entry's type and of the log.
+/// Returns whether the text has the form of an action's name. The name becomes part of the entry's type and of the log.
 fn is_name(text: &str) -> bool {
     (1..=50).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }

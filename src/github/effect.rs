@@ -13,8 +13,8 @@ impl Delivery {
     /// Fields of the document that [`Delivery::writes`] reads, in addition to the fields that clients see.
     pub const DECISIVE: [&'static str; 1] = [SEEN];
 
-    /// What the store writes into `task`: always a timeline entry, and usually fields as well. `document` is the task's
-    /// document without its timeline.
+    /// Computes the writes to `task`: always a timeline entry, and usually fields as well. `document` is the task's document
+    /// without its timeline.
     pub fn writes(&self, task: &Task, document: &Map<String, Value>, now: Timestamp) -> Writes {
         let (assignments, seen) = match &self.subject {
             Subject::PullRequest(snapshot) => {

@@ -70,7 +70,7 @@ pub(super) fn understood(
     Ok(Received::Delivery(Box::new(Delivery { id, search: Search { ways }, source, subject, entry })))
 }
 
-/// What the payload says about its repository and about the commit of a fork.
+/// The payload's information about its repository and about the commit of a fork.
 fn source_of(place: &Place<'_>, event: &str, action: &str, payload: &Payload) -> Source {
     let before = |action: &str| {
         let (owner, name) = place.repository.name.split_once('/')?;

@@ -37,7 +37,7 @@ pub struct Lesson {
     /// The keys under which the store finds the fact.
     pub keys: Vec<String>,
     pub fact: Fact,
-    /// Whether the store deletes the fact after [`HEAD_DAYS`](super::HEAD_DAYS).
+    /// `true` means that the store deletes the fact after [`HEAD_DAYS`](super::HEAD_DAYS).
     pub expires: bool,
 }
 
@@ -101,7 +101,7 @@ impl Known {
         keys.into_iter().filter(|key| !self.asked.contains(key)).take(room).collect()
     }
 
-    /// Whether the limit of facts about the repository's names is reached.
+    /// Returns whether the limit of facts about the repository's names is reached.
     pub(super) fn is_full(&self, repository: &str) -> bool {
         let about = |fact: &&Fact| match fact {
             Fact::Named { repository: other, .. } | Fact::Left { repository: other, .. } => {
@@ -138,7 +138,7 @@ impl Known {
         self.facts.iter().filter_map(name).collect()
     }
 
-    /// Whether the repository has the name, according to the newest fact about both.
+    /// Returns whether the repository has the name, according to the newest fact about both.
     pub(super) fn is_called(&self, repository: &str, name: &str) -> bool {
         self.called_since(repository, name).is_some_and(|since| since > self.left_at(repository, name))
     }

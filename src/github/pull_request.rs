@@ -168,8 +168,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether the task's status changes too. Otherwise the status that the pipeline set stays: an edited title is no reason
-    /// to leave `failed`. A state that differs shows that an action has happened whose delivery has not arrived yet.
+    /// Returns whether the task's status changes too. Otherwise the status that the pipeline set stays: an edited title is no
+    /// reason to leave `failed`. A state that differs shows that an action has happened whose delivery has not arrived yet.
     fn moves(&self, task: &Task) -> bool {
         let known = State::of(text(task, Field::PrState));
         matches!(self.action, Action::Opened | Action::Moves)
@@ -183,7 +183,7 @@ impl Snapshot {
     }
 }
 
-/// Whether the task's own pull request has ended without a merge.
+/// Returns whether the task's own pull request has ended without a merge.
 fn is_over(task: &Task) -> bool {
     match State::of(text(task, Field::PrState)) {
         Some(state) => state == State::Closed && task.status() != Status::Merged,

@@ -32,7 +32,7 @@ pub(super) struct Tenure {
     pub until: Option<Timestamp>,
 }
 
-/// How the origin of a branch or commit is related to a repository.
+/// The relation between the origin of a branch or commit and a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
     Same,
@@ -96,13 +96,13 @@ impl Repository {
         links
     }
 
-    /// Whether the task's `repo` named this repository when the task was created.
+    /// Returns whether the task's `repo` named this repository when the task was created.
     pub(super) fn has(&self, task: &Task) -> bool {
         let named = text(task, Field::Repo);
         self.tenures.iter().any(|tenure| tenure.name.eq_ignore_ascii_case(named) && tenure.covers(task))
     }
 
-    /// Whether the link in `field` equals `link`, under any of the repository's names. The task must have no `repo`.
+    /// Returns whether the link in `field` equals `link`, under any of the repository's names. The task must have no `repo`.
     pub(super) fn is_linked(&self, task: &Task, field: Field, link: &str) -> bool {
         let found = text(task, field);
         text(task, Field::Repo).is_empty()
@@ -129,7 +129,7 @@ impl RepositoryRef {
 }
 
 impl Tenure {
-    /// Whether the task was created in this period. A task without a creation time counts as created now.
+    /// Returns whether the task was created in this period. A task without a creation time counts as created now.
     fn covers(&self, task: &Task) -> bool {
         match made_at(task) {
             None => self.until.is_none(),
@@ -140,8 +140,8 @@ impl Tenure {
     }
 }
 
-/// Whether a text by this author may select a task. In a public repository anyone can open issues, and pull requests from
-/// forks. `association` is GitHub's `author_association`; an author without one counts as an insider.
+/// Returns whether a text by this author may select a task. In a public repository anyone can open issues, and pull requests
+/// from forks. `association` is GitHub's `author_association`; an author without one counts as an insider.
 pub(super) fn is_insider(repository: &payload::Repository, association: Option<&str>) -> bool {
     repository.private == Some(true) || association.is_none_or(|association| INSIDERS.contains(&association))
 }

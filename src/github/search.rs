@@ -106,7 +106,7 @@ impl Way {
     }
 }
 
-/// Whether the task is not finished. An unfinished task is preferred to a finished one.
+/// Returns whether the task is not finished. An unfinished task is preferred to a finished one.
 pub fn is_open(task: &Task) -> bool {
     !matches!(task.status(), Status::Merged | Status::Failed)
 }

@@ -5,7 +5,7 @@ use sha2::Sha256;
 
 const SCHEME: &str = "sha256=";
 
-/// Whether `signature`, the value of `X-Hub-Signature-256`, is the signature of `body` with one of the secrets.
+/// Returns whether `signature`, the value of `X-Hub-Signature-256`, is the signature of `body` with one of the secrets.
 /// The comparison takes constant time.
 pub fn is_signed<'a>(signature: &str, body: &[u8], secrets: impl IntoIterator<Item = &'a [u8]>) -> bool {
     let Some(claimed) = signature.strip_prefix(SCHEME).and_then(from_hex) else { return false };

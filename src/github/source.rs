@@ -1,4 +1,4 @@
-//! What a delivery says about its repository and about commits of forks, and how this changes the search.
+//! Reads a delivery's information about its repository and about commits of forks, and applies known facts to the search.
 
 use super::{
     delivery::{Delivery, DeliveryId},
@@ -13,7 +13,7 @@ pub const HEAD_DAYS: u64 = 90;
 /// The maximum number of pull requests that are tried for one commit.
 const MAX_HEADS: usize = 10;
 
-/// What a delivery says about its repository and its commit.
+/// A delivery's information about its repository and its commit.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Source {
     pub repository: Repository,
@@ -24,7 +24,7 @@ pub(super) struct Source {
     pub checked: Option<Checked>,
 }
 
-/// What the delivery says about a change of the repository's name.
+/// A change of the repository's name that the delivery reports.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Moved {
     No,

@@ -1,3 +1,5 @@
+//! Tests which task a delivery finds, and what the delivery writes into it.
+
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 

@@ -23,7 +23,7 @@ fn viewer(user: &str, org: &str) -> Viewer {
     Viewer { user: UserId::parse(user).expect("a user"), org: OrgId::parse(org) }
 }
 
-/// What MongoDB did for one request.
+/// The work of MongoDB for one request.
 struct Done {
     command: Document,
     plan: String,
@@ -49,7 +49,7 @@ impl Profile {
         Self(database)
     }
 
-    /// What MongoDB did since the last call, except for the change stream.
+    /// The work of MongoDB since the last call, except for the change stream.
     async fn taken(&self) -> Vec<Done> {
         self.0.run_command(doc! {"profile": 0}).await.expect("profiling");
         let asked = doc! {

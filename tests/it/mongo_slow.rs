@@ -27,7 +27,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::mongod::{DEADLINE, Mongod, Place};
 
-/// What the proxy does with MongoDB's answers, usually except those to `hello`.
+/// The proxy's treatment of MongoDB's answers. Answers to `hello` always pass, except with `AllLost`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Answers {
     Pass,

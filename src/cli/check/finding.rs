@@ -14,7 +14,7 @@ pub enum Level {
 pub struct Finding {
     pub level: Level,
     pub text: String,
-    /// What the user should do about it.
+    /// The advice for the user.
     pub mend: Option<String>,
 }
 

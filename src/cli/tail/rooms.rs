@@ -15,7 +15,7 @@ struct Room {
     joined_before: bool,
 }
 
-/// Whether an event is new in its room.
+/// Tells new events from those that were printed before.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Seen {
     New,
