@@ -1,12 +1,12 @@
-//! Makes `TASKCAST_VERSION`: the version, and the commit where it is known (`0.1.0+0123456789ab`).
+//! Sets `TASKCAST_VERSION` to the version, followed by the commit if it is known (`0.1.0+0123456789ab`).
 //!
-//! `TASKCAST_COMMIT` says it where there is no git, in a container's build; a packaged crate has it in a file. A debug build never
-//! asks git: it would be compiled anew after each commit.
+//! The commit comes from `TASKCAST_COMMIT` where there is no git, as in a container build. A packaged crate has the commit in a
+//! file. A debug build never asks git, because it would be compiled again after each commit.
 
 use std::{env, fs, path::Path, process::Command};
 
 const DIGITS: usize = 12;
-/// `cargo package` writes it.
+/// `cargo package` writes this file.
 const PACKAGED: &str = ".cargo_vcs_info.json";
 
 fn main() {
@@ -30,11 +30,11 @@ fn packaged() -> Option<String> {
 }
 
 fn checked_out() -> Option<String> {
-    // An unpacked crate may lie in the checkout of something else.
+    // An unpacked crate may be in the checkout of another project, so the crate's own `.git` is required.
     if env::var("PROFILE").ok()? != "release" || !Path::new(".git").exists() {
         return None;
     }
-    // It grows with each commit and checkout.
+    // Git appends to this log at each commit and checkout.
     let log = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists());
     println!("cargo::rerun-if-changed={}", log.as_deref().unwrap_or("build.rs"));
     short(&git(&["rev-parse", "HEAD"])?)
@@ -45,7 +45,7 @@ fn git(arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// None: that is no commit.
+/// `None` means that the text is not a commit.
 fn short(commit: &str) -> Option<String> {
     let commit = commit.trim();
     let is_commit = commit.len() >= 7 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,5 +1,5 @@
-//! What it costs to refuse a token, as a share of what a good one costs: whoever makes tokens up must not be able to
-//! take more than somebody who has one.
+//! Measures the cost of refusing a token relative to the cost of accepting a valid one. An attacker with invented tokens
+//! must not be able to use more CPU time than a user with a valid token.
 
 use std::{
     hint::black_box,
@@ -40,7 +40,7 @@ fn good() -> String {
     signer.sign(&grant, UnixTime::now()).expect("signs")
 }
 
-/// By what is wrong with it.
+/// Invalid tokens, each with the name of its defect.
 fn bad(good: &str) -> Vec<(&'static str, String)> {
     let parts: Vec<&str> = good.split('.').collect();
     let with = |header: &str| format!("{}.{}.{}", BASE64_URL_SAFE_NO_PAD.encode(header), parts[1], parts[2]);
@@ -67,7 +67,7 @@ fn names(count: usize) -> String {
     (0..count).map(|n| format!(r#","{n}":{n}"#)).collect()
 }
 
-/// The best of many rounds: what else the machine does is not the token's fault.
+/// The time of the fastest round. This leaves out the load of other programs on the machine.
 fn best_of(verifier: &TokenVerifier, token: &str) -> Duration {
     const ROUNDS: u32 = 50;
     const TIMES: u32 = 200;
@@ -103,7 +103,7 @@ fn tokens(c: &mut Criterion) {
         ("EdDSA", include_str!("../src/auth/testdata/ed25519.pub.pem")),
     ] {
         let public = verifier(Key::public_key(pem).expect("a key"));
-        // The dearest refusal that there is: everything is right but the signature.
+        // The most expensive refusal: everything is valid except the signature.
         let size = if name == "RS256" { 256 } else { 64 };
         let header = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{name}"}}"#));
         let signature = BASE64_URL_SAFE_NO_PAD.encode(vec![1; size]);

@@ -1,5 +1,6 @@
-//! socketioxide without anything: no token is checked, nobody is refused a room, events come by `POST /publish`. What it lacks beside
-//! taskcast is what taskcast may cost. TCP_NODELAY is set: without it each message waits for the acknowledgement of the one before.
+//! A minimal socketioxide server: it checks no tokens, lets every client into every room, and receives events by `POST /publish`. The
+//! difference to taskcast is what taskcast's features cost. TCP_NODELAY is set; without it, each message would wait for the acknowledgement
+//! of the one before.
 
 use std::{convert::Infallible, env, error::Error};
 
@@ -37,7 +38,8 @@ async fn publish(State(io): State<SocketIo>, body: String) -> &'static str {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let (layer, io) = SocketIo::builder().max_buffer_size(4096).build_layer();
-    // In the middleware: the connect handler runs after the client has been told, whose first event may come before it.
+    // The handlers are registered in the middleware. The connect handler runs only after the client is informed, so the client's first
+    // event may arrive before it.
     let register = async |socket: SocketRef| {
         socket.on("task:join", async |socket: SocketRef, Data::<Value>(request)| {
             let id = request["taskId"].as_str().unwrap_or_default().to_owned();

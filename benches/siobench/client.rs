@@ -1,4 +1,4 @@
-//! One client: connects with a token, joins, answers pings, and takes what comes.
+//! One client: connects with a token, joins rooms, answers pings, and counts the events that it receives.
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,19 +28,19 @@ use crate::{
 
 const CONNECTED_WITHIN: Duration = Duration::from_secs(60);
 
-/// What all clients of a run tell.
+/// The measurements and counters that all clients of a run share.
 #[derive(Debug)]
 pub struct World {
     pub options: Rc<Options>,
     pub stats: RefCell<Stats>,
-    /// From the TCP connection to the server's CONNECT.
+    /// The times from opening the TCP connection to the server's CONNECT packet.
     pub handshakes: RefCell<Histogram<u64>>,
-    /// From there until everything joined has been answered with its state.
+    /// The times from the CONNECT packet until the server has sent the state of every joined room.
     pub joins: RefCell<Histogram<u64>>,
     pub ready: Cell<usize>,
     pub failed: Cell<usize>,
     pub closed: Cell<usize>,
-    /// Wakes who waits for so many events in all.
+    /// The total number of events at which `reached` is notified.
     pub goal: Cell<u64>,
     pub reached: Notify,
 }
@@ -88,11 +88,11 @@ impl World {
 pub struct Client {
     pub n: usize,
     pub seen: Seen,
-    /// When its connection was begun.
+    /// The time at which the client began to connect.
     pub begun: u64,
-    /// The last `eventId`, where it is needed to recover.
+    /// The last `eventId` or offset, if the client needs it to recover.
     pub last: Option<String>,
-    /// What the library's recovery asks for.
+    /// The private session id (`pid`), which the library's recovery needs.
     pub session: Option<String>,
     pub recovered: bool,
 }
@@ -113,7 +113,7 @@ impl Client {
         Ok(format!("40{auth}"))
     }
 
-    /// Connected, and every join answered.
+    /// Connects, and waits until every join has been answered.
     pub async fn connect(&mut self, world: &World, joins: &Joins) -> io::Result<Ws> {
         match timeout(CONNECTED_WITHIN, self.connect_in_time(world, joins)).await {
             Ok(done) => done,
@@ -192,7 +192,7 @@ impl Client {
         world.stats.borrow_mut().take(packet, &mut self.seen, self.begun)
     }
 
-    /// Takes what comes until the connection is closed.
+    /// Receives packets until the connection is closed.
     pub async fn listen(&mut self, world: &World, ws: &mut Ws) {
         loop {
             let mut ping = false;
@@ -226,7 +226,7 @@ async fn live(world: Rc<World>, n: usize, joins: Joins, permit: OwnedSemaphorePe
     }
 }
 
-/// Connects these clients, `at_once` at a time; the seconds that it took, and what they go on in.
+/// Connects these clients, `at_once` at a time. Returns the seconds that this took, and the tasks in which the clients continue.
 pub async fn open(world: &Rc<World>, clients: std::ops::Range<usize>) -> (f64, Vec<JoinHandle<()>>) {
     let (begun, at_once) = (now(), world.options.at_once);
     let places = Arc::new(Semaphore::new(at_once));

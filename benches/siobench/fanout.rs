@@ -1,4 +1,4 @@
-//! One event, many clients.
+//! The scenarios `fanout` and `sweep`: one event goes to many clients.
 
 use std::{error::Error, rc::Rc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 const STEPS: usize = 7;
-/// Between two rates that are tried.
+/// The pause between two rates that are tried.
 const PAUSE: Duration = Duration::from_millis(500);
 
 async fn connected(options: &Rc<Options>) -> Result<(Rc<World>, Load), Box<dyn Error>> {
@@ -22,7 +22,7 @@ async fn connected(options: &Rc<Options>) -> Result<(Rc<World>, Load), Box<dyn E
     let (seconds, _) = open(&world, 0..options.conns).await;
     tell("connect", world.told(seconds, cpu(&options.pids) - before));
     if world.ready.get() < options.conns {
-        return Err(format!("{} of {} clients came in", world.ready.get(), options.conns).into());
+        return Err(format!("{} of {} clients connected", world.ready.get(), options.conns).into());
     }
     sleep(PAUSE).await;
     let load = Load::new(&world).await?;
@@ -35,7 +35,8 @@ pub async fn fanout(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The highest rate at which nothing is lost and 99 of 100 deliveries are in time: from what comes through flat out, the gap is halved.
+/// Searches the highest rate at which nothing is lost and 99 of 100 deliveries arrive in time. The search starts at the rate of the
+/// closed loop and halves the interval.
 pub async fn sweep(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
     let (_world, mut load) = connected(&options).await?;
     let audience = load.largest_audience() as f64;

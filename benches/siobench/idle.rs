@@ -1,4 +1,4 @@
-//! Clients that come, stay and go.
+//! The scenarios `idle`, `storms` and `dashboard`: clients connect, stay connected and disconnect.
 
 use std::{error::Error, rc::Rc, time::Duration};
 
@@ -12,12 +12,12 @@ use crate::{
     options::Options,
 };
 
-/// Before the first storm and after it, memory is looked at so often.
+/// The number of memory measurements before the first storm, and after it.
 const LOOKS: usize = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 const WARM_UP: usize = 100;
 
-/// Memory of each connection that is connected and joined, in stages.
+/// Measures the memory of each joined connection, for several numbers of connections.
 pub async fn idle(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
     let world = World::new(&options);
     let empty = rss(&options.pids);
@@ -46,9 +46,9 @@ pub async fn idle(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Many come and go, some times; what stays of it.
+/// Many clients connect and disconnect, several times. Measures how much memory stays in use.
 pub async fn storms(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
-    // Code that has never run takes no memory yet.
+    // A small storm first loads code that has never run, because such code uses no memory before.
     storm(&options, WARM_UP).await;
     let before = settled(&options, LOOKS).await;
     let (mut most, mut first, mut failed) = (0, 0, 0);
@@ -83,7 +83,7 @@ async fn storm(options: &Rc<Options>, conns: usize) -> (u64, usize) {
     (most, world.failed.get())
 }
 
-/// The least that is held within some seconds.
+/// The smallest memory use within some seconds.
 async fn settled(options: &Options, looks: usize) -> u64 {
     let mut least = u64::MAX;
     for _ in 0..looks {
@@ -93,7 +93,7 @@ async fn settled(options: &Options, looks: usize) -> u64 {
     least
 }
 
-/// All are connected; then all join the dashboard at once.
+/// All clients connect first. Then all of them join the dashboard at once.
 pub async fn dashboard(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
     let world = World::new(&options);
     let mut clients = Vec::with_capacity(options.conns);
@@ -120,7 +120,7 @@ pub async fn dashboard(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
                         .await?;
                     refused |= !open;
                 }
-                // Kept open: closing is no part of it.
+                // The connection stays open, because closing is not part of the measurement.
                 Ok::<_, std::io::Error>((now(), bytes, ws))
             })
         })

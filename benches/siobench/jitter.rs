@@ -1,4 +1,5 @@
-//! Every client loses its connection now and then, for some seconds, while events flow. What it missed comes later, or not.
+//! The scenario `jitter`: every client loses its connection from time to time, for some seconds, while events flow. The benchmark
+//! measures how many of the missed events arrive later.
 
 use std::{cell::Cell, error::Error, rc::Rc, time::Duration};
 
@@ -22,7 +23,7 @@ const BEFORE_ANOTHER_TRY: Duration = Duration::from_millis(200);
 struct Told {
     cuts: Cell<u64>,
     recovered: Cell<u64>,
-    /// Came back to a state in place of the events.
+    /// Reconnects after which the client received a state instead of the missed events.
     state_instead: Cell<u64>,
     again: Cell<u64>,
 }
@@ -53,7 +54,7 @@ pub async fn jitter(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
     eprintln!("  all connected after {} ms", (now() - clock) / 1000);
     let mut load = Load::new(&world).await?;
     begin.set(now());
-    // Nobody is cut in the last seconds, so that everybody is back at the end.
+    // No client is disconnected in the last seconds, so that all clients are connected at the end.
     end.set(now() + ((options.secs - options.away) * 1e6) as u64);
     let before = cpu(&options.pids);
     let mut result = load.at_rate(options.rate, 0.0, options.secs).await?;
@@ -79,7 +80,7 @@ async fn live(
 ) -> std::io::Result<()> {
     let options = &world.options;
     let mut client = Client::new(n);
-    // From the first packet on it remembers where it is.
+    // A value in `last` makes the client remember its position from the first packet on.
     client.last = Some(String::new());
     let mut ws = client.connect(world, &Joins::of(options, n)).await?;
     world.ready.set(world.ready.get() + 1);
@@ -87,7 +88,7 @@ async fn live(
     let phase = (n as u64 * every) / options.conns as u64;
     let mut round = 0;
     loop {
-        // Not known before everybody is connected.
+        // `begin` is set when all clients are connected.
         let cut = begin.get().saturating_add(phase + round * every);
         if begin.get() == u64::MAX {
             timeout(Duration::from_millis(250), client.listen(world, &mut ws)).await.ok();

@@ -1,10 +1,10 @@
-//! What a client asks for once it is connected.
+//! The requests that a client sends after it has connected.
 
 use serde_json::json;
 
 use crate::options::{Options, task_id};
 
-/// The requests, and how many answers make the client whole.
+/// The requests, and the number of states and acknowledgements that complete them.
 #[derive(Debug, Default)]
 pub struct Joins {
     pub packets: Vec<String>,
@@ -13,7 +13,7 @@ pub struct Joins {
 }
 
 impl Joins {
-    /// Task and dashboard, by name.
+    /// One join request for the task and one for the dashboard.
     pub fn of(options: &Options, n: usize) -> Self {
         let mut packets = Vec::new();
         if let Some(task) = options.task_of(n) {
@@ -25,7 +25,7 @@ impl Joins {
         Self { states: packets.len(), packets, acks: 0 }
     }
 
-    /// The same after a reconnect, in one request.
+    /// One request for the same rooms after a reconnect.
     pub fn again(options: &Options, n: usize) -> Self {
         let ids: Vec<String> = options.task_of(n).map(task_id).into_iter().collect();
         let request = json!(["resync_requested", {"taskIds": ids, "dashboard": options.on_dashboard(n)}]);
@@ -33,7 +33,7 @@ impl Joins {
         Self { packets: vec![format!("420{request}")], states, acks: 1 }
     }
 
-    /// The task, from the last event on.
+    /// One request for the task's events after the last one.
     pub fn since(options: &Options, n: usize, since: &str) -> Self {
         let ids: Vec<String> = options.task_of(n).map(task_id).into_iter().collect();
         let request = json!(["resync_requested", {"taskIds": ids, "since": since}]);

@@ -1,4 +1,4 @@
-//! Events at a rate, or as fast as they arrive.
+//! Produces events at a fixed rate, or as fast as the clients receive them.
 
 use std::{error::Error, io, rc::Rc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     stats::Stats,
 };
 
-/// Without any event for so long, no more will come.
+/// After this many seconds without any event, the generator stops waiting for more.
 const SILENCE: f64 = 3.0;
 const MOST_AT_ONCE: usize = 200;
 
@@ -25,16 +25,16 @@ const MOST_AT_ONCE: usize = 200;
 pub struct Load {
     world: Rc<World>,
     source: Source,
-    /// Writes of each task so far.
+    /// The number of writes to each task so far.
     written: Vec<u64>,
-    /// Deliveries with a marker that a write to each task gives.
+    /// The number of deliveries with a marker that one write to each task causes.
     audience: Vec<u64>,
     events: u64,
     expected: u64,
     next: usize,
 }
 
-/// What was used when the measured part began.
+/// The CPU time that had been used when the measured part began.
 struct Before {
     cpu: f64,
     own: f64,
@@ -88,7 +88,7 @@ impl Load {
         Before { cpu: cpu(&options.pids), own: own_cpu(), mongod: cpu_with_ended(&options.mongod_pid) }
     }
 
-    /// `rate` events a second, whatever becomes of them.
+    /// Sends `rate` events per second, whether the clients receive them in time or not.
     pub async fn at_rate(&mut self, rate: f64, warm: f64, seconds: f64) -> io::Result<Value> {
         let begun = now();
         let from = begun + (warm * 1e6) as u64;
@@ -123,7 +123,7 @@ impl Load {
         Ok(told)
     }
 
-    /// Keeps the deliveries of `window` events on their way.
+    /// A closed loop: keeps the deliveries of `window` events in flight.
     pub async fn flat_out(&mut self, warm: f64, seconds: f64) -> io::Result<Value> {
         let begun = now();
         let from = begun + (warm * 1e6) as u64;
@@ -139,13 +139,13 @@ impl Load {
             }
             if now >= from && before.is_none() {
                 before = Some(self.before());
-                // What is on its way belongs to the warm-up.
+                // Events in flight belong to the warm-up.
                 world.stats.borrow_mut().from = now;
             }
             if wanted >= world.stats.borrow().total + window {
                 world.goal.set(wanted - window + 1);
                 if timeout(Duration::from_secs(2), world.reached.notified()).await.is_err() {
-                    // Whatever was lost is not waited for.
+                    // Lost deliveries are not waited for.
                     wanted = world.stats.borrow().total;
                 }
                 continue;
@@ -158,7 +158,7 @@ impl Load {
         Ok(self.finish(before, seconds).await)
     }
 
-    /// Waits until everything has come, or nothing comes any more.
+    /// Waits until all expected deliveries have arrived, or until no more arrive.
     async fn finish(&mut self, before: Before, seconds: f64) -> Value {
         let (world, options) = (&self.world, &self.world.options);
         let in_time = world.stats.borrow().got;

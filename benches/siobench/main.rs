@@ -1,5 +1,5 @@
-//! The load generator: thousands of Socket.IO clients by hand over TCP in one thread, writes to MongoDB, and one JSON line for each
-//! measurement. `benches/run.js` starts it; `options.rs` has its arguments.
+//! The load generator. One thread runs thousands of hand-written Socket.IO clients over TCP and writes to MongoDB. The generator prints
+//! one JSON line for each measurement. `benches/run.js` starts it; `options.rs` has its arguments.
 
 mod client;
 mod fanout;
@@ -22,7 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{runtime::Builder, task::LocalSet};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // A descriptor for each client: as many as the hard limit allows.
+    // Each client needs a file descriptor, so the soft limit is raised to the hard limit.
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
     let (scenario, options) = Options::parse(std::env::args().skip(1))?;
@@ -44,6 +44,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         eprintln!("{scenario}: {error}");
         std::process::exit(1);
     }
-    // Ten thousand clients need not be closed one by one.
+    // The process exits without closing ten thousand clients one by one.
     std::process::exit(0);
 }

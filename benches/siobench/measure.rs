@@ -1,4 +1,4 @@
-//! Time, latencies, and what processes use.
+//! Measures time, latencies, and the CPU time and memory of processes.
 
 use std::{fs, process};
 
@@ -6,18 +6,18 @@ use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
-/// Microseconds of a clock that all processes of this machine share.
+/// The time in microseconds, by a clock that all processes of this machine share.
 pub fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
 }
 
-/// Of microseconds.
+/// A histogram of times in microseconds.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 3).expect("sound bounds")
 }
 
-/// In milliseconds.
+/// The quantiles of the times, in milliseconds.
 pub fn quantiles(times: &Histogram<u64>) -> Value {
     let at = |quantile| (times.value_at_quantile(quantile) as f64 / 10.0).round() / 100.0;
     json!({"p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "max": at(1.0), "n": times.len()})
@@ -27,7 +27,7 @@ pub fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-/// KiB that the processes hold.
+/// The resident memory of the processes in KiB.
 pub fn rss(pids: &[u32]) -> u64 {
     pids.iter()
         .filter_map(|pid| field(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:"))
@@ -38,7 +38,8 @@ fn field(status: &str, name: &str) -> Option<u64> {
     status.lines().find(|line| line.starts_with(name))?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Seconds that the processes ran. By thread and in nanoseconds: /proc/pid/stat has ticks of 10 ms. A thread that has ended counts no more.
+/// The CPU time of the processes in seconds. It is read for each thread in nanoseconds, because /proc/pid/stat has ticks of 10 ms. Threads
+/// that have ended do not count.
 pub fn cpu(pids: &[u32]) -> f64 {
     let mut nanos = 0.0;
     for pid in pids {
@@ -50,11 +51,11 @@ pub fn cpu(pids: &[u32]) -> f64 {
     nanos / 1e9
 }
 
-/// The same of processes whose threads come and go, as MongoDB's do: to 10 ms, and those that have ended count.
+/// The CPU time of processes whose threads start and end, such as MongoDB. Threads that have ended count, and the resolution is 10 ms.
 pub fn cpu_with_ended(pids: &[u32]) -> f64 {
     let ticks = |pid: &u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name, in parentheses, may have spaces in it. User and system time are the 14th and 15th field.
+        // The process name in parentheses may contain spaces. User and system time are the 14th and 15th field.
         let after_name = stat.rsplit(") ").next().unwrap_or_default();
         after_name
             .split_whitespace()
@@ -70,7 +71,7 @@ pub fn own_cpu() -> f64 {
     cpu(&[process::id()])
 }
 
-/// One measurement, for `benches/run.js`.
+/// Prints one measurement for `benches/run.js`.
 pub fn tell(kind: &str, mut value: Value) {
     value["kind"] = json!(kind);
     println!("{value}");

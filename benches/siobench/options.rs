@@ -1,4 +1,4 @@
-//! `siobench <scenario> --key value …`
+//! The arguments: `siobench <scenario> --key value …`
 
 use std::{collections::HashMap, net::SocketAddr};
 
@@ -6,46 +6,46 @@ use serde_json::{Value, json};
 
 #[derive(Debug)]
 pub struct Options {
-    /// One server, or the nodes of a cluster: client n goes to node n of them, round and round.
+    /// One server, or the nodes of a cluster. Client n connects to node n modulo their number.
     pub urls: Vec<SocketAddr>,
-    /// The servers' processes, whose memory and time are told.
+    /// The server processes whose memory and CPU time are measured.
     pub pids: Vec<u32>,
     pub mongod_pid: Vec<u32>,
     pub secret: String,
     pub conns: usize,
-    /// Connections that are opened at a time.
+    /// The number of connections that are opened at the same time.
     pub at_once: usize,
-    /// How many connections there are when memory is looked at.
+    /// The numbers of connections at which memory is measured.
     pub stages: Vec<usize>,
     /// The share of clients that join the dashboard.
     pub dash: f64,
-    /// Tasks in the store; client n joins task n of them, round and round. 0: none.
+    /// The number of tasks in the store. Client n joins task n modulo this number. 0 means that no client joins a task.
     pub tasks: usize,
-    /// Must divide `tasks`, so that each client may see its task.
+    /// The number of organisations. It must divide `tasks`, so that each client may see its task.
     pub orgs: usize,
     pub rate: f64,
     pub secs: f64,
     pub warm: f64,
     pub hold: f64,
-    /// Seconds in which memory may come back after the last storm.
+    /// The seconds in which the server may release memory after the last storm.
     pub settle: f64,
-    /// Bytes beside the marker in what is written.
+    /// The number of bytes that each write has in addition to the marker.
     pub pad: usize,
-    /// Events on their way in a closed loop.
+    /// The number of events in flight in a closed loop.
     pub window: u64,
-    /// Milliseconds that 99 of 100 deliveries may take in a sweep.
+    /// The milliseconds that 99 of 100 deliveries may take in a sweep.
     pub p99: f64,
     pub rounds: usize,
     pub every: f64,
     pub away: f64,
-    /// Events are writes to this database; else posts to the server.
+    /// The MongoDB URI to which events are written. `None` means that events are sent to the server by `POST`.
     pub mongo: Option<String>,
     pub db: String,
     pub write: Write,
     pub recovery: Recovery,
 }
 
-/// What one write changes.
+/// The fields that one write changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
     /// The title: one event in the task's room.
@@ -54,7 +54,7 @@ pub enum Write {
     Full,
 }
 
-/// How a client that was away gets what it missed.
+/// How a client gets the events that it missed while it was disconnected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
     /// `resync_requested` with the last `eventId`.
@@ -105,7 +105,7 @@ impl Options {
             },
         };
         match given.keys().next() {
-            Some(unknown) => Err(format!("no option --{unknown}")),
+            Some(unknown) => Err(format!("unknown option --{unknown}")),
             None => Ok((scenario, options)),
         }
     }
@@ -122,19 +122,19 @@ impl Options {
         n % self.orgs
     }
 
-    /// As many users as connections.
+    /// The claims of client n. Each connection has its own user.
     pub fn claims(&self, n: usize) -> Value {
         json!({"sub": format!("u{n}"), "orgId": format!("o{}", self.org_of(n)), "name": format!("User {n}"), "exp": 4_102_444_800_u64})
     }
 }
 
-/// The id of task `k`, as 12 bytes in hex.
+/// The id of task `k`, as 12 bytes in hexadecimal.
 pub fn task_id(k: usize) -> String {
     format!("{:024x}", k + 1)
 }
 
 fn one<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("not understood: {text}"))
+    text.parse().map_err(|_| format!("invalid value: {text}"))
 }
 
 fn list<T: std::str::FromStr>(text: &str) -> Result<Vec<T>, String> {

@@ -1,14 +1,14 @@
-//! What a packet says, without parsing its JSON: at half a million a second there is no time for that.
+//! Reads packets without parsing their JSON, because parsing would be too slow for half a million packets per second.
 
 use memchr::memmem;
 
-/// Hidden in what is written, and found again in every event that carries it: `~b:<stream>:<n>:<microseconds>~`.
+/// A marker in the written text: `~b:<stream>:<n>:<microseconds>~`. Every event that contains the text contains the marker.
 #[derive(Clone, Copy, Debug)]
 pub struct Marker {
     pub stream: u64,
     /// Counts the writes of the stream, from 1.
     pub n: u64,
-    /// When the write was due, not when it was done: what a server could not take yet counts as latency.
+    /// The time at which the write was due, not the time at which it was made. Waiting for a busy server therefore counts as latency.
     pub due: u64,
 }
 
@@ -36,7 +36,7 @@ impl Marker {
 pub enum Kind {
     State,
     Error,
-    /// Events, by whether a write's marker is in them once each.
+    /// From here on: the kinds of events. A write causes at most one event of each kind with its marker.
     Status,
     Updated,
     Entry,
@@ -45,7 +45,7 @@ pub enum Kind {
     Other,
 }
 
-/// Of a whole `42[…]` packet.
+/// The kind of a whole `42[…]` packet.
 pub fn kind(packet: &[u8]) -> Kind {
     const NAMES: [(&[u8], Kind); 8] = [
         (b"\"task:updated\"", Kind::Updated),
@@ -68,7 +68,7 @@ pub fn string<'a>(packet: &'a [u8], key: &str) -> Option<&'a str> {
     std::str::from_utf8(&packet[at..at + end]).ok()
 }
 
-/// A string as the last argument: what the library's recovery calls the offset.
+/// The last argument, if it is a string. The library's recovery calls it the offset.
 pub fn offset(packet: &[u8]) -> Option<&str> {
     let inside = packet.strip_suffix(b"\"]")?;
     let at = memchr::memrchr(b'"', inside)? + 1;

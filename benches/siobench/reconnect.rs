@@ -1,4 +1,4 @@
-//! The server is killed and started again, by whoever started this; all clients come back at once.
+//! The scenario `reconnect`: the parent process kills the server and starts it again, and all clients reconnect at once.
 
 use std::{
     cell::{Cell, RefCell},
@@ -32,7 +32,7 @@ pub async fn reconnect(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
     for client in clients {
         client.await?;
     }
-    // "go <pid>": the next one is ready.
+    // The line "go <pid>" means that the next server process is ready.
     let line = BufReader::new(stdin()).lines().next_line().await?.unwrap_or_default();
     let pids: Vec<u32> = line.split_whitespace().skip(1).filter_map(|pid| pid.parse().ok()).collect();
 

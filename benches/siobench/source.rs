@@ -1,4 +1,4 @@
-//! Where events come from: writes to MongoDB, or posts to a server that has none.
+//! The source of events: writes to MongoDB, or `POST` requests to a server without MongoDB.
 
 use std::{cell::RefCell, error::Error, io, net::SocketAddr, rc::Rc};
 
@@ -22,9 +22,9 @@ use crate::{
     ws,
 };
 
-/// Writers beside each other; all writes of one task go through one of them, so that they stay in order.
+/// The number of concurrent writers. All writes to one task go through one writer, so that they stay in order.
 const WRITERS: usize = 16;
-/// Writes that may be due at once and then go in one command.
+/// The maximum number of writes in one command, when several are due.
 const MOST_AT_ONCE: usize = 100;
 const STATUSES: [&str; 5] = ["analyzing", "needs_clarification", "dispatched", "coding", "pr_open"];
 
@@ -81,7 +81,7 @@ impl Source {
     }
 }
 
-/// As long as what taskcast makes of such a write.
+/// One event for a server without MongoDB. It is as long as the event that taskcast sends for such a write.
 fn item(marker: Marker, pad: &str) -> String {
     let id = task_id(marker.stream as usize);
     format!(
@@ -104,7 +104,7 @@ fn update(options: &Options, marker: Marker) -> Document {
     doc! {"q": {"_id": id}, "u": change}
 }
 
-/// With the server's default concern: answered when it is in the journal.
+/// Writes with MongoDB's default write concern: MongoDB answers when the write is in the journal.
 async fn write(
     database: Database,
     options: Rc<Options>,

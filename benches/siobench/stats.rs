@@ -1,4 +1,4 @@
-//! What arrived: how late, what twice, what out of order.
+//! Statistics of the received events: latency, duplicates and wrong order.
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -10,24 +10,24 @@ use crate::{
 
 #[derive(Debug)]
 pub struct Stats {
-    /// What was due before is of the warm-up.
+    /// Events that were due before this time belong to the warm-up.
     pub from: u64,
     pub latency: Histogram<u64>,
-    /// Of what was due before the client's connection was begun: from that moment.
+    /// The latency of events that were due before the client began to connect, measured from that moment.
     pub late: Histogram<u64>,
-    /// Events with a marker that came once.
+    /// The number of events with a marker, without duplicates.
     pub got: u64,
     pub twice: u64,
     pub out_of_order: u64,
-    /// Events that carry nothing of the write, such as counts.
+    /// The number of events without a marker, such as counts.
     pub unmarked: u64,
     pub warm_up: u64,
     pub bytes: u64,
-    /// All events.
+    /// The number of all events.
     pub total: u64,
 }
 
-/// What one client has seen of each stream and kind of event: the last number, and which of the 64 before it.
+/// The events that one client has received, for each stream and kind: the highest number, and which of the 64 numbers before it.
 #[derive(Debug, Default)]
 pub struct Seen(Vec<(u64, u64, u64)>);
 
@@ -82,7 +82,7 @@ impl Stats {
         }
     }
 
-    /// Takes a whole `42[…]` packet of a connection that was begun at `begun`.
+    /// Counts a whole `42[…]` packet of a connection that was begun at `begun`.
     pub fn take(&mut self, packet: &[u8], seen: &mut Seen, begun: u64) -> Kind {
         let kind = kind(packet);
         if matches!(kind, Kind::State | Kind::Error) {

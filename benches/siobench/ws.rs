@@ -1,4 +1,4 @@
-//! A WebSocket client that costs little: text frames, one read buffer for all, a mask of zeros.
+//! A WebSocket client with low overhead: only text frames, one read buffer for all clients, and a mask of zeros.
 
 use std::{
     cell::RefCell,
@@ -23,11 +23,11 @@ const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocke
 #[derive(Debug)]
 pub struct Ws {
     stream: TcpStream,
-    /// The beginning of a frame that is not complete.
+    /// The bytes of a frame that is not complete yet.
     rest: Vec<u8>,
 }
 
-/// From one of twenty addresses of this machine, so that there are ports enough.
+/// Connects from one of twenty loopback addresses, so that there are enough ports.
 pub async fn tcp(to: SocketAddr, n: usize) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     if to.ip().is_loopback() {
@@ -72,10 +72,10 @@ impl Ws {
         self.stream.write_all(&frame).await
     }
 
-    /// One read; calls `on` with each complete text. False: closed. Dropping the future loses nothing.
+    /// Reads once and calls `on` with each complete text. `false` means that the connection is closed. Dropping the future loses no data.
     pub async fn read(&mut self, on: &mut impl FnMut(&[u8])) -> io::Result<bool> {
         if !self.rest.is_empty() {
-            // What came with the answer to the upgrade.
+            // These bytes arrived together with the answer to the upgrade.
             let (taken, open) = frames(&self.rest, on);
             self.rest.drain(..taken);
             if taken > 0 || !open {
@@ -109,7 +109,7 @@ impl Ws {
     }
 }
 
-/// How many bytes were whole frames, and whether none of them closed the connection.
+/// The number of bytes in complete frames, and whether the connection is still open after them.
 fn frames(bytes: &[u8], on: &mut impl FnMut(&[u8])) -> (usize, bool) {
     let mut at = 0;
     loop {

@@ -1,4 +1,4 @@
-//! The flags. Those of the settings come from the table of settings.
+//! Parses the command line. The flags of the settings come from the table of settings.
 
 use std::{ffi::OsString, path::Path, time::Duration};
 
@@ -19,14 +19,14 @@ pub enum Command {
     Completions(Shell),
 }
 
-/// What was asked for, and where the settings are.
+/// The command to run, and the sources of the settings.
 #[derive(Clone, Debug)]
 pub struct Invocation {
     pub command: Command,
     pub sources: Sources,
 }
 
-/// Reads the command line, the environment and `.env`. Ends the process itself for `--help`, `--version` and
+/// Reads the command line, the environment and `.env`. This function ends the process for `--help`, `--version` and
 /// usage errors (exit code 2).
 pub fn parse() -> Result<Invocation, CliError> {
     let (command, flags) = read(std::env::args_os()).unwrap_or_else(|error| error.exit());
@@ -81,9 +81,9 @@ fn grammar() -> clap::Command {
         .version(env!("TASKCAST_VERSION"))
         .about("A Socket.IO-compatible realtime gateway for tasks")
         .after_help(
-            "Every setting is also an environment variable: --jwt-secret is JWT_SECRET. Flags come before the \
-             environment, the environment before a .env in the working directory. An empty value is an unset \
-             one.\nFlags can be seen by other users of the machine: secrets belong in the environment.",
+            "Every setting is also an environment variable: --jwt-secret is JWT_SECRET. A flag overrides the \
+             environment, and the environment overrides a file .env in the working directory. An empty value \
+             counts as unset.\nOther users of the machine can see flags: put secrets into the environment.",
         )
         .args(settings)
         .subcommand(clap::Command::new("serve").about("Runs the gateway (the default)"))
@@ -101,7 +101,7 @@ fn flag_of(setting: &Setting) -> Arg {
         .long(setting.flag())
         .value_name(setting.placeholder)
         .help(format!("{} [default: {}]{alias}{secret}", setting.help, setting.shown_default()))
-        // A secret may begin with a dash, as a PEM does. Taken for a flag, it would be shown.
+        // A secret may begin with a dash, as a PEM does. If clap read the secret as a flag, the error message would show it.
         .allow_hyphen_values(true)
         .global(true);
     match setting.alias_flag() {
@@ -114,14 +114,14 @@ fn token_grammar() -> clap::Command {
     clap::Command::new("token")
         .about("Prints a JWT signed with the configured secret")
         .arg(Arg::new("sub").long("sub").value_name("USER").required(true).help("The user's id"))
-        .arg(Arg::new("org").long("org").value_name("ORG").help("Its organisation"))
-        .arg(Arg::new("name").long("name").value_name("NAME").help("Its name"))
+        .arg(Arg::new("org").long("org").value_name("ORG").help("The user's organisation"))
+        .arg(Arg::new("name").long("name").value_name("NAME").help("The user's name"))
         .arg(
             Arg::new("scope")
                 .long("scope")
                 .value_name("SCOPES")
                 .action(ArgAction::Append)
-                .help("What it may do beyond looking, such as tasks:write"),
+                .help("What the user may do in addition to reading, such as tasks:write"),
         )
         .arg(
             Arg::new("ttl")
@@ -129,75 +129,75 @@ fn token_grammar() -> clap::Command {
                 .value_name("DURATION")
                 .default_value("1h")
                 .value_parser(parse_ttl)
-                .help("How long it is valid"),
+                .help("How long the token is valid"),
         )
 }
 
 fn tail_grammar() -> clap::Command {
     clap::Command::new("tail")
-        .about("Connects to a running gateway and prints events as they come")
-        .arg(Arg::new("task").long("task").value_name("ID").help("Follow this task too"))
+        .about("Connects to a running gateway and prints events as they arrive")
+        .arg(Arg::new("task").long("task").value_name("ID").help("Also follow this task"))
         .arg(
             Arg::new("url")
                 .long("url")
                 .value_name("URL")
-                .help("Where the gateway is [default: this machine, at the configured PORT]"),
+                .help("The URL of the gateway [default: this machine, at the configured PORT]"),
         )
         .arg(
             Arg::new("token")
                 .long("token")
                 .value_name("JWT")
                 .allow_hyphen_values(true)
-                .help("Who to be [default: TASKCAST_TOKEN, else a token made with the configured secret]"),
+                .help("The token [default: TASKCAST_TOKEN, else one signed with the configured secret]"),
         )
         .arg(
             Arg::new("sub")
                 .long("sub")
                 .value_name("USER")
-                .help("User of the token made [default: taskcast-tail]"),
+                .help("The user of the token that taskcast signs [default: taskcast-tail]"),
         )
         .arg(
             Arg::new("org")
                 .long("org")
                 .value_name("ORG")
-                .help("Organisation of the token made [default: DEFAULT_ORG]"),
+                .help("The organisation of the token that taskcast signs [default: DEFAULT_ORG]"),
         )
         .arg(
             Arg::new("json")
                 .long("json")
                 .action(ArgAction::SetTrue)
-                .help("Print {event, payload} as JSON, states in full"),
+                .help("Print {event, payload} as JSON, with complete states"),
         )
 }
 
 fn check_grammar() -> clap::Command {
     clap::Command::new("check")
-        .about("Validates the settings and probes what they name; exit code 0 if the gateway could start")
+        .about("Checks the settings and the servers they name; exit code 0 if the gateway could start")
         .arg(
             Arg::new("url").long("url").value_name("URL").help(
-                "Look at a running gateway, too, as clients reach it: WebSocket, polling, what is public",
+                "Also test a running gateway at this URL, as clients reach it: WebSocket, polling, public metrics",
             ),
         )
 }
 
 fn health_grammar() -> clap::Command {
     clap::Command::new("health")
-        .about("Asks the gateway on this machine, at the configured PORT, how it is; exit code 0 if it lives")
+        .about("Asks the gateway on this machine, at the configured PORT, for its health; exit code 0 if it is alive")
         .arg(
             Arg::new("ready")
                 .long("ready")
                 .action(ArgAction::SetTrue)
-                .help("Exit code 0 only if clients may come: neither starting nor draining"),
+                .help("Exit code 0 only if the gateway accepts clients: it is neither starting nor draining"),
         )
 }
 
 fn completions_grammar() -> clap::Command {
     clap::Command::new("completions")
-        .about("Prints a script that completes this command line in a shell")
-        .arg(Arg::new("shell").required(true).value_parser(value_parser!(Shell)).help("Whose script it is"))
+        .about("Prints a completion script for a shell")
+        .arg(Arg::new("shell").required(true).value_parser(value_parser!(Shell)).help("The shell"))
 }
 
-/// The script of a shell.
+/// The completion script for this shell.
 pub fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut grammar(), "taskcast", &mut script);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_errors_are_told_without_secrets() {
+    fn usage_errors_show_no_secrets() {
         let (_, flags) = args("taskcast --jwt-secret --hunter2").expect("a secret may begin with dashes");
         assert_eq!(flags[0].1, "--hunter2");
         for line in [

@@ -1,4 +1,4 @@
-//! One HTTP request at a time, as a stranger sends it: for `health`, and for `check --url`.
+//! Sends single HTTP requests without a token, for `health` and `check --url`.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -15,18 +15,18 @@ use tokio_rustls::{
 use super::place::Place;
 
 const WITHIN: Duration = Duration::from_secs(5);
-/// Nothing that is asked for here is longer.
+/// The maximum size of a response that is read. No route that is asked here answers more.
 const MOST: u64 = 256 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Answer {
     pub status: u16,
-    /// `name=value` of what it wants to be sent back.
+    /// `name=value` of each cookie that the server sets.
     pub cookies: Vec<String>,
     pub body: String,
 }
 
-/// `cookies`: as a browser would send them.
+/// Sends one request. `cookies` are sent back as a browser does.
 pub(super) async fn ask(
     place: &Place,
     method: &str,
@@ -72,14 +72,14 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, request: &st
     stream.write_all(request.as_bytes()).await?;
     let mut read = Vec::new();
     match stream.take(MOST).read_to_end(&mut read).await {
-        // Some close TLS without saying so.
+        // Some servers close the connection without TLS's `close_notify`.
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
         _ => {}
     }
-    parse(&String::from_utf8_lossy(&read)).ok_or_else(|| io::Error::other("that is no HTTP"))
+    parse(&String::from_utf8_lossy(&read)).ok_or_else(|| io::Error::other("the answer is not HTTP"))
 }
 
-/// A body in chunks is left so.
+/// Reads the status, the cookies and the body. A chunked body is not decoded.
 fn parse(text: &str) -> Option<Answer> {
     let (head, body) = text.split_once("\r\n\r\n")?;
     let mut lines = head.split("\r\n");
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_understood() {
+    fn status_cookies_and_body_of_an_answer_are_read() {
         let text = "HTTP/1.1 200 OK\r\nSet-Cookie: io=a1; Path=/; HttpOnly\r\nset-cookie: node=b\r\n\r\n0{\"sid\":\"x\"}";
         let answer = parse(text).expect("an answer");
         assert_eq!((answer.status, answer.body.as_str()), (200, "0{\"sid\":\"x\"}"));

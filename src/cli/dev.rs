@@ -1,4 +1,4 @@
-//! What a development gateway says when it is ready.
+//! The greeting that a gateway in development mode prints when it is ready.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,8 +11,8 @@ const USER: &str = "dev";
 const ORG: &str = "dev";
 const TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// A token and a URL to begin with, for stdout; None where keys are configured. `listening` is where the gateway
-/// really listens.
+/// A token and a URL to begin with, for stdout. `None` means that keys are configured. `listening` is the address at which
+/// the gateway actually listens.
 pub fn dev_greeting(
     config: &Config,
     tokens: &Tokens,
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn where_keys_are_configured_nothing_is_given_away() {
+    fn no_token_is_printed_when_keys_are_configured() {
         assert_eq!(greeting(&[("JWT_SECRET", "bench-secret"), ("TASKCAST_DEV", "1")]).0, None);
     }
 }

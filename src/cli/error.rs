@@ -1,4 +1,4 @@
-//! Why a command ended, and with which exit code.
+//! The errors that end a command, and their exit codes.
 
 use std::{io, process::ExitCode};
 
@@ -14,7 +14,7 @@ pub enum CliError {
     Telemetry(#[from] telemetry::TelemetryError),
     #[error(transparent)]
     Sign(#[from] auth::SignError),
-    #[error("tokens are checked with a public key here: they are made by who holds the private one")]
+    #[error("tokens are checked with a public key, so taskcast can't sign one: ask their issuer for it")]
     NoSecret,
     #[error("the gateway would not accept such a token: {0}")]
     UselessToken(auth::AuthError),
@@ -22,10 +22,10 @@ pub enum CliError {
     App(#[from] app::AppError),
     #[error("{0} can't be used: http://host:port or https://host is expected")]
     Url(&'static str),
-    /// The gateway said no for good.
+    /// The gateway refused, and a retry would not help.
     #[error("{0}")]
     Refused(String),
-    /// The gateway on this machine is not well, or not there.
+    /// The gateway on this machine is unhealthy or does not answer.
     #[error("{0}")]
     Unwell(String),
     #[error("the output can't be written: {0}")]
@@ -35,7 +35,7 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// 2: what was asked for can't be done as it is configured; 1: it was tried and failed.
+    /// 2 means that the settings or the URL can't be used. 1 means that the command failed.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) | Self::Url(_) => ExitCode::from(2),

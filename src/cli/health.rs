@@ -1,4 +1,4 @@
-//! `taskcast health`: what a container without a shell asks its own gateway.
+//! `taskcast health`: the health check for a container without a shell.
 
 use crate::config::{ServerConfig, Sources};
 
@@ -6,11 +6,11 @@ use super::{CliError, ask::ask, place::Place};
 
 #[derive(Clone, Copy, Debug)]
 pub struct HealthArguments {
-    /// Whether it wants clients, rather than whether it lives.
+    /// `true` asks whether the gateway accepts clients. `false` asks whether the process is alive.
     pub ready: bool,
 }
 
-/// On the configured port of this machine; a proxy is not asked.
+/// Asks the gateway directly, at the configured port of this machine, not through a proxy.
 pub async fn health(arguments: HealthArguments, sources: &Sources) -> Result<String, CliError> {
     let server = ServerConfig::read_alone(sources)?;
     let place = Place::local(server.local_address(server.port));

@@ -1,4 +1,4 @@
-//! The command line: what was asked for, and the commands that are not the gateway itself.
+//! The command line: its parser, and all commands except the gateway itself.
 
 mod arguments;
 mod ask;

@@ -1,10 +1,10 @@
-//! Where the gateway is.
+//! The URL of a gateway.
 
 use std::{fmt, net::SocketAddr};
 
 use http::Uri;
 
-/// `http://host:port`, or `https://host`, perhaps with a path before `/socket.io`.
+/// `http://host:port` or `https://host`, optionally with a path before `/socket.io`.
 pub(super) struct Place {
     scheme: &'static str,
     rest: String,
@@ -19,7 +19,7 @@ impl Place {
             _ => return None,
         };
         let authority = uri.authority()?.as_str();
-        // A password in the URL would be shown.
+        // A URL with a password is refused, because the URL is printed.
         if authority.contains('@') || uri.query().is_some() {
             return None;
         }
@@ -38,12 +38,12 @@ impl Place {
         self.scheme == "wss"
     }
 
-    /// `host` or `host:port`, and the path before a route of the gateway.
+    /// `host` or `host:port`, and the path that precedes the gateway's routes.
     pub(super) fn authority_and_path(&self) -> (&str, &str) {
         self.rest.find('/').map_or((&self.rest, ""), |slash| self.rest.split_at(slash))
     }
 
-    /// Host without brackets, and port.
+    /// The host without brackets, and the port.
     pub(super) fn address(&self) -> (&str, u16) {
         let (authority, _) = self.authority_and_path();
         let usual = if self.has_tls() { 443 } else { 80 };
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_becomes_the_gateways_websocket() {
+    fn a_url_is_translated_to_the_websocket_url_of_the_gateway() {
         for (url, websocket, shown) in [
             ("http://127.0.0.1:3000", "ws://127.0.0.1:3000/", "http://127.0.0.1:3000"),
             ("https://tasks.test/", "wss://tasks.test/", "https://tasks.test"),

@@ -1,4 +1,4 @@
-//! `taskcast token`
+//! `taskcast token`: signs a token with the configured secret.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_accepted_by_the_same_settings() {
+    fn a_gateway_with_the_same_settings_accepts_the_token() {
         let sources =
             settings(&[("JWT_SECRET", "bench-secret"), ("JWT_USER_CLAIM", "uid"), ("JWT_AUDIENCE", "x")]);
         let now = UnixTime::now();
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_not_be_accepted_is_not_made() {
+    fn a_token_that_the_gateway_would_refuse_is_not_made() {
         let sources = settings(&[("JWT_SECRET", "bench-secret")]);
         let nobody = TokenArguments { sub: String::new(), ..alice() };
         assert!(matches!(token(nobody, &sources, UnixTime::now()), Err(CliError::UselessToken(_))));

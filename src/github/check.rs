@@ -1,4 +1,4 @@
-//! Check runs, check suites and workflow runs: which pull request or branch each is about.
+//! Check runs, check suites and workflow runs: finds the pull request or branch that each one is about.
 
 use super::{
     delivery::Subject,
@@ -11,7 +11,7 @@ use super::{
     source::Checked,
 };
 
-/// Of one check at most.
+/// The maximum number of pull requests that are read from one check.
 const MAX_CHECKED: usize = 10;
 
 pub(super) fn check(place: &Place<'_>, kind: &str, run: &payload::Run) -> Understood {
@@ -25,12 +25,12 @@ pub(super) fn check(place: &Place<'_>, kind: &str, run: &payload::Run) -> Unders
     (ways_of_check(place, run), Subject::Other, entry)
 }
 
-/// The pull requests that a check names, then its branch.
+/// The pull requests that a check names come first, then its branch.
 pub(super) fn ways_of_check(place: &Place<'_>, run: &payload::Run) -> Vec<Way> {
     let mut ways: Vec<Way> = named_pull_requests(place, run)
         .map(|pr| {
             let base = pr.base.as_ref().and_then(|base| base.repo.as_ref());
-            // A fork's checks name the pull requests that go from it to the original.
+            // A check that runs in a fork names the pull requests from the fork to the original repository.
             let name = base.and_then(|repo| repo_of_api(repo.url.as_deref()?));
             let repo = match name {
                 Some(name) if !name.eq_ignore_ascii_case(&place.repository.name) => {
@@ -52,8 +52,8 @@ pub(super) fn ways_of_check(place: &Place<'_>, run: &payload::Run) -> Vec<Way> {
     ways
 }
 
-/// GitHub compares branches by their names alone here, so a fork's run may be said to be of a pull request whose
-/// branch has the same name.
+/// GitHub matches runs to pull requests by branch name only. A run of a fork may therefore name a pull request of this
+/// repository whose branch has the same name. This function drops such pull requests.
 fn named_pull_requests<'a>(
     place: &Place<'_>,
     run: &'a payload::Run,
@@ -81,7 +81,7 @@ fn branch_of(run: &payload::Run) -> Option<String> {
     usable_branch(branch)
 }
 
-/// The commit of a check that names no pull request: GitHub names none for commits of forks.
+/// The commit of a check that names no pull request. GitHub names no pull request for a commit of a fork.
 pub(super) fn checked(place: &Place<'_>, run: &payload::Run) -> Option<Checked> {
     let names_none = named_pull_requests(place, run).next().is_none();
     Some(Checked {
@@ -92,7 +92,7 @@ pub(super) fn checked(place: &Place<'_>, run: &payload::Run) -> Option<Checked> 
     })
 }
 
-/// From `https://api.github.com/repos/owner/name`.
+/// Reads `owner/name` from `https://api.github.com/repos/owner/name`.
 fn repo_of_api(url: &str) -> Option<String> {
     repo_name(url.split_once("/repos/")?.1)
 }

@@ -1,4 +1,4 @@
-//! A delivery: what it is made of, and how it is read.
+//! The parts of a webhook delivery, and the parser of its body.
 
 use std::fmt;
 
@@ -13,16 +13,16 @@ use crate::json::replace_lone_surrogates;
 const NO_EVENT: &str = "this event is not used";
 pub(super) const NO_ACTION: &str = "this action is not used";
 
-/// `X-GitHub-Delivery`: the same for every attempt to deliver the same thing.
+/// The value of `X-GitHub-Delivery`. It is the same for every attempt to send the same delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryId(String);
 
-/// What a request from GitHub turned out to be.
+/// The content of a request from GitHub.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Received {
-    /// Somebody has set the webhook up.
+    /// GitHub sends it when the webhook is set up.
     Ping,
-    /// It can concern no task; the reason.
+    /// The delivery cannot concern a task. The text is the reason.
     Ignored(&'static str),
     Delivery(Box<Delivery>),
 }
@@ -37,7 +37,7 @@ pub struct Delivery {
     pub(super) entry: Entry,
 }
 
-/// What a delivery is about, as far as it changes fields.
+/// The part of a delivery that decides which fields of the task change.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Subject {
     PullRequest(Snapshot),
@@ -45,14 +45,14 @@ pub(super) enum Subject {
         number: u64,
         url: Option<String>,
     },
-    /// On an issue, or on a pull request: they are numbered together.
+    /// A comment on an issue or on a pull request. GitHub numbers both in one sequence.
     Comment {
         number: u64,
     },
     Other,
 }
 
-/// Why a genuine delivery can't be understood.
+/// The reason why a delivery with a valid signature can't be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableDelivery {
     #[error("the body is not UTF-8")]
@@ -61,15 +61,15 @@ pub enum UnusableDelivery {
     NotAnObject,
     #[error("the body is not JSON (line {line}, column {column})")]
     NotJson { line: usize, column: usize },
-    /// serde's own words could quote the payload.
-    #[error("the payload is not what this event's should be (line {line}, column {column})")]
+    /// serde's own message is not used, because it could quote the payload.
+    #[error("the payload does not have the format of this event (line {line}, column {column})")]
     Unexpected { line: usize, column: usize },
     #[error("the payload lacks {0}")]
     Lacks(&'static str),
 }
 
 impl DeliveryId {
-    /// GitHub sends a GUID; whatever it is, it goes into the log.
+    /// GitHub sends a GUID. The id goes into the log, so only short texts of visible ASCII characters are accepted.
     pub fn parse(text: &str) -> Option<Self> {
         let sane = (1..=100).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
         sane.then(|| Self(text.to_owned()))
@@ -86,7 +86,7 @@ impl fmt::Display for DeliveryId {
     }
 }
 
-/// The events that are used.
+/// The events that taskcast uses.
 pub const EVENTS: [&str; 9] = [
     "ping",
     "pull_request",
@@ -99,12 +99,12 @@ pub const EVENTS: [&str; 9] = [
     "repository",
 ];
 
-/// The event's name if it is one that is used; for whoever counts.
+/// The event's name if taskcast uses the event, otherwise `other`. Metrics use it as a label.
 pub fn event_label(event: &str) -> &'static str {
     EVENTS.into_iter().find(|used| *used == event).unwrap_or("other")
 }
 
-/// The action that a payload names, and no more.
+/// Only the action of a payload.
 #[derive(Deserialize)]
 struct Acted {
     #[serde(default)]
@@ -112,16 +112,17 @@ struct Acted {
 }
 
 impl Received {
-    /// Reads a body whose signature was right. The second is its action, for the log.
+    /// Reads a body whose signature is valid. The second value is the action, for the log.
     pub fn parse(
         id: DeliveryId,
         event: &str,
         body: &[u8],
     ) -> Result<(Self, Option<String>), UnusableDelivery> {
-        // GitHub passes on what its users cut, too. The signature was over the bytes as they came.
+        // GitHub also forwards texts that its users have cut in the middle of a surrogate pair. The signature has already
+        // been checked over the original bytes.
         let text = std::str::from_utf8(body).map_err(|_| UnusableDelivery::NotUtf8)?;
         let text = &*replace_lone_surrogates(text);
-        // serde takes an array for a struct as well.
+        // serde also accepts an array for a struct.
         if !text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
         {
             return Err(UnusableDelivery::NotAnObject);
@@ -152,7 +153,7 @@ fn json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, UnusableDelivery> {
     })
 }
 
-/// What actions are called; it becomes part of an entry's type and of the log.
+/// Returns whether the text has the form of an action's name. The name becomes part of the entry's type and of the log.
 fn is_name(text: &str) -> bool {
     (1..=50).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }

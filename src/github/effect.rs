@@ -1,4 +1,4 @@
-//! What a delivery changes in its task.
+//! Computes which fields of a task a delivery changes, and its timeline entry.
 
 use serde_json::{Map, Value};
 
@@ -10,11 +10,11 @@ use super::{
 use crate::task::{Assigned, Field, NewEntry, Task, Timestamp, Writes};
 
 impl Delivery {
-    /// Fields of a document that decide, beside those that clients see.
+    /// Fields of the document that [`Delivery::writes`] reads, in addition to the fields that clients see.
     pub const DECISIVE: [&'static str; 1] = [SEEN];
 
-    /// What is to be written into `task`, whose document (without its timeline) is `document`: always a timeline
-    /// entry, mostly more.
+    /// Computes the writes to `task`: always a timeline entry, and usually fields as well. `document` is the task's document
+    /// without its timeline.
     pub fn writes(&self, task: &Task, document: &Map<String, Value>, now: Timestamp) -> Writes {
         let (assignments, seen) = match &self.subject {
             Subject::PullRequest(snapshot) => {
@@ -23,7 +23,8 @@ impl Delivery {
             Subject::Issue { number, url } => (issue(task, *number, url.as_deref()), None),
             Subject::Comment { .. } | Subject::Other => (Vec::new(), None),
         };
-        // Mongoose writes null for what is not there yet, and looks for it under that name later.
+        // Mongoose writes null for a field that has no value yet, and later reads the field under that name. A name that
+        // exists in the document is therefore kept.
         let has = |name: &str| document.contains_key(name);
         let set = assignments
             .into_iter()
@@ -42,7 +43,7 @@ impl Delivery {
     }
 }
 
-/// What the task does not know yet of its issue.
+/// The issue's number and link, where the task does not have them yet.
 fn issue(task: &Task, issue: u64, url: Option<&str>) -> Vec<(Field, Assigned)> {
     let mut set = Vec::new();
     if task.get(Field::IssueNumber).is_null() {

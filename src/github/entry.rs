@@ -1,13 +1,13 @@
-//! Timeline entries: which fields of a payload get into them, and how much of each.
+//! Timeline entries: selects the fields of a payload that go into an entry, and limits their length.
 
 use serde_json::{Map, Value};
 
-/// Of a comment or a review.
+/// The maximum number of characters from a comment or a review.
 const MAX_REMARK: usize = 500;
 const MAX_LINE: usize = 300;
 pub(super) const MAX_URL: usize = 2_000;
 
-/// What is told of a delivery in the timeline.
+/// The timeline entry of a delivery.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
     pub event_type: String,
@@ -24,7 +24,7 @@ impl Entry {
         self
     }
 
-    /// A line of text; left out where there is none.
+    /// Adds a line of text. An absent or blank text is left out.
     pub(super) fn line(self, name: &str, text: Option<&str>) -> Self {
         self.text(name, text, MAX_LINE)
     }
@@ -48,7 +48,7 @@ impl Entry {
     }
 }
 
-/// The first `max` characters, and a sign that there were more.
+/// The first `max` characters, followed by `…` if the text is longer.
 pub(super) fn clipped(text: &str, max: usize) -> String {
     match text.char_indices().nth(max) {
         None => text.to_owned(),
@@ -56,7 +56,7 @@ pub(super) fn clipped(text: &str, max: usize) -> String {
     }
 }
 
-/// Pages make links of it, so it must be one that a browser may follow.
+/// Web pages turn the URL into a link, so only `http` and `https` URLs of limited length are accepted.
 pub(super) fn web_link(url: Option<&str>) -> Option<String> {
     url.filter(|url| url.len() <= MAX_URL && (url.starts_with("https://") || url.starts_with("http://")))
         .map(str::to_owned)
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_small_and_holds_no_odd_link() {
+    fn an_entry_is_small_and_holds_only_links_to_web_pages() {
         let entry = Entry::new("x")
             .number("n", 7)
             .line("title", Some(&"ä".repeat(10_000)))

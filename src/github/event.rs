@@ -1,4 +1,4 @@
-//! What each event means: how its task is found, what changes, what is told.
+//! Translates each event: how its task is found, which fields change, and what its timeline entry says.
 
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::task::{TaskId, Timestamp};
 
-/// Of one text at most.
+/// The maximum number of task ids that are read from one text.
 const MAX_NAMED: usize = 10;
 const MAX_NAMED_BYTES: usize = 256 * 1024;
 const CHECKS: [&str; 3] = ["check_run", "check_suite", "workflow_run"];
@@ -24,7 +24,7 @@ const CHECKS: [&str; 3] = ["check_run", "check_suite", "workflow_run"];
 const NO_REPOSITORY: &str = "the payload names no repository";
 const NO_PULL_REQUEST: &str = "the payload names neither a pull request nor a branch";
 
-/// What a delivery of an event that is used means.
+/// Translates a delivery of an event that taskcast uses.
 pub(super) fn understood(
     id: DeliveryId,
     event: &str,
@@ -70,7 +70,7 @@ pub(super) fn understood(
     Ok(Received::Delivery(Box::new(Delivery { id, search: Search { ways }, source, subject, entry })))
 }
 
-/// What the payload says of its repository and of a fork's commit.
+/// The payload's information about its repository and about the commit of a fork.
 fn source_of(place: &Place<'_>, event: &str, action: &str, payload: &Payload) -> Source {
     let before = |action: &str| {
         let (owner, name) = place.repository.name.split_once('/')?;
@@ -105,7 +105,8 @@ fn pull_request(
     let snapshot =
         Snapshot::of(action, pr).ok_or(UnusableDelivery::Lacks("a usable pull_request.updated_at"))?;
     let mut ways = place.pull_request(pr);
-    // Anybody may open a pull request for a branch of a public repository. A bot that does so was installed there.
+    // Any GitHub user may open a pull request for a branch of a public repository. A bot can do so only if it is installed
+    // in the repository.
     let is_bot = pr.user.as_ref().is_some_and(|user| user.kind.as_deref() == Some("Bot"));
     let may_refer =
         is_insider(place.payload, pr.author_association.as_deref()) || (is_bot && !place.is_from_fork(pr));
@@ -140,7 +141,7 @@ fn issue(place: &Place<'_>, action: &str, issue: &payload::Issue) -> Understood 
     let url = web_link(issue.html_url.as_deref());
     let mut ways =
         vec![Way::Issue { repo: place.repository.clone(), number: issue.number, url: url.clone() }];
-    // A pull request is an issue to GitHub, but not one that a task could have.
+    // To GitHub a pull request is also an issue, but it can't be the issue of a task.
     let is_pull_request =
         issue.pull_request.is_some() || url.as_deref().is_some_and(|url| url.contains("/pull/"));
     let ids = named_tasks(issue.body.as_deref().unwrap_or_default());
@@ -181,7 +182,7 @@ fn remark(entry: Entry, remark: &payload::Remark) -> Entry {
         .remark("text", remark.body.as_deref())
 }
 
-/// The words that look like a task's id.
+/// The words that have the form of a task id.
 fn named_tasks(text: &str) -> Vec<TaskId> {
     let mut ids: Vec<TaskId> = Vec::new();
     let text = &text[..text.floor_char_boundary(MAX_NAMED_BYTES)];

@@ -1,4 +1,4 @@
-//! Forks, and repositories that change their names: what strangers can cause, and what tasks must survive.
+//! Tests with forks, with other users' repositories, and with repositories that change their names.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ const OWN: u64 = 1;
 const STRANGER: u64 = 666;
 const SHA: &str = "ec26c3e57ca3a959ca5aad62de7213c562f8c821";
 
-/// What a store keeps of facts: the first one under each id.
+/// The facts in a store. The store keeps the first fact under each id.
 #[derive(Default)]
 struct Memory(BTreeMap<String, Lesson>);
 
@@ -149,7 +149,7 @@ fn from_a_fork_only_the_text_of_an_insider_chooses_a_task() {
     }
 }
 
-/// Anybody may open a pull request for a branch that somebody else has pushed to a public repository.
+/// Any GitHub user may open a pull request for a branch that another user has pushed to a public repository.
 #[test]
 fn from_an_own_branch_only_the_text_of_an_insider_or_a_bot_chooses_a_task() {
     let mut memory = Memory::default();
@@ -179,7 +179,7 @@ fn from_an_own_branch_only_the_text_of_an_insider_or_a_bot_chooses_a_task() {
 }
 
 #[test]
-fn an_issue_of_a_stranger_becomes_no_tasks_issue() {
+fn an_issue_of_a_stranger_does_not_become_the_issue_of_a_task() {
     let id = "65a1b2c3d4e5f60718293a4b";
     let named = [task(id, 1, json!({"repo": "acme/web"}))];
     let issue = |association: &str| {
@@ -191,7 +191,7 @@ fn an_issue_of_a_stranger_becomes_no_tasks_issue() {
     assert_eq!(memory.finds(2, "issues", &issue("MEMBER"), &named).as_deref(), Some(id));
 }
 
-/// Anybody may have a repository of their own that delivers here too, such as through a GitHub App.
+/// A stranger may own a repository whose deliveries arrive here too, for example through a GitHub App.
 #[test]
 fn a_repository_of_another_owner_closes_no_issue_here() {
     let mut payload = pr(9, json!({"id": STRANGER, "full_name": "stranger/own"}));
@@ -232,7 +232,7 @@ fn checks_of_a_fork_belong_to_its_pull_request_and_to_no_branch() {
         let found = memory.finds(4, event, &check(event, run.clone()), &all);
         assert_eq!(found.as_deref(), Some("numbered"), "{event} {run}");
     }
-    // Another fork, another commit, the repository itself.
+    // Another fork, another commit and another branch do not lead to the pull request.
     for run in [
         json!({"head_repository": {"id": 5, "full_name": "other/web"}}),
         json!({"head_repository": fork(), "head_sha": "abc"}),
@@ -264,7 +264,7 @@ fn commits_before_and_after_a_forced_push_are_both_known() {
 
 /// The same commit can be the head of a pull request from the repository and of one from a fork.
 #[test]
-fn of_two_pull_requests_with_the_same_commit_each_has_its_own_checks() {
+fn two_pull_requests_with_the_same_commit_have_their_own_checks() {
     let own_pr = task(
         "own",
         1,
@@ -280,14 +280,14 @@ fn of_two_pull_requests_with_the_same_commit_each_has_its_own_checks() {
     assert_eq!(memory.finds(3, "check_run", &unknown, &all).as_deref(), Some("forked"));
     let named = check("check_run", json!({"pull_requests": [{"number": 7}]}));
     assert_eq!(memory.finds(3, "check_run", &named, &all).as_deref(), Some("own"));
-    // GitHub compares by the branch's name here.
+    // GitHub matches by the name of the branch, so it names the wrong pull request.
     let said =
         json!({"head_repository": fork(), "pull_requests": [{"number": 7, "head": {"repo": {"id": OWN}}}]});
     let found = memory.finds(3, "workflow_run", &check("workflow_run", said), &all);
     assert_eq!(found.as_deref(), Some("forked"));
 }
 
-/// `pull_request` 7 of a repository.
+/// A `pull_request` delivery about number 7 of a repository.
 fn seven(id: u64, name: &str, created: i64) -> Value {
     let mut payload = pr(7, json!({"id": id, "full_name": name}));
     payload["repository"] = repository(id, name, created);
@@ -341,7 +341,7 @@ fn tasks_follow_a_repository_to_its_new_name() {
             teach(&mut memory);
             let found = memory.finds(300, "pull_request", &seven(OWN, name, 10), &tasks);
             assert_eq!(found.as_deref(), Some(tasks[0].id.as_str()), "{name}");
-            // What its backend still calls by the old name, and what it calls by the new one.
+            // The backend may still write the old name into new tasks, or the new name.
             for repo in ["acme/web", name] {
                 let later = [task_seven("later", 400, repo)];
                 let found = memory.finds(500, "pull_request", &seven(OWN, name, 10), &later);
@@ -360,7 +360,7 @@ fn a_repository_that_takes_a_freed_name_has_none_of_the_old_tasks() {
     let older = task_seven("older", 100, "acme/web");
     let newer = task_seven("newer", 400, "acme/web");
     let both = [older.clone(), newer];
-    // When the new repository was made, as its payloads say; the copy of another date must not matter.
+    // The creation time of the new repository must not matter, even if it is not later than that of the old repository.
     for made in [300, 10, 5] {
         let mut memory = Memory::default();
         memory.finds(150, "pull_request", &seven(OWN, "Acme/Web", 10), &both);
@@ -371,13 +371,13 @@ fn a_repository_that_takes_a_freed_name_has_none_of_the_old_tasks() {
         let ours = seven(OWN, "Acme/Site", 10);
         assert_eq!(memory.finds(501, "pull_request", &ours, &both).as_deref(), Some("older"));
         assert_eq!(memory.finds(501, "pull_request", &ours, &both[1..]), None);
-        // Late and repeated deliveries from before the rename.
+        // Deliveries from before the rename that are late or repeated.
         memory.finds(502, "repository", &renamed("a", OWN, "Acme/Site", "Web"), &both);
         let late = memory.finds(503, "pull_request", &seven(OWN, "Acme/Web", 10), &both);
         assert_eq!(late.as_deref(), Some("older"));
         assert_eq!(memory.finds(504, "pull_request", &theirs, &both).as_deref(), Some("newer"));
     }
-    // Nobody has told that the old repository is gone: it was deleted before anybody listened.
+    // No delivery has reported the end of the old repository, for example because it was deleted while no webhook was set up.
     let mut memory = Memory::default();
     memory.finds(150, "pull_request", &seven(OWN, "Acme/Web", 10), &both);
     assert_eq!(memory.finds(500, "pull_request", &seven(2, "Acme/Web", 300), &[older]), None);
@@ -397,7 +397,7 @@ fn two_repositories_may_swap_their_names() {
     memory.finds(160, "repository", &renamed("b", 2, "Acme/Web", "Next"), &both);
     assert_eq!(memory.finds(200, "pull_request", &seven(1, "Acme/old", 10), &both).as_deref(), Some("web"));
     assert_eq!(memory.finds(200, "pull_request", &seven(2, "Acme/Web", 20), &both).as_deref(), Some("next"));
-    // And back.
+    // The repositories swap their names back.
     memory.finds(300, "repository", &renamed("c", 2, "Acme/Next", "Web"), &both);
     memory.finds(310, "repository", &renamed("d", 1, "Acme/Web", "old"), &both);
     assert_eq!(memory.finds(400, "pull_request", &seven(1, "Acme/Web", 10), &both).as_deref(), Some("web"));
@@ -405,7 +405,7 @@ fn two_repositories_may_swap_their_names() {
 }
 
 #[test]
-fn an_id_of_another_github_is_another_repository() {
+fn the_same_id_on_another_github_server_is_another_repository() {
     let mut memory = Memory::default();
     memory.finds(1, "repository", &renamed("a", OWN, "Acme/Site", "Web"), &[]);
     let mut elsewhere = seven(OWN, "Acme/Site", 10);
@@ -427,7 +427,7 @@ fn a_closed_issue_may_be_named_by_an_old_name() {
 }
 
 #[test]
-fn what_is_learnt_of_one_repository_is_bounded() {
+fn the_number_of_facts_about_one_repository_is_limited() {
     let mut memory = Memory::default();
     for n in 0..500 {
         memory.finds(n, "pull_request", &seven(OWN, &format!("acme/web-{n}"), 1), &[]);
@@ -437,7 +437,7 @@ fn what_is_learnt_of_one_repository_is_bounded() {
 }
 
 proptest! {
-    /// Whatever comes in whatever order, and again: each repository keeps its own tasks.
+    /// Each repository keeps its own tasks, in whatever order the deliveries arrive and however often.
     #[test]
     fn in_any_order_and_repeated_each_repository_has_its_own_tasks(
         order in proptest::collection::vec(0_usize..6, 0..14),
@@ -454,7 +454,7 @@ proptest! {
             ("repository", json!({"action": "created", "repository": repository(2, "Acme/Web", 2000)})),
         ];
         let mut memory = Memory::default();
-        // What was heard while there was only one of them.
+        // This delivery arrived while only the first repository existed.
         memory.finds(150, "pull_request", &seven(OWN, "Acme/Web", 10), &[]);
         let mut now = 2000;
         for which in order.into_iter().chain([0, 3]) {

@@ -1,8 +1,8 @@
-//! What taskcast has learnt from deliveries and keeps beside the tasks: which names each repository has had, and
-//! from which fork the newest commits of pull requests came.
+//! Facts that taskcast learns from deliveries and stores beside the tasks: the names that each repository has had, and
+//! the forks that the newest commits of pull requests came from.
 //!
-//! A fact is stored once, under its id, and never changed. So it does not matter how often or in which order the
-//! deliveries come that teach it. A store finds facts by their keys and knows nothing else of them.
+//! A fact is stored once, under its id, and never changes. Deliveries may therefore arrive repeatedly and in any order.
+//! A store finds facts by their keys and does not interpret them.
 
 use std::collections::BTreeSet;
 
@@ -11,36 +11,37 @@ use serde::{Deserialize, Serialize};
 use super::repository::{Repository, Tenure};
 use crate::task::Timestamp;
 
-/// A repository that has been renamed so often is not learnt about any more.
+/// The maximum number of facts about the names of one repository. No more facts about its names are stored then.
 const MAX_FACTS: usize = 100;
-/// Of one delivery. Facts lead to other names, those to other repositories.
+/// The maximum number of keys that are looked up for one delivery. Facts lead to other names, and these names lead to
+/// other repositories.
 const MAX_KEYS: usize = 200;
 
-/// Something that does not become untrue. Times are milliseconds of this node's clock.
+/// A statement that stays true. `at` is in milliseconds and comes from the clock of this node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Fact {
-    /// From `at` on, `repository` was known under `name`. `created` is when GitHub made the repository.
+    /// taskcast learnt at `at` that `repository` has this name. `created` is the time at which GitHub created the repository.
     Named { repository: String, name: String, created: Option<i64>, at: i64 },
-    /// At `at`, `repository` was known not to be called `name` any more.
+    /// taskcast learnt at `at` that `repository` no longer has this name.
     Left { repository: String, name: String, at: i64 },
     /// A commit was the head of a pull request that came from a fork.
     Head { key: String, number: u64, fork: Option<u64>, branch: Option<String> },
 }
 
-/// A fact as it is stored.
+/// A fact in the form in which it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lesson {
-    /// A fact with the same id is the same fact: the store keeps the first.
+    /// Two facts with the same id are the same fact. The store keeps the first one.
     pub id: String,
-    /// What it is found by.
+    /// The keys under which the store finds the fact.
     pub keys: Vec<String>,
     pub fact: Fact,
-    /// Whether the store forgets it after [`HEAD_DAYS`](super::HEAD_DAYS).
+    /// `true` means that the store deletes the fact after [`HEAD_DAYS`](super::HEAD_DAYS).
     pub expires: bool,
 }
 
-/// The facts that the store has about one delivery, and what it was asked for.
+/// The facts that the store has about one delivery, and the keys that the store has been asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     asked: BTreeSet<String>,
@@ -52,7 +53,8 @@ pub(super) fn name_key(host: &str, name: &str) -> String {
 }
 
 impl Lesson {
-    /// `event`: the delivery that says so. What has no such delivery is learnt once.
+    /// `event` is the id of the delivery that states the fact explicitly. It is empty when the fact is only inferred, so
+    /// that an inferred fact is stored once.
     pub(super) fn named(repository: &Repository, created: Option<i64>, at: i64, event: &str) -> Option<Self> {
         let key = repository.key()?;
         let name = repository.name.clone();
@@ -73,7 +75,7 @@ impl Lesson {
 }
 
 impl Known {
-    /// Takes in what the store answered when it was asked for `keys`.
+    /// Adds the facts that the store returned for `keys`.
     pub fn add(&mut self, keys: Vec<String>, facts: impl IntoIterator<Item = Fact>) {
         self.asked.extend(keys);
         self.learn(facts);
@@ -87,7 +89,7 @@ impl Known {
         }
     }
 
-    /// Those of `wanted`, and of what is known of them, that the store was not asked for yet.
+    /// The keys that the store has not been asked for yet. They come from `wanted` and from the facts that are known.
     pub(super) fn unasked(&self, wanted: impl IntoIterator<Item = String>, host: &str) -> Vec<String> {
         let mut keys: BTreeSet<String> = wanted.into_iter().collect();
         for fact in &self.facts {
@@ -99,7 +101,7 @@ impl Known {
         keys.into_iter().filter(|key| !self.asked.contains(key)).take(room).collect()
     }
 
-    /// Whether nothing more about the repository is to be stored.
+    /// Returns whether the limit of facts about the repository's names is reached.
     pub(super) fn is_full(&self, repository: &str) -> bool {
         let about = |fact: &&Fact| match fact {
             Fact::Named { repository: other, .. } | Fact::Left { repository: other, .. } => {
@@ -123,7 +125,7 @@ impl Known {
         })
     }
 
-    /// The names that the repository has or had, each once, in lower case.
+    /// The names that the repository has or had, in lower case and without duplicates.
     pub(super) fn names(&self, repository: &str) -> BTreeSet<String> {
         let name = |fact: &Fact| match fact {
             Fact::Named { repository: of, name, .. } | Fact::Left { repository: of, name, .. }
@@ -136,7 +138,7 @@ impl Known {
         self.facts.iter().filter_map(name).collect()
     }
 
-    /// Whether the repository was called so when it was last heard of.
+    /// Returns whether the repository has the name, according to the newest fact about both.
     pub(super) fn is_called(&self, repository: &str, name: &str) -> bool {
         self.called_since(repository, name).is_some_and(|since| since > self.left_at(repository, name))
     }
@@ -156,7 +158,7 @@ impl Known {
         at.max().unwrap_or(i64::MIN)
     }
 
-    /// Who has had the name: repository, when it was made, since when it is known to have the name.
+    /// The repositories that have had the name: each with its creation time and the time of the fact.
     fn users<'a>(&'a self, name: &str) -> impl Iterator<Item = (&'a str, Option<i64>, i64)> {
         self.facts.iter().filter_map(move |fact| match fact {
             Fact::Named { repository, name: of, created, at } if of.eq_ignore_ascii_case(name) => {
@@ -175,7 +177,8 @@ impl Known {
         })
     }
 
-    /// Who has the name, as far as is known. There is one, unless nobody has said that another one lost it.
+    /// The repositories that have the name, as far as taskcast knows, oldest first. There can be several, when no delivery has
+    /// reported that one of them lost the name.
     pub(super) fn current_users(&self, host: &str, name: &str) -> Vec<&str> {
         let here = format!("repository {host} ");
         let mut current: Vec<(Option<i64>, i64, &str)> = self
@@ -193,8 +196,8 @@ impl Known {
         users
     }
 
-    /// When the name was given up, by whom, in the order of time. Of two repositories that both are called so, the
-    /// one that was made earlier has lost the name by the time the other one had it.
+    /// The times at which repositories lost the name, each with its repository, in order of time. When two repositories
+    /// seem to have the name, the one that was created earlier has lost it to the other one.
     fn history(&self, host: &str, name: &str) -> Vec<(i64, &str)> {
         let here = format!("repository {host} ");
         let mut history: Vec<(i64, &str)> =
@@ -211,8 +214,7 @@ impl Known {
         history
     }
 
-    /// The times during which tasks that name `name` were tasks of `repository`, which now says that it is called
-    /// `now_called`.
+    /// The periods during which a task whose `repo` is `name` belonged to `repository`.
     fn tenures(&self, repository: &Repository, key: &str, name: &str) -> Vec<Tenure> {
         let host = repository.host.as_str();
         let spelled = |from: Option<i64>, until: Option<i64>| Tenure {
@@ -229,7 +231,7 @@ impl Known {
             }
             from = Some(until);
         }
-        // A late delivery may still say the name that the repository had.
+        // A late delivery may still contain a former name of the repository.
         let is_called = repository.name.eq_ignore_ascii_case(name) && !self.has_left(key, name);
         let is_free = self.current_users(host, name).into_iter().all(|user| user == key);
         if is_called || is_free {
@@ -243,7 +245,7 @@ impl Known {
         let owner = self.current_users(&repository.host, &repository.name);
         let key = match (repository.key(), owner.as_slice()) {
             (Some(key), _) => key,
-            // Only its name was said, perhaps one that it had before.
+            // The payload has only a name, and it may be a former name.
             (None, [.., user]) => (*user).to_owned(),
             (None, []) => match self.history(&repository.host, &repository.name).last() {
                 Some((_, last)) => (*last).to_owned(),

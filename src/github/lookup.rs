@@ -1,7 +1,7 @@
-//! What a store can find the task of a delivery by, without looking at every task.
+//! Lookup keys: a store uses them to find the task of a delivery without reading every task.
 //!
-//! Each task that a way leads to has a lookup of that way ([`lookups`]), or is named by its id. The reverse is not
-//! promised: [`Way::leads_to`] has the last word.
+//! Each task that a way leads to has one of the way's lookups ([`lookups`]), or the way names the task's id. A lookup may
+//! also return tasks that the way does not lead to, so the caller checks with [`Way::leads_to`].
 
 use super::{
     repository::Repository,
@@ -9,10 +9,10 @@ use super::{
 };
 use crate::task::{Field, Task, TaskId};
 
-/// No way has a branch or a link as long as this.
+/// The maximum length of a lookup. No way has a branch or a link that is so long.
 const MAX_BYTES: usize = 4096;
 
-/// What a way finds its tasks by.
+/// A key under which a way finds its tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
     Id(TaskId),
@@ -20,7 +20,7 @@ pub enum Lookup {
     Text(String),
 }
 
-/// The texts that a task is found by.
+/// The texts under which a task is found.
 pub fn lookups(task: &Task) -> Vec<String> {
     let repo = text(task, Field::Repo);
     let found = if repo.is_empty() {
@@ -37,7 +37,7 @@ pub fn lookups(task: &Task) -> Vec<String> {
 }
 
 impl Way {
-    /// What its tasks are found by, each once: under every name that the repository has had.
+    /// The keys of the tasks that this way may lead to, without duplicates. They cover every name that the repository has had.
     pub fn lookups(&self) -> Vec<Lookup> {
         let mut texts = match self {
             Self::PullRequest { repo, number, url } => {
@@ -91,14 +91,14 @@ mod tests {
     const HOST: &str = "https://github.com";
     const NAMES: [&str; 5] = ["Acme/Web", "acme/web", "acme/Old", "ACME/old", "acme/other"];
 
-    /// A link of a task or of a way, into any of the repositories or elsewhere.
+    /// A link of a task or of a way. It leads into one of the repositories, or to another host.
     fn links() -> impl Strategy<Value = String> {
         let host = select(vec![HOST, "https://github.example"]);
         let path = select(vec!["/pull/1", "/pull/2", "/issues/1", ""]);
         (host, select(NAMES.to_vec()), path).prop_map(|(host, name, path)| format!("{host}/{name}{path}"))
     }
 
-    /// A time at which a task is made, or a tenure begins or ends.
+    /// A time at which a task is created, or at which a tenure begins or ends.
     fn seconds() -> impl Strategy<Value = Option<Timestamp>> {
         option::of((0_i64..4).prop_map(|seconds| Timestamp::from_millis(seconds * 1000).expect("a time")))
     }
@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    /// A repository that may have had other names, one of them twice, or whose name belongs to another one by now.
+    /// A repository that may have had other names, perhaps the same name twice. Its name may belong to another repository now.
     fn repositories() -> impl Strategy<Value = Repository> {
         let tenure = (select(NAMES.to_vec()), seconds(), seconds());
         let tenures =
@@ -177,7 +177,7 @@ mod tests {
         }
     }
 
-    /// The property above says something only if ways do lead to tasks.
+    /// The property above is meaningful only if ways lead to tasks. This test shows that they do.
     #[test]
     fn a_task_is_looked_up_under_each_name_and_link() {
         let tenure = |name: &str| Tenure { name: name.to_owned(), from: None, until: None };

@@ -1,7 +1,7 @@
-//! GitHub's webhooks: whether a delivery is genuine, which task it is about, and what it changes there.
+//! GitHub's webhooks: checks the signature of a delivery, finds its task, and computes what the delivery changes.
 //!
-//! Pure: a store asks [`Search::choose`] which of its tasks is meant and [`Delivery::writes`] what to write, and
-//! makes that write together with the delivery's mark.
+//! This module does no I/O. A store calls [`Search::choose`] to select the task and [`Delivery::writes`] to learn what to
+//! write. The store writes the changes and the mark of the delivery together.
 
 mod check;
 mod delivery;

@@ -1,13 +1,13 @@
-//! What is read of GitHub's payloads: a few fields of each. Everything else may be missing, new, or odd.
+//! The few fields of GitHub's payloads that taskcast reads. All other fields may be missing, new or malformed.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// The payload of any event that is used.
+/// The payload of any event that taskcast uses.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Payload {
     pub action: Option<String>,
-    /// Of `repository`: the names before. Other events put other things here.
+    /// In the event `repository`, the former names. In other events the content is different.
     #[serde(default)]
     pub changes: Value,
     pub repository: Option<Repository>,
@@ -23,20 +23,20 @@ pub(super) struct Payload {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Repository {
-    /// It never changes, whatever the repository is called.
+    /// The id stays the same when the repository is renamed or transferred.
     pub id: Option<u64>,
     pub full_name: String,
     pub html_url: Option<String>,
     pub private: Option<bool>,
-    /// A text; seconds in some events.
+    /// A date as text, or a number of seconds in some events.
     #[serde(default)]
     pub created_at: Value,
 }
 
-/// A repository that something comes from. GitHub sends null when the repository was deleted.
+/// The repository that a branch or a commit comes from. GitHub sends null when that repository has been deleted.
 #[derive(Debug, Default)]
 pub(super) enum Origin {
-    /// The payload does not say.
+    /// The payload does not contain the field.
     #[default]
     Unsaid,
     Deleted,
@@ -96,7 +96,7 @@ pub(super) struct Issue {
     pub title: Option<String>,
     pub body: Option<String>,
     pub author_association: Option<String>,
-    /// There when the issue is a pull request.
+    /// Present when the issue is a pull request.
     pub pull_request: Option<IssuePullRequest>,
 }
 
@@ -110,7 +110,7 @@ pub(super) struct IssuePullRequest {
 pub(super) struct Remark {
     pub html_url: Option<String>,
     pub body: Option<String>,
-    /// Of a review.
+    /// Only reviews have a state.
     pub state: Option<String>,
     pub user: Option<Account>,
 }
@@ -123,14 +123,14 @@ pub(super) struct Run {
     pub head_branch: Option<String>,
     pub head_sha: Option<String>,
     pub conclusion: Option<String>,
-    /// Of a workflow run: the repository whose workflow ran, and the one whose commit it ran for.
+    /// Only in a workflow run: the repository whose workflow ran. `head_repository` is the one whose commit it ran for.
     pub repository: Option<RepositoryRef>,
     #[serde(default)]
     pub head_repository: Origin,
     pub pull_requests: Option<Vec<RunPullRequest>>,
-    /// Of a check run: it has no branch of its own.
+    /// Only in a check run, which has no branch of its own.
     pub check_suite: Option<RunSuite>,
-    /// Of a check run or suite: who made it.
+    /// Only in a check run or check suite: the app that created it.
     pub app: Option<App>,
 }
 
@@ -150,7 +150,7 @@ pub(super) struct RunEnd {
 #[derive(Debug, Deserialize)]
 pub(super) struct RunRepository {
     pub id: Option<u64>,
-    /// Of the API; the only place where the repository's owner is named.
+    /// The repository's URL in GitHub's API. No other field names the repository's owner.
     pub url: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The repository that a delivery comes from, and the ways from there to tasks.
+//! The repository that a delivery comes from, and the ways from that repository to tasks.
 
 use super::{
     entry::web_link,
@@ -10,17 +10,17 @@ use super::{
     source::ForkHead,
 };
 
-/// Git allows no longer ones, give or take.
+/// The approximate limit that Git has for a branch name.
 const MAX_BRANCH_BYTES: usize = 500;
 
-/// The repository that a delivery comes from, and the GitHub it is on.
+/// The repository that a delivery comes from, and what the payload says about that repository.
 pub(super) struct Place<'a> {
     pub repository: Repository,
     pub payload: &'a payload::Repository,
 }
 
 impl Place<'_> {
-    /// The ways to the task of a pull request: its number, and its branch if that is a branch of this repository.
+    /// The ways to the task of a pull request: its number, and its branch unless the branch is in another repository.
     pub(super) fn pull_request(&self, pr: &payload::PullRequest) -> Vec<Way> {
         let number = Way::PullRequest {
             repo: self.repository.clone(),
@@ -50,8 +50,8 @@ impl Place<'_> {
         })
     }
 
-    /// The issues that somebody's text says are closed. A repository of another owner may be anybody's, and so may
-    /// be who writes there: what is written there closes nothing here.
+    /// The issues that a text says it closes. References to repositories of other owners are ignored. Anyone can create a
+    /// repository, so a text written in a repository of another owner must not close issues of this owner.
     pub(super) fn closed_by(&self, text: &str) -> impl Iterator<Item = Way> {
         let host = self.repository.host.as_str();
         closed_issues(text, host).into_iter().filter_map(move |reference| {

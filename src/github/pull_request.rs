@@ -1,8 +1,8 @@
-//! What a delivery about a pull request does to its task.
+//! Computes what a delivery about a pull request changes in its task.
 //!
-//! Each payload is a snapshot of the pull request at its `updated_at`. The newest one that was applied is kept with
-//! the task ([`SEEN`]), so deliveries may come in any order: a later snapshot is applied, an earlier one is not.
-//! A merge ends everything, so it is applied whenever it comes.
+//! Each payload is a snapshot of the pull request at its `updated_at`. The task keeps the time of the newest snapshot that
+//! was applied ([`SEEN`]). Deliveries may therefore arrive in any order: a newer snapshot is applied, an older one is not.
+//! A merge is final, so it is always applied.
 
 use serde_json::{Map, Value, json};
 
@@ -13,13 +13,13 @@ use super::{
 };
 use crate::task::{Assigned, Field, Status, Task, Timestamp};
 
-/// The field of a task with the number and the time of the newest snapshot. No client is ever sent it.
+/// The field of a task that holds the number and the time of the newest snapshot. The server never sends it to a client.
 pub(super) const SEEN: &str = "githubPrSeen";
 const MAX_TITLE: usize = 500;
-/// Of SHA-256, in hex.
+/// The length of a SHA-256 hash in hexadecimal.
 pub(super) const MAX_SHA: usize = 64;
 
-/// A pull request as a payload has it.
+/// The state of a pull request in one payload.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Snapshot {
     action: Action,
@@ -40,12 +40,12 @@ pub(super) enum State {
     Closed,
 }
 
-/// What an action says beside its snapshot.
+/// The action of a delivery, in addition to its snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
-    /// The first of all.
+    /// The first action of every pull request.
     Opened,
-    /// Moves the task along: `reopened`, `ready_for_review`, `closed`.
+    /// Changes the task's status: `reopened`, `ready_for_review`, `closed`.
     Moves,
     ConvertedToDraft,
     Edited,
@@ -56,7 +56,7 @@ enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Age {
     Newer,
-    /// GitHub's times are whole seconds.
+    /// Two snapshots can have the same time, because GitHub's times are whole seconds.
     Same,
     Late,
 }
@@ -81,7 +81,7 @@ impl State {
 }
 
 impl Snapshot {
-    /// None without a usable `updated_at`.
+    /// `None` means that the payload has no usable `updated_at`.
     pub(super) fn of(action: &str, pr: &payload::PullRequest) -> Option<Self> {
         let merged = pr.merged.unwrap_or(false) || pr.merged_at.is_some();
         let state = match (merged, pr.state.as_deref()) {
@@ -109,7 +109,7 @@ impl Snapshot {
         })
     }
 
-    /// What becomes of the task's fields; nothing, if this snapshot has nothing new to say.
+    /// The fields that this snapshot changes. The list is empty if the snapshot changes nothing.
     pub(super) fn assignments(&self, task: &Task, document: &Map<String, Value>) -> Vec<(Field, Assigned)> {
         let mut set = Vec::new();
         let Some(age) = self.age(task, document) else { return set };
@@ -134,13 +134,13 @@ impl Snapshot {
         set
     }
 
-    /// The new value of [`SEEN`], if this is the newest snapshot.
+    /// The new value of [`SEEN`], if this snapshot is the newest.
     pub(super) fn seen(&self, task: &Task, document: &Map<String, Value>) -> Option<Value> {
         (self.age(task, document) == Some(Age::Newer))
             .then(|| json!({"number": self.number, "updatedAt": self.updated_at.to_string()}))
     }
 
-    /// None: it is not, or not yet, the task's pull request.
+    /// `None` means that the pull request is not, or not yet, the pull request of the task.
     fn age(&self, task: &Task, document: &Map<String, Value>) -> Option<Age> {
         let seen = Seen::of(document);
         let current = number(task, Field::PrNumber);
@@ -151,14 +151,15 @@ impl Snapshot {
                 _ => Age::Newer,
             });
         }
-        // One that ended long ago may name the same issue; a new label on it does not end this task.
+        // A pull request that ended long ago may name the same issue. A new label on that pull request does not end this task.
         let begins_here = self.state.is_live() || self.action == Action::Moves;
         let is_free =
             current.is_none() || (is_over(task) && seen.is_none_or(|seen| self.updated_at > seen.updated_at));
         (begins_here && is_free).then_some(Age::Newer)
     }
 
-    /// Within one second the order of arrival is the best guess, but only what changes a state may undo one.
+    /// Within one second the order of arrival is the best guess. Only an action that changes the state may then replace the
+    /// state.
     fn overrides(&self, age: Age) -> bool {
         match age {
             Age::Newer => true,
@@ -167,8 +168,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether the status follows. Otherwise it stays what the pipeline made of it: an edited title is no reason
-    /// to leave `failed`. A snapshot that differs tells of an action whose delivery is still on its way.
+    /// Returns whether the task's status changes too. Otherwise the status that the pipeline set stays: an edited title is no
+    /// reason to leave `failed`. A state that differs shows that an action has happened whose delivery has not arrived yet.
     fn moves(&self, task: &Task) -> bool {
         let known = State::of(text(task, Field::PrState));
         matches!(self.action, Action::Opened | Action::Moves)
@@ -182,7 +183,7 @@ impl Snapshot {
     }
 }
 
-/// Whether the task's own pull request has ended without a merge.
+/// Returns whether the task's own pull request has ended without a merge.
 fn is_over(task: &Task) -> bool {
     match State::of(text(task, Field::PrState)) {
         Some(state) => state == State::Closed && task.status() != Status::Merged,

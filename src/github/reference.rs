@@ -1,23 +1,23 @@
-//! References to issues that a pull request says it closes: GitHub's keywords, `Fixes #42`.
+//! Finds the issues that the text of a pull request says it closes, by GitHub's keywords, such as `Fixes #42`.
 
 use super::search::{is_repo_char, repo_name};
 
-/// GitHub takes no longer texts.
+/// GitHub accepts no longer texts.
 const MAX_BYTES: usize = 256 * 1024;
 pub(super) const MAX_REFERENCES: usize = 20;
 const KEYWORDS: [&str; 9] =
     ["close", "closes", "closed", "fix", "fixes", "fixed", "resolve", "resolves", "resolved"];
 
-/// An issue that is referred to.
+/// A reference to an issue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reference {
-    /// `owner/name`; None: the repository in which it was written.
+    /// `owner/name`. `None` means the repository in which the text was written.
     pub repo: Option<String>,
     pub number: u64,
 }
 
-/// The issues that `text` says are closed, each once, in the order of the text. `host` is where links must lead,
-/// such as `https://github.com`. What GitHub does not show (comments in HTML, code) does not count.
+/// The issues that `text` says it closes, without duplicates, in the order of the text. Links must lead to `host`, such as
+/// `https://github.com`. HTML comments and code are ignored.
 pub(super) fn closed_issues(text: &str, host: &str) -> Vec<Reference> {
     let mut found = Vec::new();
     let mut rest = &text[..text.floor_char_boundary(MAX_BYTES)];
@@ -29,7 +29,7 @@ pub(super) fn closed_issues(text: &str, host: &str) -> Vec<Reference> {
         }
         let word = word(rest);
         if word.is_empty() {
-            // A run of backticks that ends nowhere is skipped as a whole: it must not be tried again from inside.
+            // A run of backticks without an end is skipped as a whole. The search must not start again inside the run.
             let length = if c == '`' { backticks(rest) } else { c.len_utf8() };
             (rest, before) = (&rest[length..], c);
             continue;
@@ -50,7 +50,7 @@ pub(super) fn closed_issues(text: &str, host: &str) -> Vec<Reference> {
     found
 }
 
-/// What follows a comment or code span that `text` begins with.
+/// The text after the comment or code span that `text` begins with. `None` means that `text` does not begin with one.
 fn after_hidden(text: &str) -> Option<&str> {
     if let Some(comment) = text.strip_prefix("<!--") {
         return Some(comment.split_once("-->").map_or("", |(_, after)| after));
@@ -83,7 +83,7 @@ fn word(text: &str) -> &str {
     &text[..text.find(|c| !is_word(c)).unwrap_or(text.len())]
 }
 
-/// What stands behind a keyword, and what follows it.
+/// The reference at the beginning of `text`, which follows a keyword, and the text after the reference.
 fn reference<'a>(text: &'a str, host: &str) -> Option<(Reference, &'a str)> {
     const BLANK: [char; 2] = [' ', '\t'];
     let mut target = text.trim_start_matches(BLANK);
@@ -115,7 +115,7 @@ fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str
     start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// `owner/name` at the beginning of `text`, and what follows it.
+/// `owner/name` at the beginning of `text`, and the text after it.
 fn leading_repo(text: &str) -> Option<(String, &str)> {
     let part = |text: &str| text.find(|c| !is_repo_char(c)).unwrap_or(text.len());
     let owner = part(text);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn every_keyword_in_any_case_with_and_without_a_colon() {
+    fn every_keyword_is_found_in_any_case_with_and_without_a_colon() {
         for keyword in KEYWORDS {
             for keyword in [
                 keyword.to_owned(),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_name_an_issue() {
+    fn every_way_to_name_an_issue_is_found() {
         let elsewhere = vec![(Some("Acme/web.site_2-x".to_owned()), 7)];
         assert_eq!(closed("Fixes Acme/web.site_2-x#7"), elsewhere);
         assert_eq!(closed("Fixes https://github.com/Acme/web.site_2-x/issues/7#issuecomment-1"), elsewhere);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reference_is_none() {
+    fn other_texts_are_not_references() {
         for text in [
             "",
             "#42",
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_bounded() {
+    fn long_and_hostile_texts_take_limited_work() {
         let many: String = (1..1000).map(|number| format!("fixes #{number} ")).collect();
         assert_eq!(closed(&many).len(), MAX_REFERENCES);
         let far = format!("{}fixes #1", "ä".repeat(MAX_BYTES));
@@ -234,7 +234,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_makes_it_panic(text in ".{0,60}(fixes|Closes:)? {0,2}(#|GH-|a/b#|https://github.com/a/b/issues/)?[0-9]{0,12}.{0,60}") {
+        fn no_text_makes_it_panic(text in ".{0,60}(fixes|Closes:)? {0,2}(#|GH-|a/b#|https://github.com/a/b/issues/)?[0-9]{0,12}.{0,60}") {
             closed(&text);
         }
 

@@ -1,5 +1,5 @@
-//! Which repository something belongs to. GitHub renames and transfers repositories and gives a freed name to
-//! others; only a repository's id stays.
+//! The identity of a repository. Users rename and transfer repositories, and another repository may take a freed name.
+//! Only the id of a repository stays the same.
 
 use super::{
     entry::web_link,
@@ -9,21 +9,22 @@ use super::{
 use crate::task::{Field, Task, Timestamp};
 
 const DEFAULT_HOST: &str = "https://github.com";
-/// The authors that GitHub says are of the repository, its organisation, or invited by them.
+/// GitHub's `author_association` for the owner, for members of the organisation, and for invited collaborators.
 const INSIDERS: [&str; 3] = ["OWNER", "MEMBER", "COLLABORATOR"];
 
 /// A repository as a payload names it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Repository {
-    /// The GitHub that it is on, such as `https://github.com`. Ids are unique on one GitHub only.
+    /// The GitHub server of the repository, such as `https://github.com`. Ids are unique on one server only.
     pub(super) host: String,
     pub(super) id: Option<u64>,
     pub(super) name: String,
-    /// The names under which its tasks may be found. Until the store has been asked: its name.
+    /// The names under which tasks of the repository may be stored. Until the store has been asked, this is only `name`.
     pub(super) tenures: Vec<Tenure>,
 }
 
-/// A time during which a name was the repository's. Tasks of that name that were made then are its tasks.
+/// A period during which the repository had a name. Tasks with that name that were created in the period belong to the
+/// repository.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tenure {
     pub name: String,
@@ -31,11 +32,11 @@ pub(super) struct Tenure {
     pub until: Option<Timestamp>,
 }
 
-/// How something that came from `origin` is related to a repository.
+/// The relation between the origin of a branch or commit and a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
     Same,
-    /// From another repository: a fork, or one that is deleted by now.
+    /// The origin is another repository: a fork, or a repository that has been deleted.
     Foreign,
     Unsaid,
 }
@@ -53,12 +54,12 @@ impl Repository {
         Self { host, id, name, tenures }
     }
 
-    /// Another repository on the same GitHub.
+    /// Another repository on the same GitHub server.
     pub(super) fn beside(&self, id: Option<u64>, name: String) -> Self {
         Self::new(self.host.clone(), id, name)
     }
 
-    /// What it is known by in what the store keeps; None: the payload gives no id.
+    /// The key of the repository in the stored facts. `None` means that the payload has no id.
     pub(super) fn key(&self) -> Option<String> {
         self.id.map(|id| format!("repository {} {id}", self.host))
     }
@@ -80,12 +81,12 @@ impl Repository {
         }
     }
 
-    /// Each name under which a task of it may be stored.
+    /// Each name under which a task of the repository may be stored.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tenures.iter().map(|tenure| tenure.name.as_str())
     }
 
-    /// A link into the repository, and what it was under the repository's other names.
+    /// A link into the repository, and the same link under the repository's other names.
     pub fn links(&self, link: &str) -> Vec<String> {
         let path = link.strip_prefix(&format!("{}/{}", self.host, self.name));
         let mut links = vec![link.to_owned()];
@@ -95,13 +96,13 @@ impl Repository {
         links
     }
 
-    /// Whether the task's `repo` means this repository.
+    /// Returns whether the task's `repo` named this repository when the task was created.
     pub(super) fn has(&self, task: &Task) -> bool {
         let named = text(task, Field::Repo);
         self.tenures.iter().any(|tenure| tenure.name.eq_ignore_ascii_case(named) && tenure.covers(task))
     }
 
-    /// Whether the link in the `field` of a task without `repo` is `link`, under any of the repository's names.
+    /// Returns whether the link in `field` equals `link`, under any of the repository's names. The task must have no `repo`.
     pub(super) fn is_linked(&self, task: &Task, field: Field, link: &str) -> bool {
         let found = text(task, field);
         text(task, Field::Repo).is_empty()
@@ -117,7 +118,7 @@ impl Repository {
 }
 
 impl RepositoryRef {
-    /// The id counts, the name where one of them has no id.
+    /// Two references with the same id are the same repository. Otherwise the names decide.
     pub(super) fn is(&self, other: &Self) -> bool {
         match (self.id, other.id, &self.full_name, &other.full_name) {
             (Some(one), Some(two), ..) if one == two => true,
@@ -128,7 +129,7 @@ impl RepositoryRef {
 }
 
 impl Tenure {
-    /// Whether the task was made during it. A task that does not say when is one of today.
+    /// Returns whether the task was created in this period. A task without a creation time counts as created now.
     fn covers(&self, task: &Task) -> bool {
         match made_at(task) {
             None => self.until.is_none(),
@@ -139,8 +140,8 @@ impl Tenure {
     }
 }
 
-/// Whether what somebody wrote may choose a task. In a public repository anybody can open issues, and pull requests
-/// from forks. `association` is what GitHub says of the author.
+/// Returns whether a text by this author may select a task. In a public repository anyone can open issues, and pull requests
+/// from forks. `association` is GitHub's `author_association`; an author without one counts as an insider.
 pub(super) fn is_insider(repository: &payload::Repository, association: Option<&str>) -> bool {
     repository.private == Some(true) || association.is_none_or(|association| INSIDERS.contains(&association))
 }

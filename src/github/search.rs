@@ -1,16 +1,16 @@
-//! Which task a delivery is about.
+//! Selects the task that a delivery is about.
 
 use super::repository::Repository;
 use crate::task::{Field, Status, Task, TaskId, Timestamp};
 
-/// How the task can be found: the first way that leads to one counts.
+/// The ways to find the task, in order. The first way that leads to a task decides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Search {
     pub ways: Vec<Way>,
 }
 
-/// One way to find a task. Its `repo` is compared without regard to case, as GitHub does, with all names that the
-/// repository has had. A task that has no `repo` is found by its link.
+/// One way to find a task. The task's `repo` is compared with all names that the repository has had, ignoring case as
+/// GitHub does. A task without `repo` is found by its link.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Way {
     PullRequest {
@@ -18,13 +18,13 @@ pub enum Way {
         number: u64,
         url: Option<String>,
     },
-    /// A branch of this repository. A fork's branch of the same name is another one.
+    /// A branch of this repository. A branch of a fork with the same name is a different branch.
     Branch {
         repo: Repository,
         branch: String,
     },
-    /// The branch of a check that does not say which repository the branch is in. GitHub names the pull request if
-    /// the branch is in `repo` and has one, so the branch of a task whose pull request is open is another one.
+    /// The branch of a check that does not say which repository the branch is in. If the branch were in `repo` and had an open
+    /// pull request, GitHub would name the pull request. This way therefore skips tasks whose pull request is open.
     CheckedBranch {
         repo: Repository,
         branch: String,
@@ -34,7 +34,7 @@ pub enum Way {
         number: u64,
         url: Option<String>,
     },
-    /// Named by its id, in a repository that it belongs to, and without an issue yet.
+    /// Tasks whose ids are named in the text of an issue. The task must belong to the repository and have no issue yet.
     Named {
         repo: Repository,
         ids: Vec<TaskId>,
@@ -42,7 +42,8 @@ pub enum Way {
 }
 
 impl Search {
-    /// The task that is meant: of several, the newest that is not finished, else the newest.
+    /// The task that the delivery is about. If a way leads to several tasks, the newest unfinished task is chosen. If all are
+    /// finished, the newest one is chosen.
     pub fn choose<'a>(&self, tasks: &[&'a Task]) -> Option<&'a Task> {
         self.ways.iter().find_map(|way| {
             tasks
@@ -105,7 +106,7 @@ impl Way {
     }
 }
 
-/// Whether it is not finished: a delivery means such a task rather than a finished one.
+/// Returns whether the task is not finished. An unfinished task is preferred to a finished one.
 pub fn is_open(task: &Task) -> bool {
     !matches!(task.status(), Status::Merged | Status::Failed)
 }
@@ -122,7 +123,7 @@ fn created_at(task: &Task) -> Option<Timestamp> {
     Timestamp::parse(text(task, Field::CreatedAt))
 }
 
-/// When the task was made, as it says itself, else as its id says if it is an ObjectId.
+/// The creation time of the task: its `createdAt`, otherwise the time in its id if the id is an ObjectId.
 pub(super) fn made_at(task: &Task) -> Option<Timestamp> {
     let of_id = || {
         let id = task.id.as_str();
@@ -133,7 +134,7 @@ pub(super) fn made_at(task: &Task) -> Option<Timestamp> {
     created_at(task).or_else(of_id)
 }
 
-/// `owner/name` as GitHub allows it. Nothing else gets into a filter.
+/// Accepts `owner/name` with the characters that GitHub allows. No other text gets into a filter.
 pub(super) fn repo_name(name: &str) -> Option<String> {
     let (owner, repo) = name.split_once('/')?;
     let fine =

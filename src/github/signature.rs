@@ -1,16 +1,16 @@
-//! Whether a body comes from somebody who knows the secret.
+//! Checks that a request body was signed with one of the configured secrets.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 const SCHEME: &str = "sha256=";
 
-/// Whether `signature`, the value of `X-Hub-Signature-256`, was made over `body` with one of the secrets.
-/// Compared in constant time.
+/// Returns whether `signature`, the value of `X-Hub-Signature-256`, is the signature of `body` with one of the secrets.
+/// The comparison takes constant time.
 pub fn is_signed<'a>(signature: &str, body: &[u8], secrets: impl IntoIterator<Item = &'a [u8]>) -> bool {
     let Some(claimed) = signature.strip_prefix(SCHEME).and_then(from_hex) else { return false };
     secrets.into_iter().any(|secret| {
-        // A key of any length will do.
+        // HMAC accepts a key of any length.
         Hmac::<Sha256>::new_from_slice(secret).is_ok_and(|mut mac| {
             mac.update(body);
             mac.verify_slice(&claimed).is_ok()
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_not() {
+    fn any_other_signature_is_refused() {
         assert!(!is_signed(SIGNATURE, b"Hello, World?", [SECRET]));
         assert!(!is_signed(SIGNATURE, BODY, [&b"another"[..]]));
         assert!(!is_signed(SIGNATURE, BODY, []));

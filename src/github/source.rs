@@ -1,4 +1,4 @@
-//! What a delivery says of its repository and of commits of forks, and what follows for the search.
+//! Reads a delivery's information about its repository and about commits of forks, and applies known facts to the search.
 
 use super::{
     delivery::{Delivery, DeliveryId},
@@ -8,12 +8,12 @@ use super::{
 };
 use crate::task::Timestamp;
 
-/// How long the commits of forks are remembered. GitHub runs checks again for 30 days.
+/// How long the commits of forks are stored. A check can be run again on GitHub for 30 days.
 pub const HEAD_DAYS: u64 = 90;
-/// Of one commit at most.
+/// The maximum number of pull requests that are tried for one commit.
 const MAX_HEADS: usize = 10;
 
-/// Where a delivery comes from.
+/// A delivery's information about its repository and its commit.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Source {
     pub repository: Repository,
@@ -24,11 +24,11 @@ pub(super) struct Source {
     pub checked: Option<Checked>,
 }
 
-/// What became of the repository's name.
+/// A change of the repository's name that the delivery reports.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Moved {
     No,
-    /// Renamed or transferred: the name before.
+    /// The repository was renamed or transferred. The text is its former name.
     From(String),
     Deleted,
 }
@@ -76,9 +76,9 @@ impl Source {
                 lost.into_iter().chain(named).collect()
             }
             Moved::Deleted => left(name, event).into_iter().collect(),
-            // A name that it had before: the delivery is late.
+            // The repository has or had this name before, so there is nothing new to learn. The delivery may be late.
             _ if known.names(&key).contains(&name.to_ascii_lowercase()) => Vec::new(),
-            // Its owner was renamed, or nobody has told of the new name.
+            // The name is new: the owner was renamed, or no delivery has reported the rename.
             _ => {
                 let before = known.names(&key);
                 let lost = before.iter().filter_map(|before| left(before, ""));
@@ -99,8 +99,8 @@ impl Source {
 }
 
 impl Delivery {
-    /// What the store has to be asked for before the delivery's task can be looked for. To be called again with what
-    /// it answered, until there is nothing more.
+    /// The keys that the store must look up before the delivery's task can be searched. The caller adds the store's answer to
+    /// `known` and calls this function again, until the list is empty.
     pub fn unasked(&self, known: &Known) -> Vec<String> {
         let source = &self.source;
         let repositories = self.search.ways.iter().map(Way::repo).chain([&source.repository]);
@@ -111,14 +111,14 @@ impl Delivery {
         known.unasked(keys.flatten().chain(commits), &source.repository.host)
     }
 
-    /// What the delivery teaches beyond what is known, to be stored before its task is looked for.
+    /// The facts that the delivery adds to `known`. The store writes them before it searches the task.
     pub fn lessons(&self, known: &Known, now: Timestamp) -> Vec<Lesson> {
         let mut lessons = self.source.renamed(known, &self.id, now.millis());
         lessons.extend(self.source.head(known));
         lessons
     }
 
-    /// The delivery with a search that uses what is known.
+    /// The delivery with a search that uses the known facts.
     pub fn informed(&self, known: &Known) -> Self {
         let mut informed = self.clone();
         informed.search =
@@ -130,7 +130,7 @@ impl Delivery {
         informed
     }
 
-    /// A check of a commit that came from a fork belongs to the fork's pull request, and to no branch of the
+    /// The ways for a check of a commit from a fork. Such a check belongs to the fork's pull request, not to a branch of the
     /// repository.
     fn ways_from_forks(&self, known: &Known) -> Option<Vec<Way>> {
         let checked = self.source.checked.as_ref().filter(|checked| checked.relation != Relation::Same)?;

@@ -1,3 +1,5 @@
+//! Tests which task a delivery finds, and what the delivery writes into it.
+
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -6,7 +8,7 @@ use crate::task::{Assigned, DefaultOrg, Field, Task, Timestamp};
 
 const REPO: &str = "Acme/Web";
 
-/// A task as a store has it, and what was written into it.
+/// A task in a store, with the timeline entries that were written into it.
 #[derive(Clone, Debug)]
 struct Kept {
     document: Map<String, Value>,
@@ -25,7 +27,7 @@ impl Kept {
         Task::from_document(self.document.clone(), &DefaultOrg::default()).expect("a task")
     }
 
-    /// Whether the task was found; if so, what the delivery says is written.
+    /// Applies the delivery to the task if the search finds the task. Returns whether it was found.
     fn take(&mut self, event: &str, payload: &Value) -> bool {
         let delivery = delivery(event, payload);
         let task = self.task();
@@ -75,7 +77,7 @@ fn delivery(event: &str, payload: &Value) -> Delivery {
     }
 }
 
-/// `pull_request` 7 at a second.
+/// A `pull_request` delivery about number 7, with this second in `updated_at`.
 fn pr(action: &str, second: u32, state: &str, title: &str) -> Value {
     let at = format!("2026-01-02T03:04:{second:02}Z");
     let merged = state == "merged";
@@ -96,7 +98,7 @@ fn coding() -> Kept {
     Kept::new(json!({"status": "coding", "githubIssueNumber": 42}))
 }
 
-/// A whole life, in its right order. Titles change on the way.
+/// All deliveries of one pull request, in their real order. The title changes several times.
 fn life(end: &str) -> Vec<Value> {
     vec![
         pr("opened", 1, "open", "a"),
@@ -122,7 +124,7 @@ fn permutations(items: &[Value]) -> Vec<Vec<Value>> {
 }
 
 #[test]
-fn deliveries_in_any_order_end_alike() {
+fn deliveries_in_any_order_end_in_the_same_state() {
     for (end, status, state) in [("merged", "merged", "merged"), ("closed", "pr_open", "open")] {
         for count in 1..=6 {
             let life = &life(end)[..count];
@@ -176,7 +178,7 @@ fn each_action_does_what_it_says() {
 }
 
 #[test]
-fn what_the_pipeline_says_is_not_undone_by_an_edit() {
+fn an_edit_does_not_change_the_status_that_the_pipeline_set() {
     let mut kept = coding();
     kept.take("pull_request", &pr("opened", 1, "open", "a"));
     kept.document.insert("status".to_owned(), "failed".into());
@@ -188,7 +190,7 @@ fn what_the_pipeline_says_is_not_undone_by_an_edit() {
 }
 
 #[test]
-fn within_a_second_only_what_changes_a_state_undoes_one() {
+fn within_one_second_only_an_action_that_changes_the_state_replaces_it() {
     let mut kept = coding();
     kept.take("pull_request", &pr("closed", 5, "closed", "a"));
     kept.take("pull_request", &pr("labeled", 5, "open", "a"));
@@ -227,7 +229,7 @@ fn a_second_pull_request_waits_for_the_end_of_the_first() {
     assert_eq!(kept.timeline.len(), 10);
 }
 
-/// It names the same issue, and somebody gives it a label.
+/// The old pull request names the same issue, and a user gives it a label.
 #[test]
 fn a_pull_request_that_ended_long_ago_ends_no_task() {
     let mut kept = coding();
@@ -281,7 +283,7 @@ fn a_task_is_found_by_number_then_branch_then_issue() {
 }
 
 #[test]
-fn of_several_the_newest_that_is_not_finished() {
+fn the_newest_unfinished_task_is_chosen_among_several() {
     let task = |id: &str, status: &str, second: u32| {
         let created = format!("2026-01-02T03:04:{second:02}Z");
         let mut kept = Kept::new(json!({"status": status, "issueNumber": 42, "createdAt": created}));
@@ -298,7 +300,7 @@ fn of_several_the_newest_that_is_not_finished() {
 }
 
 #[test]
-fn issues_fill_in_what_the_task_lacks() {
+fn an_issue_fills_in_the_fields_that_the_task_lacks() {
     let issue = |number: u64, body: &str| {
         json!({"action": "opened", "repository": {"full_name": REPO}, "issue": {
             "number": number, "html_url": format!("https://github.com/{REPO}/issues/{number}"), "title": "t", "body": body,
@@ -325,7 +327,7 @@ fn issues_fill_in_what_the_task_lacks() {
 }
 
 #[test]
-fn comments_reviews_and_checks_are_told() {
+fn comments_reviews_and_checks_become_timeline_entries() {
     let mut kept = Kept::new(json!({"prNumber": 7, "issueNumber": 42, "githubBranch": "agent/42"}));
     let repository = json!({"full_name": REPO});
     let comment = json!({"html_url": "https://c", "body": "hello", "user": {"login": "bob"}});
@@ -372,7 +374,7 @@ fn comments_reviews_and_checks_are_told() {
 }
 
 #[test]
-fn what_concerns_no_task_is_ignored_and_what_is_broken_is_said() {
+fn deliveries_that_concern_no_task_are_ignored_and_broken_ones_are_errors() {
     let ignored = |event: &str, payload: Value| matches!(receive(event, &payload), Ok(Received::Ignored(_)));
     assert_eq!(receive("ping", &json!({"zen": "z"})), Ok(Received::Ping));
     assert!(ignored("star", json!({"action": "created"})));
@@ -412,7 +414,7 @@ fn what_concerns_no_task_is_ignored_and_what_is_broken_is_said() {
 }
 
 proptest! {
-    /// Whatever GitHub sends of what is known, in whatever order, merged is the end.
+    /// A merged task stays merged, whatever known actions GitHub sends and in whatever order.
     #[test]
     fn nothing_leaves_merged(steps in proptest::collection::vec((0_usize..8, 0_u32..60, 0_usize..4, 7_u64..9), 0..12)) {
         const ACTIONS: [&str; 8] =

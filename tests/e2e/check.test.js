@@ -68,7 +68,7 @@ test('a deployment that is well', async () => {
     const found = await check({ MONGODB_URI: at(mongod, 'well'), REDIS_URL: redis.url }, '--url', gateway.url);
     assertFound(found);
     assert.equal(found.code, 0);
-    assert.match(found.stdout, /^ok: polling meets the same node again$/m);
+    assert.match(found.stdout, /^ok: polling is sticky: /m);
     assert.equal((await gateway.health()).websocket.connections, 0, 'nothing is left of the check');
   });
   await redis.stop();
@@ -79,7 +79,7 @@ test('a standalone mongod', async () => {
   const found = await check({ MONGODB_URI: at(alone, 'app') });
   await alone.stop();
   assert.equal(found.code, 1);
-  assert.match(found.stdout, /^fail: it is no member of a replica set.*--replSet rs0.*rs\.initiate\(\)/m);
+  assert.match(found.stdout, /^fail: MongoDB is not a member of a replica set.*--replSet rs0.*rs\.initiate\(\)/m);
 });
 
 test('an oplog that is too small', async () => {
@@ -159,7 +159,7 @@ test('a URL: polling that does not stick, metrics for everybody, nobody there', 
   const MONGODB_URI = at(mongod, 'reached');
   const nodes = await Promise.all([1, 2].map(() => Gateway.start({ MONGODB_URI, JWT_SECRET: GOOD_SECRET })));
   const proxy = await inTurn(nodes.map(({ port }) => port));
-  assertFound(await check({ MONGODB_URI }, '--url', proxy.url), /^warn: polling does not stick.*transports: \['websocket'\]/, /^warn: whoever reaches .* reads \/metrics; set ADMIN_PORT/);
+  assertFound(await check({ MONGODB_URI }, '--url', proxy.url), /^warn: polling is not sticky.*transports: \['websocket'\]/, /^warn: anyone who can reach .* can read \/metrics; set ADMIN_PORT/);
   proxy.close();
   const absent = await check({ MONGODB_URI }, '--url', `http://127.0.0.1:${await freePort()}`);
   assert.equal(absent.code, 1);

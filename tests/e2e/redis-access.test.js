@@ -111,5 +111,5 @@ test('a user that may not do enough is told', async () => {
 
 test('a certificate that is not trusted, or of another name, is told', async () => {
   await refusedFor(env('gateway:hunter2', { SSL_CERT_FILE: undefined }), /the certificate of Redis is not trusted: UnknownIssuer/, /SSL_CERT_FILE/);
-  await refusedFor(env('gateway:hunter2', { REDIS_URL: `rediss://gateway:hunter2@localhost:${redis.port}` }), /the certificate of Redis is not trusted: NotValidForName/, /name the server in REDIS_URL/);
+  await refusedFor(env('gateway:hunter2', { REDIS_URL: `rediss://gateway:hunter2@localhost:${redis.port}` }), /the certificate of Redis is not trusted: NotValidForName/, /use a server name in REDIS_URL/);
 });

@@ -1,4 +1,4 @@
-//! Who may use whom, as docs/architecture.md says it.
+//! Checks which modules may use which modules and libraries, as described in docs/architecture.md.
 
 use std::{
     collections::BTreeSet,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A module and the modules of this crate that it may use. `app`, `cli` and the files beside it may use all.
+/// A module and the modules of this crate that it may use. `app`, `cli` and the files beside them may use all modules.
 const ALLOWED: [(&str, &[&str]); 17] = [
     ("task", &[]),
     ("protocol", &[]),
@@ -39,7 +39,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
     ("tables", &[]),
 ];
 
-/// A crate, and the only modules that may name it.
+/// A crate, and the only modules that may use it.
 const OWNED: [(&str, &[&str]); 11] = [
     ("mongodb", &["store"]),
     ("redb", &["store"]),
@@ -75,13 +75,13 @@ fn sources() -> Vec<(String, PathBuf, String)> {
     found
 }
 
-/// Without comments, and without the tests at the end of a file.
+/// The code without comments, and without the tests at the end of the file.
 fn code_of(text: &str) -> String {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The modules behind every `crate::…` in a source, groups included.
+/// The modules in every `crate::…` path of a source, including groups in braces.
 fn used(code: &str) -> BTreeSet<String> {
     let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut modules = BTreeSet::new();

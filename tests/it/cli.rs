@@ -1,4 +1,4 @@
-//! The binary as a user runs it: exit codes, what goes where, `.env`.
+//! Runs the binary as a user does, and checks exit codes, standard output and error, and `.env`.
 
 use std::{
     path::Path,
@@ -22,7 +22,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[test]
-fn all_bad_settings_end_it_with_2_and_are_told_on_stderr() {
+fn bad_settings_end_the_process_with_exit_code_2_and_are_all_named_on_stderr() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = run(taskcast(folder.path()).args(["--port", "hunter2"]).env("SEND_QUEUE", "hunter2"));
     assert_eq!(output.status.code(), Some(2));
@@ -35,7 +35,7 @@ fn all_bad_settings_end_it_with_2_and_are_told_on_stderr() {
 }
 
 #[test]
-fn a_token_is_one_line_made_with_the_secret_in_dotenv() {
+fn token_prints_one_line_that_is_signed_with_the_secret_in_dotenv() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join(".env"), format!("JWT_SECRET={SECRET}\n")).expect("written");
     let output = run(taskcast(folder.path()).args(["token", "--sub", "alice", "--org", "acme"]));
@@ -54,7 +54,7 @@ fn a_token_is_one_line_made_with_the_secret_in_dotenv() {
 }
 
 #[test]
-fn check_tells_one_finding_per_line() {
+fn check_prints_one_finding_per_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = run(taskcast(folder.path()).arg("check").env("JWT_SECRET", SECRET));
     assert!(output.status.success(), "{output:?}");
@@ -69,7 +69,7 @@ fn check_tells_one_finding_per_line() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn a_closed_output_pipe_is_not_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut child = taskcast(folder.path())
         .args(["token", "--sub", "alice"])

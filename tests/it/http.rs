@@ -1,4 +1,4 @@
-//! The HTTP edge, asked without a socket, over the embedded store.
+//! Tests the HTTP routes over the embedded store, without a socket.
 
 mod admin;
 mod edge;
@@ -42,16 +42,16 @@ struct App {
     router: Router,
     state: HttpState,
     store: Arc<dyn Store>,
-    /// What the gateway would be asked to do.
+    /// The orders that the gateway would receive.
     ordered: Mutex<mpsc::Receiver<Order>>,
-    /// None for a store that needs none.
+    /// `None` means that the store needs no folder.
     _folder: Option<tempfile::TempDir>,
 }
 
 struct Answer {
     status: StatusCode,
     headers: HeaderMap,
-    /// Null for an empty body.
+    /// `Null` means that the body is empty.
     body: Value,
 }
 
@@ -129,7 +129,7 @@ impl App {
         }
     }
 
-    /// The same with other routes.
+    /// The same app with other routes.
     fn serving(self, routes: Routes, metrics_token: Option<Secret>) -> Self {
         let state = HttpState { metrics_token, ..self.state.clone() };
         Self { router: app(routes, state), ..self }
@@ -163,7 +163,7 @@ impl App {
         self.send(request.body(Body::from(body.to_string())).expect("valid")).await
     }
 
-    /// The id of a task that this token's holder creates.
+    /// Creates a task with this token and returns its id.
     async fn create(&self, token: &str, body: Value) -> String {
         let answer = self.post("/api/tasks", token, body).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
@@ -194,7 +194,7 @@ fn token(user: &str, org: &str) -> String {
     sign(user, org, None, UnixTime::now())
 }
 
-/// One with which the pipeline writes.
+/// A token with the scope that the pipeline needs for writing.
 fn pipeline_token(org: &str) -> String {
     sign("pipeline", org, Some("openid tasks:write"), UnixTime::now())
 }

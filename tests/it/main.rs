@@ -1,4 +1,4 @@
-//! In one process with the crate, against real servers.
+//! Integration tests: they run in one process with the crate, against real servers.
 
 mod architecture;
 mod cli;

@@ -1,4 +1,4 @@
-//! What dashboards and lists cost MongoDB, and that counts which are kept in memory are those of their moment.
+//! Checks how much MongoDB reads for dashboards and lists, and that counts kept in memory match their snapshot.
 
 use std::{
     sync::Arc,
@@ -23,7 +23,7 @@ fn viewer(user: &str, org: &str) -> Viewer {
     Viewer { user: UserId::parse(user).expect("a user"), org: OrgId::parse(org) }
 }
 
-/// What the server did for one request.
+/// The work of MongoDB for one request.
 struct Done {
     command: Document,
     plan: String,
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Done {
     }
 }
 
-/// Has the server write down what it does.
+/// MongoDB's profiler, switched on for a test.
 struct Profile(Database);
 
 impl Profile {
@@ -49,7 +49,7 @@ impl Profile {
         Self(database)
     }
 
-    /// What it did since it was asked last, but for the change stream.
+    /// The work of MongoDB since the last call, except for the change stream.
     async fn taken(&self) -> Vec<Done> {
         self.0.run_command(doc! {"profile": 0}).await.expect("profiling");
         let asked = doc! {
@@ -77,7 +77,7 @@ impl Profile {
     }
 }
 
-/// Of all creators every tenth task is private, every third has failed; some name no organisation or another one.
+/// Tasks of seven creators. Every tenth task is private, every third has failed, and some have no organisation or another one.
 fn many(number: i64) -> Vec<Document> {
     let task = |n: i64| {
         let mut task = doc! {
@@ -101,7 +101,7 @@ async fn each_page_of_each_list_is_read_in_the_order_of_an_index() {
     place.config.default_org = DefaultOrg(OrgId::parse("acme"));
     let store = place.prepared().await;
     let mut tasks = many(4_000);
-    // The newest are all hidden from the others.
+    // The newest tasks are all hidden from the other users.
     tasks.extend((0..1_000).map(|n| {
         doc! {
             "_id": format!("hidden {n}"), "createdBy": "user-1", "orgId": if n % 2 == 0 { "acme" } else { "other" },
@@ -145,9 +145,9 @@ async fn each_page_of_each_list_is_read_in_the_order_of_an_index() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lists_are_whole_without_the_indexes_that_they_are_read_with() {
+async fn lists_are_complete_even_if_their_indexes_are_missing() {
     let place = Place::new().await;
-    // Somebody's index with the same key that has some documents only.
+    // A foreign index with the same key contains only some of the documents.
     let key = doc! {"orgId": 1, "isPrivate": 1, "createdAt": -1, "_id": -1};
     let partial = doc! {
         "key": key, "name": "orgId_1_isPrivate_1_createdAt_-1__id_-1", "partialFilterExpression": {"status": "failed"},
@@ -191,7 +191,7 @@ async fn a_dashboard_is_counted_once_and_then_read_by_index() {
         assert_eq!(one.examined, 0, "only keys of an index: {one:#?}");
     }
 
-    // Others write; what they write moves what is kept.
+    // Another process writes a task, and the change updates the counts in memory.
     let coding = doc! {"orgId": "acme", "isPrivate": false, "status": "coding"};
     let task = place
         .tasks()
@@ -216,7 +216,7 @@ async fn a_dashboard_is_counted_once_and_then_read_by_index() {
     assert_eq!(store.dashboard(&viewers[0], 20).await.expect("read").org_counts.completed, 0);
 }
 
-/// Everything that moves counts, at random.
+/// Makes random writes of all kinds that change counts.
 struct Writer {
     tasks: Collection<Document>,
     seed: u64,
@@ -230,7 +230,7 @@ impl Writer {
 
     fn id(&mut self) -> Bson {
         match self.dice(12) {
-            // No task can have it.
+            // No task can have this id.
             0 => "line\nbreak".into(),
             1 => Bson::MaxKey,
             n => format!("task {n}").into(),
@@ -276,7 +276,7 @@ impl Writer {
                     .await
                     .map(drop)
             };
-            // Of two arrays in one document, MongoDB refuses the second; of two transactions that meet, one.
+            // MongoDB refuses a second indexed array in one document, and one of two transactions that conflict.
             if done.is_err() {
                 break;
             }
@@ -287,7 +287,7 @@ impl Writer {
     }
 }
 
-/// All documents at the moment of a snapshot, counted by the rules.
+/// Counts all documents at the time of the snapshot by the rules of the domain.
 async fn truly(place: &Place, viewer: &Viewer, snapshot: &DashboardSnapshot) -> (Counts, Counts) {
     let mut options = SessionOptions::default();
     options.snapshot = Some(true);
@@ -335,7 +335,7 @@ async fn asks_are_right(place: &Place, store: &MongoStore, number: usize) {
         let snapshot = loop {
             match store.dashboard(viewer, 1).await {
                 Ok(snapshot) => break snapshot,
-                // For a moment there is no collection.
+                // The collection is absent for a short time.
                 Err(error) => assert!(error.is_passing(), "{error}"),
             }
         };
@@ -344,9 +344,9 @@ async fn asks_are_right(place: &Place, store: &MongoStore, number: usize) {
     }
 }
 
-/// While others write, and after history was lost.
+/// The counts are checked while other processes write, and after the change stream has lost history.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn counts_in_memory_are_those_of_their_moment() {
+async fn counts_in_memory_match_their_snapshot() {
     let place = Place::new().await;
     let store = Arc::new(place.prepared().await);
     place.tasks().insert_many(many(20)).await.expect("inserted");
@@ -379,7 +379,7 @@ async fn counts_in_memory_are_those_of_their_moment() {
     asks_are_right(&place, &store, 4).await;
 }
 
-/// Another node has begun to make one, and the collection is large. A hint at it fails until it is whole.
+/// Another node has begun to build an index, and the build takes long. A query with a hint at the index fails until it is ready.
 #[tokio::test]
 async fn an_index_that_another_node_is_making_is_waited_for() {
     let server = Mongod::replica_set();
@@ -396,7 +396,7 @@ async fn an_index_that_another_node_is_making_is_waited_for() {
     };
     let admin = place.client.database("admin");
     let asked = async || {
-        // The server's own work on it has no connection.
+        // MongoDB's own index build has no connection.
         let by_clients = doc! {"command.createIndexes": "tasks", "connectionId": {"$exists": true}};
         let stages = [doc! {"$currentOp": {}}, doc! {"$match": by_clients}];
         let found = admin.aggregate(stages).await.expect("asked");
@@ -409,7 +409,7 @@ async fn an_index_that_another_node_is_making_is_waited_for() {
     }
     let second = prepare();
     while asked().await < 2 {
-        assert!(!second.is_finished(), "an index that is half made was taken for whole");
+        assert!(!second.is_finished(), "an unfinished index was used as if it were ready");
         assert!(Instant::now() < deadline, "nobody waits for the index");
     }
     server.command(fail_point("off"));
@@ -418,9 +418,9 @@ async fn an_index_that_another_node_is_making_is_waited_for() {
     }
 }
 
-/// No index can hold two arrays of one document, and nobody can do without a gateway for that.
+/// MongoDB can't index two arrays of one document. The gateway must start nevertheless.
 #[tokio::test]
-async fn a_document_that_no_index_can_hold_keeps_nobody_away() {
+async fn a_document_that_can_not_be_indexed_does_not_stop_the_gateway() {
     let place = Place::new().await;
     let odd = doc! {"_id": "odd", "createdBy": ["alice"], "orgId": ["acme"]};
     place.tasks().insert_many([odd, doc! {"_id": "t", "createdBy": "alice"}]).await.expect("inserted");
@@ -431,7 +431,7 @@ async fn a_document_that_no_index_can_hold_keeps_nobody_away() {
 }
 
 #[tokio::test]
-async fn a_collection_that_is_full_of_indexes_keeps_nobody_away() {
+async fn a_collection_with_the_maximum_number_of_indexes_does_not_stop_the_gateway() {
     let place = Place::new().await;
     let full: Vec<Document> =
         (0..63).map(|n| doc! {"key": {format!("field{n}"): 1}, "name": format!("own{n}")}).collect();

@@ -1,4 +1,4 @@
-//! Deliveries into documents as the existing backend made them, and through what a server can go through.
+//! GitHub deliveries for documents that the existing backend wrote, also while MongoDB fails.
 
 use std::{future::IntoFuture, time::Duration};
 
@@ -77,7 +77,7 @@ async fn the_document_keeps_its_names_and_its_types() {
 }
 
 #[tokio::test]
-async fn a_timeline_that_is_none_becomes_one() {
+async fn a_value_that_is_not_a_timeline_is_replaced_by_one() {
     let place = Place::new().await;
     let store = place.prepared().await;
     for (n, events) in [Bson::Null, "x".into(), doc! {"a": 1}.into(), Bson::Undefined].into_iter().enumerate()
@@ -93,7 +93,7 @@ async fn a_timeline_that_is_none_becomes_one() {
 }
 
 #[tokio::test]
-async fn what_a_document_can_not_hold_leaves_no_mark() {
+async fn a_delivery_that_makes_the_document_too_large_leaves_no_mark() {
     let place = Place::new().await;
     let store = place.prepared().await;
     let id = insert(&place, doc! {"llmRaw": "x".repeat((16 << 20) - 200)}).await;
@@ -105,7 +105,8 @@ async fn what_a_document_can_not_hold_leaves_no_mark() {
     written(&store, opened("d")).await;
 }
 
-/// The number is looked for under two names, the link under two, the branch, and the issue under two and two.
+/// The store searches by the number and link of the pull request, by branch, and by the number and link of the issue. Each
+/// number and link has two field names.
 #[tokio::test]
 async fn a_task_is_found_by_an_index() {
     let place = Place::new().await;
@@ -125,7 +126,7 @@ async fn a_task_is_found_by_an_index() {
 }
 
 #[tokio::test]
-async fn marks_are_forgotten_after_two_weeks() {
+async fn marks_expire_after_two_weeks() {
     let place = Place::new().await;
     place.prepared().await;
     place.prepared().await;
@@ -139,9 +140,9 @@ async fn marks_are_forgotten_after_two_weeks() {
     assert_eq!(names.iter().filter(|name| *name == "found_by_github").count(), 1, "{names:?}");
 }
 
-/// Names of repositories do not expire, commits of forks do, and a task gets no field for either.
+/// Facts about names of repositories do not expire, and facts about commits of forks do. Neither adds a field to a task.
 #[tokio::test]
-async fn what_is_learnt_is_kept_beside_the_tasks() {
+async fn facts_are_stored_beside_the_tasks() {
     let place = Place::new().await;
     let store = place.prepared().await;
     let name = place.config.database.as_deref().expect("named");
@@ -187,7 +188,7 @@ async fn what_is_learnt_is_kept_beside_the_tasks() {
 }
 
 #[tokio::test]
-async fn without_webhooks_nothing_is_made_for_them() {
+async fn without_webhooks_their_index_and_collections_are_not_created() {
     let mut place = Place::new().await;
     place.config.webhooks = false;
     place.prepared().await;
@@ -198,9 +199,9 @@ async fn without_webhooks_nothing_is_made_for_them() {
     assert_eq!(collections, ["tasks"]);
 }
 
-/// Also when the server does not say whether a commit was made: its mark does.
+/// When MongoDB does not report whether the commit succeeded, the mark of the delivery shows it.
 #[tokio::test]
-async fn a_transaction_that_is_broken_off_has_one_effect_or_none() {
+async fn an_interrupted_transaction_has_one_effect_or_none() {
     let server = Mongod::replica_set();
     let place = Place::on(&server).await;
     let store = place.prepared().await;
@@ -235,8 +236,8 @@ async fn a_transaction_that_is_broken_off_has_one_effect_or_none() {
     written(&store, opened("failed")).await;
 }
 
-/// The race: the network goes away under a commit for longer than GitHub waits. The transaction is open on the server,
-/// and whoever writes the task, the existing backend too, waits for its end.
+/// The race: the network fails during a commit for longer than GitHub waits. The transaction stays open in MongoDB. All
+/// other writers of the task, including the existing backend, wait for its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_that_is_given_up_leaves_no_transaction_open() {
     let server = Mongod::replica_set();

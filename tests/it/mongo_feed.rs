@@ -1,4 +1,4 @@
-//! Exact history: every change of a task gives one `Change`, with the fields of that moment.
+//! Exact history: every change of a task gives one `Change`, with the fields at the time of the change.
 
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ fn rewritten(kinds: &[&str]) -> TimelineChange {
     TimelineChange::Rewritten(entries(kinds))
 }
 
-/// What each update does to the timeline of a task that begins with `begin`.
+/// How each update changes the timeline of a task whose first timeline is `begin`.
 async fn timeline_of_updates(begin: Bson, updates: Vec<Document>) -> Vec<TimelineChange> {
     let place = Place::new().await;
     let mut feed = place.followed().await;
@@ -67,7 +67,7 @@ async fn timeline_of_updates(begin: Bson, updates: Vec<Document>) -> Vec<Timelin
 }
 
 #[tokio::test]
-async fn five_moves_of_one_task_are_five_changes() {
+async fn five_status_changes_of_one_task_are_five_changes() {
     let place = Place::new().await;
     let mut feed = place.followed().await;
     let id = ObjectId::new();
@@ -126,7 +126,7 @@ async fn the_first_entries_of_a_task_without_a_timeline_are_added() {
 }
 
 #[tokio::test]
-async fn what_is_no_append_gives_the_whole_timeline() {
+async fn an_update_that_does_not_only_append_gives_the_whole_timeline() {
     let begin = || Bson::Array(["a", "b", "c"].map(|kind| Bson::Document(entry(kind))).into());
     let got = timeline_of_updates(
         begin(),
@@ -168,7 +168,7 @@ async fn what_is_no_append_gives_the_whole_timeline() {
 }
 
 #[tokio::test]
-async fn an_update_by_pipeline_that_truncates_and_appends_is_told() {
+async fn an_update_by_pipeline_that_truncates_and_appends_is_reported() {
     let begin = Bson::Array(["a", "b"].map(|kind| Bson::Document(entry(kind))).into());
     let place = Place::new().await;
     let mut feed = place.followed().await;
@@ -184,7 +184,7 @@ async fn an_update_by_pipeline_that_truncates_and_appends_is_told() {
 }
 
 #[tokio::test]
-async fn every_kind_of_write_is_told() {
+async fn every_kind_of_write_gives_a_change() {
     let place = Place::new().await;
     let mut feed = place.followed().await;
     let tasks = place.tasks();
@@ -240,7 +240,7 @@ async fn a_transaction_has_one_time_and_ordinals() {
 }
 
 #[tokio::test]
-async fn what_nobody_sees_changes_nothing_visible() {
+async fn a_write_to_hidden_fields_changes_nothing_visible() {
     let place = Place::new().await;
     let mut feed = place.followed().await;
     let tasks = place.tasks();
@@ -251,8 +251,8 @@ async fn what_nobody_sees_changes_nothing_visible() {
     assert_eq!(got[1].timeline, TimelineChange::Unchanged);
 }
 
-/// Both images of such a document are over the limit of 16 MiB for one event: without the projection the stream
-/// would break at this change, and at every attempt to resume.
+/// Both images of such a document together exceed the limit of 16 MiB for one event. Without the projection, the change
+/// stream would fail at this change, and at every attempt to resume.
 #[tokio::test]
 async fn a_large_document_passes() {
     let place = Place::new().await;
@@ -285,7 +285,7 @@ async fn odd_documents_do_not_stop_the_feed() {
     assert!(matches!(got.timeline, TimelineChange::Added(entries) if entries.len() == 3));
 }
 
-/// The feed and a read tell the same of one document, under either name of a pair.
+/// The feed and a read give the same view of a document, whichever of a field's two names the document uses.
 #[tokio::test]
 async fn the_feed_reads_as_a_lookup_does() {
     use taskcast::store::Store;

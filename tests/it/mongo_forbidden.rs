@@ -1,4 +1,4 @@
-//! What is read for somebody who may not see a task: as much as where there is none, whatever the task holds.
+//! A request for a task that the user may not see reads as much as a request for an absent task.
 
 use mongodb::bson::{Document, doc};
 use serde_json::json;
@@ -9,11 +9,11 @@ use taskcast::{
 
 use crate::mongod::{Place, answered_bytes};
 
-/// More than a driver reads by chance.
+/// A size that no read reaches by chance.
 const LARGE: usize = 200_000;
 
 #[tokio::test]
-async fn as_much_is_read_of_a_forbidden_task_as_of_none() {
+async fn a_forbidden_task_is_read_as_little_as_an_absent_one() {
     let place = Place::new().await;
     let store = place.prepared().await;
     let large = "x".repeat(LARGE);

@@ -1,4 +1,4 @@
-//! Lists and dashboards over what a backend may have written.
+//! Lists and dashboards over documents that a backend may have written.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -32,7 +32,7 @@ async fn pages(store: &MongoStore, viewer: &Viewer, limit: usize) -> Vec<String>
     }
 }
 
-/// Every time, many ids of both types, and what Mongoose never writes.
+/// Documents with all kinds of times, many ids of both types, and values that Mongoose never writes.
 fn mixed() -> Vec<Document> {
     let times = [
         Bson::DateTime(DateTime::from_millis(2_000)),
@@ -83,7 +83,7 @@ async fn pages_of_mixed_types_neither_skip_nor_repeat() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_a_task_is_left_out() {
+async fn documents_that_can_not_be_tasks_are_left_out() {
     let place = Place::new().await;
     let store = place.prepared().await;
     let odd: [Bson; 4] = [Bson::MinKey, Bson::Null, doc! {"a": 1}.into(), "".into()];
@@ -98,7 +98,7 @@ async fn what_can_not_be_a_task_is_left_out() {
     assert_eq!(ids(&dashboard.tasks), ["t"]);
 }
 
-/// The filters say what `Access::allows` says, whatever the types.
+/// The database filters must agree with `Access::allows` for all types of values.
 #[tokio::test]
 async fn the_database_and_the_domain_agree_on_who_sees_what() {
     let mut place = Place::new().await;
@@ -154,9 +154,9 @@ async fn the_database_and_the_domain_agree_on_who_sees_what() {
     }
 }
 
-/// More than fits into one batch of the server's.
+/// The dashboard does not fit into one batch of MongoDB.
 #[tokio::test]
-async fn a_long_dashboard_is_whole() {
+async fn a_long_dashboard_is_complete() {
     let place = Place::new().await;
     let store = place.prepared().await;
     let description = "x".repeat(60_000);
@@ -170,14 +170,14 @@ async fn a_long_dashboard_is_whole() {
     assert_eq!(dashboard.own_counts.active, 400);
 }
 
-/// Tasks of the organisation and the viewer's own are read apart: put together, they are where the server would have them.
+/// The store reads the tasks of the organisation and the user's own tasks separately. The merged list has MongoDB's order.
 #[tokio::test]
-async fn a_dashboard_of_two_reads_is_in_the_order_of_one() {
+async fn a_dashboard_that_is_merged_from_two_reads_has_the_order_of_one_read() {
     for odd in [false, true] {
         let place = Place::new().await;
         let store = place.prepared().await;
         let mut tasks = mixed();
-        // An array has as many places as indexes.
+        // An array has one index entry for each of its items, so it has several positions.
         tasks.retain(|task| {
             if odd { task.get_array("createdAt").is_err() } else { task.get_datetime("createdAt").is_ok() }
         });
@@ -194,7 +194,7 @@ async fn a_dashboard_of_two_reads_is_in_the_order_of_one() {
             let expected: Vec<Document> = found.try_collect().await.expect("read");
             let mut expected: Vec<String> = expected.iter().map(|task| shown(&task["_id"])).collect();
             if odd {
-                // MongoDB orders by type first.
+                // MongoDB sorts by type first, so the pages give the expected order here.
                 expected = pages(&store, &viewer(user, "acme"), 500).await;
                 expected.truncate(limit as usize);
             }
@@ -211,9 +211,9 @@ fn shown(id: &Bson) -> String {
     }
 }
 
-/// After a restart everybody comes back at once.
+/// After a restart, all clients reconnect at the same time.
 #[tokio::test]
-async fn many_viewers_at_once_are_read_together() {
+async fn dashboards_that_many_users_request_at_once_are_read_together() {
     let place = Place::new().await;
     let store = Arc::new(place.prepared().await);
     let _following = Followed::of(store.clone()).await.ignored();
@@ -238,9 +238,9 @@ async fn many_viewers_at_once_are_read_together() {
     assert!((3..=18).contains(&asked), "{asked} reads for {} viewers", viewers.len());
 }
 
-/// To a double these numbers are all one.
+/// As doubles, all these numbers are equal. The user sees each task as creator and as a member of the organisation.
 #[tokio::test]
-async fn pages_of_long_numbers_neither_skip_nor_repeat_what_is_seen_in_two_ways() {
+async fn pages_with_long_numbers_as_ids_neither_skip_nor_repeat_tasks() {
     let place = Place::new().await;
     let store = place.prepared().await;
     const FIRST: i64 = 1_234_567_890_123_456_800;

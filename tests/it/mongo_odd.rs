@@ -1,4 +1,4 @@
-//! Documents with odd types in every field that decides who sees them: whatever is asked, the answer is that of the domain.
+//! Documents with unusual types in every field that decides who sees them. Every answer of the store must agree with the domain.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ fn binary(subtype: BinarySubtype, bytes: usize) -> Bson {
     Bson::Binary(Binary { subtype, bytes: (0..bytes).map(|n| n as u8).collect() })
 }
 
-/// A place of its own, in a collection that may take ACME for acme.
+/// A separate database. With `collated`, its collection has a collation that treats ACME and acme as equal.
 async fn place(collated: bool) -> Place {
     let mut place = Place::new().await;
     place.config.default_org = DefaultOrg(OrgId::parse("default"));
@@ -47,7 +47,7 @@ async fn place(collated: bool) -> Place {
     place
 }
 
-/// Like `doc!`, with texts that are none: `\u{fffd}` is written as a byte that is in no text.
+/// The document with invalid UTF-8: each `\u{fffd}` is replaced by bytes that can't be in a text.
 fn broken(document: &Document) -> RawDocumentBuf {
     let mut bytes = RawDocumentBuf::try_from(document).expect("encodes").into_bytes();
     while let Some(place) = bytes.windows(3).position(|window| window == "\u{fffd}".as_bytes()) {
@@ -56,7 +56,7 @@ fn broken(document: &Document) -> RawDocumentBuf {
     RawDocumentBuf::from_bytes(bytes).expect("a document")
 }
 
-/// Numbers that are the same in every run.
+/// Pseudo-random numbers that are the same in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -70,7 +70,7 @@ fn array(items: &[&str]) -> Bson {
     Bson::Array(items.iter().map(|item| Bson::from(*item)).collect())
 }
 
-/// None: the field is absent.
+/// `None` means that the field is absent.
 fn names() -> Vec<Option<Bson>> {
     let mut odd: Vec<Option<Bson>> =
         vec![None, Some(Bson::Null), Some("".into()), Some(hex()), Some(HEX.into())];
@@ -171,7 +171,7 @@ fn times() -> Vec<Option<Bson>> {
     odd
 }
 
-/// Ids that a task may have, all with different texts, and ids that it may not.
+/// Ids that a task may have, all with different texts, and ids that a task can't have.
 fn ids(collated: bool) -> (Vec<Bson>, Vec<Bson>) {
     let fine = vec![
         "t".into(),
@@ -217,13 +217,13 @@ fn ids(collated: bool) -> (Vec<Bson>, Vec<Bson>) {
         binary(BinarySubtype::Generic, 181),
     ];
     if !collated {
-        // Else the index of `_id` can't hold it.
+        // In another collation the index of `_id` can't hold this value.
         odd.push(Bson::Symbol("s".into()));
     }
     (fine, odd)
 }
 
-/// Each id once, and many ObjectIds and texts, with dice for the rest.
+/// One document for each id, and many with ObjectIds and texts as ids. The other fields are random.
 fn documents(seed: u64, collated: bool) -> Vec<RawDocumentBuf> {
     let mut dice = Dice(seed);
     let (fine, odd) = ids(collated);
@@ -240,7 +240,7 @@ fn documents(seed: u64, collated: bool) -> Vec<RawDocumentBuf> {
         for (name, value) in fields.clone() {
             document.extend(value.map(|value| (name.to_owned(), value)));
         }
-        // No index can hold two arrays of one document: one of them stays, not always the same.
+        // MongoDB can't index two arrays of one document, so only one random array stays.
         let is_array = |name: &&str| document.get_array(name).is_ok();
         let mut arrays: Vec<&str> = fields.iter().map(|(name, _)| *name).filter(is_array).collect();
         if !arrays.is_empty() {
@@ -261,7 +261,7 @@ fn viewers() -> Vec<Viewer> {
     users.iter().flat_map(|user| orgs.iter().map(|org| viewer(user, org))).collect()
 }
 
-/// The tasks as the feed tells of them: what the domain says they are.
+/// The tasks as the feed delivers them. They are the domain's view of the documents.
 async fn told(feed: &mut Followed, wanted: usize) -> Vec<Task> {
     let mut tasks: Vec<Task> = Vec::new();
     while tasks.len() < wanted {
@@ -304,7 +304,7 @@ async fn all_pages(store: &MongoStore, viewer: &Viewer, filter: &TaskFilter, lim
 }
 
 async fn inserted(place: &Place, documents: &[RawDocumentBuf]) {
-    // The driver's own insert refuses texts that are none.
+    // The driver's own insert refuses invalid UTF-8.
     let database = place.client.database(place.config.database.as_deref().expect("named"));
     for some in documents.chunks(100) {
         let mut command = RawDocumentBuf::new();
@@ -369,26 +369,26 @@ async fn whatever_is_asked(collated: bool, seed: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_answer_is_that_of_the_domain() {
+async fn every_answer_agrees_with_the_domain() {
     for seed in [1] {
         whatever_is_asked(false, seed).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_answer_is_that_of_the_domain_in_another_collation() {
+async fn every_answer_agrees_with_the_domain_in_another_collation() {
     for seed in [3] {
         whatever_is_asked(true, seed).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writes_are_allowed_to_those_who_may_and_reach_the_right_document() {
+async fn only_permitted_writes_succeed_and_they_change_the_right_document() {
     for collated in [false, true] {
         let place = place(collated).await;
         let store = place.prepared().await;
         let mut feed = place.followed().await;
-        // The driver can't read an answer with a broken text.
+        // The driver can't read an answer with invalid UTF-8.
         let is_whole = |document: &RawDocumentBuf| Document::try_from(document.clone()).is_ok();
         let documents: Vec<_> = documents(11, collated).into_iter().filter(is_whole).collect();
         inserted(&place, &documents).await;
@@ -420,9 +420,9 @@ async fn writes_are_allowed_to_those_who_may_and_reach_the_right_document() {
     }
 }
 
-/// The issue's own example.
+/// With the collation, MongoDB finds the tasks of ACME when taskcast asks for acme.
 #[tokio::test]
-async fn a_list_says_nothing_of_what_another_collation_takes_for_the_same() {
+async fn a_list_does_not_show_tasks_that_only_the_collation_treats_as_equal() {
     let place = place(true).await;
     let store = place.prepared().await;
     let tasks = ["a", "b"].map(|id| doc! {"_id": id, "orgId": "ACME", "createdAt": DateTime::now()});
@@ -436,10 +436,10 @@ async fn a_list_says_nothing_of_what_another_collation_takes_for_the_same() {
     assert_eq!((dashboard.tasks.len(), dashboard.org_counts), (0, Counts::default()));
 }
 
-/// What is checked after a read is not read in vain: the server gives out no document that is not meant, so that hidden ones cost no
-/// time and no place.
+/// MongoDB returns no document that the check after the read would drop. Hidden documents therefore cost no time and no
+/// place in a page.
 #[tokio::test]
-async fn the_server_gives_out_nothing_that_is_not_meant() {
+async fn mongodb_returns_only_documents_that_the_user_may_see() {
     let in_org = |org: Bson| doc! {"createdBy": "bob", "orgId": org};
     let private = |value: Bson| doc! {"createdBy": "bob", "orgId": "acme", "isPrivate": value};
     let by = |user: Bson| doc! {"createdBy": user, "orgId": "other"};
@@ -477,7 +477,7 @@ async fn the_server_gives_out_nothing_that_is_not_meant() {
                     assert_eq!(dashboard.tasks, [], "{document}");
                 }
             });
-            // Those that look for tasks have several conditions.
+            // Only the queries for tasks have several conditions.
             let of_lists = notes.await.into_iter().filter(|note| {
                 let filter = note.get_document("command").and_then(|command| command.get_document("filter"));
                 filter.is_ok_and(|filter| filter.contains_key("$and"))
@@ -495,7 +495,7 @@ async fn the_server_gives_out_nothing_that_is_not_meant() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_a_task_takes_no_place_of_a_dashboard() {
+async fn documents_that_can_not_be_tasks_take_no_place_in_a_dashboard() {
     let place = place(false).await;
     let store = place.prepared().await;
     let newest = DateTime::from_millis(1_800_000_000_000);
@@ -529,7 +529,7 @@ async fn the_newest_are_the_newest_whatever_type_their_time_has() {
         2 => Bson::Int32(i32::try_from(at(n) / 1000).expect("small")),
         3 => Bson::Double(at(n) as f64 / 1000.0),
         4 => Timestamp::from_millis(at(n)).expect("a time").to_string().into(),
-        // No double is equal to it.
+        // No double is equal to this number.
         5 => decimal(&format!("{}.1", at(n) / 1000)),
         _ => Bson::Timestamp(ClusterTime { time: u32::try_from(at(n) / 1000).expect("small"), increment: 1 }),
     };
@@ -559,9 +559,9 @@ async fn the_newest_are_the_newest_whatever_type_their_time_has() {
     }
 }
 
-/// Of two documents with the same text, the number comes before the text, and the text before the ObjectId.
+/// When two ids have the same text, a number is chosen before a text, and a text before an ObjectId.
 #[tokio::test]
-async fn of_ids_that_are_written_alike_one_is_meant() {
+async fn one_document_is_chosen_when_two_ids_have_the_same_text() {
     let place = place(false).await;
     let store = place.prepared().await;
     let mut feed = place.followed().await;
@@ -600,9 +600,9 @@ async fn of_ids_that_are_written_alike_one_is_meant() {
     }
 }
 
-/// A name that a document has twice means the same to a filter and to whoever reads the document.
+/// Filters and readers of the document must agree on a field name that the document contains twice.
 #[tokio::test]
-async fn of_a_name_that_is_there_twice_the_first_counts() {
+async fn the_first_of_two_fields_with_the_same_name_counts() {
     let place = place(false).await;
     let store = place.prepared().await;
     let mut feed = place.followed().await;
@@ -623,7 +623,7 @@ async fn of_a_name_that_is_there_twice_the_first_counts() {
     }
 }
 
-/// Users with many tasks of their own, in one organisation and at once.
+/// The users are in one organisation and request their dashboards at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_with_many_tasks_of_their_own_are_read_at_once() {
     let place = place(false).await;

@@ -1,4 +1,4 @@
-//! The change stream breaks, and what the feed makes of it.
+//! Checks how the feed reacts when the change stream fails.
 
 use mongodb::bson::{Document, doc};
 use taskcast::{
@@ -9,7 +9,7 @@ use taskcast::{
 
 use crate::mongod::{Followed, Mongod, Place};
 
-/// The numbers of the changes up to `last`, each after the one before.
+/// The numbers of the changes up to `last`. Each change must have a later position than the one before.
 async fn numbers(feed: &mut Followed, reached: &mut Position, last: i64) -> Vec<i64> {
     let mut numbers = Vec::new();
     while numbers.last() != Some(&last) {
@@ -34,7 +34,7 @@ async fn write(place: &Place, number: i64) {
     place.tasks().update_one(doc! {"_id": "t"}, update).upsert(true).await.expect("written");
 }
 
-/// The operations and cursors of the feed on this place's collection.
+/// The operations and cursors of the feed on the collection of this test.
 async fn operations(place: &Place) -> Vec<Document> {
     let admin = place.client.database("admin");
     let name = place.tasks().namespace().to_string();
@@ -49,7 +49,7 @@ async fn operations(place: &Place) -> Vec<Document> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_cursors_lose_and_double_nothing() {
+async fn killed_cursors_neither_lose_nor_repeat_changes() {
     let place = Place::new().await;
     let mut feed = place.followed().await;
     let mut reached = Position::ZERO;
@@ -84,14 +84,14 @@ async fn killed_cursors_lose_and_double_nothing() {
     assert!(killed >= 12, "cursors were killed: {killed}");
 }
 
-/// Resumed in the middle of a transaction, the count of its changes goes on.
+/// The stream is resumed in the middle of a transaction. The ordinals of its changes continue.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ordinals_go_on_after_a_break_within_a_transaction() {
-    // On a server of its own: the failpoint hits every getMore there.
+    // The test needs its own server, because the fail point affects every getMore on the server.
     let server = Mongod::replica_set();
     let place = Place::on(&server).await;
     let mut feed = place.followed().await;
-    // Large enough for several batches of 16 MiB, so that there is a getMore between.
+    // The changes fill several batches of 16 MiB, so a getMore is needed between them.
     let title = "x".repeat(200_000);
     let mut session = place.client.start_session().await.expect("a session");
     session.start_transaction().await.expect("started");
@@ -134,7 +134,7 @@ async fn ordinals_go_on_after_a_break_within_a_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn errors_of_a_passing_kind_are_outlived() {
+async fn the_feed_continues_after_temporary_errors() {
     let server = Mongod::replica_set();
     let place = Place::on(&server).await;
     let mut feed = place.followed().await;
@@ -155,7 +155,7 @@ async fn errors_of_a_passing_kind_are_outlived() {
     }
 }
 
-/// Each of these says that going on is impossible: a gap is told, and then everything that comes after.
+/// Each of these errors means that the stream can't be resumed. The feed reports a gap, and then all later changes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_history_is_a_gap_and_a_new_beginning() {
     let server = Mongod::replica_set();
@@ -174,7 +174,7 @@ async fn lost_history_is_a_gap_and_a_new_beginning() {
     }
 }
 
-/// A dropped collection comes back with images, though Mongoose makes it without.
+/// A dropped collection gets pre- and post-images again, although Mongoose creates it without them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_collection_is_a_gap_and_a_new_beginning() {
     let place = Place::new().await;
@@ -189,7 +189,8 @@ async fn a_dropped_collection_is_a_gap_and_a_new_beginning() {
     assert_eq!(numbers(&mut feed, &mut reached, 2).await, [1, 2]);
 }
 
-/// Switched off by somebody while running: what can't be told is a gap, and they are switched on again.
+/// Another process switches the images off while the feed runs. The feed reports the lost changes as a gap and switches the
+/// images on again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_that_are_switched_off_are_a_gap_and_come_back() {
     let place = Place::new().await;
@@ -215,7 +216,7 @@ fn failpoint_off() -> Document {
     doc! {"configureFailPoint": "failCommand", "mode": "off"}
 }
 
-/// With images off and `Require`, exact history has ended, and only a person can bring it back.
+/// With `Require`, taskcast does not switch the images on. Exact history ends until a person switches them on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_that_may_not_be_switched_on_again_end_the_feed() {
     let mut place = Place::new().await;
@@ -235,7 +236,7 @@ async fn images_that_may_not_be_switched_on_again_end_the_feed() {
     assert!(matches!(&ended, Err(StoreError::Unusable(text)) if text.contains("collMod")), "{ended:?}");
 }
 
-/// On a collection that gets its images only now, the look back meets changes that can't be told.
+/// The collection gets its images only now. When the feed looks back at its start, it finds older changes without images.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_from_before_the_images_are_a_gap() {
     let place = Place::new().await;
@@ -249,7 +250,7 @@ async fn changes_from_before_the_images_are_a_gap() {
     assert_eq!(numbers(&mut feed, &mut reached, 2).await, [2]);
 }
 
-/// The look back at the start is a convenience: where the oplog is too short for it, nothing was missed.
+/// The feed looks back at its start only for convenience. If the oplog is too short for that, no change was missed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_oplog_is_no_gap_at_the_start() {
     let server = Mongod::replica_set();
@@ -265,9 +266,9 @@ async fn a_short_oplog_is_no_gap_at_the_start() {
     assert_eq!(numbers(&mut feed, &mut { Position::ZERO }, 1).await, [1]);
 }
 
-/// The only member steps down, and is elected again some seconds later.
+/// The only member steps down and is elected again some seconds later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_election_is_outlived() {
+async fn the_feed_continues_after_an_election() {
     let server = Mongod::replica_set();
     let place = Place::on(&server).await;
     let mut feed = place.followed().await;

@@ -1,4 +1,4 @@
-//! Servers that are not as they should be, and what is said about them.
+//! Checks the errors for MongoDB servers that are not suitable, and the start of nodes on new servers.
 
 use std::{
     sync::Arc,
@@ -31,7 +31,7 @@ async fn images_are_on(place: &Place) -> bool {
 }
 
 #[tokio::test]
-async fn a_standalone_server_is_refused_with_the_mend() {
+async fn a_standalone_server_is_refused_with_advice() {
     let server = Mongod::standalone();
     let place = Place::on(&server).await;
     let text = unusable(place.store().prepare().await);
@@ -54,7 +54,7 @@ async fn nodes_that_start_together_are_all_ready_at_once() {
     }
 }
 
-/// The race: a member starts again just when the change stream is to be opened.
+/// The race: a member restarts when the change stream is about to be opened.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_does_not_know_its_set_yet_is_waited_for() {
     let server = Mongod::not_initiated();
@@ -77,7 +77,7 @@ async fn a_member_that_does_not_know_its_set_yet_is_waited_for() {
 }
 
 #[tokio::test]
-async fn an_absent_server_is_a_passing_fault() {
+async fn an_absent_server_is_a_temporary_error() {
     let config = MongoConfig {
         uri: "mongodb://someone:secret@127.0.0.1:1/?serverSelectionTimeoutMS=200".to_owned(),
         database: None,
@@ -102,7 +102,7 @@ async fn an_absent_server_is_a_passing_fault() {
 }
 
 #[tokio::test]
-async fn images_are_switched_on_or_asked_for() {
+async fn images_are_switched_on_or_the_error_asks_for_them() {
     let mut place = Place::new().await;
     place.tasks().insert_one(doc! {"_id": "t"}).await.expect("inserted");
     place.config.images = Images::Require;
@@ -125,7 +125,7 @@ async fn images_are_switched_on_or_asked_for() {
 #[tokio::test]
 async fn preparing_twice_makes_the_indexes_once() {
     let place = Place::new().await;
-    // As Mongoose would have made one, with options of its own.
+    // An index as Mongoose creates it, with Mongoose's own options.
     let existing = doc! {"createIndexes": "tasks", "indexes": [
         {"key": {"status": 1.0}, "name": "by_status"}, {"key": {"createdBy": 1}, "name": "c", "sparse": true},
     ]};
@@ -152,7 +152,7 @@ async fn a_view_is_refused() {
 }
 
 #[tokio::test]
-async fn a_probe_tells_what_check_needs() {
+async fn a_probe_reports_what_check_needs() {
     let place = Place::new().await;
     let before = place.store().probe(true).await.expect("probed");
     assert_eq!((before.images, before.replica_set.as_deref()), (None, Some("rs0")));

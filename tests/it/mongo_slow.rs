@@ -1,4 +1,4 @@
-//! A slow server is no dead server: what the feed makes of backlogs, and what feed and dashboards make of answers that take long.
+//! A slow server is not a dead server: checks the feed with a backlog, and the feed and dashboards with slow answers of MongoDB.
 
 use std::{
     sync::{
@@ -27,29 +27,29 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::mongod::{DEADLINE, Mongod, Place};
 
-/// What a proxy does with the server's answers to everything but `hello`.
+/// The proxy's treatment of MongoDB's answers. Answers to `hello` always pass, except with `AllLost`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Answers {
     Pass,
     HeldBack(Duration),
-    /// Answers on connections that have asked for more of a cursor vanish, as with a firewall that has forgotten them.
+    /// The proxy drops the answers to `getMore`, like a firewall that has forgotten the connections.
     CursorsLost,
-    /// All answers vanish, those to `hello` as well: the server, or the way to it, is gone.
+    /// The proxy drops all answers, including those to `hello`, as if the server or the network were down.
     AllLost,
 }
 
-/// Passes MongoDB's messages on, and knows what was asked on which connection.
+/// Forwards MongoDB's messages, and remembers the last command of each connection.
 struct Proxy {
     port: u16,
     answers: watch::Sender<Answers>,
     finds: Arc<Finds>,
 }
 
-/// Requests for documents that have not been answered.
+/// The number of `find` commands that have not been answered.
 #[derive(Default)]
 struct Finds {
     now: AtomicUsize,
-    /// At one moment.
+    /// The largest number at one time.
     most: AtomicUsize,
 }
 
@@ -99,8 +99,8 @@ async fn message(from: &mut OwnedReadHalf) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// The name of the command in an OP_MSG: behind the header, the flags, a kind, a length and a type. The older OP_QUERY only
-/// begins a connection.
+/// The name of the command in an OP_MSG. It follows the header, the flags, a kind, a length and a type. The driver uses the
+/// older OP_QUERY only to begin a connection.
 fn command(message: &[u8]) -> String {
     const OP_QUERY: [u8; 4] = 2004_u32.to_le_bytes();
     if message[12..16] == OP_QUERY {
@@ -140,7 +140,7 @@ async fn down(
         let now = *answers.borrow();
         match now {
             Answers::HeldBack(time) if !is_heartbeat => {
-                // Until it is over, or the proxy is told otherwise.
+                // The proxy waits for this time, or until the test changes `answers`.
                 let _ = tokio::time::timeout(time, answers.wait_for(|answers| *answers != now)).await;
             }
             Answers::CursorsLost if asked == "getMore" => continue,
@@ -156,7 +156,7 @@ async fn down(
     }
 }
 
-/// A store behind a proxy that is being followed.
+/// A store behind a proxy, and the feed that follows the store.
 struct Behind {
     store: Arc<dyn Store>,
     items: mpsc::Receiver<FeedItem>,
@@ -218,9 +218,9 @@ async fn write(place: &Place, numbers: std::ops::Range<i64>) {
     }
 }
 
-/// Six seconds are longer than the feed waits before it asks what became of its request.
+/// The delay of six seconds is longer than the feed waits before it asks MongoDB what became of its request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_comes_late_is_waited_for_and_the_lag_is_told() {
+async fn the_feed_waits_for_a_late_answer_and_reports_the_lag() {
     let server = Mongod::replica_set();
     let place = Place::on(&server).await;
     let proxy = Proxy::to(&server).await;
@@ -240,9 +240,9 @@ async fn an_answer_that_comes_late_is_waited_for_and_the_lag_is_told() {
     assert_eq!(feed.stream().restarts, 0);
 }
 
-/// The server's heartbeat is fine and it has nothing to do for the feed: so the answer is lost, and the stream is opened again.
+/// MongoDB answers heartbeats and runs no operation for the feed. The answer is therefore lost, and the feed reopens the stream.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_was_lost_alone_is_given_up() {
+async fn the_feed_does_not_wait_for_a_lost_answer() {
     let server = Mongod::replica_set();
     let place = Place::on(&server).await;
     let proxy = Proxy::to(&server).await;
@@ -256,9 +256,9 @@ async fn an_answer_that_was_lost_alone_is_given_up() {
     assert_eq!(feed.numbers(5).await, (5..10).collect::<Vec<_>>());
 }
 
-/// Nobody is told that the connections are dead, and yet nothing is waited for as long as for a server that works.
+/// No side learns that the connections are dead. The feed must nevertheless wait less than for a server that works.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_gone_is_noticed() {
+async fn the_feed_notices_that_the_server_is_unreachable() {
     let server = Mongod::replica_set();
     let place = Place::on(&server).await;
     let proxy = Proxy::to(&server).await;
@@ -273,7 +273,7 @@ async fn a_server_that_is_gone_is_noticed() {
     assert_eq!(feed.numbers(5).await, (5..10).collect::<Vec<_>>());
 }
 
-/// How many changes the feed's requests asked for, as the server's profiler saw them.
+/// The batch size of each of the feed's requests, from MongoDB's profiler.
 async fn limits(place: &Place) -> Vec<i64> {
     let database = place.client.database(place.config.database.as_deref().expect("named"));
     let profile = database.collection::<Document>("system.profile");
@@ -290,7 +290,7 @@ async fn limits(place: &Place) -> Vec<i64> {
     found.iter().map(limit).collect()
 }
 
-/// A backlog of changes to a task with a long timeline, as after a restart: one stream reads it, and each request has a limit.
+/// The backlog has changes to a task with a long timeline, as after a restart. One stream reads it, and each request has a limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_of_large_documents_is_read_without_opening_the_stream_again() {
     const BACKLOG: i64 = 100;
@@ -314,7 +314,7 @@ async fn a_backlog_of_large_documents_is_read_without_opening_the_stream_again()
     assert!(limits.iter().all(|limit| *limit > 0), "no request asks for everything: {limits:?}");
 }
 
-/// The driver can't make a document of a text that is not UTF-8, so this node's own requests can't read it; the driver's cursor can.
+/// The driver can't decode a document with invalid UTF-8, so taskcast's own requests can't read it. The driver's cursor can.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_text_that_is_not_utf8_does_not_stop_the_feed() {
     let place = Place::new().await;
@@ -339,8 +339,8 @@ async fn a_text_that_is_not_utf8_does_not_stop_the_feed() {
     assert_eq!(seen, ["t", "odd", "t"]);
 }
 
-/// With more than a thousand tasks that nobody else sees, each user's are read by themselves: all of these reads wait for the server
-/// together.
+/// When more than a thousand tasks are visible to single users only, each user's tasks are read separately. All of these reads
+/// run at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_with_many_tasks_of_their_own_do_not_wait_for_each_other() {
     const USERS: usize = 8;
@@ -367,7 +367,7 @@ async fn users_with_many_tasks_of_their_own_do_not_wait_for_each_other() {
         let dashboard = dashboard.expect("read");
         assert_eq!((dashboard.tasks.len(), dashboard.own_counts.active), (3, TASKS as u64));
     }
-    // Who asks first is read alone, and the others together: one after the other, no more than two would wait.
+    // The first request is read alone, and the others together. If reads ran one after the other, at most two would wait.
     let most = proxy.finds.most.load(Ordering::SeqCst);
     assert!(most > 2, "{most} at once");
 }

@@ -1,4 +1,4 @@
-//! Positions: of snapshots, of changes, of an idle stream.
+//! Checks the positions of snapshots, of changes and of an idle stream.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::mongod::{DEADLINE, Place};
 
-/// A change is in a snapshot exactly when its position is not after the snapshot's. An unpaced writer, in and
-/// out of transactions, races with readers; afterwards each snapshot is compared with what the feed has told.
+/// A change is in a snapshot exactly when its position is not after the snapshot's position. A fast writer, with and without
+/// transactions, races with readers. Afterwards the test compares each snapshot with the changes of the feed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_is_in_a_snapshot_exactly_when_it_is_not_later() {
     const WRITES: i32 = 1500;
@@ -75,7 +75,7 @@ async fn a_change_is_in_a_snapshot_exactly_when_it_is_not_later() {
                 }
             }
             FeedItem::Idle(position) => {
-                // The same position is told again while nothing happens.
+                // The feed repeats the same position while nothing changes.
                 assert!(position >= reached);
                 reached = position;
             }
@@ -94,9 +94,9 @@ async fn a_change_is_in_a_snapshot_exactly_when_it_is_not_later() {
     assert!(different.len() > 10, "the readers did race: {}", different.len());
 }
 
-/// Those who ask while a read is under way are read together, but for those behind a large one.
+/// Requests that arrive during a read are read together, except those that wait behind a large task.
 #[tokio::test]
-async fn a_task_is_the_same_whoever_else_is_read_with_it() {
+async fn a_task_is_the_same_whether_it_is_read_alone_or_with_others() {
     let place = Place::new().await;
     let (store, tasks) = (place.store(), place.tasks());
     let timeline = |entries: usize| -> Vec<Document> {
@@ -127,7 +127,7 @@ async fn a_task_is_the_same_whoever_else_is_read_with_it() {
     let sizes = alone.iter().flatten().map(|full| full.timeline.len()).collect::<Vec<_>>();
     assert_eq!((sizes, alone.last()), (vec![0, 3, 300, 0, 0, 0], Some(&None)));
     assert_eq!(alone[5].as_ref().expect("there").task.get(Field::Title), "by text");
-    // The first is read by itself, the others after it.
+    // The first task is read alone, the others after it.
     let together = join_all([&ids[6]].into_iter().chain(&ids).map(|id| store.task(id))).await;
     let together: Vec<_> = together.into_iter().map(|read| read.expect("read").task).skip(1).collect();
     assert_eq!(together, alone);
@@ -151,10 +151,10 @@ async fn an_idle_stream_reaches_what_a_snapshot_has_seen() {
     }
 }
 
-/// What an idle item says is true though the oplog is busy: with other collections, and with transactions that
-/// touch this one now and then.
+/// The position of an idle item is correct although the oplog is busy with other collections, and with transactions that
+/// sometimes write to this one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_comes_at_or_before_what_was_said_to_be_reached() {
+async fn no_change_comes_at_or_before_a_position_that_was_reported_as_reached() {
     let place = Place::new().await;
     let mut feed = place.followed().await;
     let (tasks, client, stop) = (place.tasks(), place.client.clone(), CancellationToken::new());
@@ -166,7 +166,7 @@ async fn nothing_comes_at_or_before_what_was_said_to_be_reached() {
         while !stopped.is_cancelled() {
             n += 1;
             other.insert_one(doc! {"n": n}).await.expect("inserted");
-            // Seldom enough for the stream to run dry in between.
+            // The pauses are long enough for the stream to become idle in between.
             if n % 300 == 0 {
                 session.start_transaction().await.expect("started");
                 for k in 0..6 {
@@ -193,7 +193,7 @@ async fn nothing_comes_at_or_before_what_was_said_to_be_reached() {
             }
             FeedItem::Idle(position) => {
                 idle += 1;
-                // The same position is told again when a busy machine lets the writer wait.
+                // The feed repeats the same position when the writer has to wait on a busy machine.
                 assert!(position >= reached, "{position:?} after {reached:?}");
                 position
             }
@@ -204,7 +204,7 @@ async fn nothing_comes_at_or_before_what_was_said_to_be_reached() {
     writer.await.expect("no panic");
 }
 
-/// Another node, or this one after a restart, gives the same change the same position.
+/// Another node, or this node after a restart, gives the same change the same position.
 #[tokio::test]
 async fn positions_are_the_same_for_every_follower() {
     let place = Place::new().await;

@@ -1,4 +1,4 @@
-//! Long timelines in MongoDB: what of them is read, and what a document may hold instead of one.
+//! Long timelines in MongoDB: checks which entries are read, and what happens when a document has another value in its place.
 
 use std::iter;
 
@@ -37,13 +37,13 @@ async fn insert_long(place: &Place) {
     place.tasks().insert_one(task).await.expect("inserted");
 }
 
-/// How many bytes each of the server's answers had.
+/// The size of each of MongoDB's answers in bytes.
 async fn answers(place: &Place, work: impl Future<Output = ()>) -> Vec<i64> {
     place.noted(work).await.iter().map(answered_bytes).collect()
 }
 
 #[tokio::test]
-async fn only_the_entries_that_are_wanted_are_read() {
+async fn only_the_requested_entries_are_read() {
     let place = Place::new().await;
     let store = place.prepared().await;
     insert_long(&place).await;
@@ -63,7 +63,7 @@ async fn only_the_entries_that_are_wanted_are_read() {
     }
 }
 
-/// What a write decides on is read without the timeline; its answer has it, as documented.
+/// A write reads the task without its timeline to decide. Its answer has the timeline, as documented.
 #[tokio::test]
 async fn a_write_reads_no_timeline_to_decide() {
     let place = Place::new().await;
@@ -83,7 +83,7 @@ async fn a_write_reads_no_timeline_to_decide() {
 }
 
 #[tokio::test]
-async fn a_timeline_that_is_none_has_no_parts() {
+async fn a_value_that_is_not_a_timeline_has_no_parts() {
     let place = Place::new().await;
     let store = place.prepared().await;
     let odd =
@@ -102,9 +102,9 @@ async fn a_timeline_that_is_none_has_no_parts() {
     }
 }
 
-/// Entries that are no objects, or hold what is none, count like others.
+/// Entries that are not objects, or that contain invalid values, count like other entries.
 #[tokio::test]
-async fn odd_entries_have_their_places() {
+async fn malformed_entries_keep_their_positions() {
     let place = Place::new().await;
     let store = place.prepared().await;
     let odd: Vec<Bson> = vec![

@@ -1,4 +1,4 @@
-//! Writes to documents as the existing backend made them.
+//! Writes to documents that the existing backend wrote.
 
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ async fn stored(place: &Place, id: impl Into<Bson>) -> Document {
     place.tasks().find_one(doc! {"_id": id.into()}).await.expect("read").expect("there")
 }
 
-/// Until so many of the store's writes are on the server, which lets them wait.
+/// Waits until this many writes of the store are waiting in MongoDB.
 async fn until_writes_wait(place: &Place, number: usize) {
     let admin = place.client.database("admin");
     loop {
@@ -90,7 +90,7 @@ async fn a_new_task_has_the_backends_types() {
 }
 
 #[tokio::test]
-async fn a_timeline_that_is_none_becomes_one() {
+async fn a_value_that_is_not_a_timeline_is_replaced_by_one() {
     let place = Place::new().await;
     let store = place.prepared().await;
     for (id, events) in [
@@ -109,7 +109,7 @@ async fn a_timeline_that_is_none_becomes_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_racing_answers_one_is_taken() {
+async fn only_one_of_several_racing_answers_is_accepted() {
     let place = Place::new().await;
     let store = std::sync::Arc::new(place.prepared().await);
     for round in 0..10 {
@@ -131,7 +131,7 @@ async fn of_racing_answers_one_is_taken() {
     }
 }
 
-/// Whatever is decided, nothing leaves `merged`: the move is made only if the status is still the one decided on.
+/// No task leaves `merged`, because a status changes only if it is still the one that the decision was based on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_leaves_merged_in_a_race() {
     let place = Place::new().await;
@@ -151,7 +151,7 @@ async fn nothing_leaves_merged_in_a_race() {
     }
 }
 
-/// What a write was decided on is compared to the letter when it is made, whatever the collection takes for the same.
+/// A write compares the values that its decision was based on byte by byte, whatever the collation treats as equal.
 #[tokio::test]
 async fn a_task_that_has_just_left_the_organisation_is_not_written() {
     let place = Place::new().await;
@@ -167,7 +167,7 @@ async fn a_task_that_has_just_left_the_organisation_is_not_written() {
     let leaves = tasks.update_one(doc! {"_id": "t"}, doc! {"$set": {"orgId": "ACME"}}).session(&mut session);
     leaves.await.expect("held");
 
-    // Decided while the task is still seen, and made when it is not.
+    // The write is decided while the user still sees the task, and is made when the user no longer does.
     let writer = store.clone();
     let clarified = tokio::spawn(async move {
         let answers = Answers::parse(json!({"answers": ["a"]})).expect("valid");
@@ -180,9 +180,9 @@ async fn a_task_that_has_just_left_the_organisation_is_not_written() {
     assert_eq!(stored(&place, "t").await.get_str("status").ok(), Some("needs_clarification"));
 }
 
-/// What a client can send must never look like an outage of the store.
+/// A client must not be able to send a write that looks like an outage of the store.
 #[tokio::test]
-async fn what_a_document_can_not_hold_is_a_conflict() {
+async fn a_write_that_the_document_can_not_hold_is_a_conflict() {
     let place = Place::new().await;
     let store = place.prepared().await;
     let nearly_full = doc! {"_id": "t", "status": "coding", "llmRaw": "x".repeat(16_700_000)};
@@ -196,7 +196,7 @@ async fn what_a_document_can_not_hold_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn who_may_not_see_it_is_told_that_it_is_not_there() {
+async fn a_write_to_a_task_that_the_user_may_not_see_is_answered_not_found() {
     let place = Place::new().await;
     let store = place.prepared().await;
     let task = doc! {"_id": "t", "status": "needs_clarification", "createdBy": "alice", "orgId": "acme"};
@@ -211,8 +211,8 @@ async fn who_may_not_see_it_is_told_that_it_is_not_there() {
     }
 }
 
-/// The deadlock: writes that wait on the server for a transaction's document have all connections, and the
-/// transaction's commit gets none.
+/// The deadlock: writes that wait in MongoDB for a document of a transaction occupy all connections. The commit of the
+/// transaction then gets no connection.
 #[tokio::test]
 async fn writes_that_wait_for_a_transaction_leave_connections_to_others() {
     let place = Place::new().await;

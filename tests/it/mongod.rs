@@ -1,4 +1,4 @@
-//! A real mongod: a single-node replica set on a free port, shared by the whole test binary.
+//! Starts a real mongod: a single-node replica set on a free port, which the whole test binary shares.
 
 use std::{
     env,
@@ -26,18 +26,18 @@ use taskcast::{
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// For everything that is waited for.
+/// The longest time that a test waits for one event.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Kills the server and removes its files when standard input closes: the shared server lives in a static, which
-/// is never dropped, and a test binary may be killed.
+/// Kills the server and removes its files when standard input closes. The shared server is in a static, which is never
+/// dropped, and a test binary may be killed.
 const WATCHDOG: &str = r#"dir=$1; shift; "$@" >"$dir/log" 2>&1 & pid=$!
 read -r _; kill -9 $pid; wait $pid 2>/dev/null; rm -rf "$dir""#;
 
 static SHARED: LazyLock<Mongod> = LazyLock::new(Mongod::replica_set);
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
-/// A server of its own; killed on drop.
+/// A mongod process, which is killed on drop.
 #[derive(Debug)]
 pub struct Mongod {
     port: u16,
@@ -51,7 +51,7 @@ impl Mongod {
         server
     }
 
-    /// As a member is for a moment whenever it starts.
+    /// A member without its replica set configuration, as every member is for a moment after its start.
     pub fn not_initiated() -> Self {
         Self::start(&["--replSet", "rs0"])
     }
@@ -97,7 +97,7 @@ impl Mongod {
         server
     }
 
-    /// On the server itself, whatever its state.
+    /// Runs the command on this server, whatever its state in the replica set.
     pub fn command(&self, command: Document) -> Document {
         self.try_command(command).expect("the command succeeds")
     }
@@ -131,7 +131,7 @@ impl Drop for Mongod {
     }
 }
 
-/// A database of its own on the shared server, with a store on it.
+/// A separate database on a server, and the settings of a store on the database.
 #[derive(Debug)]
 pub struct Place {
     pub config: MongoConfig,
@@ -166,13 +166,13 @@ impl Place {
         store
     }
 
-    /// What the existing backend writes to.
+    /// The collection that the existing backend writes to.
     pub fn tasks(&self) -> Collection<Document> {
         let name = self.config.database.as_deref().expect("named");
         self.client.database(name).collection(&self.config.collection)
     }
 
-    /// The server's own notes of what it was asked of the tasks meanwhile, and what it answered.
+    /// MongoDB's profiler entries for the commands on the tasks during `work`.
     pub async fn noted(&self, work: impl Future<Output = ()>) -> Vec<Document> {
         let database = self.client.database(self.config.database.as_deref().expect("named"));
         database.run_command(doc! {"profile": 2}).await.expect("profiled");
@@ -186,13 +186,13 @@ impl Place {
         found
     }
 
-    /// Prepares the store and follows it; from here on, nothing that happens is missed.
+    /// Prepares the store and follows it. The feed misses no change from here on.
     pub async fn followed(&self) -> Followed {
         Followed::of(Arc::new(self.prepared().await)).await
     }
 }
 
-/// Of one of [`Place::noted`].
+/// The size of the answer in an entry of [`Place::noted`].
 pub fn answered_bytes(note: &Document) -> i64 {
     let length = note.get_i32("responseLength").map(i64::from);
     length.or_else(|_| note.get_i64("responseLength")).unwrap_or_default()
@@ -218,7 +218,7 @@ impl Followed {
         followed
     }
 
-    /// Nobody looks at what it tells.
+    /// Reads the feed and ignores its items.
     pub fn ignored(mut self) -> DropGuard {
         tokio::spawn(async move { while self.items.recv().await.is_some() {} });
         self._stop

@@ -1,4 +1,4 @@
-//! The operations pages name the metrics that there are, and all of them.
+//! Checks that the operations page, the alerts and the dashboard name existing metrics, and that the page names all.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -8,7 +8,7 @@ fn file(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
 }
 
-/// The families that a gateway shows, from its start on.
+/// The metric families that a gateway exports from its start.
 fn families() -> BTreeSet<String> {
     let page = Metrics::default().render();
     page.lines()
@@ -17,7 +17,7 @@ fn families() -> BTreeSet<String> {
         .collect()
 }
 
-/// Names of metrics in a text, those of a histogram's parts as its own.
+/// The names of metrics in a text. The parts of a histogram count as the histogram.
 fn named(text: &str) -> BTreeSet<String> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
         .filter(|word| word.starts_with("taskcast_") || word.starts_with("process_"))
@@ -49,7 +49,7 @@ fn queries(value: &serde_json::Value, found: &mut Vec<String>) {
 }
 
 #[test]
-fn the_table_of_metrics_has_each_and_no_other() {
+fn the_table_of_metrics_has_every_metric_and_no_other() {
     let page = file("docs/operations.md");
     let cells = page.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
     let documented: BTreeSet<String> = cells.flat_map(named).collect();
@@ -58,7 +58,7 @@ fn the_table_of_metrics_has_each_and_no_other() {
 }
 
 #[test]
-fn alerts_ask_for_metrics_that_there_are_and_have_their_sections() {
+fn alerts_use_existing_metrics_and_have_their_sections() {
     let alerts = file("deploy/prometheus/alerts.yaml");
     assert!(named(&alerts).is_subset(&families()), "{:?}", named(&alerts).difference(&families()));
     let names: Vec<&str> = after(&alerts, "- alert: ");
@@ -69,9 +69,9 @@ fn alerts_ask_for_metrics_that_there_are_and_have_their_sections() {
     assert_eq!(sections, names, "in the same order");
 }
 
-/// A typing error in a label's value makes an alert that never comes.
+/// With a typing error in the value of a label, an alert would never fire.
 #[test]
-fn alerts_ask_for_values_that_labels_have() {
+fn alerts_use_existing_label_values() {
     let page = Metrics::default().render();
     let mut asked = 0;
     for line in file("deploy/prometheus/alerts.yaml").lines().filter(|line| !line.contains("annotations")) {
@@ -93,7 +93,7 @@ fn alerts_ask_for_values_that_labels_have() {
 }
 
 #[test]
-fn the_dashboard_shows_metrics_that_there_are() {
+fn the_dashboard_shows_existing_metrics() {
     let dashboard = serde_json::from_str(&file("deploy/grafana/taskcast.json")).expect("JSON");
     let mut found = Vec::new();
     queries(&dashboard, &mut found);

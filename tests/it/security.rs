@@ -1,4 +1,4 @@
-//! What SECURITY.md says is so: the tests that it names exist, and each threat has one.
+//! Checks SECURITY.md: the tests that it names exist, and each threat names at least one test.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// `file: title` of every test that a line names.
+/// `file: title` of every test that the line names.
 fn named(line: &str) -> Vec<(&str, &str)> {
     let quoted = line.split('`').skip(1).step_by(2);
     quoted
@@ -48,9 +48,9 @@ fn every_threat_names_tests_that_exist() {
     assert!(count > 30, "only {count} were found");
 }
 
-/// Nobody is on call: whoever reports a weakness is promised no day, and told what to do when nobody answers.
+/// The project has no on-call team. SECURITY.md promises no date to a reporter, and says what to do without an answer.
 #[test]
-fn no_time_to_an_answer_is_promised() {
+fn no_response_time_is_promised() {
     let page = read("SECURITY.md").split_whitespace().collect::<Vec<_>>().join(" ");
     let report = page.split("## What is worth protecting").next().expect("the section");
     assert!(report.contains("no time to an answer is promised"));
@@ -59,7 +59,7 @@ fn no_time_to_an_answer_is_promised() {
     }
 }
 
-/// `forbid` can't be taken back in a source; the manifest is for all targets.
+/// A source file can't revoke `forbid`, and the manifest covers all targets.
 #[test]
 fn unsafe_code_is_forbidden_everywhere() {
     let manifest = read("Cargo.toml");

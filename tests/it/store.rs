@@ -1,4 +1,4 @@
-//! What a [`Store`] promises, told once and run against every store: [`conformance!`] in a module per backend.
+//! The conformance tests of [`Store`]. [`conformance!`] runs them against every backend, in one module for each.
 
 pub mod deliveries;
 mod embedded;
@@ -22,7 +22,7 @@ use taskcast::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// For whatever a test waits for.
+/// The longest time that a test waits for one event.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Makes stores of one kind.
@@ -31,28 +31,28 @@ pub trait Backend {
     fn fresh(&self, default_org: DefaultOrg) -> impl Future<Output = Prepared> + Send;
 }
 
-/// A store, with what must live as long as it does: a folder, a server, a database to drop.
+/// A store, and what must live as long as the store: a folder, a server, or a database to drop.
 pub struct Prepared {
     pub store: Arc<dyn Store>,
     pub keep: Box<dyn Any + Send>,
 }
 
-/// One test per case, each with a store of its own.
+/// Makes one test for each case. Each test has its own store.
 macro_rules! conformance {
     ($backend:expr) => {
         crate::store::conformance!(@cases $backend,
-            writes: creates, refuses_to_touch_what_the_writer_may_not, clarifies, patches, moves,
+            writes: creates, refuses_writes_to_forbidden_tasks, clarifies, patches, moves,
                 writes_are_read_under_both_names, concurrent_writes_are_all_kept;
-            reads: reads_nothing_that_is_not_there, who_may_see_a_task_is_read_by_itself, shows_what_a_viewer_may_see, default_org_takes_in_what_names_none,
+            reads: absent_tasks_are_not_found, the_access_of_a_task_is_read_separately, shows_what_a_viewer_may_see, tasks_without_an_organisation_belong_to_the_default_one,
                 pages_neither_skip_nor_repeat, filters, counts, a_dashboard_has_the_newest;
-            timelines: every_part_of_a_timeline_is_read, a_part_and_what_follows_it_have_no_hole;
-            deliveries: a_delivery_is_one_change, the_same_delivery_at_once_has_one_effect,
-                deliveries_at_once_end_as_in_order, tasks_are_found_in_every_way,
-                what_no_task_is_meant_by_is_not_remembered, deliveries_and_writes_at_once_are_all_kept;
+            timelines: every_part_of_a_timeline_is_read, a_part_and_its_later_changes_have_no_gap;
+            deliveries: a_delivery_is_one_change, concurrent_copies_of_a_delivery_have_one_effect,
+                concurrent_deliveries_end_in_the_same_state_as_ordered_ones, tasks_are_found_in_every_way,
+                a_delivery_without_a_task_leaves_no_mark, concurrent_deliveries_and_writes_are_all_kept;
             repositories: a_fork_takes_no_task_over, checks_of_a_fork_find_its_pull_request,
                 tasks_follow_a_renamed_repository, links_follow_a_renamed_repository;
             feeds: every_write_is_one_change, refused_writes_are_no_change, snapshots_know_their_position,
-                dashboards_know_their_position, a_new_follower_is_told_the_past, a_follower_ends_when_told
+                dashboards_know_their_position, a_new_follower_receives_earlier_changes, a_follower_ends_when_stopped
         );
     };
     (@cases $backend:expr, $($module:ident: $($case:ident),+);+) => {
@@ -86,7 +86,7 @@ pub fn task_id(text: &str) -> TaskId {
     TaskId::parse(text).expect("an id")
 }
 
-/// The whole view, as a client gets it.
+/// The complete view of a task, as a client receives it.
 pub fn full(task: &FullTask) -> Value {
     serde_json::to_value(FullView(task)).expect("serialises")
 }
@@ -108,7 +108,7 @@ pub async fn create_private(store: &dyn Store, creator: &Viewer, title: &str) ->
     store.create(task, creator, None).await.expect("created")
 }
 
-/// Follows a store for a test.
+/// The feed of a store, which a test follows.
 pub struct Following {
     items: mpsc::Receiver<FeedItem>,
     stop: CancellationToken,
@@ -130,7 +130,7 @@ impl Following {
         }
     }
 
-    /// The next `count` changes; anything that is neither a change nor idle fails the test.
+    /// The next `count` changes. Any other item except `Idle` fails the test.
     pub async fn changes(&mut self, count: usize) -> Vec<Change> {
         let mut changes = Vec::new();
         let mut last = self.opened;

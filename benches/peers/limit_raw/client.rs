@@ -1,4 +1,4 @@
-//! One WebSocket client.
+//! Serves one WebSocket client.
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,7 +19,7 @@ const OPEN: &[u8] =
 
 pub struct Conn {
     stream: TcpStream,
-    /// What the kernel did not take; a task is at it.
+    /// The bytes that the kernel did not accept. While there are any, a task writes them.
     pending: RefCell<Vec<u8>>,
     dead: Cell<bool>,
 }
@@ -105,7 +105,7 @@ async fn listen(conn: &Rc<Conn>, server: &Server, rooms: &mut Vec<String>) -> io
     }
 }
 
-/// The room that was asked for.
+/// Answers a message. Returns the room that the client asks to join.
 fn answer(conn: &Rc<Conn>, message: &str) -> Option<String> {
     if message.starts_with("40") {
         conn.send(&text(br#"40{"sid":"x"}"#));

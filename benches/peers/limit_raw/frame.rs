@@ -1,4 +1,4 @@
-//! WebSocket frames, as far as the load generator needs them.
+//! The kinds of WebSocket frames that the load generator needs.
 
 pub fn text(text: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(text.len() + 10);
@@ -18,7 +18,7 @@ pub fn text(text: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The first frame of a client, unmasked: its kind, its text, and its length as it came.
+/// The first frame in `bytes`: its kind, its unmasked text, and the length of the whole frame.
 pub fn first(bytes: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
     let (len, at) = match bytes {
         [_, second, a, b, ..] if second & 127 == 126 => (usize::from(u16::from_be_bytes([*a, *b])), 4),

@@ -1,5 +1,5 @@
-//! The floor: a message is framed once, and there is one write for each client, from the thread that was told to publish it. No token, no
-//! library, no queue but for a client whose kernel buffer is full.
+//! The lower bound: the thread that receives a message frames it once and makes one write for each client. The server checks no
+//! token, uses no Socket.IO library, and queues data only for a client whose kernel buffer is full.
 
 mod client;
 mod frame;

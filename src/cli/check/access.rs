@@ -1,4 +1,4 @@
-//! Who can get in: secrets that can be guessed, origins that nobody comes from.
+//! Checks who can connect: warns of secrets that can be guessed, and of origins that admit no web page.
 
 use std::collections::HashSet;
 
@@ -6,9 +6,9 @@ use crate::config::{Config, KeySource, MIN_SECRET_BYTES};
 
 use super::Finding;
 
-/// Of those in hexadecimal or base64 there are more.
+/// A secret with fewer different characters is weak. Random secrets in hexadecimal or base64 have more.
 const FEW_CHARACTERS: usize = 8;
-/// What people write, and random bytes hardly ever spell.
+/// Words that people write into secrets. Random secrets hardly ever contain one of them.
 const WRITTEN: [&str; 9] =
     ["secret", "password", "changeme", "change-me", "change_me", "example", "qwerty", "12345678", "taskcast"];
 
@@ -26,21 +26,21 @@ fn weak_secret(secret: &str) -> Option<Finding> {
     let lower = secret.to_ascii_lowercase();
     let distinct = secret.chars().collect::<HashSet<_>>().len();
     let why = if WRITTEN.iter().any(|word| lower.contains(word)) {
-        "holds a word that people write into such settings"
+        "holds a word that people often write into such settings"
     } else if distinct < FEW_CHARACTERS {
-        "is made of a few characters"
+        "consists of only a few different characters"
     } else if repeats(secret.as_bytes()) {
-        "is one piece again and again"
+        "repeats one piece of text"
     } else {
         return None;
     };
-    // Of a short one the settings themselves warn.
+    // The settings themselves warn of a short secret.
     (secret.len() >= MIN_SECRET_BYTES).then(|| {
         Finding::warn(
             format!(
-                "JWT_SECRET {why}: whoever has one token can try to guess it, and make tokens of anybody"
+                "JWT_SECRET {why}: anyone who has a token can try to guess it, and then make tokens for any user"
             ),
-            "let openssl rand -hex 32 make one, for the issuer of the tokens and for taskcast",
+            "make one with openssl rand -hex 32, and give it to the issuer of the tokens and to taskcast",
         )
     })
 }
@@ -56,18 +56,18 @@ fn origins_of(origins: &[&str], outside: bool) -> Finding {
             host.strip_prefix(local).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
         })
     };
-    const MEND: &str = "set WEBSOCKET_CORS_ORIGIN to what browsers show before the path, such as \
+    const MEND: &str = "set WEBSOCKET_CORS_ORIGIN to the part of your app's URL before the path, such as \
                         https://app.example.com";
     if origins.is_empty() {
         return Finding::warn(
-            "WEBSOCKET_CORS_ORIGIN names no origin: only pages of its own host can connect",
+            "WEBSOCKET_CORS_ORIGIN names no origin: only pages of taskcast's own host can connect",
             MEND,
         );
     }
     if outside && origins.iter().all(is_local) {
         return Finding::warn(
             format!(
-                "HOST can be reached from outside, but of the web only pages of {} can connect",
+                "other machines can reach HOST, but in browsers only pages of {} can connect",
                 origins.join(", ")
             ),
             MEND,
@@ -81,7 +81,7 @@ mod tests {
     use super::{super::Level, *};
 
     #[test]
-    fn what_can_be_guessed_is_told_and_never_shown() {
+    fn a_secret_that_can_be_guessed_is_a_warning_that_does_not_show_it() {
         for secret in [
             "my-super-Secret-key-for-production-2026",
             "0000000000000000000000000000000000",
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_that_nobody_comes_from_are_told() {
+    fn origins_that_admit_no_web_page_are_a_warning() {
         let level = |origins: &[&str], outside| origins_of(origins, outside).level;
         assert_eq!(level(&["http://localhost:5173"], true), Level::Warn);
         assert_eq!(level(&["http://[::1]:5173", "http://127.0.0.1"], true), Level::Warn);

@@ -1,31 +1,32 @@
-//! Whether clocks agree.
+//! Checks that the clock of another server agrees with the clock of this machine.
 
 use crate::task::ClockReading;
 
 use super::Finding;
 
-/// `exp` has no leeway, and what MongoDB says of a change's time is told as lag.
+/// A larger difference is a warning. A token's `exp` has no leeway, and the lag metric uses the time that MongoDB gives a
+/// change.
 const FELT_MS: i64 = 1000;
 
 pub(super) fn check_clock(of: &str, reading: Option<ClockReading>) -> Finding {
     let Some(reading) = reading else {
         return Finding::warn(
-            format!("the clock of {of} can't be read"),
+            format!("taskcast can't read the clock of {of}"),
             "let NTP set the clocks of all machines",
         );
     };
     let ahead = reading.ahead_ms();
     if ahead.abs() < FELT_MS {
-        return Finding::ok(format!("its clock and that of {of} agree"));
+        return Finding::ok(format!("the clocks of this machine and of {of} agree"));
     }
     let seconds = ahead.abs() as f64 / 1000.0;
     let where_to = if ahead > 0 { "ahead of" } else { "behind" };
     Finding::warn(
         format!(
-            "the clock of {of} is {seconds:.1}s {where_to} this machine's: lag is shown wrong, and one of them lets tokens in too \
-             long or refuses them too early"
+            "the clock of {of} is {seconds:.1}s {where_to} this machine's: the lag is measured wrong, and one of the machines \
+             accepts tokens for too long or refuses them too early"
         ),
-        "let NTP set both (timedatectl set-ntp true)",
+        "let NTP set both clocks (timedatectl set-ntp true)",
     )
 }
 
@@ -35,7 +36,7 @@ mod tests {
     use crate::task::Timestamp;
 
     #[test]
-    fn only_what_the_way_does_not_explain_is_a_difference() {
+    fn the_time_that_the_request_takes_is_not_a_difference_of_the_clocks() {
         let level = |before, there, after| {
             let at = |millis: i64| Timestamp::from_millis(1_800_000_000_000 + millis).expect("a time");
             check_clock("x", Some(ClockReading { before: at(before), there: at(there), after: at(after) }))

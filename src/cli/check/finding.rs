@@ -1,4 +1,4 @@
-//! What `check` has to say.
+//! The findings that `check` prints.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ pub enum Level {
     Fail,
 }
 
-/// One line of the answer.
+/// One line of the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub level: Level,
     pub text: String,
-    /// What to do about it.
+    /// The advice for the user.
     pub mend: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Whether `DATA_DIR` can be used.
+//! Checks that `DATA_DIR` can be written and that no other process uses it.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -14,20 +14,20 @@ pub(super) fn check_data_dir(folder: &Path) -> Vec<Finding> {
         Ok(()) => Finding::ok(format!("DATA_DIR ({shown}) can be written")),
         Err(error) => Finding::fail(
             format!("DATA_DIR ({shown}) can't be written: {}", error.kind()),
-            "give its owner and mode to the user that runs taskcast, or set DATA_DIR to another folder",
+            "let the user that runs taskcast write to it, or set DATA_DIR to another folder",
         ),
     };
     let free = match is_locked(&folder.join("lock")) {
         false => Finding::ok("no other process uses DATA_DIR"),
         true => Finding::warn(
-            format!("a process uses DATA_DIR ({shown}) right now"),
-            "if that is not the gateway that you mean, stop it or set DATA_DIR to another folder",
+            format!("a process is using DATA_DIR ({shown})"),
+            "if that process is not your gateway, stop it or set DATA_DIR to another folder",
         ),
     };
     vec![writable, free]
 }
 
-/// Tries it, in the folder or, where that is still to be made, in the nearest one above it.
+/// Creates and removes a file in the folder. If the folder does not exist yet, the nearest existing folder above is used.
 fn writable(folder: &Path) -> io::Result<()> {
     let existing = folder.ancestors().find(|path| path.as_os_str().is_empty() || path.exists());
     let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -46,7 +46,7 @@ mod tests {
     use super::{super::Level, *};
 
     #[test]
-    fn a_folder_in_use_and_one_that_is_a_file_are_told() {
+    fn a_folder_in_use_and_a_folder_that_is_a_file_are_findings() {
         let folder = tempfile::tempdir().expect("a folder");
         let lock = File::create(folder.path().join("lock")).expect("a file");
         lock.lock().expect("locked");

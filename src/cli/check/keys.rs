@@ -1,4 +1,4 @@
-//! Whether the key server has keys.
+//! Checks that the key server answers with usable keys.
 
 use crate::auth::{KeyServer, KeySetUrl};
 
@@ -9,8 +9,8 @@ pub(super) async fn check_key_server(url: &KeySetUrl) -> Vec<Finding> {
         Ok(fetched) => fetched,
         Err(error) => {
             return vec![Finding::fail(
-                format!("the key server of JWT_JWKS_URL has no keys for us: {error}"),
-                "check JWT_JWKS_URL, and that the server can be reached from here; without keys nobody is let in",
+                format!("the key server of JWT_JWKS_URL gives no keys: {error}"),
+                "check JWT_JWKS_URL, and that the server can be reached from here; without keys every token is refused",
             )];
         }
     };

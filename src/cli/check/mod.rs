@@ -1,4 +1,4 @@
-//! `taskcast check`: could the gateway start, and would it be well?
+//! `taskcast check`: tests whether the gateway could start with these settings and would work well.
 
 mod access;
 mod clock;
@@ -16,11 +16,11 @@ pub use finding::{Finding, Level};
 
 #[derive(Clone, Debug, Default)]
 pub struct CheckArguments {
-    /// Where a gateway runs with these settings.
+    /// The URL of a running gateway that is tested too.
     pub url: Option<String>,
 }
 
-/// Looks at everything and changes nothing.
+/// Runs all checks. Nothing is changed.
 pub async fn check(arguments: CheckArguments, sources: &Sources) -> Vec<Finding> {
     let config = match Config::read(sources) {
         Ok(config) => config,
@@ -36,9 +36,9 @@ pub async fn check(arguments: CheckArguments, sources: &Sources) -> Vec<Finding>
     }
     findings.extend(sources.literal_in_dotenv().into_iter().map(|(name, line)| {
         let text = format!(
-            "{name} in line {line} of .env is taken as it is written, like Node's dotenv does; other programs may replace $, \\ and ` in it"
+            "{name} in line {line} of .env is read literally, as Node's dotenv does; other programs may replace $, \\ and ` in it"
         );
-        Finding::warn(text, "put the value in single quotes if another program reads this file: then all of them agree")
+        Finding::warn(text, "put the value in single quotes if another program reads this file: then all programs read the same value")
     }));
     findings.extend(check_keys(&config).await);
     findings.extend(access::check_access(&config));
@@ -75,10 +75,10 @@ async fn check_keys(config: &Config) -> Vec<Finding> {
         }
         KeySource::Generated(path) => Finding::warn(
             format!(
-                "HOST can be reached from outside, and tokens are checked with the development secret in {}",
+                "other machines can reach HOST, and tokens are checked with the development secret in {}",
                 path.display()
             ),
-            "set JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL where others depend on it",
+            "set JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL if other people use this gateway",
         ),
     };
     vec![finding]
@@ -120,7 +120,7 @@ mod tests {
             let told: Vec<String> =
                 check(CheckArguments::default(), &sources).await.iter().map(Finding::to_string).collect();
             let found =
-                told.iter().filter(|line| line.starts_with("warn: JWT_SECRET in line 2 of .env is taken"));
+                told.iter().filter(|line| line.starts_with("warn: JWT_SECRET in line 2 of .env is read"));
             assert_eq!(found.count(), warned, "{told:?}");
             assert!(told.iter().all(|line| !line.contains("hunter2")), "{told:?}");
         }

@@ -1,4 +1,4 @@
-//! Whether MongoDB can give exact history, how far back, and how fast.
+//! Checks whether MongoDB provides exact history, how far back its oplog reaches, and how fast changes arrive.
 
 use std::time::Duration;
 
@@ -7,9 +7,10 @@ use crate::store::{Images, MongoConfig, MongoProbe, MongoStore, StoreError};
 use super::{Finding, Level, clock::check_clock};
 
 const OLDEST: u32 = 6;
-/// A node that was away for longer than the oplog reaches back has to send every client a new state.
+/// A shorter oplog is a warning. A node that was disconnected for longer than the oplog reaches back has to send a new state
+/// to every client.
 const SHORT_WINDOW_SECS: u64 = 60 * 60;
-/// Longer ones are felt.
+/// Users notice a longer journal commit interval.
 const PROMPT_JOURNAL_MS: u64 = 20;
 const COMMAND: &str = "db.runCommand({collMod: \"<MONGODB_TASKS_COLLECTION>\", changeStreamPreAndPostImages: \
                        {enabled: true}})";
@@ -42,13 +43,13 @@ fn findings(probe: &MongoProbe, images: Images) -> Vec<Finding> {
     ]
 }
 
-/// The collection's default collation, where it is not the simple one.
+/// `locale` is the collection's default collation. `None` means the simple collation.
 fn collation(locale: Option<&str>) -> Finding {
     Finding::ok(match locale {
         None => "the tasks collection compares texts byte by byte".to_owned(),
         Some(locale) => format!(
-            "the tasks collection has the default collation {locale}: taskcast compares texts byte by byte all the same, \
-             and makes indexes of its own for that (their names end in _simple)"
+            "the tasks collection has the default collation {locale}: taskcast compares texts byte by byte nevertheless, \
+             and creates its own indexes for that (their names end in _simple)"
         ),
     })
 }
@@ -63,9 +64,9 @@ fn version(version: &str) -> Finding {
 
 fn replica_set(name: Option<&str>) -> Finding {
     match name {
-        Some(name) => Finding::ok(format!("it is a member of the replica set {name}")),
+        Some(name) => Finding::ok(format!("MongoDB is a member of the replica set {name}")),
         None => Finding::fail(
-            "it is no member of a replica set, but a standalone server or a mongos",
+            "MongoDB is not a member of a replica set, but a standalone server or a mongos",
             "start mongod with --replSet rs0 and run rs.initiate() once (one member is enough), or give the URI \
              of the replica set that holds the tasks",
         ),
@@ -76,14 +77,14 @@ fn pre_and_post_images(on: Option<bool>, images: Images) -> Finding {
     match (on, images) {
         (Some(true), _) => Finding::ok("pre- and post-images are on"),
         (None, _) => {
-            Finding::ok("there is no tasks collection yet: it will be made with pre- and post-images")
+            Finding::ok("there is no tasks collection yet: it will be created with pre- and post-images")
         }
         (Some(false), Images::Auto) => Finding::warn(
             "pre- and post-images are off: taskcast switches them on when it starts, if it has the right to",
             format!("give its user the role dbAdmin, or run {COMMAND}"),
         ),
         (Some(false), Images::Require) => Finding::fail(
-            "pre- and post-images are off, and MONGODB_IMAGES=require leaves switching them on to you",
+            "pre- and post-images are off, and with MONGODB_IMAGES=require taskcast does not switch them on",
             format!("run {COMMAND}"),
         ),
     }
@@ -92,40 +93,40 @@ fn pre_and_post_images(on: Option<bool>, images: Images) -> Finding {
 fn oplog(window_secs: Option<u64>, room_secs: Option<u64>) -> Finding {
     let Some(secs) = window_secs else {
         return Finding::warn(
-            "how far back the oplog reaches can't be read",
-            "to have it checked, give the user read on the database local",
+            "taskcast can't read how far back the oplog reaches",
+            "to have it checked, give the user the role read on the database local",
         );
     };
     let Some(room) = room_secs.map(|room| room.max(secs)) else {
         let text = format!(
-            "the oplog reaches back {}, and is too young to tell how far it is going to",
+            "the oplog reaches back {}, and is too young to estimate how far it will reach",
             shown(secs)
         );
         return Finding::ok(text);
     };
     let text = match room > secs + secs / 10 {
         true => {
-            format!("the oplog reaches back {}, and is going to reach back {}", shown(secs), roughly(room))
+            format!("the oplog reaches back {}, and will reach back {} once full", shown(secs), roughly(room))
         }
         false => format!("the oplog reaches back {}", shown(secs)),
     };
     if room < SHORT_WINDOW_SECS {
         return Finding::warn(
-            format!("{text}: a node that is away longer has to send every client its rooms anew"),
-            "make it longer: db.adminCommand({replSetResizeOplog: 1, size: <megabytes>, minRetentionHours: 24})",
+            format!("{text}: a node that is disconnected longer has to send new states to every client"),
+            "enlarge it: db.adminCommand({replSetResizeOplog: 1, size: <megabytes>, minRetentionHours: 24})",
         );
     }
     Finding::ok(text)
 }
 
-/// `lacking`: None where there is no access control, or nobody who authenticated.
+/// `lacking` lists the missing privileges. `None` means that MongoDB has no access control, or that no user authenticated.
 fn privileges(lacking: Option<&[String]>) -> Finding {
     match lacking {
-        None => Finding::ok("it asks for no user name: whoever reaches it may do everything"),
+        None => Finding::ok("MongoDB asks for no user name: anyone who can reach it may do everything"),
         Some([]) => Finding::ok("the user of MONGODB_URI has the privileges that it needs"),
         Some(lacking) => Finding::fail(
             format!("the user of MONGODB_URI lacks {}", lacking.join(", ")),
-            "grant it readWrite on the database, and dbAdmin for collMod; or make what is missing as another user",
+            "grant it readWrite on the database, and dbAdmin for collMod; or create what is missing as another user",
         ),
     }
 }
@@ -133,20 +134,20 @@ fn privileges(lacking: Option<&[String]>) -> Finding {
 fn journal(interval_ms: Option<u64>) -> Finding {
     match interval_ms {
         None => Finding::warn(
-            "the journal commit interval, by which events may come later than their change, can't be read",
+            "taskcast can't read the journal commit interval, by which events can be delayed",
             "to have it checked, give the user the role clusterMonitor",
         ),
         Some(ms) => Finding {
             mend: (ms > PROMPT_JOURNAL_MS)
-                .then(|| "where that is too late, lower storage.journal.commitIntervalMs".to_owned()),
+                .then(|| "if that is too late, lower storage.journal.commitIntervalMs".to_owned()),
             ..Finding::ok(format!(
-                "the journal is committed every {ms} ms: events may come that much later than their change"
+                "the journal is committed every {ms} ms: events can be delayed by this time"
             ))
         },
     }
 }
 
-/// In one unit: it is a guess.
+/// The duration in a single unit, because the value is an estimate.
 fn roughly(secs: u64) -> String {
     match secs {
         ..7200 => format!("some {} minutes", secs / 60),
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn each_shortcoming_is_told_and_only_it() {
+    fn each_shortcoming_is_one_finding() {
         use Level::{Fail, Ok, Warn};
         assert_levels(good(), Images::Auto, [Ok; 5]);
         for version in ["5.0.9", "unknown", ""] {
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_user_may_not_do_is_named() {
+    fn missing_privileges_of_the_user_are_named() {
         let probe = MongoProbe { lacking: Some(vec!["changeStream on app.tasks".into()]), ..good() };
         let told = findings(&probe, Images::Auto).into_iter().find(|one| one.level == Level::Fail);
         let told = told.expect("a finding").to_string();
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_journal_is_told_with_its_mend() {
+    fn a_slow_journal_is_reported_with_the_setting_to_change() {
         assert!(journal(Some(100)).to_string().contains("commitIntervalMs"));
         assert!(!journal(Some(5)).to_string().contains("commitIntervalMs"));
     }

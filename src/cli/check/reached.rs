@@ -1,4 +1,4 @@
-//! A running gateway as its clients reach it, through whatever is before it.
+//! Checks a running gateway as clients reach it, through all proxies in front of it.
 
 use futures_util::StreamExt;
 use tokio::time::{Duration, timeout};
@@ -8,7 +8,8 @@ use super::Finding;
 use crate::cli::{ask::ask, place::Place};
 
 const WITHIN: Duration = Duration::from_secs(10);
-/// Of two nodes in turn the second try meets the other one; at random, one in thousands finds none.
+/// A proxy that alternates between two nodes is found at the first try. With a proxy that chooses at random, all tries
+/// reach the same node in only one of thousands of runs.
 const TRIES: usize = 12;
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 
@@ -55,7 +56,7 @@ async fn websocket(place: &Place) -> Finding {
 
 enum Polled {
     Found,
-    /// No node, or another one than the one before, was met.
+    /// The second request did not reach the node of the first one.
     Lost(u16),
     NotOpened(String),
 }
@@ -67,9 +68,9 @@ async fn polling(place: &Place) -> Finding {
             Polled::Lost(status) => {
                 return Finding::warn(
                     format!(
-                        "polling does not stick: of two requests of one client the second was answered {status} by another node"
+                        "polling is not sticky: the second request of a client was answered {status} by another node"
                     ),
-                    "let the proxy lead all requests of a client to one node, as deploy/nginx and deploy/haproxy do, or let \
+                    "let the proxy send all requests of a client to one node, as deploy/nginx and deploy/haproxy do, or let \
                      clients connect with transports: ['websocket']",
                 );
             }
@@ -81,10 +82,10 @@ async fn polling(place: &Place) -> Finding {
             }
         }
     }
-    Finding::ok("polling meets the same node again")
+    Finding::ok("polling is sticky: the requests of a client reach the same node")
 }
 
-/// Opens a session and ends it: two requests, each on a connection of its own, as with a proxy between.
+/// Opens a session and closes it with two requests. Each request has its own connection, as behind a proxy.
 async fn poll(place: &Place) -> Polled {
     let opened = match ask(place, "GET", POLLING, "", &[]).await {
         Ok(answer) if answer.status == 200 => answer,
@@ -103,9 +104,9 @@ async fn poll(place: &Place) -> Polled {
 async fn public(place: &Place) -> Finding {
     match ask(place, "GET", "/metrics", "", &[]).await {
         Ok(answer) if answer.status == 200 && answer.body.contains("taskcast_") => Finding::warn(
-            format!("whoever reaches {place} reads /metrics"),
+            format!("anyone who can reach {place} can read /metrics"),
             "set ADMIN_PORT or METRICS_TOKEN, or let the proxy refuse /metrics and /api/admin",
         ),
-        _ => Finding::ok("/metrics is not for everybody"),
+        _ => Finding::ok("/metrics is not public"),
     }
 }

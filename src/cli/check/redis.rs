@@ -1,11 +1,11 @@
-//! Whether nodes can hear of each other.
+//! Checks that nodes can communicate through Redis.
 
 use crate::cluster::{ClusterConfig, LinkError, RedisProbe, probe};
 
 use super::{Finding, clock::check_clock};
 
 const KEEPS_ALL: &str = "noeviction";
-const MEANWHILE: &str = "without it the gateway serves on, but nodes do not hear of each other";
+const MEANWHILE: &str = "without Redis the gateway continues, but the nodes do not know of each other";
 
 pub(super) async fn check_redis(config: &ClusterConfig) -> Vec<Finding> {
     match probe(config).await {
@@ -24,8 +24,8 @@ fn mend(error: &LinkError) -> &'static str {
             "check user and password of REDIS_URL, and what the server's ACL allows that user (docs/cluster.md)"
         }
         LinkError::Untrusted(_) => {
-            "name the server in REDIS_URL as its certificate does; one of a private authority is trusted when SSL_CERT_FILE names a \
-             PEM file with that authority's certificate"
+            "use a server name in REDIS_URL that is in the server's certificate; if a private authority has signed the certificate, \
+             set SSL_CERT_FILE to a PEM file with the authority's certificate"
         }
         _ => "check REDIS_URL, that the server runs, and that it can be reached from here",
     }
@@ -38,14 +38,14 @@ fn findings(probe: &RedisProbe) -> Vec<Finding> {
     };
     let eviction = match probe.eviction.as_deref() {
         Some(KEEPS_ALL) => {
-            Finding::ok("it forgets nothing when its memory is full (maxmemory-policy noeviction)")
+            Finding::ok("Redis evicts no keys when its memory is full (maxmemory-policy noeviction)")
         }
         Some(policy) => Finding::warn(
-            format!("when its memory is full it forgets keys of its choice (maxmemory-policy {policy})"),
-            "give taskcast a Redis with maxmemory-policy noeviction: what it keeps there is small",
+            format!("Redis evicts keys when its memory is full (maxmemory-policy {policy})"),
+            "give taskcast a Redis with maxmemory-policy noeviction: taskcast keeps little data there",
         ),
         None => Finding::warn(
-            "what it does when its memory is full can't be read",
+            "taskcast can't read what Redis does when its memory is full",
             "set maxmemory-policy noeviction",
         ),
     };
@@ -65,7 +65,7 @@ mod tests {
     };
 
     #[test]
-    fn each_shortcoming_is_told_and_only_it() {
+    fn each_shortcoming_is_one_finding() {
         use Level::{Fail, Ok, Warn};
         let now = Timestamp::now();
         let clock = Some(ClockReading { before: now, there: now, after: now });

@@ -1,7 +1,7 @@
-//! `taskcast tail`: a small Socket.IO client that prints what it is told.
+//! `taskcast tail`: a small Socket.IO client that prints the events that it receives.
 //!
-//! On a lost connection it comes back and asks, room by room, for what came after the last event that it printed,
-//! so that nothing is missed or printed twice.
+//! When the connection is lost, the client reconnects. For each room it asks for the events after the last event that it
+//! printed, so that no event is missed or printed twice.
 
 mod outcome;
 mod packet;
@@ -32,11 +32,12 @@ pub struct TailArguments {
     pub json: bool,
 }
 
-/// How long to wait before the next attempt: doubled each time, up to the second.
+/// The backoff before the next connection attempt: the first wait, doubled each time, and the longest wait.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// Prints until the output is closed or the gateway refuses for good; the caller ends it on Ctrl-C.
+/// Prints events until the output is closed, or until the gateway refuses and a retry would not help. The caller stops this
+/// function on Ctrl-C.
 pub async fn tail(arguments: TailArguments, sources: &Sources, out: impl Write) -> Result<(), CliError> {
     let credentials = Credentials::of(&arguments, sources)?;
     let place = match &arguments.url {
@@ -56,10 +57,10 @@ pub async fn tail(arguments: TailArguments, sources: &Sources, out: impl Write) 
     client.run().await
 }
 
-/// Who to be.
+/// The token that the client connects with.
 enum Credentials {
     Given(String),
-    /// Made anew for each connection, so that it never expires on the way.
+    /// A new token is signed for each connection, so that reconnecting never fails because of an expired token.
     Made(Box<TokenSigner>, Grant),
 }
 
@@ -79,7 +80,7 @@ impl Credentials {
         };
         if grant.org.is_none() && config.store.default_org.0.is_none() {
             eprintln!(
-                "only tasks of the user {:?} are shown: give --org to see an organisation's",
+                "only tasks of the user {:?} are shown: use --org to see those of an organisation",
                 grant.user
             );
         }

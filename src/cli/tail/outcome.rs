@@ -3,11 +3,11 @@
 use std::io;
 
 pub(super) enum Outcome {
-    /// Worth another try.
+    /// The client tries again.
     Lost(String),
-    /// For good; the text says what to do.
+    /// A retry would not help. The text says what to do.
     Refused(String),
-    /// Whoever read the output has enough.
+    /// The reader of the output has closed it.
     OutputClosed,
     OutputFailed(io::Error),
 }
@@ -17,15 +17,15 @@ impl Outcome {
         Self::Lost(reason.into())
     }
 
-    /// What a `connect_error` means. Its message is a code.
+    /// The outcome of a `connect_error`. `code` is its message.
     pub(super) fn connect_error(code: &str) -> Self {
         let advice = match code {
             "unauthorized" => {
                 "the gateway does not accept the token: sign it with its secret, issuer and audience \
                  (`taskcast token` with the gateway's settings does); the gateway's log has the reason"
             }
-            "token_expired" => "the token has expired: give a fresh one (`taskcast token`)",
-            "feature_disabled" => "Socket.IO is switched off there (FEATURE_WEBSOCKET_ENABLED)",
+            "token_expired" => "the token has expired: use a fresh one (`taskcast token`)",
+            "feature_disabled" => "Socket.IO is switched off on the gateway (FEATURE_WEBSOCKET_ENABLED)",
             _ => "the gateway refuses the connection; its log has the reason",
         };
         Self::Refused(format!("{}: {advice}", shown(code)))
@@ -41,7 +41,7 @@ impl From<io::Error> for Outcome {
     }
 }
 
-/// A text of the server's, fit for a terminal.
+/// A text from the server, shortened and escaped for a terminal.
 pub(super) fn shown(text: &str) -> String {
     let short: String = text.chars().take(200).collect();
     short.escape_debug().to_string()

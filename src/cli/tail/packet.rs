@@ -1,4 +1,4 @@
-//! Engine.IO and Socket.IO packets as they come over a WebSocket: a digit each, then JSON.
+//! Parses Engine.IO and Socket.IO packets from a WebSocket: one digit for each protocol, then JSON.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::json::replace_lone_surrogates;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Packet {
-    /// How long the server may be silent.
+    /// The duration is the time that the server may be silent.
     Open(Duration),
     Close,
     Ping,
@@ -24,7 +24,7 @@ pub(super) enum Packet {
         id: u64,
         answer: Value,
     },
-    /// Nothing that concerns us, or nothing that we understand.
+    /// A packet that the client ignores or does not know.
     Other,
 }
 
@@ -61,7 +61,7 @@ impl Packet {
         Self::Open(silence.clamp(Duration::from_secs(1), Duration::from_secs(60 * 60)))
     }
 
-    /// Only the namespace `/`, which is not written.
+    /// Parses a Socket.IO packet of the namespace `/`, whose name is not written in the packet.
     fn message(text: &str) -> Self {
         let mut characters = text.chars();
         let kind = characters.next();
@@ -105,7 +105,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn packets_are_told_apart() {
+    fn each_kind_of_packet_is_recognised() {
         let event = |name: &str, payload| Packet::Event { name: name.into(), payload };
         for (text, packet) in [
             (
@@ -141,7 +141,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "[0-6]{0,3}[0-9]{0,30}.{0,60}") {
+        fn no_text_makes_it_panic(text in "[0-6]{0,3}[0-9]{0,30}.{0,60}") {
             Packet::parse(&text);
         }
     }

@@ -1,4 +1,4 @@
-//! One line per event on the output; what concerns the connection on stderr.
+//! Prints one line for each event to the output, and notes about the connection to stderr.
 
 use std::{
     fmt::Write as _,
@@ -11,7 +11,7 @@ use crate::task::Timestamp;
 
 pub(super) struct Printer<W> {
     out: W,
-    /// States in full, and nothing but JSON.
+    /// Prints only JSON, with complete states.
     json: bool,
 }
 
@@ -34,12 +34,12 @@ impl<W: Write> Printer<W> {
     }
 
     pub(super) fn note(&self, text: &str) {
-        // A closed stderr is no reason to stop.
+        // The client continues when stderr is closed.
         let _ = writeln!(io::stderr(), "-- {}", printable(text));
     }
 }
 
-/// States are as large as what they tell of.
+/// A short form of the payload, because states can be very large.
 fn summary(name: &str, payload: &Value) -> Value {
     let get = |field: &str| payload.get(field).cloned().unwrap_or_default();
     match name {
@@ -62,11 +62,12 @@ fn summary(name: &str, payload: &Value) -> Value {
     }
 }
 
-/// JSON leaves DEL and the C1 controls as they are, and a terminal obeys them. As `\u…` the JSON stays the same.
+/// Escapes control characters. JSON does not escape DEL and the C1 controls, and a terminal would execute them. Written as
+/// `\u…`, they have the same meaning in JSON.
 fn printable(line: &str) -> String {
     line.chars().fold(String::with_capacity(line.len()), |mut text, c| {
         if c.is_control() {
-            // Writing to a string does not fail.
+            // Writing to a string never fails.
             let _ = write!(text, "\\u{:04x}", u32::from(c));
         } else {
             text.push(c);
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_a_line() {
+    fn each_event_is_printed_on_one_line() {
         let payload = json!({"taskId": "t", "status": "coding", "occurredAt": "2026-01-02T03:04:05Z"});
         assert_eq!(
             printed(false, "task:coding", payload.clone()),
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_can_steer_the_terminal_or_end_the_line() {
+    fn no_text_can_control_the_terminal_or_end_the_line() {
         for json in [false, true] {
             let line =
                 printed(json, "a\n\u{1b}[2J", json!({"title": "\u{9b}31m\u{7f}\r\nx", "occurredAt": 5}));

@@ -1,25 +1,25 @@
-//! Which rooms are followed, and up to where each has been printed.
+//! The rooms that the client follows, and the last event that it printed of each room.
 
 use serde_json::{Value, json};
 
-/// The dashboard, and the task where one was given.
+/// The dashboard, and the task if one was given.
 pub(super) struct Rooms {
     rooms: Vec<Room>,
 }
 
 struct Room {
-    /// None: the dashboard.
+    /// `None` means the dashboard.
     task: Option<String>,
     /// The last `eventId` received in this room.
     since: Option<String>,
     joined_before: bool,
 }
 
-/// What came in, as far as the place in the room goes.
+/// Tells new events from those that were printed before.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Seen {
     New,
-    /// Printed before the connection was lost.
+    /// The event was printed before the connection was lost.
     Before,
 }
 
@@ -29,12 +29,12 @@ impl Rooms {
         Self { rooms: rooms.map(|task| Room { task, since: None, joined_before: false }).collect() }
     }
 
-    /// One request per room: the first time to join it, then to take up where it was left.
+    /// One request for each room. The first connection joins the room; later ones ask for the events after the last one.
     pub(super) fn requests(&self) -> Vec<(&'static str, Value)> {
         self.rooms.iter().map(Room::request).collect()
     }
 
-    /// How the room of the request of this number is called.
+    /// The name of the room that the request with this number is about.
     pub(super) fn name(&self, request: usize) -> String {
         match self.rooms.get(request).map(|room| &room.task) {
             Some(Some(task)) => format!("task {task:?}"),
@@ -45,7 +45,7 @@ impl Rooms {
     pub(super) fn joined(&mut self, request: usize, answer: &Value) {
         let Some(room) = self.rooms.get_mut(request) else { return };
         room.joined_before = true;
-        // The dashboard's state is an array and has no place for its position; the answer may have.
+        // The dashboard's state is an array without an event id. The answer may contain the id instead.
         if room.since.is_none() {
             room.since = answer.get("eventId").and_then(Value::as_str).map(str::to_owned);
         }
@@ -53,7 +53,7 @@ impl Rooms {
 
     pub(super) fn saw(&mut self, event: &str, payload: &Value) -> Seen {
         let Some(id) = payload.get("eventId").and_then(Value::as_str) else { return Seen::New };
-        // Counts are put together from several changes, and come when there is time.
+        // A count summarises several changes and may arrive later than they do, so its id is not used.
         if event == "dashboard:task_count_changed" {
             return Seen::New;
         }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_room_is_taken_up_where_it_was_left() {
+    fn each_room_is_resumed_after_its_last_event() {
         let mut rooms = Rooms::new(Some("t".into()));
         assert_eq!(rooms.requests(), [("dashboard:join", json!({})), ("task:join", json!({"taskId": "t"}))]);
         rooms.joined(0, &json!({"ok": true, "eventId": "01"}));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_position_the_whole_state_is_asked_for() {
+    fn a_room_without_an_event_id_is_resumed_with_its_whole_state() {
         let mut rooms = Rooms::new(None);
         rooms.joined(0, &json!({"ok": true, "eventId": 5}));
         rooms.joined(7, &json!(null));

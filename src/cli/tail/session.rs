@@ -1,4 +1,4 @@
-//! One connection, from the WebSocket's opening to its end.
+//! One connection to the gateway, from opening the WebSocket to its end.
 
 use std::{io::Write, time::Duration};
 
@@ -16,12 +16,12 @@ const OPEN_WITHIN: Duration = Duration::from_secs(20);
 
 pub(super) struct Session {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// Longer silence means that the connection is dead.
+    /// If the server is silent for longer, the connection counts as lost.
     silence: Duration,
 }
 
 impl Session {
-    /// Connects, and enters the namespace.
+    /// Connects to the gateway and to the namespace.
     pub(super) async fn open(place: &Place, token: &str) -> Result<Self, Outcome> {
         match timeout(OPEN_WITHIN, Self::open_in_time(place, token)).await {
             Ok(result) => result,
@@ -35,7 +35,7 @@ impl Session {
         let mut session = Self { socket, silence: OPEN_WITHIN };
         match session.next().await? {
             Packet::Open(silence) => session.silence = silence,
-            _ => return Err(Outcome::Refused(format!("{place} is no Socket.IO server"))),
+            _ => return Err(Outcome::Refused(format!("{place} is not a Socket.IO server"))),
         }
         session.send(format!("40{}", json!({ "token": token }))).await?;
         loop {
@@ -47,7 +47,7 @@ impl Session {
         }
     }
 
-    /// Joins the rooms and prints what comes, until it ends.
+    /// Joins the rooms and prints events until the connection ends.
     pub(super) async fn run<W: Write>(&mut self, rooms: &mut Rooms, printer: &mut Printer<W>) -> Outcome {
         match self.follow(rooms, printer).await {
             Ok(never) => match never {},
@@ -78,11 +78,11 @@ impl Session {
         }
     }
 
-    /// The next packet that is not about keeping the connection.
+    /// The next packet that is not part of the heartbeat.
     async fn next(&mut self) -> Result<Packet, Outcome> {
         loop {
             let message = timeout(self.silence, self.socket.next()).await;
-            let message = message.map_err(|_| Outcome::lost("the gateway has gone silent"))?;
+            let message = message.map_err(|_| Outcome::lost("the gateway has stopped sending"))?;
             match message {
                 Some(Ok(Message::Text(text))) => match Packet::parse(text.as_str()) {
                     Packet::Ping => self.send("3".to_owned()).await?,
@@ -103,7 +103,7 @@ impl Session {
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Outcome::lost(format!("the connection was lost: {error}"))),
-            Err(_) => Err(Outcome::lost("the gateway reads nothing")),
+            Err(_) => Err(Outcome::lost("the gateway has stopped reading")),
         }
     }
 }
@@ -119,10 +119,10 @@ fn answered<W: Write>(
         rooms.joined(request, answer);
         if answer.get("recovered").and_then(Value::as_bool) == Some(false) {
             printer
-                .note(&format!("{room}: too much has happened to be told one by one; here is how it is now"));
+                .note(&format!("{room}: too many events were missed to send all; here is the current state"));
         }
         if answer.get("gone").and_then(Value::as_array).is_some_and(|gone| !gone.is_empty()) {
-            return Err(Outcome::Refused(format!("{room} is gone: deleted, or no longer to be seen")));
+            return Err(Outcome::Refused(format!("{room} was deleted, or this user may no longer see it")));
         }
         return Ok(());
     }
@@ -131,20 +131,20 @@ fn answered<W: Write>(
     match text("code") {
         "rate_limited" | "unavailable" => Err(Outcome::lost(format!("{room}: {}", shown(text("message"))))),
         "token_expired" => Err(Outcome::lost("the token has expired")),
-        "not_found" => Err(Outcome::Refused(format!("{room}: there is no such task that this user may see"))),
+        "not_found" => Err(Outcome::Refused(format!("{room} does not exist, or this user may not see it"))),
         code => Err(Outcome::Refused(format!("{room}: {}: {}", shown(code), shown(text("message"))))),
     }
 }
 
-/// What passes by itself is tried again; what does not is told.
+/// Translates an error of the connection attempt. The client retries after temporary errors and ends with an error otherwise.
 fn not_connected(place: &Place, error: WsError) -> Outcome {
     match error {
         WsError::Http(response) => match response.status().as_u16() {
             408 | 425 | 429 | 500..=599 => {
-                Outcome::lost(format!("{place} answers {} for now", response.status()))
+                Outcome::lost(format!("{place} answers {} at the moment", response.status()))
             }
             _ => Outcome::Refused(format!(
-                "{place} answers {}: is that the gateway, and is Socket.IO on?",
+                "{place} answers {}: check that this is the gateway's URL and that Socket.IO is switched on",
                 response.status()
             )),
         },

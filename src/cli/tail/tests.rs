@@ -1,4 +1,4 @@
-//! Against a gateway of a few lines, which says what the test wants.
+//! Tests the client with a minimal gateway that sends what the test tells it to send.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What was printed so far; can be closed like a pipe.
+/// The output so far. A test can close it like a pipe.
 #[derive(Clone, Default)]
 struct Output(Arc<Mutex<(Vec<u8>, bool)>>);
 
@@ -65,7 +65,7 @@ impl Gateway {
         tokio::spawn(client.run())
     }
 
-    /// The next connection, up to the client's token.
+    /// Accepts the next connection and reads up to the client's token.
     async fn connected(&self) -> Peer {
         let (stream, _) = timeout(DEADLINE, self.0.accept()).await.expect("in time").expect("a connection");
         let mut peer = Peer(tokio_tungstenite::accept_async(stream).await.expect("a WebSocket"));
@@ -95,7 +95,7 @@ impl Peer {
         message.expect("open").expect("a message").into_text().expect("text").to_string()
     }
 
-    /// Once this is answered, everything sent before it has been read.
+    /// Sends a ping and waits for the pong. The client has then read everything that was sent before.
     async fn ping(&mut self) {
         self.send("2").await;
         while self.next().await != "3" {}
@@ -107,7 +107,7 @@ async fn ended(tail: JoinHandle<Result<(), CliError>>) -> Result<(), CliError> {
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_taken_up_where_it_was_left() {
+async fn after_a_lost_connection_each_room_is_resumed() {
     let gateway = Gateway::start().await;
     let out = Output::default();
     let tail = gateway.tail(Some("t"), out.clone());
@@ -137,7 +137,7 @@ async fn a_lost_connection_is_taken_up_where_it_was_left() {
     assert_eq!(peer.next().await, r#"421["resync_requested",{"taskIds":["t"],"since":"05"}]"#);
     peer.send(r#"431[{"ok":true,"recovered":false,"gone":["t"]}]"#).await;
     let error = ended(tail).await.expect_err("the task is gone").to_string();
-    assert!(error.contains("gone"), "{error}");
+    assert!(error.contains("was deleted"), "{error}");
 
     let printed: Vec<Value> =
         out.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -146,7 +146,7 @@ async fn a_lost_connection_is_taken_up_where_it_was_left() {
 }
 
 #[tokio::test]
-async fn a_refusal_ends_it_with_what_to_do() {
+async fn a_refused_connection_ends_the_client_with_advice() {
     for (code, advice) in [
         ("unauthorized", "taskcast token"),
         ("token_expired", "fresh"),
@@ -165,7 +165,7 @@ async fn a_refusal_ends_it_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_refused_join_ends_it_and_a_passing_one_is_tried_again() {
+async fn a_refused_join_ends_the_client_and_a_temporary_error_is_retried() {
     let gateway = Gateway::start().await;
     let tail = gateway.tail(Some("t"), Output::default());
     let mut peer = gateway.entered().await;
@@ -178,7 +178,7 @@ async fn a_refused_join_ends_it_and_a_passing_one_is_tried_again() {
 }
 
 #[tokio::test]
-async fn odd_packets_are_passed_over() {
+async fn malformed_packets_are_ignored() {
     let gateway = Gateway::start().await;
     let out = Output::default();
     let tail = gateway.tail(None, out.clone());
@@ -218,7 +218,7 @@ async fn odd_packets_are_passed_over() {
 }
 
 #[tokio::test]
-async fn a_closed_pipe_ends_it_quietly() {
+async fn a_closed_pipe_ends_the_client_without_an_error() {
     let gateway = Gateway::start().await;
     let out = Output::default();
     let tail = gateway.tail(None, out.clone());
@@ -232,7 +232,7 @@ async fn a_closed_pipe_ends_it_quietly() {
 }
 
 #[tokio::test]
-async fn what_answers_without_being_a_gateway_ends_it_and_one_that_drains_does_not() {
+async fn another_server_ends_the_client_and_a_draining_gateway_does_not() {
     let gateway = Gateway::start().await;
     let tail = gateway.tail(None, Output::default());
     for status in ["503 Service Unavailable", "404 Not Found"] {
@@ -248,7 +248,7 @@ async fn what_answers_without_being_a_gateway_ends_it_and_one_that_drains_does_n
 }
 
 #[tokio::test]
-async fn tls_that_is_not_there_is_an_error_and_no_panic() {
+async fn a_server_without_tls_is_an_error_and_does_not_panic() {
     let gateway = Gateway::start().await;
     let place = Place::parse(&format!("https://{}", gateway.0.local_addr().expect("bound"))).expect("a URL");
     let opening = tokio::spawn(async move { Session::open(&place, "t").await.err() });
@@ -260,7 +260,7 @@ async fn tls_that_is_not_there_is_an_error_and_no_panic() {
 }
 
 #[test]
-fn a_token_is_made_where_none_is_given() {
+fn a_token_is_signed_when_none_is_given() {
     let arguments = TailArguments { task: None, url: None, token: None, sub: None, org: None, json: false };
     let secret = Sources::new([("JWT_SECRET".to_owned(), "bench-secret".to_owned())]);
     let token = Credentials::of(&arguments, &secret).expect("made").token().expect("signed");

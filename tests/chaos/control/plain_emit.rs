@@ -1,6 +1,6 @@
-//! The negative control of the burst scenario: a gateway as one would write it, a loop of `io.to(room).emit(..)` on
-//! socketioxide as it comes. Clients join with `join`; a line `20000` on stdin emits so many events. It prints its
-//! port, and `done` after each burst.
+//! The negative control of the burst scenario: a simple gateway that emits with a loop of `io.to(room).emit(..)` on
+//! unmodified socketioxide. Clients join with `join`. A line `20000` on stdin makes the gateway emit 20000 events. The gateway
+//! prints its port, and `done` after each burst.
 
 use std::{convert::Infallible, error::Error};
 
@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut orders = BufReader::new(stdin()).lines();
     while let Some(order) = orders.next_line().await? {
         for n in 0..order.parse::<u32>()? {
-            // Its error says that somebody lost something, not who.
+            // The error says that a client lost a packet, but not which client.
             io.to("room").emit("event", &n).await.ok();
         }
         println!("done");

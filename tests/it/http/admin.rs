@@ -1,4 +1,4 @@
-//! `/api/admin`.
+//! Tests `/api/admin`.
 
 use taskcast::task::UserId;
 
@@ -26,7 +26,7 @@ async fn a_disconnected_user_needs_a_new_token() {
         assert_eq!(
             answer.status,
             StatusCode::FORBIDDEN,
-            "let in, as far as the feature goes: {}",
+            "the token is accepted, and only the feature is off: {}",
             answer.body
         );
     }
@@ -55,7 +55,7 @@ async fn only_administrators_disconnect() {
 }
 
 #[tokio::test]
-async fn where_operators_have_a_port_of_their_own_the_public_one_has_no_such_route() {
+async fn the_public_port_has_no_admin_route_when_there_is_an_admin_port() {
     let app = App::new();
     let answer = app.post("/api/admin/disconnect", &admin(UnixTime::now()), json!({"userId": "ann"})).await;
     answer.is_error(404, "not_found", "no such route");

@@ -1,4 +1,4 @@
-//! What holds on every route: tokens, bodies, ids, origins, and errors that tell no more than they should.
+//! Tests the rules for every route: tokens, bodies, ids, origins, and errors that reveal no internal details.
 
 use std::convert::Infallible;
 
@@ -96,7 +96,7 @@ async fn only_one_bearer_header_counts() {
 }
 
 #[tokio::test]
-async fn bodies_are_json_of_a_bearable_size() {
+async fn bodies_are_json_of_limited_size() {
     let app = App::new();
     let alice = token("alice", "acme");
     let send = |content_type: Option<&'static str>, body: Vec<u8>| {
@@ -133,7 +133,7 @@ async fn bodies_are_json_of_a_bearable_size() {
 }
 
 #[tokio::test]
-async fn a_sane_request_id_is_echoed_and_any_other_replaced() {
+async fn a_valid_request_id_is_echoed_and_any_other_is_replaced() {
     let app = App::new();
     let answered = async |id: Option<&[u8]>| {
         let mut request = Request::builder().uri("/no/such");
@@ -190,9 +190,9 @@ async fn only_configured_origins_may_read_answers() {
     }
 }
 
-/// Pages with Sentry, OpenTelemetry or headers of their own ask for more than we know of.
+/// Pages with Sentry, OpenTelemetry or their own headers ask for headers that taskcast does not know.
 #[tokio::test]
-async fn a_preflight_allows_what_an_allowed_origin_asks_for_and_others_nothing() {
+async fn a_preflight_allows_every_header_to_an_allowed_origin_and_none_to_others() {
     let app = App::new();
     let ask = |origin: &str, path: &str, more: &[(&str, &str)]| {
         let request = Request::builder().method("OPTIONS").uri(path).header("origin", origin);
@@ -245,7 +245,7 @@ async fn a_preflight_allows_what_an_allowed_origin_asks_for_and_others_nothing()
 }
 
 #[tokio::test]
-async fn answers_are_neither_kept_nor_guessed_at() {
+async fn answers_are_not_cached_and_their_type_is_not_guessed() {
     let app = App::new();
     for path in ["/api/health", "/api/tasks", "/no/such"] {
         let answer = app.get(path, &token("alice", "acme")).await;
@@ -256,7 +256,7 @@ async fn answers_are_neither_kept_nor_guessed_at() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_told_as_passing() {
+async fn an_unreachable_store_is_reported_as_a_temporary_error() {
     let app = App::over(Arc::new(Broken { passing: true }), TaskApi::Full, well());
     for answer in ask_everything(&app).await {
         answer.is_error(503, "unavailable", "the store can't be reached at the moment");
@@ -265,7 +265,7 @@ async fn a_store_that_is_away_is_told_as_passing() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_inside_stays_inside() {
+async fn internal_errors_do_not_reveal_their_reason() {
     let app = App::over(Arc::new(Broken { passing: false }), TaskApi::Full, well());
     for answer in ask_everything(&app).await {
         let message = "something went wrong; the log says what, under this request's x-request-id";
@@ -274,9 +274,9 @@ async fn what_is_wrong_inside_stays_inside() {
     }
 }
 
-/// As many requests as are worked on at once wait for their bodies; health does not wait for them.
+/// The maximum number of concurrent requests wait for their bodies. Health requests are answered nevertheless.
 #[tokio::test]
-async fn what_is_too_much_is_answered_at_once() {
+async fn requests_above_the_limit_are_refused_at_once() {
     let app = App::new();
     let alice = token("alice", "acme");
     let slow = |user: &str| {
@@ -285,7 +285,7 @@ async fn what_is_too_much_is_answered_at_once() {
         let request = request.header("content-type", "application/json").body(body).expect("valid");
         Box::pin(app.send(request))
     };
-    // One user has a part of them.
+    // One user can have only a part of the concurrent requests.
     let mut held: Vec<_> = (0..64).map(|_| slow("0")).collect();
     assert!(held.iter_mut().all(|answer| answer.as_mut().now_or_never().is_none()));
     slow("0").await.is_error(503, "overloaded", "too many requests are being worked on");
@@ -320,7 +320,7 @@ async fn ask_everything(app: &App) -> [Answer; 7] {
     ]
 }
 
-/// Fails everything, with a reason that is nobody's business.
+/// A store that fails every request, with a reason that clients must not see.
 #[derive(Debug)]
 struct Broken {
     passing: bool,

@@ -1,4 +1,4 @@
-//! `/api/health`.
+//! Tests `/api/health`.
 
 use taskcast::http::NodeHealth;
 
@@ -23,7 +23,7 @@ fn in_phase(phase: Phase) -> App {
 }
 
 #[tokio::test]
-async fn health_is_told_word_for_word() {
+async fn the_health_report_has_exactly_these_fields() {
     let answer = in_phase(Phase::Degraded).get("/api/health", "").await;
     assert_eq!(answer.status, StatusCode::OK, "clients must not be turned away");
     assert_eq!(
@@ -43,7 +43,7 @@ async fn health_is_told_word_for_word() {
 }
 
 #[tokio::test]
-async fn only_a_node_that_serves_nobody_is_unavailable() {
+async fn only_a_node_that_accepts_no_clients_is_unavailable() {
     for (phase, text, status) in [
         (Phase::Ok, "ok", 200),
         (Phase::Degraded, "degraded", 200),

@@ -1,4 +1,4 @@
-//! `/metrics`: who may ask, where, and that a scraper can read the answer.
+//! Tests `/metrics`: who may read it, at which port, and that a scraper can parse the answer.
 
 use taskcast::config::Secret;
 
@@ -18,7 +18,7 @@ impl Page {
                 name.clone_into(&mut helped);
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').expect("a type");
-                assert_eq!(name, helped, "help and type stand together");
+                assert_eq!(name, helped, "help and type are for the same metric");
                 assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
                 assert!(!seen.contains(&name.to_owned()), "{name} comes twice");
                 seen.push(name.to_owned());
@@ -69,7 +69,7 @@ async fn a_scrape_is_a_page_of_families() {
 }
 
 #[tokio::test]
-async fn requests_are_counted_by_template_never_by_path() {
+async fn requests_are_counted_by_route_template_and_never_by_path() {
     let app = App::new().serving(Routes::All, None);
     let token = token("ann", "acme");
     let ask = async |n: u32| {
@@ -85,7 +85,7 @@ async fn requests_are_counted_by_template_never_by_path() {
         ask(n).await;
     }
     let after = scrape(&app).await;
-    assert_eq!(before.names().len(), after.names().len(), "no series of their own");
+    assert_eq!(before.names().len(), after.names().len(), "paths get no series of their own");
     let count = |route: &str, method: &str, status: &str| {
         let labels = format!("route=\"{route}\",method=\"{method}\",status=\"{status}\"");
         after.get(&format!("taskcast_http_requests_total{{{labels}}}"))
@@ -110,7 +110,7 @@ async fn a_route_with_a_slash_at_its_end_is_the_same_route() {
 }
 
 #[tokio::test]
-async fn a_token_keeps_it_closed() {
+async fn with_a_metrics_token_other_requests_are_refused() {
     let app = App::new().serving(Routes::All, Some(Secret::new("s3cret")));
     let bare = Request::builder().uri("/metrics").body(Body::empty()).expect("valid");
     let answer = app.send(bare).await;
@@ -125,7 +125,7 @@ async fn a_token_keeps_it_closed() {
 }
 
 #[tokio::test]
-async fn with_a_port_of_its_own_it_is_there_only() {
+async fn with_an_admin_port_metrics_are_served_only_there() {
     let public = App::new().serving(Routes::Public, None);
     public.get("/metrics", "").await.is_error(404, "not_found", "no such route");
     assert_eq!(public.get("/api/health", "").await.status, StatusCode::OK);

@@ -1,11 +1,11 @@
-//! The task API.
+//! Tests the task API.
 
 use super::*;
 
 const ABSENT: &str = "/api/tasks/507f1f77bcf86cd799439011";
 
 #[tokio::test]
-async fn creates_and_shows() {
+async fn a_task_is_created_and_shown() {
     let app = App::new();
     let alice = token("alice", "acme");
     let body = json!({"title": "Fix it", "description": "hidden", "repo": "acme/app", "isPrivate": false});
@@ -32,7 +32,7 @@ async fn creates_and_shows() {
 }
 
 #[tokio::test]
-async fn a_bad_task_is_refused_by_the_field() {
+async fn an_invalid_task_is_refused_and_the_error_names_the_field() {
     let app = App::new();
     let alice = token("alice", "acme");
     let cases = [
@@ -52,7 +52,7 @@ async fn a_bad_task_is_refused_by_the_field() {
 }
 
 #[tokio::test]
-async fn absent_and_forbidden_look_alike() {
+async fn absent_and_forbidden_tasks_get_the_same_answer() {
     let app = App::new();
     let alice = token("alice", "acme");
     let private = app.create(&alice, json!({"title": "t", "isPrivate": true})).await;
@@ -77,7 +77,7 @@ async fn absent_and_forbidden_look_alike() {
 }
 
 #[tokio::test]
-async fn lists_what_the_reader_may_see_page_by_page() {
+async fn a_list_has_the_tasks_that_the_user_may_see_page_by_page() {
     let app = App::new();
     let (alice, bob) = (token("alice", "acme"), token("bob", "acme"));
     let mut expected = Vec::new();
@@ -119,7 +119,7 @@ async fn lists_what_the_reader_may_see_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_bad_parameter_is_refused_by_name() {
+async fn an_invalid_parameter_is_refused_and_the_error_names_it() {
     let app = App::new();
     let alice = token("alice", "acme");
     for bad in ["0", "201", "-1", "many", "1.5", "99999999999999999999"] {
@@ -135,7 +135,7 @@ async fn a_bad_parameter_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn answers_are_taken_only_when_they_are_asked_for() {
+async fn answers_are_accepted_only_while_the_task_needs_clarification() {
     let app = App::new();
     let (alice, bob, pipeline) = (token("alice", "acme"), token("bob", "acme"), pipeline_token("acme"));
     let path = format!("/api/tasks/{}", app.create(&alice, json!({"title": "t"})).await);
@@ -161,7 +161,7 @@ async fn answers_are_taken_only_when_they_are_asked_for() {
 }
 
 #[tokio::test]
-async fn the_pipeline_moves_tasks_and_nobody_else() {
+async fn only_the_pipeline_changes_the_status_of_tasks() {
     let app = App::new();
     let (alice, pipeline) = (token("alice", "acme"), pipeline_token("acme"));
     let path = format!("/api/tasks/{}", app.create(&alice, json!({"title": "t"})).await);
@@ -169,7 +169,7 @@ async fn the_pipeline_moves_tasks_and_nobody_else() {
     refused.is_error(403, "forbidden", "the token lacks the scope tasks:write");
     let challenge = r#"Bearer realm="taskcast", error="insufficient_scope""#;
     assert_eq!(refused.header("www-authenticate"), Some(challenge));
-    // The scope is asked for before anything about the task is told.
+    // The scope is checked before the answer reveals anything about the task.
     app.patch(ABSENT, &alice, json!("not even an object")).await.is_error(
         403,
         "forbidden",
@@ -205,7 +205,7 @@ async fn the_pipeline_moves_tasks_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn the_task_api_is_open_as_far_as_it_is_configured() {
+async fn the_task_api_offers_only_what_is_configured() {
     let (alice, pipeline) = (token("alice", "acme"), pipeline_token("acme"));
     for (api, reads) in [(TaskApi::Off, false), (TaskApi::Read, true)] {
         let app = App::with(api);
@@ -232,7 +232,7 @@ async fn the_task_api_is_open_as_far_as_it_is_configured() {
     }
 }
 
-/// A request whose body is this text, which no JSON writer of Rust would write.
+/// Sends this text as the body. The JSON libraries of Rust would not write such a text.
 async fn send_text(app: &App, method: &str, path: &str, token: &str, text: impl Into<Body>) -> Answer {
     let request = request(method, path, token).header("content-type", "application/json");
     app.send(request.body(text.into()).expect("valid")).await
@@ -274,7 +274,7 @@ async fn half_of_an_emoji_is_one_character_of_a_length() {
     send_text(&app, "POST", "/api/tasks", &alice, title(501)).await.is_error(400, "invalid_payload", message);
 }
 
-/// Bytes as other programs write halves of pairs (CESU-8), and text in another encoding, are no UTF-8.
+/// Neither CESU-8, in which other programs write halves of surrogate pairs, nor another encoding is valid UTF-8.
 #[tokio::test]
 async fn a_body_or_a_path_that_is_not_utf_8_is_refused_by_name() {
     let app = App::new();

@@ -1,8 +1,8 @@
-//! Pages of a timeline.
+//! Tests the pages of a timeline.
 
 use super::*;
 
-/// The path of a task with so many entries.
+/// Creates a task with this many entries and returns the path of its timeline.
 async fn long(app: &App, entries: usize) -> String {
     let (alice, pipeline) = (token("alice", "acme"), pipeline_token("acme"));
     let path = format!("/api/tasks/{}", app.create(&alice, json!({"title": "t"})).await);
@@ -29,7 +29,7 @@ async fn pages_lead_to_the_beginning() {
         assert_eq!(page.status, StatusCode::OK, "{}", page.body);
         assert_eq!(page.body["total"], json!(7 + pages));
         seen.splice(0..0, numbers(&page.body));
-        // What is appended meanwhile moves nothing.
+        // Entries that are appended meanwhile do not move the pages.
         let event = json!({"event": {"eventType": "later", "payload": {"n": 100}}});
         app.patch(&path, &pipeline_token("acme"), event).await;
         pages += 1;
@@ -40,7 +40,7 @@ async fn pages_lead_to_the_beginning() {
 }
 
 #[tokio::test]
-async fn a_page_is_what_it_was_asked_for() {
+async fn a_page_has_the_requested_entries() {
     let app = App::new();
     let path = long(&app, 5).await;
     let alice = token("alice", "acme");
@@ -68,7 +68,7 @@ async fn a_page_is_what_it_was_asked_for() {
 }
 
 #[tokio::test]
-async fn more_than_two_hundred_are_a_second_page_unless_they_are_asked_for() {
+async fn a_page_has_two_hundred_entries_unless_more_are_requested() {
     let app = App::new();
     let path = long(&app, 203).await;
     let alice = token("alice", "acme");
@@ -76,14 +76,14 @@ async fn more_than_two_hundred_are_a_second_page_unless_they_are_asked_for() {
     assert_eq!((numbers(&page), &page["nextBefore"]), ((3..203).collect(), &json!(3)));
     let page = app.get(&format!("{path}/events?limit=1000"), &alice).await.body;
     assert_eq!((numbers(&page), &page["nextBefore"]), ((0..203).collect(), &json!(null)));
-    // The whole task stays whole.
+    // The answer with the whole task still has all entries.
     let shown = app.get(&path, &alice).await.body;
     assert_eq!(shown["events"].as_array().map(Vec::len), Some(203));
     assert!(shown.get("eventsOmitted").is_none());
 }
 
 #[tokio::test]
-async fn a_bad_parameter_is_refused_by_name() {
+async fn an_invalid_parameter_is_refused_and_the_error_names_it() {
     let app = App::new();
     let alice = token("alice", "acme");
     let path = format!("{}/events", long(&app, 1).await);
@@ -100,7 +100,7 @@ async fn a_bad_parameter_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn whoever_may_not_see_the_task_is_told_that_there_is_none() {
+async fn the_timeline_of_a_task_that_the_user_may_not_see_is_not_found() {
     let app = App::new();
     let shared = long(&app, 1).await;
     let private = app.create(&token("alice", "acme"), json!({"title": "t", "isPrivate": true})).await;

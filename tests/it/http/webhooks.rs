@@ -1,4 +1,4 @@
-//! Who may deliver, and what is answered.
+//! Tests GitHub's webhook: which deliveries are accepted, and what they are answered.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
@@ -25,7 +25,7 @@ fn signature(body: &[u8], secret: &str) -> String {
     format!("sha256={digits}")
 }
 
-/// A request with these headers; an empty value leaves one out.
+/// A request with these headers. A header with an empty value is left out.
 fn with(headers: &[(&str, &str)], body: Body) -> Request<Body> {
     let mut request = Request::builder().method("POST").uri(PATH);
     for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
@@ -43,7 +43,7 @@ fn headers<'a>(id: &'a str, event: &'a str, signature: &'a str) -> [(&'a str, &'
     ]
 }
 
-/// As GitHub does it.
+/// Sends a signed delivery as GitHub does.
 pub async fn deliver(app: &App, id: &str, event: &str, body: &[u8]) -> Answer {
     let signature = signature(body, WEBHOOK_SECRETS[0]);
     app.send(with(&headers(id, event, &signature), Body::from(body.to_vec()))).await
@@ -77,7 +77,7 @@ async fn a_delivery_is_written_once() {
 }
 
 #[tokio::test]
-async fn what_concerns_no_task_is_accepted_and_not_remembered() {
+async fn a_delivery_that_concerns_no_task_is_accepted_and_leaves_no_mark() {
     let app = App::new();
     let ping = deliver(&app, "p", "ping", br#"{"zen": "z", "hook_id": 1}"#).await;
     assert_eq!((ping.status, ping.body), (StatusCode::OK, json!({"ok": true})));
@@ -94,7 +94,7 @@ async fn what_concerns_no_task_is_accepted_and_not_remembered() {
 }
 
 #[tokio::test]
-async fn any_of_the_secrets_will_do() {
+async fn a_signature_with_any_of_the_secrets_is_accepted() {
     let app = App::new();
     let id = task_with_issue(&app).await;
     let body = opened();
@@ -108,16 +108,16 @@ async fn any_of_the_secrets_will_do() {
 }
 
 #[tokio::test]
-async fn without_a_secret_it_is_unavailable() {
+async fn without_a_secret_the_webhook_is_unavailable() {
     let message = "this gateway accepts no webhooks: GITHUB_WEBHOOK_SECRET is not set";
     let app = App::without_webhooks();
     deliver(&app, "d", "pull_request", &opened()).await.is_error(503, "unavailable", message);
     app.post(PATH, "", json!({})).await.is_error(503, "unavailable", message);
 }
 
-/// Nothing is looked at before the signature is right: the wrong type, no event, no JSON.
+/// The signature is checked first. A wrong content type, a missing event and invalid JSON are not reported before.
 #[tokio::test]
-async fn whoever_does_not_sign_learns_nothing_else() {
+async fn an_unsigned_delivery_learns_only_that_the_signature_is_wrong() {
     let app = App::new();
     let id = task_with_issue(&app).await;
     let body = opened();
@@ -150,7 +150,7 @@ async fn whoever_does_not_sign_learns_nothing_else() {
 const WRONG: &str = "X-Hub-Signature-256 is not right: the webhook has another secret than the gateway";
 
 #[tokio::test]
-async fn what_is_signed_but_of_no_use_is_said() {
+async fn a_signed_delivery_that_can_not_be_used_is_answered_with_the_reason() {
     let app = App::new();
     let body = opened();
     let right = signature(&body, WEBHOOK_SECRETS[0]);
@@ -167,18 +167,18 @@ async fn what_is_signed_but_of_no_use_is_said() {
         (b"{\"action\": \"\xff\"}", "the body is not UTF-8"),
         (b"", "the body is not JSON (line 1, column 0)"),
         (b"[]", "the body is not a JSON object"),
-        (b"{\"action\": 7}", "the payload is not what this event's should be (line 1, column 12)"),
+        (b"{\"action\": 7}", "the payload does not have the format of this event (line 1, column 12)"),
     ] {
         deliver(&app, "d", "pull_request", body).await.is_error(400, "invalid_payload", message);
     }
 }
 
 #[tokio::test]
-async fn bodies_are_taken_up_to_what_github_sends() {
+async fn bodies_are_accepted_up_to_the_size_that_github_sends() {
     let app = App::new();
     let id = task_with_issue(&app).await;
     let body = opened();
-    // In a string: an unoptimised build reads it faster than spaces between members.
+    // The padding is in a string, because an unoptimised build reads a string faster than spaces between members.
     let padded = |length: usize| {
         let start = &body[..body.len() - 1];
         let padding = vec![b'x'; length - start.len() - br#","padding":""}"#.len()];
@@ -202,7 +202,7 @@ async fn bodies_are_taken_up_to_what_github_sends() {
     assert_eq!(events(&app, &id).await, 1);
 }
 
-/// The signature is over the bytes as GitHub sent them.
+/// The signature covers the bytes as GitHub sent them.
 #[tokio::test]
 async fn half_of_an_emoji_in_a_delivery_becomes_the_replacement_character() {
     let app = App::new();
@@ -222,7 +222,7 @@ async fn half_of_an_emoji_in_a_delivery_becomes_the_replacement_character() {
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
 }
 
-/// Whoever types the URL into GitHub's form may end it with a slash.
+/// A user may type the URL with a slash at its end into GitHub's form.
 #[tokio::test]
 async fn a_trailing_slash_in_the_webhooks_url_makes_no_difference() {
     let app = App::new();

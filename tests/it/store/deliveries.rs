@@ -1,4 +1,4 @@
-//! GitHub's deliveries: each has one effect, on the task that is meant, however often and in whatever order.
+//! GitHub's deliveries: each changes the right task once, however often and in whatever order the deliveries arrive.
 
 use serde_json::json;
 use taskcast::{
@@ -17,7 +17,7 @@ pub fn delivery(id: &str, event: &str, payload: &Value) -> Delivery {
     }
 }
 
-/// `pull_request` 7 of `Acme/web.site` at a second.
+/// A `pull_request` delivery about number 7 of `Acme/web.site`, with this second in `updated_at`.
 pub fn pr(action: &str, second: u32, state: &str) -> Value {
     let at = format!("2026-01-02T03:04:{second:02}Z");
     json!({
@@ -89,7 +89,7 @@ pub async fn a_delivery_is_one_change(backend: &impl Backend) {
     assert!(changes[3].position > changes[2].position);
 }
 
-pub async fn the_same_delivery_at_once_has_one_effect(backend: &impl Backend) {
+pub async fn concurrent_copies_of_a_delivery_have_one_effect(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let id = task(&*store, json!({"issueNumber": 42})).await;
     let mut at_once = tokio::task::JoinSet::new();
@@ -105,8 +105,8 @@ pub async fn the_same_delivery_at_once_has_one_effect(backend: &impl Backend) {
     assert_eq!(entries(&view(&*store, &id).await), ["pr_opened"]);
 }
 
-/// In any order, which is what at once means.
-pub async fn deliveries_at_once_end_as_in_order(backend: &impl Backend) {
+/// Concurrent deliveries are applied in any order.
+pub async fn concurrent_deliveries_end_in_the_same_state_as_ordered_ones(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     for (round, end, status) in [(0, "merged", "merged"), (1, "closed", "pr_open"), (2, "closed", "pr_open")]
     {
@@ -131,7 +131,7 @@ pub async fn deliveries_at_once_end_as_in_order(backend: &impl Backend) {
         let end = view(&*store, &id).await;
         assert_eq!((&end["status"], &end["prTitle"]), (&json!(status), &json!("title 6")));
         assert_eq!(entries(&end).len(), 6);
-        // So that the next round's task is the only one that is meant.
+        // The task is changed so that only the next round's task can be found.
         let ended = patch(json!({"issueNumber": null, "prNumber": null}));
         store.patch(&id, &viewer("alice", "acme"), ended).await.expect("patched");
     }
@@ -151,7 +151,7 @@ pub async fn tasks_are_found_in_every_way(backend: &impl Backend) {
         task(&*store, elsewhere).await;
     }
     assert_eq!(store.deliver(opened("d")).await.expect("delivered"), Delivered::NoTask);
-    // Each is preferred to those before it. A later one takes nothing away from them: it is the same pull request.
+    // Each task is preferred to those before it: its way comes earlier in the search, or the task is newer.
     for (n, fields) in [
         json!({"githubIssueNumber": 42}),
         json!({"issueNumber": 42}),
@@ -168,7 +168,7 @@ pub async fn tasks_are_found_in_every_way(backend: &impl Backend) {
         let id = task(&*store, fields.clone()).await;
         let delivered = store.deliver(opened(&n.to_string())).await.expect("delivered");
         assert_eq!(delivered, Delivered::Written(id.clone()), "{fields}");
-        // So that the next way is not hidden by the number that is known now.
+        // The delivery has written the number. Without this reset the number would hide the next way.
         let forgotten = patch(json!({"prNumber": null, "prUrl": null}));
         store.patch(&id, &viewer("alice", "acme"), forgotten).await.expect("patched");
     }
@@ -183,7 +183,7 @@ pub async fn tasks_are_found_in_every_way(backend: &impl Backend) {
     assert_eq!((&told["issueNumber"], entries(&told)), (&json!(99), vec!["issue_opened"]));
 }
 
-pub async fn what_no_task_is_meant_by_is_not_remembered(backend: &impl Backend) {
+pub async fn a_delivery_without_a_task_leaves_no_mark(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let opened = delivery("d", "pull_request", &pr("opened", 1, "open"));
     assert_eq!(store.deliver(opened.clone()).await.expect("delivered"), Delivered::NoTask);
@@ -192,7 +192,7 @@ pub async fn what_no_task_is_meant_by_is_not_remembered(backend: &impl Backend) 
     assert_eq!(store.deliver(opened).await.expect("delivered"), Delivered::Duplicate);
 }
 
-pub async fn deliveries_and_writes_at_once_are_all_kept(backend: &impl Backend) {
+pub async fn concurrent_deliveries_and_writes_are_all_kept(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let id = task(&*store, json!({"prNumber": 7})).await;
     let mut writes = tokio::task::JoinSet::new();

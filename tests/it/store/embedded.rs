@@ -1,4 +1,4 @@
-//! The embedded store: the suite, and what only a file can go through.
+//! Runs the conformance tests against the embedded store, and tests what can happen only to its file.
 
 mod crash;
 mod damage;
@@ -36,7 +36,7 @@ fn open_shared(folder: &Path) -> Arc<dyn Store> {
     Arc::new(open(folder).expect("opened"))
 }
 
-/// The text of a refusal that a person must act upon.
+/// The text of an error that a person must act upon.
 fn unusable(result: Result<EmbeddedStore, StoreError>) -> String {
     match result {
         Err(StoreError::Unusable(text)) => text,
@@ -65,7 +65,7 @@ async fn tasks_log_and_positions_survive_reopening() {
     assert!(feed.changes(1).await[0].position > position);
 }
 
-/// A follower that was just dropped may hold the store for the length of one read.
+/// Opens the store again. A follower that was just dropped may hold the store until its read ends.
 async fn reopened(folder: &Path) -> Arc<dyn Store> {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     loop {
@@ -78,14 +78,14 @@ async fn reopened(folder: &Path) -> Arc<dyn Store> {
 }
 
 #[tokio::test]
-async fn a_store_made_anew_is_later_than_the_lost_one() {
+async fn the_positions_of_a_new_store_are_later_than_those_of_a_lost_one() {
     let lost = tempfile::tempdir().expect("a folder");
     let store = open_shared(lost.path());
     let alice = viewer("alice", "acme");
     let id = create(&*store, &alice, "t").await.task.id;
     let old = store.task(&id).await.expect("read").position;
     let second = (old.time >> 32) + 1;
-    // The next second is what sets two stores apart.
+    // A store's first position contains the second of its creation, so the test waits for the next second.
     let deadline = tokio::time::Instant::now() + DEADLINE;
     while std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs() < second {
         assert!(tokio::time::Instant::now() < deadline);
@@ -97,7 +97,7 @@ async fn a_store_made_anew_is_later_than_the_lost_one() {
 }
 
 #[tokio::test]
-async fn an_empty_log_is_opened_at_its_end() {
+async fn the_feed_of_an_empty_log_begins_at_its_end() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open_shared(folder.path());
     let feed = Following::start(&store).await;
@@ -115,7 +115,7 @@ fn a_folder_belongs_to_one_process() {
 }
 
 #[test]
-fn an_unfinished_new_file_is_made_again() {
+fn an_unfinished_new_file_is_replaced() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("tasks.new"), b"half").expect("written");
     open(folder.path()).expect("opened");
@@ -134,15 +134,15 @@ fn a_new_folder_is_for_its_user_only() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_is_refused() {
+fn a_folder_that_can_not_be_created_is_refused() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let refusal = unusable(open(&file.path().join("data")));
     assert!(refusal.contains("DATA_DIR"), "{refusal}");
 }
 
-/// Dropped before its turn, a write is not made; otherwise it is, as a whole.
+/// A write that its caller drops is either not made or made as a whole.
 #[tokio::test]
-async fn a_write_that_nobody_waits_for_harms_no_other() {
+async fn a_write_that_its_caller_drops_does_not_affect_other_writes() {
     use futures_util::FutureExt;
     let folder = tempfile::tempdir().expect("a folder");
     let store = open_shared(folder.path());
@@ -160,9 +160,9 @@ async fn a_write_that_nobody_waits_for_harms_no_other() {
     assert!(logged <= dashboard.tasks.len());
 }
 
-/// The log keeps its newest 10,000 changes; who has fallen behind them is told so.
+/// The log keeps its newest 10,000 changes. A follower that is further behind receives a gap.
 #[tokio::test]
-async fn the_log_is_bounded_and_says_where_it_was_cut() {
+async fn the_log_is_bounded_and_a_slow_follower_receives_a_gap() {
     const WRITES: usize = 10_600;
     let folder = tempfile::tempdir().expect("a folder");
     let store = open_shared(folder.path());
@@ -204,10 +204,10 @@ async fn the_log_is_bounded_and_says_where_it_was_cut() {
     assert_eq!(gaps, 1);
 }
 
-/// The timeline of a task, and what of it nobody reads, can't be read at all here: whoever may not see the task
-/// is told that there is none, and not that reading failed.
+/// The timeline and a field of this task are damaged, so that reading them fails. A user who may not see the task gets
+/// `NotFound`, not a read error.
 #[tokio::test]
-async fn nothing_is_read_of_a_forbidden_task_but_who_may_see_it() {
+async fn only_the_access_of_a_forbidden_task_is_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let (alice, bob) = (viewer("alice", "acme"), viewer("bob", "globex"));
     let store = open_shared(folder.path());
@@ -219,7 +219,7 @@ async fn nothing_is_read_of_a_forbidden_task_but_who_may_see_it() {
         {
             let tasks = redb::TableDefinition::<&str, &[u8]>::new("tasks");
             let timeline = redb::TableDefinition::<(&str, u64), &[u8]>::new("timeline");
-            // Valid as far as access goes; `_id` is none that a task could have.
+            // The fields that decide access are valid, but no task can have this `_id`.
             let document = json!({"_id": 7, "createdBy": "alice", "orgId": "acme", "isPrivate": true});
             let bytes = document.to_string().into_bytes();
             txn.open_table(tasks).expect("there").insert(id.as_str(), &*bytes).expect("written");
@@ -235,14 +235,14 @@ async fn nothing_is_read_of_a_forbidden_task_but_who_may_see_it() {
     assert!(matches!(store.clarify(&id, &bob, answers()).await, Err(WriteError::NotFound)));
     let refused = store.patch(&id, &bob, patch(json!({"title": "u"}))).await;
     assert!(matches!(refused, Err(WriteError::NotFound)), "{refused:?}");
-    // That it can't be read shows to who may.
+    // A user who may see the task gets the read error.
     assert!(store.task(&id).await.is_err());
     assert!(matches!(store.clarify(&id, &alice, answers()).await, Err(WriteError::Store(_))));
 }
 
-/// The first entry can't be read at all here; it is not looked at where it is not wanted.
+/// The first entry is damaged, so that reading it fails. The store must not read it unless it is requested.
 #[tokio::test]
-async fn of_a_long_timeline_nothing_is_read_but_what_is_wanted() {
+async fn only_the_requested_entries_of_a_long_timeline_are_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let alice = viewer("alice", "acme");
     let store = open_shared(folder.path());
@@ -267,8 +267,8 @@ async fn of_a_long_timeline_nothing_is_read_but_what_is_wanted() {
         let part = store.task_part(&id, window).await.expect("read").task.expect("there");
         assert_eq!(part.timeline, whole.timeline[places]);
     }
-    assert!(store.task(&id).await.is_err(), "all of it was wanted");
-    // A delivery is a change of the task, and does not depend on what happened before.
+    assert!(store.task(&id).await.is_err(), "all entries were requested");
+    // A delivery changes the task without reading its earlier entries.
     let opened = deliveries::delivery("d", "pull_request", &deliveries::pr("opened", 1, "open"));
     assert_eq!(store.deliver(opened).await.expect("delivered"), Delivered::Written(id.clone()));
     let part = store.task_part(&id, Window::newest(1)).await.expect("read").task.expect("there");

@@ -1,4 +1,4 @@
-//! Every write comes back once, in order, and snapshots know where they stand in that order.
+//! Tests that the feed delivers every write once and in order, and that snapshots know their position in this order.
 
 use serde_json::json;
 use taskcast::{feed::TimelineChange, task::Field};
@@ -47,7 +47,7 @@ pub async fn refused_writes_are_no_change(backend: &impl Backend) {
     assert_eq!(changes[1].after.as_ref().map(|task| task.get(Field::Title)), Some(&json!("last")));
 }
 
-/// The writer and the reader race; every snapshot must hold exactly the changes up to its position.
+/// The writer and the reader race. Every snapshot must contain exactly the changes up to its position.
 pub async fn snapshots_know_their_position(backend: &impl Backend) {
     const WRITES: usize = 150;
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
@@ -105,7 +105,7 @@ pub async fn dashboards_know_their_position(backend: &impl Backend) {
     assert!(snapshots.len() > 5, "the reader took part in the race");
 }
 
-pub async fn a_new_follower_is_told_the_past(backend: &impl Backend) {
+pub async fn a_new_follower_receives_earlier_changes(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let alice = viewer("alice", "acme");
     let id = create(&*store, &alice, "t").await.task.id;
@@ -125,7 +125,7 @@ pub async fn a_new_follower_is_told_the_past(backend: &impl Backend) {
     assert_eq!(second.changes(1).await, new);
 }
 
-pub async fn a_follower_ends_when_told(backend: &impl Backend) {
+pub async fn a_follower_ends_when_stopped(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let stopped = Following::start(&store).await;
     stopped.stop();
@@ -134,7 +134,7 @@ pub async fn a_follower_ends_when_told(backend: &impl Backend) {
     let left = Following::start(&store).await;
     let Following { items, task, .. } = left;
     drop(items);
-    // A store may notice only when it has something to tell.
+    // A store may notice the dropped receiver only when it has the next item to send.
     create(&*store, &viewer("alice", "acme"), "t").await;
     let ended = tokio::time::timeout(DEADLINE, task).await.expect("in time").expect("no panic");
     ended.expect("ended in order");

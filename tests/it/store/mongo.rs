@@ -1,4 +1,4 @@
-//! The suite, against MongoDB.
+//! Runs the conformance tests against MongoDB.
 
 use super::*;
 use crate::mongod::Place;

@@ -1,4 +1,4 @@
-//! Who is shown what, in which order.
+//! Tests which tasks a store shows to which user, and in which order.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use taskcast::{store::TaskFilter, task::Counts};
 
 use super::*;
 
-pub async fn reads_nothing_that_is_not_there(backend: &impl Backend) {
+pub async fn absent_tasks_are_not_found(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     for id in ["507f1f77bcf86cd799439011", "not an ObjectId", "🦀", &"x".repeat(5000)] {
         assert_eq!(store.task(&task_id(id)).await.expect("read").task, None);
@@ -22,7 +22,7 @@ pub async fn reads_nothing_that_is_not_there(backend: &impl Backend) {
     assert!(["mongodb", "embedded"].contains(&store.kind()));
 }
 
-pub async fn who_may_see_a_task_is_read_by_itself(backend: &impl Backend) {
+pub async fn the_access_of_a_task_is_read_separately(backend: &impl Backend) {
     for default_org in [no_org(), DefaultOrg(OrgId::parse("acme"))] {
         let Prepared { store, keep: _keep } = backend.fresh(default_org).await;
         let (alice, loner) = (viewer("alice", "acme"), viewer("loner", ""));
@@ -35,7 +35,7 @@ pub async fn who_may_see_a_task_is_read_by_itself(backend: &impl Backend) {
             let before = position().await;
             let seen = store.access(&task.task.id).await.expect("read");
             assert_eq!(seen.access, Some(task.task.access));
-            // Other tests write to the same server meanwhile.
+            // Other tests write to the same server at the same time.
             assert!((before..=position().await).contains(&seen.position), "{seen:?}");
         }
     }
@@ -70,7 +70,7 @@ pub async fn shows_what_a_viewer_may_see(backend: &impl Backend) {
     }
 }
 
-pub async fn default_org_takes_in_what_names_none(backend: &impl Backend) {
+pub async fn tasks_without_an_organisation_belong_to_the_default_one(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(DefaultOrg(OrgId::parse("acme"))).await;
     let loner = viewer("loner", "");
     let task = create(&*store, &loner, "open").await;
@@ -101,7 +101,7 @@ pub async fn pages_neither_skip_nor_repeat(backend: &impl Backend) {
     for limit in [1, 5, 22, 23, 24] {
         let (mut seen, mut cursor, mut pages) = (Vec::new(), None, 0);
         loop {
-            // While the pages are turned, newer tasks come in; they belong before the first page.
+            // Newer tasks are created between the pages. Their place is before the first page.
             create(&*store, &alice, "newer").await;
             let page =
                 store.list(&alice, &TaskFilter::default(), cursor.as_ref(), limit).await.expect("read");

@@ -1,4 +1,4 @@
-//! GitHub's forks, and repositories that are renamed: what a store has learnt from one delivery counts for the next.
+//! Tests forks on GitHub and renamed repositories: a store uses the facts from one delivery for the next ones.
 
 use serde_json::json;
 use taskcast::store::Delivered;
@@ -19,7 +19,7 @@ async fn task(store: &dyn Store, fields: Value) -> TaskId {
     id
 }
 
-/// `pull_request` 7 of the repository with this id and name, from its own branch `agent/42`.
+/// A `pull_request` delivery about number 7 of the repository with this id and name, from its own branch `agent/42`.
 fn seven(action: &str, second: u32, id: u64, name: &str) -> Value {
     let mut payload = pr(action, second, if action == "closed" { "merged" } else { "open" });
     payload["repository"] = json!({
@@ -31,7 +31,7 @@ fn seven(action: &str, second: u32, id: u64, name: &str) -> Value {
     payload
 }
 
-/// `pull_request` 9 from a stranger's branch `agent/42`.
+/// A `pull_request` delivery about number 9, from the branch `agent/42` of another user's fork.
 fn strangers(action: &str, second: u32) -> Value {
     let mut payload = seven(action, second, 1, "Acme/web.site");
     payload["pull_request"]["number"] = 9.into();
@@ -65,7 +65,7 @@ pub async fn a_fork_takes_no_task_over(backend: &impl Backend) {
     assert_eq!(told["events"].as_array().expect("an array").len(), 2);
 }
 
-/// What was learnt of a commit counts for later deliveries, also if that delivery had no task.
+/// The facts about a commit count for later deliveries, even if the first delivery found no task.
 pub async fn checks_of_a_fork_find_its_pull_request(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let store = &*store;
@@ -106,11 +106,11 @@ pub async fn tasks_follow_a_renamed_repository(backend: &impl Backend) {
     assert_eq!(told["prUrl"], "https://github.com/Acme/page/pull/7");
     assert_eq!(told["repo"], "acme/Web.Site");
 
-    // Its owner is renamed, of which no event tells.
+    // The owner of the repository is renamed. GitHub sends no event for that.
     let moved = seven("edited", 3, 1, "Acme2/page");
     assert_eq!(deliver(store, "4", "pull_request", &moved).await, Delivered::Written(numbered.clone()));
 
-    // Another repository takes the name, and gets a task of its own.
+    // Another repository takes the name and gets its own task.
     let theirs = seven("edited", 4, 2, "Acme/web.site");
     assert_eq!(deliver(store, "5", "pull_request", &theirs).await, Delivered::NoTask);
     let new = task(store, json!({"status": "coding", "prNumber": 7})).await;

@@ -1,4 +1,4 @@
-//! Parts of timelines.
+//! Tests reading parts of timelines.
 
 use serde_json::json;
 use taskcast::{
@@ -10,7 +10,7 @@ use super::*;
 
 const ENTRIES: usize = 9;
 
-/// A task with as many entries, each with its number and a secret.
+/// Creates a task with [`ENTRIES`] entries. Each entry has its number and a secret.
 pub async fn long(store: &dyn Store, creator: &Viewer) -> FullTask {
     let id = create(store, creator, "long").await.task.id;
     for n in 0..ENTRIES {
@@ -54,8 +54,8 @@ pub async fn every_part_of_a_timeline_is_read(backend: &impl Backend) {
     assert!(full(&whole).get("eventsOmitted").is_none(), "nothing is left out");
 }
 
-/// A state that leaves entries out, and what is told after it, are the whole timeline.
-pub async fn a_part_and_what_follows_it_have_no_hole(backend: &impl Backend) {
+/// A state with only the newest entries and the changes after it form the end of the timeline without a gap.
+pub async fn a_part_and_its_later_changes_have_no_gap(backend: &impl Backend) {
     const MOST: usize = 5;
     const WRITES: usize = 60;
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;

@@ -1,4 +1,4 @@
-//! Creating and changing tasks, and every refusal.
+//! Tests creating and changing tasks, and every refusal.
 
 use serde_json::json;
 use taskcast::{store::WriteError, task::Answers};
@@ -33,7 +33,7 @@ pub async fn creates(backend: &impl Backend) {
     assert_eq!(full(&second)["creator"], "bob");
 }
 
-pub async fn refuses_to_touch_what_the_writer_may_not(backend: &impl Backend) {
+pub async fn refuses_writes_to_forbidden_tasks(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let (alice, eve) = (viewer("alice", "acme"), viewer("eve", "evil"));
     let task = create(&*store, &alice, "t").await;
@@ -55,12 +55,12 @@ pub async fn refuses_to_touch_what_the_writer_may_not(backend: &impl Backend) {
         let refusal = store.clarify(id, &eve, answers(&["hers"])).await.expect_err("refused");
         assert!(matches!(refusal, WriteError::NotFound), "{refusal:?}");
     }
-    // A colleague does not see the private one; the organisation's pipeline may still write it.
+    // Another member does not see the private task, but the organisation's pipeline may write to it.
     let bob = viewer("bob", "acme");
     let refusal = store.clarify(&private.task.id, &bob, answers(&["his"])).await.expect_err("refused");
     assert!(matches!(refusal, WriteError::NotFound), "{refusal:?}");
     store.patch(&private.task.id, &bob, patch(json!({"title": "by the pipeline"}))).await.expect("patched");
-    // A writer without an organisation writes all.
+    // A writer without an organisation may write to all tasks.
     store
         .patch(&task.task.id, &viewer("pipeline", ""), patch(json!({"title": "too"})))
         .await

@@ -1,4 +1,4 @@
-//! `kill -9` at any moment loses nothing that was acknowledged and leaves nothing by halves.
+//! Tests that `kill -9` at any time loses no acknowledged write and leaves no partial write.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ fn writer_process() {
     });
 }
 
-/// Prints each write once it is acknowledged, whole lines at a time.
+/// Prints each write after its acknowledgement, one whole line at a time.
 async fn write_for_ever(store: Arc<dyn Store>) {
     let alice = viewer("alice", "acme");
     loop {
@@ -54,7 +54,7 @@ async fn nothing_acknowledged_is_lost() {
     for round in 0..ROUNDS {
         let mut child = start(folder.path());
         let output = BufReader::new(child.stdout.take().expect("piped"));
-        // Each round dies after another number of writes, in the middle of whatever comes next.
+        // Each round kills the process after a different number of writes, while the next writes are in progress.
         let enough = 7 + round * 31;
         let mut lines = 0;
         for line in output.lines() {
@@ -83,7 +83,7 @@ fn start(folder: &Path) -> Child {
         .expect("started")
 }
 
-/// The harness may print before the first line, on the same one. The last line may be cut.
+/// The test harness may print text before the first acknowledgement on the same line. The last line may be incomplete.
 fn acknowledgement(line: &str) -> Option<(TaskId, u64)> {
     let (_, rest) = line.split_once("acknowledged ")?;
     let (id, n) = rest.split_once(' ')?;
@@ -113,11 +113,11 @@ async fn check(folder: &Path, acknowledged: &BTreeMap<TaskId, u64>) {
     }
     assert!(last.is_empty(), "the log knows tasks that are not there: {last:?}");
     drop((feed, store));
-    // The folder must be free before the next process wants it.
+    // The folder must be free before the next process opens it.
     drop(reopened(folder).await);
 }
 
-/// One to create it, one for each title since.
+/// The number of writes to the task: one that created the task, and one for each later title.
 fn writes_of(task: &Task) -> usize {
     1 + task.get(Field::Title).as_str().and_then(|n| n.parse::<usize>().ok()).expect("a number")
 }

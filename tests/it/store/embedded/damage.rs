@@ -1,4 +1,4 @@
-//! A file that was damaged, and a disk that is full.
+//! Tests a damaged file and a full disk.
 
 use std::{
     io::{BufRead, BufReader},
@@ -8,7 +8,7 @@ use std::{
 use super::*;
 
 #[test]
-fn a_damaged_file_is_refused_with_the_mend() {
+fn a_damaged_file_is_refused_with_advice() {
     for damage in [&b""[..], b"not a store", &[0; 4096], &[0xff; 100_000]] {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("tasks.redb"), damage).expect("written");
@@ -29,7 +29,7 @@ fn a_file_cut_short_is_refused() {
     assert!(refusal.contains("backup"), "{refusal}");
 }
 
-/// redb finds some damage by failing an assertion; whoever reads or writes then gets an error all the same.
+/// redb detects some damage by a failing assertion. A caller that reads or writes must nevertheless get an error.
 #[tokio::test]
 async fn damage_anywhere_is_an_error_and_not_a_panic() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -61,7 +61,7 @@ async fn damage_anywhere_is_an_error_and_not_a_panic() {
     assert!(refused > 10, "the damage was not even noticed");
 }
 
-/// Some bytes changed, in the header or anywhere; the same ones in every run.
+/// Changes some bytes, in the header or anywhere in the file. The same bytes change in every run.
 fn damaged(intact: &[u8], round: u64) -> Vec<u8> {
     let mut bytes = intact.to_vec();
     let span = if round.is_multiple_of(2) { 4096 } else { bytes.len() };
@@ -107,9 +107,9 @@ fn writer_on_a_full_disk() {
     });
 }
 
-/// A file that may not grow stands in for a full disk.
+/// A limit on the size of the file simulates a full disk.
 #[test]
-fn a_full_disk_is_passing_and_mends_without_a_restart() {
+fn a_full_disk_is_a_temporary_error_and_writes_succeed_later_without_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let script = r#"trap "" XFSZ; ulimit -S -f 4096; exec "$@""#;
     let mut child = Command::new("bash")

@@ -1,4 +1,4 @@
-//! Files that another release has written.
+//! Tests files that another release has written.
 
 use std::{
     collections::BTreeSet,
@@ -19,8 +19,8 @@ use super::{super::deliveries, *};
 const TASKS: TableDefinition<&str, &[u8]> = TableDefinition::new("tasks");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-/// Written by the last release that had no index: 60 tasks that it made, moved and gave to three organisations, and three
-/// documents by hand: `by-hand` has no date and an odd status; `unreadable-id` and `not-json` are no tasks.
+/// A file of the last release that had no index. It has 60 tasks of three organisations with several statuses, and three
+/// documents that were written by hand. `by-hand` has no date and an unknown status; `unreadable-id` and `not-json` are no tasks.
 fn fixture() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/store/embedded/fixtures/without-index.redb")
 }
@@ -37,7 +37,7 @@ fn open_with(folder: &Path, default_org: &str) -> Arc<dyn Store> {
     Arc::new(EmbeddedStore::open(config).expect("opened"))
 }
 
-/// What a list gives, page by page.
+/// All tasks of a list, read page by page.
 async fn all(store: &dyn Store, viewer: &Viewer, filter: &TaskFilter) -> Vec<Task> {
     let (mut tasks, mut cursor) = (Vec::new(), None);
     loop {
@@ -72,8 +72,8 @@ fn counts(tasks: &[Task], viewer: &Viewer) -> (Counts, Counts) {
 }
 
 #[tokio::test]
-async fn a_file_of_the_release_before_is_used_as_it_was() {
-    // Whose the tasks without an organisation are is a setting: it may change with each start.
+async fn a_file_of_the_previous_release_shows_the_same_tasks() {
+    // A setting decides which organisation owns the tasks without one. It may change with each start.
     let folder = folder_with_fixture();
     for default_org in ["", "acme", "globex", ""] {
         let expected = stored(folder.path(), default_org);
@@ -104,7 +104,7 @@ async fn a_file_of_the_release_before_is_used_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_file_of_the_release_before_keeps_its_log_and_takes_writes() {
+async fn a_file_of_the_previous_release_keeps_its_log_and_accepts_writes() {
     let folder = folder_with_fixture();
     let alice = viewer("alice", "acme");
     let store = open_shared(folder.path());
@@ -130,9 +130,9 @@ async fn a_file_of_the_release_before_keeps_its_log_and_takes_writes() {
     }
 }
 
-/// The facts of GitHub's deliveries are not in the fixture, and are in the files of releases that have no index all the same.
+/// The fixture has no facts from GitHub's deliveries, but other files without an index can have them.
 #[tokio::test]
-async fn what_was_learnt_from_deliveries_outlives_the_indexing() {
+async fn facts_from_deliveries_are_kept_when_the_file_is_indexed() {
     let folder = folder_with_fixture();
     let is_fact = |name: &String| name.starts_with("githubFact");
     assert_eq!(tables(folder.path()).iter().filter(|name| is_fact(name)).count(), 0);
@@ -162,7 +162,7 @@ fn tables(folder: &Path) -> Vec<String> {
     txn.list_tables().expect("read").map(|table| table.name().to_owned()).collect()
 }
 
-/// Makes of it a file of a release that has no index.
+/// Turns the file into a file of a release that has no index.
 fn forget_index(folder: &Path) {
     let file = redb::Database::open(folder.join("tasks.redb")).expect("opened");
     let txn = file.begin_write().expect("begun");
@@ -178,9 +178,9 @@ fn forget_index(folder: &Path) {
     txn.commit().expect("committed");
 }
 
-/// The release before knows nothing of the index, and changes no part of it.
+/// The previous release does not know the index and does not update it.
 #[tokio::test]
-async fn what_the_release_before_writes_after_a_downgrade_is_listed() {
+async fn tasks_that_the_previous_release_writes_after_a_downgrade_are_listed() {
     let folder = folder_with_fixture();
     let alice = viewer("alice", "acme");
     drop(open(folder.path()).expect("opened"));
@@ -208,7 +208,7 @@ async fn what_the_release_before_writes_after_a_downgrade_is_listed() {
 }
 
 #[test]
-fn a_file_of_a_later_release_is_refused_with_what_to_do() {
+fn a_file_of_a_later_release_is_refused_with_advice() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(open(folder.path()).expect("opened"));
     {
@@ -225,7 +225,7 @@ fn a_file_of_a_later_release_is_refused_with_what_to_do() {
 }
 
 const FOLDER: &str = "TASKCAST_TEST_INDEXING_FOLDER";
-/// Several transactions of the migration.
+/// The migration needs several transactions for this number of tasks.
 const MANY: usize = 12_000;
 
 #[test]
@@ -238,12 +238,12 @@ fn indexing_process() {
 }
 
 #[tokio::test]
-async fn a_file_is_indexed_whole_however_often_that_was_interrupted() {
+async fn a_file_is_indexed_completely_however_often_the_indexing_is_interrupted() {
     let folder = folder_with_fixture();
     let file = folder.path().join("tasks.redb");
     add_many(&file);
     let mut interruptions = 0;
-    // Each process dies some writes to the file later than the one before it, until one ends by itself.
+    // Each process is killed after one more write to the file than the one before, until a process finishes.
     for round in 1.. {
         let mut child = Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", "store::embedded::migration::indexing_process", "--ignored", "--nocapture"])
@@ -284,7 +284,7 @@ async fn a_file_is_indexed_whole_however_often_that_was_interrupted() {
     assert_eq!(seen.len(), MANY);
 }
 
-/// What a write to a file changes.
+/// The size and the modification time of the file. A write to the file changes them.
 fn state(file: &Path) -> (u64, std::time::SystemTime) {
     let metadata = fs::metadata(file).expect("metadata");
     (metadata.len(), metadata.modified().expect("a time"))
