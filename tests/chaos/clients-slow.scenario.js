@@ -55,7 +55,7 @@ async function victims({ proxy, taskId }, harm, options = {}) {
 
 const connections = async (gateway) => (await gateway.health()).websocket.connections;
 
-/** So many writes are more than the kernels' buffers can hold. */
+/** This many writes are more than the kernels' buffers can hold. */
 const FILLS = 900;
 /** The long form writes 100 events of 10 kB a second, on a fixed schedule. */
 const PER_SECOND = 100;

@@ -1,4 +1,4 @@
-// The existing React client's own components, unmodified, against the gateway: what they show equals the database.
+// The existing React client's own components run unmodified against the gateway. The page that they show must equal the database.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -111,7 +111,7 @@ test('two tabs with tasks and one with the list show the database during the who
   await until(() => tabs.every((tab) => tab.socket.connected), 'all tabs are back', 60_000);
   await screensAreTrue();
 
-  // A lost transport.
+  // The tabs lose their transport.
   for (const tab of tabs) tab.socket.io.engine.close();
   await write(0, { $set: { status: 'pr_open', githubPrNumber: 15, githubPrUrl: 'https://x/15' } });
   await until(() => tabs.every((tab) => tab.socket.connected), 'all tabs are back again', 60_000);

@@ -1,4 +1,4 @@
-// What clients must receive of a task, written from the contract only.
+// The expected view of a task at a client, written from the contract only.
 
 /** A document may use either name of a field. A client receives the field under both names. */
 export const PAIRS = [

@@ -12,7 +12,7 @@ import { member, pipeline } from './support/tokens.js';
 import { test } from './support/scenario.js';
 import { once, until } from './support/until.js';
 
-test('joins above the rate limit wait, and are refused only when too many wait', () => withGateway({ JOIN_RATE_PER_SECOND: '2' }, async (gateway) => {
+test('joins above the rate limit wait, and are refused only when the wait would be too long', () => withGateway({ JOIN_RATE_PER_SECOND: '2' }, async (gateway) => {
   const alice = await member('alice');
   const { taskId } = await createTask(gateway.url, alice);
   const client = await Client.connect(gateway, alice);

@@ -91,7 +91,7 @@ async function reconnect(client) {
   await client.connected();
 }
 
-/** Whether a bare resync sends the dashboard. The acknowledgement of a later request comes after everything that the resync sends. */
+/** Returns whether a bare resync sends the dashboard. A later request is acknowledged after everything that the resync sends. */
 async function bareResyncGivesDashboard(client) {
   client.received.length = 0;
   assert.equal((await client.ask('resync_requested')).ok, true);

@@ -31,7 +31,7 @@ function forge(header, payload, sign) {
   return `${message}.${base64(sign(Buffer.from(message)))}`;
 }
 
-/** For each kind of key: its gateway, a function that signs correctly, and the public forms of the key. */
+/** One entry for each kind of key: its gateway, a function that signs correctly, and the public forms of the key. */
 let doors;
 let server;
 

@@ -19,7 +19,7 @@ export class Dice {
     return items[this.below(items.length)];
   }
 
-  /** True once in `n` times. */
+  /** Returns true once in `n` times on average. */
   once(n) {
     return this.below(n) === 0;
   }

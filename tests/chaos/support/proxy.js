@@ -76,7 +76,7 @@ const OP_MSG = 2013;
 const NAME_AT = 26;
 const HEARTBEATS = ['hello', 'ismaster', 'isMaster', 'saslStart', 'saslContinue'];
 
-/** Whether a chunk is a command other than a heartbeat. Drivers write each command at once, so a chunk begins with its header. */
+/** Returns whether a chunk is a command other than a heartbeat. Drivers write each command at once, so a chunk begins with its header. */
 function asksForWork(chunk) {
   if (chunk.length <= NAME_AT || chunk.readInt32LE(12) !== OP_MSG) return false;
   const name = chunk.toString('latin1', NAME_AT, chunk.indexOf(0, NAME_AT));

@@ -59,7 +59,7 @@ export class Reader {
     if (this.faults.length < 5) this.faults.push(text);
   }
 
-  /** Whether this client has all entries and numbers. */
+  /** Returns whether this client has all entries and numbers. */
   has({ entries, numbers = 0 }) {
     return this.next === entries && this.number === numbers;
   }

@@ -151,7 +151,7 @@ export class Watcher {
     if (!this.allowed.has(id)) this.forbidden.push(`${event} ${id}`);
   }
 
-  /** Whether the last write of each of its tasks has arrived. `truth` are numbers by task id. */
+  /** Returns whether the last write of each of its tasks has arrived. `truth` are numbers by task id. */
   upToDate(truth) {
     const last = (id) => truth.get(id).at(-1) ?? 0;
     return this.tasks.every((id) => this.entries.get(id).last === last(id) && this.titles.get(id).last === last(id))

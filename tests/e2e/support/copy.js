@@ -30,7 +30,7 @@ class Room {
 /** A client's copy of one task. */
 export class TaskCopy extends Room {
   view = null;
-  /** Whether the client has left the room because the task was deleted or is no longer visible. */
+  /** True when the client has left the room because the task was deleted or is no longer visible. */
   gone = false;
   states = 0;
 

@@ -74,7 +74,7 @@ export class Tab {
     return this.dom.window.received;
   }
 
-  /** Whether the component has its socket, and both of its REST calls were answered. */
+  /** Returns whether the component has its socket and both of its REST calls were answered. */
   get settled() {
     return this.requests >= 2 && this.pending === 0 && this.socket?.connected;
   }
