@@ -1,5 +1,5 @@
-// What an attacker without a token costs: memory for each connection, whatever it sends; and what clients with one notice of a storm.
-//   node benches/abuse.js [connections of each trick] [handshakes]
+// Measures attacks by clients without a token: the memory of each attacking connection, and how a storm affects authenticated clients.
+//   node benches/abuse.js [connections of each attack] [handshakes]
 import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -23,7 +23,7 @@ const KB = 1024;
 const MB = 1024 * KB;
 
 const anonymous = (gateway) => KB * Number(/RssAnon:\s*(\d+) kB/.exec(readFileSync(`/proc/${gateway.child.pid}/status`, 'utf8'))[1]);
-/** All addresses of 127.0.0.0/8 are this machine's: each is another client to the gateway. */
+/** All addresses of 127.0.0.0/8 belong to this machine. The gateway sees each as another client. */
 const address = (n) => `127.1.${n >> 8}.${n & 255}`;
 
 async function trick(name) {
@@ -37,13 +37,13 @@ async function trick(name) {
     await Promise.all(raws.map((raw) => TRICKS[name].run(raw)));
     await until(() => raws.every(({ open }) => !open), `${name}: all are closed`, 60_000);
     clearInterval(watch);
-    return { trick: name, 'KiB of each': Math.round((most - before) / connections / KB) };
+    return { attack: name, 'KiB per connection': Math.round((most - before) / connections / KB) };
   } finally {
     await gateway.stop();
   }
 }
 
-/** Milliseconds from the request of a change to the last reader's event. */
+/** The milliseconds from the request of a change to the event at the last reader. */
 async function roundTrips(gateway, readers, taskId, writer, going) {
   const taken = [];
   for (let n = 0; going(n); n += 1) {
@@ -79,7 +79,7 @@ async function storm(addresses) {
     const fresh = anonymous(gateway);
     const usual = await roundTrips(gateway, readers, taskId, writer, (n) => n < EVENTS);
     const before = anonymous(gateway);
-    // Events stay in the ring and the store's cache, attack or not.
+    // Events take memory in the ring and in the store's cache, with or without an attack.
     const ofEvents = (events) => (Math.max(0, before - fresh) / EVENTS) * events;
     const attacker = fork(fileURLToPath(import.meta.url), [], { env: { ...process.env, ATTACK: JSON.stringify({ port: gateway.port, addresses }) } });
     let told;
@@ -90,12 +90,12 @@ async function storm(addresses) {
     clearInterval(watch);
     const ended = performance.now();
     attacker.kill();
-    // A quarter of what it took may stay a while, in an allocator's pages that are not empty.
+    // A quarter of the attack's memory may stay for a while, in pages of the allocator that are not empty.
     const usually = before + ofEvents(meanwhile.events);
     const back = await until(() => anonymous(gateway) < usually + (most - usually) / 4, '', 60_000).then(() => Math.round((performance.now() - ended) / 1000), () => 'not in 60');
     const row = {
-      addresses, 'let in': told.answers[200] ?? 0, 'answered 429': told.answers[429] ?? 0, seconds: told.seconds, 'usual p50': usual.p50, 'usual p99': usual.p99, 'p50 meanwhile': meanwhile.p50,
-      'p99 meanwhile': meanwhile.p99, 'MB before': Math.round(before / MB), 'MB of the events meanwhile': Math.round(ofEvents(meanwhile.events) / MB), 'MB at most': Math.round(most / MB), 'MB afterwards': Math.round(anonymous(gateway) / MB), 'back after s': back, disconnected: readers.flatMap(({ disconnects }) => disconnects).length,
+      addresses, accepted: told.answers[200] ?? 0, 'answered 429': told.answers[429] ?? 0, seconds: told.seconds, 'usual p50': usual.p50, 'usual p99': usual.p99, 'p50 meanwhile': meanwhile.p50,
+      'p99 meanwhile': meanwhile.p99, 'MB before': Math.round(before / MB), 'MB of events meanwhile': Math.round(ofEvents(meanwhile.events) / MB), 'MB maximum': Math.round(most / MB), 'MB afterwards': Math.round(anonymous(gateway) / MB), 'memory freed after s': back, disconnected: readers.flatMap(({ disconnects }) => disconnects).length,
     };
     closeClients();
     return row;
@@ -104,7 +104,7 @@ async function storm(addresses) {
   }
 }
 
-/** In a process of its own, so that the clients are not late on its account. */
+/** Runs the attack in its own process, so that it does not delay the clients. */
 async function attack({ port, addresses }) {
   const slow = new Set();
   let over = false;
@@ -143,12 +143,12 @@ if (process.env.ATTACK) {
 } else {
   const memory = [];
   for (const name of Object.keys(TRICKS)) memory.push(await trick(name));
-  console.log(`${connections} connections of each kind, from their beginning until the gateway has closed them`);
+  console.log(`${connections} connections for each attack, from their start until the gateway has closed them`);
   console.table(memory);
   const storms = [];
   for (const addresses of [1, 200]) storms.push(await storm(addresses));
-  console.log(`${handshakes} handshakes, ${PER_SECOND} a second, and ${SLOW} connections that send a byte of their head each second; ${READERS} clients with a token, milliseconds from a change's request to its event at the last of them. `
-    + `${availableParallelism()} cores for everything`);
+  console.log(`${handshakes} handshakes, ${PER_SECOND} a second, and ${SLOW} connections that send one byte of their request head each second; ${READERS} clients with a token, milliseconds from the request of a change to its event at the last client. `
+    + `${availableParallelism()} cores for all processes`);
   console.table(storms);
   process.exit(0);
 }

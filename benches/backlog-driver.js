@@ -1,8 +1,8 @@
-// The official driver's change stream, for benches/backlog.js. Writes "ready", then each title that says that it is the end.
+// The official driver's change stream, for benches/backlog.js. It prints "ready", then each title that ends with "the end".
 import { MongoClient } from '../tests/chaos/support/packages.js';
 
 const { uri, name, pipeline } = JSON.parse(process.env.DRIVER);
-// It waits for the server as long as it takes.
+// The driver waits for MongoDB for up to an hour.
 const client = await new MongoClient(uri, { appName: 'driver', serverSelectionTimeoutMS: 3_600_000 }).connect();
 const stream = client.db(name).collection('tasks').watch(pipeline, { fullDocument: 'whenAvailable', fullDocumentBeforeChange: 'whenAvailable' });
 stream.on('resumeTokenChanged', () => once());
@@ -15,7 +15,7 @@ stream.on('error', (error) => {
 });
 
 let told = false;
-/** It is open and has a place to go on from. */
+/** Reports once that the stream is open and has a resume token. */
 function once() {
   if (!told) console.log('ready');
   told = true;

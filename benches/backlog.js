@@ -1,7 +1,7 @@
-// How long it takes to read a backlog of changes to one task with a long timeline, after the way to MongoDB was cut: taskcast, until a
-// client has the last change, and the official Node driver's change stream with the same images and the same pipeline.
-//   node benches/backlog.js [entries,entries,…] [changes,changes,…] [repetitions of the small ones]
-// Both read the same backlog from the same server, one after the other. 20,000 entries and 5,000 changes write some 10 GB.
+// Measures how long it takes to read a backlog of changes to one task with a long timeline, after the connection to MongoDB was cut. It
+// compares taskcast, until a client has the last change, with the official Node driver's change stream, with the same images and pipeline.
+//   node benches/backlog.js [entries,entries,…] [changes,changes,…] [repetitions for up to 1000 changes]
+// Both read the same backlog from the same server, one after the other. 20,000 entries and 5,000 changes write about 10 GB.
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
@@ -26,7 +26,7 @@ const mongod = await startMongod({ oplogMegabytes: 2000 });
 process.env.TASKCAST_E2E_MONGODB_URI = mongod.uri;
 const mongodPort = Number(new URL(mongod.uri).port);
 
-/** A way to MongoDB that can be cut. */
+/** A proxied connection to MongoDB that can be cut. */
 async function way() {
   const port = await freePort();
   const proxies = await Proxies.start();
@@ -42,7 +42,7 @@ async function way() {
   };
 }
 
-/** What taskcast has MongoDB do with each change: the pipeline of its cursor. */
+/** The stages after $changeStream in the pipeline of taskcast's cursor; null while there is no such cursor. */
 async function pipelineOf(database) {
   const cursors = await database.client.db('admin').aggregate([
     { $currentOp: { idleCursors: true, allUsers: true } }, { $match: { ns: `${database.name}.tasks`, appName: 'taskcast' } },
@@ -51,7 +51,7 @@ async function pipelineOf(database) {
   return stages.length > 0 ? stages : null;
 }
 
-/** The official driver's change stream in a process of its own; says each title that ends with "the end". */
+/** Starts the official driver's change stream in its own process. `said` collects each title that ends with "the end". */
 async function driver(uri, name, pipeline) {
   const child = start(process.execPath, [fileURLToPath(new URL('backlog-driver.js', import.meta.url))], {
     env: { ...process.env, DRIVER: JSON.stringify({ uri, name, pipeline }) }, stdio: ['pipe', 'pipe', 'inherit'],

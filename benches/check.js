@@ -1,6 +1,6 @@
-// Whether a pure stage has become slower: its time as a ratio to another stage's of the same run, so that the machine matters little.
+// Checks whether a pure stage has become slower. It compares the ratio of two stages of the same run, so that the machine matters little.
 //   node benches/check.js            after `cargo bench --bench stages`
-//   node benches/check.js --write    takes what was measured as the baseline
+//   node benches/check.js --write    saves the measured ratios as the baseline
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 const BASELINE = fileURLToPath(new URL('baseline.json', import.meta.url));
 const MEASURED = fileURLToPath(new URL('../target/criterion', import.meta.url));
 
-/** The fastest of the samples: what else runs on the machine can only add to it. */
+/** The fastest sample, because other load on the machine can only add time. */
 function nanoseconds(stage) {
   const { iters, times } = JSON.parse(readFileSync(join(MEASURED, stage, 'new/sample.json'), 'utf8'));
   return Math.min(...times.map((time, n) => time / iters[n]));

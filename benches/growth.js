@@ -1,5 +1,5 @@
-// What a client costs the gateway when there are few tasks and when there are many: the scenario `growth` of benches/run.js.
-// The same store grows from row to row; for each row the gateway is started anew.
+// Measures what a client costs the gateway with few and with many tasks: the scenario `growth` of benches/run.js.
+// The same store grows from row to row. The gateway is restarted for each row.
 import { readFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 
@@ -10,18 +10,18 @@ import { startServers } from './peers/servers.js';
 import { objectId, withTasks } from './peers/store.js';
 
 const ORG = 'acme';
-/** Creators of the tasks; each is also one who joins. */
+/** The number of users. Each creates tasks and joins the dashboard. */
 const USERS = 100;
-/** So many of a creator's tasks are asked for; the first row has no more. */
+/** The page size of a list of one creator's tasks. The first row has no more for each creator. */
 const MINE = 10;
-/** So many tasks of the first ones have failed, and no others: a filter for them passes over ever more tasks. */
+/** The first tasks, this many, have failed, and no others. A list of failed tasks must skip more and more tasks. */
 const FAILED = 200;
 const PRIVATE = 10;
 const WRITERS = 128;
 const INSERTED_AT_ONCE = 5000;
-/** Longer than `LOOK_BACK_SECS` of src/store/mongo/open.rs, by what an idle MongoDB is late to advance its time. */
+/** Longer than `LOOK_BACK_SECS` of src/store/mongo/open.rs, because an idle MongoDB advances its cluster time late. */
 const LOOK_BACK_MS = 135_000;
-/** Of user and system time in /proc. */
+/** The unit of user and system time in /proc. */
 const TICK_MS = 10;
 const LIST = 200;
 const REPO = 'Codertocat/Hello-World';
@@ -38,7 +38,7 @@ function rssMib(pid) {
   return Number(readFileSync(`/proc/${pid}/status`, 'utf8').match(/VmRSS:\s+(\d+)/)[1]) / 1024;
 }
 
-/** How long each of `times` runs of `work` takes, and how much CPU of the gateway and of its store, in milliseconds. */
+/** Runs `work` `times` times: the median duration, and the mean CPU time of the gateway and of MongoDB, in milliseconds. */
 async function timed({ pid, mongod }, times, work) {
   const durations = [];
   const used = () => [cpuMs(pid), mongod ? cpuMs(mongod) : 0];
@@ -65,7 +65,7 @@ class Api {
   }
 }
 
-/** Makes the tasks from number `from` to number `to`, several at a time. */
+/** Creates the tasks from number `from` to number `to`, several at a time. */
 async function fill(api, from, to) {
   let next = from;
   const writer = async () => {
@@ -84,7 +84,7 @@ const heard = (socket, event) => new Promise((resolve) => socket.once(event, res
 
 async function connect(server, token) {
   const { socket } = await Client.connect(server, token, { keep: false });
-  // Nothing but what is waited for.
+  // The client handles only the events that a measurement waits for.
   socket.offAny();
   return socket;
 }
@@ -95,7 +95,7 @@ async function joinDashboard(socket) {
   await state;
 }
 
-/** How long somebody else waits for a task's state while `work` is done: the longest. */
+/** The longest time that another client waits for a task's state while `work` runs. */
 async function meanwhile(socket, taskId, work) {
   let done = false;
   const working = work().finally(() => { done = true; });
@@ -111,7 +111,7 @@ async function meanwhile(socket, taskId, work) {
   return longest;
 }
 
-/** One row: what it costs with this many tasks. */
+/** Measures one row: the costs with this many tasks. */
 async function measure(server, api, tasks, { write, mongod }) {
   const pid = server.child.pid;
   const programs = { pid, mongod };
@@ -121,7 +121,7 @@ async function measure(server, api, tasks, { write, mongod }) {
   const joined = heard(sockets[1], 'task:state');
   sockets[1].emit('task:join', { taskId: own.taskId });
   await joined;
-  // Nothing is known of the organisation yet.
+  // The gateway has nothing cached about the organisation yet.
   let first;
   const others = await meanwhile(sockets[1], own.taskId, async () => { first = await timed(programs, 1, () => joinDashboard(sockets[0])); });
   const allFirst = await timed(programs, 1, () => Promise.all(sockets.map(joinDashboard)));
@@ -130,7 +130,7 @@ async function measure(server, api, tasks, { write, mongod }) {
   const atOnce = await timed(programs, 5, () => Promise.all(sockets.map(joinDashboard)));
   const list = (limit, query) => timed(programs, 100, (n) => api.ask('GET', `/api/tasks?limit=${limit}${query(`user-${n % USERS}`)}`, `user-${n % USERS}`));
   const all = await list(LIST, () => '');
-  // The private ones of others are not seen.
+  // The result leaves out private tasks of other users.
   const failed = await list(100, () => '&status=failed');
   const mine = await list(MINE, (user) => `&creator=${user}`);
   const rss = rssMib(pid);
@@ -151,7 +151,7 @@ async function tokensOfAll() {
   return tokens;
 }
 
-/** The rows of one store, one for each size. `fill` makes the tasks from one number to another, `write` gives one another title. */
+/** Measures the rows of one store, one for each size. `fill` creates tasks, and `write` changes the title of one. */
 async function rowsOf(store, sizes, server, { fill, ...programs }) {
   const api = new Api(server.url, await tokensOfAll());
   const rows = [];
@@ -160,7 +160,7 @@ async function rowsOf(store, sizes, server, { fill, ...programs }) {
     for (const tasks of String(sizes).split(',').map(Number)) {
       await fill(api, filled, tasks);
       filled = tasks;
-      // A gateway reads what was written in the last two minutes when it starts. That is not what is to be measured.
+      // At its start, the gateway reads the changes of the last two minutes. This wait keeps them out of the measurement.
       if (programs.mongod) await setTimeout(LOOK_BACK_MS);
       const begun = performance.now();
       await server.restart();
@@ -179,7 +179,7 @@ export async function growthOfEmbedded({ sizes }) {
   return rowsOf('embedded', sizes, server, { fill, write: (api, id, title) => api.ask('PATCH', `/api/tasks/${id}`, 'pipeline', { title }) });
 }
 
-/** Written by another program, as an existing backend does. */
+/** Another program writes the tasks here, like an existing backend. */
 export async function growthOfMongodb({ mongo_sizes: sizes }, mongod) {
   const database = await withTasks({ tasks: 0 });
   const [server] = await startServers('taskcast', 1, { ...database.env, DASHBOARD_LIMIT: String(LIST) });
@@ -206,7 +206,7 @@ export async function growthOfMongodb({ mongo_sizes: sizes }, mongod) {
   }
 }
 
-/** What one task costs with a short timeline and with long ones: joins, changes by another program, GitHub's deliveries. */
+/** Measures one task with a short timeline and with long ones: joins, changes by another program, and GitHub's deliveries. */
 export async function growthOfTimelines({ entries: sizes }, mongod) {
   const database = await withTasks({ tasks: 0 });
   const [server] = await startServers('taskcast', 1, { ...database.env, GITHUB_WEBHOOK_SECRET: SECRET });

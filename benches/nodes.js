@@ -1,6 +1,7 @@
-// What one more node costs: MongoDB (a change stream with images), itself (changes that none of its clients sees), and what it brings.
+// Measures the cost of one more node for MongoDB (a change stream with images) and for the node itself (changes that none of its clients
+// sees), and the deliveries that it adds.
 //   node benches/nodes.js [seconds of each round]
-// Everything shares the cores of one machine, so CPU time is told beside rates: it is what more machines would scale.
+// All processes share the cores of one machine. Therefore the table has CPU times beside the rates; more machines would scale with those.
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { createInterface } from 'node:readline';
@@ -18,7 +19,7 @@ import { until } from '../tests/e2e/support/until.js';
 const seconds = Number(process.argv[2] ?? 10);
 const TASKS = 200;
 const CLIENTS = 60;
-/** Of user and system time in /proc. */
+/** The unit of user and system time in /proc. */
 const TICK_MS = 10;
 
 const cpu = (pid) => {
@@ -31,7 +32,7 @@ const mongod = await startMongod();
 process.env.TASKCAST_E2E_MONGODB_URI = mongod.uri;
 const redis = await Redis.start();
 
-/** Writes without a pause for some seconds; how many. */
+/** Writes without a pause for `seconds`; returns the number of writes. */
 async function writes(database, ids, writers) {
   const one = async (_, n) => {
     const child = start(process.execPath, [fileURLToPath(new URL('../tests/chaos/support/writer.js', import.meta.url))], {
@@ -39,7 +40,7 @@ async function writes(database, ids, writers) {
     });
     let last;
     createInterface({ input: child.stdout }).on('line', (line) => (last = JSON.parse(line)));
-    await until(() => last !== undefined, 'it writes');
+    await until(() => last !== undefined, 'the writer writes');
     await sleep(seconds * 1000);
     child.stdin.end('stop\n');
     await child.exited;
@@ -48,7 +49,7 @@ async function writes(database, ids, writers) {
   return (await Promise.all(Array.from({ length: writers }, one))).reduce((sum, count) => sum + count, 0);
 }
 
-/** One row: `count` nodes, `clients` clients spread over them, each in a tenth of the rooms. */
+/** Measures one row: `count` nodes and `clients` clients, spread over the nodes. Each client is in a tenth of the rooms. */
 async function round(count, writers, clients) {
   const database = await freshDatabase();
   const ids = Array.from({ length: TASKS }, (_, n) => `task-${n}`);

@@ -1,4 +1,4 @@
-// The page: what was aimed at, what came out.
+// Writes docs/benchmarks.md: the targets and the measured figures.
 import { OF_TASKCAST } from './peers/servers.js';
 import { SCENARIOS, SERVERS } from './scenarios.js';
 
@@ -12,70 +12,70 @@ const idleAt = (conns, field) => (row) => (row.kind === 'idle' && row.conns === 
 const of = (kind, field) => (row) => (row.kind === kind ? field(row) : undefined);
 const fanout = (field) => of('fanout', field);
 
-/** [scenario, [[what, value of a row]]], in the order of the page. */
+/** [scenario, [[title, value of a row]]], in the order of the page. */
 const FIGURES = [
   ['idle', [
-    ...[1000, 5000, 10_000].map((conns) => [`RSS of each connection at ${short(conns)}, KiB`, idleAt(conns, (row) => row.kib_per_conn)]),
+    ...[1000, 5000, 10_000].map((conns) => [`RSS per connection at ${short(conns)}, KiB`, idleAt(conns, (row) => row.kib_per_conn)]),
     ['connects/s with token check and joins, 64 at a time', idleAt(5000, (row) => row.connects_per_s)],
     ['handshake p50, ms', idleAt(5000, (row) => row.handshake_ms.p50)],
     ['handshake p99, ms', idleAt(5000, (row) => row.handshake_ms.p99)],
     ['joins answered p99, ms', idleAt(5000, (row) => row.join_ms.p99)],
-    ['CPU of a connect, ms', idleAt(5000, (row) => row.cpu_ms_per_connect)],
-    ["MongoDB's CPU of a connect, ms", idleAt(5000, (row) => row.mongod_ms_per_connect)],
+    ['CPU per connect, ms', idleAt(5000, (row) => row.cpu_ms_per_connect)],
+    ["MongoDB's CPU per connect, ms", idleAt(5000, (row) => row.mongod_ms_per_connect)],
     ['CPU when idle at 10,000, %', idleAt(10_000, (row) => row.idle_cpu_percent)],
   ]],
   ...['room100', 'modest', 'room10k', 'rate100', 'rate200', 'rate500', 'rooms', 'rate2000', 'cluster'].map((scenario) => [scenario, [
-    ['CPU of a million deliveries, s', fanout((row) => row.cpu_s_per_million)],
+    ['CPU per million deliveries, s', fanout((row) => row.cpu_s_per_million)],
     ['write to client p50, ms', fanout((row) => row.latency_ms.p50)],
     ['write to client p99, ms', fanout((row) => row.latency_ms.p99)],
-    ['bytes of a delivery', fanout((row) => row.bytes_per_delivery)],
+    ['bytes per delivery', fanout((row) => row.bytes_per_delivery)],
     ['RSS, MiB', fanout((row) => row.rss_kib / 1024)],
   ]]),
   ['sustained', [
     ['sustained deliveries/s', of('sweep', (row) => row.sustained_per_s)],
-    ['flat out deliveries/s', of('flat', (row) => row.deliveries_per_s)],
-    ['CPU of a million deliveries then, s', of('flat', (row) => row.cpu_s_per_million)],
-    ["generator's share of its core then, %", of('flat', (row) => (100 * row.generator_cpu_s) / row.seconds)],
-    ["MongoDB's share of that core then, %", of('flat', (row) => (100 * row.mongod_cpu_s) / row.seconds)],
-    ['bytes of a delivery', of('flat', (row) => row.bytes_per_delivery)],
+    ['deliveries/s without a pause between writes', of('flat', (row) => row.deliveries_per_s)],
+    ['CPU per million deliveries without a pause, s', of('flat', (row) => row.cpu_s_per_million)],
+    ["load generator's CPU without a pause, % of its core", of('flat', (row) => (100 * row.generator_cpu_s) / row.seconds)],
+    ["MongoDB's CPU without a pause, % of that core", of('flat', (row) => (100 * row.mongod_cpu_s) / row.seconds)],
+    ['bytes per delivery', of('flat', (row) => row.bytes_per_delivery)],
   ]],
   ['writes', [
-    ['CPU of a write, ms', fanout((row) => row.cpu_ms_per_event)],
+    ['CPU per write, ms', fanout((row) => row.cpu_ms_per_event)],
     ['write to client p50, ms', fanout((row) => row.latency_ms.p50)],
     ['write to client p99, ms', fanout((row) => row.latency_ms.p99)],
     ["MongoDB's commit p50, ms", fanout((row) => row.commit_ms.p50)],
     ["MongoDB's commit p99, ms", fanout((row) => row.commit_ms.p99)],
     ["MongoDB's CPU, s", fanout((row) => row.mongod_cpu_s)],
-    ['bytes of a delivery', fanout((row) => row.bytes_per_delivery)],
+    ['bytes per delivery', fanout((row) => row.bytes_per_delivery)],
   ]],
   ['reconnect', [
-    ['until all are whole, s', of('reconnect', (row) => row.seconds)],
-    ['a client is whole p50, ms', of('reconnect', (row) => row.whole_ms.p50)],
-    ['tried again', of('reconnect', (row) => row.again)],
-    ['finds', of('reconnect', (row) => row.finds)],
-    ['aggregates', of('reconnect', (row) => row.aggregates)],
+    ['until all clients have their states, s', of('reconnect', (row) => row.seconds)],
+    ['until a client has its states, p50, ms', of('reconnect', (row) => row.whole_ms.p50)],
+    ['failed connection attempts', of('reconnect', (row) => row.again)],
+    ['find commands', of('reconnect', (row) => row.finds)],
+    ['aggregate commands', of('reconnect', (row) => row.aggregates)],
     ['CPU, s', of('reconnect', (row) => row.cpu_s)],
     ["MongoDB's CPU, s", of('reconnect', (row) => row.mongod_cpu_s)],
     ['from start to serving, ms', of('reconnect', (row) => row.startup_ms)],
   ]],
   ['jitter', [
     ['delivered, %', of('jitter', (row) => row.delivered_percent)],
-    ['late deliveries, from the new connection on, p50, ms', of('jitter', (row) => row.late_ms.p50)],
-    ['late deliveries, from the new connection on, p99, ms', of('jitter', (row) => row.late_ms.p99)],
-    ['of 1,000 reconnects, those that got a state in place of the events', of('jitter', (row) => (1000 * row.state_instead) / Math.max(1, row.cuts))],
+    ['late deliveries, time after the reconnect, p50, ms', of('jitter', (row) => row.late_ms.p50)],
+    ['late deliveries, time after the reconnect, p99, ms', of('jitter', (row) => row.late_ms.p99)],
+    ['reconnects that got a state instead of events, per 1,000', of('jitter', (row) => (1000 * row.state_instead) / Math.max(1, row.cuts))],
     ['CPU, s', of('jitter', (row) => row.cpu_s)],
   ]],
   ['dashboard', [
-    ['until all have their list, s', of('dashboard', (row) => row.seconds)],
-    ['CPU of a join, ms', of('dashboard', (row) => row.cpu_ms_per_join)],
-    ['bytes of a list', of('dashboard', (row) => row.bytes_per_state)],
+    ['until all clients have their list, s', of('dashboard', (row) => row.seconds)],
+    ['CPU per join, ms', of('dashboard', (row) => row.cpu_ms_per_join)],
+    ['bytes per list', of('dashboard', (row) => row.bytes_per_state)],
     ['RSS, MiB', of('dashboard', (row) => row.rss_kib / 1024)],
   ]],
   ['storms', [
     ['RSS before, MiB', of('storms', (row) => row.before_kib / 1024)],
-    ['at most, MiB', of('storms', (row) => row.most_kib / 1024)],
-    ['after the first, MiB', of('storms', (row) => row.first_kib / 1024)],
-    ['after the last, MiB', of('storms', (row) => row.after_kib / 1024)],
+    ['maximum RSS, MiB', of('storms', (row) => row.most_kib / 1024)],
+    ['RSS after the first storm, MiB', of('storms', (row) => row.first_kib / 1024)],
+    ['RSS after the last storm, MiB', of('storms', (row) => row.after_kib / 1024)],
   ]],
 ];
 
@@ -101,75 +101,75 @@ class Results {
   }
 }
 
-const MILLION = 'CPU of a million deliveries, s';
+const MILLION = 'CPU per million deliveries, s';
 const quotient = (a, b) => (a === undefined || b === undefined ? undefined : a / b);
 
-/** [what, what it is measured in, bound, whether more is better, value] */
+/** [title, unit, bound, whether more is better, value] */
 const targets = (results) => [
-  ['RSS of an idle connection at 10,000, joined to a task and the dashboard', '× Node', 0.9, false, results.ratio('idle', 'RSS of each connection at 10,000, KiB')],
-  ['the same', 'KiB', 11, false, results.median('idle', 'taskcast', 'RSS of each connection at 10,000, KiB')],
+  ['RSS of an idle connection at 10,000, joined to a task and the dashboard', '× Node', 0.9, false, results.ratio('idle', 'RSS per connection at 10,000, KiB')],
+  ['RSS of an idle connection at 10,000, absolute', 'KiB', 11, false, results.median('idle', 'taskcast', 'RSS per connection at 10,000, KiB')],
   ['connects/s with token check and joins', '× Node', 12, true, results.ratio('idle', 'connects/s with token check and joins, 64 at a time')],
   ['handshake p99', '× Node', 0.15, false, results.ratio('idle', 'handshake p99, ms')],
-  ['CPU of a delivery, 10 writes/s to 1,000 clients', '× Node', 0.6, false, results.ratio('modest', MILLION)],
-  ['the same', '× floor', 1.9, false, results.ratio('modest', MILLION, 'floor')],
+  ['CPU per delivery, 10 writes/s to 1,000 clients', '× Node', 0.6, false, results.ratio('modest', MILLION)],
+  ['CPU per delivery, 10 writes/s to 1,000 clients', '× floor', 1.9, false, results.ratio('modest', MILLION, 'floor')],
   ['sustained deliveries/s, p99 < 200 ms, nothing lost', '× Node', 9, true, results.ratio('sustained', 'sustained deliveries/s')],
-  ['CPU of a delivery, 200 rooms of 5, 1,000 writes/s', '× Node', 0.35, false, results.ratio('rooms', MILLION)],
+  ['CPU per delivery, 200 rooms of 5, 1,000 writes/s', '× Node', 0.35, false, results.ratio('rooms', MILLION)],
   ...['rate100', 'rate200', 'rate500', 'rooms', 'rate2000'].flatMap((scenario) => ['p50', 'p99'].map((part) => [
     `write to client ${part}, ${SCENARIOS[scenario].title}`, '× Node', 1, false, results.ratio(scenario, `write to client ${part}, ms`),
   ])),
-  ['CPU of a write, 200 writes/s', '× Node', 0.2, false, results.ratio('writes', 'CPU of a write, ms')],
+  ['CPU per write, 200 writes/s', '× Node', 0.2, false, results.ratio('writes', 'CPU per write, ms')],
   ['write to client p50, 200 writes/s', '× Node', 0.9, false, results.ratio('writes', 'write to client p50, ms')],
   ['write to client p99, 200 writes/s', '× Node', 0.9, false, results.ratio('writes', 'write to client p99, ms')],
-  ['5,000 clients come back at once: until all are whole', '× Node', 0.1, false, results.ratio('reconnect', 'until all are whole, s')],
-  ['their store queries', 'of each distinct list and task', 1, false, queriesOf(results)],
+  ['5,000 clients reconnect at once: until all have their states', '× Node', 0.1, false, results.ratio('reconnect', 'until all clients have their states, s')],
+  ['5,000 clients reconnect at once: store queries', 'per distinct list and task', 1, false, queriesOf(results)],
   ['jitter, 5,000 clients: delivered', '%', 100, true, results.median('jitter', 'taskcast', 'delivered, %')],
-  ['jitter: p99 of late deliveries', '× Node with state recovery', 1, false, results.ratio('jitter', 'late deliveries, from the new connection on, p99, ms')],
-  ['CPU of a delivery to 10,000', '× to 100', 1.3, false, quotient(results.median('room10k', 'taskcast', MILLION), results.median('room100', 'taskcast', MILLION))],
-  ['RSS after ten storms of 5,000', '× before', 1.2, false, quotient(results.median('storms', 'taskcast', 'after the last, MiB'), results.median('storms', 'taskcast', 'RSS before, MiB'))],
+  ['jitter: p99 of late deliveries', '× Node with state recovery', 1, false, results.ratio('jitter', 'late deliveries, time after the reconnect, p99, ms')],
+  ['CPU per delivery to a room of 10,000', '× room of 100', 1.3, false, quotient(results.median('room10k', 'taskcast', MILLION), results.median('room100', 'taskcast', MILLION))],
+  ['RSS after ten storms of 5,000', '× before', 1.2, false, quotient(results.median('storms', 'taskcast', 'RSS after the last storm, MiB'), results.median('storms', 'taskcast', 'RSS before, MiB'))],
   ...[
-    ['a join', (row) => row.join.ms], ["MongoDB's CPU of a join", (row) => row.join.mongod_ms], ['a list of 200', (row) => row.list.ms], ["MongoDB's CPU of a list", (row) => row.list.mongod_ms],
+    ['a join', (row) => row.join.ms], ["MongoDB's CPU per join", (row) => row.join.mongod_ms], ['a list of 200', (row) => row.list.ms], ["MongoDB's CPU per list", (row) => row.list.mongod_ms],
     ['100 joins at once', (row) => row.at_once.ms],
   ].map(([what, field]) => [`${what}, MongoDB, 1,000,000 tasks`, '× 1,000 tasks', 1.5, false, grown(results, 'mongodb', field)]),
   ['the first join, MongoDB, 1,000,000 tasks', 'ms', 2000, false, growthOf(results, 'mongodb').at(-1)?.first.ms],
-  ['CPU of a change of a task with 20,000 entries', '× 10 entries', 1.5, false, lengthened(results, (row) => row.title.cpu_ms)],
-  ['CPU of an entry appended to 20,000', '× 10 entries', 1.5, false, lengthened(results, (row) => row.append.cpu_ms)],
+  ['CPU per change of a task with 20,000 entries', '× 10 entries', 1.5, false, lengthened(results, (row) => row.title.cpu_ms)],
+  ['CPU per entry that is appended to 20,000 entries', '× 10 entries', 1.5, false, lengthened(results, (row) => row.append.cpu_ms)],
   ['a join, embedded store, 200,000 tasks', '× 1,000 tasks', 2, false, grown(results, 'embedded', (row) => row.join.ms)],
   ['100 joins at once, embedded store, 200,000 tasks', '× 1,000 tasks', 2, false, grown(results, 'embedded', (row) => row.at_once.ms)],
   ['a list of 200, embedded store, 200,000 tasks', '× 1,000 tasks', 2, false, grown(results, 'embedded', (row) => row.list.ms)],
-  ['CPU of a delivery on three nodes with Redis', '× one node', 1.25, false, quotient(results.median('cluster', 'taskcast', MILLION), results.median('modest', 'taskcast', MILLION))],
+  ['CPU per delivery on three nodes with Redis', '× one node', 1.25, false, quotient(results.median('cluster', 'taskcast', MILLION), results.median('modest', 'taskcast', MILLION))],
 ];
 
-/** What grows with the tasks: [what, value of a row]. */
+/** The columns of a growth table: [title, value of a row]. */
 const GROWTH = [
   ['the first join, ms', (row) => row.first.ms],
-  ['the longest resync of a task meanwhile, ms', (row) => row.others_ms],
+  ['the longest resync of another client during the first join, ms', (row) => row.others_ms],
   ['the first 100 joins at once, ms', (row) => row.all_first.ms],
   ['a join, ms', (row) => row.join.ms],
-  ['its CPU, ms', (row) => row.join.cpu_ms],
-  ['MongoDB’s CPU for it, ms', (row) => row.join.mongod_ms],
+  ['a join: CPU, ms', (row) => row.join.cpu_ms],
+  ['a join: MongoDB’s CPU, ms', (row) => row.join.mongod_ms],
   ['100 joins at once, ms', (row) => row.at_once.ms],
-  ['their CPU, ms', (row) => row.at_once.cpu_ms],
-  ['MongoDB’s CPU for them, ms', (row) => row.at_once.mongod_ms],
+  ['100 joins at once: CPU, ms', (row) => row.at_once.cpu_ms],
+  ['100 joins at once: MongoDB’s CPU, ms', (row) => row.at_once.mongod_ms],
   ['list of 200, ms', (row) => row.list.ms],
-  ['its CPU, ms', (row) => row.list.cpu_ms],
-  ['MongoDB’s CPU for it, ms', (row) => row.list.mongod_ms],
-  ['list of 100 that failed, ms', (row) => row.failed.ms],
-  ['its CPU, ms', (row) => row.failed.cpu_ms],
-  ['MongoDB’s CPU for it, ms', (row) => row.failed.mongod_ms],
+  ['list of 200: CPU, ms', (row) => row.list.cpu_ms],
+  ['list of 200: MongoDB’s CPU, ms', (row) => row.list.mongod_ms],
+  ['list of 100 failed tasks, ms', (row) => row.failed.ms],
+  ['list of 100 failed tasks: CPU, ms', (row) => row.failed.cpu_ms],
+  ['list of 100 failed tasks: MongoDB’s CPU, ms', (row) => row.failed.mongod_ms],
   ['list of 10 of one creator, ms', (row) => row.mine.ms],
-  ['its CPU, ms', (row) => row.mine.cpu_ms],
-  ['MongoDB’s CPU for it, ms', (row) => row.mine.mongod_ms],
+  ['list of 10 of one creator: CPU, ms', (row) => row.mine.cpu_ms],
+  ['list of 10 of one creator: MongoDB’s CPU, ms', (row) => row.mine.mongod_ms],
   ['a change until a client has it, ms', (row) => row.change.ms],
-  ['its CPU, ms', (row) => row.change.cpu_ms],
-  ['MongoDB’s CPU for it, ms', (row) => row.change.mongod_ms],
+  ['a change: CPU, ms', (row) => row.change.cpu_ms],
+  ['a change: MongoDB’s CPU, ms', (row) => row.change.mongod_ms],
   ['RSS before the joins, MiB', (row) => row.rss_before_mib],
-  ['RSS after them, MiB', (row) => row.rss_mib],
+  ['RSS after the joins, MiB', (row) => row.rss_mib],
   ['from start to serving after SIGKILL, ms', (row) => row.start_ms],
 ];
 
 const growthOf = (results, store) => results.rows.filter((row) => row.kind === 'growth' && row.store === store).sort((a, b) => a.tasks - b.tasks);
 
-/** The last row beside the first. */
+/** The ratio of the last row to the first. */
 function grown(results, store, field) {
   const rows = growthOf(results, store);
   return rows.length > 1 ? quotient(field(rows.at(-1)), field(rows[0])) : undefined;
@@ -182,7 +182,7 @@ function lengthened(results, field) {
   return rows.length > 1 ? quotient(field(rows.at(-1)), field(rows[0])) : undefined;
 }
 
-/** A table for each store: sizes below each other, in brackets the ratio to the first. */
+/** One table for each store and one for timelines. The rows are sizes; brackets show the ratio to the first row. */
 function growth(results) {
   const tables = ['embedded', 'mongodb'].map((store) => {
     const rows = growthOf(results, store);
@@ -203,11 +203,11 @@ function growth(results) {
     tables.push(`One task with a timeline, in MongoDB:\n\n${table(['entries', ...columns.map(([what]) => what)], long.map((row, n) => [short(row.entries), ...cells[n]]))}\n`);
   }
   const shown = tables.filter(Boolean);
-  return shown.length > 0 ? `### growth\n\n${SCENARIOS.growth.title}. In brackets: the ratio to the first row.\n\n${shown.join('\n')}` : '';
+  return shown.length > 0 ? `### growth\n\n${SCENARIOS.growth.title}. The numbers in brackets are ratios to the first row.\n\n${shown.join('\n')}` : '';
 }
 
 function queriesOf(results) {
-  const [finds, aggregates] = [results.median('reconnect', 'taskcast', 'finds'), results.median('reconnect', 'taskcast', 'aggregates')];
+  const [finds, aggregates] = [results.median('reconnect', 'taskcast', 'find commands'), results.median('reconnect', 'taskcast', 'aggregate commands')];
   const { args: { tasks, orgs, conns } } = SCENARIOS.reconnect;
   return finds === undefined ? undefined : (finds + aggregates) / (tasks + orgs + conns);
 }
@@ -247,33 +247,33 @@ export function page(rows) {
   const aims = targets(results).map(([what, unit, bound, more, value]) => [what, value === undefined ? '' : `${short(value)} ${unit}`, `${more ? '≥' : '≤'} ${bound}`, verdict(bound, more, value)]);
   return `# Benchmarks
 
-taskcast beside other servers on one machine, each doing the same work. \`make bench\` writes this page; \`node benches/run.js --report target/bench/results.jsonl\`
-writes it again from the results of a run.
+This page compares taskcast with other servers that do the same work on one machine. \`make bench\` writes this page.
+\`node benches/run.js --report target/bench/results.jsonl\` prints it from the results of an earlier run.
 
 ${build}, ${at}. ${cores} cores of ${model}, ${memoryGib} GiB, Linux ${kernel}; node ${node}, mongod ${mongod.replace(/^db version /, '')}, ${rustc}.
-The server has one core, the load generator, MongoDB and Redis have the other. ${reps} repetition${reps > 1 ? 's' : ''}, the servers in turn, a fresh process each; medians, and behind them the least and the most.
+The server has one core. The load generator, MongoDB and Redis share the other. ${reps} repetition${reps > 1 ? 's' : ''}, with the servers in turn and a new process for each. Figures are medians, followed by the minimum and the maximum.
 
-## What was aimed at
+## Targets
 
-${table(['', 'reached', 'aim', 'met'], aims)}
+${table(['', 'measured', 'target', 'met'], aims)}
 
-## What is compared
+## Servers
 
-${table(['', 'what it is'], Object.entries(SERVERS))}
+${table(['', 'description'], Object.entries(SERVERS))}
 
-- Tokens are HS256, a user for each connection; the limits of one address and one user are raised. Rooms are entered after a look at the task in MongoDB, whose events come from
-  writes by the official driver with the server's default concern, through a change stream with pre- and post-images. The last two servers have none of that: they get as many messages of that size
-  by HTTP.
-- Of each server's settings, those of taskcast are ${Object.entries(OF_TASKCAST).map(([name, value]) => `\`${name}=${value}\``).join(', ')}; Node's has \`NODE_ENV=production\`,
-  and state recovery switched on where clients are cut off.
-- Latency counts from the moment at which a write was due, so that it includes what a server could not take yet.
-- A delivery is an event that carries something of a write, at one client. All servers make the same such events of a write: \`task:updated\`, with status and timeline also \`task:event_added\`,
-  and \`dashboard:task_list_updated\` on the dashboards. Status events and counts are not counted. taskcast's events are longer, by \`eventId\` and \`occurredAt\`.
-- CPU is what the server's threads ran, from the first counted write to the last delivery; MongoDB's and Redis's own is not in it.
+- Each connection has its own user and an HS256 token. The limits of one address and of one user are raised. A server reads a task from MongoDB before a client joins its room. The official
+  driver writes the changes with MongoDB's default write concern, and the servers read them through a change stream with pre- and post-images. The last two servers have no MongoDB: they receive
+  the same number of messages of the same size by HTTP.
+- The settings of taskcast are ${Object.entries(OF_TASKCAST).map(([name, value]) => `\`${name}=${value}\``).join(', ')}. Node's servers have \`NODE_ENV=production\`,
+  and connection state recovery in the scenario with disconnected clients.
+- Latency counts from the time at which a write was due, so that it includes the delay of writes that a server could not accept yet.
+- A delivery is one event of a write at one client. All servers send the same counted events for a write: \`task:updated\`; with status and timeline also \`task:event_added\`, and
+  \`dashboard:task_list_updated\` on the dashboards. Status events and counts are not counted. taskcast's events are longer, because they have \`eventId\` and \`occurredAt\`.
+- CPU is the CPU time of the server's threads, from the first counted write to the last delivery. It does not include MongoDB and Redis.
 
 ## Figures
 
-The median, its ratio to Node's in brackets, and the spread.
+Each cell has the median, its ratio to Node's median in brackets, and the range of all repetitions.
 
 ${[...FIGURES.map((one) => figures(results, one)), growth(results)].filter(Boolean).join('\n')}`;
 }

@@ -1,7 +1,7 @@
-// The load benchmark: each scenario with each server, interleaved, one fresh process each, and a page of what came out.
+// The load benchmark: it runs each scenario with each server in turn, each in a new process, and writes a page with the results.
 //   node benches/run.js                  REPS=3 ONLY=idle,modest SERVERS=taskcast,node FRESH=1
-//   node benches/run.js --report FILE    the page again from results that there are
-// Results are appended: what is there already is not measured again, unless FRESH=1, or another build is measured.
+//   node benches/run.js --report FILE    prints the page from existing results
+// A run adds to the existing results and skips what it finds there. FRESH=1 measures again. Another build starts a new file.
 import { execFileSync } from 'node:child_process';
 import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, release, totalmem } from 'node:os';
@@ -24,7 +24,7 @@ const WITHIN = 300_000;
 const { REPS = '3', ONLY, SERVERS: CHOSEN, FRESH } = process.env;
 const names = (list, all) => {
   const chosen = list ? list.split(',') : Object.keys(all);
-  for (const name of chosen) if (!(name in all)) throw new Error(`no ${name}; there are ${Object.keys(all).join(', ')}`);
+  for (const name of chosen) if (!(name in all)) throw new Error(`unknown name ${name}; known are ${Object.keys(all).join(', ')}`);
   return chosen;
 };
 const results = join(REPO, 'target/bench/results.jsonl');
@@ -48,7 +48,7 @@ async function queries(database) {
   return { finds: Number(metrics.commands.find.total), aggregates: Number(metrics.commands.aggregate.total) };
 }
 
-/** Runs one scenario with one server; the rows that the generator told. */
+/** Runs one scenario with one server; returns the rows of the load generator. */
 async function measure(scenario, name, mongod) {
   if (scenario.run === 'growth') {
     return [...(await growthOfMongodb(scenario.args, mongod)), ...(await growthOfTimelines(scenario.args, mongod)), ...(await growthOfEmbedded(scenario.args))];
@@ -116,7 +116,7 @@ try {
   for (let rep = 0; rep < Number(REPS); rep += 1) {
     for (const scenario of scenarios) {
       const taking = servers.filter((name) => rep < (SCENARIOS[scenario].servers[name] ?? 0));
-      // Nobody is always the first.
+      // The order changes with each repetition, so that no server is always the first.
       const order = taking.map((_, n) => taking[(n + rep) % taking.length]);
       for (const server of order) {
         if (known.some((row) => row.scenario === scenario && row.server === server && row.rep === rep)) continue;

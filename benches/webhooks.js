@@ -1,4 +1,4 @@
-// How long after GitHub's POST a client has task:pr_opened, beside what MongoDB itself takes for a majority commit at the same time.
+// Measures the time from GitHub's POST to the client's task:pr_opened, beside MongoDB's own majority commits at the same time.
 //   node benches/webhooks.js [seconds] [webhooks per second]
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -13,7 +13,7 @@ const seconds = Number(process.argv[2] ?? 20);
 const rate = Number(process.argv[3] ?? 50);
 const total = seconds * rate;
 const REPO = 'Codertocat/Hello-World';
-/** Other tasks of the repository, so that finding one is work. */
+/** Other tasks of the repository, so that the lookup of one has work to do. */
 const OTHERS = 10_000;
 
 const at = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))].toFixed(1);
@@ -48,7 +48,7 @@ try {
     answered.push(performance.now() - start);
   };
 
-  // The same server at the same time: one field of one document, by the official driver.
+  // The official driver changes one field of one document, on the same server at the same time.
   const commits = [];
   let stopped = false;
   const own = database.db.collection('commits', { writeConcern: { w: 'majority' } });
@@ -77,7 +77,7 @@ try {
   const commit = told("MongoDB's own majority commit", commits);
   told('POST to answer', answered);
   const event = told("POST to the client's task:pr_opened", seen);
-  console.log(`p99 beyond MongoDB's own: ${(event - commit).toFixed(1)} ms`);
+  console.log(`p99 minus p99 of MongoDB's commit: ${(event - commit).toFixed(1)} ms`);
 } finally {
   await gateway.stop();
   await database.close();

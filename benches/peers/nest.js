@@ -1,4 +1,4 @@
-// The same with NestJS, as one writes it: a gateway whose dashboard asks for each socket whether it may see what is sent.
+// Like server.js, but with NestJS, as people usually write it: the dashboard checks for each socket whether it may see a task.
 import 'reflect-metadata';
 import { Controller, Get, Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
@@ -46,7 +46,7 @@ class TaskGateway {
   }
 }
 
-// Decorators by hand: this is no TypeScript.
+// This is JavaScript, so the decorators are called as functions.
 WebSocketServer()(TaskGateway.prototype, 'server');
 for (const [method, event] of [['task', 'task:join'], ['dashboard', 'dashboard:join']]) {
   SubscribeMessage(event)(TaskGateway.prototype, method, Object.getOwnPropertyDescriptor(TaskGateway.prototype, method));

@@ -1,5 +1,6 @@
-// A good plain gateway with Node's socket.io: tokens checked, rooms with authorization, a change stream with post-images.
-// RECOVERY=1: connection state recovery. REDIS_URL: the Redis adapter; one of several servers (FOLLOW=1) follows the change stream for all.
+// A good plain gateway with Node's socket.io: a token check, rooms with authorization, and a change stream with post-images.
+// RECOVERY=1 enables connection state recovery. REDIS_URL enables the Redis adapter. FOLLOW=1 is the one server that follows the change
+// stream for all.
 import { createServer } from 'node:http';
 
 import { createAdapter } from '@socket.io/redis-adapter';
@@ -43,7 +44,7 @@ io.use((socket, next) => {
 io.on('connection', (socket) => {
   const { user } = socket.data;
 
-  // A room is joined before its state is read: what comes between is told twice rather than not at all.
+  // A client joins a room before its state is read, so a change in between is sent twice instead of never.
   async function task(id) {
     await socket.join(`task:${id}`);
     const found = await tasks.findOne({ _id: new ObjectId(id) });

@@ -1,4 +1,4 @@
-// Each server as a process on a core of its own, with what it needs to take ten thousand clients from one machine.
+// Starts each server as a process on its own core, with the settings for ten thousand clients from one machine.
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -12,10 +12,10 @@ const script = (name) => () => [process.execPath, fileURLToPath(new URL(name, im
 const example = (name) => () => [join(REPO, 'target/release/examples', name)];
 
 const PROGRAMS = { node: script('server.js'), nest: script('nest.js'), bare: example('bare_sioxide'), floor: example('limit_raw') };
-/** These have no MongoDB: what is published is posted to them. */
+/** These servers have no MongoDB. The load generator posts the events to them. */
 export const WITHOUT_STORE = new Set(['bare', 'floor']);
 
-/** As many users as connections, all from this machine. */
+/** The settings of taskcast: no limits for one address, because all connections come from this machine. */
 export const OF_TASKCAST = { HANDSHAKE_RATE_PER_SECOND: '0', MAX_UNAUTHENTICATED_PER_ADDRESS: '0', JOIN_RATE_PER_SECOND: '1000000' };
 
 class Peer extends Gateway {
@@ -30,7 +30,7 @@ class Peer extends Gateway {
   }
 }
 
-/** Starts `count` of them. Only the first follows the change stream where one does it for all. */
+/** Starts `count` servers. With Node's servers, only the first follows the change stream. */
 export async function startServers(name, count, env) {
   const servers = [];
   for (let n = 0; n < count; n += 1) {

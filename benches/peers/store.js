@@ -1,11 +1,11 @@
-// What is in the store before a server starts.
+// Creates the tasks in MongoDB before a server starts.
 import { ObjectId } from 'mongodb';
 
 import { freshDatabase } from '../../tests/e2e/support/mongo.js';
 
 export const objectId = (hex) => new ObjectId(hex);
 
-/** As the writers of the load generator know them. */
+/** A new database with tasks that the load generator's writers know by their ids. */
 export async function withTasks({ tasks, orgs = 1 }) {
   const database = await freshDatabase();
   await database.db.createCollection('tasks', { changeStreamPreAndPostImages: { enabled: true } });

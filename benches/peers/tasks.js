@@ -1,4 +1,4 @@
-// What a change of a task means on the wire: taskcast's events, as far as the benchmark's writes give any.
+// Translates a change of a task into taskcast's events, as far as the benchmark's writes need them.
 const STATUS_EVENTS = {
   analyzing: ({ _id, status }) => ['task:analyzing', { taskId: _id, status }],
   coding: ({ _id, status }) => ['task:coding', { taskId: _id, status }],
@@ -10,10 +10,10 @@ const CARRIED = new Set(['status', 'updatedAt']);
 
 export const canSee = (user, task) => task.createdBy === user.id || (task.orgId === user.orgId && !task.isPrivate);
 
-/** What a user may see, as a filter. */
+/** A filter for the tasks that a user may see. */
 export const visibleTo = ({ id, orgId }) => ({ $or: [{ createdBy: id }, { orgId, isPrivate: { $ne: true } }] });
 
-/** As many fields as taskcast's. */
+/** A summary with the same fields as taskcast's. */
 export function summary(task) {
   const of = (name) => task[name] ?? null;
   const { _id, createdBy, createdAt, updatedAt } = task;
@@ -27,12 +27,12 @@ export function summary(task) {
 
 export const state = (task) => ({ ...summary(task), questions: task.questions ?? null, clarificationAnswers: task.clarificationAnswers ?? null, events: task.events ?? [] });
 
-/** Rooms of a dashboard: nobody's permission has to be looked at when something is sent. */
+/** The dashboard rooms that may see a task. With these rooms, sending needs no permission check. */
 export const dashboardsOf = ({ createdBy, orgId, isPrivate }) => [`dashboard:user:${createdBy}`, ...(isPrivate ? [] : [`dashboard:org:${orgId}`])];
 
-/** Without the timeline: what was added to it comes in `updateDescription`. */
+/** Leaves the timeline out of the document. New entries are in `updateDescription`. */
 export const PIPELINE = [{ $project: { 'fullDocument.events': 0 } }];
-/** The document as this change left it, not as a later lookup finds it. */
+/** With post-images, the document is as this change left it, not as a later lookup finds it. */
 export const STREAM = { fullDocument: 'required' };
 
 /** A change as {task, room: [[event, payload]], list: [[event, payload]]}, or undefined. */

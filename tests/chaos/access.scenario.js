@@ -1,4 +1,5 @@
-// The way to the store is closed for a while: its user is gone, or its name. Nothing is lost, nobody is disconnected, no epoch changes.
+// The gateway temporarily loses access to MongoDB: its user is dropped, its host name does not resolve, or its reads are denied. No event
+// is lost, no client is disconnected, and the epoch does not change.
 import assert from 'node:assert/strict';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,7 +9,7 @@ import { until } from '../e2e/support/until.js';
 import { inField, seconds } from './support/field.js';
 import { GATEWAY } from './support/replica-set.js';
 
-/** Closes the way under load, opens it again, and judges. Meanwhile somebody asks to join, and is answered later. */
+/** Closes the access under load, opens it again, and judges. A join that is sent meanwhile is answered after that. */
 async function closedForAWhile(field, ctx, { close, open }) {
   await field.populate();
   await field.write();
@@ -17,7 +18,7 @@ async function closedForAWhile(field, ctx, { close, open }) {
   const health = await until(async () => {
     const health = await field.health();
     return !health.store.ok && health;
-  }, () => `health says that the store is away\n${field.gateway.lastLines()}`, 30_000);
+  }, () => `health shows that MongoDB is unreachable\n${field.gateway.lastLines()}`, 30_000);
   assert.equal(health.status, 'degraded');
   const [{ socket }] = field.watchers;
   let answered = false;
@@ -25,20 +26,20 @@ async function closedForAWhile(field, ctx, { close, open }) {
     answered = true;
     return answer;
   });
-  // If something else fails first, that is what is to be told.
+  // This avoids an unhandled rejection, so that an earlier failure is reported instead.
   pending.catch(() => {});
   await field.moreWrites();
   if (ctx.long) await seconds(8);
-  assert.equal(answered, false, 'a join stays pending');
+  assert.equal(answered, false, 'the join stays pending');
   await open();
-  assert.equal((await pending).error.code, 'not_found', 'and is answered');
+  assert.equal((await pending).error.code, 'not_found', 'the join is answered');
   await field.moreWrites();
   const row = await field.judge();
-  for (const watcher of field.watchers) assert.deepEqual(watcher.disconnects, [], 'nobody was disconnected');
+  for (const watcher of field.watchers) assert.deepEqual(watcher.disconnects, [], 'no client was disconnected');
   return row;
 }
 
-/** A password that is being rotated: the user is dropped, and comes back. */
+/** The gateway's MongoDB user is dropped and created again, as in a password rotation. */
 async function userAway(ctx) {
   const set = await ctx.replicaSet();
   const user = { createUser: 'gateway', pwd: 'of-the-gateway', roles: ['root'], writeConcern: { w: 'majority' } };
@@ -57,7 +58,7 @@ async function userAway(ctx) {
   }
 }
 
-/** The host's name can't be resolved any more. The gateway has a hosts file of its own. */
+/** The host name of MongoDB no longer resolves. The gateway runs with its own hosts file. */
 async function nameAway(ctx) {
   const set = await ctx.replicaSet();
   await set.whole();
@@ -72,7 +73,7 @@ async function nameAway(ctx) {
     closedForAWhile(field, ctx, { close: async () => resolve('another.example'), open: async () => resolve('mongo.example') }));
 }
 
-/** A privilege is taken away that only joins need: they wait for it, and the log says for what. */
+/** The gateway loses a privilege that only joins need. Joins wait until it is back, and the log names the reason. */
 async function readsDenied(ctx) {
   return inField(ctx, {}, async (field) => {
     await field.populate();
@@ -86,13 +87,13 @@ async function readsDenied(ctx) {
         return answer;
       });
       pending.catch(() => {});
-      await until(() => /a join waits for the store.*lacks a privilege/.test(field.gateway.output), () => `the log says so\n${field.gateway.lastLines()}`, 30_000);
+      await until(() => /a join waits for the store.*lacks a privilege/.test(field.gateway.output), () => `the log names the missing privilege\n${field.gateway.lastLines()}`, 30_000);
       await field.moreWrites();
-      assert.equal(answered, false, 'it stays pending');
+      assert.equal(answered, false, 'the join stays pending');
     } finally {
       await field.set.healFailures();
     }
-    assert.equal((await pending).error.code, 'not_found', 'and is answered');
+    assert.equal((await pending).error.code, 'not_found', 'the join is answered');
     return field.judge();
   });
 }

@@ -1,11 +1,14 @@
-// The checker itself: a judge that can't see a fault would find everything whole.
+// Tests the checker itself. A checker that misses faults would pass every scenario.
 import assert from 'node:assert/strict';
 
 import { History, nothingWrong } from './support/checker.js';
 
 const TRUTH = [1, 2, 3, 5, 6];
 
-/** Judges a history: an array is a state with its whole list, {omitted, list} one without its beginning, {title} a state with only the last number, a number an event. */
+/**
+ * Judges a history. An array is a state with its whole list. {omitted, list} is a state without the beginning of its list. {title} is a
+ * state with only the last number. A number is an event.
+ */
 function judged(...told) {
   const history = new History();
   for (const item of told) {
@@ -24,8 +27,8 @@ async function sees() {
   assert.deepEqual(judged([1, 2, 3], 5, 6), {});
   assert.deepEqual(judged({ title: 2 }, 3, 5, 6), {});
   assert.deepEqual(judged({ omitted: 2, list: [3, 5] }, 6), {});
-  assert.deepEqual(judged([], 1, 2, [1], 2, 3, 5, 6), {}, 'a state may go back when what follows does so, too');
-  assert.deepEqual(judged([], 1, [1, 2, 3, 5, 6]), {}, 'what was missing is in the state');
+  assert.deepEqual(judged([], 1, 2, [1], 2, 3, 5, 6), {}, 'a state may be older when the events after it start there');
+  assert.deepEqual(judged([], 1, [1, 2, 3, 5, 6]), {}, 'the state contains the missing events');
   assert.deepEqual(judged([], 1, 2, 5, 6), { lost: 1 });
   assert.deepEqual(judged([], 1, 2, 3, 5), { lost: 1 });
   assert.deepEqual(judged([]), { lost: 5 });
@@ -34,11 +37,11 @@ async function sees() {
   assert.deepEqual(judged([], 1, 2, 2, 3, 5, 6), { doubled: 1 });
   assert.deepEqual(judged([1, 2], 2, 3, 5, 6), { doubled: 1 });
   assert.deepEqual(judged([], 1, 3, 2, 5, 6), { outOfOrder: 1 });
-  assert.deepEqual(judged([], 1, 2, 3, 4, 5, 6), { unknown: 1 }, 'rolled back, and told all the same');
+  assert.deepEqual(judged([], 1, 2, 3, 4, 5, 6), { unknown: 1 }, 'the event was sent although its write was rolled back');
   assert.deepEqual(judged(1, [1], 2, 3, 5, 6), { beforeState: 1 });
   assert.deepEqual(judged([1, 3], 5, 6), { wrongStates: 1 });
   assert.deepEqual(judged([2, 1, 3], 5, 6), { wrongStates: 1 });
-  assert.deepEqual(judged({ omitted: 1, list: [3, 5] }, 6), { wrongStates: 1 }, 'one is neither counted nor there');
+  assert.deepEqual(judged({ omitted: 1, list: [3, 5] }, 6), { wrongStates: 1 }, 'one entry is neither counted nor listed');
   assert.deepEqual(judged({ omitted: 3, list: [3, 5] }, 6), { wrongStates: 1 });
   return {};
 }

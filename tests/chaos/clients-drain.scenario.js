@@ -1,4 +1,4 @@
-// SIGTERM under load: everybody is served on, closed last, comes back by itself and is whole.
+// SIGTERM under load: the gateway serves all clients until it closes them at the end. They reconnect by themselves and lose nothing.
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 
@@ -12,7 +12,7 @@ import { StallingProxy } from './support/stalling-proxy.js';
 
 const BODY = JSON.stringify({ title: 'posted while draining' });
 
-/** An API call whose body is not complete yet. */
+/** Starts an API call and sends only a part of its body. */
 async function openCall(gateway, token) {
   const socket = connect({ host: '127.0.0.1', port: gateway.port });
   const call = { answer: '', socket, finish: () => socket.write(BODY.slice(5)) };
@@ -55,7 +55,7 @@ async function drained(context, { clients, idle }) {
     const all = await readers(clients, gateway.url, taskId, (n) => ({
       transports: [['websocket'], ['polling'], ['polling', 'websocket']][n % 3], reconnectionDelay: 1000, reconnectionDelayMax: 5000,
     }));
-    // Exactly the existing client's options, and what it does: no join after a reconnect, a bare resync on every connect.
+    // This client has the existing client's options and behaviour: it sends a bare resync on every connect, and no join after a reconnect.
     const existing = new Client(gateway, await member('existing'), {
       keep: false, reconnection: true, reconnectionDelay: 1000, reconnectionDelayMax: 5000, reconnectionAttempts: 5, transports: ['websocket', 'polling'],
     });
@@ -63,7 +63,7 @@ async function drained(context, { clients, idle }) {
     existing.socket.on('connect', () => existing.socket.emit('resync_requested'));
     await existing.joinDashboard();
     const stalled = new Reader(proxy.url, await member('stalled'), taskId, { reconnectionDelay: 1000, reconnectionDelayMax: 5000 });
-    await until(() => stalled.states === 1, 'the one that will stall is there');
+    await until(() => stalled.states === 1, 'the client that will stall has its state');
     proxy.stall();
     const call = await openCall(gateway, alice);
 
@@ -75,32 +75,32 @@ async function drained(context, { clients, idle }) {
       assert.equal(answer.status, 503, `a new ${transport} connection`);
     }
     const before = written;
-    await until(() => all.every(({ next }) => next > before), 'everybody is served on while a call runs');
-    assert.deepEqual(all.flatMap(({ disconnects }) => disconnects), [], 'closed last');
+    await until(() => all.every(({ next }) => next > before), 'all clients are served while a call runs');
+    assert.deepEqual(all.flatMap(({ disconnects }) => disconnects), [], 'clients are closed last');
     call.finish();
     assert.deepEqual(await gateway.child.exited, { code: 0, signal: null });
     const drainMs = Date.now() - begun;
-    assert.match(call.answer, /^HTTP\/1\.1 202 /, 'the call that was under way');
-    await until(() => all.every(({ disconnects }) => disconnects.length > 0), 'everybody is told');
+    assert.match(call.answer, /^HTTP\/1\.1 202 /, 'the unfinished call is answered');
+    await until(() => all.every(({ disconnects }) => disconnects.length > 0), 'all clients are disconnected');
     const reasons = new Map();
     for (const { disconnects } of all) reasons.set(disconnects[0], (reasons.get(disconnects[0]) ?? 0) + 1);
-    // The client does not come back by itself after any other.
+    // The client does not reconnect by itself after any other reason.
     for (const reason of reasons.keys()) assert.ok(['transport close', 'transport error'].includes(reason), reason);
     assert.ok(!gateway.output.includes('client connections did not end'), gateway.lastLines(5));
 
     await gateway.launch();
     proxy.heal();
-    await until(() => all.every(({ states, socket }) => socket.connected && states >= 2), 'everybody is back', 60_000);
+    await until(() => all.every(({ states, socket }) => socket.connected && states >= 2), 'all clients are connected again', 60_000);
     stop = true;
     await writer;
     await whole([...all, stalled], { entries: written });
     assert.deepEqual([...all, stalled].flatMap(({ faults }) => faults), []);
     await tasks.updateOne({ _id: taskId }, { $set: { title: 'after', updatedAt: new Date() } });
-    await until(() => existing.dashboard.tasks.get(taskId)?.title === 'after', 'the existing client is on its dashboard again');
+    await until(() => existing.dashboard.tasks.get(taskId)?.title === 'after', 'the existing client gets dashboard events again');
     existing.assertInOrder();
     return {
       writes: written, clients: clients + 2, lost: 0, doubled: 0, outOfOrder: 0,
-      note: `ended after ${drainMs} ms with a stalled peer and a call; ${[...reasons].map(([reason, n]) => `${n} ${reason}`).join(', ')}`,
+      note: `exited after ${drainMs} ms with a stalled client and a call; ${[...reasons].map(([reason, n]) => `${n} ${reason}`).join(', ')}`,
     };
   } finally {
     stop = true;
@@ -121,13 +121,13 @@ async function secondSignal() {
     const call = await openCall(gateway, alice);
     gateway.child.kill('SIGTERM');
     await draining(gateway);
-    assert.ok(client.socket.connected, 'it waits for the call');
+    assert.ok(client.socket.connected, 'the gateway waits for the call');
     gateway.child.kill('SIGTERM');
     const exit = await Promise.race([gateway.child.exited, new Promise((resolve) => setTimeout(resolve, 20_000, 'still running').unref())]);
     assert.deepEqual(exit, { code: 0, signal: null });
     assert.equal(call.answer, '');
     call.socket.destroy();
-    return { clients: 1, note: 'ended with a call under way' };
+    return { clients: 1, note: 'exited with an unfinished call' };
   } finally {
     await gateway.stop();
   }

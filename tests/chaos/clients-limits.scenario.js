@@ -1,5 +1,5 @@
-// No file descriptors or no memory left: new connections are refused, those that are there live, and it recovers. And what a
-// storm of connections leaves behind: nothing.
+// Without free file descriptors or memory, the gateway refuses new connections, serves the present ones, and recovers. After a storm of
+// connections, nothing is left behind.
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -12,7 +12,7 @@ import { until } from '../e2e/support/until.js';
 import { io } from './support/packages.js';
 import { StallingProxy } from './support/stalling-proxy.js';
 
-/** Connects once; whether it was let in. */
+/** Connects once; resolves to the socket, or to null when it is refused. */
 function knock(gateway, token) {
   const socket = io(gateway.url, { auth: { token }, forceNew: true, transports: ['websocket'], reconnection: false });
   return new Promise((resolve) => {
@@ -21,7 +21,7 @@ function knock(gateway, token) {
   });
 }
 
-/** A TCP connection that says nothing; whether the gateway keeps it. */
+/** Opens a TCP connection that sends nothing. */
 function hold(gateway) {
   const socket = connect({ host: '127.0.0.1', port: gateway.port }).on('error', () => {});
   socket.resume();
@@ -29,8 +29,8 @@ function hold(gateway) {
 }
 
 /**
- * Two clients with a task, then as many more, at most `most`, as are let in before ten are refused; the two are still served. `open` gets
- * those that were let in.
+ * Connects two clients with a task, then more clients until ten are refused, and adds the accepted ones to `open`. At most `most` attempts
+ * are made. The first two clients must still be served.
  */
 async function crowd(gateway, most, open) {
   const alice = await member('alice');
@@ -38,16 +38,16 @@ async function crowd(gateway, most, open) {
   const writer = await pipeline();
   const witnesses = [await Client.connect(gateway, alice), await Client.connect(gateway, await member('bob'), { transports: ['polling'] })];
   for (const witness of witnesses) await witness.join(taskId);
-  // One user each would be as good; 40 each stays below MAX_CONNECTIONS_PER_USER.
+  // Each user has 40 connections, which is below MAX_CONNECTIONS_PER_USER.
   let refused = 0;
   for (let n = 0; refused < 10; n += 1) {
-    assert.ok(n < most, 'somebody must be refused');
+    assert.ok(n < most, 'ten connections must be refused');
     const socket = await knock(gateway, await member(`user-${Math.floor(n / 40)}`));
     if (socket) open.push(socket);
     else refused += 1;
   }
   const health = await gateway.health();
-  assert.equal(health.status, 'ok', 'an operator can still ask');
+  assert.equal(health.status, 'ok', 'the health endpoint still answers');
   assert.equal(health.websocket.connections, open.length + witnesses.length);
   const serves = async (title) => {
     await patchTask(gateway.url, writer, taskId, { title });
@@ -67,21 +67,21 @@ async function outOfDescriptors(context, { descriptors, more }) {
   try {
     const { taskId, first, serves, clients, knock: again } = await crowd(gateway, descriptors + more, open);
 
-    // Whoever comes as plain TCP takes the rest; still nobody is harmed, and nobody waits for an answer.
+    // Plain TCP connections take the remaining descriptors. The present clients are still served, and others are closed at once.
     while (!held.some(({ destroyed }) => destroyed)) {
-      assert.ok(held.length < descriptors, 'some must be closed at once');
+      assert.ok(held.length < descriptors, 'some connections must be closed at once');
       held.push(hold(gateway));
       await new Promise((resolve) => setImmediate(resolve));
-      if (held.length > descriptors / 3) await until(() => held.some(({ destroyed }) => destroyed), 'one is closed');
+      if (held.length > descriptors / 3) await until(() => held.some(({ destroyed }) => destroyed), 'one connection is closed');
     }
     const { taskId: _, ...answer } = await first.ask('resync_requested', { taskIds: [taskId], dashboard: true });
-    assert.equal(answer.ok, true, 'whoever is there is served');
+    assert.equal(answer.ok, true, 'present clients are served');
 
     held.forEach((socket) => socket.destroy());
     open.splice(0, 20).forEach((socket) => socket.disconnect());
-    open.push(await until(again, 'there is room again'));
+    open.push(await until(again, 'a connection is accepted again'));
     await serves('recovered');
-    assert.equal(told(gateway, 'no room for more connections'), 1, 'told, and not for each');
+    assert.equal(told(gateway, 'no room for more connections'), 1, 'logged once, not for each connection');
     return { clients, note: `${descriptors} descriptors: ${clients} clients, then refused` };
   } finally {
     open.forEach((socket) => socket.disconnect());
@@ -91,15 +91,15 @@ async function outOfDescriptors(context, { descriptors, more }) {
 }
 
 const MB = 1024 * 1024;
-/** Without pages of files: how many of them are resident depends on the kernel's cache. */
+/** The anonymous memory of the gateway, in bytes. File pages are not counted, because they depend on the kernel's cache. */
 const held = (gateway) => 1024 * Number(/RssAnon:\s*(\d+) kB/.exec(readFileSync(`/proc/${gateway.child.pid}/status`, 'utf8'))[1]);
 
-/** Clients come until the memory that the gateway may take is taken. `room` for them, in bytes. */
+/** Connects clients until the gateway has reached its memory limit. `room` is the memory for these clients, in bytes. */
 async function outOfMemory(context, { room }) {
   const measured = await Gateway.start();
   let idle;
   try {
-    // With what the first client leaves behind for good.
+    // The idle memory includes what the first client allocates permanently.
     const client = await Client.connect(measured, await member('alice'));
     await client.join((await createTask(measured.url, await member('alice'))).taskId);
     idle = held(measured);
@@ -113,9 +113,9 @@ async function outOfMemory(context, { room }) {
     const { serves, clients, knock: again } = await crowd(gateway, room / 2000, open);
     const most = held(gateway);
     open.splice(0).forEach((socket) => socket.disconnect());
-    open.push(await until(again, 'there is room again', 60_000));
+    open.push(await until(again, 'a connection is accepted again', 60_000));
     await serves('recovered');
-    assert.ok(told(gateway, 'memory is scarce') < 5, 'told, and not for each');
+    assert.ok(told(gateway, 'memory is scarce') < 5, 'logged a few times, not for each connection');
     return { clients, note: `${Math.round(idle / MB)} MB idle, refused at ${Math.round(most / MB)} MB with ${clients} clients` };
   } finally {
     open.forEach((socket) => socket.disconnect());
@@ -125,7 +125,7 @@ async function outOfMemory(context, { room }) {
 
 const files = (gateway) => readdirSync(`/proc/${gateway.child.pid}/fd`).length;
 
-/** Clients that come and go in every way there is. */
+/** Clients that connect and disconnect in many ways. */
 async function storm(context, { waves }) {
   const gateway = await Gateway.start({ PING_INTERVAL: '1s', PING_TIMEOUT: '1s' });
   const proxy = await StallingProxy.to(gateway.port);
@@ -142,7 +142,7 @@ async function storm(context, { waves }) {
           socket.emit('task:join', { taskId });
           socket.emit('dashboard:join');
         });
-        // Some go in the middle of the handshake, of the upgrade, of their joins; the others when all are there.
+        // Some clients disconnect during their handshake, upgrade or joins, the others when all are connected.
         if (n % 4 === 1) setTimeout(() => socket.io.engine.close(), 10 * (n % 7));
         else await new Promise((resolve) => socket.once('connect', resolve).once('connect_error', resolve));
         return socket;
@@ -150,20 +150,20 @@ async function storm(context, { waves }) {
       came += clients.length;
       if (wave === waves - 1) proxy.swallow();
       clients.forEach((socket, n) => (n % 8 === 0 ? socket.io.engine.close() : n % 2 === 0 ? socket.disconnect() : socket.io.engine.close()));
-      // Transports that never become clients.
+      // A session that never becomes a client.
       const idle = await fetch(`${gateway.url}/socket.io/?EIO=4&transport=polling`);
       await idle.text();
     }
     await until(async () => {
       const { websocket } = await gateway.health();
       return websocket.connections === 0 && websocket.connectedUsers === 0;
-    }, 'nobody is left', 30_000);
+    }, 'no client is left', 30_000);
     proxy.close();
-    // The one of the health check is on top.
+    // One more file is the connection of the health check.
     await until(() => files(gateway) <= before + 1, () => `${files(gateway)} files open, ${before} before`, 30_000);
     const clean = gateway.output;
     await gateway.stop();
-    assert.ok(!clean.includes('client connections did not end') && !gateway.output.includes('client connections did not end'), 'no transport is left either');
+    assert.ok(!clean.includes('client connections did not end') && !gateway.output.includes('client connections did not end'), 'no transport is left');
     return { clients: came, note: `${before} files open before, as many after` };
   } finally {
     proxy.close();

@@ -1,5 +1,5 @@
-// A client that stops reading is cut, and later whole by itself; its neighbours notice nothing. A client behind a wire that
-// went dead is reaped.
+// The gateway disconnects a client that stops reading. The client recovers by itself later, and other clients notice nothing. The gateway
+// also removes a client whose network is dead.
 import assert from 'node:assert/strict';
 
 import { Gateway } from '../e2e/support/gateway.js';
@@ -24,7 +24,7 @@ async function withRoom(context, settings, body) {
     return proxies.at(-1);
   };
   let written = 0;
-  // The document keeps its size, however much is written.
+  // Each write replaces the same fields, so the document keeps its size.
   const write = async (bytes) => {
     await tasks.updateOne({ _id: taskId }, { $set: { prNumber: written, title: `${Date.now()} ${written} ${'x'.repeat(bytes)}` } });
     written += 1;
@@ -40,13 +40,13 @@ async function withRoom(context, settings, body) {
   }
 }
 
-/** Connects one client of each kind through a proxy of its own. */
+/** Connects one client of each kind, each through its own proxy. */
 async function victims({ proxy, taskId }, harm, options = {}) {
   const all = [];
   for (const [kind, transports] of Object.entries(KINDS)) {
     const wire = await proxy();
     const reader = new Reader(wire.url, await member(`victim-${kind}`), taskId, { transports, ...options });
-    await until(() => reader.states === 1 && reader.socket.io.engine.transport.name === transports.at(-1), `${kind} is there`);
+    await until(() => reader.states === 1 && reader.socket.io.engine.transport.name === transports.at(-1), `${kind} is connected`);
     all.push({ kind, wire, reader });
   }
   all.forEach(({ wire }) => wire[harm]());
@@ -55,9 +55,9 @@ async function victims({ proxy, taskId }, harm, options = {}) {
 
 const connections = async (gateway) => (await gateway.health()).websocket.connections;
 
-/** As much as the kernels on the way can hold, and more. */
+/** This many writes are more than the kernels' buffers can hold. */
 const FILLS = 900;
-/** In the long form: 1 MB/s in 100 events, by the clock. */
+/** The long form writes 100 events of 10 kB a second, on a fixed schedule. */
 const PER_SECOND = 100;
 const GROWTH = 0.1;
 
@@ -66,7 +66,7 @@ async function stalled(context, { neighbours, rounds, seconds }) {
   return withRoom(context, settings, async (room) => {
     const { gateway, taskId, write, written } = room;
     const healthy = await readers(neighbours, gateway.url, taskId, (n) => ({ transports: n % 5 === 4 ? ['polling'] : ['websocket'] }));
-    /** The neighbours' p99 meanwhile. */
+    /** Writes the load; returns the p99 latency of the other clients. */
     const load = async () => {
       healthy.forEach((reader) => (reader.latencies = []));
       const started = Date.now();
@@ -83,7 +83,7 @@ async function stalled(context, { neighbours, rounds, seconds }) {
       if (context.long) quiet.push(await load());
       const all = await victims(room, 'stall');
       disturbed.push(await load());
-      await until(async () => (await connections(gateway)) === neighbours, 'the stalled ones are gone', 60_000);
+      await until(async () => (await connections(gateway)) === neighbours, 'the stalled clients are disconnected', 60_000);
       assertUncut(healthy);
 
       all.forEach(({ wire }) => wire.heal());
@@ -91,30 +91,30 @@ async function stalled(context, { neighbours, rounds, seconds }) {
       await whole([...healthy, ...all.map(({ reader }) => reader)], { entries: 0, numbers: written() });
       assertUncut(healthy);
       for (const { kind, reader } of all) {
-        // It may have given up an attempt to come back, too, while the wire was stalled.
+        // The client may also have failed to reconnect while its connection was stalled.
         assert.ok(reader.disconnects.length >= 1, kind);
         assert.deepEqual([reader.states, reader.faults], [2, []], kind);
         cut.push(`${kind} ${reader.disconnects[0]}`);
         reader.close();
       }
-      await until(async () => (await connections(gateway)) === neighbours, 'the stalled ones have left', 60_000);
+      await until(async () => (await connections(gateway)) === neighbours, 'the closed clients are disconnected', 60_000);
     }
     const [before, after] = [quiet, disturbed].map((each) => percentile(each, 0.5));
-    if (context.long) assert.ok(after <= before * (1 + GROWTH), `the neighbours' p99, round by round: quietly ${quiet} ms, with stalled ones ${disturbed} ms`);
-    const growth = context.long ? `; the neighbours' p99, median of ${rounds} rounds: ${before} ms, with stalled ones ${after} ms` : '';
-    return { writes: written(), clients: neighbours + cut.length, lost: 0, doubled: 0, outOfOrder: 0, note: `cut: ${[...new Set(cut)].join(', ')}${growth}` };
+    if (context.long) assert.ok(after <= before * (1 + GROWTH), `the other clients' p99 of each round: ${quiet} ms without stalled clients, ${disturbed} ms with them`);
+    const growth = context.long ? `; p99 of the other clients, median of ${rounds} rounds: ${before} ms, with stalled clients ${after} ms` : '';
+    return { writes: written(), clients: neighbours + cut.length, lost: 0, doubled: 0, outOfOrder: 0, note: `disconnected: ${[...new Set(cut)].join(', ')}${growth}` };
   });
 }
 
-/** The wire swallows everything: no end of a connection arrives anywhere. */
+/** The network drops everything, so neither side learns that a connection has ended. */
 async function swallowed(context) {
   return withRoom(context, { PING_INTERVAL: '1s', PING_TIMEOUT: '1s' }, async (room) => {
     const { gateway, taskId, write, written } = room;
     const healthy = await readers(5, gateway.url, taskId);
     const all = await victims(room, 'swallow');
     await write(100);
-    await until(async () => (await connections(gateway)) === healthy.length, 'the gateway gives the lost ones up', 30_000);
-    await until(() => all.every(({ reader }) => reader.disconnects.length === 1), 'they notice by themselves', 30_000);
+    await until(async () => (await connections(gateway)) === healthy.length, 'the gateway disconnects the unreachable clients', 30_000);
+    await until(() => all.every(({ reader }) => reader.disconnects.length === 1), 'the clients notice by themselves', 30_000);
     all.forEach(({ wire }) => wire.heal());
     await write(100);
     await whole([...healthy, ...all.map(({ reader }) => reader)], { entries: 0, numbers: written() });

@@ -1,4 +1,5 @@
-// Three nodes behind nginx (and once HAProxy): what is broken is one node, or Redis, or a way to either. Who was on another node notices nothing.
+// Three nodes behind nginx, and once behind HAProxy. A fault hits one node, Redis, or a connection to either. Clients of other nodes
+// notice nothing.
 import assert from 'node:assert/strict';
 
 import { faults } from './support/cluster-faults.js';
@@ -11,14 +12,14 @@ function survived({ name, strike }, options = {}) {
     const spread = await assertSpread(field);
     await field.write();
     let missed;
-    /** While one node does not hear of it. */
+    /** Disconnects a user while one node cannot learn of it. */
     const away = async () => {
       missed = await Suspects.on(field.nodes, 'meanwhile');
       await missed.turnOut();
       await missed.out(field.nodes.length - 1);
     };
     const hit = (await strike(field, { ...ctx, away }, spread)) ?? 0;
-    if (missed) field.notes.push(`one that a node missed ${await missed.out()} ms after its return`);
+    if (missed) field.notes.push(`a disconnect that a node missed took effect ${await missed.out()} ms after the node's return`);
     await field.moreWrites();
     await field.acquainted();
     const suspects = await Suspects.on(field.nodes, 'suspect');
@@ -37,6 +38,6 @@ const rolling = faults.find(({ name }) => name === 'rolling SIGTERM');
 
 export const scenarios = [
   ...faults.map((fault) => survived(fault)),
-  // A deploy behind the other balancer whose configuration is shipped.
+  // A rolling deploy behind the other balancer of deploy/.
   survived({ ...rolling, name: 'rolling SIGTERM behind HAProxy' }, { balancer: 'haproxy' }),
 ];

@@ -1,4 +1,4 @@
-// Faults after which changes may have been missed: a new epoch. Every client in a room is given a fresh, correct state by itself.
+// Faults after which the gateway may have missed changes, so it starts a new epoch and sends a correct state to each client in a room.
 import assert from 'node:assert/strict';
 
 import { until } from '../e2e/support/until.js';
@@ -10,7 +10,7 @@ const ONE_LINE = /every room is sent again/g;
 
 const lines = (gateway) => (gateway.output.match(ONE_LINE) ?? []).length;
 
-/** Waits until each room of each client has had another state since `before`; the longest time that took since `began`. */
+/** Waits until each room of each client has a newer state than `before`; returns the longest time since `began`. */
 async function everybodyAnew({ watchers, gateway }, before, began) {
   const late = () => watchers.flatMap((watcher, n) => watcher.rooms().filter((room) => !(watcher.states.get(room) > before[n].get(room))).map((room) => `${n}: ${room}`));
   await until(() => late().length === 0, () => `no fresh state: ${late().slice(0, 10)}\n${gateway.lastLines()}`, 60_000);
@@ -20,7 +20,7 @@ async function everybodyAnew({ watchers, gateway }, before, began) {
 
 const statesNow = ({ watchers }) => watchers.map((watcher) => new Map(watcher.states));
 
-/** `fault` makes history lost, once; in the long form everybody has a fresh state `within` so many milliseconds. */
+/** `fault` makes the change stream lose its history once. In the long form, each client has a new state `within` this many milliseconds. */
 function lost(name, fault, within = Infinity) {
   const run = (ctx) => inField(ctx, {}, async (field) => {
     await field.populate();
@@ -30,22 +30,22 @@ function lost(name, fault, within = Infinity) {
     await fault(field.set);
     const ms = await everybodyAnew(field, before, began);
     await field.moreWrites();
-    const row = await field.judge({ epochs: 1, note: `states anew after ${ms} ms` });
+    const row = await field.judge({ epochs: 1, note: `new states after ${ms} ms` });
     assert.equal(lines(field.gateway), 1, `one line in the log\n${field.gateway.lastLines()}`);
-    for (const watcher of field.watchers) assert.deepEqual(watcher.disconnects, [], 'nobody was disconnected');
+    for (const watcher of field.watchers) assert.deepEqual(watcher.disconnects, [], 'no client was disconnected');
     if (ctx.long) assert.ok(ms <= within, row.note);
     return row;
   });
   return { name, short: run, long: run };
 }
 
-/** The cursor is gone, and the server does not go on from where it was: `answers` times it refuses with `errorCode`. */
+/** Kills the cursor, and makes MongoDB refuse to resume `answers` times with `errorCode`. */
 const refused = (answers, errorCode) => async (set) => {
   await set.fail(answers, { failCommands: ['aggregate'], errorCode });
   assert.ok((await set.killCursors()) > 0, 'there was a cursor');
 };
 
-/** Somebody switches the images off: a change comes without them, and what it was can't be told. They come back by themselves. */
+/** An operator switches the images off. The gateway cannot interpret a change without images, and switches them on again. */
 async function imagesOff(ctx) {
   return inField(ctx, {}, async (field) => {
     await field.populate();
@@ -56,17 +56,17 @@ async function imagesOff(ctx) {
     await db.command({ collMod: 'tasks', changeStreamPreAndPostImages: { enabled: false } });
     const ms = await everybodyAnew(field, before, began);
     const [{ options }] = await db.listCollections({ name: 'tasks' }).toArray();
-    assert.deepEqual(options.changeStreamPreAndPostImages, { enabled: true }, 'they are on again');
+    assert.deepEqual(options.changeStreamPreAndPostImages, { enabled: true }, 'the images are on again');
     await field.moreWrites();
     const epochs = (await field.health()).relay.epoch - 1;
     assert.ok(epochs >= 1 && epochs <= 2, `${epochs} epochs`);
-    const row = await field.judge({ epochs, note: `states anew after ${ms} ms` });
-    assert.equal(lines(field.gateway), epochs, `one line in the log each\n${field.gateway.lastLines()}`);
+    const row = await field.judge({ epochs, note: `new states after ${ms} ms` });
+    assert.equal(lines(field.gateway), epochs, `one log line for each epoch\n${field.gateway.lastLines()}`);
     return row;
   });
 }
 
-/** After a gap images are off, and the user may not even look: somebody has to be told, and it goes on once it may. */
+/** After a gap the images are off, and the MongoDB user may not check them. The log reports it, and the gateway continues when it may. */
 async function imagesDenied(ctx) {
   return inField(ctx, {}, async (field) => {
     await field.populate();
@@ -76,7 +76,7 @@ async function imagesDenied(ctx) {
     await field.set.fail('alwaysOn', { failCommands: ['listCollections'], errorCode: 13 });
     try {
       await db.command({ collMod: 'tasks', changeStreamPreAndPostImages: { enabled: false } });
-      await until(() => /lacks the privilege listCollections/.test(field.gateway.output), () => `the log says what is missing\n${field.gateway.lastLines()}`, 30_000);
+      await until(() => /lacks the privilege listCollections/.test(field.gateway.output), () => `the log names the missing privilege\n${field.gateway.lastLines()}`, 30_000);
       assert.equal((await field.health()).status, 'degraded');
     } finally {
       await field.set.healFailures();
@@ -86,12 +86,12 @@ async function imagesDenied(ctx) {
     await field.moreWrites();
     const epochs = (await field.health()).relay.epoch - 1;
     assert.ok(epochs >= 1 && epochs <= 2, `${epochs} epochs`);
-    assert.equal(field.gateway.output.match(/lacks the privilege listCollections/g).length, 1, 'told once');
-    return field.judge({ epochs, note: `states anew after ${ms} ms` });
+    assert.equal(field.gateway.output.match(/lacks the privilege listCollections/g).length, 1, 'logged once');
+    return field.judge({ epochs, note: `new states after ${ms} ms` });
   });
 }
 
-/** History is lost several times in a row: no crash loop, and every epoch that health counts has its one line in the log. */
+/** History is lost several times in a row. The gateway does not crash, and logs one line for each epoch that health counts. */
 async function lostAgainAndAgain(ctx) {
   return inField(ctx, {}, async (field) => {
     await field.populate();
@@ -102,16 +102,16 @@ async function lostAgainAndAgain(ctx) {
     const began = performance.now();
     const ms = await everybodyAnew(field, before, began);
     await field.moreWrites();
-    // The stream may have been read for a moment in between.
+    // One epoch may cover several errors. A new one starts when the gateway has read the stream in between.
     const epochs = (await field.health()).relay.epoch - 1;
     assert.ok(epochs >= 1 && epochs <= times, `${epochs} epochs`);
-    const row = await field.judge({ epochs, note: `states anew after ${ms} ms` });
-    assert.equal(lines(field.gateway), epochs, `one line in the log each\n${field.gateway.lastLines()}`);
+    const row = await field.judge({ epochs, note: `new states after ${ms} ms` });
+    assert.equal(lines(field.gateway), epochs, `one log line for each epoch\n${field.gateway.lastLines()}`);
     return row;
   });
 }
 
-/** The collection goes away and a new one comes: invalidate. `away` does it. */
+/** `away` drops or renames the collection, which invalidates the change stream. Then a new collection is created. */
 function replaced(name, away) {
   const run = (ctx) => inField(ctx, {}, async (field) => {
     await field.populate();
@@ -120,20 +120,20 @@ function replaced(name, away) {
     await away(db, tasks);
     const dashboards = field.watchers.filter(({ dashboard }) => dashboard);
     await until(() => field.watchers.every((watcher) => watcher.tasks.every((id) => watcher.gone.has(id))),
-      () => `everybody is told that its tasks are gone\n${field.gateway.lastLines()}`, 60_000);
+      () => `all clients learn that their tasks are deleted\n${field.gateway.lastLines()}`, 60_000);
     await until(() => dashboards.every((watcher) => watcher.listed.size === 0 && watcher.states.get('dashboard') > before[field.watchers.indexOf(watcher)].get('dashboard')), 'empty dashboards', 60_000);
 
-    // Made anew as a backend does it: without images. The feed goes on with it by itself.
+    // The new collection is created like a backend does it, without images. The change feed continues with it by itself.
     const document = (_id) => ({ _id, title: titleOf(0), status: 'received', createdBy: 'boss', orgId: 'acme', createdAt: new Date(), updatedAt: new Date(), events: [] });
     await tasks.insertMany([...field.open, ...field.hidden].map((id) => ({ ...document(id), ...(field.hidden.includes(id) ? { orgId: 'globex' } : {}) })));
-    await until(() => dashboards.every((watcher) => field.open.every((id) => watcher.listed.has(id))), () => `new tasks on every dashboard\n${field.gateway.lastLines()}`, 60_000);
+    await until(() => dashboards.every((watcher) => field.open.every((id) => watcher.listed.has(id))), () => `the new tasks are on every dashboard\n${field.gateway.lastLines()}`, 60_000);
     await Promise.all(field.watchers.map((watcher) => watcher.join()));
-    await until(() => field.watchers.every((watcher) => watcher.tasks.every((id) => !watcher.gone.has(id))), 'everybody is in its rooms again', 60_000);
+    await until(() => field.watchers.every((watcher) => watcher.tasks.every((id) => !watcher.gone.has(id))), 'all clients are in their rooms again', 60_000);
     await field.write();
     await field.moreWrites();
     const epochs = (await field.health()).relay.epoch - 1;
     assert.ok(epochs >= 1 && epochs <= 2, `${epochs} epochs`);
-    assert.equal(lines(field.gateway), epochs, 'one line in the log for each');
+    assert.equal(lines(field.gateway), epochs, 'one log line for each epoch');
     return field.judge({ epochs });
   });
   return { name, short: run, long: run };
@@ -142,7 +142,7 @@ function replaced(name, away) {
 export const scenarios = [
   ...[286, 280, 260, 10334].map((errorCode) => lost(`history lost, ${errorCode}`, (set) => set.fail(1, { failCommands: ['getMore'], errorCode }), FRESH_WITHIN)),
   lost('token refused', refused(1, 260)),
-  // An answer that says nothing about the token: it is given up when the server has refused six times.
+  // This error says nothing about the resume token. The gateway drops the token after MongoDB has refused it six times.
   lost('token refused without a reason', refused(9, 9)),
   { name: 'images switched off', short: imagesOff, long: imagesOff },
   { name: 'images denied', short: imagesDenied, long: imagesDenied },

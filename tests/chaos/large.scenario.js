@@ -1,4 +1,4 @@
-// Documents so large that a change of them with both images is over the server's limit of 16 MB for one event.
+// Documents so large that a change event with both images exceeds MongoDB's limit of 16 MB.
 import assert from 'node:assert/strict';
 
 import { until } from '../e2e/support/until.js';
@@ -7,7 +7,7 @@ import { inField } from './support/field.js';
 
 const NINE_MEGABYTES = 'x'.repeat(9 * 1024 * 1024);
 
-/** One large document among the others, changed between their changes; the large part is nothing that a client sees. */
+/** Changes one large document among the changes of the others. Clients do not see the large field. */
 async function largeDocument(ctx) {
   return inField(ctx, {}, async (field) => {
     await field.populate();

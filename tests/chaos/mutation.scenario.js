@@ -1,5 +1,5 @@
-// Hundreds of thousands of packets that no client sends, over WebSocket and polling, from one seed: nothing panics, nothing is
-// left behind, and a client that behaves is served all along.
+// Hundreds of thousands of malformed packets over WebSocket and polling, generated from one seed. The gateway does not panic, leaves
+// nothing behind, and serves a well-behaved client all the time.
 import assert from 'node:assert/strict';
 
 import { Client } from '../e2e/support/client.js';
@@ -14,20 +14,20 @@ import { Dice, Packets } from './support/mutator.js';
 const SEED = Number(process.env.TASKCAST_CHAOS_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const ATTACKERS = 48;
 const USERS = 40;
-/** In one life of one connection. */
+/** The most packets of one connection. */
 const MOST = 120;
-/** A connection that stays is of no use without its own heartbeat, and for so long at most. */
+/** The short heartbeat closes connections that attackers leave open. */
 const ENV = {
   JOIN_RATE_PER_SECOND: '10000', MAX_CONNECTIONS_PER_USER: '1000', PING_INTERVAL: '2s', PING_TIMEOUT: '3s',
   HANDSHAKE_RATE_PER_SECOND: '0', MAX_UNAUTHENTICATED_PER_ADDRESS: '0',
 };
-/** What must be as it was before. */
+/** Metrics that must return to their earlier values. */
 const LEVELS = [
   ['taskcast_connections', { transport: 'websocket' }], ['taskcast_connections', { transport: 'polling' }], ['taskcast_users'],
   ['taskcast_rooms', { room: 'task' }], ['taskcast_rooms', { room: 'dashboard' }], ['taskcast_room_members', { room: 'task' }], ['taskcast_room_members', { room: 'dashboard' }],
   ['taskcast_clients_behind'], ['taskcast_packets_behind'], ['taskcast_client_requests_waiting'],
 ];
-/** These also count the connection that asks, and what the store is doing just now. */
+/** Metrics that also count the scrape's own connection and current work of the store. */
 const NEARLY = [['taskcast_tcp_connections'], ['process_open_fds'], ['taskcast_runtime_tasks']];
 
 async function attack(context, budget) {
@@ -72,14 +72,14 @@ async function attack(context, budget) {
     attacking = false;
     await writing;
 
-    // Every change came to those who behave, once and in order, and they were never cut off.
+    // The well-behaved clients received each change once and in order, and were never disconnected.
     for (const witness of witnesses) {
       await witness.saw('task:updated', ({ changed }) => changed.prNumber === writes, 60_000);
       assert.deepEqual(witness.all('task:updated').map(({ changed }) => changed.prNumber), Array.from({ length: writes }, (_, n) => n + 1));
       assert.deepEqual(witness.disconnects, []);
       witness.assertInOrder();
     }
-    assert.equal(gateway.exit, undefined, 'it lives');
+    assert.equal(gateway.exit, undefined, 'the gateway is running');
 
     held.forEach((socket) => socket.destroy());
     hangUp();
@@ -87,16 +87,16 @@ async function attack(context, budget) {
       const now = await scrape(gateway.url);
       const told = (levels) => levels.map(([name, labels]) => [name, labels, now.get(name, labels)]);
       const had = (levels) => levels.map(([name, labels]) => [name, labels, before.get(name, labels)]);
-      assert.deepEqual(told(LEVELS), had(LEVELS), 'left behind');
+      assert.deepEqual(told(LEVELS), had(LEVELS), 'resources were left behind');
       for (const [[name, , is], [, , was]] of told(NEARLY).map((one, n) => [one, had(NEARLY)[n]])) assert.ok(is <= was + 8, `${name}: ${was} before, ${is} after`);
     }, 90_000);
     const after = await scrape(gateway.url);
     assert.equal(after.get('taskcast_panics_total'), 0);
     const answered = after.since(before, 'taskcast_deliveries_total');
-    assert.ok(heard > sent / 10, `only ${heard} of ${sent} packets came to their end: the others hide what they do`);
-    await until(() => gateway.health().then(({ status }) => status === 'ok'), 'it is well');
+    assert.ok(heard > sent / 10, `only ${heard} of ${sent} packets were sent on connections that were read to the end; the rest proves nothing`);
+    await until(() => gateway.health().then(({ status }) => status === 'ok'), 'health is ok');
     const megabytes = (page) => Math.round(page.get('process_resident_memory_bytes') / 2 ** 20);
-    context.say(`seed ${SEED}: ${sent} packets in ${lives} connections, ${heard} of them read to the end of theirs, ${answered} packets in answer; ${megabytes(before)} MiB before, ${megabytes(after)} after`);
+    context.say(`seed ${SEED}: ${sent} packets in ${lives} connections, ${heard} packets in connections that were read to the end, ${answered} packets in answer; ${megabytes(before)} MiB before, ${megabytes(after)} after`);
     return { writes, rate: Math.round(sent / seconds), clients: witnesses.length, lost: 0, doubled: 0, outOfOrder: 0, note: `${sent} packets` };
   } catch (error) {
     throw new Error(`seed ${SEED} (TASKCAST_CHAOS_SEED): ${error.message}`, { cause: error });

@@ -1,4 +1,4 @@
-// The servers that `make chaos-peers` compares with start and deliver: it can be made again at any time.
+// Checks that the servers of `make chaos-peers` start and deliver, so that the comparison can be repeated at any time.
 import assert from 'node:assert/strict';
 
 import { unharmed } from './peers/peers.scenario.js';

@@ -1,10 +1,11 @@
-// Breaks things and checks that no client missed, doubled or mixed up anything.
-//   node run.js [--long] [--peers] [name…]     all scenarios without names; a name is a scenario's, or its beginning; --peers: those of peers/
+// Injects faults and checks that no client loses, duplicates or reorders events.
+//   node run.js [--long] [--peers] [name…]     A name is a scenario's name or its beginning. Without names, all scenarios run.
+//                                              --peers runs the scenarios of peers/ instead.
 //
 // A scenario file is `<anything>.scenario.js` in this folder, or in peers/, and exports
 //   scenarios = [{ name, short: async (ctx) => row, long: async (ctx) => row }]
-// `short` asserts counts and contents only, never times, and takes seconds; `long` measures as well. Either throws when it
-// failed. A row is what the table shows: any of the COLUMNS, and `note`.
+// `short` takes seconds and asserts counts and contents, but no times; `long` also measures. Both throw when they fail.
+// A row has the values of the table: any of COLUMNS.
 // `ctx` = { long, replicaSet(): the shared ReplicaSet, mongodb(): the URI of a shared replica set of one, say(text) }.
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,7 +19,7 @@ import { binary } from '../e2e/support/paths.js';
 import { ReplicaSet } from './support/replica-set.js';
 
 const COLUMNS = ['writes', 'rate', 'clients', 'lost', 'doubled', 'outOfOrder', 'forbidden', 'silenceMs', 'epochs', 'seconds', 'note'];
-/** However a scenario hangs, the suite goes on. */
+/** The suite continues after this time, even when a scenario hangs. */
 const DEADLINE = { short: 120_000, long: 600_000 };
 
 const options = process.argv.slice(2);
@@ -26,7 +27,7 @@ const here = join(dirname(fileURLToPath(import.meta.url)), options.includes('--p
 const long = options.includes('--long');
 const asked = options.filter((option) => !option.startsWith('--'));
 
-// What servers and gateways write goes into one folder, which is removed at the end.
+// All files of servers and gateways are in one folder, which is removed at the end.
 const temporary = mkdtempSync(join(tmpdir(), 'taskcast-chaos-'));
 process.env.TMPDIR = temporary;
 process.on('exit', () => rmSync(temporary, { recursive: true, force: true, maxRetries: 3 }));
@@ -44,7 +45,7 @@ let sharedMongod;
 const context = {
   long,
   say: (text) => console.log(`    ${text}`),
-  // One that did not come up fails the scenario that started it, not all of them.
+  // When the replica set does not start, only the scenario that started it fails; the next one tries again.
   replicaSet: () => (sharedSet ??= ReplicaSet.start().catch((error) => {
     sharedSet = undefined;
     throw error;
@@ -58,7 +59,7 @@ const context = {
 async function within(ms, promise) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`not done within ${ms} ms`)), ms);
+    timer = setTimeout(() => reject(new Error(`not finished within ${ms} ms`)), ms);
   });
   try {
     return await Promise.race([promise, late]);
@@ -84,7 +85,7 @@ for (const scenario of chosen) {
   }
   row.seconds = Math.round((Date.now() - started) / 100) / 10;
   rows.push(row);
-  // A long run that is ended early has told what it found.
+  // A long run prints each result at once, so that an interrupted run still shows them.
   const { lost, doubled, outOfOrder, note } = row;
   console.log(`${note === 'FAILED' ? 'not ok' : 'ok'} - ${scenario.name} (${row.seconds} s)${long && note !== 'FAILED' ? `: ${JSON.stringify({ lost, doubled, outOfOrder, note })}` : ''}`);
 }

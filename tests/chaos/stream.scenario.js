@@ -1,4 +1,4 @@
-// Faults that the change stream outlives: whoever is in a room gets every event, once, in order, and no epoch changes.
+// Faults that the change stream survives: each client in a room gets each event once and in order, and the epoch does not change.
 import assert from 'node:assert/strict';
 
 import { scrape } from '../e2e/support/metrics.js';
@@ -6,10 +6,10 @@ import { until } from '../e2e/support/until.js';
 import { inField, seconds } from './support/field.js';
 import { GATEWAY } from './support/replica-set.js';
 
-/** The commands that a change stream makes. */
+/** The commands of a change stream. */
 const STREAM = ['getMore', 'aggregate'];
 
-/** A scenario that is the same in both sizes but for what `fault` makes of `ctx.long`. */
+/** A scenario whose sizes differ only in how `fault` uses `ctx.long`. */
 function outlived(name, fault, options = {}) {
   const run = (ctx) => inField(ctx, options, async (field) => {
     await field.populate();
@@ -25,15 +25,15 @@ function outlived(name, fault, options = {}) {
       await peer.stop();
       if (more.bound && !peer.failed) assert.ok(row.silenceMs <= peer.silence.longest + more.bound, `silence ${row.silenceMs}, ${row.note}`);
     }
-    for (const watcher of field.watchers) assert.deepEqual(watcher.disconnects, [], 'nobody was disconnected');
+    for (const watcher of field.watchers) assert.deepEqual(watcher.disconnects, [], 'no client was disconnected');
     return row;
   });
   return { name, short: run, long: run };
 }
 
 /**
- * A server that takes 2, 6 and 20 s for every answer, and whose heartbeat is fine. The change stream waits for it and stays open;
- * health and metrics say how late the clients are.
+ * MongoDB takes 2, 6 and 20 s for each answer, while its heartbeat is normal. The change stream waits and stays open. Health and
+ * metrics show the lag of the clients.
  */
 function slowServer() {
   return outlived('slow server', async (field, { long }) => {
@@ -44,11 +44,11 @@ function slowServer() {
     for (const delay of [2, 6, 20]) {
       await field.set.proxies.harm({ slow: delay * 1000 }, { name: GATEWAY });
       for (let times = 0; times < (long ? 3 : 1); times += 1) {
-        await until(async () => (await field.health()).relay.lagMs >= delay * 1000, () => `health tells a lag of ${delay} s`, 120_000);
+        await until(async () => (await field.health()).relay.lagMs >= delay * 1000, () => `health shows a lag of ${delay} s`, 120_000);
         late.push((await field.health()).relay.lagMs);
         await field.moreWrites(long ? 200 : 10);
       }
-      assert.ok((await metrics()).get('taskcast_relay_lag_seconds') >= delay / 2, 'metrics tell the lag');
+      assert.ok((await metrics()).get('taskcast_relay_lag_seconds') >= delay / 2, 'metrics show the lag');
       await field.set.proxies.heal();
     }
     await until(async () => (await field.health()).relay.lagMs < 1000, 'the lag ends with the delay', 60_000);
@@ -134,10 +134,10 @@ export const scenarios = [
   }),
 
   outlived('no server while watching again', async (field, { long }) => {
-    // The server selection fails: it gives up after 5 s.
+    // The driver's server selection fails after 5 s.
     await field.set.proxies.harm({ refuse: true }, { name: GATEWAY });
     await field.set.proxies.cut({ name: GATEWAY });
-    await until(async () => !(await field.health()).store.ok, 'health says that the store is away', 30_000);
+    await until(async () => !(await field.health()).store.ok, 'health shows that MongoDB is unreachable', 30_000);
     await seconds(long ? 8 : 1);
     await field.set.proxies.heal();
   }),

@@ -1,4 +1,4 @@
-// GitHub's deliveries while the primary changes: each has one effect, and whoever watches is told of it once.
+// GitHub's deliveries while the primary changes: each delivery has one effect, and a watching client gets it once.
 import assert from 'node:assert/strict';
 
 import { Client } from '../e2e/support/client.js';
@@ -10,14 +10,14 @@ import { settles, until } from '../e2e/support/until.js';
 const REPO = 'Codertocat/Hello-World';
 const SIZES = { short: { tasks: 8, faults: 1 }, long: { tasks: 40, faults: 4 } };
 
-/** Deliveries for each task until it is over, then its merge; each is redelivered, under its id, until it is taken. */
+/** Sends deliveries for each task until `progress.over`, then its merge. Each delivery is repeated under its id until it gets 200. */
 async function delivered(gateway, tasks, progress) {
   const one = async (id, payload) => {
     await until(async () => {
       const { status } = await deliver(gateway, 'pull_request', payload, { id });
       if (status !== 200) progress.refused += 1;
       return status === 200;
-    }, `${id} is taken`, 90_000);
+    }, `${id} is accepted`, 90_000);
     progress.taken += 1;
   };
   const life = async (number) => {
@@ -55,7 +55,7 @@ async function run(ctx) {
     const progress = { taken: 0, refused: 0, over: false };
     const more = async () => {
       const before = progress.taken;
-      await until(() => progress.taken > before + 5 * size, 'more deliveries are taken', 60_000);
+      await until(() => progress.taken > before + 5 * size, 'more deliveries are accepted', 60_000);
     };
     const deliveries = delivered(gateway, numbers, progress);
     deliveries.catch(() => {});

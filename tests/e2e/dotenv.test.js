@@ -1,4 +1,4 @@
-// Settings in `.env`, beside Node's dotenv: a value is the same for both, to the byte.
+// Settings in `.env`: the gateway reads the same bytes as Node's dotenv.
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -19,7 +19,7 @@ before(() => {
 });
 after(() => rmSync(cwd, { recursive: true, force: true }));
 
-/** What `taskcast` says in a folder with this `.env`. */
+/** Runs `taskcast` in a folder with this `.env`. */
 async function taskcast(content, args) {
   writeFileSync(join(cwd, '.env'), content);
   return run(binary(), args, { cwd, env: { PATH: process.env.PATH, HOME: cwd } });
@@ -33,7 +33,7 @@ async function tokenOf(content) {
   return undefined;
 }
 
-/** Whether a token was signed with the secret that Node's dotenv finds in a file. */
+/** Asserts that a token is signed with the secret that Node's dotenv finds in a file. */
 function assertSame(content, token) {
   const secret = dotenv.parse(content).JWT_SECRET;
   const [header, payload, signature] = token.split('.');
@@ -47,7 +47,7 @@ const VALUES = [
   '"a', "'a", '`a', 'a"', '"a" b', '"a" "b"', "'a''b'", 'a=b==', '"a\nb"', "'a\r\nb'", '`a\rb`', '"a\\', '"a\\"', 'a\\', 'é🎉', '"é\u00a0"', 'a\u00a0', 'a\tb', '!%&*()[]{}|;<>?~^',
 ];
 
-test('values in every kind of quotes, with every kind of comment and line end', async () => {
+test('the gateway reads values like dotenv, in every kind of quotes, with every kind of comment and line end', async () => {
   for (const value of VALUES) {
     for (const content of [`JWT_SECRET=${value}`, `# x\nexport JWT_SECRET = ${value}\r\nB='c'\n`, `JWT_SECRET=no\nJWT_SECRET: ${value}\n`, `\ufeffJWT_SECRET=${value} # c\n`]) {
       const token = await tokenOf(content);
@@ -57,8 +57,8 @@ test('values in every kind of quotes, with every kind of comment and line end', 
   }
 });
 
-test('files of any text: what is read is the same, and what is not read is named by its line', async () => {
-  // Not random: the same files in each run.
+test('the gateway reads any file like dotenv, or names the lines that it cannot read', async () => {
+  // A fixed seed gives the same files in each run.
   let seed = 1;
   const next = (below) => {
     seed = (seed * 48_271) % 2_147_483_647;
@@ -77,7 +77,7 @@ test('files of any text: what is read is the same, and what is not read is named
   assert.ok(read > 100, `only ${read} files could be read`);
 });
 
-test('a line that cannot be read is named by its number, and nothing of it is shown', async () => {
+test('an error about an unreadable line names its number and shows none of its content', async () => {
   const { code, stderr } = await taskcast('PORT=3000\n\nJWT_SECRET hunter2\nPORT=1\nhunter2\n', ['token', '--sub', 'alice']);
   assert.equal(code, 2);
   assert.match(stderr, /\.env: lines 3, 5 are not NAME=value/);

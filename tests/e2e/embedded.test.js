@@ -1,4 +1,4 @@
-// The first minute with taskcast: nothing configured, everything printed, nothing lost by kill -9.
+// The first minute with taskcast: the gateway needs no configuration, prints what a user needs, and loses nothing after kill -9.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { dirname } from 'node:path';
@@ -21,7 +21,7 @@ before(async () => {
 });
 after(() => gateway?.stop());
 
-test('it prints its address, a token that works, and a line to paste', async () => {
+test('the gateway prints its address, a valid token, and a command to paste', async () => {
   assert.ok(gateway.stdout.includes(gateway.url), `the address in:\n${gateway.stdout}`);
   devToken = gateway.stdout.match(/eyJ[\w-]+\.[\w-]+\.[\w-]+/)?.[0];
   assert.ok(devToken, `a token in:\n${gateway.stdout}`);
@@ -29,12 +29,12 @@ test('it prints its address, a token that works, and a line to paste', async () 
   assert.deepEqual((await api(gateway.url, 'GET', '/api/tasks', { token: devToken })).body, { tasks: [], nextCursor: null });
 });
 
-test('a task made and moved by HTTP shows up in a client and in the pasted line', async () => {
+test('a client and the pasted command show a task that is created and changed over HTTP', async () => {
   const tail = paste(pasteLine());
   try {
     const client = await Client.connect(gateway, devToken);
     await client.joinDashboard();
-    // The line has connected when the gateway counts two.
+    // The pasted command is connected when the gateway counts two connections.
     await until(async () => (await gateway.health()).websocket.connections === 2, () => `two connections\n${tail.output}`);
 
     const task = await createTask(gateway.url, devToken, { title: 'First task of the day' });
@@ -71,7 +71,7 @@ test('tail of one task shows its events', async () => {
   }
 });
 
-test('after kill -9 in the middle of writes every answered write is there', async () => {
+test('every answered write is stored after kill -9 in the middle of writes', async () => {
   const titles = new Set();
   for (let n = 0; n < 20; n += 1) titles.add((await createTask(gateway.url, devToken, { title: `kept ${n}` })).title);
   let answered = 0;
@@ -97,7 +97,7 @@ test('after kill -9 in the middle of writes every answered write is there', asyn
   tasksBeforeKill = tasks;
 });
 
-test('the token printed before the kill still works, and a client with `since` goes on where it was', async () => {
+test('the token printed before the kill still works, and a client with `since` continues at its last event', async () => {
   const task = await createTask(gateway.url, devToken, { title: 'Survives' });
   const client = new Client(gateway, devToken, { reconnection: true, reconnectionDelay: 50, reconnectionDelayMax: 200 });
   await client.connected();
@@ -118,7 +118,7 @@ test('the token printed before the kill still works, and a client with `since` g
     const { body } = await api(gateway.url, 'GET', `/api/tasks/${task.taskId}`, { token: devToken });
     assert.deepEqual(copy.view, body);
   });
-  assert.equal(copy.states, answer.recovered ? 1 : 2, 'state exactly when not recovered');
+  assert.equal(copy.states, answer.recovered ? 1 : 2, 'a state is sent exactly when the answer is not recovered');
   assert.equal(answer.recovered, true, 'the embedded log still has what happened since');
   client.assertInOrder();
   client.close();
@@ -132,7 +132,7 @@ test('a second restart changes nothing', async () => {
   }
 });
 
-/** The printed line, as somebody would paste it. */
+/** The printed command, as a user would paste it. */
 function pasteLine() {
   const line = gateway.stdout.split('\n').find((text) => text.includes('taskcast tail'));
   return line?.slice(line.search(/(?:[A-Z_]+=\S+\s+)*\S*taskcast tail/)).trim();

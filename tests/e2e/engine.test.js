@@ -1,4 +1,4 @@
-// Engine.IO as no client of ours speaks it: what comes at the wrong moment, too early, or by the wrong transport.
+// Engine.IO packets that official clients never send: too early, at the wrong moment, or over the wrong transport.
 import assert from 'node:assert/strict';
 
 import { Client } from './support/client.js';
@@ -13,7 +13,7 @@ const WEBSOCKET = '/socket.io/?EIO=4&transport=websocket';
 const HEARTBEAT = '\x81\x012';
 
 const connect = async (user) => `40${JSON.stringify({ token: await member(user) })}`;
-/** An event that is answered `43<id>[…]`. */
+/** An event with the acknowledgement id `id`. */
 const ask = (id) => `42${id}["task:leave",{"taskId":"x"}]`;
 const answered = (id) => `43${id}[{"ok":true}]`;
 const post = (gateway, sid, body) => fetch(`${gateway.url}${POLLING}&sid=${sid}`, { method: 'POST', body });
@@ -22,7 +22,7 @@ const poll = (gateway, sid) => fetch(`${gateway.url}${POLLING}&sid=${sid}`);
 /** The id of a polling connection that has just begun. */
 const begin = async (gateway) => JSON.parse((await (await fetch(gateway.url + POLLING)).text()).slice(1)).sid;
 
-/** A WebSocket with a session, and its Engine.IO id. */
+/** A WebSocket whose client is authenticated, and its Engine.IO id. */
 async function joined(gateway, user) {
   const raw = new RawSocket(gateway.port);
   assert.ok(await raw.hears('"pingInterval"'));
@@ -32,14 +32,14 @@ async function joined(gateway, user) {
   return { raw, sid };
 }
 
-test('however much comes in one segment behind a WebSocket\'s request, all of it is answered at once', () => withGateway({}, async (gateway) => {
+test('all frames in the segment of a WebSocket\'s upgrade request are answered at once, however many they are', () => withGateway({}, async (gateway) => {
   const asked = Array.from({ length: 150 }, (_, id) => frame(ask(id)));
   const raw = new RawSocket(gateway.port, { behind: Buffer.concat([frame(await connect('alice')), ...asked]) });
   assert.ok(await raw.hears(answered(149), 10_000), raw.text.slice(-100));
   raw.socket.destroy();
 }));
 
-test('clients that never stop talking leave the others their turn', () => withGateway({}, async (gateway) => {
+test('clients that never stop sending do not block other clients', () => withGateway({}, async (gateway) => {
   const witness = await Client.connect(gateway, await member('witness'));
   const loud = await Promise.all(Array.from({ length: 8 }, () => joined(gateway, 'loud')));
   const chatter = Buffer.concat(Array.from({ length: 20_000 }, () => frame('3')));
@@ -61,7 +61,7 @@ test('clients that never stop talking leave the others their turn', () => withGa
   }
 }));
 
-test('who answered while the process stood still is not taken for dead', () => withGateway({ PING_INTERVAL: '3s', PING_TIMEOUT: '2s' }, async (gateway) => {
+test('a client that answers a ping while the process is stopped is not disconnected', () => withGateway({ PING_INTERVAL: '3s', PING_TIMEOUT: '2s' }, async (gateway) => {
   const all = await Promise.all(Array.from({ length: 12 }, (_, n) => joined(gateway, `user-${n}`)));
   let running = true;
   const stopped = new Promise((resolve) => {
@@ -76,7 +76,7 @@ test('who answered while the process stood still is not taken for dead', () => w
     }
   });
   await stopped;
-  // Longer than an answer may take.
+  // This is longer than PING_TIMEOUT.
   await new Promise((resolve) => setTimeout(resolve, 2500));
   gateway.child.kill('SIGCONT');
   all.forEach(({ raw }) => raw.send(frame(ask(1))));
@@ -96,10 +96,10 @@ test('a polling request for a connection that has a WebSocket is refused, and th
   raw.socket.destroy();
 }));
 
-test('a second WebSocket beside the upgrade to a first one is nobody', () => withGateway({}, async (gateway) => {
+test('a second WebSocket is closed while the session upgrades to the first one', () => withGateway({}, async (gateway) => {
   const sid = await begin(gateway);
   const first = new RawSocket(gateway.port, { path: `${WEBSOCKET}&sid=${sid}` });
-  // What the WebSocket protocol wants answered is answered here, too.
+  // The gateway answers WebSocket pings during the upgrade, too.
   first.send(Buffer.concat([frame('?', { opcode: 9 }), frame('2probe')]));
   assert.ok(await first.hears('3probe'));
   assert.ok(first.text.includes('\x8a\x01?'), 'a pong');
@@ -108,7 +108,7 @@ test('a second WebSocket beside the upgrade to a first one is nobody', () => wit
   assert.ok(await second.ends());
   first.send(frame('5'), frame(await connect('alice')));
   assert.ok(await first.hears('40{"sid"'));
-  // More than somebody without a token may say.
+  // This is more than a client without a token may send.
   for (let id = 0; id < 5; id += 1) {
     first.send(frame(`42["x","${'x'.repeat(10_000)}"]`), frame(ask(id)));
     assert.ok(await first.hears(answered(id)));
@@ -116,7 +116,7 @@ test('a second WebSocket beside the upgrade to a first one is nobody', () => wit
   first.socket.destroy();
 }));
 
-test('requests wait as always beside a WebSocket that is never probed', () => withGateway({}, async (gateway) => {
+test('polling continues as usual while a WebSocket of the session sends no probe', () => withGateway({}, async (gateway) => {
   const sid = await begin(gateway);
   const waiting = poll(gateway, sid).then((answer) => answer.text());
   const raw = new RawSocket(gateway.port, { path: `${WEBSOCKET}&sid=${sid}` });
@@ -124,7 +124,7 @@ test('requests wait as always beside a WebSocket that is never probed', () => wi
   assert.equal(await Promise.race([waiting, raw.hears('3probe', 500)]), false, 'nothing');
   await post(gateway, sid, await connect('alice'));
   assert.match(await waiting, /^40\{"sid"/);
-  // It can still be used.
+  // The WebSocket can still complete the upgrade.
   raw.send(frame('2probe'));
   assert.ok(await raw.hears('3probe'));
   assert.equal(await (await poll(gateway, sid)).text(), '6');

@@ -1,4 +1,4 @@
-// The existing React client's own components, unmodified, against the gateway: what they show equals the database.
+// The existing React client's own components run unmodified against the gateway. The page that they show must equal the database.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -14,7 +14,7 @@ import { settles, until } from './support/until.js';
 import { fullView, summary } from './expected.js';
 
 const components = existingClient();
-const skip = components ? false : 'the existing client is not here; set TASKCAST_SHARED';
+const skip = components ? false : 'the existing client is not on this machine; set TASKCAST_SHARED';
 
 let database;
 let gateway;
@@ -33,7 +33,7 @@ after(async () => {
   await database?.close();
 });
 
-/** The existing backend's REST API: its documents, as Mongoose would give them. */
+/** The existing backend's REST API. It answers with documents as Mongoose does. */
 async function backend(path) {
   const id = path.match(/^\/api\/tasks\/(.+)/)?.[1];
   if (id) return JSON.parse(JSON.stringify(await tasks.findOne({ _id: new ObjectId(id) })));
@@ -43,7 +43,7 @@ async function backend(path) {
 
 const entry = (eventType, payload) => ({ eventType, payload, createdAt: new Date() });
 
-test('two tabs on two tasks and one on the list, through a whole life', async () => {
+test('two tabs with tasks and one with the list show the database during the whole life of the tasks', async () => {
   const ids = [new ObjectId(), new ObjectId()];
   await tasks.insertMany(ids.map((_id, n) => ({
     _id, title: `Task ${n}`, status: 'received', createdBy: new ObjectId(), creatorName: 'Mo', orgId: 'acme', isPrivate: false,
@@ -62,7 +62,7 @@ test('two tabs on two tasks and one on the list, through a whole life', async ()
 
   const write = (n, change) => tasks.updateOne({ _id: ids[n] }, { ...change, $set: { ...change.$set, updatedAt: new Date() } });
   const joined = (tab, event) => tab.settled && tab.received.some((one) => one.event === event);
-  /** Everything on the screens is what the database has, in the fields that the components handle. */
+  /** Asserts that the screens show what the database has, in the fields that the components handle. */
   const screensAreTrue = () => settles(async () => {
     for (const [n, page] of pages.entries()) {
       const task = fullView(await tasks.findOne({ _id: ids[n] }));
@@ -91,7 +91,7 @@ test('two tabs on two tasks and one on the list, through a whole life', async ()
     () => `all tabs joined: ${JSON.stringify([list, ...pages].map(({ received, requests, errors }) => [requests, received, errors.map(String)]))}`);
   await screensAreTrue();
 
-  // The first half of the life; the two tasks differ in the names of their fields.
+  // The first half of the life. The two tasks use different field names.
   await write(0, { $set: { status: 'analyzing' }, $push: { events: entry('analysis', { by: 'llm', apiKey: 'k' }) } });
   await write(1, { $set: { status: 'analyzing' } });
   await screensAreTrue();
@@ -102,7 +102,7 @@ test('two tabs on two tasks and one on the list, through a whole life', async ()
   await tasks.insertOne({ _id: third, title: 'A third', status: 'received', createdBy: new ObjectId(), creatorName: 'Mo', orgId: 'acme', createdAt: new Date(), updatedAt: new Date(), events: [] });
   await screensAreTrue();
 
-  // A restart in the middle, with changes meanwhile. The tabs come back by themselves.
+  // A restart in the middle, with changes meanwhile. The tabs reconnect by themselves.
   await gateway.kill();
   await write(0, { $set: { status: 'coding' }, $push: { events: entry('while away', { n: 3 }) } });
   await write(1, { $set: { status: 'pr_open', prNumber: 14, prUrl: 'https://x/14' } });
@@ -111,13 +111,13 @@ test('two tabs on two tasks and one on the list, through a whole life', async ()
   await until(() => tabs.every((tab) => tab.socket.connected), 'all tabs are back', 60_000);
   await screensAreTrue();
 
-  // A lost transport.
+  // The tabs lose their transport.
   for (const tab of tabs) tab.socket.io.engine.close();
   await write(0, { $set: { status: 'pr_open', githubPrNumber: 15, githubPrUrl: 'https://x/15' } });
   await until(() => tabs.every((tab) => tab.socket.connected), 'all tabs are back again', 60_000);
   await screensAreTrue();
 
-  // The end of the life, live.
+  // The end of the life, while the tabs are connected.
   await write(0, { $set: { status: 'merged', mergeCommitSha: 'abc', mergedAt: new Date() }, $push: { events: entry('merged', { sha: 'abc' }) } });
   await write(1, { $push: { events: entry('review', { by: 'bob', approved: true }) } });
   await write(1, { $set: { status: 'merged' } });

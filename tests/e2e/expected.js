@@ -1,6 +1,6 @@
-// What clients must be shown of a task, written from the contract, from nothing else.
+// The expected view of a task at a client, written from the contract only.
 
-/** Names under which a document may hold a field, and under both of which a client receives it. */
+/** A document may use either name of a field. A client receives the field under both names. */
 export const PAIRS = [
   ['issueNumber', 'githubIssueNumber'],
   ['issueUrl', 'githubIssueUrl'],
@@ -55,12 +55,12 @@ export function counts(documents) {
   return { activeCount: documents.length - completedCount - failedCount, completedCount, failedCount };
 }
 
-/** A view that came over the wire, without what belongs to the event that carried it. */
+/** A received view, without the fields of the event that carried it. */
 export function viewOf({ eventId, occurredAt, ...view }) {
   return view;
 }
 
-/** The first of the names that the document has a value for, else null. */
+/** The value of the first of these names that the document has, else null. */
 function first(document, ...names) {
   return names.map((name) => document[name]).find((value) => value !== undefined && value !== null) ?? null;
 }

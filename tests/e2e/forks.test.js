@@ -1,4 +1,4 @@
-// Strangers with forks, and repositories that change their names: GitHub's own payloads against a real gateway.
+// Pull requests from forks of strangers, and renamed repositories: GitHub's example payloads against a real gateway.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -74,7 +74,7 @@ async function ignored(event, payload) {
   assert.equal(status, 202, `${event} ${payload.action}`);
 }
 
-test('whatever a stranger does from a fork, the task goes its own way', async () => {
+test('a stranger with a fork cannot change a task', async () => {
   const id = await insert({ githubBranch: BRANCH, githubIssueNumber: 4242 });
   const fields = Object.keys(await read(id)).sort();
   const stranger = { number: 9, stranger: true, fork: STRANGER, body: `Fixes #4242, task: ${id}` };
@@ -110,7 +110,7 @@ test('whatever a stranger does from a fork, the task goes its own way', async ()
   await tasks.deleteMany({});
 });
 
-test('the checks of a known pull request from a fork are told, those of another fork are not', async () => {
+test('checks of a known pull request from a fork are recorded; checks of another fork are ignored', async () => {
   const id = await insert({ githubPrNumber: 9 });
   await taken('pull_request', about('pull_request', 'synchronize', { number: 9, stranger: true, fork: STRANGER }));
   for (const event of ['check_run', 'check_suite']) await taken(event, check(event, { sha: SHA.fork }));
@@ -121,7 +121,7 @@ test('the checks of a known pull request from a fork are told, those of another 
   await tasks.deleteMany({});
 });
 
-/** Everything in a payload that names the repository. */
+/** A payload with another name, and another id, for the repository. */
 const called = (payload, name, id) => {
   const text = JSON.stringify(payload).replaceAll(REPO, name);
   return JSON.parse(id === undefined ? text : text.replaceAll(String(payload.repository.id), String(id)));
@@ -131,8 +131,8 @@ for (const [action, name, changes] of [
   ['renamed', 'Codertocat/Site', { repository: { name: { from: 'Hello-World' } } }],
   ['transferred', 'Other/Hello-World', { owner: { from: { user: { login: 'Codertocat' } } } }],
 ]) {
-  test(`tasks follow a repository that is ${action}, and not the next one of that name`, async () => {
-    // A repository of its own for each test: what was learnt of names stays.
+  test(`tasks follow a repository that is ${action}, not a new repository with the old name`, async () => {
+    // Each test uses its own repository, because the gateway remembers the names that it has learnt.
     const own = action === 'renamed' ? 1001 : 1002;
     const first = `first-${action}/Hello-World`;
     const next = name.replace('Codertocat', `first-${action}`);

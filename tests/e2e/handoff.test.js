@@ -1,5 +1,5 @@
-// Handoff under fire: real clients join, lose their connection and resync while one writer goes as fast as it can.
-// Whatever happened on the way, at the end every copy is the database. Rates are printed, never asserted.
+// Handoff under load: real clients join, lose their connection and resync while one writer writes as fast as it can.
+// At the end, each client's copy must equal the database. The tests print rates, but do not assert them.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -37,7 +37,7 @@ after(async () => {
 
 const orgOf = (n) => (n % 4 === 3 ? 'globex' : 'acme');
 
-/** Connected, in no room; one user each. A client that is cut off on the way comes back and resyncs like any other. */
+/** Connected clients in no room, each of its own user. A client that is disconnected meanwhile reconnects and resyncs like the others. */
 async function crowd(resync, org = () => 'acme') {
   clients.forEach((client) => client.close());
   clients = await Promise.all(Array.from({ length: CLIENTS }, async (_, n) => {
@@ -56,10 +56,10 @@ function newTask(_id, n = 0) {
   return { _id, title: `task ${n}`, status: 'received', createdBy: 'somebody', orgId: 'acme', isPrivate: false, createdAt: new Date(), updatedAt: new Date(), events: [] };
 }
 
-/** A history that takes a moment to read: changes go by between a join's snapshot and its turn. */
+/** A timeline that takes a moment to read, so that changes happen while the gateway reads a join's snapshot. */
 const LONG_TIMELINE = Array.from({ length: 600 }, (_, n) => ({ eventType: 'earlier', payload: { n: `before ${n}` }, createdAt: new Date() }));
 
-/** Writes until everybody has done what it has to do, at random moments; then one last write that says so. */
+/** Writes while each client acts once at a random moment, until enough is written and each client is `done`. */
 async function underFire({ ids, kind, act, done }) {
   const fire = new Fire({ uri: database.uri, db: database.name, ids, kind, least: LEAST, most: MOST, seed: SEED });
   clients.forEach((client, n) => fire.at(Math.floor(Math.random() * LEAST), () => act(client, n)));
@@ -88,7 +88,7 @@ async function everyCopyIsTheTask(_id) {
   console.log(`${entries.length} timeline entries; connections that the gateway closed: ${cut}`);
 }
 
-/** A resync of whatever this client had asked for, half of them with `since`. */
+/** A resync of this task. Half of the clients send `since`. */
 const resyncTask = (_id) => async (client, n) => {
   const { last } = client.copy(_id);
   return client.ask('resync_requested', { taskIds: [_id], ...(n % 2 === 0 && last ? { since: last } : {}) });
@@ -121,8 +121,8 @@ test('200 clients lose their connection and resync, with and without `since`', a
   assert.deepEqual(answers.filter(({ ok }) => !ok), []);
   const recovered = answers.filter((answer) => answer.recovered).length;
   console.log(`${answers.length} resyncs, ${answers.filter(({ since }) => since).length} with since, ${recovered} recovered`);
-  assert.ok(recovered > 0, 'some go on where they were');
-  assert.ok(answers.every((answer) => !answer.recovered || answer.since), 'only those that gave a since');
+  assert.ok(recovered > 0, 'some clients continue at their last event');
+  assert.ok(answers.every((answer) => !answer.recovered || answer.since), 'only clients that sent `since` are recovered');
 }, { timeout: TIMEOUT });
 
 async function everyDashboardIsTheDatabase() {
@@ -148,7 +148,7 @@ const resyncDashboard = async (client, n) => {
 };
 
 for (const [name, prepare, act, done] of [
-  ['200 clients join the dashboard while many tasks come, go, change hands and hide',
+  ['200 clients join the dashboard while many tasks are created, deleted, given to other users and made private',
     async () => {},
     (client) => client.joinDashboard().catch((error) => client.faults.push(error)),
     ({ dashboard }) => dashboard.states > 0 && dashboard.counts],

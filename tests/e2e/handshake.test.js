@@ -1,4 +1,4 @@
-// Who gets in, for how long, and from where.
+// Which tokens and origins the gateway accepts, and how long a session lasts.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { writeFileSync } from 'node:fs';
@@ -25,7 +25,7 @@ before(async () => {
 });
 after(() => gateway?.stop());
 
-test('tokens that open nothing', async () => {
+test('invalid and expired tokens are refused', async () => {
   const claims = { sub: 'alice', orgId: 'acme' };
   const valid = await sign(claims);
   const [head, body, signature] = valid.split('.');
@@ -47,7 +47,7 @@ test('tokens that open nothing', async () => {
   }
 });
 
-test('a token within the leeway of nbf and iat, and one in the header', async () => {
+test('a token within the leeway of nbf and iat, and a token in the header, are accepted', async () => {
   (await Client.connect(gateway, await sign({ sub: 'alice', orgId: 'acme', nbf: now() + 10, iat: now() + 10 }))).close();
   for (const transports of [['websocket'], ['polling']]) {
     const extraHeaders = { Authorization: `Bearer ${await member('alice')}` };
@@ -59,18 +59,18 @@ test('a token in the query string is refused', async () => {
   const token = await member('alice');
   for (const transports of [['websocket'], ['polling']]) {
     const client = new Client(gateway, undefined, { transports, query: { token } });
-    client.socket.on('connect', () => assert.fail('it was let in'));
+    client.socket.on('connect', () => assert.fail('the client was accepted'));
     await once(client.socket, 'connect_error');
     client.close();
   }
 });
 
-test('the end of the token is the end of the session', async () => {
+test('the session ends when its token expires', async () => {
   const client = await Client.connect(gateway, await member('alice', 'acme', { exp: now() + 3 }));
   await client.joinDashboard();
   const reason = await client.disconnected();
   assert.equal(client.all('error').at(-1)?.code, 'token_expired');
-  assert.equal(reason, 'transport close', 'a client reconnects after this one by itself');
+  assert.equal(reason, 'transport close', 'clients reconnect by themselves after this reason');
   client.socket.connect();
   assert.equal((await once(client.socket, 'connect_error')).message, 'token_expired');
   client.close();
@@ -81,20 +81,20 @@ test('auth:refresh extends the session, for the same user', async () => {
   const client = await Client.connect(gateway, await member('alice', 'acme', { exp: short }));
   await client.joinDashboard();
   const other = await client.ask('auth:refresh', { token: await member('bob') });
-  assert.equal(other.ok, false, 'somebody else');
+  assert.equal(other.ok, false, 'the token of another user');
   const expired = await client.ask('auth:refresh', { token: await member('alice', 'acme', { exp: now() - 1 }) });
   assert.deepEqual([expired.ok, expired.error.code], [false, 'token_expired']);
   const wrong = await client.ask('auth:refresh', { token: await sign({ sub: 'alice', orgId: 'acme' }, { key: WRONG_SECRET }) });
-  assert.equal(wrong.ok, false, 'not ours');
+  assert.equal(wrong.ok, false, 'another secret');
   assert.equal((await client.ask('auth:refresh', { token: await member('alice') })).ok, true);
-  await until(() => now() > short + 1, 'the first token is over');
+  await until(() => now() > short + 1, 'the first token has expired');
   const task = await createTask(gateway.url, await member('alice'), { title: 'After the refresh' });
   await client.saw('task:created', ({ taskId }) => taskId === task.taskId);
   assert.deepEqual(client.disconnects, []);
   client.close();
 });
 
-test('Origin: the configured ones, the own host, and clients without one', async () => {
+test('Origin: configured origins, the gateway\'s own host, and clients without Origin are accepted', async () => {
   const own = gateway.url;
   for (const origin of [CONFIGURED, 'http://localhost:5173', own, undefined]) {
     assert.deepEqual(await knocks(origin), { get: 200, upgrade: 101 }, String(origin));
@@ -159,7 +159,7 @@ test('CORS: a preflight of an allowed origin gets the headers that it asks for, 
   assert.equal(await exposed('/api/tasks'), 'x-request-id,retry-after,location');
 });
 
-test('Origin: native clients take theirs from the URL that they connect to', async () => {
+test('Origin: native clients, which derive it from the URL, are accepted in every spelling of an allowed origin', async () => {
   const host = `127.0.0.1:${gateway.port}`;
   for (const origin of [`ws://${host}`, `HTTP://${host}`, CONFIGURED.replace('https', 'wss'), `${CONFIGURED}:443`, CONFIGURED.toUpperCase()]) {
     assert.deepEqual(await knocks(origin), { get: 200, upgrade: 101 }, origin);
@@ -169,7 +169,7 @@ test('Origin: native clients take theirs from the URL that they connect to', asy
   }
 });
 
-test('Origin: the scheme that a trusted proxy tells, in every form that proxies write', () => withGateway({ TRUSTED_PROXIES: '127.0.0.1,10.0.0.0/8' }, async (proxied) => {
+test('Origin: the scheme from a trusted proxy counts, in every form that proxies write', () => withGateway({ TRUSTED_PROXIES: '127.0.0.1,10.0.0.0/8' }, async (proxied) => {
   const host = { 'x-forwarded-host': 'gate.test' };
   const encrypted = [
     ...['https', 'wss', 'WSS', 'https,http', 'https, http', 'wss,http', 'http,https'].map((proto) => ({ ...host, 'x-forwarded-proto': proto })),
@@ -184,7 +184,7 @@ test('Origin: the scheme that a trusted proxy tells, in every form that proxies 
     for (const origin of ['http://gate.test', 'ws://gate.test', 'https://evil.test', 'https://inner']) {
       assert.deepEqual(await knocks(origin, headers, proxied), { get: 403, upgrade: 403 }, `${origin} ${shown}`);
     }
-    // Not from a proxy that nobody has named.
+    // The gateway ignores the headers of a proxy that is not in TRUSTED_PROXIES.
     assert.deepEqual(await knocks('https://gate.test', headers), { get: 403, upgrade: 403 }, shown);
   }
   for (const proto of ['http', 'ws', 'http,ws']) {
@@ -194,7 +194,7 @@ test('Origin: the scheme that a trusted proxy tells, in every form that proxies 
   }
 }));
 
-test('Origin: null, file:// and schemes of apps are let in by name only, and the log says what null means', () => withGateway(
+test('Origin: null, file:// and app schemes are accepted only when configured, and the log warns about null and file://', () => withGateway(
   { WEBSOCKET_CORS_ORIGIN: 'null,file://,capacitor://localhost,ionic://localhost,app://-' },
   async (app) => {
     for (const origin of ['null', 'file://', 'capacitor://localhost', 'ionic://localhost', 'app://-']) {
@@ -222,7 +222,7 @@ for (const [name, alg, options] of KEY_KINDS) {
     const keyed = new Gateway(await freePort(), { JWT_SECRET: undefined });
     const file = join(keyed.cwd, 'jwt.pem');
     writeFileSync(file, pem);
-    // The text itself for one kind, a file for the others.
+    // ES256 uses the PEM text itself, the other kinds a file.
     keyed.env.JWT_PUBLIC_KEY = alg === 'ES256' ? pem : `@${file}`;
     await keyed.launch();
     try {
@@ -232,7 +232,7 @@ for (const [name, alg, options] of KEY_KINDS) {
       const task = await createTask(keyed.url, token);
       await client.join(task.taskId);
       client.close();
-      // The public key taken for a shared secret.
+      // An attacker signs with the public key as if it were a shared secret.
       assert.equal(await refused(keyed, await sign(claims, { key: new TextEncoder().encode(pem) })), 'unauthorized');
       const stranger = await generateKeyPair(alg, { extractable: true, ...options });
       assert.equal(await refused(keyed, await sign(claims, { key: stranger.privateKey, alg })), 'unauthorized');
@@ -242,7 +242,7 @@ for (const [name, alg, options] of KEY_KINDS) {
   });
 }
 
-test('issuer, audience and the names of claims', async () => {
+test('issuer, audience and claim names are configurable', async () => {
   const strict = await Gateway.start({
     JWT_ISSUER: 'https://id.example.org', JWT_AUDIENCE: 'taskcast',
     JWT_USER_CLAIM: 'uid', JWT_ORG_CLAIM: 'tenant', JWT_NAME_CLAIM: 'nick',
@@ -263,7 +263,7 @@ test('issuer, audience and the names of claims', async () => {
   }
 });
 
-test('the default organisation is that of tokens that name none', async () => {
+test('a token without an organisation gets the default organisation', async () => {
   const shared = await Gateway.start({ DEFAULT_ORG: 'everybody' });
   try {
     const [alice, bob] = await Promise.all([sign({ sub: 'alice', scope: 'tasks:write' }), sign({ sub: 'bob' })]);
@@ -278,7 +278,7 @@ test('the default organisation is that of tokens that name none', async () => {
   }
 });
 
-test('connections come and go in the health', async () => {
+test('health counts connections and users', async () => {
   const before = (await gateway.health()).websocket;
   const clients = await Promise.all([1, 2, 3].map(async () => Client.connect(gateway, await member('carol'))));
   const during = await until(async () => {
@@ -287,10 +287,10 @@ test('connections come and go in the health', async () => {
   }, 'three more connections');
   assert.equal(during.connectedUsers, before.connectedUsers + 1);
   clients.forEach((client) => client.close());
-  await until(async () => (await gateway.health()).websocket.connections === before.connections, 'all gone again');
+  await until(async () => (await gateway.health()).websocket.connections === before.connections, 'all three are closed');
 });
 
-/** What a GET and an upgrade with this Origin are answered. */
+/** The statuses of a GET and of an upgrade with this Origin. */
 async function knocks(origin, more = {}, at = gateway) {
   const headers = origin === undefined ? more : { origin, ...more };
   const get = await fetch(`${at.url}/socket.io/?EIO=4&transport=polling`, { headers });

@@ -1,4 +1,4 @@
-// The HTTP API, as a program without our code sees it.
+// The HTTP API, as an independent program sees it.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -28,7 +28,7 @@ function assertError(answer, status, code) {
   if (code) assert.equal(answer.body.error.code, code);
 }
 
-test('health', async () => {
+test('health shows the state of connections, relay, store and cluster', async () => {
   const answer = await get('/api/health', null);
   assert.equal(answer.status, 200);
   const { status, websocket, relay, store, cluster } = answer.body;
@@ -42,21 +42,21 @@ test('health', async () => {
   assert.equal((await get('/api/health/live', null)).status, 200);
 });
 
-test('a new task', async () => {
+test('a new task is returned as clients receive it, and a private one only to its creator', async () => {
   const task = await createTask(gateway.url, alice, { title: 'New', description: 'long text', isPrivate: true, repo: 'acme/site' });
   assert.match(task.createdAt, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
   assert.deepEqual(
     [task._id, task.title, task.status, task.createdBy, task.creator, task.orgId, task.isPrivate, task.repo, task.events],
     [task.taskId, 'New', 'received', 'alice', 'alice of acme', 'acme', true, 'acme/site', []],
   );
-  assert.ok(!('description' in task), 'not among what clients receive');
+  assert.ok(!('description' in task), 'clients do not receive the description');
   const fetched = await get(`/api/tasks/${task.taskId}`);
   assert.equal(fetched.status, 200);
   assert.deepEqual(fetched.body, task);
   assertError(await get(`/api/tasks/${task.taskId}`, bob), 404, 'not_found');
 });
 
-test('pages: everything once, newest first, also while tasks are added', async () => {
+test('pages list each task once, newest first, also while tasks are added', async () => {
   const pager = await member('pager', 'paging');
   const ids = [];
   for (let n = 0; n < 25; n += 1) ids.unshift((await createTask(gateway.url, pager, { title: `page ${n}` })).taskId);
@@ -74,7 +74,7 @@ test('pages: everything once, newest first, also while tasks are added', async (
   assert.ok(!('events' in (await get('/api/tasks?limit=1', pager)).body.tasks[0]), 'summaries');
 });
 
-test('filters', async () => {
+test('tasks can be filtered by status and creator', async () => {
   const [ann, ben] = await Promise.all([member('ann', 'filters'), member('ben', 'filters')]);
   const moved = await createTask(gateway.url, ann);
   await createTask(gateway.url, ann);
@@ -88,7 +88,7 @@ test('filters', async () => {
   assert.equal((await ids('')).length, 3);
 });
 
-test('questions that can not be answered', async () => {
+test('invalid requests get an error', async () => {
   assertError(await get('/api/tasks', null), 401, 'unauthorized');
   assertError(await get('/api/tasks', await sign({ sub: 'alice', orgId: 'acme', exp: 1 })), 401);
   for (const query of ['limit=0', 'limit=-1', 'limit=x', 'cursor=nonsense', 'cursor=%00']) assertError(await get(`/api/tasks?${query}`), 400);
@@ -98,7 +98,7 @@ test('questions that can not be answered', async () => {
   assertError(await get('/nothing', null), 404);
 });
 
-test('bodies that are not taken', async () => {
+test('invalid bodies are refused', async () => {
   const post = (options) => api(gateway.url, 'POST', '/api/tasks', { token: alice, ...options });
   const json = { 'content-type': 'application/json' };
   for (const body of [null, [], 'x', 1, {}, { title: '' }, { title: 1 }, { title: { $ne: null } }, { title: 'x', isPrivate: 'yes' }, { title: 'x', repo: 'no slash' }]) {
@@ -110,7 +110,7 @@ test('bodies that are not taken', async () => {
   assertError(await post({ body: { title: 'x', description: 'y'.repeat(3_000_000) } }), 413);
 });
 
-test('moving a task needs the scope, and an organisation that fits', async () => {
+test('changing a task needs the scope and the same organisation', async () => {
   const { taskId } = await createTask(gateway.url, alice);
   const patch = (token, body, id = taskId) => api(gateway.url, 'PATCH', `/api/tasks/${id}`, { token, body });
   assertError(await patch(null, { status: 'coding' }), 401);
@@ -130,7 +130,7 @@ test('moving a task needs the scope, and an organisation that fits', async () =>
   assertError(await patch(writer, { status: 'coding' }), 409, 'conflict');
 });
 
-test('answering the questions of a task', async () => {
+test('a member of the organisation can answer the questions of a task, once', async () => {
   const { taskId } = await createTask(gateway.url, alice);
   const clarify = (token, body, id = taskId) => api(gateway.url, 'POST', `/api/tasks/${id}/clarify`, { token, body });
   assertError(await clarify(bob, { answers: ['yes'] }), 409, 'conflict');
@@ -145,12 +145,12 @@ test('answering the questions of a task', async () => {
   assertError(await clarify(bob, { answers: ['again'] }), 409, 'conflict');
 });
 
-test('request ids are echoed or made', async () => {
+test('a request id is echoed or generated', async () => {
   assert.equal((await get('/api/health', null, { headers: { 'x-request-id': 'mine-42' } })).headers.get('x-request-id'), 'mine-42');
   assert.ok((await get('/api/health', null)).headers.get('x-request-id'));
 });
 
-test('FEATURE_TASK_API', async () => {
+test('FEATURE_TASK_API limits the task API to nothing, or to reads', async () => {
   for (const [level, mayRead] of [['off', false], ['read', true]]) {
     const limited = await Gateway.start({ FEATURE_TASK_API: level });
     try {

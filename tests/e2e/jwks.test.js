@@ -1,4 +1,4 @@
-// Keys from a key server: fetched, rotated, and away. Nobody is refused for good because of what passes.
+// Keys from a key server: fetched, rotated, and unreachable. A temporary failure never refuses a valid client.
 import assert from 'node:assert/strict';
 
 import { Client, refused } from './support/client.js';
@@ -13,10 +13,10 @@ import { test } from './support/scenario.js';
 import { until } from './support/until.js';
 
 const settings = (server) => ({ JWT_SECRET: undefined, JWT_JWKS_URL: server.url });
-/** What the existing client does: it comes back by itself. */
+/** The options of the existing client, which reconnects by itself. */
 const STUBBORN = { reconnection: true, reconnectionAttempts: 5 };
 
-/** A client that must never be told to stay away. */
+/** A reconnecting client that records each refusal. */
 function stubborn(gateway, token, options = {}) {
   const client = new Client(gateway, token, { ...STUBBORN, ...options });
   client.refusals = [];
@@ -24,7 +24,7 @@ function stubborn(gateway, token, options = {}) {
   return client;
 }
 
-/** The answer that is no "later": HTTP and `auth:refresh` do not wait for a fetch that is far away. */
+/** Repeats `ask` until the answer is final. HTTP requests and `auth:refresh` do not wait for a key fetch that is far away. */
 async function inTheEnd(ask) {
   for (;;) {
     const code = await ask();
@@ -35,7 +35,7 @@ async function inTheEnd(ask) {
 
 const list = (gateway, token) => api(gateway.url, 'GET', '/api/tasks', { token });
 
-test('tokens of every kind of key, over TLS, by whoever SSL_CERT_FILE trusts', async () => {
+test('tokens of every kind of key are accepted, with keys from a TLS server that SSL_CERT_FILE trusts', async () => {
   const server = await KeyServer.start({ secure: true });
   const signers = await Promise.all([signer('RS256', 'r'), signer('ES256', 'e'), signer('EdDSA', 'd')]);
   server.keys = [{ kty: 'oct', kid: 'r', k: 'c2VjcmV0' }, ...signers.map(({ jwk }) => jwk)];
@@ -47,7 +47,7 @@ test('tokens of every kind of key, over TLS, by whoever SSL_CERT_FILE trusts', a
         (await Client.connect(gateway, made)).close();
         assert.equal((await list(gateway, made)).status, 200, alg);
       }
-      // As another kind of key, and by a key that nobody has published.
+      // Two tokens with a known key id: one is signed with another kind of key, the other with an unpublished key.
       const [other] = signers.filter((one) => one.alg !== alg);
       assert.equal(await refused(gateway, await other.token({}, { kid: jwk.kid })), 'unauthorized', alg);
       assert.equal(await refused(gateway, await (await signer(alg, jwk.kid)).token()), 'unauthorized', alg);
@@ -61,7 +61,7 @@ test('tokens of every kind of key, over TLS, by whoever SSL_CERT_FILE trusts', a
     assert.match(good.stdout, /ok: .*JWT_JWKS_URL \(3 keys for RS256, ES256, EdDSA\)/);
     assert.match(good.stdout, /warn: key 1 of JWT_JWKS_URL is left out: it is a shared secret/);
     const stranger = await check({});
-    assert.equal(stranger.code, 1, 'its certificate is nobody\'s');
+    assert.equal(stranger.code, 1, 'the certificate is not trusted');
     assert.match(stranger.stdout, /fail: .*JWT_JWKS_URL/);
   } finally {
     await gateway.stop();
@@ -69,7 +69,7 @@ test('tokens of every kind of key, over TLS, by whoever SSL_CERT_FILE trusts', a
   }
 });
 
-test('a key server that is away at the start, and goes away later', async () => {
+test('clients wait while the key server is unreachable, at the start and later', async () => {
   const server = await KeyServer.start();
   const [first, second] = await Promise.all([signer('ES256', 'first'), signer('ES256', 'second')]);
   server.keys = [first.jwk];
@@ -85,7 +85,7 @@ test('a key server that is away at the start, and goes away later', async () => 
     assert.ok(Number(answer.headers.get('retry-after')) >= 1);
     await until(async () => (await scrape(gateway.url)).get('taskcast_handshakes_total', { outcome: 'unavailable' }) >= 2, 'both were closed, not refused', 60_000);
     await server.listen();
-    await until(() => clients.every(({ socket }) => socket.connected), 'both come in once the server is there', 60_000);
+    await until(() => clients.every(({ socket }) => socket.connected), 'both are accepted once the key server is back', 60_000);
     assert.deepEqual(clients.flatMap(({ refusals }) => refusals), []);
     assert.equal((await gateway.health()).status, 'ok');
 
@@ -93,12 +93,12 @@ test('a key server that is away at the start, and goes away later', async () => 
     const newcomer = stubborn(gateway, await second.token());
     (await Client.connect(gateway, token)).close();
     assert.equal((await list(gateway, token)).status, 200);
-    await until(async () => (await scrape(gateway.url)).get('taskcast_key_fetches_total', { outcome: 'status' }) >= 1, 'it was asked for the other key');
+    await until(async () => (await scrape(gateway.url)).get('taskcast_key_fetches_total', { outcome: 'status' }) >= 1, 'the key server was asked for the other key');
     server.keys = [];
     await until(async () => (await scrape(gateway.url)).get('taskcast_key_fetches_total', { outcome: 'unusable' }) >= 1, 'an empty set', 60_000);
     (await Client.connect(gateway, token)).close();
     server.keys = [first.jwk, second.jwk];
-    await until(() => newcomer.socket.connected, 'the key is there', 60_000);
+    await until(() => newcomer.socket.connected, 'the new key is fetched', 60_000);
     assert.deepEqual(newcomer.refusals, []);
   } finally {
     await gateway.stop();
@@ -106,7 +106,7 @@ test('a key server that is away at the start, and goes away later', async () => 
   }
 });
 
-test('keys change while somebody makes up names: one fetch a minute, and everybody gets in', async () => {
+test('keys are rotated during a flood of invented key ids: one fetch a minute, and every valid client is accepted', async () => {
   const server = await KeyServer.start();
   const [first, second, third] = await Promise.all([signer('ES256', 'first'), signer('EdDSA', 'second'), signer('RS256', 'third')]);
   server.keys = [first.jwk];
@@ -117,7 +117,7 @@ test('keys change while somebody makes up names: one fetch a minute, and everybo
     (await Client.connect(gateway, await second.token())).close();
     const names = ['../../../../dev/null', "' OR 1=1 --", 'first\0', 'first ', 'FIRST', '', '/etc/passwd', 'http://127.0.0.1/keys', 'x'.repeat(4000)];
     const madeUp = await Promise.all(names.map((kid, n) => first.token({ sub: `user-${n}` }, { kid })));
-    // Each has a session of its own: a session's requests wait for each other.
+    // Each token uses its own session, because the requests of one session wait for each other.
     const sessions = await Promise.all(names.map(async (_, n) => Client.connect(gateway, await first.token({ sub: `user-${n}` }))));
     assert.equal(server.asked, 2, 'the second key was fetched when it was needed');
 
@@ -135,32 +135,32 @@ test('keys change while somebody makes up names: one fetch a minute, and everybo
     const overHttp = Promise.all(madeUp.map((token) => inTheEnd(async () => (await list(gateway, token)).body.error?.code)));
     const refreshed = Promise.all(madeUp.map((token, n) => inTheEnd(async () => (await sessions[n].ask('auth:refresh', { token })).error?.code)));
     (await Client.connect(gateway, await first.token())).close();
-    assert.equal(server.asked, 2, 'not within the minute');
+    assert.equal(server.asked, 2, 'no second fetch within the minute');
 
-    await until(() => waiting.socket.connected, 'the third key', 80_000);
-    assert.deepEqual([waiting.refusals, waiting.disconnects], [[], []], 'it waited');
+    await until(() => waiting.socket.connected, 'the third key is fetched', 80_000);
+    assert.deepEqual([waiting.refusals, waiting.disconnects], [[], []], 'the client waited and was not refused');
     for (const told of [await answers, await overHttp, await refreshed]) assert.deepEqual([...new Set(told)], ['unauthorized']);
-    assert.deepEqual(sessions.flatMap(({ disconnects }) => disconnects), [], 'they go on with the tokens that they have');
+    assert.deepEqual(sessions.flatMap(({ disconnects }) => disconnects), [], 'the sessions continue with their present tokens');
     assert.equal(server.asked, 3);
     assert.equal((await member.ask('auth:refresh', { token: await third.token() })).ok, true);
-    assert.equal((await list(gateway, await first.token())).status, 503, 'gone, and a newer set may have it again');
+    assert.equal((await list(gateway, await first.token())).status, 503, 'the key was removed, but a newer set may have it again');
   } finally {
     await gateway.stop();
     await server.close();
   }
 });
 
-test('whoever makes up names takes no place of those whose keys are known', async () => {
+test('invented key ids take no slots from users whose keys are known', async () => {
   const server = await KeyServer.start();
   const known = await signer('ES256', 'known');
   server.keys = [known.jwk];
   const gateway = await Gateway.start(settings(server));
   try {
     const [token, madeUp] = [await known.token(), await known.token({}, { kid: 'made up' })];
-    // Whoever comes now waits for the next try.
+    // From now on, a token with an unknown key waits for the next fetch.
     server.keys = undefined;
     let over = false;
-    // More than are worked on at once.
+    // This is more than the gateway processes at once.
     const crowd = Promise.all(Array.from({ length: 700 }, async () => {
       while (!over) {
         const { status } = await list(gateway, madeUp);
@@ -169,7 +169,7 @@ test('whoever makes up names takes no place of those whose keys are known', asyn
       }
     }));
     const waiting = async () => (await scrape(gateway.url)).get('taskcast_tokens_waiting');
-    await until(async () => (await waiting()) >= 60, 'as many wait as may', 60_000);
+    await until(async () => (await waiting()) >= 60, 'the number of waiting tokens reaches its limit', 60_000);
     for (let n = 0; n < 20; n += 1) assert.equal((await list(gateway, token)).status, 200);
     over = true;
     await crowd;

@@ -1,4 +1,4 @@
-// Connections that are kept between requests: for how long, at whose cost, and what becomes of the last request.
+// HTTP keep-alive: how long idle connections stay open, which one is closed first, and that no request is lost at shutdown.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { connect } from 'node:net';
@@ -15,11 +15,11 @@ import { until } from './support/until.js';
 
 const HEALTH = 'GET /api/health/live HTTP/1.1\r\nHost: x\r\n\r\n';
 
-/** A TCP connection that is written to by hand. */
+/** A TCP connection on which the test writes raw HTTP requests. */
 class Kept {
   answers = [];
   text = '';
-  /** `end`: closed in order; else the error's code. */
+  /** `end` means that the server closed the connection in order. Else this is the error code. */
   closed = undefined;
   #wake = () => {};
 
@@ -38,7 +38,7 @@ class Kept {
     this.#wake();
   }
 
-  /** Takes whole answers from what has come; all of ours have a length. */
+  /** Parses complete answers from the received text. Every answer of the gateway has a Content-Length. */
   #take() {
     for (;;) {
       const end = this.text.indexOf('\r\n\r\n');
@@ -65,15 +65,15 @@ class Kept {
   }
 }
 
-test('an idle connection outlives a head that comes slowly, whatever was answered before on its connection', () => withGateway({}, async (gateway) => {
+test('a connection with a slow request head is closed before an idle one, whatever it was answered before', () => withGateway({}, async (gateway) => {
   const [idle, slow, behind, silent] = Array.from({ length: 4 }, () => new Kept(gateway.port));
   for (const kept of [idle, slow]) assert.equal((await kept.ask(HEALTH)).status, 200);
   slow.send(HEALTH.slice(0, 20));
-  // In one segment with the request before it.
+  // The incomplete head is in the same segment as the request before it.
   assert.equal((await behind.ask(HEALTH + HEALTH.slice(0, 20))).status, 200);
   const drip = setInterval(() => [slow, behind].forEach((kept) => kept.send('x')), 100);
   try {
-    await until(() => [slow, behind, silent].every(({ closed }) => closed !== undefined), 'slow heads are cut, and connections that say nothing');
+    await until(() => [slow, behind, silent].every(({ closed }) => closed !== undefined), 'connections with slow heads and silent connections are closed');
   } finally {
     clearInterval(drip);
   }
@@ -82,49 +82,49 @@ test('an idle connection outlives a head that comes slowly, whatever was answere
   idle.socket.destroy();
 }));
 
-test('HTTP_KEEP_ALIVE ends a connection on which nothing comes, in order, and no other', () => withGateway({ HTTP_KEEP_ALIVE: '500ms' }, async (gateway) => {
+test('HTTP_KEEP_ALIVE closes only idle connections, and in order', () => withGateway({ HTTP_KEEP_ALIVE: '500ms' }, async (gateway) => {
   const [idle, busy] = [new Kept(gateway.port), new Kept(gateway.port)];
   for (const kept of [idle, busy]) assert.equal((await kept.ask(HEALTH)).status, 200);
-  // A request that takes longer than that: its body does not come.
+  // This request takes longer than HTTP_KEEP_ALIVE, because its body does not arrive.
   const body = JSON.stringify({ title: 'slow' });
   busy.send(`POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${await member('alice')}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body.slice(0, 3)}`);
   await until(() => idle.closed !== undefined, 'the idle one is closed');
   assert.equal(idle.closed, 'end');
   assert.equal(busy.closed, undefined);
   assert.equal((await busy.ask(body.slice(3))).status, 202);
-  await until(() => busy.closed !== undefined, 'the other one when it is idle');
+  await until(() => busy.closed !== undefined, 'the other one is closed when it is idle');
   assert.equal(busy.closed, 'end');
 }));
 
-test('idle connections keep nobody out: the one that has been idle for longest goes', () => withGateway({ MAX_UNAUTHENTICATED_PER_ADDRESS: '8' }, async (gateway) => {
+test('idle connections do not keep a new client out: the longest idle one is closed', () => withGateway({ MAX_UNAUTHENTICATED_PER_ADDRESS: '8' }, async (gateway) => {
   const held = [];
   for (let n = 0; n < 4; n += 1) {
     held.push(new Kept(gateway.port));
     assert.equal((await held[n].ask(HEALTH)).status, 200);
   }
-  // Newcomers fill the other places. Then there is none, until the first one has been idle for as long as a slow head may take.
+  // New connections fill the other slots. Then no slot is free until the first one has been idle for as long as a slow head may take.
   const last = await until(async () => {
     const kept = new Kept(gateway.port);
     held.push(kept);
     const answer = await kept.ask(HEALTH);
-    // Whatever has come with the answer is seen, too.
+    // The event loop handles everything that has arrived with the answer.
     for (let n = 0; n < 3; n += 1) await new Promise(setImmediate);
     return held[0].closed !== undefined && answer?.status === 200 && kept;
-  }, 'a newcomer takes the place of an idle one', 40_000);
+  }, 'a new connection takes the slot of an idle one', 40_000);
   assert.deepEqual(held.slice(0, 4).map(({ closed }) => closed !== undefined), [true, false, false, false]);
-  assert.equal((await held[1].ask(HEALTH)).status, 200, 'the others are served on');
+  assert.equal((await held[1].ask(HEALTH)).status, 200, 'the other connections are still served');
   assert.equal(last.closed, undefined);
   for (const kept of held) kept.socket.destroy();
-  const page = await until(() => scrape(gateway.url), 'an operator finds a place, too');
+  const page = await until(() => scrape(gateway.url), 'the scrape gets a slot');
   assert.ok(page.get('taskcast_connections_refused_total', { reason: 'idle' }) > 0);
 }));
 
-test('a head that has begun when the listener closes is answered, and is its connection\'s last', async () => {
+test('a request whose head has begun when the listener closes is answered, and is the last on its connection', async () => {
   const gateway = await Gateway.start();
   const kept = new Kept(gateway.port);
   assert.equal((await kept.ask(HEALTH)).closes, false);
   kept.send(HEALTH.slice(0, 20));
-  // Read before anything else happens: another request that came later is answered.
+  // The gateway has read the head: it has answered another request that was sent later.
   assert.equal((await api(gateway.url, 'GET', '/api/health')).status, 200);
   gateway.child.kill('SIGTERM');
   await until(async () => {
@@ -132,7 +132,7 @@ test('a head that has begun when the listener closes is answered, and is its con
     const opened = await late.opened;
     late.socket.destroy();
     return !opened;
-  }, 'nobody new is accepted');
+  }, 'no new connection is accepted');
   const answer = await kept.ask(HEALTH.slice(20));
   assert.deepEqual([answer?.status, answer?.closes], [200, true]);
   await gateway.stop();
@@ -151,7 +151,7 @@ test('SIGTERM loses no webhook: each that was sent is answered and stored', asyn
       + `X-GitHub-Delivery: ${randomUUID()}\r\nX-Hub-Signature-256: ${signed}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${Buffer.from(body).toString('latin1')}`;
     const answers = [];
     const lost = [];
-    // What a load balancer does: it keeps each connection for its next request, and opens another one when it was told that one is over.
+    // Like a load balancer, a sender reuses a connection for its next request, and opens another one after `Connection: close`.
     const sender = async (n) => {
       for (;;) {
         const kept = new Kept(gateway.port);
@@ -167,13 +167,13 @@ test('SIGTERM loses no webhook: each that was sent is answered and stored', asyn
       }
     };
     const senders = Array.from({ length: 20 }, (_, n) => sender(n));
-    await until(() => answers.length > 200, 'they are sent');
+    await until(() => answers.length > 200, 'webhooks are being answered');
     gateway.child.kill('SIGTERM');
     await Promise.all(senders);
     await gateway.child.exited;
     assert.deepEqual(lost, [], 'each was answered');
     assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200]);
-    assert.ok(answers.some(({ closes }) => closes), 'some were told that their connection is over');
+    assert.ok(answers.some(({ closes }) => closes), 'some answers close their connection');
     await gateway.launch();
     const { body: task } = await api(gateway.url, 'GET', `/api/tasks/${taskId}`, { token: alice });
     assert.equal(task.events.length, answers.length);

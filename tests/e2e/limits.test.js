@@ -1,4 +1,4 @@
-// What one client, and one user, may take; and what is switched off.
+// The limits of one client and of one user, and features that are switched off.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { Agent, get } from 'node:http';
@@ -12,7 +12,7 @@ import { member, pipeline } from './support/tokens.js';
 import { test } from './support/scenario.js';
 import { once, until } from './support/until.js';
 
-test('joins over the rate wait, and only then are refused', () => withGateway({ JOIN_RATE_PER_SECOND: '2' }, async (gateway) => {
+test('joins above the rate limit wait, and are refused only when the wait would be too long', () => withGateway({ JOIN_RATE_PER_SECOND: '2' }, async (gateway) => {
   const alice = await member('alice');
   const { taskId } = await createTask(gateway.url, alice);
   const client = await Client.connect(gateway, alice);
@@ -28,7 +28,7 @@ test('joins over the rate wait, and only then are refused', () => withGateway({ 
   }
   assert.equal(client.all('task:state').length, accepted.length);
 
-  // By event, and for all connections of the user together; somebody else is not concerned.
+  // The limit is for each event, and for all connections of the user together. It does not affect another user.
   const second = await Client.connect(gateway, alice);
   for (let n = 0; n < asked; n += 1) second.socket.emit('task:join', { taskId });
   assert.equal((await second.saw('error')).code, 'rate_limited');
@@ -38,7 +38,7 @@ test('joins over the rate wait, and only then are refused', () => withGateway({ 
   [client, second, bob].forEach((one) => one.close());
 }));
 
-test('a burst over the default rate is only slowed down', () => withGateway({}, async (gateway) => {
+test('a burst above the default rate is delayed, not refused', () => withGateway({}, async (gateway) => {
   const alice = await member('alice');
   const { taskId } = await createTask(gateway.url, alice);
   const client = await Client.connect(gateway, alice);
@@ -47,7 +47,7 @@ test('a burst over the default rate is only slowed down', () => withGateway({}, 
   client.close();
 }));
 
-test('the first two resyncs of a connection do not count', () => withGateway({ JOIN_RATE_PER_SECOND: '1' }, async (gateway) => {
+test('the first two resyncs of a connection do not count against the rate limit', () => withGateway({ JOIN_RATE_PER_SECOND: '1' }, async (gateway) => {
   const alice = await member('alice');
   const { taskId } = await createTask(gateway.url, alice);
   const connections = await Promise.all(Array.from({ length: 20 }, () => Client.connect(gateway, alice)));
@@ -59,7 +59,7 @@ test('the first two resyncs of a connection do not count', () => withGateway({ J
   connections.forEach((client) => client.close());
 }));
 
-test('rooms that a client asked for are counted', () => withGateway({ MAX_ROOMS_PER_SOCKET: '3' }, async (gateway) => {
+test('the number of rooms of a client is limited', () => withGateway({ MAX_ROOMS_PER_SOCKET: '3' }, async (gateway) => {
   const alice = await member('alice');
   const ids = [];
   for (let n = 0; n < 4; n += 1) ids.push((await createTask(gateway.url, alice)).taskId);
@@ -75,7 +75,7 @@ test('rooms that a client asked for are counted', () => withGateway({ MAX_ROOMS_
   client.close();
 }));
 
-test('over the number of connections of a user, the oldest goes, and only that', () => withGateway({ MAX_CONNECTIONS_PER_USER: '2' }, async (gateway) => {
+test('a connection above the limit of a user closes only the oldest connection of that user', () => withGateway({ MAX_CONNECTIONS_PER_USER: '2' }, async (gateway) => {
   const alice = await member('alice');
   const bob = await Client.connect(gateway, await member('bob'));
   const [first, second] = [await Client.connect(gateway, alice), await Client.connect(gateway, alice)];
@@ -88,7 +88,7 @@ test('over the number of connections of a user, the oldest goes, and only that',
   [second, third, bob].forEach((client) => client.close());
 }));
 
-test('a message over the limit costs its sender the connection, nobody else', () => withGateway({}, async (gateway) => {
+test('a message above the size limit disconnects only its sender', () => withGateway({}, async (gateway) => {
   const alice = await member('alice');
   const { taskId } = await createTask(gateway.url, alice);
   const bystander = await Client.connect(gateway, alice);
@@ -104,7 +104,7 @@ test('a message over the limit costs its sender the connection, nobody else', ()
   bystander.close();
 }));
 
-test('features that are off', async () => {
+test('features that are off answer feature_disabled', async () => {
   const alice = await member('alice');
   await withGateway({ FEATURE_WEBSOCKET_ENABLED: 'false' }, async (gateway) => {
     for (const transports of [['websocket'], ['polling']]) assert.equal(await refused(gateway, alice, { transports }), 'feature_disabled');
@@ -132,7 +132,7 @@ test('features that are off', async () => {
   });
 });
 
-test('DASHBOARD_STATE_SHAPE=object and DASHBOARD_LIMIT', () => withGateway({ DASHBOARD_STATE_SHAPE: 'object', DASHBOARD_LIMIT: '3' }, async (gateway) => {
+test('DASHBOARD_STATE_SHAPE=object sends the counts too, and DASHBOARD_LIMIT limits the tasks', () => withGateway({ DASHBOARD_STATE_SHAPE: 'object', DASHBOARD_LIMIT: '3' }, async (gateway) => {
   const alice = await member('alice');
   const ids = [];
   for (let n = 0; n < 5; n += 1) ids.push((await createTask(gateway.url, alice, { title: `task ${n}` })).taskId);
@@ -142,11 +142,11 @@ test('DASHBOARD_STATE_SHAPE=object and DASHBOARD_LIMIT', () => withGateway({ DAS
   const state = await states;
   assert.deepEqual(state.tasks.map(({ taskId }) => taskId), ids.slice(2).reverse(), 'the newest three, newest first');
   assert.deepEqual(answer.tasks.map(({ taskId }) => taskId), state.tasks.map(({ taskId }) => taskId));
-  assert.equal(answer.counts.activeCount, 5, 'counts are of everything that is visible');
+  assert.equal(answer.counts.activeCount, 5, 'counts cover all visible tasks');
   client.close();
 }));
 
-test('counts come at most five times a second, and the last one is true', () => withGateway({}, async (gateway) => {
+test('counts are sent at most five times a second, and the last one is correct', () => withGateway({}, async (gateway) => {
   const alice = await member('alice');
   const client = await Client.connect(gateway, alice);
   await client.joinDashboard();
@@ -162,11 +162,11 @@ test('counts come at most five times a second, and the last one is true', () => 
   client.close();
 }));
 
-test('without places and without file descriptors, waiting for either is no work', async () => {
+test('the gateway does not spin while no slot or no file descriptor is free', async () => {
   const gateway = await Gateway.start({}, ['prlimit', '--nofile=80:80']);
   const held = [];
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-  // On a connection that is there before the others.
+  // The scrape uses a connection that is open before the others.
   const counted = async () => {
     const answer = await once(get(`${gateway.url}/metrics`, { agent }), 'response');
     const text = (await answer.setEncoding('utf8').toArray()).join('');
@@ -176,12 +176,12 @@ test('without places and without file descriptors, waiting for either is no work
   try {
     assert.equal(await counted(), 0);
     while (held.length < 80) hold();
-    const refused = await until(counted, 'places run out');
-    // Nothing more can be accepted.
+    const refused = await until(counted, 'no slot is free');
+    // The gateway can accept no more connections now.
     execFileSync('prlimit', ['--pid', String(gateway.child.pid), '--nofile=20:80']);
     hold();
     await gateway.says(/could not accept a connection/);
-    assert.ok((await counted()) <= refused + 80, 'nobody else was refused');
+    assert.ok((await counted()) <= refused + 80, 'no other connection was refused');
   } finally {
     held.forEach((socket) => socket.destroy());
     agent.destroy();
@@ -189,7 +189,7 @@ test('without places and without file descriptors, waiting for either is no work
   }
 });
 
-test('a user that connects everywhere at the same moment keeps no more connections than it may', () => withGateway({ MAX_CONNECTIONS_PER_USER: '2' }, async (gateway) => {
+test('a user that opens many connections at the same moment keeps only as many as the limit', () => withGateway({ MAX_CONNECTIONS_PER_USER: '2' }, async (gateway) => {
   const alice = await member('alice');
   const sockets = Array.from({ length: 300 }, () => new RawSocket(gateway.port));
   await Promise.all(sockets.map((socket) => socket.hears('"sid"')));

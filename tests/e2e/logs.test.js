@@ -1,4 +1,4 @@
-// What the log says, and above all what it does not.
+// The log has what an operator needs, and no secrets.
 import assert from 'node:assert/strict';
 
 import { ObjectId } from 'mongodb';
@@ -24,7 +24,7 @@ const withLog = (env, body) => withGateway({ LOG_FORMAT: 'json', GITHUB_WEBHOOK_
 
 const lines = (gateway) => gateway.output.split('\n').filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
 
-/** Speaks Engine.IO by hand: sends one packet once the transport is open, and resolves to what came until it was closed. */
+/** Sends one raw Engine.IO packet when the transport is open, and resolves to all packets received until it closes. */
 async function raw(gateway, packet, isLast = () => false) {
   const socket = new WebSocket(`${gateway.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`);
   const came = [];
@@ -37,7 +37,7 @@ async function raw(gateway, packet, isLast = () => false) {
   return came;
 }
 
-/** `count` times, a few at once. */
+/** Runs `body` `count` times, 20 at once. */
 async function flood(count, body) {
   let left = count;
   await Promise.all(Array.from({ length: 20 }, async () => {
@@ -46,7 +46,7 @@ async function flood(count, body) {
 }
 
 for (const store of ['embedded', 'mongodb']) {
-  test(`nothing secret is in the log, whatever RUST_LOG says (${store})`, async () => {
+  test(`the log contains no secret at any RUST_LOG level (${store})`, async () => {
     const database = store === 'mongodb' ? await freshDatabase() : undefined;
     const env = database ? { ...database.env, FEATURE_TASK_API: 'full' } : {};
     await withLog({ RUST_LOG: 'trace', ...env }, async (gateway) => {
@@ -81,7 +81,7 @@ for (const store of ['embedded', 'mongodb']) {
       assert.ok(hook.status >= 400, hook.text);
 
       await gateway.stop();
-      // The one place where a client's own word is logged: the id of a task that it asks for.
+      // The log shows only one text of a client: the id of a task that it asks for.
       const log = gateway.output.replaceAll(`${MARKER}-absent`, '');
       for (const secret of secrets) {
         const at = log.indexOf(secret);
@@ -95,11 +95,11 @@ for (const store of ['embedded', 'mongodb']) {
   });
 }
 
-/** A word for each place; whatever comes out somewhere tells where it was put in. */
+/** A unique word for each field, so that any output shows which field it comes from. */
 const canary = (place) => `canary-${place}-5e1f`;
 const CANARY = /canary-[\w.-]+?-5e1f/g;
 
-/** A task with a canary in everything that a document can hold. */
+/** A task with a canary in each field that a document can have. */
 const telling = (_id, at) => ({
   _id, title: canary(`${at}.title`), llmSummary: canary('hidden.llmSummary'), description: canary('hidden.description'), status: 'needs_clarification', createdBy: 'alice', creatorName: canary(`${at}.creatorName`),
   orgId: 'acme', isPrivate: true, createdAt: new Date(), updatedAt: new Date(), repo: 'acme/web', githubIssueNumber: 7, githubIssueUrl: canary(`${at}.issueUrl`), githubBranch: canary(`${at}.branch`), githubPrNumber: 8,
@@ -111,7 +111,7 @@ const telling = (_id, at) => ({
   }],
 });
 
-test('what a task holds comes to who may see it, and neither into the log nor into a metric; what is hidden comes to nobody', async () => {
+test('task contents reach only users who may see the task, never the log or metrics; hidden fields reach no client', async () => {
   const database = await freshDatabase();
   const env = { ...database.env, FEATURE_TASK_API: 'full', RUST_LOG: 'trace', METRICS_TOKEN: undefined, JOIN_RATE_PER_SECOND: '1000' };
   try {
@@ -143,7 +143,7 @@ test('what a task holds comes to who may see it, and neither into the log nor in
       assert.equal((await deliver(gateway, 'pull_request', { ...example('pull_request', 'opened'), internal: canary('hidden.webhook') }, { secret: HOOK_SECRET })).status < 300, true);
       assert.equal((await deliver(gateway, 'pull_request', undefined, { secret: HOOK_SECRET, body: `{"action":"opened","${canary('hidden.body')}` })).status, 400);
       assert.equal((await deliver(gateway, 'pull_request', { action: canary('hidden.action') }, { secret: canary('hidden.wrongSecret') })).status, 401);
-      // Everything changes, the timeline is edited and cut, and all of it goes: before-images hold what was.
+      // Each field changes, the timeline is edited and emptied, and the tasks are deleted. Before-images hold the old values.
       const alice = clients[0][1];
       const { internal: _, ...changed } = telling(_id, 'changed');
       await tasks.replaceOne({ _id }, { ...changed, status: 'failed' });
@@ -161,20 +161,20 @@ test('what a task holds comes to who may see it, and neither into the log nor in
       await gateway.stop();
 
       const found = (text) => [...new Set(text.match(CANARY) ?? [])];
-      assert.deepEqual(found(wires.mallory.text), [], 'to somebody of the organisation, of a private task');
-      assert.deepEqual(found(wires.foreign.text), [], 'to somebody of another one');
+      assert.deepEqual(found(wires.mallory.text), [], 'to a member of the organisation, about a private task');
+      assert.deepEqual(found(wires.foreign.text), [], 'to a user of another organisation');
       assert.deepEqual(found(gateway.output), [], 'in the log');
       assert.deepEqual([...found(metrics), ...found(health)], [], 'in metrics and health');
       const told = found(wires.alice.text);
       assert.deepEqual(told.filter((word) => word.includes('hidden') || word.includes('unreadable') || word.includes('refused')), [], 'to its owner');
-      assert.ok(told.length > 20, `its owner is told what it holds: ${told}`);
+      assert.ok(told.length > 20, `the owner receives the contents: ${told}`);
     });
   } finally {
     await database.close();
   }
 });
 
-test('passwords in addresses of servers are in no log and no answer, whatever is wrong with the server', async () => {
+test('passwords in server URLs appear in no log and no answer, whatever is wrong with the server', async () => {
   const password = canary('password');
   const closed = await freePort();
   for (const [env, code] of [
@@ -200,7 +200,7 @@ test('passwords in addresses of servers are in no log and no answer, whatever is
   }
 });
 
-test('a client is followed by its connection, a request by its id', () => withLog({ RUST_LOG: 'info,taskcast=debug' }, async (gateway) => {
+test('log lines name the connection of a client and the id of a request', () => withLog({ RUST_LOG: 'info,taskcast=debug' }, async (gateway) => {
   const alice = await member('alice');
   const { taskId } = await createTask(gateway.url, alice);
   const [client, other] = await Promise.all([Client.connect(gateway, alice), Client.connect(gateway, await member('bob'))]);
@@ -222,7 +222,7 @@ test('a client is followed by its connection, a request by its id', () => withLo
   other.close();
 }));
 
-test('a flood of what is refused is a handful of lines', () => withLog({ RUST_LOG: 'trace' }, async (gateway) => {
+test('a flood of refused connections gives only a few log lines', () => withLog({ RUST_LOG: 'trace' }, async (gateway) => {
   const before = lines(gateway).length;
   await flood(300, () => raw(gateway, '40{"token":"x.y.z"}', (packet) => packet === '44{"message":"unauthorized"}'));
   await flood(100, () => raw(gateway, '4nonsense'));
@@ -233,7 +233,7 @@ test('a flood of what is refused is a handful of lines', () => withLog({ RUST_LO
   assert.ok(told.some(({ message, origin }) => message.startsWith('refused an Origin') && origin === ORIGIN));
 }));
 
-test('a flood of refused HTTP requests is, too, at the level that is the default', () => withLog({}, async (gateway) => {
+test('a flood of refused HTTP requests gives only a few log lines at the default level', () => withLog({}, async (gateway) => {
   const before = lines(gateway).length;
   await flood(300, async () => assert.equal((await api(gateway.url, 'GET', '/api/tasks', { token: 'x.y.z' })).status, 401));
   await flood(100, async () => assert.equal((await fetch(`${gateway.url}/metrics`, { headers: { authorization: 'Bearer x' } })).status, 401));

@@ -1,4 +1,4 @@
-// /metrics agrees with what clients did.
+// /metrics agrees with what clients do and receive.
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { readFileSync } from 'node:fs';
@@ -16,7 +16,7 @@ import { member, pipeline } from './support/tokens.js';
 import { test } from './support/scenario.js';
 import { once, until } from './support/until.js';
 
-/** Counts the Socket.IO packets that a client is sent, and their bytes. */
+/** Counts the Socket.IO packets that a client receives, and their bytes. */
 function countPackets(client) {
   const seen = { packets: 0, bytes: 0 };
   client.socket.io.engine.on('packet', ({ type, data }) => {
@@ -27,7 +27,7 @@ function countPackets(client) {
   return seen;
 }
 
-/** Clients over both transports, with what each is sent. */
+/** Clients over both transports, with the packet counts of each. */
 async function clients(gateway, token) {
   return Promise.all([['websocket'], ['websocket'], ['polling']].map(async (transports) => {
     const client = new Client(gateway, token, { transports });
@@ -37,7 +37,7 @@ async function clients(gateway, token) {
   }));
 }
 
-test('connections, handoffs, events and deliveries are what the clients saw', () => withGateway({}, async (gateway) => {
+test('metrics of connections, handoffs, events and deliveries agree with what the clients saw', () => withGateway({}, async (gateway) => {
   const [alice, writer] = await Promise.all([member('alice'), pipeline()]);
   const { taskId } = await createTask(gateway.url, alice);
   await until(async () => (await scrape(gateway.url)).get('taskcast_changes_total') === 1, 'the task is relayed');
@@ -62,7 +62,7 @@ test('connections, handoffs, events and deliveries are what the clients saw', ()
   const sum = (key) => all.reduce((total, { seen }) => total + seen[key], 0);
   const now = await until(async () => {
     const page = await scrape(gateway.url);
-    // The counts come up to 200 ms later; then both agree.
+    // The gateway sends counts up to 200 ms later. Then both numbers agree.
     return page.since(before, 'taskcast_deliveries_total') === sum('packets') + bobs && page;
   }, 'deliveries and received packets agree');
   const grown = (name, labels) => now.since(before, name, labels);
@@ -96,19 +96,19 @@ test('connections, handoffs, events and deliveries are what the clients saw', ()
   assert.equal(now.get('taskcast_panics_total'), 0);
   assert.equal(grown('taskcast_client_errors_total'), 4);
   assert.equal((await gateway.health()).websocket.totalErrors, now.get('taskcast_client_errors_total'));
-  await until(async () => (await gateway.health()).websocket.messagesPerSecond > 0, 'the rate is of the same packets');
+  await until(async () => (await gateway.health()).websocket.messagesPerSecond > 0, 'health shows a message rate');
 
   for (const { client } of all) client.close();
   bob.close();
   const end = await until(async () => {
     const page = await scrape(gateway.url);
     return page.get('taskcast_users') === 0 && page;
-  }, 'they are gone');
+  }, 'all clients are disconnected');
   assert.equal(end.get('taskcast_rooms', { room: 'task' }), 0);
   for (const transport of ['websocket', 'polling']) assert.equal(end.get('taskcast_connections', { transport }), 0);
 }));
 
-test('what is turned away is counted by reason', () => withGateway({}, async (gateway) => {
+test('refused connections are counted by reason', () => withGateway({}, async (gateway) => {
   const before = await scrape(gateway.url);
   const open = (query, headers) => fetch(`${gateway.url}/socket.io/?EIO=4&transport=polling${query}`, { headers });
   assert.equal((await open('', { origin: 'https://elsewhere.example.org' })).status, 403);
@@ -119,7 +119,7 @@ test('what is turned away is counted by reason', () => withGateway({}, async (ga
   assert.equal(now.since(before, 'taskcast_http_requests_total', { route: '/socket.io', method: 'GET', status: '4xx' }), 2);
 }));
 
-test('with a port and a token of its own, through the drain to the end', async () => {
+test('metrics with their own port and token are served until the end of the drain', async () => {
   const adminPort = await freePort();
   const admin = `http://127.0.0.1:${adminPort}`;
   const token = 'a-metrics-token';
@@ -134,11 +134,11 @@ test('with a port and a token of its own, through the drain to the end', async (
     assert.equal((await fetch(`${admin}/socket.io/?EIO=4&transport=polling`)).status, 404);
     assert.equal((await scrape(admin, token)).get('taskcast_status', { status: 'ok' }), 1);
 
-    // A request that is under way holds the drain up.
+    // An unfinished request keeps the node draining.
     const slow = connect(gateway.port, '127.0.0.1');
     const head = `POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${await member('alice')}\r\nContent-Type: application/json\r\nContent-Length: 20\r\nExpect: 100-continue\r\n\r\n`;
     slow.write(head);
-    assert.match(String(await once(slow, 'data')), /^HTTP\/1.1 100 /, 'its body is waited for');
+    assert.match(String(await once(slow, 'data')), /^HTTP\/1.1 100 /, 'the gateway waits for the body');
     gateway.child.kill('SIGTERM');
     await until(async () => (await scrape(admin, token)).get('taskcast_status', { status: 'draining' }) === 1, 'it drains');
     assert.equal((await fetch(`${gateway.url}/socket.io/?EIO=4&transport=polling`)).status, 503);
@@ -148,7 +148,7 @@ test('with a port and a token of its own, through the drain to the end', async (
   });
 });
 
-test('nothing that a client says makes a series', () => withGateway({ JOIN_RATE_PER_SECOND: '100000' }, async (gateway) => {
+test('no input of a client creates a new time series', () => withGateway({ JOIN_RATE_PER_SECOND: '100000' }, async (gateway) => {
   const alice = await member('alice');
   const client = await Client.connect(gateway, alice);
   const once = async (n) => {
@@ -181,7 +181,7 @@ test('nothing that a client says makes a series', () => withGateway({ JOIN_RATE_
   assert.equal(after.since(before, 'taskcast_client_events_total', { event: 'unknown' }), 1000);
 }));
 
-test('the store and its change stream', async () => {
+test('metrics show the state of MongoDB and of the change stream', async () => {
   const database = await freshDatabase();
   try {
     await withGateway(database.env, async (gateway) => {
@@ -202,7 +202,7 @@ test('the store and its change stream', async () => {
   }
 });
 
-test('while the change stream gets no answer, health and metrics tell the lag', async () => {
+test('health and metrics show the lag while MongoDB does not answer the change stream', async () => {
   const mongod = await startMongod();
   try {
     await withGateway({ MONGODB_URI: mongod.uri, MONGODB_DB: 'lag' }, async (gateway) => {
@@ -211,7 +211,7 @@ test('while the change stream gets no answer, health and metrics tell the lag', 
         return [(await gateway.health()).relay.lagMs / 1000, ...['relay', 'stream'].map((what) => page.get(`taskcast_${what}_lag_seconds`))];
       };
       const tell = (is, what) => until(async () => (await lags()).every(is), what, 60_000);
-      await tell((seconds) => seconds === 0, 'nothing is to be read');
+      await tell((seconds) => seconds === 0, 'there is no lag');
       mongod.signal('SIGSTOP');
       await tell((seconds) => seconds > 2, 'it lags');
       mongod.signal('SIGCONT');
@@ -222,7 +222,7 @@ test('while the change stream gets no answer, health and metrics tell the lag', 
   }
 });
 
-test('every metric that a running gateway shows is documented, and no other', () => withGateway({}, async (gateway) => {
+test('the documentation lists exactly the metrics that a running gateway shows', () => withGateway({}, async (gateway) => {
   const shown = [...(await scrape(gateway.url)).families.keys()].sort();
   const text = readFileSync(join(REPO, 'docs/operations.md'), 'utf8');
   const rows = [...text.matchAll(/^\| (`(?:taskcast|process)_[^|]*) \|/gm)].map(([, cell]) => cell);
@@ -230,7 +230,7 @@ test('every metric that a running gateway shows is documented, and no other', ()
   assert.deepEqual(documented, shown);
 }));
 
-test('the life of a task, GitHub included, is visible in the dashboard', () => withGateway({ GITHUB_WEBHOOK_SECRET: SECRET }, async (gateway) => {
+test('the Grafana dashboard shows the life of a task, including GitHub webhooks', () => withGateway({ GITHUB_WEBHOOK_SECRET: SECRET }, async (gateway) => {
   const [alice, writer] = await Promise.all([member('alice'), pipeline()]);
   const before = await scrape(gateway.url);
   const client = await Client.connect(gateway, alice);
@@ -268,7 +268,7 @@ test('the life of a task, GitHub included, is visible in the dashboard', () => w
   const hooks = (event, outcome) => page.since(before, 'taskcast_webhooks_total', { event, outcome });
   assert.deepEqual([hooks('pull_request', 'written'), hooks('pull_request', 'duplicate'), hooks('other', 'ignored')], [2, 1, 1]);
 
-  // What each query needs is on the page: a sample, and the labels that it is split by.
+  // The page has a sample for each metric of each query, with the labels that the query groups by.
   const { panels } = JSON.parse(readFileSync(join(REPO, 'deploy/grafana/taskcast.json'), 'utf8'));
   const queries = panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr));
   assert.ok(queries.length > 40);

@@ -1,4 +1,4 @@
-// An existing backend's database: written by the official driver, exact history on the other side.
+// An existing backend's database, written by the official driver: clients receive the exact history of changes.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -48,7 +48,7 @@ async function insert(fields = {}) {
   return document._id;
 }
 
-/** Runs `body` with somebody who watches a new task. */
+/** Runs `body` with a client that watches a new task. At the end, the client's copy must equal the document. */
 async function watched(fields, body) {
   const id = await insert(fields);
   const history = await History.of(gateway, watcher, tasks, id);
@@ -64,7 +64,7 @@ async function watched(fields, body) {
   }
 }
 
-test('the collection keeps images, and has the indexes', async () => {
+test('the collection has pre- and post-images enabled, and the indexes', async () => {
   const [{ options }] = await database.db.listCollections({ name: 'tasks' }).toArray();
   assert.equal(options.changeStreamPreAndPostImages?.enabled, true);
   const keys = (await tasks.indexes()).map(({ key }) => JSON.stringify(key));
@@ -74,7 +74,7 @@ test('the collection keeps images, and has the indexes', async () => {
   assert.deepEqual((await gateway.health()).store, { kind: 'mongodb', ok: true });
 });
 
-test('a whole life, one change at a time', () => watched({}, async ({ gives, update }) => {
+test('each change of the whole life of a task gives its event', () => watched({}, async ({ gives, update }) => {
   await gives([['task:analyzing', { status: 'analyzing' }]], () => update({ $set: { status: 'analyzing', updatedAt: at(1) } }));
   await gives([['task:clarification_needed', { status: 'needs_clarification', questions: ['Which?'] }]],
     () => update({ $set: { status: 'needs_clarification', questions: ['Which?'] } }));
@@ -93,7 +93,7 @@ test('a whole life, one change at a time', () => watched({}, async ({ gives, upd
   ], () => update({ $set: { status: 'merged', mergeCommitSha: 'abc', mergedAt: at(9), prState: 'merged' } }));
 }));
 
-test('failed, with a pull request and without', async () => {
+test('a failed task gives pr_closed with a closed pull request, else failed', async () => {
   await watched({ status: 'pr_open', prNumber: 7, prState: 'open' }, async ({ gives, update }) => {
     await gives([['task:pr_closed', { status: 'failed', prNumber: 7 }], ['task:updated', { status: 'failed', changed: { prState: 'closed' } }]],
       () => update({ $set: { status: 'failed', prState: 'closed' } }));
@@ -106,7 +106,7 @@ test('failed, with a pull request and without', async () => {
   });
 });
 
-test('changes that are no known status', () => watched({}, async ({ gives, update }) => {
+test('an unknown status and other fields give task:updated; hidden fields give nothing', () => watched({}, async ({ gives, update }) => {
   await gives([['task:updated', { status: 'on_hold', changed: { status: 'on_hold' } }]], () => update({ $set: { status: 'on_hold' } }));
   await gives([['task:updated', { status: 'received', changed: { status: 'received' } }]], () => update({ $set: { status: 'received' } }));
   await gives([['task:updated', { status: 'received', changed: { title: 'Renamed' } }]], () => update({ $set: { title: 'Renamed' } }));
@@ -117,7 +117,7 @@ test('changes that are no known status', () => watched({}, async ({ gives, updat
   await gives([], () => update({ $set: { title: 'Renamed' } }));
 }));
 
-test('one change with everything: the order', () => watched({ status: 'needs_clarification', questions: ['?'] }, async ({ history, update }) => {
+test('one change of everything gives its events in a fixed order', () => watched({ status: 'needs_clarification', questions: ['?'] }, async ({ history, update }) => {
   const received = await history.during(() => update({
     $set: { status: 'analyzing', clarificationAnswers: ['a'], title: 'New', githubBranch: 'b', updatedAt: at(5) },
     $push: { events: { $each: [entry('one'), entry('two')] } },
@@ -132,7 +132,7 @@ test('one change with everything: the order', () => watched({ status: 'needs_cla
   assert.deepEqual(viewOf(mine.at(-1).payload), summary({ ...(await tasks.findOne({ _id: history.id })), events: [] }));
 }));
 
-test('five statuses and three pushes of one task, written without waiting', () => watched({}, async ({ history, id }) => {
+test('five statuses and three pushes, written without waiting, give each event in order', () => watched({}, async ({ history, id }) => {
   const writes = [
     { $set: { status: 'analyzing' } },
     { $push: { events: entry('a') } },
@@ -156,7 +156,7 @@ test('five statuses and three pushes of one task, written without waiting', () =
   await history.gives(expected, () => tasks.bulkWrite(writes.map((update) => ({ updateOne: { filter: { _id: id }, update } })), { ordered: true }));
 }));
 
-test('the same from many writers at once: what comes is what the oplog has', () => watched({}, async ({ history, id }) => {
+test('events of many concurrent writers come in the order of the oplog', () => watched({}, async ({ history, id }) => {
   const statuses = ['analyzing', 'dispatched', 'coding', 'pr_open', 'merged'];
   const room = await history.room(() => Promise.all([
     ...statuses.map((status) => tasks.updateOne({ _id: id }, { $set: { status } })),
@@ -169,14 +169,14 @@ test('the same from many writers at once: what comes is what the oplog has', () 
   assert.deepEqual(came, written);
 }));
 
-test('timelines: pushes that append', () => watched({}, async ({ gives, update }) => {
+test('timelines: pushes that append give one event for each entry', () => watched({}, async ({ gives, update }) => {
   await gives([added('first')], () => update({ $push: { events: entry('first') } }));
   await gives([added('x'), added('y'), added('z')], () => update({ $push: { events: { $each: [entry('x'), entry('y'), entry('z')] } } }));
   await gives([added('kept', { n: 1 })], () => update({ $push: { events: { $each: [entry('kept', { n: 1 })], $slice: -100 } } }));
   await gives([added('set')], () => update([{ $set: { events: { $concatArrays: ['$events', [entry('set')]] } } }]));
 }));
 
-test('timelines: changes that events cannot express give the room a state', () => watched({ events: ['a', 'b', 'c'].map((name) => entry(name)) }, async ({ history, update }) => {
+test('timelines: changes that events cannot express send a state to the room', () => watched({ events: ['a', 'b', 'c'].map((name) => entry(name)) }, async ({ history, update }) => {
   const states = async (writes) => {
     const room = await history.room(writes);
     assert.deepEqual(room.map(([event]) => event), ['task:state'], JSON.stringify(room));
@@ -190,7 +190,7 @@ test('timelines: changes that events cannot express give the room a state', () =
   await history.gives([added('again')], () => update({ $push: { events: entry('again') } }));
 }));
 
-test('findOneAndUpdate, replaceOne, a pipeline update', () => watched({ prUrl: 'u', prTitle: 'T' }, async ({ gives, id }) => {
+test('findOneAndUpdate, replaceOne and a pipeline update give events', () => watched({ prUrl: 'u', prTitle: 'T' }, async ({ gives, id }) => {
   await gives([['task:coding', { status: 'coding' }], added('e')],
     () => tasks.findOneAndUpdate({ _id: id }, { $set: { status: 'coding' }, $push: { events: entry('e') } }, { returnDocument: 'after' }));
   await gives([['task:updated', { status: 'coding', changed: { title: 'Replaced', prUrl: null, githubPrUrl: null, prTitle: null } }]], async () => {
@@ -201,7 +201,7 @@ test('findOneAndUpdate, replaceOne, a pipeline update', () => watched({ prUrl: '
     () => tasks.updateOne({ _id: id }, [{ $set: { status: 'failed', errorMessage: '$title' } }]));
 }));
 
-test('a transaction over two tasks, several changes of each', async () => {
+test('a transaction over two tasks gives every change of each, in order', async () => {
   const [one, two] = [await insert(), await insert()];
   const first = await History.of(gateway, watcher, tasks, one);
   const second = await History.of(gateway, watcher, tasks, two);
@@ -232,7 +232,7 @@ test('an aborted transaction gives nothing', () => watched({}, async ({ gives, i
   }));
 }));
 
-test('an insert, an upsert, a delete', async () => {
+test('clients see an upsert, a delete, and a new task with the same id', async () => {
   const client = await Client.connect(gateway, watcher);
   await client.joinDashboard();
   const before = client.dashboard.counts;
@@ -251,7 +251,7 @@ test('an insert, an upsert, a delete', async () => {
   await until(() => client.dashboard.counts.activeCount === before.activeCount, () => JSON.stringify(client.dashboard.counts));
   assert.equal((await client.ask('task:join', { taskId })).error?.code, 'not_found');
 
-  // Under the same id again: another task, whose room the deleted one's members are not in.
+  // A new task has the same id. The members of the deleted task's room are not in its room.
   await insert({ _id, title: 'Reborn' });
   await client.saw('task:created', (one) => one.title === 'Reborn');
   assert.ok(client.copy(taskId).gone);
@@ -259,7 +259,7 @@ test('an insert, an upsert, a delete', async () => {
   client.close();
 });
 
-test('string ids, ids that look like others, and creators that are ObjectIds', async () => {
+test('string ids, strings that look like ObjectIds, and creators that are ObjectIds work', async () => {
   const creator = new ObjectId();
   const hex = new ObjectId().toHexString();
   for (const _id of ['task-1', 'with spaces/and:colons', 'ünïcode-✓', hex]) {
@@ -276,7 +276,7 @@ test('string ids, ids that look like others, and creators that are ObjectIds', a
   client.close();
 });
 
-test('of two ids with the same text one is meant, and operators learn of it', async () => {
+test('of two _ids with the same text one is selected, and the log and a metric report it', async () => {
   await insert({ _id: 4711, title: 'The number' });
   await insert({ _id: '4711', title: 'The text' });
   const before = await scrape(gateway.url);
@@ -291,7 +291,7 @@ test('of two ids with the same text one is meant, and operators learn of it', as
   await tasks.deleteMany({ _id: { $in: [4711, '4711'] } });
 });
 
-test('both families of field names, odd documents, and what is never sent', async () => {
+test('both sets of field names and unusual documents are shown, and hidden fields are never sent', async () => {
   const documents = [
     { githubIssueNumber: 1, githubIssueUrl: 'i', githubPrNumber: 2, githubPrUrl: 'p', clarificationQuestions: ['q'], llmSummary: 'S', title: undefined },
     { issueNumber: 1, issueUrl: 'i', prNumber: 2, prUrl: 'p', questions: ['q'] },
@@ -332,7 +332,7 @@ test('the dashboard and its counts equal the database', async () => {
   client.close();
 });
 
-test('with MongoDB the HTTP API reads, and writes only when told so', async () => {
+test('with MongoDB, the HTTP API reads, and writes only with FEATURE_TASK_API=full', async () => {
   const id = (await insert({ githubPrNumber: 5, createdBy: new ObjectId() })).toHexString();
   const writer = await pipeline();
   assert.equal((await api(gateway.url, 'GET', `/api/tasks/${id}`, { token: alice })).status, 200);
@@ -343,7 +343,7 @@ test('with MongoDB the HTTP API reads, and writes only when told so', async () =
     await api(full.url, 'PATCH', `/api/tasks/${id}`, { token: writer, body: { prNumber: 6, issueNumber: 9, event: { eventType: 'e', payload: {} } } });
     const { updatedAt, events, ...after } = await tasks.findOne({ _id: new ObjectId(id) });
     const { updatedAt: _, events: __, ...unchanged } = before;
-    assert.deepEqual(after, { ...unchanged, githubPrNumber: 6, githubIssueNumber: 9 }, 'the name that the document has, else the github one');
+    assert.deepEqual(after, { ...unchanged, githubPrNumber: 6, githubIssueNumber: 9 }, 'the field name of the document is kept, else the github name is used');
     assert.ok(updatedAt instanceof Date && updatedAt > before.updatedAt);
     assert.ok(events[0].createdAt instanceof Date);
   } finally {
@@ -351,7 +351,7 @@ test('with MongoDB the HTTP API reads, and writes only when told so', async () =
   }
 });
 
-test('two nodes, a restart: the same eventIds', async () => {
+test('two nodes, and a restarted node, give the same eventIds', async () => {
   const id = await insert();
   const other = await Gateway.start(database.env);
   try {

@@ -1,4 +1,4 @@
-// The existing backend itself, as far as the gateway meets it: Mongoose models, saved the way such backends save.
+// The writes of an existing backend: Mongoose models, saved the way such backends save them.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -60,12 +60,12 @@ after(async () => {
 
 const create = (fields = {}) => Task.create({ title: 'By Mongoose', createdBy: new mongoose.Types.ObjectId(), creatorName: 'Mo', orgId: 'acme', ...fields });
 
-/** Runs `body` with somebody who watches a new task; at the end the copy is the document. */
+/** Runs `body` with a client that watches a new task. At the end, the client's copy must equal the document. */
 async function watched(body) {
   const task = await create();
   const history = await History.of(gateway, token, database.tasks, task._id);
   try {
-    // The names of the room's events, with what tells one from another.
+    // The names of the room's events; `+` and the event type for a timeline entry.
     const names = async (writes) => (await history.room(writes)).map(([event, payload]) => (event === 'task:event_added' ? `+${payload.event.eventType}` : event));
     await body({ task, history, names });
     await settles(async () => {
@@ -79,7 +79,7 @@ async function watched(body) {
   }
 }
 
-test('create and what the dashboard is told', async () => {
+test('the dashboard receives a created task', async () => {
   const client = await Client.connect(gateway, token);
   await client.joinDashboard();
   const task = await create({ title: undefined, llmSummary: 'Summed up' });
@@ -88,12 +88,12 @@ test('create and what the dashboard is told', async () => {
   client.close();
 });
 
-test('save() of changed fields, of a pushed entry, of both', () => watched(async ({ task, names }) => {
+test('save() of changed fields, of a pushed entry, or of both gives their events', () => watched(async ({ task, names }) => {
   task.status = 'analyzing';
   assert.deepEqual(await names(() => task.save()), ['task:analyzing']);
   task.events.push({ eventType: 'analysis', payload: { by: 'llm' } });
   assert.deepEqual(await names(() => task.save()), ['+analysis']);
-  // The fences of the history are not in this document's version of the array, and $push does not mind.
+  // The loaded document does not have the fence entries of the history. $push works all the same.
   const fresh = await Task.findById(task._id);
   fresh.status = 'dispatched';
   fresh.githubIssueNumber = 12;
@@ -102,7 +102,7 @@ test('save() of changed fields, of a pushed entry, of both', () => watched(async
   assert.deepEqual(await names(() => fresh.save()), ['task:dispatched', '+one', '+two']);
 }));
 
-test('five saves and three pushes of one document, each awaited, nothing between', () => watched(async ({ task, names }) => {
+test('five saves and three pushes of one document, each awaited, give each event in order', () => watched(async ({ task, names }) => {
   const got = await names(async () => {
     for (const status of ['analyzing', 'dispatched', 'coding', 'pr_open', 'merged']) {
       task.status = status;
@@ -113,7 +113,7 @@ test('five saves and three pushes of one document, each awaited, nothing between
   assert.deepEqual(got, ['task:analyzing', 'task:dispatched', '+dispatched', 'task:coding', '+coding', 'task:pr_opened', '+pr_open', 'task:pr_merged']);
 }));
 
-test('saves of several loaded documents at once, not awaited between', () => watched(async ({ task, names }) => {
+test('concurrent saves of several loaded documents give their events in the order of the writes', () => watched(async ({ task, names }) => {
   const copies = await Promise.all(['analyzing', 'dispatched', 'coding'].map(async (status) => {
     const copy = await Task.findById(task._id);
     copy.status = status;
@@ -128,14 +128,14 @@ test('saves of several loaded documents at once, not awaited between', () => wat
   assert.deepEqual(got, written.flatMap((status) => [ORDER[status], `+to ${status}`]));
 }));
 
-test('findOneAndUpdate, updateOne with $push $each, findByIdAndUpdate', () => watched(async ({ task, names }) => {
+test('findOneAndUpdate, updateOne with $push $each, and findByIdAndUpdate give events', () => watched(async ({ task, names }) => {
   assert.deepEqual(await names(() => Task.findOneAndUpdate({ _id: task._id }, { status: 'coding' }, { returnDocument: 'after' })), ['task:coding']);
   assert.deepEqual(await names(() => Task.updateOne({ _id: task._id }, { $push: { events: { $each: [{ eventType: 'a', payload: {} }, { eventType: 'b', payload: { n: 1 } }] } } })), ['+a', '+b']);
   assert.deepEqual(await names(() => Task.findByIdAndUpdate(task._id, { $set: { prState: 'draft' } })), ['task:updated']);
   assert.deepEqual(await names(() => Task.updateOne({ _id: task._id }, { description: 'only the hidden and updatedAt' })), []);
 }));
 
-test('an edited and a pulled entry, an array set as a whole', () => watched(async ({ task, names }) => {
+test('an edited entry, a pulled entry, and a replaced array give a state', () => watched(async ({ task, names }) => {
   task.events.push({ eventType: 'a', payload: { n: 1 } }, { eventType: 'b', payload: { n: 2 } });
   assert.deepEqual(await names(() => task.save()), ['+a', '+b']);
   let fresh = await Task.findById(task._id);
@@ -148,12 +148,12 @@ test('an edited and a pulled entry, an array set as a whole', () => watched(asyn
   fresh = await Task.findById(task._id);
   fresh.events = [{ eventType: 'only', payload: {} }];
   assert.deepEqual(await names(() => fresh.save()), ['task:state']);
-  // The replacement does not have the entry that the history wrote since.
+  // The replacement lacks the entry that the history has written meanwhile.
   const replaced = await names(() => Task.replaceOne({ _id: task._id }, { ...fresh.toObject(), title: 'Replaced' }));
   assert.ok(replaced.includes('task:state'), String(replaced));
 }));
 
-test('questions and answers', () => watched(async ({ task, names, history }) => {
+test('questions and answers of a task give their events', () => watched(async ({ task, names, history }) => {
   task.status = 'needs_clarification';
   task.clarificationQuestions = ['Which?'];
   assert.deepEqual(await names(() => task.save()), ['task:clarification_needed']);
@@ -163,7 +163,7 @@ test('questions and answers', () => watched(async ({ task, names, history }) => 
   assert.deepEqual(await names(() => task.save()), ['task:clarified', 'task:analyzing']);
 }));
 
-test('a session with a transaction, and a deleted document', async () => {
+test('a transaction and a deleted document give their events', async () => {
   const task = await create();
   const history = await History.of(gateway, token, database.tasks, task._id);
   const got = await history.room(() => connection.transaction(async (session) => {

@@ -1,4 +1,4 @@
-// What three nodes send for the same changes, byte for byte; and a client that takes its `since` from one to the next.
+// Three nodes send the same bytes for the same changes, and a client can use its `since` on another node.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -29,7 +29,7 @@ after(async () => {
   await database?.close();
 });
 
-/** Keeps the text of every packet that comes from a change, by room, in the order in which it came. Counts come when their time has come. */
+/** A client that keeps the packets of changes, by room and in order. It ignores counts, which the gateway sends on a timer. */
 class Listener {
   heard = [];
   states = 0;
@@ -40,7 +40,7 @@ class Listener {
     this.token = token;
   }
 
-  /** Goes to a node, and takes up every room where it was left. */
+  /** Connects to a node and resyncs each room from the last eventId. */
   async goTo(node) {
     const socket = io(node.url, { auth: { token: this.token }, forceNew: true, transports: ['websocket'], reconnection: false });
     this.socket = socket;
@@ -61,7 +61,7 @@ class Listener {
     if (event === 'dashboard:task_count_changed') return;
     const room = event.startsWith('dashboard:') || event === 'task:created' ? 'dashboard' : payload.taskId;
     this.#last.set(room, (event === 'dashboard:state' ? more : payload).eventId);
-    // A state to the one who asked has no time of a change.
+    // A state that answers a request has no `occurredAt`; a state for a change has one.
     if (event.endsWith(':state') && !payload.occurredAt) this.states += 1;
     else this.heard.push({ room, text });
   }
@@ -95,7 +95,7 @@ async function write(rounds, from) {
   }
 }
 
-test('the same bytes from every node, through transactions and restarts, and from node to node', async () => {
+test('every node sends the same bytes, through transactions and restarts, and when a client moves between nodes', async () => {
   await database.tasks.insertMany(TASKS.map((_id) => ({ _id, title: '#', status: 'received', createdBy: 'boss', orgId: 'acme', createdAt: new Date(), updatedAt: new Date(), events: [] })));
   const token = await member('listener');
   const [still, other, restarted, wanderer] = [0, 1, 2, 3].map(() => new Listener(token));
@@ -118,7 +118,7 @@ test('the same bytes from every node, through transactions and restarts, and fro
       await nodes[2].launch();
       await restarted.goTo(nodes[2]);
     } else if (hop === 4) {
-      // A node that is behind what the client has already.
+      // The client moves to a node that has not read all changes that the client has already received.
       process.kill(nodes[1].child.pid, 'SIGSTOP');
       try {
         await wanderer.goTo(nodes[0]);
@@ -134,19 +134,19 @@ test('the same bytes from every node, through transactions and restarts, and fro
   await database.tasks.updateMany({}, { $set: { errorMessage: 'the end', updatedAt: new Date() } });
   const all = [still, other, restarted, wanderer];
   const ended = (listener, room) => listener.in(room).filter((text) => text.includes('the end')).length === (room === 'dashboard' ? TASKS.length : 1);
-  await until(() => all.every((listener) => ROOMS.every((room) => ended(listener, room))), 'everybody has the last change');
+  await until(() => all.every((listener) => ROOMS.every((room) => ended(listener, room))), 'every client has the last change');
 
   assert.ok(still.heard.length > 800, `${still.heard.length} packets`);
-  assert.deepEqual(other.heard, still.heard, 'two nodes that ran on');
+  assert.deepEqual(other.heard, still.heard, 'two nodes that were not restarted');
   assert.deepEqual([restarted.recovered, wanderer.recovered].map((answers) => answers.filter((answer) => !answer)), [[], []]);
   for (const listener of [restarted, wanderer]) {
-    assert.equal(listener.states, ROOMS.length, 'no state but the first ones');
+    assert.equal(listener.states, ROOMS.length, 'no state except the first ones');
     for (const room of ROOMS) assert.deepEqual(listener.in(room), still.in(room), room);
   }
   for (const listener of all) await listener.leave();
 });
 
-test('who may no longer see a task is out on every node, and hears nothing of what comes after', async () => {
+test('users who may no longer see a task leave its room on every node and receive no later event', async () => {
   const _id = 'secret';
   await database.tasks.insertOne({ _id, title: 'open', status: 'coding', createdBy: 'owner', orgId: 'acme', isPrivate: false, createdAt: new Date(), updatedAt: new Date(), events: [] });
   const clients = [];
@@ -162,13 +162,13 @@ test('who may no longer see a task is out on every node, and hears nothing of wh
   await database.tasks.updateOne({ _id }, { $set: { isPrivate: true, title: 'hidden' } });
   for (let n = 0; n < 20; n += 1) await database.tasks.updateOne({ _id }, { $set: { title: `hidden ${n}` } });
   await owner.saw('task:updated', ({ changed }) => changed.title === 'hidden 19');
-  // Something that they do see, after all of it.
+  // After all of that, a change that these clients do see.
   await database.tasks.updateOne({ _id: 'one' }, { $set: { title: 'visible' } });
   for (const client of clients) {
     await client.saw('dashboard:task_list_updated', ({ title }) => title === 'visible');
     assert.deepEqual(client.all('task:deleted').map(({ taskId }) => taskId), [_id]);
     assert.deepEqual(client.all('dashboard:task_removed').map(({ taskId }) => taskId), [_id]);
-    assert.equal(client.all('task:updated').length, 20, 'and everything before');
+    assert.equal(client.all('task:updated').length, 20, 'all events before the task became private');
     assert.ok(!JSON.stringify(client.received).includes('hidden'));
   }
 });

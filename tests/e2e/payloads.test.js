@@ -1,4 +1,4 @@
-// Every bad payload is answered with its code, by acknowledgement and by event, and the connection lives on.
+// Each invalid payload gets an error code, by acknowledgement or by event, and the connection stays open.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -14,7 +14,7 @@ const NUL = 'a\u0000b';
 const LONG = 'x'.repeat(10_240);
 const ONE_TASK = '0123456789abcdef01234567';
 
-/** What no event takes, whatever it takes. */
+/** Payloads that are not objects. No event accepts them. */
 const NO_OBJECT = { null: null, 'a number': 7, 'a string': 'text', 'a boolean': true, 'an array': [], 'an array of objects': [{ taskId: ONE_TASK }] };
 const BINARY = {
   'a Buffer': Buffer.from('bytes'),
@@ -22,16 +22,16 @@ const BINARY = {
 };
 const binaryUnder = (key) => Object.fromEntries(Object.entries(BINARY).map(([name, value]) => [`${name} as ${key}`, { [key]: value }]));
 
-/** What is no text under `key`. */
+/** Payloads whose `key` is not a non-empty string. */
 const noText = (key) => Object.fromEntries(
   Object.entries({ missing: undefined, null: null, number: 7, boolean: false, operator: { $ne: null }, array: ['a'], 'array in array': [[]], empty: '' })
     .map(([name, value]) => [`${key}: ${name}`, { [key]: value }]),
 );
 
 const TASK_ID = { ...NO_OBJECT, 'no payload': NOTHING, ...noText('taskId'), ...BINARY, ...binaryUnder('taskId') };
-/** Texts, so either code is right; what matters is that nothing else happens. */
+/** These are strings, so either code is right. Only an error may follow. */
 const ODD_TASK_ID = { 'a long id': { taskId: LONG }, 'a NUL in it': { taskId: NUL }, 'an operator as text': { taskId: '{"$ne":null}' }, 'a room name': { taskId: 'task:*' } };
-/** Where there may be no payload, null may be taken for none. */
+/** Where the payload is optional, the gateway may accept null as no payload. */
 const { null: _, ...NEITHER_OBJECT_NOR_NONE } = NO_OBJECT;
 const DASHBOARD = { ...NEITHER_OBJECT_NOR_NONE, ...BINARY };
 const RESYNC = {
@@ -72,7 +72,7 @@ let alice;
 let task;
 
 before(async () => {
-  // The rate is not what is tested here.
+  // This file does not test the rate limit.
   gateway = await Gateway.start({ JOIN_RATE_PER_SECOND: '10000' });
   alice = await member('alice');
   task = await createTask(gateway.url, alice);
@@ -81,7 +81,7 @@ after(() => gateway?.stop());
 
 for (const transports of [['websocket'], ['polling']]) {
   for (const [event, payloads, codes] of CASES) {
-    test(`${event} over ${transports}: ${Object.keys(payloads).length} payloads (${codes})`, async () => {
+    test(`${event} over ${transports}: ${Object.keys(payloads).length} invalid payloads are refused (${codes})`, async () => {
       const client = await Client.connect(gateway, alice, { transports });
       const { id } = client.socket;
       for (const [name, payload] of Object.entries(payloads)) {
@@ -101,7 +101,7 @@ for (const transports of [['websocket'], ['polling']]) {
 
 for (const depth of [60, 200, 5000]) {
   for (const [event, key] of [['task:join', 'taskId'], ['task:leave', 'taskId'], ['resync_requested', 'taskIds'], ['dashboard:join', null], ['auth:refresh', 'token']]) {
-    test(`${event} with ${depth} levels`, async () => {
+    test(`${event} with ${depth} nested levels is refused`, async () => {
       const client = await Client.connect(gateway, alice);
       const { id } = client.socket;
       for (const nested of ['['.repeat(depth) + ']'.repeat(depth), '{"a":'.repeat(depth) + '1' + '}'.repeat(depth)]) {
@@ -118,7 +118,7 @@ for (const depth of [60, 200, 5000]) {
   }
 }
 
-test('more arguments than the event takes, and events that nobody knows', async () => {
+test('extra arguments and unknown events leave the connection open', async () => {
   const client = await Client.connect(gateway, alice);
   const { id } = client.socket;
   client.socket.emit('task:unheard_of', { taskId: task.taskId });
@@ -132,7 +132,7 @@ test('more arguments than the event takes, and events that nobody knows', async 
   await assertAlive(client, id);
 });
 
-test('more task ids than there can be rooms', async () => {
+test('a resync of more tasks than the room limit leaves the connection open', async () => {
   const client = await Client.connect(gateway, alice);
   const { id } = client.socket;
   const taskIds = Array.from({ length: 2000 }, (_, n) => n.toString(16).padStart(24, '0'));
@@ -142,7 +142,7 @@ test('more task ids than there can be rooms', async () => {
   await assertAlive(client, id);
 });
 
-test('packets that are no Socket.IO hurt nobody else', async () => {
+test('packets that are not valid Socket.IO affect no other client', async () => {
   const bystander = await Client.connect(gateway, alice);
   const { id } = bystander.socket;
   const packets = ['2', '2[', '2["task:join"', '2{}', '2[]', '2[1]', '2[null]', '2[[]]', '', '9', 'x', '0', '0{"token":1}', '0/admin,{}',
@@ -153,7 +153,7 @@ test('packets that are no Socket.IO hurt nobody else', async () => {
     await client.connected();
     client.socket.io.engine.write(packet);
     client.socket.io.engine.write(Buffer.from([0xff, 0x00, 0xfe]));
-    // It may be cut off; if not, it is still served.
+    // The gateway either disconnects this client or still serves it.
     const answered = client.ask('task:leave', { taskId: task.taskId }).catch(() => null);
     await Promise.race([answered, once(client.socket, 'disconnect').catch(() => null)]);
     client.close();
@@ -169,7 +169,7 @@ function assertRefusal(error, event, codes, name) {
   assert.deepEqual(Object.keys(error).sort(), ['code', 'event', 'message'], name);
 }
 
-/** Still the same connection, and it still does what it should. */
+/** Asserts that the connection is still the same and still works. */
 async function assertAlive(client, id) {
   await client.join(task.taskId);
   assert.equal(client.socket.id, id);
@@ -177,7 +177,7 @@ async function assertAlive(client, id) {
   client.close();
 }
 
-/** Asks with a payload that is text already; JSON.stringify could not make, or would not keep, some of them. */
+/** Sends a payload as raw text, because JSON.stringify cannot produce some of these payloads. */
 async function rawAsk(client, event, payload) {
   const ack = 424_200 + Math.floor(Math.random() * 100_000);
   const prefix = `3${ack}[`;

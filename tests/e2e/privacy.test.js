@@ -1,5 +1,5 @@
-// Nobody is ever sent one byte about a task that it may not see, while privacy, owners and organisations change under
-// clients that sit in the rooms, join, leave, resync, and ask by HTTP.
+// No client receives any byte about a task that it may not see, while privacy, owners and organisations of tasks change and
+// clients stay in rooms, join, leave, resync, and use the HTTP API.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -18,7 +18,7 @@ import { counts, fullView, summary, visible } from './expected.js';
 
 const WRITES = 500;
 const TASKS = 12;
-/** Of each time that is compared. */
+/** Measurements for each of the two compared durations. */
 const SAMPLES = 80;
 const SEED = Number(process.env.TASKCAST_E2E_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const MARKER = /mk\d+k/g;
@@ -62,12 +62,12 @@ class Viewer {
     return viewer;
   }
 
-  /** Markers that it may have been sent: those of any version of a task that it could see at the time. */
+  /** Markers that the viewer may receive: those of each version of a task that it could see at that time. */
   allowed = new Set();
-  /** Counts that were true for it at some time. */
+  /** Counts that were true for this viewer at some time. */
   trueCounts = new Set();
 
-  /** One random thing that a client does. */
+  /** Runs one random action of a client. */
   async act(ids) {
     const { client, wire } = this;
     const taskId = pick(ids);
@@ -81,7 +81,7 @@ class Viewer {
       case 6: {
         const { last } = client.copy(taskId);
         client.drop();
-        await until(() => client.socket.connected, 'back again');
+        await until(() => client.socket.connected, 'reconnected');
         await client.ask('resync_requested', { dashboard: true });
         return client.ask('resync_requested', { taskIds: [taskId], ...(last ? { since: last } : {}) });
       }
@@ -90,7 +90,7 @@ class Viewer {
   }
 }
 
-/** A value of every kind of field, each with a marker of its own. */
+/** Values for each kind of field, each with its own marker. */
 function content() {
   return {
     title: `title ${marker()}`, llmSummary: `never ${hiddenMarker()}`, prTitle: marker(), errorMessage: marker(), githubBranch: marker(), creatorName: marker(), prUrl: `https://x/${marker()}`,
@@ -99,7 +99,7 @@ function content() {
 }
 const entry = () => ({ eventType: marker(), payload: { text: marker(), deep: [{ note: marker(), apiKey: hiddenMarker() }], token: hiddenMarker() }, hidden: hiddenMarker(), createdAt: new Date() });
 
-/** Markers of what no client ever gets. */
+/** Markers of fields that no client may receive. */
 const hidden = new Set();
 function hiddenMarker() {
   const text = marker();
@@ -109,7 +109,7 @@ function hiddenMarker() {
 
 const newTask = (_id) => ({ _id, ...content(), status: 'received', createdBy: pick(Object.keys(USERS)), orgId: pick(['acme', 'globex']), isPrivate: random(2) === 0, createdAt: new Date(), events: [entry()] });
 
-/** One change. What was written while few could see it is gone when more can. */
+/** One random change. A change that may let more users see the task also replaces or empties its earlier contents. */
 function change() {
   const set = content();
   switch (random(9)) {
@@ -123,10 +123,10 @@ function change() {
   }
 }
 
-test('two organisations, private tasks, everything changes: nobody is sent what it may not see', async () => {
+test('no client receives what it may not see while tasks change their organisation, owner and privacy', async () => {
   const ids = Array.from({ length: TASKS }, () => new ObjectId().toHexString());
   const viewers = await Promise.all(Object.entries(USERS).map(([user, org]) => Viewer.of(user, org)));
-  // Sits on the dashboard and never names a task; what it could never see, it must not even know by id.
+  // This client only watches the dashboard and never names a task. It must not even learn the ids of tasks that it could never see.
   const quiet = await Viewer.of('quiet', 'globex');
   const everybody = [...viewers, quiet];
   const documents = new Map();
@@ -140,14 +140,14 @@ test('two organisations, private tasks, everything changes: nobody is sent what 
     }
     for (const document of documents.values()) if (visible(document, quiet)) knownToQuiet.add(String(document._id));
   };
-  // What may be seen is noted before it is written, so that nobody sees it earlier.
+  // The model is updated before the write, so that no client can see a change before the model allows it.
   const put = async (document) => {
     documents.set(String(document._id), document);
     remember();
     await tasks.replaceOne({ _id: document._id }, document, { upsert: true });
   };
   remember();
-  // Some that `quiet` never gets to see, whatever happens to the others.
+  // `quiet` may never see these tasks, whatever happens to the others.
   const never = await Promise.all([0, 1, 2].map(async (n) => {
     const document = { ...newTask(new ObjectId()), orgId: n === 0 ? 'globex' : 'acme', isPrivate: n === 0, createdBy: 'alice' };
     await put(document);
@@ -190,7 +190,7 @@ test('two organisations, private tasks, everything changes: nobody is sent what 
   writing = false;
   await Promise.all(acting);
 
-  // The model has followed the database; the copies have too.
+  // The model equals the database, and the clients' copies equal the model.
   const stored = await tasks.find({}).toArray();
   assert.deepEqual(new Map(stored.map((document) => [String(document._id), fullView(document)])), new Map([...documents].map(([id, document]) => [id, fullView(document)])));
   for (const viewer of everybody) {
@@ -204,18 +204,18 @@ test('two organisations, private tasks, everything changes: nobody is sent what 
     const { text } = viewer.wire;
     const sent = new Set(text.match(MARKER) ?? []);
     const leaked = [...sent].filter((one) => !viewer.allowed.has(one) || hidden.has(one));
-    assert.deepEqual(leaked.slice(0, 3).map((one) => text.slice(Math.max(0, text.indexOf(one) - 300), text.indexOf(one) + 60)), [], `${viewer.user} was sent what it may not see`);
-    if (viewer.org !== null) assert.ok(sent.size > 100, `${viewer.user} was sent ${sent.size} markers: this test must not pass because nothing came`);
+    assert.deepEqual(leaked.slice(0, 3).map((one) => text.slice(Math.max(0, text.indexOf(one) - 300), text.indexOf(one) + 60)), [], `${viewer.user} received what it may not see`);
+    if (viewer.org !== null) assert.ok(sent.size > 100, `${viewer.user} received only ${sent.size} markers: the test must not pass because nothing was sent`);
     for (const [, told] of text.matchAll(/("activeCount":\d+,"completedCount":\d+,"failedCount":\d+)/g)) {
-      assert.ok(viewer.trueCounts.has(`{${told}}`), `${viewer.user} was told counts that were never true for it: ${told}`);
+      assert.ok(viewer.trueCounts.has(`{${told}}`), `${viewer.user} received counts that were never true for it: ${told}`);
     }
   }
-  for (const id of [...ids, ...never].filter((one) => !knownToQuiet.has(one))) assert.ok(!quiet.wire.text.includes(id), `an id it could never see: ${id}`);
+  for (const id of [...ids, ...never].filter((one) => !knownToQuiet.has(one))) assert.ok(!quiet.wire.text.includes(id), `quiet received the id of a task that it could never see: ${id}`);
   assert.ok(never.every((id) => !knownToQuiet.has(id)));
   everybody.forEach(({ client }) => client.close());
 }, { timeout: 180_000 });
 
-test('absent and forbidden are answered alike, everywhere', async () => {
+test('every request gets the same answer for a forbidden task as for a missing task', async () => {
   const forbidden = new ObjectId().toHexString();
   const absent = new ObjectId().toHexString();
   await tasks.insertOne({ ...newTask(new ObjectId(forbidden)), createdBy: 'alice', orgId: 'acme', isPrivate: true, status: 'needs_clarification' });
@@ -246,7 +246,7 @@ test('absent and forbidden are answered alike, everywhere', async () => {
   await alike('a page of the timeline', http(bob, 'GET', (id) => `/api/tasks/${id}/events?before=2`));
   await alike('clarify', http(bob, 'POST', (id) => `/api/tasks/${id}/clarify`, { answers: ['x'] }));
   await alike('PATCH', http(foreign, 'PATCH', (id) => `/api/tasks/${id}`, { status: 'coding' }));
-  // What would be a conflict, for who may see it.
+  // The same change is a conflict for a user who may see the task.
   assert.equal((await api(gateway.url, 'PATCH', `/api/tasks/${forbidden}`, { token: foreign, body: { status: 'received' } })).status, 404);
   assert.equal((await api(gateway.url, 'PATCH', `/api/tasks/${forbidden}`, { token: await pipeline(), body: { status: 'received' } })).status, 409);
   assert.equal((await client.ask('task:join', { taskId: forbidden })).error.code, 'not_found');
@@ -254,7 +254,7 @@ test('absent and forbidden are answered alike, everywhere', async () => {
   [alice, client].forEach((one) => one.close());
 });
 
-test('what others in the room see is read at once, what one may not see is only looked at', async () => {
+test('a join reads the task at once when others in its room see the same; a refused join reads only the access fields', async () => {
   const _id = new ObjectId();
   const taskId = _id.toHexString();
   await tasks.insertOne({ ...newTask(_id), createdBy: 'alice', orgId: 'acme', isPrivate: false });
@@ -274,11 +274,11 @@ test('what others in the room see is read at once, what one may not see is only 
   assert.deepEqual(await reads(() => isRefused(bob)), [1, 0]);
   await tasks.updateOne({ _id }, { $set: { isPrivate: false, createdBy: 'carol', orgId: 'globex' } });
   await alice.saw('task:deleted');
-  assert.deepEqual(await reads(() => carol.join(taskId)), [1, 1], 'nobody is in the room');
+  assert.deepEqual(await reads(() => carol.join(taskId)), [1, 1], 'the room is empty');
   [alice, bob, carol].forEach((client) => client.close());
 });
 
-test('lists, their cursors and counts are those of a gateway without the tasks that one may not see', async () => {
+test('lists, cursors and counts are the same as if hidden tasks did not exist', async () => {
   const [alice, user] = [await member('alice', 'hooli'), `user-${SEED}`];
   const token = await member(user, 'hooli');
   const at = (n) => new Date(1_700_000_000_000 + n);
@@ -289,7 +289,7 @@ test('lists, their cursors and counts are those of a gateway without the tasks t
     const { tasks: listed, counts: counted } = await client.ask('dashboard:join');
     client.close();
     const answers = [];
-    // A cursor is the place of a task: one may name a place where there is none that its holder sees.
+    // A cursor names the position of a task. A client may send the position of a task that it cannot see.
     const places = ['', ...own.map(({ _id, createdAt }) => `${createdAt.getTime()}:${_id}`), ...hiddenPlaces].map((place) => place && Buffer.from(place).toString('base64url'));
     for (const query of ['', '&status=coding', '&status=failed', '&creator=alice', `&creator=${user}`]) {
       for (const cursor of places) {
@@ -303,11 +303,11 @@ test('lists, their cursors and counts are those of a gateway without the tasks t
   const hiddenPlaces = hiddenTasks.map(({ _id, createdAt }) => `${createdAt.getTime()}:${_id}`);
   const before = await seen();
   await tasks.insertMany(hiddenTasks);
-  assert.equal((await api(gateway.url, 'GET', '/api/tasks?limit=200', { token: alice })).body.tasks.filter(({ orgId }) => orgId === 'hooli').length, 7, 'they are there');
+  assert.equal((await api(gateway.url, 'GET', '/api/tasks?limit=200', { token: alice })).body.tasks.filter(({ orgId }) => orgId === 'hooli').length, 7, 'the owner sees all seven');
   assert.equal(await seen(), before);
 });
 
-test('acknowledgements come in the order of the questions, whatever there is to be read', async () => {
+test('acknowledgements come in the order of the requests, however much each has to read', async () => {
   const [forbidden, absent, large] = [0, 1, 2].map(() => new ObjectId());
   const entries = Array.from({ length: 10 }, () => ({ eventType: 'log', payload: { text: 'x'.repeat(12_000) }, createdAt: new Date() }));
   await tasks.insertMany([
@@ -323,7 +323,7 @@ test('acknowledgements come in the order of the questions, whatever there is to 
 });
 
 for (const store of ['mongodb', 'embedded']) {
-  test(`it takes no longer to refuse a large task than one that is not there (${store})`, async () => {
+  test(`refusing a large forbidden task takes no longer than refusing a missing one (${store})`, async () => {
     const embedded = store === 'embedded' ? await Gateway.start({ JOIN_RATE_PER_SECOND: '10000' }) : undefined;
     const place = embedded ?? gateway;
     try {
@@ -342,7 +342,7 @@ for (const store of ['mongodb', 'embedded']) {
         PATCH: (id) => api(place.url, 'PATCH', `/api/tasks/${id}`, { token: foreign, body: { title: 'x' } }),
       };
       for (const [name, way] of Object.entries(ways)) {
-        // In turns, so that what else the machine does is the same for both; the median, so that it does not matter.
+        // The requests alternate, so that other load affects both alike. The median ignores outliers.
         const took = { [forbidden]: [], [absent]: [] };
         for (let n = 0; n < SAMPLES; n += 1) {
           for (const id of n % 2 ? [forbidden, absent] : [absent, forbidden]) {
@@ -352,7 +352,7 @@ for (const store of ['mongodb', 'embedded']) {
           }
         }
         const [long, short] = [forbidden, absent].map((id) => took[id].sort((a, b) => a - b)[SAMPLES / 2]);
-        assert.ok(long < 3 * short, `${name}: ${long} ms for one that is forbidden, ${short} ms for none`);
+        assert.ok(long < 3 * short, `${name}: ${long} ms for a forbidden task, ${short} ms for a missing one`);
       }
       client.close();
     } finally {
@@ -361,7 +361,7 @@ for (const store of ['mongodb', 'embedded']) {
   }, { timeout: 180_000 });
 }
 
-test('out of the room before the next event, and in again only when asked', async () => {
+test('a client leaves the room before the next event, and is in it again only after another join', async () => {
   const _id = new ObjectId();
   const taskId = _id.toHexString();
   await tasks.insertOne({ ...newTask(_id), createdBy: 'alice', orgId: 'acme', isPrivate: false });

@@ -1,4 +1,4 @@
-// A bare resync in a process that is older than two minutes. Its age is what is waited for, so this file takes that long.
+// A bare resync in a process that is older than two minutes. This file takes that long, because it waits for the process to age.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -32,7 +32,7 @@ after(async () => {
 
 const old = () => until(() => Date.now() > startedAt + JUST_STARTED + 1000, 'the processes are two minutes old', JUST_STARTED + 10_000);
 
-test('bare, nothing joined: the dashboard only for who lost it without leaving', async () => {
+test('a bare resync with nothing joined gives the dashboard only to a user who lost it without leaving', async () => {
   await old();
 
   const never = await Client.connect(gateway, await member('never'));
@@ -53,11 +53,11 @@ test('bare, nothing joined: the dashboard only for who lost it without leaving',
   left.close();
 }, { timeout: 180_000 });
 
-test('the same on another node, which asks Redis', async () => {
+test('a bare resync on another node does the same, because the node asks Redis', async () => {
   await old();
   const [a, b] = nodes;
   const elsewhere = async (name) => Client.connect(b, await member(name));
-  const gone = (count) => until(async () => (await a.health()).websocket.connections === count, 'the other node noticed');
+  const gone = (count) => until(async () => (await a.health()).websocket.connections === count, 'the other node has noticed');
 
   const never = await Client.connect(a, await member('never'));
   const [held, left, lost] = await Promise.all(['held', 'left', 'lost'].map(async (name) => Client.connect(a, await member(name))));
@@ -66,20 +66,20 @@ test('the same on another node, which asks Redis', async () => {
   left.drop();
   lost.drop();
   await gone(2);
-  // What the node has told Redis is not to be seen from here; a client that asks later than that is told.
+  // The test cannot see when the node has written to Redis. A client that asks after that gets the dashboard.
   await until(async () => bareResyncGivesDashboard(await elsewhere('lost')), 'lost it without leaving');
   for (const name of ['never', 'held', 'left']) assert.equal(await bareResyncGivesDashboard(await elsewhere(name)), false, name);
 
   await redis.signal('SIGSTOP');
-  assert.equal(await bareResyncGivesDashboard(await elsewhere('never')), true, 'nobody can say');
+  assert.equal(await bareResyncGivesDashboard(await elsewhere('never')), true, 'Redis does not answer');
   await redis.signal('SIGCONT');
-  await until(async () => (await Promise.all(nodes.map((node) => node.health()))).every(({ cluster }) => cluster.nodes.length === 2), 'they know of each other');
+  await until(async () => (await Promise.all(nodes.map((node) => node.health()))).every(({ cluster }) => cluster.nodes.length === 2), 'the nodes know of each other');
   assert.equal(await bareResyncGivesDashboard(await elsewhere('never')), false, 'Redis answers again');
 
-  // It has no time to tell anybody.
+  // The killed node has no time to write to Redis.
   await a.kill();
   assert.equal(await bareResyncGivesDashboard(await elsewhere('held')), true, 'its node died');
-  assert.equal(await bareResyncGivesDashboard(await elsewhere('left')), false, 'it had left');
+  assert.equal(await bareResyncGivesDashboard(await elsewhere('left')), false, 'it had left before');
   never.close();
 }, { timeout: 180_000 });
 
@@ -91,7 +91,7 @@ async function reconnect(client) {
   await client.connected();
 }
 
-/** The ack of a later request comes after everything that the resync sends. */
+/** Returns whether a bare resync sends the dashboard. A later request is acknowledged after everything that the resync sends. */
 async function bareResyncGivesDashboard(client) {
   client.received.length = 0;
   assert.equal((await client.ask('resync_requested')).ok, true);

@@ -1,4 +1,4 @@
-// A Redis behind TLS, a user and a password: the way in that docs/cluster.md describes, and what is said where it is refused.
+// A Redis with TLS, a user and a password, as docs/cluster.md describes it, and the errors when Redis refuses the gateway.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before } from 'node:test';
@@ -17,7 +17,7 @@ import { test } from './support/scenario.js';
 import { member } from './support/tokens.js';
 import { until } from './support/until.js';
 
-/** Those that the page names, across its lines. */
+/** The ACL rules that the page names; they span several lines. */
 const RIGHTS = readFileSync(join(REPO, 'docs/cluster.md'), 'utf8').match(/`(~taskcast:\*[^`]*)`/)[1].split(/\s+/);
 
 let database;
@@ -57,11 +57,11 @@ async function begin(env) {
   return gateway;
 }
 
-/** Starts one that is to be without Redis, with a client on it. */
+/** Starts a gateway that cannot use Redis, and connects a client to it. */
 async function withoutRedis(env) {
   const gateway = await begin(env);
   await until(async () => (await gateway.health()).status === 'degraded', () => `degraded\n${gateway.lastLines()}`);
-  // A user of its own: tokens of the second in which another test disconnected somebody are refused.
+  // Each client has its own user. When another test disconnects a user, that user's tokens of the same second are refused.
   const client = await Client.connect(gateway, await member(`guest-${gateways.length}`));
   await client.joinDashboard();
   return { gateway, client };
@@ -79,7 +79,7 @@ async function refusedFor(settings, why, mend) {
   return { gateway, client };
 }
 
-test('nodes hear of each other by TLS, with a user that may do no more than it must', async () => {
+test('nodes communicate over TLS, with a user that has only the documented rights', async () => {
   const nodes = await Promise.all([0, 1].map(() => begin(env('gateway:hunter2'))));
   await until(async () => (await Promise.all(nodes.map((node) => node.health()))).every(({ status, cluster }) => status === 'ok' && cluster.nodes.length === 2), 'all nodes know of each other');
   const clients = await Promise.all(nodes.map(async (node) => Client.connect(node, await member('ann'))));
@@ -95,21 +95,21 @@ test('nodes hear of each other by TLS, with a user that may do no more than it m
   assert.match(stdout, /^ok: Redis 7/m);
 });
 
-test('a wrong password is told, and passes when it is mended', async () => {
+test('a wrong password is reported, and the gateway recovers when it is corrected', async () => {
   const { gateway, client } = await refusedFor(env('gateway:hunter3'), /Redis refuses the user of REDIS_URL.*WRONGPASS/, /check user and password of REDIS_URL/);
   await setUser('gateway', '>hunter2', '>hunter3', ...RIGHTS);
-  await until(async () => (await gateway.health()).status === 'ok', 'well');
+  await until(async () => (await gateway.health()).status === 'ok', 'health is ok');
   assert.deepEqual(client.disconnects, []);
 });
 
-test('a user that may not do enough is told', async () => {
+test('missing rights of the Redis user are reported', async () => {
   await setUser('weak', '>hunter4', ...RIGHTS.filter((right) => right !== '+evalsha'));
   const { gateway, client } = await withoutRedis(env('weak:hunter4'));
   await gateway.says(/Redis refuses the user of REDIS_URL.*evalsha/);
   assert.deepEqual(client.disconnects, []);
 });
 
-test('a certificate that is not trusted, or of another name, is told', async () => {
+test('a certificate that is not trusted, or that has another name, is reported', async () => {
   await refusedFor(env('gateway:hunter2', { SSL_CERT_FILE: undefined }), /the certificate of Redis is not trusted: UnknownIssuer/, /SSL_CERT_FILE/);
   await refusedFor(env('gateway:hunter2', { REDIS_URL: `rediss://gateway:hunter2@localhost:${redis.port}` }), /the certificate of Redis is not trusted: NotValidForName/, /use a server name in REDIS_URL/);
 });

@@ -1,4 +1,4 @@
-// resync_requested: with a room, with `since`, bare, and of what can no longer be seen.
+// resync_requested: with rooms, with `since`, without arguments (bare), and for tasks that the client can no longer see.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -25,7 +25,7 @@ after(() => gateway?.stop());
 const change = (id, fields) => patchTask(gateway.url, writer, id, fields);
 const push = (id, n) => change(id, { event: { eventType: 'step', payload: { n } } });
 
-test('a resync of tasks joins their rooms and lists what can no longer be seen', async () => {
+test('a resync of tasks joins their rooms and lists the tasks that the client cannot see', async () => {
   const mine = await createTask(gateway.url, alice);
   const shared = await createTask(gateway.url, alice);
   const hidden = await createTask(gateway.url, alice, { isPrivate: true });
@@ -43,7 +43,7 @@ test('a resync of tasks joins their rooms and lists what can no longer be seen',
   client.close();
 });
 
-test('a resync of the dashboard', async () => {
+test('a resync of the dashboard joins it and sends its state', async () => {
   const task = await createTask(gateway.url, alice);
   const client = await Client.connect(gateway, bob);
   const answer = await client.ask('resync_requested', { dashboard: true });
@@ -55,7 +55,7 @@ test('a resync of the dashboard', async () => {
   client.close();
 });
 
-test('with `since`: only what was missed, in order', async () => {
+test('with `since`, the client receives only what it missed, in order', async () => {
   const { taskId } = await createTask(gateway.url, alice);
   const first = await Client.connect(gateway, bob);
   await first.join(taskId);
@@ -74,7 +74,7 @@ test('with `since`: only what was missed, in order', async () => {
   second.close();
 });
 
-test('with `since` and nothing missed: nothing', async () => {
+test('with `since` and nothing missed, the client receives nothing', async () => {
   const { taskId } = await createTask(gateway.url, alice);
   const client = await Client.connect(gateway, bob);
   await client.join(taskId);
@@ -95,7 +95,7 @@ test('with `since` and nothing missed: nothing', async () => {
   client.close();
 });
 
-test('with `since` from a state', async () => {
+test('`since` may be the eventId of a state', async () => {
   const { taskId } = await createTask(gateway.url, alice);
   const client = await Client.connect(gateway, bob);
   await client.join(taskId);
@@ -110,7 +110,7 @@ test('with `since` from a state', async () => {
   again.close();
 });
 
-test('more missed than a quarter of the send queue: state', async () => {
+test('a client that missed more than a quarter of the send queue gets a state', async () => {
   const { taskId } = await createTask(gateway.url, alice);
   const client = await Client.connect(gateway, bob);
   await client.join(taskId);
@@ -126,7 +126,7 @@ test('more missed than a quarter of the send queue: state', async () => {
   again.close();
 });
 
-test('with a `since` that is long gone: state', async () => {
+test('a client whose `since` is too old gets a state', async () => {
   const { taskId } = await createTask(gateway.url, alice);
   const client = await Client.connect(gateway, bob);
   await client.join(taskId);
@@ -137,7 +137,7 @@ test('with a `since` that is long gone: state', async () => {
   client.close();
 });
 
-test('the dashboard with `since`', async () => {
+test('with `since`, the dashboard receives only what it missed', async () => {
   const { taskId } = await createTask(gateway.url, alice);
   const client = await Client.connect(gateway, bob);
   await client.joinDashboard();
@@ -164,7 +164,7 @@ test('the dashboard with `since`', async () => {
   client.close();
 });
 
-test('a `since` that meets the end of visibility stops there', async () => {
+test('a resync with `since` sends nothing after the point where the client lost access', async () => {
   const { taskId } = await createTask(gateway.url, alice);
   const client = await Client.connect(gateway, bob);
   await client.join(taskId);
@@ -183,7 +183,7 @@ test('a `since` that meets the end of visibility stops there', async () => {
   again.close();
 });
 
-test('bare: everything that this connection has joined', async () => {
+test('a bare resync sends the state of every room that the connection has joined', async () => {
   const [one, two, three] = await Promise.all([1, 2, 3].map(() => createTask(gateway.url, alice)));
   const client = await Client.connect(gateway, await member('bare'));
   await client.join(one.taskId);
@@ -200,7 +200,7 @@ test('bare: everything that this connection has joined', async () => {
   client.close();
 });
 
-test('bare, joined tasks only: no dashboard', async () => {
+test('a bare resync of a connection with tasks only does not send the dashboard', async () => {
   const { taskId } = await createTask(gateway.url, alice);
   const client = await Client.connect(gateway, await member('bare-task'));
   await client.join(taskId);
@@ -211,7 +211,7 @@ test('bare, joined tasks only: no dashboard', async () => {
   client.close();
 });
 
-test('bare, nothing joined, in a process that has just started: the dashboard', async () => {
+test('a bare resync with nothing joined gives the dashboard while the process has just started', async () => {
   const client = await Client.connect(gateway, await member('bare-fresh'));
   assert.equal((await client.ask('resync_requested')).ok, true);
   await client.saw('dashboard:state');
@@ -220,7 +220,7 @@ test('bare, nothing joined, in a process that has just started: the dashboard', 
   client.close();
 });
 
-test('joins and resyncs that overtake each other leave one true copy', async () => {
+test('concurrent joins and resyncs leave a correct copy', async () => {
   const { taskId } = await createTask(gateway.url, alice);
   const client = await Client.connect(gateway, bob);
   let writing = true;

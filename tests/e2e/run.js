@@ -1,4 +1,4 @@
-// Runs the suite: one mongod for all files, node's own test runner over them, nothing left behind.
+// Runs the suite with Node's test runner and one mongod for all files, and removes everything afterwards.
 //   node run.js [file…]        all *.test.js without arguments
 import { readdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -8,13 +8,13 @@ import { startMongod } from './support/mongo.js';
 import { binary, PACKAGE } from './support/paths.js';
 import { start } from './support/processes.js';
 
-/** However a file hangs, the suite ends. */
+/** The suite ends after this time, even when a file hangs. */
 const DEADLINE = 15 * 60_000;
-/** Loaded machines are slow, and the long file mostly waits: it runs beside the others. */
+/** How many files run at once: few, because a loaded machine is slow, and one more, because the long file mostly waits. */
 const CONCURRENCY = process.env.TASKCAST_E2E_CONCURRENCY ?? String(Math.max(2, Math.min(4, availableParallelism())) + 1);
-/** They begin first, so that the others are done beside them. */
+/** These files start first, so that the others run meanwhile. */
 const SLOWEST = ['quiet.test.js', 'webhooks.test.js', 'jwks.test.js'];
-/** These take the machine for themselves. */
+/** These files run alone. */
 const ALONE = ['handoff.test.js'];
 
 const all = readdirSync(PACKAGE).filter((name) => name.endsWith('.test.js'));
@@ -28,7 +28,7 @@ const temporary = mkdtempSync(join(tmpdir(), 'taskcast-e2e-run-'));
 const mongod = await startMongod();
 let failed = false;
 const deadline = setTimeout(() => {
-  console.log('end to end: FAILED, not done in time');
+  console.log('end to end: FAILED, not finished within 15 minutes');
   process.exit(1);
 }, DEADLINE);
 try {

@@ -1,4 +1,4 @@
-// How long a token lasts, and what changes with the next one.
+// Sessions end when their token expires, and a refreshed token changes what a client may see.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -14,12 +14,12 @@ import { until } from './support/until.js';
 let gateway;
 
 before(async () => {
-  // Only the end of the token may end a client that does not read.
+  // Only the end of the token may disconnect a client that does not read.
   gateway = await Gateway.start({ JOIN_RATE_PER_SECOND: '1000', SLOW_CLIENT_TIMEOUT: '60s' });
 });
 after(() => gateway?.stop());
 
-test('after the end of its token a client is sent nothing, whatever happens, on every transport', async () => {
+test('a client receives nothing after its token has expired, on every transport', async () => {
   const [writer, task] = [await pipeline(), await createTask(gateway.url, await member('bob'))];
   const exp = now() + 4;
   const token = await member('alice', 'acme', { exp });
@@ -29,21 +29,21 @@ test('after the end of its token a client is sent nothing, whatever happens, on 
   for (let n = 0; Date.now() < (exp + 3) * 1000; n += 1) await patchTask(gateway.url, writer, task.taskId, { title: `change ${n}` });
 
   const times = (client) => client.received.filter(({ payload }) => payload?.occurredAt).map(({ payload }) => Date.parse(payload.occurredAt));
-  await until(() => times(witness).some((at) => at > (exp + 2) * 1000), 'events went on');
+  await until(() => times(witness).some((at) => at > (exp + 2) * 1000), 'other clients still receive events');
   for (const client of clients) {
-    assert.ok(times(client).some((at) => at > (exp - 2) * 1000), 'it was there to the end');
+    assert.ok(times(client).some((at) => at > (exp - 2) * 1000), 'the client received events until its token expired');
     assert.deepEqual(times(client).filter((at) => at > (exp + 1) * 1000), [], 'nothing later than a second after exp');
     const told = client.all('error').map(({ code }) => code);
-    // A polling client has to fetch it in time.
+    // A polling client receives the error only when it polls in time.
     if (client.socket.io.opts.transports[0] === 'websocket' || told.length > 0) assert.deepEqual(told, ['token_expired']);
     assert.ok(!client.socket.connected && client.disconnects.length === 1, client.disconnects.join());
-    assert.notEqual(client.disconnects[0], 'io server disconnect', 'it comes back by itself');
+    assert.notEqual(client.disconnects[0], 'io server disconnect', 'clients reconnect by themselves after this reason');
   }
   assert.equal(await refused(gateway, token), 'token_expired');
   assert.equal((await api(gateway.url, 'GET', '/api/tasks', { token })).body.error.code, 'token_expired');
 });
 
-for (const distracts of [false, true]) test(`a client that does not read gets no more once its token has ended${distracts ? ', not even if it has asked for another transport' : ''}`, async () => {
+for (const distracts of [false, true]) test(`a client that does not read receives no more once its token has expired${distracts ? ', even if it has asked for another transport' : ''}`, async () => {
   const [writer, task] = [await pipeline(), await createTask(gateway.url, await member('bob'))];
   for (let n = 0; n < 10; n += 1) await patchTask(gateway.url, writer, task.taskId, { event: { eventType: 'step', payload: { text: 'x'.repeat(80_000) } } });
   const exp = now() + 4;
@@ -51,20 +51,20 @@ for (const distracts of [false, true]) test(`a client that does not read gets no
   await client.join(task.taskId);
   if (distracts) {
     const other = new RawSocket(gateway.port, { path: `/socket.io/?EIO=4&transport=websocket&sid=${client.socket.io.engine.id}` });
-    assert.ok(await other.ends(), 'it has one already');
+    assert.ok(await other.ends(), 'the session has a WebSocket already');
   }
   const wire = client.socket.io.engine.transport.ws._socket;
   wire.pause();
   const asked = 60;
   for (let n = 0; n < asked; n += 1) client.socket.emit('resync_requested', { taskIds: [task.taskId] });
-  await until(() => Date.now() > (exp + 3) * 1000, 'its token is over');
+  await until(() => Date.now() > (exp + 3) * 1000, 'its token has expired');
   const gone = client.disconnected();
   wire.resume();
   await gone;
   assert.ok(client.all('task:state').length < asked / 4, `${client.all('task:state').length} states of ${asked} came: more than the kernel held`);
 });
 
-test('auth:refresh with another organisation: rooms of what is no longer to be seen are left', async () => {
+test('after auth:refresh with another organisation, the client leaves the rooms of tasks that it may no longer see', async () => {
   const mover = await Client.connect(gateway, await member('dora', 'acme'));
   const [own, acme, initech] = await Promise.all([
     createTask(gateway.url, await member('dora', 'acme'), { title: 'her own' }),
@@ -76,7 +76,7 @@ test('auth:refresh with another organisation: rooms of what is no longer to be s
 
   assert.equal((await mover.ask('auth:refresh', { token: await member('dora', 'initech') })).ok, true);
   await mover.saw('task:deleted', ({ taskId }) => taskId === acme.taskId);
-  await until(() => mover.dashboard.states === 2 && mover.copy(own.taskId).states === 2, 'what is still to be seen came anew');
+  await until(() => mover.dashboard.states === 2 && mover.copy(own.taskId).states === 2, 'the client gets a new state of what it may still see');
   await mover.join(initech.taskId);
   const seen = mover.received.length;
   for (const [org, task] of [['acme', acme], ['acme', own], ['initech', initech]]) {
@@ -84,13 +84,13 @@ test('auth:refresh with another organisation: rooms of what is no longer to be s
   }
   await mover.saw('task:coding', ({ taskId }) => taskId === initech.taskId);
   await mover.saw('task:coding', ({ taskId }) => taskId === own.taskId);
-  assert.ok(!JSON.stringify(mover.received.slice(seen)).includes(acme.taskId), 'nothing of the old one');
+  assert.ok(!JSON.stringify(mover.received.slice(seen)).includes(acme.taskId), 'no event of the old organisation');
   assert.equal((await mover.ask('task:join', { taskId: acme.taskId })).error.code, 'not_found');
   assert.ok(!mover.dashboard.tasks.has(acme.taskId) && mover.dashboard.tasks.has(initech.taskId));
   assert.equal(mover.all('task:deleted').length, 1);
 });
 
-test('auth:refresh with less rights and a nearer end counts as well', async () => {
+test('auth:refresh may also shorten a session', async () => {
   const client = await Client.connect(gateway, await member('eve'));
   const exp = now() + 2;
   assert.equal((await client.ask('auth:refresh', { token: await member('eve', 'acme', { exp }) })).ok, true);
@@ -99,15 +99,15 @@ test('auth:refresh with less rights and a nearer end counts as well', async () =
   assert.deepEqual(client.all('error').map(({ code }) => code), ['token_expired']);
 });
 
-test('a client whose queue is full is told why its session ends', () => withGateway({ SEND_QUEUE: '64', SLOW_CLIENT_TIMEOUT: '60s' }, async (gateway) => {
+test('a client whose queue is full still receives the reason when its session ends', () => withGateway({ SEND_QUEUE: '64', SLOW_CLIENT_TIMEOUT: '60s' }, async (gateway) => {
   const admin = await sign({ sub: 'ops', scope: 'admin' });
-  /** What one is told that reads nothing until it is disconnected, and then at once. */
+  /** The error code that a client receives when it reads nothing until it is disconnected, and then reads at once. */
   const attempt = async (user) => {
     const client = await Client.connect(gateway, await member(user));
     const wire = client.socket.io.engine.transport.ws._socket;
     wire.pause();
     const asked = async () => (await scrape(gateway.url)).get('taskcast_client_events_total', { event: 'unknown' });
-    /** For a moment the queue is also full while the kernel takes on. */
+    /** The queue can be full for a moment although the kernel still accepts data, so this waits for a stable state. */
     const settled = async () => {
       const pages = [];
       for (let n = 0; n < 20; n += 1) pages.push(await scrape(gateway.url));
@@ -118,7 +118,7 @@ test('a client whose queue is full is told why its session ends', () => withGate
     let sent = 0;
     do {
       for (let n = 0; n < 500; n += 1, sent += 1) client.socket.emit('nothing:known', 'x');
-      await until(async () => (await asked()) >= before + sent, 'all were heard');
+      await until(async () => (await asked()) >= before + sent, 'the gateway has read all events');
     } while ((await until(settled, 'the queue is full, or has room')) === 'room');
     const gone = client.disconnected();
     assert.equal((await api(gateway.url, 'POST', '/api/admin/disconnect', { token: admin, body: { userId: user } })).status, 200);
@@ -126,7 +126,7 @@ test('a client whose queue is full is told why its session ends', () => withGate
     await gone;
     return client.all('error').at(-1).code;
   };
-  // It has 0.95 s to read what is queued, and the machine may be busy with others.
+  // The client has 0.95 s to read its queue. The test retries, because the machine may be busy.
   let told;
   for (let n = 0; n < 5 && told !== 'unauthorized'; n += 1) told = await attempt(`user-${n}`);
   assert.equal(told, 'unauthorized');

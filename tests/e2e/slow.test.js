@@ -1,4 +1,4 @@
-// Clients that read slowly are not dead; those that are dead are cut, however they look.
+// The gateway keeps clients that read slowly, and disconnects clients that no longer read or answer.
 import assert from 'node:assert/strict';
 import { fileURLToPath } from 'node:url';
 
@@ -16,15 +16,15 @@ const MEGABYTE = 2 ** 20;
 const PATIENT = 60_000;
 
 const connections = async (gateway) => (await gateway.health()).websocket.connections;
-const gone = (gateway) => until(async () => (await connections(gateway)) === 0, 'it is cut', PATIENT);
+const gone = (gateway) => until(async () => (await connections(gateway)) === 0, 'the client is disconnected', PATIENT);
 const entry = (n, bytes) => ({ eventType: 'step', payload: { n, filling: 'x'.repeat(bytes) } });
 
-/** A task whose state has so many megabytes. */
+/** A task whose state has this many megabytes. */
 async function largeTask(gateway, megabytes) {
   const { taskId } = await createTask(gateway.url, await member('alice'));
   const writer = await pipeline();
   for (let n = 0; n < megabytes * 2; n += 1) await patchTask(gateway.url, writer, taskId, { event: entry(n, MEGABYTE / 2) });
-  // The document keeps its size, however much is written: 76 KB for each change with a filling.
+  // Each change replaces the field, so the document keeps its size. A change with the default filling has 76 KB.
   const write = (prNumber, filling = 19_000) => patchTask(gateway.url, writer, taskId, { prNumber, errorMessage: `${prNumber} ${'😀'.repeat(filling)}` });
   return { taskId, write };
 }
@@ -47,20 +47,20 @@ const PLAIN = {
 };
 
 for (const [name, connect] of Object.entries(PLAIN)) {
-  test(`a state that takes many times PING_TIMEOUT to read, by ${name}`, () => withGateway({ PING_INTERVAL: '500ms', PING_TIMEOUT: '500ms' }, async (gateway) => {
+  test(`a client may take many times PING_TIMEOUT to read a state, by ${name}`, () => withGateway({ PING_INTERVAL: '500ms', PING_TIMEOUT: '500ms' }, async (gateway) => {
     const { taskId, write } = await largeTask(gateway, 4);
     await withThrottle(gateway, MEGABYTE / 2, async (throttle) => {
       const client = connect(throttle, await member('slow'));
       try {
         await until(async () => (await connections(gateway)) === 1, 'it is connected');
         client.say(`42["task:join",{"taskId":"${taskId}"}]`);
-        await until(() => throttle.passed > MEGABYTE, 'the state is on its way');
+        await until(() => throttle.passed > MEGABYTE, 'the state is being sent');
         await write(1, 0);
         await write(2, 0);
-        await until(() => numbers(client).length === 2, () => `everything has come: ${client.received.map(({ event }) => event)}; closed: ${client.closed}`, PATIENT);
+        await until(() => numbers(client).length === 2, () => `the client has everything: ${client.received.map(({ event }) => event)}; closed: ${client.closed}`, PATIENT);
         assert.deepEqual(client.all('task:state').map(({ events }) => events.length), [8]);
         assert.deepEqual(numbers(client), [1, 2]);
-        // The heartbeat goes on.
+        // The heartbeat continues.
         const { pings } = client;
         await until(() => client.pings > pings + 2, 'it is pinged');
         assert.equal(client.closed, false);
@@ -75,14 +75,14 @@ for (const [name, connect] of Object.entries(PLAIN)) {
 }
 
 for (const transports of [['websocket'], ['polling']]) {
-  test(`a backlog that takes many times PING_TIMEOUT to read, by ${transports}: the ping comes before it`, () => withGateway({ PING_INTERVAL: '1s', PING_TIMEOUT: '3s' }, async (gateway) => {
+  test(`a client may take many times PING_TIMEOUT to read a backlog, by ${transports}, because pings overtake it`, () => withGateway({ PING_INTERVAL: '1s', PING_TIMEOUT: '3s' }, async (gateway) => {
     const { taskId, write } = await largeTask(gateway, 0);
     await withThrottle(gateway, MEGABYTE / 2, async (throttle) => {
       const client = await Client.connect({ url: throttle.url }, await member('slow'), { transports });
       await client.join(taskId);
       const count = 80;
       for (let n = 1; n <= count; n += 1) await write(n);
-      await until(() => numbers(client).length === count, () => `everything has come: ${numbers(client).length}; ${client.disconnects}`, PATIENT);
+      await until(() => numbers(client).length === count, () => `the client has everything: ${numbers(client).length}; ${client.disconnects}`, PATIENT);
       assert.deepEqual(numbers(client), Array.from({ length: count }, (_, n) => n + 1));
       assert.deepEqual(client.disconnects, []);
       client.assertInOrder();
@@ -90,14 +90,14 @@ for (const transports of [['websocket'], ['polling']]) {
   }));
 }
 
-test('a client that reads slowly and then stops is cut', () => withGateway({ PING_INTERVAL: '500ms', PING_TIMEOUT: '500ms', SLOW_CLIENT_TIMEOUT: '1s' }, async (gateway) => {
+test('a client that reads slowly and then stops reading is disconnected', () => withGateway({ PING_INTERVAL: '500ms', PING_TIMEOUT: '500ms', SLOW_CLIENT_TIMEOUT: '1s' }, async (gateway) => {
   const { taskId } = await largeTask(gateway, 4);
   for (const connect of Object.values(PLAIN)) {
     await withThrottle(gateway, MEGABYTE / 2, async (throttle) => {
       const client = connect(throttle, await member('slow'));
       await until(async () => (await connections(gateway)) === 1, 'it is connected');
       client.say(`42["task:join",{"taskId":"${taskId}"}]`);
-      await until(() => throttle.passed > MEGABYTE, 'the state is on its way');
+      await until(() => throttle.passed > MEGABYTE, 'the state is being sent');
       throttle.stop();
       await gone(gateway);
       client.close();
@@ -105,7 +105,7 @@ test('a client that reads slowly and then stops is cut', () => withGateway({ PIN
   }
 }));
 
-test('a client that reads everything and answers no ping is cut', () => withGateway({ PING_INTERVAL: '300ms', PING_TIMEOUT: '300ms' }, async (gateway) => {
+test('a client that reads everything but answers no ping is disconnected', () => withGateway({ PING_INTERVAL: '300ms', PING_TIMEOUT: '300ms' }, async (gateway) => {
   const { taskId, write } = await largeTask(gateway, 0);
   for (const connect of Object.values(PLAIN)) {
     const client = connect(gateway, await member('mute'));
@@ -113,13 +113,13 @@ test('a client that reads everything and answers no ping is cut', () => withGate
     await until(async () => (await connections(gateway)) === 1, 'it is connected');
     client.say(`42["task:join",{"taskId":"${taskId}"}]`);
     let n = 0;
-    await until(async () => (await write((n += 1)), (await connections(gateway)) === 0), 'it is cut', PATIENT);
+    await until(async () => (await write((n += 1)), (await connections(gateway)) === 0), 'the client is disconnected', PATIENT);
     assert.ok(client.pings >= 1);
     client.close();
   }
 }));
 
-test('a client whose process stands still is cut, and others are not', () => withGateway({ PING_INTERVAL: '1s', PING_TIMEOUT: '1s', SLOW_CLIENT_TIMEOUT: '2s' }, async (gateway) => {
+test('a client whose process is stopped is disconnected, and other clients are not', () => withGateway({ PING_INTERVAL: '1s', PING_TIMEOUT: '1s', SLOW_CLIENT_TIMEOUT: '2s' }, async (gateway) => {
   const { taskId, write } = await largeTask(gateway, 1);
   const witness = await Client.connect(gateway, await member('witness'));
   await witness.join(taskId);
@@ -132,7 +132,7 @@ test('a client whose process stands still is cut, and others are not', () => wit
     assert.equal(await connections(gateway), 2);
     process.kill(-child.pid, 'SIGSTOP');
     let n = 0;
-    await until(async () => (await write((n += 1)), (await connections(gateway)) === 1), 'it is cut', PATIENT);
+    await until(async () => (await write((n += 1)), (await connections(gateway)) === 1), 'the client is disconnected', PATIENT);
     process.kill(-child.pid, 'SIGKILL');
   }
   assert.deepEqual(witness.disconnects, []);

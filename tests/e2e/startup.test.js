@@ -1,4 +1,4 @@
-// What the program says when it cannot start.
+// Errors of the program when it cannot start.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -28,7 +28,7 @@ async function taskcast(args, env = {}) {
   return { ...result, output: result.stdout + result.stderr };
 }
 
-test('all bad settings at once, by name, never with their value', async () => {
+test('the error names all invalid settings at once, never their values', async () => {
   const { code, output } = await taskcast(['serve'], {
     PORT: 'eighty-eighty', JOIN_RATE_PER_SECOND: 'quick-quick', PING_INTERVAL: 'now-now', MONGODB_IMAGES: 'maybe-maybe', REDIS_URL: 'not-a-url', JWT_SECRET,
   });
@@ -51,14 +51,14 @@ test('help lists every setting', async () => {
   }
 });
 
-test('a printed token is one that another library verifies', async () => {
+test('another library verifies a printed token', async () => {
   const { code, stdout } = await taskcast(['token', '--sub', 'alice', '--org', 'acme', '--name', 'Alice', '--scope', 'tasks:write', '--ttl', '1h'], { JWT_SECRET });
   assert.equal(code, 0);
   const { payload } = await jwtVerify(stdout.trim(), new TextEncoder().encode(JWT_SECRET), { algorithms: ['HS256'] });
   assert.deepEqual([payload.sub, payload.orgId, payload.name, payload.scope, payload.exp - payload.iat], ['alice', 'acme', 'Alice', 'tasks:write', 3600]);
 });
 
-test('MongoDB without a replica set: an error that says how to mend it', async () => {
+test('MongoDB without a replica set is an error that says how to fix it', async () => {
   const alone = await startMongod({ replicaSet: null });
   try {
     for (const command of ['serve', 'check']) {
@@ -71,7 +71,7 @@ test('MongoDB without a replica set: an error that says how to mend it', async (
   }
 });
 
-test('MONGODB_IMAGES=require on a collection without images: an error with the command, and nothing touched', async () => {
+test('MONGODB_IMAGES=require on a collection without images is an error that names the command, and changes nothing', async () => {
   const database = await freshDatabase();
   try {
     await database.db.createCollection('tasks');

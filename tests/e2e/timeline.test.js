@@ -1,4 +1,4 @@
-// Long timelines: a state has the newest entries and says how many it leaves out; the others come page by page.
+// Long timelines: a state has the newest entries and the number of omitted ones, and the HTTP API serves those in pages.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -14,7 +14,7 @@ import { settles, until } from './support/until.js';
 import { fullView } from './expected.js';
 
 const ENTRIES = 20_000;
-/** The default. */
+/** The default of TIMELINE_LIMIT. */
 const LIMIT = 1000;
 
 let database;
@@ -43,7 +43,7 @@ async function insert(_id, entries) {
   await tasks.insertOne({ _id, title: 'long', status: 'coding', createdBy: 'alice', orgId: 'acme', isPrivate: false, createdAt: now, updatedAt: now, events: range(0, entries).map((n) => entry(n)) });
 }
 
-/** All that is before a place, page by page, oldest first. */
+/** Fetches all entries before a position, page by page, and returns them oldest first. */
 async function fetchBefore(url, token, taskId, place, limit) {
   const all = [];
   for (let before = place; before !== null;) {
@@ -57,7 +57,7 @@ async function fetchBefore(url, token, taskId, place, limit) {
 
 const counted = ({ eventsOmitted = 0, events }) => eventsOmitted + events.length;
 
-test('20,000 entries: the state has the newest, the rest comes in pages, and nothing is missing while it grows', async () => {
+test('20,000 entries: the state has the newest, pages have the rest, and no entry is missing while the timeline grows', async () => {
   await insert('long', ENTRIES);
   const client = await Client.connect(gateway, bob);
   const writing = (async () => {
@@ -67,7 +67,7 @@ test('20,000 entries: the state has the newest, the rest comes in pages, and not
   const [state] = client.all('task:state');
   assert.equal(state.events.length, LIMIT);
   assert.ok(JSON.stringify(state).length < 250_000);
-  assert.equal(numbers(state.events)[0], state.eventsOmitted, 'the newest, and as many before them as it says');
+  assert.equal(numbers(state.events)[0], state.eventsOmitted, 'the state has the newest entries, and eventsOmitted counts those before them');
   await writing;
   const { view } = client.copy('long');
   await until(() => counted(view) === ENTRIES + 20, () => `${counted(view)} entries`);
@@ -78,13 +78,13 @@ test('20,000 entries: the state has the newest, the rest comes in pages, and not
   assert.deepEqual({ ...rest, events: [...older, ...rest.events] }, expected);
   assert.ok(!JSON.stringify([older, view]).includes('very secret'));
   const whole = await api(gateway.url, 'GET', '/api/tasks/long', { token: bob });
-  assert.deepEqual(whole.body, expected, 'the task by HTTP is whole');
+  assert.deepEqual(whole.body, expected, 'GET /api/tasks/{id} has the whole timeline');
   assert.equal(client.copy('long').states, 1);
   client.assertInOrder();
   client.close();
 });
 
-test('a timeline that is rewritten: the room gets the newest entries, and the places before them are those of the new one', async () => {
+test('after a timeline is rewritten, the room gets the newest entries, and pages have the older entries of the new timeline', async () => {
   await insert('rewritten', 2500);
   const client = await Client.connect(gateway, bob);
   await client.join('rewritten');
@@ -106,14 +106,14 @@ test('a timeline that is rewritten: the room gets the newest entries, and the pl
     assert.deepEqual([...numbers(older), ...numbers(view.events)], entries);
     assert.ok(!JSON.stringify([older, view]).includes('very secret'));
   }
-  // What is appended after such a state is told by itself.
+  // An entry that is appended after such a state has its own event.
   await tasks.updateOne({ _id: 'rewritten' }, { $push: { events: entry(8) } });
   await settles(() => assert.deepEqual(numbers(client.copy('rewritten').view.events), [7, 8]));
   client.assertInOrder();
   client.close();
 });
 
-test('TIMELINE_LIMIT, with the embedded store: joins, resyncs, `since`, pages', () => withGateway({ TIMELINE_LIMIT: '3' }, async (small) => {
+test('TIMELINE_LIMIT holds with the embedded store for joins, resyncs, `since` and pages', () => withGateway({ TIMELINE_LIMIT: '3' }, async (small) => {
   const writer = await pipeline();
   const { taskId } = await createTask(small.url, alice);
   const push = (n) => patchTask(small.url, writer, taskId, { event: { eventType: 'step', payload: { n } } });

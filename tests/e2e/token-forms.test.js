@@ -1,4 +1,4 @@
-// Tokens as issuers and clients really make them: with fractions, numbers, paths, a scheme in front, and long.
+// Unusual but valid tokens of real issuers and clients: fractional times, numeric users, nested claims, a scheme in front, and long tokens.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -27,7 +27,7 @@ async function withGateway(env, work) {
   }
 }
 
-/** A good token of about this length, and not longer. */
+/** A valid token of about this length, and not longer. */
 async function ofLength(length, claims = { sub: 'alice', orgId: 'acme' }) {
   const empty = (await sign({ ...claims, padding: '' })).length;
   const token = await sign({ ...claims, padding: 'x'.repeat(Math.floor(((length - empty) * 3) / 4) - 2) });
@@ -35,7 +35,7 @@ async function ofLength(length, claims = { sub: 'alice', orgId: 'acme' }) {
   return token;
 }
 
-/** That a token is accepted at every door: as `auth.token`, in a header, by `auth:refresh`, and over HTTP. */
+/** Asserts that a token is accepted as `auth.token`, in a header, by `auth:refresh`, and over HTTP. */
 async function accepted(at, token) {
   for (const transports of TRANSPORTS) {
     (await Client.connect(at, token, { transports })).close();
@@ -65,7 +65,7 @@ test('a token may have Bearer in front of it, in auth.token and in auth:refresh'
   }
 });
 
-test('exp and nbf may have a fraction, and a session ends with the fraction', async () => {
+test('exp and nbf may have fractions, and a session ends at the exact time', async () => {
   await accepted(gateway, await sign({ sub: 'alice', orgId: 'acme', exp: now() + 3600.75, nbf: now() - 0.5, iat: now() - 0.25 }));
   assert.equal(await refused(gateway, await sign({ sub: 'alice', exp: now() - 0.5 })), 'token_expired');
   const client = await Client.connect(gateway, await member('alice', 'acme', { exp: now() + 3.5 }));
@@ -74,7 +74,7 @@ test('exp and nbf may have a fraction, and a session ends with the fraction', as
   client.close();
 });
 
-test('a user that is a number is the user with that number as its name, and no other', async () => {
+test('a numeric user is the same user as its decimal string, and no other', async () => {
   const [number, text, other] = await Promise.all([42, '42', 43].map((sub) => sign({ sub })));
   await accepted(gateway, number);
   const { taskId } = await createTask(gateway.url, number, { isPrivate: true });
@@ -90,7 +90,7 @@ test('a user that is a number is the user with that number as its name, and no o
   client.close();
 });
 
-test('claims by path', () => withGateway({ JWT_USER_CLAIM: 'user.id', JWT_ORG_CLAIM: 'user.org.id', JWT_NAME_CLAIM: 'user.name' }, async (own) => {
+test('claim settings may name a path', () => withGateway({ JWT_USER_CLAIM: 'user.id', JWT_ORG_CLAIM: 'user.org.id', JWT_NAME_CLAIM: 'user.name' }, async (own) => {
   const user = { id: 'bob', name: 'Bob', org: { id: 'acme' } };
   const token = await sign({ sub: 'nobody', user });
   await accepted(own, token);
@@ -102,7 +102,7 @@ test('claims by path', () => withGateway({ JWT_USER_CLAIM: 'user.id', JWT_ORG_CL
   }
 }));
 
-test('a token that is too long is refused with a code on every transport, and the log says how long it is and which setting counts', () => withGateway({}, async (own) => {
+test('a token that is too long is refused with a code on every transport, and the log names its length and the setting', () => withGateway({}, async (own) => {
   for (const length of [8193, 12_000, 16_384]) {
     const token = 'x'.repeat(length);
     for (const transports of TRANSPORTS) {
@@ -121,11 +121,11 @@ test('a token that is too long is refused with a code on every transport, and th
   client.close();
   await own.says(/refused a connection.*\n/);
   const told = own.output.split('\n').filter((line) => line.includes('refused a connection'));
-  assert.equal(told.length, 1, 'told once a minute');
+  assert.equal(told.length, 1, 'logged once a minute');
   assert.match(told[0], /has 8193 bytes and MAX_TOKEN_BYTES is 8192/);
 }));
 
-test('what is longer than any answer needs is refused as well, and the log names the setting', () => withGateway({}, async (own) => {
+test('a request far above the token limit is refused by its headers or body, and the log names the setting', () => withGateway({}, async (own) => {
   const answer = await api(own.url, 'GET', '/api/tasks', { token: 'x'.repeat(100_000) });
   assert.equal(answer.status, 431);
   await own.says(/its line and headers are too long.*MAX_TOKEN_BYTES/);
@@ -136,7 +136,7 @@ test('what is longer than any answer needs is refused as well, and the log names
   await own.says(new RegExp(`body is too large; MAX_TOKEN_BYTES raises this limit.*bytes\\W+${body.length}\\b`));
 }));
 
-test('MAX_TOKEN_BYTES lets long tokens in at every door, however long messages may be', async () => {
+test('MAX_TOKEN_BYTES allows long tokens everywhere, whatever MAX_MESSAGE_BYTES is', async () => {
   for (const MAX_MESSAGE_BYTES of ['1024', '65536']) {
     await withGateway({ MAX_TOKEN_BYTES: '65536', MAX_MESSAGE_BYTES }, async (own) => {
       await accepted(own, await ofLength(65_536));
@@ -146,7 +146,7 @@ test('MAX_TOKEN_BYTES lets long tokens in at every door, however long messages m
       const gone = client.disconnected();
       client.socket.emit('nothing:known', 'x'.repeat(65_536));
       await gone;
-      // Another message has a limit of its own.
+      // Messages without a token have their own limit.
       await own.says(/a message longer than MAX_MESSAGE_BYTES/);
       client.close();
     });

@@ -1,4 +1,4 @@
-// Tokens as attackers make them: each is refused, the same way at every door, and nothing else happens.
+// Forged tokens: the handshake, the HTTP API and `auth:refresh` refuse each of them, and the connection stays open.
 import assert from 'node:assert/strict';
 import { createHmac, randomBytes, sign as signBytes } from 'node:crypto';
 import { after, before } from 'node:test';
@@ -15,7 +15,7 @@ import { member, now, sign } from './support/tokens.js';
 const base64 = (data) => Buffer.from(data).toString('base64url');
 const claims = () => ({ sub: 'alice', orgId: 'acme', iat: now(), exp: now() + 3600 });
 
-/** What signs bytes with the right key, and what its tokens are called. */
+/** Sign bytes with the right key, by algorithm. */
 const HMAC = { alg: 'HS256', sign: (message) => createHmac('sha256', JWT_SECRET).update(message).digest() };
 const SIGNED = {
   RS256: (key) => (message) => signBytes('sha256', message, key),
@@ -24,14 +24,14 @@ const SIGNED = {
 };
 const hmacWith = (secret) => (message) => createHmac('sha256', secret).update(message).digest();
 
-/** A token of any texts, signed by any means. */
+/** A token with any header and payload, signed with `sign`. */
 function forge(header, payload, sign) {
   const text = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
   const message = `${base64(text(header))}.${base64(text(payload))}`;
   return `${message}.${base64(sign(Buffer.from(message)))}`;
 }
 
-/** [a kind of key, its gateway, what signs rightly, what is public of the key] */
+/** One entry for each kind of key: its gateway, a function that signs correctly, and the public forms of the key. */
 let doors;
 let server;
 
@@ -55,26 +55,26 @@ after(async () => {
   await server?.close();
 });
 
-/** At the handshake, over HTTP, and as the next token of a session. */
+/** Asserts that the handshake, the HTTP API and `auth:refresh` of a session refuse the token. */
 async function assertRefused({ name, gateway }, session, attack, token) {
   const what = `${name}: ${attack}`;
   const code = await refused(gateway, token);
   assert.ok(['unauthorized', 'token_expired'].includes(code), `${what}: ${code}`);
   const renewed = await session.ask('auth:refresh', { token });
   assert.ok(['unauthorized', 'token_expired', 'invalid_payload'].includes(renewed.error?.code), `${what}: ${JSON.stringify(renewed)}`);
-  // What no header can carry is not even asked.
+  // A token that a header cannot carry is not sent over HTTP.
   if (/^[\x20-\x7e]+$/.test(token)) {
     const answer = await api(gateway.url, 'GET', '/api/tasks', { headers: { authorization: `Bearer ${token}` } });
     assert.equal(answer.status, 401, what);
   }
 }
 
-/** Refuses every one of these at every door, where the one that is right is accepted. */
+/** Defines a test: every gateway refuses each of these tokens, and accepts a valid one. */
 function attacks(title, tokensOf) {
   test(title, async () => {
     await Promise.all(doors.map(async (door) => {
       const header = { alg: door.alg, typ: 'JWT', ...(door.kid ? { kid: door.kid } : {}) };
-      // A user for each: so many tokens a second are looked at of one.
+      // Each gateway has its own user, because the number of tokens a second of one user is limited.
       const right = (more = {}, head = {}) => forge({ ...header, ...head }, { ...claims(), sub: door.name, ...more }, door.sign);
       const session = await Client.connect(door.gateway, right());
       assert.equal((await api(door.gateway.url, 'GET', '/api/tasks', { token: right() })).status, 200, door.name);
@@ -86,7 +86,7 @@ function attacks(title, tokensOf) {
   });
 }
 
-attacks('alg none in any case, and algorithms that the key is not for', ({ header, alg, sign, publics }) => [
+attacks('alg none in any spelling, and algorithms that do not fit the key, are refused', ({ header, alg, sign, publics }) => [
   ...['none', 'None', 'NONE', 'nOnE', 'none ', ''].flatMap((none) => [
     [`alg ${none}, no signature`, forge({ ...header, alg: none }, claims(), () => '')],
     [`alg ${none}, the right signature`, forge({ ...header, alg: none }, claims(), sign)],
@@ -97,7 +97,7 @@ attacks('alg none in any case, and algorithms that the key is not for', ({ heade
   ...publics.flatMap((secret, n) => ['HS256', alg].map((name) => [`the public key, form ${n}, as a secret, called ${name}`, forge({ ...header, alg: name }, claims(), hmacWith(secret))])),
 ]);
 
-attacks('keys that the token brings, and names that lead elsewhere', ({ header, right, alg, sign, kid }) => {
+attacks('keys inside the token, and key ids that lead elsewhere, are refused', ({ header, right, alg, sign, kid }) => {
   const own = randomBytes(32);
   const brought = {
     jwk: { kty: 'oct', k: base64(own), alg }, jku: 'http://127.0.0.1:1/keys', x5u: 'http://127.0.0.1:1/cert', x5c: [base64('a certificate')], x5t: base64('x'),
@@ -107,7 +107,7 @@ attacks('keys that the token brings, and names that lead elsewhere', ({ header, 
     ...Object.entries(brought).map(([name, value]) => [`${name}, as HS256`, forge({ ...header, alg: 'HS256', [name]: value }, claims(), hmacWith(own))]),
     ...[{}, [], 7, null, true, { $ne: null }].map((odd) => [`kid ${JSON.stringify(odd)}`, right({}, { kid: odd })]),
     ['a kid of 8 KiB', right({}, { kid: 'x'.repeat(8 * 1024) })],
-    // With fetched keys these wait for the next fetch; jwks.test.js has them.
+    // With keys from a key server, these tokens wait for the next fetch; jwks.test.js tests them.
     ...(kid ? [] : ['../../../../dev/null', "' UNION SELECT ''; --", 'a\0b', '/etc/passwd', '']
       .flatMap((name) => [['', hmacWith('')], ['an attacker\'s', hmacWith(own)]].map(([whose, by]) => [`kid ${name}, ${whose} key`, forge({ ...header, kid: name }, claims(), by)]))),
     ['crit', right({}, { crit: ['exp'] })],
@@ -123,7 +123,7 @@ attacks('keys that the token brings, and names that lead elsewhere', ({ header, 
   ];
 });
 
-attacks('claims', ({ header, right, sign }) => {
+attacks('invalid claims are refused', ({ header, right, sign }) => {
   const raw = (payload) => forge(header, payload, sign);
   const exp = now() + 3600;
   return [
@@ -142,12 +142,12 @@ attacks('claims', ({ header, right, sign }) => {
   ];
 });
 
-attacks('texts that are not quite a token', ({ right, alg, name }) => {
+attacks('texts that are almost a token are refused', ({ right, alg, name }) => {
   const token = right();
   const [header, payload, signature] = token.split('.');
   const bytes = Buffer.from(signature, 'base64url');
   const signed = (altered) => `${header}.${payload}.${base64(altered)}`;
-  // The last character holds bits that no byte has: set, they are another text for the same bytes.
+  // The last character has spare bits. With these bits set, another text stands for the same bytes.
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
   const loose = token.slice(0, -1) + alphabet[alphabet.indexOf(token.at(-1)) | 1];
   assert.notEqual(loose, token, name);
@@ -163,7 +163,7 @@ attacks('texts that are not quite a token', ({ right, alg, name }) => {
     ['a NUL inside', `${header}.${payload}\0.${signature}`],
     ['a signature cut short', signed(bytes.subarray(0, -1))], ['half a signature', signed(bytes.subarray(0, bytes.length / 2))],
     ['a longer signature', signed(Buffer.concat([bytes, Buffer.of(0)]))], ['a zero before the signature', signed(Buffer.concat([Buffer.of(0), bytes]))],
-    // CVE-2022-21449: r = s = 0 was good for every message.
+    // CVE-2022-21449: r = s = 0 was accepted as a signature of every message.
     ['a signature of zeros', signed(Buffer.alloc(bytes.length))], ['of ones', signed(Buffer.alloc(bytes.length, 0xff))],
     ['halves swapped', signed(Buffer.concat([bytes.subarray(bytes.length / 2), bytes.subarray(0, bytes.length / 2)]))],
     ['one bit flipped', signed(Buffer.concat([bytes.subarray(0, -1), Buffer.of(bytes.at(-1) ^ 1)]))],
@@ -174,26 +174,26 @@ attacks('texts that are not quite a token', ({ right, alg, name }) => {
 
 const ORDER = Buffer.from('ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551', 'hex');
 
-/** The two numbers of an ECDSA signature as ASN.1 has them. */
+/** The two numbers of an ECDSA signature in ASN.1 DER. */
 function der(bytes) {
   const integer = (number) => Buffer.concat([Buffer.of(2, number.length + 1, 0), number]);
   const body = Buffer.concat([integer(bytes.subarray(0, 32)), integer(bytes.subarray(32))]);
   return Buffer.concat([Buffer.of(0x30, body.length), body]);
 }
 
-test('a token of a megabyte ends its connection, and costs nobody else anything', async () => {
+test('a token of a megabyte closes its connection and affects no other client', async () => {
   const parts = (await member('bob')).split('.');
-  // Of no form, and with the name of a key that fills it.
+  // One text is not a token at all; the other is a token with a huge key id.
   const huge = ['x'.repeat(1024 * 1024), [base64(JSON.stringify({ alg: 'ES256', kid: '../'.repeat(256 * 1024) })), parts[1], parts[2]].join('.')];
   for (const { gateway, right } of [doors[0], doors.at(-1)].map((door) => ({ ...door, right: forge({ alg: door.alg, kid: door.kid }, claims(), door.sign) }))) {
     const client = await Client.connect(gateway, right);
     for (const token of huge) {
       const attacker = new Client(gateway, token);
-      attacker.socket.on('connect', () => assert.fail('it was let in'));
+      attacker.socket.on('connect', () => assert.fail('the client was accepted'));
       await new Promise((resolve) => attacker.socket.io.engine.once('close', resolve));
       const answer = await api(gateway.url, 'GET', '/api/tasks', { token }).then(({ status }) => status, () => 'closed');
       assert.ok([400, 401, 431, 'closed'].includes(answer), String(answer));
-      // As the next token of a session: a message of its size is allowed, or ends the connection.
+      // As the next token of a session, the gateway refuses it or closes the connection because of its size.
       const session = await Client.connect(gateway, right);
       const renewed = await Promise.race([session.ask('auth:refresh', { token }), session.disconnected()]);
       assert.ok(['unauthorized', 'invalid_payload'].includes(renewed?.error?.code) || !session.socket.connected, JSON.stringify(renewed));
@@ -204,7 +204,7 @@ test('a token of a megabyte ends its connection, and costs nobody else anything'
   }
 });
 
-test('issuer and audience are exact', async () => {
+test('issuer and audience must match exactly', async () => {
   const [issuer, audience] = ['https://id.example.org', 'taskcast'];
   const gateway = await Gateway.start({ JWT_ISSUER: issuer, JWT_AUDIENCE: audience });
   try {

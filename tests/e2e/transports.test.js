@@ -1,4 +1,4 @@
-// Both client versions that are out there, over every transport: the whole conversation.
+// A whole conversation with both client versions in use, over every transport.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -75,7 +75,7 @@ async function conversation(options) {
   client.socket.emit('task:join', { taskId: '' });
   assert.deepEqual(await client.saw('error'), { code: 'invalid_payload', message: 'taskId must be a non-empty string', event: 'task:join' });
 
-  // Leaving: what comes after is not for this client any more.
+  // After a leave, the client receives no more events of the room.
   assert.deepEqual(await client.ask('task:leave', { taskId: id }), { ok: true });
   client.received.length = 0;
   await change({ status: 'coding' });
@@ -90,7 +90,7 @@ async function conversation(options) {
   assert.equal((await client.saw('task:updated')).changed.title, 'Renamed');
   assert.deepEqual(client.received.filter(({ event }) => /^dashboard:task_(list|removed)/.test(event)), []);
 
-  // The transport is lost; a resync with `since` brings exactly what was missed.
+  // After the transport is lost, a resync with `since` sends exactly what the client missed.
   const since = client.copy(id).last;
   client.drop();
   await until(() => !client.socket.connected, 'dropped');
@@ -109,13 +109,13 @@ async function conversation(options) {
 }
 
 for (const [name, transports] of Object.entries(TRANSPORTS)) {
-  test(`${name}: strings that were cut inside an emoji are read, in a token's companions and in events`, async () => {
+  test(`${name}: strings that are cut inside an emoji are accepted, beside the token and in events`, async () => {
     const cut = '\u{1f600}'.slice(0, 1);
     const token = await member('alice');
     const client = new Client(gateway, token, { transports, auth: { token, name: `Al ${cut}`, [cut]: [cut] } });
     await client.connected();
     const { taskId } = await createTask(gateway.url, token, { title: `cut ${cut}` });
-    // Nobody has such an id; that is an answer, and no end of the connection.
+    // No task has such an id. The gateway answers with an error and keeps the connection.
     for (const id of [cut, `${taskId}${cut}`, `\\ud83d${cut}`]) assert.equal((await client.ask('task:join', { taskId: id })).error.code, 'not_found');
     assert.equal((await client.ask('task:join', { taskId, [cut]: { cut } })).ok, true);
     await until(() => client.copy(taskId).view?.title === 'cut \ufffd', 'its state');

@@ -1,4 +1,4 @@
-// A rolling deploy: a node among an older one, which tells less, and a newer one, which tells more and says words that are not known yet.
+// A rolling deploy: a node beside an older one, which reports fewer fields, and a newer one, which sends unknown fields and messages.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
@@ -38,7 +38,7 @@ after(async () => {
 
 const gone = (client) => until(() => !client.socket.connected, 'it is disconnected');
 
-test('health lists nodes of all versions, and what they do not tell is nothing', async () => {
+test('health lists nodes of all versions, and fields that a node does not report are zero', async () => {
   const nodes = await until(async () => {
     const { cluster } = await node.health();
     return cluster.nodes.length === 3 && cluster.nodes;
@@ -48,7 +48,7 @@ test('health lists nodes of all versions, and what they do not tell is nothing',
   assert.deepEqual(told('newer'), { id: 'newer', version: '99.0.0', connections: 1, lagMs: 7 });
 });
 
-test('a disconnect reaches nodes of all versions, with fields that are not known', async () => {
+test('a disconnect reaches nodes of all versions, also with unknown fields', async () => {
   const token = await member('thief');
   const client = await Client.connect(node, token);
   await newer.disconnect('thief', { reason: 'spam', until: null });
@@ -62,19 +62,19 @@ test('a disconnect reaches nodes of all versions, with fields that are not known
   for (const foreign of [older, newer]) await until(() => foreign.words.some((word) => JSON.parse(word).disconnect?.user === 'robber'), `${foreign.report.id} hears of it`);
 });
 
-test('connections count across versions', async () => {
+test('the connection limit of a user counts connections of all versions', async () => {
   const token = await member('crowd');
   await older.opened('crowd', [41], { max: MAX, age: 60_000 });
   const clients = [];
   for (let n = 0; n < MAX; n += 1) clients.push(await Client.connect(node, token));
-  await until(() => older.words.includes('{"close":41}'), 'the oldest is told to go');
-  // Of a version that numbers its sessions otherwise.
+  await until(() => older.words.includes('{"close":41}'), 'the older node is asked to close the oldest connection');
+  // The newer version numbers its sessions differently.
   await newer.opened('crowd', ['moon/42'], { max: MAX, age: 0 });
   await gone(clients[0]);
   for (const client of clients.slice(1)) assert.ok(client.socket.connected);
 });
 
-test('words that are not known are passed over, and what follows them is heard', async () => {
+test('unknown messages of other nodes are ignored, and later messages are processed', async () => {
   const bystander = await Client.connect(node, await member('bystander'));
   const last = await Client.connect(node, await member('last'));
   for (const word of ['"drain"', '{"move":{"session":1,"to":"newer"}}', '{"close":{"session":1}}', '{"disconnect":{"users":["bystander"],"at":1}}', '\u0001packed']) await newer.say(word);

@@ -1,4 +1,4 @@
-// GitHub's webhooks: payloads and signatures of GitHub's own libraries, a real mongod, and a client that watches.
+// GitHub's webhooks: payloads and signatures of GitHub's own libraries, a real mongod, and a watching client.
 import assert from 'node:assert/strict';
 import { createHmac, randomUUID } from 'node:crypto';
 import { request } from 'node:http';
@@ -52,7 +52,7 @@ async function insert(fields = {}) {
 const read = (_id) => tasks.findOne({ _id });
 const entries = async (_id) => (await read(_id)).events.map(({ eventType }) => eventType);
 
-/** A `pull_request` payload of a pull request of its own, which closes issue `number`. */
+/** A `pull_request` payload of pull request `number`, which closes issue `number`. */
 function pullRequest(action, { number, second = 0, state = 'open', title = 'Title' }) {
   const payload = example('pull_request', 'opened');
   const at = new Date(Date.UTC(2026, 0, 2, 3, 4, second)).toISOString().replace('.000Z', 'Z');
@@ -82,7 +82,7 @@ test('every documented payload is accepted, or ignored with a reason', async () 
   assert.equal(await deliveries.countDocuments(), 0);
 });
 
-/** How a task would be known that a payload is about; null: by nothing. */
+/** The fields by which the gateway finds the task of a payload; null when it finds none. */
 function known({ event, payload }) {
   const repo = payload.repository.full_name;
   if (event.startsWith('pull_request')) return { repo, prNumber: payload.pull_request.number };
@@ -94,7 +94,7 @@ function known({ event, payload }) {
   return { repo, githubBranch: run.head_branch ?? run.check_suite.head_branch };
 }
 
-test('payloads about known tasks move the right one', async () => {
+test('a payload about a known task changes only that task', async () => {
   const counted = {};
   for (const one of examples.filter(({ event }) => USED.includes(event))) {
     const { event, payload } = one;
@@ -121,7 +121,7 @@ test('payloads about known tasks move the right one', async () => {
   await tasks.deleteMany({});
 });
 
-test('a pull request from its opening to its merge, as a client sees it', async () => {
+test('a client sees every step of a pull request from its opening to its merge', async () => {
   const number = (numbers += 1);
   const id = await insert({ githubIssueNumber: number });
   const history = await History.of(gateway, watcher, tasks, id);
@@ -164,7 +164,7 @@ test('a pull request from its opening to its merge, as a client sees it', async 
   history.close();
 });
 
-test('the same delivery a hundred times at once', async () => {
+test('a delivery that arrives a hundred times at once is applied once', async () => {
   const number = (numbers += 1);
   const id = await insert({ issueNumber: number });
   const client = await Client.connect(gateway, watcher);
@@ -188,7 +188,7 @@ function permutations(items) {
 }
 
 for (const [end, status, prState] of [['merged', 'merged', 'merged'], ['closed', 'pr_open', 'open']]) {
-  test(`all orders of a life with a pull request that is ${end}`, async () => {
+  test(`all orders of the deliveries of a pull request that is ${end} give the same task`, async () => {
     const actions = [
       ['opened', {}], ['edited', { title: 'Edited' }], ['converted_to_draft', { title: 'Edited', state: 'draft' }],
       ['ready_for_review', { title: 'Edited' }], ['closed', { title: 'Edited', state: end }], ['reopened', { title: 'Edited again' }],
@@ -214,7 +214,7 @@ for (const [end, status, prState] of [['merged', 'merged', 'merged'], ['closed',
   }, { timeout: 600_000 });
 }
 
-test('what is not signed as it must be is refused, and nothing of it is stored', async () => {
+test('deliveries without a valid signature or body are refused, and nothing of them is stored', async () => {
   const number = (numbers += 1);
   const id = await insert({ issueNumber: number });
   const before = await read(id);
@@ -256,7 +256,7 @@ test('what is not signed as it must be is refused, and nothing of it is stored',
   assert.deepEqual(await entries(id), ['pr_opened']);
 });
 
-test('a body that does not end is not waited for', async () => {
+test('a body that does not end gets 503 after a while', async () => {
   const headers = { 'x-hub-signature-256': `sha256=${'0'.repeat(64)}`, 'content-type': 'application/json', 'content-length': 1000 };
   const asked = request(`${gateway.url}/api/webhooks/github`, { method: 'POST', headers });
   asked.write('{');
@@ -265,7 +265,7 @@ test('a body that does not end is not waited for', async () => {
   assert.equal(answer.statusCode, 503);
 });
 
-test('secrets are rotated: the older one still signs', async () => {
+test('an older secret is still accepted during a rotation', async () => {
   const number = (numbers += 1);
   const id = await insert({ issueNumber: number });
   await accepted('pull_request', pullRequest('opened', { number }), { secret: OLDER_SECRET });
@@ -274,7 +274,7 @@ test('secrets are rotated: the older one still signs', async () => {
   assert.deepEqual(await entries(id), ['pr_opened', 'pr_labeled']);
 });
 
-test('the log names deliveries, and nothing that is in them', async () => {
+test('the log names deliveries but not their contents', async () => {
   const number = (numbers += 1);
   await insert({ issueNumber: number });
   const id = randomUUID();
@@ -285,7 +285,7 @@ test('the log names deliveries, and nothing that is in them', async () => {
   for (const secret of ['hunter2', SECRET, OLDER_SECRET]) assert.ok(!gateway.output.includes(secret), secret);
 });
 
-test('a MongoDB that goes away gives GitHub a 5xx, and the redelivery succeeds', async () => {
+test('GitHub gets a 5xx while MongoDB is down, and the redelivery succeeds', async () => {
   const mongod = await startMongod({ extra: ['--setParameter', 'enableTestCommands=1'] });
   const client = await new MongoClient(mongod.uri, { serverSelectionTimeoutMS: 60_000 }).connect();
   const own = await Gateway.start({ MONGODB_URI: mongod.uri, MONGODB_DB: 'away', GITHUB_WEBHOOK_SECRET: SECRET });
@@ -332,7 +332,7 @@ test('a MongoDB that goes away gives GitHub a 5xx, and the redelivery succeeds',
   }
 });
 
-test('on the embedded store too', async () => {
+test('webhooks also work with the embedded store', async () => {
   const own = await Gateway.start({ GITHUB_WEBHOOK_SECRET: SECRET });
   try {
     const task = await createTask(own.url, await member('alice'), { repo: REPO });

@@ -1,5 +1,5 @@
-// As ClusterField, of Node's servers: three behind the same nginx, and the one process that follows the change stream. Nobody fails
-// here: what is lost is counted.
+// Like ClusterField, but with Node's servers: three behind the same nginx, and one process that follows the change stream. Lost events do
+// not fail a scenario here; they are counted.
 import { fileURLToPath } from 'node:url';
 
 import { Gateway } from '../../e2e/support/gateway.js';
@@ -7,9 +7,9 @@ import { until } from '../../e2e/support/until.js';
 import { ClusterField } from '../support/cluster-field.js';
 import { seconds } from '../support/field.js';
 
-/** Nobody in whom nothing arrives for so long will get more. */
+/** When no client has received anything for this long, no more events will arrive. */
 const SETTLED_AFTER = 10_000;
-/** Faults that a peer shows nobody last that long before the rest of their time begins. */
+/** Scenarios with peers wait this many seconds where scenarios with taskcast wait until health shows the fault. */
 const UNNOTICED = 6;
 
 class Peer extends Gateway {
@@ -29,7 +29,7 @@ export class PeerField extends ClusterField {
     await super.launch();
   }
 
-  /** They know nothing of `since`, and a new connection nothing of the one before: whoever was not recovered asks for all its states. */
+  /** The peers do not support `since` and remember no earlier connection. A client that was not recovered requests all its states. */
   kindOf() {
     return 'states';
   }
@@ -44,11 +44,11 @@ export class PeerField extends ClusterField {
 
   async acquainted() {
     const all = this.nodes.length + 1;
-    await until(async () => (await this.healths()).every(({ cluster }) => cluster.nodes.length === all), `all servers hear of each other: ${all}`).catch((error) => this.ctx.say(error.message));
+    await until(async () => (await this.healths()).every(({ cluster }) => cluster.nodes.length === all), `all ${all} servers know of each other`).catch((error) => this.ctx.say(error.message));
   }
 
   async arrived(truth) {
-    await until(() => this.watchers.every((watcher) => watcher.upToDate(truth)) || this.silence.lasts() > SETTLED_AFTER, 'no more arrives', 120_000);
+    await until(() => this.watchers.every((watcher) => watcher.upToDate(truth)) || this.silence.lasts() > SETTLED_AFTER, 'all events have arrived, or no more will', 120_000);
     this.behind = this.watchers.filter((watcher) => !watcher.connected || !watcher.upToDate(truth)).length;
   }
 

@@ -1,12 +1,12 @@
-// The change stream, said to all servers through the adapter. Where it was is kept in a file: after a crash, what came
-// after the last time that it was written is said again.
+// Reads the change stream and emits its changes to all servers through the adapter. A file keeps the resume token. After a crash, changes
+// since the last write of that file are emitted again.
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { dashboardsOf, summary } from './tasks.js';
 
 const KEEP_EVERY = 100;
-/** Ids, the fields of a summary, and what was changed: a long timeline does not travel with every change. */
+/** Leaves the timeline out of each change, because it may be long. */
 const PIPELINE = [{ $project: { 'fullDocument.events': 0 } }];
 
 export async function follow(io, tasks, folder) {
@@ -25,7 +25,7 @@ export async function follow(io, tasks, folder) {
     last = change._id;
   };
   stream.on('change', take);
-  // The driver resumes by itself; what it gives up is begun again at the last place.
+  // The driver resumes by itself. When it gives up, a new stream starts after the last change.
   const again = (error) => {
     console.error('change stream:', error.message);
     stream.close().catch(() => {});
@@ -44,7 +44,7 @@ function tell(io, { operationType, fullDocument, updateDescription }) {
   const room = io.to(`task:${taskId}`);
   const { title, status } = fields;
   room.emit('task:updated', { taskId, status, changed: { title } });
-  // The first entry comes as the whole list.
+  // MongoDB reports the first entry as the whole list.
   const entries = fields.events ?? Object.entries(fields).filter(([name]) => name.startsWith('events.')).map(([, entry]) => entry);
   for (const event of entries) room.emit('task:event_added', { taskId, event });
   io.to(dashboardsOf(fullDocument)).emit('dashboard:task_list_updated', summary(fullDocument));

@@ -1,10 +1,10 @@
-// The faults of a cluster, for taskcast and for Node's socket.io with either of its Redis adapters: what each loses, in one table.
+// Compares taskcast with Node's socket.io and its two Redis adapters: one table shows what each loses in the faults of a cluster.
 import { faults } from '../support/cluster-faults.js';
 import { ClusterField } from '../support/cluster-field.js';
 import { seconds } from '../support/field.js';
 import { PeerField } from './field.js';
 
-/** Fewer clients and a writer that breathes: what is compared is what a fault does, not who gets along with less of the machine. */
+/** There are few clients and a slow writer, because the comparison is about faults, not about performance. */
 const SIZES = {
   short: { clients: 9, tasks: 6, roomsEach: 2, dashboards: 3, writes: 30, pause: 10 },
   long: { clients: 60, tasks: 30, roomsEach: 2, dashboards: 6, writes: 1000, pause: 3 },
@@ -17,7 +17,7 @@ const GATEWAYS = {
 };
 
 const none = { name: 'no fault', strike: () => {} };
-/** In taskcast every node follows. */
+/** Only peers have this fault, because every node of taskcast follows the change stream itself. */
 const follower = {
   name: 'kill -9 of the following process',
   async strike({ follower: process }) {
@@ -29,7 +29,7 @@ const follower = {
 
 const comparison = ({ name, strike, proxied }, gateway, { Field, adapter }) => {
   const run = async (ctx) => {
-    // A proxy accepts a connection before it knows that Redis is gone, and Node's client writes into it what it should have kept.
+    // Most faults run without a proxy. A proxy accepts connections while Redis is down, and Node's client then loses its commands there.
     const field = await Field.start(ctx, { ...SIZES[ctx.long ? 'long' : 'short'], adapter, direct: !proxied });
     try {
       await field.populate();
@@ -40,7 +40,7 @@ const comparison = ({ name, strike, proxied }, gateway, { Field, adapter }) => {
       await field.connected();
       await field.acquainted();
       const row = await field.judge();
-      row.note = `${field.hit().length} reconnected; silence of the others ${field.calm()} ms${field.behind ? `; ${field.behind} stay behind` : ''}`;
+      row.note = `${field.hit().length} reconnected; silence of the other clients ${field.calm()} ms${field.behind ? `; ${field.behind} clients lack events` : ''}`;
       return row;
     } finally {
       await field.close();

@@ -1,4 +1,4 @@
-// What clients ask. A room is joined before its state is read: what comes between is told twice rather than not at all.
+// Answers the events of clients. A client joins a room before its state is read, so a change in between is sent twice instead of never.
 import { canSee, state, summary } from './tasks.js';
 
 const NOT_FOUND = { code: 'not_found' };

@@ -1,8 +1,8 @@
-// A good plain gateway with Node's socket.io, for the same client and the same database: one of the servers (ROLE=serve), or the one
-// process that follows the change stream and says through Redis what changed (ROLE=follow). ADAPTER=streams or pubsub.
+// A good plain gateway with Node's socket.io, for the same clients and the same database. ROLE=serve is one of the servers. ROLE=follow is
+// the one process that follows the change stream and emits its changes through Redis. ADAPTER is streams or pubsub.
 //
-// What it is given: connection state recovery where the adapter can do it, post-images, a room joined before its state is read, a
-// longer stream than the adapter's default, Redis commands that wait while Redis is away, a resume token that outlives the process.
+// It uses connection state recovery when the adapter supports it, post-images, rooms that are joined before their state is read, a longer
+// stream than the adapter's default, Redis commands that wait while Redis is down, and a resume token on disk.
 import { createServer } from 'node:http';
 
 import { createAdapter as pubsub } from '@socket.io/redis-adapter';
@@ -20,7 +20,7 @@ const RECOVERY = { maxDisconnectionDuration: 120_000 };
 const STREAM_LENGTH = 100_000;
 const SERVER_COUNT_WITHIN = 2000;
 
-// The adapters don't wait for what they publish: without this, a Redis that goes ends the process.
+// The adapters do not await their publishes. Without this handler, a failure of Redis would end the process.
 process.on('unhandledRejection', (error) => console.error('unhandled:', error.message));
 
 async function redis() {
@@ -58,11 +58,11 @@ http.listen(Number(PORT), '127.0.0.1');
 process.once('SIGTERM', () => {
   draining = true;
   io.close(() => process.exit(0));
-  // A Redis that is away is not waited for.
+  // The exit does not wait for an unreachable Redis.
   setTimeout(() => process.exit(0), 5000);
 });
 
-/** `/api/health`, as far as the balancer and the tests ask for it. */
+/** `/api/health` with the fields that the balancer and the tests read. */
 async function answer(request, response) {
   if (request.url !== '/api/health') return void response.writeHead(404).end();
   const late = new Promise((resolve) => setTimeout(resolve, SERVER_COUNT_WITHIN, 0));

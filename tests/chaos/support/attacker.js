@@ -1,19 +1,19 @@
-// Connections in bad hands, from their beginning to their end.
+// Attacking connections, from their beginning to their end.
 import { Agent, request } from 'node:http';
 
 import { frame, RawSocket } from '../../e2e/support/raw.js';
 import { brokenFrame } from './mutator.js';
 
-/** Whoever hears nothing for so long takes it that the gateway is done with the connection, and goes. */
+/** An attacker closes its connection when it gets no answer for this long. */
 const PATIENCE = 20_000;
-/** Of all packets, one in so many is broken without regard to the framing; a gateway ends most connections at that. */
+/** One packet in this many is broken at any byte. The gateway closes most connections after such a packet. */
 const BROKEN = 120;
 const LAST = 987_654_321;
 
-/** What a life has come to: packets that were sent, and whether all of them were read. */
+/** The result of one connection: how many packets were sent, and whether the gateway read all of them. */
 const outcome = (sent, heard) => ({ sent, heard });
 
-/** Connects by WebSocket, well or badly, and sends up to `most` packets. */
+/** Connects by WebSocket, sometimes incorrectly, and sends up to `most` packets. */
 export async function attackByWebSocket({ port, dice, packets, token, most, held }) {
   const raw = new RawSocket(port);
   await raw.hears('"sid"');
@@ -27,7 +27,7 @@ export async function attackByWebSocket({ port, dice, packets, token, most, held
     if (dice.once(10)) frames.push(frames[dice.below(frames.length)]);
   }
   frames.push(frame(Buffer.from(`42${LAST}["dashboard:leave"]`)));
-  // In pieces that end anywhere.
+  // The bytes are sent in two chunks, split anywhere.
   const bytes = Buffer.concat(frames);
   const cut = dice.below(bytes.length);
   raw.send(bytes.subarray(0, cut));
@@ -40,7 +40,7 @@ export async function attackByWebSocket({ port, dice, packets, token, most, held
     case 3: raw.socket.resetAndDestroy(); break;
     default:
   }
-  // Some stay as they are: the gateway has to see to it that they cost nothing.
+  // Some connections stay open. The gateway must close them by itself.
   if (held.length < 50 && dice.once(20)) held.push(raw.socket);
   else raw.socket.destroy();
   return outcome(frames.length, heard);
@@ -60,7 +60,7 @@ function http(port, method, path, body, headers = {}) {
   });
 }
 
-/** Connects by polling; all packets go in a few requests. */
+/** Connects by polling and sends all packets in a few requests. */
 export async function attackByPolling({ port, dice, packets, token, most, sids }) {
   const base = '/socket.io/?EIO=4&transport=polling';
   const { text } = await http(port, 'GET', dice.once(30) ? dice.pick([base.replace('4', '3'), '/socket.io/?transport=polling', `${base}&EIO=4`, '/socket.io/?EIO=4&transport=__proto__', `${base}&sid=`, `${base}&sid=${'A'.repeat(16)}`]) : base);
@@ -82,7 +82,7 @@ export async function attackByPolling({ port, dice, packets, token, most, sids }
       list.push(packet);
     }
     sent += list.length;
-    // With somebody else's id, too, in a method or a transport that it is not on, and two at once.
+    // Some requests use another session's id, a wrong method or transport, or run two at once.
     const tricks = [];
     if (dice.once(5)) tricks.push(http(port, dice.pick(['POST', 'GET', 'PUT', 'DELETE']), `${base}&sid=${dice.pick(sids)}`, Buffer.from('42["x"]')));
     if (dice.once(5)) tricks.push(get(), get());

@@ -1,7 +1,7 @@
-// The history checker: what a client was told of one task, compared with what the database has in the end.
+// The history checker compares the events that a client received about one task with the database at the end.
 //
-// Each write appends the timeline entry {n} and sets the title to "#n", with n counting the writes of that task. So the final timeline
-// is the truth for three histories of a client: the entries it was told, the titles in the task's room, the titles on the dashboard.
+// Each write appends the timeline entry {n} and sets the title to "#n", where n counts the writes of that task. Therefore the final
+// timeline is the truth for three histories of a client: received entries, titles in the task's room, and titles on the dashboard.
 
 /** The task's title after write `n`; a new task has `titleOf(0)`. */
 export const titleOf = (n) => `#${n}`;
@@ -9,12 +9,12 @@ export const numberOf = (title) => (/^#\d+$/.test(title) ? Number(title.slice(1)
 
 const lastOf = (numbers) => (Array.isArray(numbers) ? (numbers.at(-1) ?? 0) : numbers);
 
-/** One history: states that start anew, and numbers that were told one by one. */
+/** One history: states, which replace everything before them, and the numbers of single events. */
 export class History {
   #log = [];
   last = null;
 
-  /** A state with all numbers up to now: the list, but for so many at its beginning, or just the last one. */
+  /** Adds a state: the list of all numbers so far without the first `omitted`, or only the last number. */
   state(numbers, omitted = 0) {
     this.#log.push({ numbers, omitted });
     this.last = lastOf(numbers);
@@ -25,7 +25,7 @@ export class History {
     this.last = n;
   }
 
-  /** `truth`: the numbers that the database has, in its order. Adds to `counts`. */
+  /** Adds the faults of this history to `counts`. `truth` are the numbers of the database, in its order. */
   judge(truth, counts) {
     const place = new Map(truth.map((n, index) => [n, index]));
     let next = null;
@@ -33,7 +33,7 @@ export class History {
     const missing = new Set();
     for (const item of this.#log) {
       if ('numbers' in item) {
-        // Whatever was missing before is in the state, or older than it.
+        // Events that were missing before are in the state, or older than it.
         missing.clear();
         seen = new Set();
         const { numbers, omitted } = item;
@@ -61,5 +61,5 @@ export class History {
   }
 }
 
-/** Everything that may go wrong, at zero. */
+/** A zero count for each kind of fault. */
 export const nothingWrong = () => ({ lost: 0, doubled: 0, outOfOrder: 0, forbidden: 0, unknown: 0, wrongStates: 0, beforeState: 0 });

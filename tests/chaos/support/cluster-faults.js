@@ -1,10 +1,10 @@
-// What is broken in a cluster: a node, or Redis, or a way to either. Each `strike` returns how many clients must have lost their
-// connection by it: none, if it does not say.
+// Faults of a cluster: in a node, in Redis, or in a connection to either. Each `strike` returns how many clients must have lost their
+// connection, or nothing for none.
 import assert from 'node:assert/strict';
 
 import { seconds } from './field.js';
 
-/** Nobody can be reached through it; what has been said stays under way. */
+/** Stalls the matching connections while `while_` runs and for `ms` more seconds. Bytes in transit are kept. */
 async function stalled(field, which, ms, while_) {
   await field.set.proxies.harm({ stall: 'both' }, which);
   try {
@@ -15,7 +15,7 @@ async function stalled(field, which, ms, while_) {
   }
 }
 
-const degraded = (field, node, why) => field.noticed(async () => why(await node.health()), `${node.name} notices`);
+const degraded = (field, node, why) => field.noticed(async () => why(await node.health()), `${node.name} notices the fault`);
 
 export const faults = [
   {
@@ -34,7 +34,7 @@ export const faults = [
     async strike(field, { long }) {
       process.kill(field.nodes[1].child.pid, 'SIGSTOP');
       try {
-        await field.noticed(async () => (await field.nodes[0].health()).cluster.nodes.length === 2, 'the others know');
+        await field.noticed(async () => (await field.nodes[0].health()).cluster.nodes.length === 2, 'the other nodes notice');
         await seconds(long ? 24 : 0);
       } finally {
         process.kill(field.nodes[1].child.pid, 'SIGCONT');
@@ -43,7 +43,7 @@ export const faults = [
   },
   {
     name: 'a node without Redis',
-    /** It happens on the way. */
+    /** The proxy causes this fault. */
     proxied: true,
     async strike(field, { long, away }) {
       await stalled(field, { port: field.nodes[2].redisPort }, long ? 20 : 1, async () => {
@@ -76,7 +76,7 @@ export const faults = [
         killed += await field.redis.killClients();
         await field.moreWrites(long ? 100 : 15);
       }
-      assert.ok(killed >= field.nodes.length, 'they had connections');
+      assert.ok(killed >= field.nodes.length, 'the nodes had connections');
     },
   },
   {

@@ -1,5 +1,5 @@
-// Three gateways on the replica set and one Redis, nginx in front; each has its own name in MongoDB, and a way to Redis of its own, unless
-// the field is `direct`.
+// Three gateways with the replica set and one Redis, behind nginx. Each gateway has its own application name in MongoDB and its own proxy
+// to Redis, unless the field is `direct`.
 import assert from 'node:assert/strict';
 
 import { Balancer } from '../../e2e/support/balancer.js';
@@ -18,7 +18,7 @@ const TRANSPORTS = [['websocket'], ['polling'], ['polling', 'websocket']];
 
 export class ClusterField extends Field {
   nodes = [];
-  /** What is worth telling beside the row. */
+  /** Measurements for the note of the row. */
   notes = [];
   #ears = [];
   #begun = 0;
@@ -34,7 +34,7 @@ export class ClusterField extends Field {
     return field;
   }
 
-  /** One that is not started yet. `extra`: more of its settings. */
+  /** A gateway that is not started yet. `extra` are more of its settings. */
   async node(name, extra = {}) {
     const { proxies, uri } = this.set;
     const redisPort = this.size.direct ? this.redis.port : await freePort();
@@ -51,23 +51,23 @@ export class ClusterField extends Field {
     return Promise.all(this.nodes.map((node) => node.launch()));
   }
 
-  /** Waits until what a fault does shows in the health of nodes. */
+  /** Waits until the nodes' health shows the fault. */
   noticed(condition, what) {
     return until(condition, what, 30_000);
   }
 
-  /** Waits until nobody is without a connection. */
+  /** Waits until all clients are connected. */
   connected() {
-    return until(() => this.watchers.every((watcher) => watcher.connected), () => `everybody is connected; not: ${
+    return until(() => this.watchers.every((watcher) => watcher.connected), () => `all clients are connected, except: ${
       this.watchers.filter((watcher) => !watcher.connected).map(({ kind, socket, disconnects, refusals }) => JSON.stringify({ kind, transports: socket.io.opts.transports, disconnects, refusals: refusals.slice(-3) })).join(' ')}\n${this.gateway.lastLines()}`, 60_000);
   }
 
-  /** Who the n-th client is, for the balancer and for the transports. */
+  /** The transports of the n-th client, and its address for the balancer. */
   optionsOf(n) {
     return { transports: TRANSPORTS[n % TRANSPORTS.length], extraHeaders: { 'X-Forwarded-For': `10.1.${n >> 8}.${n & 255}` } };
   }
 
-  /** Each client's own, so that those who were hit can be told from the others. */
+  /** Records the events of each client separately, so that clients with a lost connection can be left out. */
   ear() {
     const times = [];
     this.#ears.push(times);
@@ -79,7 +79,7 @@ export class ClusterField extends Field {
     this.#begun = performance.now();
   }
 
-  /** Waits until all nodes are well and know of each other. */
+  /** Waits until the health of all nodes is ok and each node knows the others. */
   async acquainted() {
     await until(async () => {
       const healths = await this.healths();
@@ -95,7 +95,7 @@ export class ClusterField extends Field {
     return (await this.healths()).map(({ websocket }) => websocket.connections);
   }
 
-  /** The worst of all nodes. */
+  /** The health of a node that is not ok, else of the first, with the highest epoch of all nodes. */
   async health() {
     const healths = await this.healths();
     return { ...(healths.find(({ status }) => status !== 'ok') ?? healths[0]), relay: { epoch: Math.max(...healths.map(({ relay }) => relay.epoch)) } };
@@ -106,7 +106,7 @@ export class ClusterField extends Field {
     return this.watchers.filter(({ disconnects }) => disconnects.length > 0);
   }
 
-  /** The longest time, in which none of those who kept their connection was told anything. */
+  /** The longest time without any event for the clients that kept their connection. */
   calm() {
     const times = this.#ears.flatMap((own, n) => (this.watchers[n].disconnects.length === 0 ? own.filter((at) => at >= this.#begun) : []));
     times.push(this.#begun);
@@ -138,7 +138,7 @@ export async function inCluster(ctx, options, body) {
   }
 }
 
-/** Everybody is connected, on all nodes. */
+/** Asserts that all clients are connected and that each node has some; returns the number for each node. */
 export async function assertSpread(field) {
   const spread = await field.connections();
   assert.equal(spread.reduce((sum, count) => sum + count, 0), field.size.clients);

@@ -1,4 +1,4 @@
-// Where a fault happens: a gateway on the replica set, clients in rooms, a writer that does not wait, and the judgement at the end.
+// The environment of a fault: a gateway with the replica set, clients in rooms, an independent writer, and the comparison at the end.
 import assert from 'node:assert/strict';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -23,7 +23,7 @@ export class Field {
   watchers = [];
   silence = new Silence();
 
-  /** `launch`: whether the gateway is started; `under`: what runs it; other options override the size. */
+  /** `launch` says whether to start the gateway. `under` is a command that runs it. Other options override the size. */
   static async start(ctx, { env = {}, under, launch = true, ...size } = {}) {
     const field = new Field();
     await field.prepare(ctx, { ...SIZES[ctx.long ? 'long' : 'short'], ...size });
@@ -32,7 +32,7 @@ export class Field {
     return field;
   }
 
-  /** Whatever there is before a gateway. */
+  /** Prepares everything except the gateway. */
   async prepare(ctx, size) {
     this.ctx = ctx;
     this.size = size;
@@ -42,22 +42,22 @@ export class Field {
     await this.plant();
   }
 
-  /** How the n-th client connects, beside what its kind says. */
+  /** Connection options of the n-th client, in addition to those of its kind. */
   optionsOf() {
     return {};
   }
 
-  /** What it asks for when it comes back. */
+  /** The kind of the n-th client: how it resyncs after a reconnect. */
   kindOf(n) {
     return n === 0 ? 'existing' : ['since', 'states'][n % 2];
   }
 
-  /** Hears when a client is told anything. */
+  /** The recorder of a client's events. */
   ear() {
     return this.silence;
   }
 
-  /** Tasks that everybody of acme sees; two that only their creator does; two of another organisation. */
+  /** Creates tasks that all members of acme see, two private ones, and two of another organisation. */
   async plant() {
     const { db, tasks } = this.database;
     await db.createCollection('tasks', { changeStreamPreAndPostImages: { enabled: true } });
@@ -73,7 +73,7 @@ export class Field {
     ], { writeConcern: { w: 'majority' } });
   }
 
-  /** Connects the clients, lets them join, and waits for their states. */
+  /** Connects the clients, joins their rooms, and waits for their states. */
   async populate({ ready = true } = {}) {
     const { clients, roomsEach, dashboards } = this.size;
     const allowed = new Set(this.open);
@@ -97,12 +97,12 @@ export class Field {
       else joins.catch(() => {});
     }
     if (ready) for (const watcher of this.watchers) await watcher.ready();
-    // What they must not see, they ask for.
+    // All clients but the first try to join tasks that they may not see.
     this.forbiddenJoins = Promise.all(this.watchers.slice(1).map((watcher, n) => watcher.socket.emitWithAck('task:join', { taskId: this.hidden[n % this.hidden.length] })));
     if (ready) await this.forbiddenJoins;
   }
 
-  /** Starts the writer; resolves when it writes. */
+  /** Starts the writer and waits for its first writes. */
   async write() {
     const options = { uri: this.database.uri, db: this.database.name, ids: [...this.open, ...this.hidden], pause: this.size.pause };
     this.writes = 0;
@@ -118,13 +118,13 @@ export class Field {
     this.silence.begin();
   }
 
-  /** Waits until so many more writes are done. */
+  /** Waits until this many more writes are done. */
   async moreWrites(count = this.size.writes) {
     const goal = this.writes + count;
     await until(() => this.writes >= goal, () => `${count} more writes; done: ${this.writes} of ${goal}`, 120_000);
   }
 
-  /** The official driver's own change stream on the same collection, at its defaults. */
+  /** Opens a change stream of the official driver on the same collection, with default settings. */
   async peer() {
     const silence = new Silence();
     const client = await new MongoClient(this.database.uri, { appName: 'chaos-peer' }).connect();
@@ -139,7 +139,7 @@ export class Field {
     return this.gateway.health();
   }
 
-  /** The numbers that the database has, by task. */
+  /** The numbers in the database, by task. */
   async truth() {
     const documents = await this.database.tasks.find({}, { readConcern: { level: 'majority' } }).toArray();
     const truth = new Map(this.open.map((id) => [id, []]));
@@ -151,19 +151,19 @@ export class Field {
     return truth;
   }
 
-  /** Waits until everybody is up to date. */
+  /** Waits until all clients are up to date. */
   async arrived(truth) {
-    await until(() => this.watchers.every((watcher) => watcher.upToDate(truth)), 'everybody is up to date', ARRIVES_WITHIN);
+    await until(() => this.watchers.every((watcher) => watcher.upToDate(truth)), 'all clients are up to date', ARRIVES_WITHIN);
   }
 
-  /** Stops the writer, waits until everybody has everything, and compares. */
+  /** Stops the writer, waits until all clients have everything, and compares. */
   async compare({ before = 1, note = '' } = {}) {
     this.writer.stdin.end('stop\n');
     await until(() => this.written, 'the writer ends', 60_000);
-    // A write that a majority has; what the others read is then settled, too.
+    // After this majority write, all earlier writes are majority-committed as well.
     await this.database.db.collection('fence').insertOne({}, { writeConcern: { w: 'majority' } });
     const truth = await this.truth();
-    // Who does not get there has lost something, which the comparison says better.
+    // A client that does not arrive has lost events. The comparison below reports them in detail.
     await this.arrived(truth).catch((error) => this.ctx.say(error.message));
     const silenceMs = Math.round(this.silence.longest);
     const counts = nothingWrong();
@@ -181,17 +181,17 @@ export class Field {
     return { row, counts };
   }
 
-  /** Compares, and nothing may be wrong. Returns the row. */
+  /** Compares and asserts that there is no fault; returns the row. */
   async judge({ epochs = 0, ...more } = {}) {
     const { row, counts } = await this.compare(more);
     const told = JSON.stringify({ ...row, ...counts, examples: this.watchers.flatMap(({ forbidden, disordered }) => [...forbidden, ...disordered]).slice(0, 5) });
     assert.deepEqual(counts, nothingWrong(), told);
     assert.equal(row.epochs, epochs, `epochs: ${told}`);
-    assert.ok(this.watchers.every(({ connected }) => connected), 'everybody is connected');
+    assert.ok(this.watchers.every(({ connected }) => connected), 'all clients are connected');
     return row;
   }
 
-  /** Whatever was broken is mended. */
+  /** Stops everything and heals all faults. */
   async close() {
     this.writer?.kill('SIGKILL');
     for (const watcher of this.watchers) watcher.close();
@@ -205,7 +205,7 @@ export class Field {
   }
 }
 
-/** How long a fault lasts; never a way to wait for something. */
+/** The duration of a fault. Do not use it to wait for a condition. */
 export const seconds = (n) => new Promise((resolve) => setTimeout(resolve, n * 1000));
 
 /** Runs `body` in a new field. */

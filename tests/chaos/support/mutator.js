@@ -1,7 +1,7 @@
-// What a client sends, and what becomes of it in bad hands: everything from one seed.
+// Generates valid and malformed packets of clients from one seed.
 import { frame } from '../../e2e/support/raw.js';
 
-/** Reproducible: mulberry32. */
+/** A reproducible random generator (mulberry32). */
 export class Dice {
   constructor(seed) {
     this.state = seed >>> 0;
@@ -19,25 +19,25 @@ export class Dice {
     return items[this.below(items.length)];
   }
 
-  /** True once in `n` times. */
+  /** Returns true once in `n` times on average. */
   once(n) {
     return this.below(n) === 0;
   }
 }
 
 const EVENTS = ['task:join', 'task:leave', 'dashboard:join', 'dashboard:leave', 'resync_requested', 'auth:refresh', 'nonsense', '', 'connect', 'disconnect', '__proto__', 'task:state'];
-/** What a value may be instead; as JSON. */
+/** JSON values that replace a valid value. */
 const ODD = ['null', 'true', '0', '-0', '1e400', '1e-400', '9007199254740993', '-1.5', '""', '"x"', '"\\u0000"', '"\\ud800"', '"🦀"', '[]', '{}', '[[]]', '{"$ne":null}', '{"__proto__":{"taskId":"x"}}',
   '{"_placeholder":true,"num":0}', '{"_placeholder":true,"num":-1}', '{"_placeholder":true,"num":"splice"}', '{"toString":"x","length":1e9}', '"constructor"', '"../../x"', '"%00"', '"$where"'];
 const INVALID_UTF8 = [[0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xf4, 0x90, 0x80, 0x80], [0xe2, 0x82], [0x80]].map((bytes) => Buffer.from(bytes));
 
 export class Packets {
-  /** `ids`: of tasks, seen and unseen; `tokens`: right and wrong. */
+  /** `ids` are task ids, visible and not visible. `tokens` are valid and invalid tokens. */
   constructor(dice, { ids, tokens }) {
     Object.assign(this, { dice, ids, tokens });
   }
 
-  /** A payload as a client means it. */
+  /** A valid payload for the event. */
   payload(event) {
     const { dice } = this;
     const id = () => JSON.stringify(dice.pick(this.ids));
@@ -48,7 +48,7 @@ export class Packets {
     return `{"taskId":${id()}}`;
   }
 
-  /** A Socket.IO packet, most often as it should be, within an Engine.IO message. */
+  /** A Socket.IO packet in an Engine.IO message. Most packets are valid. */
   next() {
     const { dice } = this;
     const event = dice.pick(EVENTS);
@@ -74,7 +74,7 @@ export class Packets {
     }
   }
 
-  /** Breaks a packet; what comes out may be anything. */
+  /** Breaks a packet in a random way. */
   broken(packet) {
     const { dice } = this;
     const place = dice.below(packet.length + 1);
@@ -103,7 +103,7 @@ export class Packets {
   }
 }
 
-/** Frames around a packet that no WebSocket library would send. */
+/** Puts a packet into frames that no WebSocket library would send. */
 export function brokenFrame(dice, packet) {
   switch (dice.below(12)) {
     case 0: return frame(packet, { masked: false });

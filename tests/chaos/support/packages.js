@@ -1,4 +1,4 @@
-// The packages that the end-to-end tests have installed; there is one package-lock.json for both suites.
+// Packages of the end-to-end tests. Both suites share one package-lock.json.
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 

@@ -1,5 +1,5 @@
-// The burst's negative control: the same burst through a gateway as one would write it (control/plain_emit.rs). Nobody is stalled, everybody
-// reads, and some must lose something: else the burst is too small to tell.
+// The negative control of the burst: the same burst through a plain gateway (control/plain_emit.rs). All its clients read, and some must
+// lose events. Otherwise the burst is too small to detect loss.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,10 +12,10 @@ import { io } from './packages.js';
 
 const PATIENCE = 1000;
 
-/** How many of `events` each of `count` clients got, by a plain loop of emits. */
+/** How many of `events` each of `count` clients received from a plain loop of emits. */
 export async function plainBurst(count, events) {
   const path = process.env.TASKCAST_PLAIN_EMIT ?? join(REPO, 'target/debug/examples/plain_emit');
-  assert.ok(existsSync(path), `${path} is not there: run "cargo build --example plain_emit"`);
+  assert.ok(existsSync(path), `${path} does not exist: run "cargo build --example plain_emit"`);
   const child = start(path, [], { stdio: ['pipe', 'pipe', 'inherit'] });
   const said = [];
   createInterface({ input: child.stdout }).on('line', (line) => said.push(line));
@@ -31,7 +31,7 @@ export async function plainBurst(count, events) {
     }));
     child.stdin.write(`${events}\n`);
     await until(() => said.length === 2, 'the plain gateway has emitted everything', 60_000);
-    // An answer comes behind everything that is queued; a full queue loses answers, too.
+    // The answer is queued behind all events. A full queue may drop answers as well, so this retries.
     await Promise.all(clients.map(({ socket }) => until(() => socket.timeout(PATIENCE).emitWithAck('last').catch(() => false), 'an answer', 60_000)));
     return clients.map(({ got }) => got);
   } finally {

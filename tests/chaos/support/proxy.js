@@ -1,5 +1,5 @@
-// TCP proxies in a process of their own: slow, stalled, cut or half-open, one connection, one kind of them, or all.
-// As a program it obeys its parent; imported, it is the parent's handle.
+// TCP proxies in their own process. They can slow, stall, reset or half-open connections, by name, by port, or all of them.
+// As a program, this file runs the proxies. As a module, it controls them from the parent process.
 import { fork } from 'node:child_process';
 import { createServer, connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
@@ -7,8 +7,8 @@ import { fileURLToPath } from 'node:url';
 const SELF = fileURLToPath(import.meta.url);
 
 /**
- * Several proxies, one child. A connection's `name` is found in what it says first: drivers name their application in their
- * first message, so one program's connections can be harmed among others'.
+ * Controls several proxies in one child process. The first bytes of a connection identify it: a MongoDB driver sends its application name
+ * in its first message. Therefore a fault can hit the connections of one program only.
  */
 export class Proxies {
   #pending = new Map();
@@ -43,13 +43,13 @@ export class Proxies {
   }
 
   /**
-   * From now on, for connections whose first words contain `name` (default: all) and that go through `port` (default: any):
-   *   latency: ms    each chunk is held back that long, in both directions
-   *   slow: ms       each answer of the server is held back that long, except on connections that only ask for heartbeats:
-   *                  a server that has much to do still answers `hello` at once
-   *   stall: 'both' | 'up' | 'down'    nothing is forwarded any more (up: to the server); the connections stay
-   *   refuse: true   new ones are closed at once
-   * `heal()` ends all of it.
+   * Applies `harm` to connections whose first bytes contain `name` (default: all) and that go through `port` (default: any):
+   *   latency: ms    delays each chunk by this time, in both directions
+   *   slow: ms       delays each answer of the server by this time, except on connections with heartbeats only,
+   *                  because a busy server still answers `hello` at once
+   *   stall: 'both' | 'up' | 'down'    forwards nothing (up: to the server), but keeps the connections open
+   *   refuse: true   closes new connections when they send their first bytes
+   * `heal()` ends all of these.
    */
   harm(harm, { name, port } = {}) {
     return this.#ask({ what: 'harm', harm, name, port });
@@ -59,7 +59,7 @@ export class Proxies {
     return this.#ask({ what: 'heal' });
   }
 
-  /** Resets existing connections; half-open: the server's side is closed, the client is told nothing. How many. */
+  /** Resets connections; returns their number. With `halfOpen`, only the server's side is closed and the client is not notified. */
   cut({ name, port, halfOpen = false } = {}) {
     return this.#ask({ what: 'cut', name, port, halfOpen });
   }
@@ -71,12 +71,12 @@ export class Proxies {
 
 if (process.argv[1] === SELF && process.argv[2] === 'proxy') obey();
 
-/** An OP_MSG has its command's name behind 16 bytes of header, 4 of flags, 1 for the kind, 4 for a length and 1 for a type. */
+/** In an OP_MSG, the command's name follows 16 bytes of header, 4 of flags, 1 for the kind, 4 for a length and 1 for a type. */
 const OP_MSG = 2013;
 const NAME_AT = 26;
 const HEARTBEATS = ['hello', 'ismaster', 'isMaster', 'saslStart', 'saslContinue'];
 
-/** Drivers write each command at once, so a chunk begins with its header. */
+/** Returns whether a chunk is a command other than a heartbeat. Drivers write each command at once, so a chunk begins with its header. */
 function asksForWork(chunk) {
   if (chunk.length <= NAME_AT || chunk.readInt32LE(12) !== OP_MSG) return false;
   const name = chunk.toString('latin1', NAME_AT, chunk.indexOf(0, NAME_AT));

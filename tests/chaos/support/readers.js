@@ -1,4 +1,4 @@
-// Clients of one task's room that check each event as it comes and keep nothing: cheap enough for bursts.
+// Clients of one task's room that check each event on arrival and store nothing, so that they are cheap enough for bursts.
 import assert from 'node:assert/strict';
 
 import { member } from '../../e2e/support/tokens.js';
@@ -8,11 +8,11 @@ import { EXISTING } from './watcher.js';
 
 const open = new Set();
 
-/** The writer numbers each timeline entry by its place in the timeline, and `prNumber` by its own sequence. */
+/** A client that checks the numbers of events. The writer numbers timeline entries by position, and `prNumber` by its own sequence. */
 export class Reader {
-  /** The next timeline entry. */
+  /** The number of the next expected timeline entry. */
   next = null;
-  /** The next `prNumber`, of those that have been seen. */
+  /** The next expected `prNumber`. */
   number = null;
   states = 0;
   lastId = '';
@@ -37,14 +37,14 @@ export class Reader {
     });
     this.socket.on('task:updated', (payload) => {
       this.#order(payload);
-      if (payload.changed.prNumber !== this.number) this.#fault(`prNumber ${payload.changed.prNumber} where ${this.number} was due`);
+      if (payload.changed.prNumber !== this.number) this.#fault(`prNumber ${payload.changed.prNumber} where ${this.number} was expected`);
       this.number = payload.changed.prNumber + 1;
       if (payload.changed.title) this.latencies?.push(Date.now() - Number.parseInt(payload.changed.title, 10));
     });
     this.socket.on('task:event_added', (payload) => {
       this.#order(payload);
       const { n, at } = payload.event.payload;
-      if (n !== this.next) this.#fault(`entry ${n} where ${this.next} was due`);
+      if (n !== this.next) this.#fault(`entry ${n} where ${this.next} was expected`);
       this.next = n + 1;
       this.latencies?.push(Date.now() - at);
     });
@@ -59,7 +59,7 @@ export class Reader {
     if (this.faults.length < 5) this.faults.push(text);
   }
 
-  /** Whether it has everything there is. */
+  /** Returns whether this client has all entries and numbers. */
   has({ entries, numbers = 0 }) {
     return this.next === entries && this.number === numbers;
   }
@@ -72,7 +72,7 @@ export class Reader {
 
 export const closeReaders = () => open.forEach((reader) => reader.close());
 
-/** Readers with states; `options(n)` says how the n-th connects. One of them has exactly the existing client's options. */
+/** Connects readers and waits for their states. `options(n)` are the options of the n-th. The first has the existing client's options. */
 export async function readers(count, url, taskId, options = () => ({})) {
   const all = await Promise.all(Array.from({ length: count }, async (_, n) =>
     new Reader(url, await member(`reader-${n}`), taskId, n === 0 ? EXISTING : options(n))));
@@ -80,14 +80,14 @@ export async function readers(count, url, taskId, options = () => ({})) {
   return all;
 }
 
-/** Waits until everybody has everything; says who has not. */
+/** Waits until all readers have everything. The error lists those that have not. */
 export function whole(all, what, within = 90_000) {
   const missing = () => all.filter((reader) => !reader.has(what));
-  return until(() => missing().length === 0, () => `${missing().length} of ${all.length} lack something: ${
-    missing().slice(0, 5).map(({ next, number, disconnects, faults }) => JSON.stringify({ next, number, disconnects, faults })).join(' ')}; due ${JSON.stringify(what)}`, within);
+  return until(() => missing().length === 0, () => `${missing().length} of ${all.length} lack events: ${
+    missing().slice(0, 5).map(({ next, number, disconnects, faults }) => JSON.stringify({ next, number, disconnects, faults })).join(' ')}; expected ${JSON.stringify(what)}`, within);
 }
 
-/** In order, without a hole, and without having been helped by a second state. */
+/** Asserts that all events came in order and without a gap, on one connection and after one state. */
 export function assertUncut(all) {
   assert.deepEqual(all.flatMap(({ faults }) => faults), []);
   assert.deepEqual(all.flatMap(({ disconnects }) => disconnects), []);

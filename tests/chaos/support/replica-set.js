@@ -1,7 +1,7 @@
-// Three real mongods as one replica set, and what can go wrong with them.
+// A replica set of three real mongods, and faults for it.
 //
-// Elections are as MongoDB comes: electionTimeoutMillis 10 s, heartbeats every 2 s. Only test commands are enabled, for failpoints, and
-// the journal's and cache's sizes are small. Members are known to everybody by the ports of their proxies.
+// Elections have MongoDB's defaults: electionTimeoutMillis 10 s, heartbeats every 2 s. Test commands are enabled for failpoints, and the
+// cache and the oplog are small. Members and clients know each member by the port of its proxy.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ import { MongoClient } from './packages.js';
 import { Proxies } from './proxy.js';
 
 const MEMBERS = 3;
-/** How the gateway's driver calls itself. */
+/** The application name of the gateway's driver. */
 export const GATEWAY = 'taskcast';
 
 class Member {
@@ -36,7 +36,7 @@ class Member {
     process.kill(-this.child.pid, name);
   }
 
-  /** A connection to this one, past its proxy. */
+  /** Runs `body` with a connection to this member without its proxy. */
   async direct(body) {
     const client = await MongoClient.connect(`mongodb://127.0.0.1:${this.port}/?directConnection=true`, { serverSelectionTimeoutMS: 2000, connectTimeoutMS: 2000 });
     try {
@@ -87,23 +87,24 @@ export class ReplicaSet {
     }, 'a primary', 60_000);
   }
 
-  /** On the primary's admin database. */
+  /** Runs a command on the primary's admin database. */
   async command(command) {
     return (await this.primary()).direct((admin) => admin.command(command));
   }
 
-  /** Returns when there is another primary. */
+  /** Makes the primary step down and waits until there is another primary. */
   async stepDown() {
     const old = await this.primary();
     await old.direct((admin) => admin.command({ replSetStepDown: 20, secondaryCatchUpPeriodSecs: 10 })).catch((error) => {
-      // It may close our connection in the act; anything else is a failure of the test itself.
+      // The primary may close this connection when it steps down. Any other error is a failure of the test itself.
       if (error.code !== undefined && !/closed|not primary|InterruptedDueTo/i.test(error.message)) throw error;
     });
     await until(async () => (await this.primary()) !== old, 'another primary', 60_000);
   }
 
   /**
-   * `failCommand` on the primary for the gateway's connections only. `data`: {failCommands, errorCode} or {failCommands, closeConnection}.
+   * Sets `failCommand` on the primary, for the gateway's connections only. `data` is {failCommands, errorCode} or
+   * {failCommands, closeConnection}.
    */
   fail(times, data) {
     return this.command({ configureFailPoint: 'failCommand', mode: times === 'alwaysOn' ? times : { times }, data: { appName: GATEWAY, ...data } });
@@ -113,7 +114,7 @@ export class ReplicaSet {
     return Promise.all(this.members.map((member) => member.direct((admin) => admin.command({ configureFailPoint: 'failCommand', mode: 'off' })).catch(() => {})));
   }
 
-  /** Kills the cursors of the gateway's change streams; how many. */
+  /** Kills the cursors of the gateway's change streams; returns their number. */
   async killCursors() {
     return (await this.primary()).direct(async (admin) => {
       const operations = await admin.aggregate([
@@ -128,7 +129,7 @@ export class ReplicaSet {
     });
   }
 
-  /** A database of one's own, and a way for a gateway to it. */
+  /** A new database, and the settings of a gateway for it. */
   async database() {
     const name = `chaos_${randomBytes(6).toString('hex')}`;
     const client = await new MongoClient(this.uri, { appName: 'chaos' }).connect();

@@ -1,4 +1,4 @@
-// A TCP proxy in this process, for clients that stop reading without knowing it.
+// A TCP proxy in this process that can stop reading on behalf of a client, or drop all bytes.
 import { connect, createServer } from 'node:net';
 
 export class StallingProxy {
@@ -26,20 +26,20 @@ export class StallingProxy {
       from.on('error', () => {});
       from.on('close', () => {
         this.#links.delete(link);
-        // A wire that swallows tells nobody anything.
+        // While bytes are dropped, neither side learns that the other has closed.
         if (this.#harm !== 'swallow') to.destroy();
       });
     }
     if (this.#harm === 'stall') upstream.pause();
   }
 
-  /** The gateway's bytes are not read any more; what the client sends still arrives. */
+  /** Stops reading the gateway's bytes. The client's bytes still arrive. */
   stall() {
     this.#harm = 'stall';
     for (const { upstream } of this.#links) upstream.pause();
   }
 
-  /** Both sides' bytes vanish, and so do the ends of connections. */
+  /** Drops the bytes of both sides, and the ends of connections. */
   swallow() {
     this.#harm = 'swallow';
   }

@@ -1,4 +1,4 @@
-// How long it takes until a user whom an administrator disconnects is out of every node. Told, never judged.
+// Measures how long an administrator's disconnect of a user takes on every node. The time is reported, not asserted.
 import assert from 'node:assert/strict';
 
 import { Client } from '../../e2e/support/client.js';
@@ -7,25 +7,25 @@ import { member } from '../../e2e/support/tokens.js';
 import { until } from '../../e2e/support/until.js';
 
 export class Suspects {
-  /** A client of the user's on each of the nodes. */
+  /** Connects a client of the user to each node. */
   static async on(nodes, user) {
     const token = await member(user);
     const clients = await Promise.all(nodes.map((node) => Client.connect(node, token)));
     return Object.assign(new this(), { nodes, user, clients });
   }
 
-  /** Has the first node disconnect the user. */
+  /** Disconnects the user through the first node. */
   async turnOut() {
     const token = await member('ops', 'acme', { scope: 'admin' });
     const answer = await api(this.nodes[0].url, 'POST', '/api/admin/disconnect', { token, body: { userId: this.user } });
     assert.equal(answer.status, 200);
   }
 
-  /** Waits until so many of the nodes have done it; returns the milliseconds from now. */
+  /** Waits until this many nodes have disconnected the user; returns the milliseconds from now. */
   async out(nodes = this.nodes.length) {
     const begun = performance.now();
     const left = () => this.clients.filter(({ socket }) => !socket.connected);
-    await until(() => left().length >= nodes, 'the disconnected user is out', 60_000);
+    await until(() => left().length >= nodes, 'the user is disconnected', 60_000);
     for (const client of left()) assert.deepEqual(client.all('error').map(({ code }) => code), ['unauthorized']);
     return Math.round(performance.now() - begun);
   }

@@ -1,13 +1,13 @@
-// A client that writes down what it is told, for the checker. Leaner than the end-to-end tests' Client: hundreds run in one process.
+// A client that records what it receives, for the checker. It is leaner than the e2e tests' Client, because hundreds run in one process.
 import { until } from '../../e2e/support/until.js';
 import { History, numberOf } from './checker.js';
 import { io } from './packages.js';
 
-/** Exactly the existing client's; see its useWebSocket. */
+/** The options of the existing client, from its useWebSocket. */
 export const EXISTING = { reconnection: true, reconnectionDelay: 1000, reconnectionDelayMax: 5000, reconnectionAttempts: 5, transports: ['websocket', 'polling'] };
 const MODERN = { reconnection: true, reconnectionDelay: 200, reconnectionDelayMax: 1000, transports: ['websocket'] };
 
-/** When anybody was last told anything, and the longest time in which nobody was. */
+/** Records when any client last received something, and the longest time without that. */
 export class Silence {
   longest = 0;
   #last = null;
@@ -18,7 +18,7 @@ export class Silence {
     this.#last = now;
   }
 
-  /** For how long nobody has been told anything. */
+  /** The time since any client last received something. */
   lasts() {
     return performance.now() - this.#last;
   }
@@ -33,7 +33,7 @@ export class Watcher {
   entries = new Map();
   titles = new Map();
   listed = new Map();
-  /** How many states came, by room ("dashboard" is one), and when the last one did. */
+  /** The number of received states by room ("dashboard" is a room), and the time of the last one. */
   states = new Map();
   stateAt = new Map();
   gone = new Set();
@@ -46,8 +46,8 @@ export class Watcher {
   #last = new Map();
 
   /**
-   * `tasks`: ids to be watched; `allowed`: ids that it may hear of. `kind`: "existing" is the unmodified client; "since" asks for what it
-   * missed room by room when it comes back, "states" asks for states.
+   * `tasks` are the ids of watched tasks; `allowed` are ids that it may receive. `kind` is its behaviour after a reconnect: "existing"
+   * resyncs like the unmodified client, "since" requests the missed events of each room, "states" requests states.
    */
   constructor(gateway, token, { tasks, allowed, dashboard = false, kind = 'since', silence, options = {} }) {
     Object.assign(this, { tasks, allowed, dashboard, kind, silence });
@@ -59,7 +59,7 @@ export class Watcher {
     let before = false;
     this.socket.on('connect', () => {
       if (kind === 'existing') this.#resyncAsExisting();
-      // A peer may have recovered everything by itself.
+      // A peer server with connection state recovery may have sent all missed events already.
       else if (before && !this.socket.recovered) this.#resync();
       before = true;
     });
@@ -74,7 +74,7 @@ export class Watcher {
     return Promise.all([...this.tasks.map((taskId) => ask('task:join', { taskId })), ...(this.dashboard ? [ask('dashboard:join')] : [])]);
   }
 
-  /** Waits until every room has given its state. */
+  /** Waits until each room has sent a state. */
   async ready() {
     await until(() => this.rooms().every((room) => this.states.get(room) > 0), () => `states: ${JSON.stringify({ rooms: this.rooms(), states: [...this.states], acks: this.acks })}`, 60_000);
   }
@@ -128,7 +128,7 @@ export class Watcher {
     if (event === 'task:updated' && 'title' in payload.changed) this.titles.get(id)?.told(numberOf(payload.changed.title));
     if (event === 'dashboard:task_list_updated') {
       const history = this.listed.get(id);
-      // The first that is told of a new task is its state.
+      // The first update of a new task is its state.
       if (history) history.told(numberOf(payload.title));
       else this.#list(id).state(numberOf(payload.title));
     }
@@ -151,7 +151,7 @@ export class Watcher {
     if (!this.allowed.has(id)) this.forbidden.push(`${event} ${id}`);
   }
 
-  /** Whether the last write of each of its tasks has arrived. `truth`: numbers by task id. */
+  /** Returns whether the last write of each of its tasks has arrived. `truth` are numbers by task id. */
   upToDate(truth) {
     const last = (id) => truth.get(id).at(-1) ?? 0;
     return this.tasks.every((id) => this.entries.get(id).last === last(id) && this.titles.get(id).last === last(id))

@@ -1,5 +1,5 @@
-// The writer, a program of its own: official driver, one write after the other, each with a number of its task's own.
-// stdin: a line "stop". stdout: the number of writes so far, one line per STEP; at the end {writes, failures, ms}.
+// A writer process: it sends one write after the other with the official driver. Each write has the next number of its task.
+// It ends after a line "stop" on stdin. It prints the number of writes after every STEP writes, and {writes, failures, ms} at the end.
 import { createInterface } from 'node:readline';
 
 import { titleOf } from './checker.js';
@@ -12,7 +12,7 @@ const STATUSES = ['analyzing', 'dispatched', 'coding', 'pr_open', 'on_hold'];
 let stopped = false;
 createInterface({ input: process.stdin }).on('line', () => (stopped = true)).on('close', () => (stopped = true));
 
-// Acknowledged by the primary alone: what it had not replicated when it died never was, and nobody may have been told.
+// Only the primary acknowledges a write. A write that it has not replicated before it dies is rolled back, and no client may receive it.
 const client = await new MongoClient(uri, { appName: 'chaos-writer', writeConcern: { w: 1 } }).connect();
 const tasks = client.db(db).collection('tasks');
 const started = Date.now();
@@ -37,7 +37,7 @@ while (!stopped) {
   if (writes % STEP === 0) process.stdout.write(`${writes}\n`);
   if (pause > 0) await new Promise((resolve) => setTimeout(resolve, pause));
 }
-// What is not read yet is lost when a process exits.
+// Unread output is lost when the process exits.
 const result = JSON.stringify({ writes, failures, ms: Date.now() - started });
 await new Promise((resolve) => process.stdout.write(`${result}\n`, resolve));
 await client.close();

@@ -1,4 +1,4 @@
-// What the existing client does beside its components: a resync on every connect, and back at once after a server's disconnect.
+// The connection code of the existing client: it resyncs on every connect, and reconnects at once after a disconnect by the server.
 import io from 'socket.io-client';
 
 export default function connect(url, options) {

@@ -1,4 +1,4 @@
-// One tab: the list, or one task, as the existing client mounts them.
+// One tab, which shows the list or one task, as the existing client mounts them.
 import { createRoot } from 'react-dom/client';
 import { MemoryRouter, Route, Routes } from 'react-router-dom';
 

@@ -1,4 +1,4 @@
-// The two components of the existing client that were not handed over. They show everything they are given.
+// Replacements for two components of the existing client that are not available. They show all their input.
 export function TaskCard({ task }) {
   return <article className="task-card" data-task={JSON.stringify(task)} />;
 }

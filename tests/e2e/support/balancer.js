@@ -1,4 +1,4 @@
-// nginx or HAProxy with the configuration that is shipped, in front of gateways of the tests.
+// nginx or HAProxy with the configuration of deploy/, in front of the tests' gateways.
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { freePort } from './ports.js';
 import { killGroup, start } from './processes.js';
 import { until } from './until.js';
 
-/** The shipped file with the nodes' addresses and our own port; whatever else it says stays. */
+/** The file of deploy/ with the addresses of these nodes and the listening port. The rest stays unchanged. */
 function configured(file, listen, ports) {
   let text = readFileSync(join(REPO, 'deploy', file), 'utf8');
   for (const [from, to] of [listen, ...ports.map((port, n) => [`taskcast-${n + 1}:3000`, `127.0.0.1:${port}`])]) {
@@ -25,7 +25,7 @@ export class Balancer {
     mkdirSync(join(dir, 'tmp'));
     const port = await freePort();
     writeFileSync(join(dir, 'taskcast.conf'), configured('nginx/taskcast.conf', ['listen 80;', `listen 127.0.0.1:${port};`], ports));
-    // As if another proxy were before it, so that clients of one machine have many addresses.
+    // nginx trusts X-Forwarded-For of this machine, so that clients of one machine can have many addresses.
     const folders = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${dir}/tmp/${name};`).join(' ');
     writeFileSync(join(dir, 'nginx.conf'), `daemon off; ${process.getuid() === 0 ? 'user root;' : ''} worker_processes 1; pid ${dir}/pid; error_log ${dir}/error.log;
       worker_rlimit_nofile 8192; events { worker_connections 4096; } http { access_log off; ${folders}
@@ -45,11 +45,11 @@ export class Balancer {
     Object.assign(balancer, { port, dir, url: `http://127.0.0.1:${port}`, output: '' });
     balancer.child = start(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     for (const stream of [balancer.child.stdout, balancer.child.stderr]) stream.on('data', (text) => (balancer.output += text));
-    await until(async () => (await fetch(`${balancer.url}/api/health`)).status === 200, () => `the balancer leads to a node: ${balancer.output}`);
+    await until(async () => (await fetch(`${balancer.url}/api/health`)).status === 200, () => `the balancer reaches a node: ${balancer.output}`);
     return balancer;
   }
 
-  /** What nginx said lately; HAProxy says it in `output`. */
+  /** The last lines of nginx's error log, or of HAProxy's output. */
   lastLines(n = 20) {
     const log = join(this.dir, 'error.log');
     const text = existsSync(log) ? readFileSync(log, 'utf8') : this.output;

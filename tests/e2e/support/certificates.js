@@ -1,4 +1,4 @@
-// A certificate authority of one's own, and a certificate of it for 127.0.0.1, by openssl.
+// Creates a certificate authority and a certificate for 127.0.0.1 with openssl.
 import assert from 'node:assert/strict';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -13,7 +13,7 @@ async function openssl(cwd, ...args) {
   assert.equal(code, 0, stderr);
 }
 
-/** Paths: `authority`, `certificate`, `key`. */
+/** The paths of the new files. */
 export async function certificates() {
   const dir = mkdtempSync(join(tmpdir(), 'certificates-'));
   writeFileSync(join(dir, 'extensions'), 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n');

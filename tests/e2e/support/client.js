@@ -1,4 +1,4 @@
-// A real socket.io-client that keeps copies as the contract says, and everything it was sent.
+// A real socket.io-client that keeps copies as the contract defines, and all events that it has received.
 import assert from 'node:assert/strict';
 
 import { io as io48 } from 'socket.io-client';
@@ -10,13 +10,13 @@ const ACK_WITHIN = 30_000;
 
 const open = new Set();
 
-/** Whatever a test has left open, above all when it failed: a socket would keep its process alive. */
+/** Closes the clients that a test has left open. An open socket would keep the process alive. */
 export function closeClients() {
   for (const client of open) client.close();
 }
 
 export class Client {
-  /** Every event in the order it came: {event, payload}. */
+  /** All events in the order of arrival: {event, payload}. */
   received = [];
   /** Copies by task id. */
   tasks = new Map();
@@ -25,7 +25,7 @@ export class Client {
   faults = [];
   disconnects = [];
 
-  /** Connects, and waits until it is connected. */
+  /** Connects a client and waits until it is connected. */
   static async connect(gateway, token, options) {
     const client = new Client(gateway, token, options);
     await client.connected();
@@ -100,18 +100,18 @@ export class Client {
     return answer;
   }
 
-  /** Waits until an event that `matches` has come; returns its payload. */
+  /** Waits for an event that `matches` and returns its payload. */
   async saw(event, matches = () => true, within) {
     const found = () => this.received.find((one) => one.event === event && matches(one.payload));
-    return (await until(found, () => `${event}; came: ${this.told()}`, within)).payload;
+    return (await until(found, () => `${event}; received: ${this.told()}`, within)).payload;
   }
 
-  /** The last events that came, for messages. */
+  /** The last received events, for error messages. */
   told() {
     return this.received.slice(-20).map(({ event, payload }) => `${event} ${JSON.stringify(payload)?.slice(0, 120)}`).join('\n');
   }
 
-  /** Everything that came under a name, in order. */
+  /** The payloads of all events of this name, in order. */
   all(event) {
     return this.received.filter((one) => one.event === event).map(({ payload }) => payload);
   }
@@ -121,7 +121,7 @@ export class Client {
     return once(this.socket, 'disconnect');
   }
 
-  /** Loses the transport as a network does; the client does not say goodbye. */
+  /** Loses the transport without a close message, like a network failure. */
   drop() {
     this.socket.io.engine.close();
   }
@@ -136,12 +136,12 @@ export class Client {
   }
 }
 
-/** Connects where it must not work; returns the code that the client is told. */
+/** Connects, expects a refusal, and returns its error code. */
 export async function refused(gateway, token, options = {}) {
   const client = new Client(gateway, token, options);
   try {
     const error = await new Promise((resolve, reject) => {
-      client.socket.once('connect', () => reject(new Error('it was let in')));
+      client.socket.once('connect', () => reject(new Error('the client was accepted')));
       client.socket.once('connect_error', resolve);
     });
     return error.message;

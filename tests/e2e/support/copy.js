@@ -5,32 +5,32 @@ import { PAIRS, viewOf } from '../expected.js';
 
 const OTHER_NAME = new Map(PAIRS.flatMap(([a, b]) => [[a, b], [b, a]]));
 
-/** What one client knows of one room, and the order in which it was told. */
+/** A client's copy of one room. It checks the order of the events. */
 class Room {
-  /** The last eventId in this room: what a resync gives as `since`. */
+  /** The last eventId of this room, which a resync sends as `since`. */
   last = null;
 
   constructor(name) {
     this.name = name;
   }
 
-  /** Every event of a room comes once and in order. */
+  /** Asserts that each event of the room comes once and in order. */
   advance(event, eventId) {
     assert.equal(typeof eventId, 'string', `${this.name}: ${event} has no eventId`);
     assert.ok(this.last === null || eventId > this.last, `${this.name}: ${event} ${eventId} came after ${this.last}`);
     this.last = eventId;
   }
 
-  /** A state starts anew, from its own position. */
+  /** A state replaces the copy. Later events follow the state's own eventId. */
   restart(eventId) {
     this.last = eventId ?? null;
   }
 }
 
-/** One task as a client has it. */
+/** A client's copy of one task. */
 export class TaskCopy extends Room {
   view = null;
-  /** Out of the room: deleted, or no longer visible. */
+  /** True when the client has left the room because the task was deleted or is no longer visible. */
   gone = false;
   states = 0;
 
@@ -68,7 +68,7 @@ export class TaskCopy extends Room {
   }
 }
 
-/** The list as a client has it. */
+/** A client's copy of the dashboard's list. */
 export class DashboardCopy extends Room {
   /** By task id. */
   tasks = new Map();
@@ -80,7 +80,7 @@ export class DashboardCopy extends Room {
     super('dashboard');
   }
 
-  /** An array has no room for the counts and the eventId of its snapshot: they are the event's second argument. */
+  /** When the state is an array, the event's second argument carries the counts and the eventId of the snapshot. */
   apply(event, payload, more = payload) {
     if (event === 'dashboard:state') {
       const tasks = Array.isArray(payload) ? payload : payload.tasks;
@@ -105,7 +105,7 @@ export class DashboardCopy extends Room {
   }
 }
 
-/** Assigns fields; an event that carries one name of a pair means both. */
+/** Assigns fields. A field with one name of a pair also sets the other name. */
 function assign(view, fields) {
   for (const [name, value] of Object.entries(fields)) {
     view[name] = value;

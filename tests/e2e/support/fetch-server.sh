@@ -1,7 +1,7 @@
 #!/bin/sh
-# fetch-server.sh SERVER FOLDER [SUITE]: makes FOLDER/SERVER, which runs redis-server, nginx, haproxy or another program.
-# The machine's own if there is one; else Debian's package with the libraries that are missing, unpacked into FOLDER/root/SERVER: nothing is
-# installed and no service is started. With SUITE it is the package of that Debian, without libraries, from the mirror of the machine's apt.
+# fetch-server.sh SERVER FOLDER [SUITE]: creates FOLDER/SERVER, which runs redis-server, nginx, haproxy or another program.
+# It uses the machine's own program when there is one. Else it unpacks Debian's package and missing libraries into FOLDER/root/SERVER; it
+# installs nothing and starts no service. With SUITE, it uses the package of that Debian release, without libraries, from apt's mirror.
 set -eu
 server=$1 folder=$2 suite=${3:-} here=$(cd "$(dirname "$0")" && pwd)
 
@@ -11,7 +11,7 @@ if [ -n "$found" ]; then
   exit 0
 fi
 if ! command -v apt-get >/dev/null; then
-  echo "no $server here, and no apt-get to fetch one: install it" >&2
+  echo "$server is not installed, and there is no apt-get to fetch it: install $server" >&2
   exit 1
 fi
 
@@ -21,7 +21,7 @@ cd "$folder"
 folder=$(pwd)
 lists=
 if [ -n "$suite" ]; then
-  # Lists of its own: the machine's stay as they are.
+  # The script uses its own package lists, so that the machine's lists do not change.
   mirror=$("$here/debian-mirror.sh")
   lists=$(mktemp -d)
   trap 'rm -rf "$lists"' EXIT
@@ -43,7 +43,7 @@ missing() { apt-get -qq -o Debug::NoLocking=1 --no-install-recommends --print-ur
 if [ -n "$suite" ]; then
   packages=$server
 else
-  # Package lists may be older than the packages on the mirror, or not be there at all.
+  # The machine's package lists may be outdated or missing.
   if [ "$(id -u)" = 0 ]; then apt-get -qq update || true; fi
   packages=$(missing)
 fi

@@ -1,4 +1,4 @@
-// The unpaced writer as a child, and things to do at moments of its progress.
+// Runs the unpaced writer as a child process, and runs actions at given numbers of writes.
 import { createInterface } from 'node:readline';
 import { join } from 'node:path';
 
@@ -15,7 +15,7 @@ export class Fire {
     this.child = start(process.execPath, [join(PACKAGE, 'support/writer.js')], {
       env: { ...process.env, WRITER: JSON.stringify(options) }, stdio: ['pipe', 'pipe', 'inherit'],
     });
-    // It ends by itself after its last write, and then can't be told to stop.
+    // The writer may end by itself after its last write. Then a write to its stdin fails.
     this.child.stdin.on('error', () => {});
     createInterface({ input: this.child.stdout }).on('line', (line) => this.#progress(JSON.parse(line)));
   }
@@ -26,13 +26,13 @@ export class Fire {
     while (this.#planned.length > 0 && this.#planned[0].at <= this.writes) this.#planned.shift().what();
   }
 
-  /** Does `what` when so many writes are done. */
+  /** Runs `what` when this many writes are done. */
   at(writes, what) {
     this.#planned.push({ at: writes, what });
     this.#planned.sort((a, b) => a.at - b.at);
   }
 
-  /** Lets the writer end; resolves to {writes, ms}. */
+  /** Stops the writer and resolves to {writes, ms}. */
   async stop() {
     this.child.stdin.end('stop\n');
     await until(() => this.result, 'the writer ends', 60_000);

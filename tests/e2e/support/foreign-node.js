@@ -1,5 +1,4 @@
-// A node of another version, as far as the others can tell: it speaks to Redis with the scripts that nodes bring there, and says
-// what it likes.
+// A fake node of another version. It uses the nodes' own Lua scripts in Redis, and can publish any report and any message.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -12,10 +11,10 @@ const KEPT_FOR = '60000';
 const script = (name) => ['alive', name].map((part) => readFileSync(join(REPO, `src/cluster/scripts/${part}.lua`), 'utf8')).join('\n');
 
 export class ForeignNode {
-  /** What it was told by pub/sub. */
+  /** Messages that it has received by pub/sub. */
   words = [];
 
-  /** `report`: how it is, as it tells the others. */
+  /** `report` is the state of the node that it shows to the other nodes. */
   static async join(redis, prefix, report) {
     const node = new ForeignNode();
     Object.assign(node, { prefix, report, lease: `foreign-${report.id}` });
@@ -36,12 +35,12 @@ export class ForeignNode {
     return this.#run('beat', ['nodes', 'began'], [this.lease, JSON.stringify(this.report)]);
   }
 
-  /** Tells of sessions of a user that are so old; `max`: how many it allows. */
+  /** Registers sessions of a user that are `age` ms old. `max` is the connection limit that this node applies. */
   opened(user, sessions, { max, age }) {
     return this.#run('opened', [`sessions:${user}`], [this.lease, max, KEPT_FOR, ...sessions.flatMap((session) => [session, age])]);
   }
 
-  /** Disconnects a user; `more` is what this version adds to the word. */
+  /** Disconnects a user. `more` are fields that this version adds to the message. */
   disconnect(user, more = {}) {
     const at = Date.now();
     return this.#run('revoked', ['disconnected'], [user, at, KEPT_FOR, JSON.stringify({ disconnect: { user, at, ...more } }), `${this.prefix}all`]);

@@ -1,4 +1,4 @@
-// The real binary as a child process: started, watched, killed.
+// Starts, observes and kills the real binary as a child process.
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -14,20 +14,20 @@ const LAST_LINES = 60;
 
 const gateways = new Set();
 
-/** What the gateways of this file have said lately, for the report of a failed test. */
+/** The last log lines of all running gateways, for the report of a failed test. */
 export function recentLogs() {
   return [...gateways].map((gateway) => gateway.lastLines()).join('\n');
 }
 
 export class Gateway {
-  /** Starts one on a free port and waits until it is ready. `env` adds to, or with undefined removes from, the settings. */
+  /** Starts a gateway on a free port and waits until it is ready. `env` adds settings; an undefined value removes one. */
   static async start(env = {}, under = []) {
     const gateway = new Gateway(await freePort(), env, under);
     await gateway.launch();
     return gateway;
   }
 
-  /** `under`: a program and its arguments, which runs what comes behind them. */
+  /** `under` is a program with arguments that runs the gateway's command line, like `prlimit`. */
   constructor(port, env, under = []) {
     this.port = port;
     this.under = under;
@@ -49,7 +49,7 @@ export class Gateway {
     gateways.add(this);
   }
 
-  /** Starts the process; resolves when it serves. */
+  /** Starts the process and waits until health is ok. */
   async launch() {
     this.spawn();
     await until(
@@ -87,12 +87,12 @@ export class Gateway {
     return answer.json();
   }
 
-  /** Waits until its log says so. The log and the answers come by different pipes, so either may be read first. */
+  /** Waits until the log matches `pattern`. The log and HTTP answers arrive over different pipes, so either may be read first. */
   async says(pattern) {
     await until(() => pattern.test(this.output), () => `the log says ${pattern}\n${this.lastLines()}`);
   }
 
-  /** What `kill -9` does to it. */
+  /** Kills the process like `kill -9`. */
   async kill() {
     this.child.kill('SIGKILL');
     await this.child.exited;
@@ -103,7 +103,7 @@ export class Gateway {
     await this.launch();
   }
 
-  /** Asks it to end and checks that it ends well and has never panicked. */
+  /** Sends SIGTERM and checks that the process exits with 0 and has never panicked. */
   async stop() {
     try {
       if (this.exit === undefined) {
@@ -128,7 +128,7 @@ export class Gateway {
   }
 }
 
-/** Runs `body` with a gateway of its own. */
+/** Runs `body` with a new gateway, and stops it afterwards. */
 export async function withGateway(env, body) {
   const gateway = await Gateway.start(env);
   try {

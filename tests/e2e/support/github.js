@@ -1,4 +1,4 @@
-// GitHub, as far as webhooks go: payloads and signatures made by others.
+// Webhooks with the example payloads and signatures of GitHub's own libraries.
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 
@@ -7,7 +7,7 @@ import { sign } from '@octokit/webhooks-methods';
 const require = createRequire(import.meta.url);
 export const SECRET = 'the webhook secret of these tests';
 
-/** Every payload that GitHub documents, also those of its server editions: {event, payload}. */
+/** All documented payloads of GitHub and of GitHub Enterprise Server: {event, payload}. */
 export const examples = ['api.github.com', 'ghes-31', 'ghes-32', 'ghes-33', 'ghes-34', 'ghes-35'].flatMap((edition) =>
   require(`@octokit/webhooks-examples/${edition}/index.json`).flatMap(({ name, examples: payloads }) =>
     payloads.map((payload) => ({ event: name, payload }))));
@@ -18,7 +18,7 @@ export function example(event, action) {
   return structuredClone(found.payload);
 }
 
-/** Delivers as GitHub does, but for what is given; a header that is null is left out. */
+/** Sends a delivery as GitHub does. The options override its parts; a null header is left out. */
 export async function deliver(gateway, event, payload, { id = randomUUID(), secret = SECRET, body, headers = {} } = {}) {
   const sent = body ?? JSON.stringify(payload);
   const all = {

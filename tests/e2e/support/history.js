@@ -1,4 +1,4 @@
-// What one room was sent between two moments, compared with what the contract says a change gives.
+// Compares the events that a room receives with the events that the contract defines for a change.
 import assert from 'node:assert/strict';
 
 import { Client } from './client.js';
@@ -7,7 +7,7 @@ import { until } from './until.js';
 const FENCE = 'fence';
 let fences = 0;
 
-/** A client in the task's room and on the dashboard, and a way to know that nothing more is on its way. */
+/** A client in the task's room and on the dashboard. A fence entry shows that no more events of a change will arrive. */
 export class History {
   static async of(gateway, token, collection, id) {
     const client = await Client.connect(gateway, token);
@@ -22,25 +22,25 @@ export class History {
     Object.assign(this, { client, collection, id, taskId });
   }
 
-  /** Runs `writes`, then writes one timeline entry of its own: everything before that entry is what they gave. */
+  /** Runs `writes` and then pushes a fence entry. All events before the fence come from `writes`. */
   async during(writes) {
     this.client.received.length = 0;
     await writes();
     const n = (fences += 1);
     await this.collection.updateOne({ _id: this.id }, { $push: { events: { eventType: FENCE, payload: { n }, createdAt: new Date() } } });
     const isFence = ({ event, payload }) => event === 'task:event_added' && payload.taskId === this.taskId && payload.event.payload.n === n;
-    await until(() => this.client.received.some(isFence), () => `the fence; came: ${this.client.told()}`);
+    await until(() => this.client.received.some(isFence), () => `the fence; received: ${this.client.told()}`);
     return this.client.received.slice(0, this.client.received.findIndex(isFence));
   }
 
-  /** The events of the task's room that `writes` give, each as [name, payload without what every event carries]. */
+  /** The events that `writes` give in the task's room, each as [name, payload without the common fields]. */
   async room(writes) {
     const received = await this.during(writes);
     const own = received.filter(({ event, payload }) => /^task:(?!created)/.test(event) && payload.taskId === this.taskId);
     return own.map(({ event, payload }) => [event, withoutEnvelope(event, payload)]);
   }
 
-  /** Checks that `writes` give exactly `expected` in the task's room; the taskId is filled in. */
+  /** Asserts that `writes` give exactly `expected` in the task's room. This function adds the taskId. */
   async gives(expected, writes) {
     const got = await this.room(writes);
     assert.deepEqual(got, expected.map(([event, payload]) => [event, { taskId: this.taskId, ...payload }]));

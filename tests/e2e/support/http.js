@@ -1,6 +1,6 @@
-// The HTTP API as a program uses it.
+// Helpers for requests to the HTTP API.
 
-/** Calls the API; the answer's JSON is under `body`. */
+/** Calls the API. `body` of the result is the parsed JSON, or undefined. */
 export async function api(base, method, path, { token, body, headers = {}, raw } = {}) {
   const answer = await fetch(base + path, {
     method,

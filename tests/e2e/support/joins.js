@@ -1,4 +1,4 @@
-// A client in a process of its own: node joins.js URL TOKEN TASK TRANSPORT. It says when it has joined.
+// A client in its own process: node joins.js URL TOKEN TASK TRANSPORT. It prints "joined" when it has joined the task.
 import { io } from 'socket.io-client';
 
 const [url, token, taskId, transport] = process.argv.slice(2);

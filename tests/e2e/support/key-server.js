@@ -1,4 +1,4 @@
-// A key server as identity providers have one: an HTTP server with a JWK set.
+// A key server like those of identity providers: an HTTP server with a JWK set.
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -9,11 +9,11 @@ import { exportJWK, generateKeyPair } from 'jose';
 import { sign } from './tokens.js';
 
 const tls = (name) => new URL(`tls/${name}`, import.meta.url);
-/** Who vouches for the server's certificate. */
+/** The certificate authority of the server's certificate. */
 export const CA = tls('ca.pem').pathname;
 
 export class KeyServer {
-  /** The set; undefined answers 503. */
+  /** The keys of the set. The server answers 503 while this is undefined. */
   keys = [];
   asked = 0;
 
@@ -23,7 +23,7 @@ export class KeyServer {
     return server;
   }
 
-  /** On the port that it had before, if any. */
+  /** Listens on its previous port, or on a free one. */
   async listen({ secure = false } = {}) {
     const answer = (_request, response) => {
       this.asked += 1;
@@ -45,7 +45,7 @@ export class KeyServer {
   }
 }
 
-/** A key pair that signs tokens under a name, or under none; `jwk` is what a key server publishes of it. */
+/** A key pair that signs tokens with this key id, or without one. A key server publishes `jwk`. */
 export async function signer(alg, kid) {
   const { publicKey, privateKey } = await generateKeyPair(alg, { extractable: true, ...(alg === 'EdDSA' ? { crv: 'Ed25519' } : {}) });
   const jwk = { ...(await exportJWK(publicKey)), kid, alg, use: 'sig' };

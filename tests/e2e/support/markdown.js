@@ -1,4 +1,4 @@
-// What the documentation holds: code blocks with their sections, links, anchors.
+// Reads the documentation: code blocks with their sections, links and anchors.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -23,11 +23,11 @@ export function page(path) {
     else if (fence) open = { path, language: fence[1].trim(), section: headings.at(-1), line: index + 1, lines: [] };
     else if (/^#+ /.test(line)) headings.push(line.replace(/^#+ /, ''));
   });
-  if (open) throw new Error(`${path}:${open.line}: a block without an end`);
+  if (open) throw new Error(`${path}:${open.line}: a code block is not closed`);
   return { path, text, blocks, headings };
 }
 
-/** As GitHub makes them. */
+/** The anchors of headings, built like GitHub's. */
 export const anchors = ({ headings }) => new Set(headings.map((heading) => heading.replaceAll(/\[([^\]]*)\]\([^)]*\)/g, '$1').toLowerCase().replaceAll(/[^\p{L}\p{N} _-]/gu, '').replaceAll(' ', '-')));
 
 /** Targets of links, outside of code. */

@@ -1,4 +1,4 @@
-// A page of metrics, read as a scraper reads it.
+// Parses a page of metrics strictly.
 import assert from 'node:assert/strict';
 
 const SAMPLE = /^([a-z_]+)(?:\{((?:[a-z]+="[^"\\]*",?)+)\})? (\S+)$/;
@@ -13,14 +13,14 @@ export class Page {
     for (const line of text.trimEnd().split('\n')) {
       const [, what, name, rest] = line.match(/^# (HELP|TYPE) (\S+) (.+)$/) ?? [];
       if (what === 'HELP') {
-        assert.ok(!this.families.has(name), `${name} comes twice`);
+        assert.ok(!this.families.has(name), `${name} appears twice`);
         this.families.set(name, { help: rest });
       } else if (what === 'TYPE') {
         this.families.get(name).type = rest;
       } else {
         const [, sample, labels = '', value] = line.match(SAMPLE) ?? assert.fail(`not a sample: ${line}`);
         const [name] = [sample, sample.replace(/_(sum|count|bucket)$/, '')].filter((name) => this.families.has(name));
-        assert.ok(name, `of no family: ${line}`);
+        assert.ok(name, `sample without HELP and TYPE: ${line}`);
         const sorted = labels.split(',').filter(Boolean).sort().join(',');
         this.samples.set(sorted ? `${sample}{${sorted}}` : sample, Number(value));
       }
@@ -34,7 +34,7 @@ export class Page {
     return this.samples.get(sorted ? `${name}{${sorted}}` : name) ?? 0;
   }
 
-  /** By how much a sample has grown since an earlier page. */
+  /** The increase of a sample since an earlier page. */
   since(before, name, labels) {
     return this.get(name, labels) - before.get(name, labels);
   }

@@ -1,4 +1,4 @@
-// One real mongod as a replica set of one, and a fresh database for whoever asks.
+// Starts a real mongod as a replica set of one member, and creates fresh databases.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { freePort } from './ports.js';
 import { killGroup, start } from './processes.js';
 import { until } from './until.js';
 
-/** Starts a server; with `replicaSet: null` a standalone one. `extra`: more arguments. */
+/** Starts a server; `replicaSet: null` gives a standalone server. `extra` are more arguments of mongod. */
 export async function startMongod({ replicaSet = 'rs0', oplogMegabytes = 300, extra = [] } = {}) {
   const port = await freePort();
   const dir = mkdtempSync(join(tmpdir(), 'taskcast-mongod-'));
@@ -31,7 +31,7 @@ export async function startMongod({ replicaSet = 'rs0', oplogMegabytes = 300, ex
   let client;
   try {
     client = await until(() => {
-      // Not a reason to wait.
+      // When mongod has ended, waiting does not help.
       if (child.exitCode !== null) return { failed: `mongod ended with ${child.exitCode}` };
       return MongoClient.connect(`mongodb://127.0.0.1:${port}/?directConnection=true`, { serverSelectionTimeoutMS: 500 });
     }, 'mongod answers', 60_000);
@@ -54,7 +54,7 @@ export async function startMongod({ replicaSet = 'rs0', oplogMegabytes = 300, ex
     stop,
     pid: () => child.pid,
     signal: (name) => process.kill(-child.pid, name),
-    /** After a SIGKILL: the same server again, with what was on its disk. */
+    /** Starts the server again after a SIGKILL, with the data on its disk. */
     async restart() {
       await child.exited;
       child = launch();
@@ -65,7 +65,7 @@ export async function startMongod({ replicaSet = 'rs0', oplogMegabytes = 300, ex
   };
 }
 
-/** A database of one's own on the suite's server (run.js starts it), else on a server of one's own. */
+/** A new database on the suite's server, which run.js starts, else on a new server. */
 export async function freshDatabase() {
   const given = process.env.TASKCAST_E2E_MONGODB_URI;
   const server = given ? { uri: given, stop: async () => {} } : await startMongod();
@@ -78,7 +78,7 @@ export async function freshDatabase() {
     client,
     db,
     tasks: db.collection('tasks'),
-    /** What a gateway needs to know. */
+    /** The settings of a gateway for this database. */
     env: { MONGODB_URI: server.uri, MONGODB_DB: name },
     async close() {
       await db.dropDatabase();

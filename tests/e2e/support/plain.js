@@ -1,11 +1,11 @@
-// Socket.IO without a library: what comes is kept, pings are answered or not. For clients that a library would end by itself.
+// Minimal Socket.IO clients that may ignore pings and read slowly. A library would close such a connection by itself.
 import { RawSocket, frame } from './raw.js';
 
 const SEPARATOR = '\x1e';
 
-/** What both transports have in common: packets of Engine.IO come in, and the client may answer pings. */
+/** The part that both transports share: it keeps received events and may answer pings. */
 class Plain {
-  /** Socket.IO events in the order in which they came: {event, payload}. */
+  /** Socket.IO events in the order of arrival: {event, payload}. */
   received = [];
   pings = 0;
   answersPings = true;
@@ -25,7 +25,7 @@ class Plain {
   }
 }
 
-/** By a WebSocket. */
+/** A client over a WebSocket. */
 export class PlainWebSocket extends Plain {
   #parts = [];
   #length = 0;
@@ -64,7 +64,7 @@ export class PlainWebSocket extends Plain {
   }
 
   #read() {
-    // A large frame comes in thousands of pieces: they are put together when it is whole.
+    // A large frame arrives in thousands of chunks. They are concatenated only when the frame is complete.
     while (this.#length >= (this.needed ?? 2)) {
       const all = this.#parts.length === 1 ? this.#parts[0] : Buffer.concat(this.#parts);
       const short = all[1] & 0x7f;
@@ -86,7 +86,7 @@ export class PlainWebSocket extends Plain {
   }
 }
 
-/** By requests. */
+/** A client over polling. */
 export class PlainPolling extends Plain {
   closed = false;
 

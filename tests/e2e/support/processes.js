@@ -1,4 +1,4 @@
-// Child processes that never outlive the test that started them.
+// Child processes that end with the test process that starts them.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 
@@ -7,7 +7,7 @@ const running = new Set();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
 process.on('exit', () => running.forEach(killGroup));
 
-/** Like `spawn`, in a process group of its own, which is killed at the latest when this process ends. */
+/** Like `spawn`, but in a new process group, which is killed when this process ends, if not earlier. */
 export function start(command, args, options = {}) {
   const setpriv = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(path));
   const child = setpriv
@@ -22,7 +22,7 @@ export function start(command, args, options = {}) {
   return child;
 }
 
-/** Remembers what runs now; the answer kills whatever was started since. */
+/** Remembers the running children. The returned function kills all children that were started later. */
 export function processMark() {
   const before = new Set(running);
   return () => [...running].filter((child) => !before.has(child)).forEach(killGroup);

@@ -1,7 +1,7 @@
-// Engine.IO's transports over raw sockets, for bytes that no library would send.
+// Raw WebSocket connections, for bytes that no library would send.
 import { connect } from 'node:net';
 
-/** A frame as a client sends it, or as it must not. Masked with zeros, which is a mask like any other. */
+/** A valid or invalid frame of a client. The mask is all zeros, which is a valid mask. */
 export function frame(payload, { opcode = 1, fin = true, rsv = 0, masked = true, length = payload.length } = {}) {
   const size = length < 126 ? 0 : length < 65_536 ? 2 : 8;
   const head = Buffer.alloc(2 + size + (masked ? 4 : 0));
@@ -12,19 +12,19 @@ export function frame(payload, { opcode = 1, fin = true, rsv = 0, masked = true,
   return Buffer.concat([head, Buffer.from(payload)]);
 }
 
-/** Of what came, so much is kept. */
+/** How many received characters are kept. */
 const KEPT = 8192;
-/** It may come at any time. */
+/** A ping of the gateway, which may arrive at any time. */
 const HEARTBEAT = '\x81\x012';
 
-/** One TCP connection, on which an upgrade to a WebSocket is asked for. */
+/** One TCP connection with an upgrade request to a WebSocket. */
 export class RawSocket {
-  /** The end of what came, without heartbeats, a character for each byte; a gateway's frames are not masked. */
+  /** The last received bytes without pings, one character for each byte. The gateway's frames are not masked. */
   text = '';
   closed = false;
   #wake = () => {};
 
-  /** `behind`: bytes that follow the request in the same segment. */
+  /** `behind` are bytes that follow the request in the same segment. */
   constructor(port, { path = '/socket.io/?EIO=4&transport=websocket', headers = '', behind = '' } = {}) {
     this.socket = connect({ port, host: '127.0.0.1', noDelay: true });
     this.socket.on('data', (data) => {
@@ -40,7 +40,7 @@ export class RawSocket {
     this.socket.write(Buffer.concat([Buffer.from(request, 'latin1'), Buffer.from(behind)]));
   }
 
-  /** Until it has been said, or nothing more can come; whether it has. */
+  /** Waits until `what` is received, the connection is closed or the time is over; returns whether it was received. */
   async hears(what, within = 20_000) {
     const deadline = Date.now() + within;
     while (!this.text.includes(what) && !this.closed && Date.now() < deadline) {
@@ -52,7 +52,7 @@ export class RawSocket {
     return this.text.includes(what);
   }
 
-  /** Whether the other side has ended it. */
+  /** Waits until the gateway closes the connection; returns whether it did. */
   async ends(within = 20_000) {
     await this.hears('\u{10ffff}', within);
     return this.closed;

@@ -1,4 +1,4 @@
-// A real redis-server: started, frozen, killed, started again with nothing in it.
+// Starts, stops and kills a real redis-server. After a restart it is empty.
 import { createClient } from 'redis';
 
 import { redisServer } from './paths.js';
@@ -13,7 +13,7 @@ export class Redis {
     return redis;
   }
 
-  /** `args`: more of redis-server's own; `url` and `socket`: how it is asked then. */
+  /** `args` are more arguments of redis-server. `url` and `socket` are options for clients that connect to it. */
   constructor(port, { args = [], url = `redis://127.0.0.1:${port}`, socket = {} } = {}) {
     Object.assign(this, { port, args, url, socket });
   }
@@ -23,7 +23,7 @@ export class Redis {
     await until(() => this.ask((client) => client.ping()), 'redis-server answers');
   }
 
-  /** Runs `body` with a client of its own. */
+  /** Runs `body` with a new client. */
   async ask(body) {
     const client = createClient({ url: this.url, socket: { reconnectStrategy: false, connectTimeout: 2000, ...this.socket } });
     client.on('error', () => {});
@@ -35,7 +35,7 @@ export class Redis {
     }
   }
 
-  /** Closes the connections of everybody else; how many. */
+  /** Closes the connections of all other clients; returns their number. */
   killClients() {
     return this.ask(async (client) => await client.sendCommand(['CLIENT', 'KILL', 'TYPE', 'normal']) + await client.sendCommand(['CLIENT', 'KILL', 'TYPE', 'pubsub']));
   }

@@ -1,5 +1,5 @@
-// `test` of node:test that closes the clients it has opened; when it fails, it shows what the gateways said and ends what it
-// has started, which would keep the file from ending.
+// `test` of node:test that closes the clients of each test. When a test fails, it prints the gateways' logs and kills the child
+// processes of the test, which would otherwise keep the file running.
 import { test as nodeTest } from 'node:test';
 
 import { closeClients } from './client.js';

@@ -6,7 +6,7 @@ import { JSDOM, VirtualConsole } from 'jsdom';
 
 import { PACKAGE } from './paths.js';
 
-/** The page's script: components from `existingClient`, untouched; React, Socket.IO from this package. */
+/** Bundles the page: unmodified components from `existingClient`, with React and Socket.IO from this package. */
 export async function bundle(existingClient) {
   const io = join(PACKAGE, 'browser/io.js');
   const { outputFiles } = await build({
@@ -39,7 +39,7 @@ export class Tab {
     this.pending = 0;
     const virtualConsole = new VirtualConsole();
     virtualConsole.on('jsdomError', (error) => {
-      // A refused connection while the gateway is away is said by jsdom, and no fault of the page.
+      // jsdom also reports refused connections while the gateway is down. The page does not cause these.
       if (error.type === 'unhandled-exception' || error.type === 'unhandled exception') this.errors.push(error);
     });
     this.dom = new JSDOM('<!doctype html><div id="root"></div>', {
@@ -74,7 +74,7 @@ export class Tab {
     return this.dom.window.received;
   }
 
-  /** Whether the component has its socket, and both of its REST calls were answered. */
+  /** Returns whether the component has its socket and both of its REST calls were answered. */
   get settled() {
     return this.requests >= 2 && this.pending === 0 && this.socket?.connected;
   }
@@ -83,7 +83,7 @@ export class Tab {
     return [...this.dom.window.document.querySelectorAll(css)];
   }
 
-  /** What the list shows, by task id. */
+  /** The tasks that the list shows, by task id. */
   cards() {
     return new Map(this.select('.task-card').map((card) => {
       const task = JSON.parse(card.dataset.task);
@@ -91,7 +91,7 @@ export class Tab {
     }));
   }
 
-  /** What the task's page shows. */
+  /** The contents of the task's page. */
   detail() {
     const link = (text) => this.select('a').find((a) => a.textContent === text)?.getAttribute('href') ?? null;
     return {

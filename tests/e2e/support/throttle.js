@@ -1,15 +1,14 @@
-// A TCP proxy in this process that lets the gateway's bytes through slowly, as a bad connection does. What the client sends
-// is not slowed down.
+// A TCP proxy that passes the gateway's bytes slowly, like a bad connection. It does not slow down the client's bytes.
 import { connect, createServer } from 'node:net';
 
 const TICK = 20;
 
 export class Throttle {
   #links = new Set();
-  /** Bytes that went to clients. */
+  /** Bytes passed to clients. */
   passed = 0;
 
-  /** To a port, with so many bytes a second for each connection. */
+  /** A proxy to a port, with this many bytes a second for each connection. */
   static async to(target, bytesPerSecond) {
     const throttle = new Throttle();
     throttle.bytesPerTick = Math.ceil((bytesPerSecond * TICK) / 1000);
@@ -22,7 +21,7 @@ export class Throttle {
   #link(client, upstream) {
     const link = { client, upstream };
     this.#links.add(link);
-    // Never in flowing mode: only what is read here leaves the kernel, and a little that is read ahead.
+    // This listener keeps the stream paused, so that little more than the bytes read here leaves the kernel.
     upstream.on('readable', () => {});
     link.timer = setInterval(() => {
       if (this.bytesPerTick === 0) return;
@@ -42,7 +41,7 @@ export class Throttle {
     upstream.on('end', end);
   }
 
-  /** Nothing more is read. */
+  /** Stops reading from the gateway. */
   stop() {
     this.bytesPerTick = 0;
   }

@@ -1,4 +1,4 @@
-// What somebody without a token may try. Each trick is one TCP connection that says as much as it is let.
+// Attacks of a client without a token. Each attack is one TCP connection that sends as much as the gateway accepts.
 import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
 
@@ -16,7 +16,7 @@ const upgrade = (query = 'websocket', more = {}) => head('GET', query, {
   Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': 13, 'Sec-WebSocket-Key': randomBytes(16).toString('base64'), ...more,
 });
 
-/** A masked WebSocket frame; `claimed` is the length that its head names. */
+/** A masked WebSocket frame. `claimed` is the length in its header. */
 export function frame(opcode, body, { fin = true, compressed = false, claimed = body.length } = {}) {
   const start = [(fin ? 0x80 : 0) | (compressed ? 0x40 : 0) | opcode];
   const length = claimed < 126 ? [0x80 | claimed] : claimed < 65536 ? [0x80 | 126, claimed >> 8, claimed & 255] : [0x80 | 127, 0, 0, 0, 0, ...uint32(claimed)];
@@ -30,7 +30,7 @@ const CONTINUATION = 0;
 const BINARY = 2;
 const PING = 9;
 
-/** A connection to the gateway. `ended`: when the other side has closed it. */
+/** A TCP connection to the gateway. `ended` resolves when it is closed. */
 export class Raw {
   constructor(port, { from } = {}) {
     this.socket = connect({ host: '127.0.0.1', port, localAddress: from }).on('error', () => {});
@@ -43,7 +43,7 @@ export class Raw {
     return !this.socket.destroyed && !this.socket.readableEnded;
   }
 
-  /** Resolves when the kernel has it, or the connection is closed. */
+  /** Resolves when the kernel has accepted the data, or when the connection is closed. */
   write(data) {
     return Promise.race([new Promise((resolve) => this.socket.write(data, resolve)), this.ended]);
   }
@@ -64,7 +64,7 @@ async function sid(raw) {
   return until(() => /"sid":"([^"]+)"/.exec(raw.heard)?.[1] ?? (raw.open ? false : 'none'), 'a session begins');
 }
 
-/** As much as is taken of something, at most `most` bytes. */
+/** Sends `piece` repeatedly while the connection is open, at most `most` bytes. */
 async function pour(raw, piece, most) {
   for (let sent = 0; sent < most && raw.open; sent += piece.length) await raw.write(piece);
 }
@@ -76,7 +76,7 @@ async function overWebSocket(raw, ...frames) {
 
 const polling = (act) => async (raw) => act(raw, await sid(raw));
 
-/** By name: `run(raw)` says all of it. `ends`: the gateway has to close the connection before the five seconds are over. */
+/** By name. `run(raw)` sends the attack. With `ends`, the gateway must close the connection before its five-second timeout. */
 export const TRICKS = {
   'says nothing': { run: async () => {} },
   'a head that never ends': { run: (raw) => raw.write(head('GET', 'polling').slice(0, -2)) },

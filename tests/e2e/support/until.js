@@ -1,8 +1,8 @@
-// Waiting for something observable, with a deadline; the only way anything is waited for here.
+// Waits for an observable condition, with a deadline. The tests wait only with these functions.
 
 const STEP = 10;
 
-/** Resolves to what `condition` returns as soon as that is truthy; it may be async. A throw counts as "not yet". */
+/** Resolves to the first truthy result of `condition`, which may be async. An exception counts as "not yet". */
 export async function until(condition, what, within = 20_000) {
   const deadline = Date.now() + within;
   let last;
@@ -22,7 +22,7 @@ export async function until(condition, what, within = 20_000) {
   }
 }
 
-/** Waits until `assertion` no longer throws; afterwards its last complaint is the error. */
+/** Waits until `assertion` no longer throws. After the deadline, its last error is thrown. */
 export async function settles(assertion, within = 20_000) {
   const deadline = Date.now() + within;
   for (;;) {
@@ -35,7 +35,7 @@ export async function settles(assertion, within = 20_000) {
   }
 }
 
-/** The first argument of an emitter's next event, or an error naming it. */
+/** Resolves to the first argument of the emitter's next event. After the deadline, it rejects with an error that names the event. */
 export function once(emitter, event, within = 20_000) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {

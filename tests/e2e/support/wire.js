@@ -1,4 +1,4 @@
-// Everything that one viewer was sent, byte for byte: events, states, acknowledgements, errors, HTTP answers.
+// Records all bytes that one viewer receives: events, states, acknowledgements, errors and HTTP answers.
 
 export class Wire {
   #chunks = [];
@@ -18,7 +18,7 @@ export class Wire {
     this.#chunks.push(typeof data === 'string' ? data : Buffer.from(data).toString('latin1'));
   }
 
-  /** A request whose whole answer is recorded. */
+  /** Sends a request and records its whole answer. */
   async http(url, options) {
     const answer = await fetch(url, options);
     const text = await answer.text();

@@ -1,5 +1,5 @@
-// One writer, a program of its own: official driver, one write after the other, as fast as they are answered.
-// stdin: a line "stop". stdout: the number of writes so far, one line per STEP; at the end {writes, ms}.
+// A writer process: it sends one write after the other with the official driver, as fast as MongoDB answers.
+// It ends after a line "stop" on stdin. It prints the number of writes after every STEP writes, and {writes, ms} at the end.
 import { createInterface } from 'node:readline';
 
 import { MongoClient } from 'mongodb';
@@ -9,7 +9,7 @@ const { uri, db, ids, kind, least, most, seed } = JSON.parse(process.env.WRITER)
 const STATUSES = ['analyzing', 'needs_clarification', 'dispatched', 'coding', 'pr_open', 'merged', 'failed', 'on_hold'];
 
 let state = seed;
-/** A small generator with a seed, so that a failure can be repeated. */
+/** A small random generator with a seed, so that a failure can be repeated. */
 function random(n) {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
   return Math.floor((state / 2 ** 32) * n);
@@ -41,7 +41,7 @@ async function writeTask(n) {
   await tasks.updateOne({ _id: pick(ids) }, change(n));
 }
 
-/** Tasks come, go, change hands and hide. */
+/** Creates and deletes tasks, and changes their owners, organisations and privacy. */
 async function writeMany(n) {
   const id = pick(ids);
   switch (random(10)) {
@@ -66,7 +66,7 @@ while (writes < most && (writes < least || !stopped)) {
   writes += 1;
   if (writes % STEP === 0) process.stdout.write(`${writes}\n`);
 }
-// Who reads this may be slow, and what is not read yet is lost when a process exits.
+// The parent may read slowly, and unread output is lost when the process exits.
 const result = JSON.stringify({ writes, ms: Date.now() - started });
 await new Promise((resolve) => process.stdout.write(`${result}\n`, resolve));
 await client.close();

@@ -1,4 +1,4 @@
-// What docs/integration.md uses of socket.io-client-swift 16, with that library's signatures and nothing behind them.
+// The parts of socket.io-client-swift 16 that docs/integration.md uses, with that library's signatures and without an implementation.
 import Foundation
 
 public protocol SocketData {}
