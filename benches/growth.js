@@ -1,6 +1,6 @@
 // Measures what a client costs the gateway with few and with many tasks: the scenario `growth` of benches/run.js.
 // The same store grows from row to row. The gateway is restarted for each row.
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 
 import { Client } from '../tests/e2e/support/client.js';
@@ -26,6 +26,7 @@ const TICK_MS = 10;
 const LIST = 200;
 const REPO = 'Codertocat/Hello-World';
 const TIMELINE_WRITES = 300;
+const IDLE_MS = 5000;
 
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
@@ -38,10 +39,25 @@ function rssMib(pid) {
   return Number(readFileSync(`/proc/${pid}/status`, 'utf8').match(/VmRSS:\s+(\d+)/)[1]) / 1024;
 }
 
+/** The same with a resolution of nanoseconds, which a change of a task needs. Threads that have ended do not count. */
+function threadsMs(pid) {
+  const threads = readdirSync(`/proc/${pid}/task`).map((thread) => readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8'));
+  return threads.reduce((sum, text) => sum + Number(text.split(' ')[0]), 0) / 1e6;
+}
+
+/** What the program uses in a second without work: heartbeats, checks and clocks. */
+async function idleMsPerSecond(pid) {
+  const before = threadsMs(pid);
+  await setTimeout(IDLE_MS);
+  return ((threadsMs(pid) - before) / IDLE_MS) * 1000;
+}
+
 /** Runs `work` `times` times: the median duration, and the mean CPU time of the gateway and of MongoDB, in milliseconds. */
-async function timed({ pid, mongod }, times, work) {
+async function timed({ pid, mongod, idle }, times, work) {
   const durations = [];
-  const used = () => [cpuMs(pid), mongod ? cpuMs(mongod) : 0];
+  // A long wait for MongoDB is not work: what the gateway uses without work in the same time does not count.
+  const own = idle === undefined ? () => cpuMs(pid) : () => threadsMs(pid) - (idle * performance.now()) / 1000;
+  const used = () => [own(), mongod ? cpuMs(mongod) : 0];
   const before = used();
   for (let n = 0; n < times; n += 1) {
     const begun = performance.now();
@@ -214,6 +230,7 @@ export async function growthOfTimelines({ entries: sizes }, mongod) {
   const programs = { pid: server.child.pid, mongod: mongod.pid() };
   const rows = [];
   try {
+    programs.idle = await idleMsPerSecond(programs.pid);
     for (const [place, entries] of String(sizes).split(',').map(Number).entries()) {
       const [_id, number, now] = [`task-${entries}`, place + 1, new Date()];
       const entry = (n) => ({ eventType: 'step', payload: { n, text: 'what an agent says of its work, some eighty characters of it' }, createdAt: now });

@@ -12,9 +12,9 @@ use crate::{
     auth::UnixTime,
     config::{Config, Sources},
     feed::{Change, Position, TimelineChange, translate},
-    github::{DeliveryId, EVENTS, Known, Received},
+    github::{DeliveryId, EventName, Known, Received},
     json::replace_lone_surrogates,
-    protocol::{ClientEvent, Frame, Packet, ack},
+    protocol::{ClientEvent, ClientEventName, Frame, Packet, ack},
     store::decode_change,
     task::{Answers, DefaultOrg, Field, FullTask, FullView, NewTask, Summary, Task, TaskPatch, Timestamp},
 };
@@ -48,17 +48,20 @@ pub fn client(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let text = well_formed(text);
     match Frame::parse(&text) {
-        Ok(Frame::Event { name, args, ack: id, .. }) => match ClientEvent::parse(&name, &args) {
-            Ok(ClientEvent::TaskJoin { task } | ClientEvent::TaskLeave { task }) => {
-                assert!(!task.is_empty() && !task.chars().any(char::is_control));
+        Ok(Frame::Event { name, args, ack: id, .. }) => {
+            let Ok(name) = name.parse::<ClientEventName>() else { return };
+            match ClientEvent::parse(name, &args) {
+                Ok(ClientEvent::TaskJoin { task } | ClientEvent::TaskLeave { task }) => {
+                    assert!(!task.is_empty() && !task.chars().any(char::is_control));
+                }
+                Ok(_) => {}
+                Err(refusal) => {
+                    let packet = ack(id.unwrap_or_default(), &refusal);
+                    is_packet(&packet, '3');
+                    assert!(packet.size() < 1_000, "a refusal repeats what it refuses: {packet:?}");
+                }
             }
-            Ok(_) => {}
-            Err(refusal) => {
-                let packet = ack(id.unwrap_or_default(), &refusal);
-                is_packet(&packet, '3');
-                assert!(packet.size() < 1_000, "a refusal repeats what it refuses: {packet:?}");
-            }
-        },
+        }
         Ok(Frame::Connect { namespace, .. }) => assert!(namespace.starts_with('/')),
         Ok(Frame::Disconnect | Frame::Ack) | Err(_) => {}
     }
@@ -132,7 +135,7 @@ pub fn token(data: &[u8]) {
 pub fn webhook(data: &[u8]) {
     let end = data.iter().position(|byte| *byte == b'\n').unwrap_or_default();
     let (event, body) = data.split_at(end);
-    let event = std::str::from_utf8(event).unwrap_or(EVENTS[1]);
+    let event = std::str::from_utf8(event).unwrap_or(EventName::PullRequest.into());
     let Some(id) = DeliveryId::parse("d") else { return };
     match Received::parse(id, event, body) {
         Ok((Received::Delivery(delivery), _)) => {

@@ -21,14 +21,15 @@
 //! - [`gateway`]: the Socket.IO edge: connections, sessions, joins, limits.
 //! - [`http`]: the HTTP edge: tasks, GitHub's webhooks, health, metrics, administration.
 //!
-//! The other modules are [`config`], [`cli`], [`telemetry`] with [`seldom`], [`metrics`], [`json`], [`cors`] and
-//! [`tables`]; [`serve`] accepts connections, [`lifecycle`] shuts the process down, and [`app`] puts everything
+//! The other modules are [`config`], [`cli`], [`telemetry`] with [`rate_limited_log`], [`metrics`], [`json`], [`cors`],
+//! [`shrinking_map`] and [`backoff`]; [`serve`] accepts connections, [`lifecycle`] shuts the process down, and [`app`] puts everything
 //! together. `fuzzing` is for fuzzers and tests. `docs/architecture.md` says which module may use which, and where a
 //! change belongs.
 
 pub mod address;
 pub mod app;
 pub mod auth;
+pub mod backoff;
 pub mod cli;
 pub mod cluster;
 pub mod config;
@@ -44,9 +45,9 @@ pub mod json;
 pub mod lifecycle;
 pub mod metrics;
 pub mod protocol;
-pub mod seldom;
+pub mod rate_limited_log;
 pub mod serve;
+pub mod shrinking_map;
 pub mod store;
-pub mod tables;
 pub mod task;
 pub mod telemetry;

@@ -1,20 +1,18 @@
 //! Limits how much of a resource each address, or each user, holds at the same time.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{hash::Hash, sync::Arc};
+
+use parking_lot::Mutex;
 
 use super::ClientAddress;
-use crate::tables::GiveBack;
+use crate::shrinking_map::ShrinkingMap;
 
 /// A limit for each key (an address or a user), independent of the other keys. A key that holds nothing is removed.
 #[derive(Clone, Debug)]
 pub struct Shares<K = ClientAddress> {
     /// `None` means no limit.
     most: Option<usize>,
-    taken: Arc<Mutex<HashMap<K, usize>>>,
+    taken: Arc<Mutex<ShrinkingMap<K, usize>>>,
 }
 
 /// The amount that a key holds. Dropping it returns the amount.
@@ -35,17 +33,13 @@ impl<K: Clone + Eq + Hash> Shares<K> {
         let mut share = Share { of: self.clone(), who, amount: 0 };
         share.grow(amount).then_some(share)
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl<K: Clone + Eq + Hash> Share<K> {
     /// Adds to the amount. Returns false, and adds nothing, if the limit would be exceeded.
     pub fn grow(&mut self, more: usize) -> bool {
         let Some(most) = self.of.most else { return true };
-        let mut taken = self.of.lock();
+        let mut taken = self.of.taken.lock();
         let before = taken.get(&self.who).copied().unwrap_or_default();
         let fits = before.saturating_add(more) <= most;
         if fits && more > 0 {
@@ -61,12 +55,11 @@ impl<K: Clone + Eq + Hash> Drop for Share<K> {
         if self.amount == 0 {
             return;
         }
-        let mut taken = self.of.lock();
+        let mut taken = self.of.taken.lock();
         if let Some(all) = taken.get_mut(&self.who) {
             *all = all.saturating_sub(self.amount);
             if *all == 0 {
                 taken.remove(&self.who);
-                taken.give_back();
             }
         }
     }
@@ -91,13 +84,13 @@ mod tests {
         drop(held);
         assert!(shares.take(greedy, 3).is_some());
         drop(others);
-        assert!(shares.lock().is_empty(), "no address is kept");
+        assert!(shares.taken.lock().is_empty(), "no address is kept");
     }
 
     #[test]
     fn without_a_limit_nothing_is_counted() {
         let shares = Shares::of(None);
         let _held = shares.take(address("192.0.2.1"), usize::MAX).unwrap();
-        assert!(shares.take(address("192.0.2.1"), usize::MAX).is_some() && shares.lock().is_empty());
+        assert!(shares.take(address("192.0.2.1"), usize::MAX).is_some() && shares.taken.lock().is_empty());
     }
 }

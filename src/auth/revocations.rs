@@ -1,10 +1,8 @@
 //! Remembers the users that an administrator has disconnected, so that their earlier tokens are refused.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
+
+use parking_lot::Mutex;
 
 use crate::task::UserId;
 
@@ -22,7 +20,7 @@ pub struct Revocations(Mutex<HashMap<UserId, UnixTime>>);
 impl Revocations {
     /// Returns false if this disconnect, or a later one of the same user, is already known.
     pub fn add(&self, user: UserId, at: UnixTime) -> bool {
-        let mut users = self.lock();
+        let mut users = self.0.lock();
         if users.get(&user).is_some_and(|known| *known >= at) {
             return false;
         }
@@ -38,20 +36,16 @@ impl Revocations {
     /// Returns true if a token of this user that was issued then is refused. `iat` has whole seconds, so a token from
     /// the same second may be older than the disconnect. A token without `iat` may be of any age.
     pub fn cover(&self, user: &UserId, issued_at: Option<UnixTime>) -> bool {
-        let Some(at) = self.lock().get(user).copied() else { return false };
+        let Some(at) = self.0.lock().get(user).copied() else { return false };
         issued_at.is_none_or(|issued_at| issued_at.as_secs() <= at.as_secs())
     }
 
     pub fn all(&self) -> Vec<(UserId, UnixTime)> {
-        self.lock().iter().map(|(user, at)| (user.clone(), *at)).collect()
+        self.0.lock().iter().map(|(user, at)| (user.clone(), *at)).collect()
     }
 
     pub fn forget_old(&self, now: UnixTime) {
-        self.lock().retain(|_, at| now.since(*at) < REVOKED_FOR);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<UserId, UnixTime>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().retain(|_, at| now.since(*at) < REVOKED_FOR);
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
 };
 
-use super::place::Place;
+use super::gateway_url::GatewayUrl;
 
 const WITHIN: Duration = Duration::from_secs(5);
 /// The maximum size of a response that is read. No route that is asked here answers more.
@@ -28,13 +28,13 @@ pub(super) struct Answer {
 
 /// Sends one request. `cookies` are sent back as a browser does.
 pub(super) async fn ask(
-    place: &Place,
+    gateway: &GatewayUrl,
     method: &str,
     path: &str,
     body: &str,
     cookies: &[String],
 ) -> io::Result<Answer> {
-    let (authority, before) = place.authority_and_path();
+    let (authority, before) = gateway.authority_and_path();
     let cookie = match cookies {
         [] => String::new(),
         cookies => format!("Cookie: {}\r\n", cookies.join("; ")),
@@ -47,17 +47,20 @@ pub(super) async fn ask(
         "{method} {before}{path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: taskcast\r\nConnection: close\r\n{cookie}{length}\r\n{body}"
     );
     let asked = async {
-        let stream = TcpStream::connect(place.address()).await?;
-        match place.has_tls() {
-            true => exchange(secured(place, stream).await?, &request).await,
+        let stream = TcpStream::connect(gateway.address()).await?;
+        match gateway.has_tls() {
+            true => exchange(secured(gateway, stream).await?, &request).await,
             false => exchange(stream, &request).await,
         }
     };
     timeout(WITHIN, asked).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-async fn secured(place: &Place, stream: TcpStream) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let (host, _) = place.address();
+async fn secured(
+    gateway: &GatewayUrl,
+    stream: TcpStream,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let (host, _) = gateway.address();
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

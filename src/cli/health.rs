@@ -2,7 +2,7 @@
 
 use crate::config::{ServerConfig, Sources};
 
-use super::{CliError, ask::ask, place::Place};
+use super::{CliError, ask::ask, gateway_url::GatewayUrl};
 
 #[derive(Clone, Copy, Debug)]
 pub struct HealthArguments {
@@ -13,11 +13,11 @@ pub struct HealthArguments {
 /// Asks the gateway directly, at the configured port of this machine, not through a proxy.
 pub async fn health(arguments: HealthArguments, sources: &Sources) -> Result<String, CliError> {
     let server = ServerConfig::read_alone(sources)?;
-    let place = Place::local(server.local_address(server.port));
+    let gateway = GatewayUrl::local(server.local_address(server.port));
     let path = if arguments.ready { "/api/health" } else { "/api/health/live" };
-    match ask(&place, "GET", path, "", &[]).await {
-        Ok(answer) if answer.status == 200 => Ok(format!("ok: {place}{path} answers 200")),
-        Ok(answer) => Err(CliError::Unwell(format!("{place}{path} answers {}", answer.status))),
-        Err(error) => Err(CliError::Unwell(format!("{place} does not answer: {error}"))),
+    match ask(&gateway, "GET", path, "", &[]).await {
+        Ok(answer) if answer.status == 200 => Ok(format!("ok: {gateway}{path} answers 200")),
+        Ok(answer) => Err(CliError::Unwell(format!("{gateway}{path} answers {}", answer.status))),
+        Err(error) => Err(CliError::Unwell(format!("{gateway} does not answer: {error}"))),
     }
 }

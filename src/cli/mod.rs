@@ -5,8 +5,8 @@ mod ask;
 mod check;
 mod dev;
 mod error;
+mod gateway_url;
 mod health;
-mod place;
 mod tail;
 mod token;
 

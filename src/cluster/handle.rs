@@ -2,12 +2,13 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Notify, mpsc},
@@ -22,13 +23,13 @@ use crate::{
 
 use super::{
     ClusterConfig, Membership,
-    fact::{Fact, SessionId, Sessions},
     link::Calls,
     lost::LostDashboards,
+    session_change::{SessionChange, SessionId, Sessions},
 };
 
-/// The capacity of the queue of facts. All clients of a node may disconnect at once.
-const FACTS: usize = 65_536;
+/// The capacity of the queue of changes. All clients of a node may disconnect at once.
+const MAX_QUEUED_CHANGES: usize = 65_536;
 /// How long a client waits for the answer of Redis.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 /// How long an administrator waits until Redis has the disconnect.
@@ -71,8 +72,8 @@ pub struct Cluster {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub sessions: Mutex<Sessions>,
-    facts: mpsc::Sender<Fact>,
-    /// Notified when a fact could not be sent. The next connection then sends everything.
+    changes: mpsc::Sender<SessionChange>,
+    /// Notified when a change could not be sent. The next connection then sends everything.
     pub anew: Notify,
     pub leaving: CancellationToken,
     pub left: CancellationToken,
@@ -95,10 +96,10 @@ impl Cluster {
         revocations: Arc<Revocations>,
         orders: mpsc::Sender<Order>,
     ) -> (Arc<Self>, Membership) {
-        let (sender, facts) = mpsc::channel(FACTS);
+        let (sender, changes) = mpsc::channel(MAX_QUEUED_CHANGES);
         let shared = Shared {
             sessions: Mutex::default(),
-            facts: sender,
+            changes: sender,
             anew: Notify::new(),
             leaving: CancellationToken::new(),
             left: CancellationToken::new(),
@@ -108,12 +109,12 @@ impl Cluster {
         };
         let lost = LostDashboards::new(Instant::now());
         let cluster = Arc::new(Self { lost, revocations, orders, shared: Some(shared) });
-        (cluster.clone(), Membership::new(cluster, config, max_sessions, facts))
+        (cluster.clone(), Membership::new(cluster, config, max_sessions, changes))
     }
 
     pub fn opened(&self, session: SessionId, user: UserId) {
         if let Some(shared) = &self.shared {
-            let mut sessions = lock(&shared.sessions);
+            let mut sessions = shared.sessions.lock();
             shared.tell(sessions.open(session, user, Instant::now()));
         }
     }
@@ -121,8 +122,8 @@ impl Cluster {
     /// Records that a session has entered the dashboard, or left it.
     pub fn dashboard(&self, session: SessionId, has: bool) {
         if let Some(shared) = &self.shared {
-            let mut sessions = lock(&shared.sessions);
-            sessions.dashboard(session, has).into_iter().for_each(|fact| shared.tell(fact));
+            let mut sessions = shared.sessions.lock();
+            sessions.dashboard(session, has).into_iter().for_each(|change| shared.tell(change));
         }
     }
 
@@ -133,8 +134,8 @@ impl Cluster {
             self.lost.lost(user.clone(), when);
         }
         if let Some(shared) = &self.shared {
-            let mut sessions = lock(&shared.sessions);
-            sessions.end(session, when).into_iter().for_each(|fact| shared.tell(fact));
+            let mut sessions = shared.sessions.lock();
+            sessions.end(session, when).into_iter().for_each(|change| shared.tell(change));
         }
     }
 
@@ -182,7 +183,7 @@ impl Cluster {
     /// The live nodes. `own` is the current report of this node.
     pub fn nodes(&self, own: NodeReport) -> Vec<NodeReport> {
         let mut nodes = match &self.shared {
-            Some(shared) if shared.calls().is_some() => lock(&shared.nodes).clone(),
+            Some(shared) if shared.calls().is_some() => shared.nodes.lock().clone(),
             _ => Vec::new(),
         };
         nodes.retain(|node| node.id != own.id);
@@ -221,20 +222,20 @@ impl Cluster {
 }
 
 impl Shared {
-    /// Queues a fact without waiting. The caller holds the lock of [`Sessions`], so that facts of a session keep their
-    /// order. A fact that does not fit is sent from [`Sessions`] by a new connection, with everything else.
-    fn tell(&self, fact: Fact) {
-        if lock(&self.calls).is_some() && self.facts.try_send(fact).is_err() {
+    /// Queues a change without waiting. The caller holds the lock of [`Sessions`], so that changes of a session keep their
+    /// order. A change that does not fit is sent from [`Sessions`] by a new connection, with everything else.
+    fn tell(&self, change: SessionChange) {
+        if self.calls.lock().is_some() && self.changes.try_send(change).is_err() {
             self.anew.notify_one();
         }
     }
 
     fn calls(&self) -> Option<Calls> {
-        lock(&self.calls).clone()
+        self.calls.lock().clone()
     }
 
     pub fn set_calls(&self, calls: Option<Calls>) {
-        *lock(&self.calls) = calls;
+        *self.calls.lock() = calls;
     }
 
     /// Records that the connection has ended, and clears the data that came over it.
@@ -245,14 +246,10 @@ impl Shared {
     }
 
     pub fn set_nodes(&self, nodes: Vec<NodeReport>) {
-        *lock(&self.nodes) = nodes;
+        *self.nodes.lock() = nodes;
     }
 
-    pub fn all_sessions(&self) -> Vec<Fact> {
-        lock(&self.sessions).all()
+    pub fn all_sessions(&self) -> Vec<SessionChange> {
+        self.sessions.lock().all()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

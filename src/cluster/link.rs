@@ -23,10 +23,10 @@ use crate::{
 
 use super::{
     ClusterConfig,
-    fact::{Dashboard, Fact},
     lost::REMEMBERED_FOR,
+    pubsub_message::PubSubMessage,
     scripts::Scripts,
-    word::Word,
+    session_change::{Dashboard, SessionChange},
 };
 
 const OLDEST: u32 = 7;
@@ -180,18 +180,18 @@ impl Calls {
         nodes.ok_or(LinkError::Lapsed)
     }
 
-    /// Sends the facts in this order.
-    pub async fn tell(&self, facts: &[Fact], max_sessions: usize) -> Result<(), LinkError> {
+    /// Sends the changes in this order.
+    pub async fn tell(&self, changes: &[SessionChange], max_sessions: usize) -> Result<(), LinkError> {
         let pipeline = self.client.pipeline();
-        for fact in facts {
-            let (script, keys, arguments) = self.call_of(fact, max_sessions);
+        for change in changes {
+            let (script, keys, arguments) = self.call_of(change, max_sessions);
             let mut words = vec![script.clone(), keys.len().to_string()];
             words.extend(keys.into_iter().chain(arguments));
             let _: Value = pipeline.custom(cmd!("EVALSHA"), words).await?;
         }
         for answer in pipeline.try_all::<Value>().await {
             match answer {
-                // Another program has written a value of another type to this key. The other facts are still sent.
+                // Another program has written a value of another type to this key. The other changes are still sent.
                 Err(error) if error.details().starts_with("WRONGTYPE") => tracing::warn!(%error, "Redis"),
                 answer => drop(answer?),
             }
@@ -208,7 +208,7 @@ impl Calls {
 
     /// Stores the disconnect for nodes that connect later, and publishes it to the connected nodes.
     pub async fn disconnect(&self, user: &UserId, at: UnixTime) -> Result<(), LinkError> {
-        let word = Word::Disconnect { user: user.to_string(), at: at.as_millis() };
+        let word = PubSubMessage::Disconnect { user: user.to_string(), at: at.as_millis() };
         // A message is text and numbers, so this can't fail.
         let word = serde_json::to_string(&word).unwrap_or_default();
         let arguments = vec![
@@ -229,21 +229,21 @@ impl Calls {
         Ok(all.into_iter().map(|(user, at)| (user, at as u64)).collect())
     }
 
-    fn call_of(&self, fact: &Fact, max_sessions: usize) -> (&String, Vec<String>, Vec<String>) {
+    fn call_of(&self, change: &SessionChange, max_sessions: usize) -> (&String, Vec<String>, Vec<String>) {
         let mut arguments = vec![self.lease.clone()];
-        let (script, name, user) = match fact {
-            Fact::Opened { user, sessions } => {
+        let (script, name, user) = match change {
+            SessionChange::Opened { user, sessions } => {
                 arguments.extend([max_sessions.to_string(), millis(USER_KEPT_FOR)]);
                 for (session, since) in sessions {
                     arguments.extend([session.to_string(), millis(since.elapsed())]);
                 }
                 (&self.scripts.opened, "sessions", user)
             }
-            Fact::Ended { user, session } => {
+            SessionChange::Ended { user, session } => {
                 arguments.push(session.to_string());
                 (&self.scripts.ended, "sessions", user)
             }
-            Fact::Dashboard { user, session, now } => {
+            SessionChange::Dashboard { user, session, now } => {
                 arguments.extend([session.to_string(), millis(USER_KEPT_FOR)]);
                 arguments.push(match now {
                     Dashboard::Entered => "entered".to_owned(),

@@ -1,13 +1,11 @@
 //! Remembers which users lost the dashboard without leaving it. The existing client does not join again after a
 //! reconnect; it only requests a resync.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use crate::{tables::GiveBack, task::UserId};
+use parking_lot::Mutex;
+
+use crate::{shrinking_map::ShrinkingMap, task::UserId};
 
 /// How long after the loss a resync without a join restores the dashboard.
 pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(120);
@@ -15,7 +13,7 @@ pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct LostDashboards {
     started: Instant,
-    lost: Mutex<HashMap<UserId, Instant>>,
+    lost: Mutex<ShrinkingMap<UserId, Instant>>,
 }
 
 impl LostDashboards {
@@ -24,30 +22,24 @@ impl LostDashboards {
     }
 
     pub fn lost(&self, user: UserId, now: Instant) {
-        self.map().insert(user, now);
+        self.lost.lock().insert(user, now);
     }
 
     /// Returns true if a connection of this user may have lost the dashboard recently. This is always so soon after the
     /// start, because nothing is known of an earlier process.
     pub fn may_have_lost(&self, user: &UserId, now: Instant) -> bool {
         let recent = |then: &Instant| now.saturating_duration_since(*then) <= REMEMBERED_FOR;
-        recent(&self.started) || self.map().get(user).is_some_and(recent)
+        recent(&self.started) || self.lost.lock().get(user).is_some_and(recent)
     }
 
     /// The users who lost the dashboard in the last two minutes, each with the time.
     pub fn recent(&self, now: Instant) -> Vec<(UserId, Instant)> {
         self.forget_old(now);
-        self.map().iter().map(|(user, then)| (user.clone(), *then)).collect()
+        self.lost.lock().iter().map(|(user, then)| (user.clone(), *then)).collect()
     }
 
     pub fn forget_old(&self, now: Instant) {
-        let mut map = self.map();
-        map.retain(|_, then| now.saturating_duration_since(*then) <= REMEMBERED_FOR);
-        map.give_back();
-    }
-
-    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<UserId, Instant>> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lost.lock().retain(|_, then| now.saturating_duration_since(*then) <= REMEMBERED_FOR);
     }
 }
 
@@ -67,6 +59,6 @@ mod tests {
         assert!(!lost.may_have_lost(&ann, at(321)));
         assert!(!lost.may_have_lost(&bob, at(210)));
         lost.forget_old(at(321));
-        assert!(lost.map().is_empty());
+        assert!(lost.lost.lock().is_empty());
     }
 }

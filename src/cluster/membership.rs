@@ -8,17 +8,18 @@ use std::{
 use fred::types::Message;
 use tokio::sync::mpsc;
 
-use crate::auth::UnixTime;
+use crate::{auth::UnixTime, backoff::Backoff};
 
 use super::{
     Cluster, ClusterConfig, LinkError, NodeReport, Order,
-    backoff::pause,
-    fact::{Dashboard, Fact},
     handle::Shared,
     link::Link,
-    word::{Word, disconnect},
+    pubsub_message::{PubSubMessage, disconnect},
+    session_change::{Dashboard, SessionChange},
 };
 
+/// Between two attempts to connect to Redis.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// How often the node sends everything again. Redis drops what is not renewed for 15 minutes.
 const RENEW_EVERY: Duration = Duration::from_secs(5 * 60);
@@ -32,7 +33,7 @@ pub struct Membership {
     cluster: Arc<Cluster>,
     config: ClusterConfig,
     max_sessions: usize,
-    facts: mpsc::Receiver<Fact>,
+    changes: mpsc::Receiver<SessionChange>,
 }
 
 impl Membership {
@@ -40,9 +41,9 @@ impl Membership {
         cluster: Arc<Cluster>,
         config: ClusterConfig,
         max_sessions: usize,
-        facts: mpsc::Receiver<Fact>,
+        changes: mpsc::Receiver<SessionChange>,
     ) -> Self {
-        Self { cluster, config, max_sessions, facts }
+        Self { cluster, config, max_sessions, changes }
     }
 
     /// Runs for ever, also while Redis is unreachable. `own` returns the report of this node. Only a Redis that is too
@@ -85,13 +86,13 @@ impl Membership {
             };
             tracing::debug!(%error, failures, "trying Redis again");
             first = false;
-            tokio::time::sleep(pause(failures, rand::random())).await;
+            tokio::time::sleep(BACKOFF.pause_with_jitter(failures, 0.5..=1.0)).await;
         }
     }
 
     async fn live(&mut self, link: &mut Link, shared: &Shared, own: &impl Fn() -> NodeReport) -> LinkError {
-        // New facts are queued from here on. Earlier ones are included when `serve` sends everything.
-        while self.facts.try_recv().is_ok() {}
+        // New changes are queued from here on. Earlier ones are included when `serve` sends everything.
+        while self.changes.try_recv().is_ok() {}
         shared.set_calls(Some(link.calls.clone()));
         match self.serve(link, shared, own).await {
             Ok(never) => match never {},
@@ -110,7 +111,7 @@ impl Membership {
         let mut told = self.tell_everything(link, shared, own).await?;
         let mut beats = tokio::time::interval(BEAT_EVERY);
         beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut facts = Vec::with_capacity(FACTS_AT_ONCE);
+        let mut changes = Vec::with_capacity(FACTS_AT_ONCE);
         loop {
             tokio::select! {
                 _ = beats.tick() => {
@@ -120,9 +121,9 @@ impl Membership {
                     }
                 }
                 word = link.word() => self.hear(link, &word?).await,
-                _ = self.facts.recv_many(&mut facts, FACTS_AT_ONCE) => {
-                    link.calls.tell(&facts, self.max_sessions).await?;
-                    facts.clear();
+                _ = self.changes.recv_many(&mut changes, FACTS_AT_ONCE) => {
+                    link.calls.tell(&changes, self.max_sessions).await?;
+                    changes.clear();
                 }
                 () = shared.anew.notified() => return Err(LinkError::Overrun),
             }
@@ -167,14 +168,16 @@ impl Membership {
         own: &impl Fn() -> NodeReport,
     ) -> Result<Instant, LinkError> {
         let (now, mut beaten) = (Instant::now(), Instant::now());
-        let mut facts = shared.all_sessions();
+        let mut changes = shared.all_sessions();
         // No session has the number 0.
-        facts.extend(self.cluster.lost().recent(now).into_iter().map(|(user, when)| Fact::Dashboard {
-            user,
-            session: 0,
-            now: Dashboard::Lost(when),
-        }));
-        for some in facts.chunks(FACTS_AT_ONCE) {
+        changes.extend(
+            self.cluster.lost().recent(now).into_iter().map(|(user, when)| SessionChange::Dashboard {
+                user,
+                session: 0,
+                now: Dashboard::Lost(when),
+            }),
+        );
+        for some in changes.chunks(FACTS_AT_ONCE) {
             link.calls.tell(some, self.max_sessions).await?;
             if beaten.elapsed() > BEAT_EVERY {
                 self.beat(link, shared, own).await?;
@@ -187,11 +190,11 @@ impl Membership {
     async fn hear(&self, link: &Link, message: &Message) {
         let text = message.value.as_str().unwrap_or_default();
         match serde_json::from_str(&text) {
-            Ok(Word::Close(session)) if link.calls.is_own_channel(&message.channel) => {
+            Ok(PubSubMessage::Close(session)) if link.calls.is_own_channel(&message.channel) => {
                 self.cluster.order(Order::Close(session)).await;
             }
-            Ok(Word::Disconnect { user, at }) => self.take_disconnect(&user, at).await,
-            Ok(Word::Close(_)) | Err(_) => {
+            Ok(PubSubMessage::Disconnect { user, at }) => self.take_disconnect(&user, at).await,
+            Ok(PubSubMessage::Close(_)) | Err(_) => {
                 tracing::debug!(channel = %message.channel, "received an unknown message");
             }
         }

@@ -4,16 +4,15 @@
 //! The edges use [`Cluster`]. Each of its calls takes effect on this node at once, and [`Membership`] sends the change
 //! to Redis when it can. A client never waits for Redis, except for one query with a short timeout.
 
-mod backoff;
 mod config;
-mod fact;
 mod handle;
 mod link;
 mod lost;
 mod membership;
 mod probe;
+mod pubsub_message;
 mod scripts;
-mod word;
+mod session_change;
 
 pub use config::ClusterConfig;
 pub use handle::{Cluster, NodeReport, Order};

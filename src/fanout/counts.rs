@@ -4,12 +4,12 @@
 //! other has the viewer's other tasks. A change moves at most two cells of the first kind, and only its creators' cells of
 //! the second.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::ring::Ring;
 use crate::{
     feed::{Counted, CountsAt, Position},
-    tables::GiveBack,
+    shrinking_map::ShrinkingMap,
     task::{Counts, OrgId, UserId, Viewer},
 };
 
@@ -22,8 +22,8 @@ struct Cell {
 
 #[derive(Debug, Default)]
 pub struct CountBook {
-    public: HashMap<OrgId, Cell>,
-    own: HashMap<UserId, HashMap<Option<OrgId>, Cell>>,
+    public: ShrinkingMap<OrgId, Cell>,
+    own: ShrinkingMap<UserId, ShrinkingMap<Option<OrgId>, Cell>>,
     /// The organisations whose counts may differ from the counts that were sent. `dirty_users` has the users.
     pub dirty_orgs: HashSet<OrgId>,
     pub dirty_users: HashSet<UserId>,
@@ -63,7 +63,6 @@ impl CountBook {
             cell.users -= 1;
             if cell.users == 0 {
                 self.public.remove(org);
-                self.public.give_back();
             }
         }
         if let Some(cells) = self.own.get_mut(&viewer.user)
@@ -75,7 +74,6 @@ impl CountBook {
             }
             if cells.is_empty() {
                 self.own.remove(&viewer.user);
-                self.own.give_back();
             }
         }
     }

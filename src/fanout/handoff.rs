@@ -4,11 +4,10 @@
 //! The snapshot may be behind the fan-out; then the ring has the events in between. The snapshot may also be ahead of the
 //! fan-out; then the mark of the member suppresses the events that the state contains.
 
-use std::collections::HashMap;
-
 use crate::{
     feed::{Event, Position, Step},
     protocol::Packet,
+    shrinking_map::ShrinkingMap,
     task::{Access, Counts, TaskId, Viewer},
 };
 
@@ -181,7 +180,7 @@ impl<P: Peer> Fanout<P> {
             let mut later = self.ring.of_task(offer.task, offer.at);
             let last = later.rfind(|step| step.task.is_same_document(offer.task));
             let access = last.map_or(offer.access, |step| step.after.as_ref()).cloned();
-            Room { document: offer.task.clone(), access, members: HashMap::new() }
+            Room { document: offer.task.clone(), access, members: ShrinkingMap::default() }
         });
         room.members.insert(id, mark);
     }
@@ -191,8 +190,8 @@ impl<P: Peer> Fanout<P> {
         if self.rooms.get(document).is_some_and(|room| !room.document.is_same_document(document))
             && let Some(room) = self.rooms.remove(document)
         {
-            for id in room.members.into_keys() {
-                if let Some(joined) = self.peers.get(&id) {
+            for id in room.members.keys() {
+                if let Some(joined) = self.peers.get(id) {
                     joined.outbox.peer.refresh();
                 }
             }

@@ -1,13 +1,14 @@
 //! The fan-out behind its lock, shared by the feed's pump and the sessions.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc,
     atomic::{AtomicU64, Ordering},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use crate::{feed::Position, metrics::Metrics, seldom::seldom, task::Timestamp};
+use crate::{feed::Position, metrics::Metrics, rate_limited_log::rate_limited_log, task::Timestamp};
 
 use super::{Fanout, Limits, Peer, PeerId, Relief};
 
@@ -59,7 +60,7 @@ impl<P: Peer> Hub<P> {
 
     /// One turn of the fan-out.
     pub fn turn<T>(&self, work: impl FnOnce(&mut Fanout<P>) -> T) -> T {
-        let mut fanout = self.lock();
+        let mut fanout = self.fanout.lock();
         let (was_dirty, was_pressed) = (fanout.counts_are_dirty(), fanout.anyone_pressed());
         let result = work(&mut fanout);
         let sent = fanout.take_sent();
@@ -84,7 +85,7 @@ impl<P: Peer> Hub<P> {
     pub fn status(&self) -> HubStatus {
         HubStatus {
             open: *self.open.borrow(),
-            position: self.lock().position(),
+            position: self.fanout.lock().position(),
             epoch: self.epoch.load(Ordering::Relaxed),
             lag_ms: self.lag_ms.load(Ordering::Relaxed),
         }
@@ -92,7 +93,7 @@ impl<P: Peer> Hub<P> {
 
     /// Sets the metrics of what the fan-out holds right now, before a scrape.
     pub fn measure(&self) {
-        let (status, fill) = (self.status(), self.lock().fill());
+        let (status, fill) = (self.status(), self.fanout.lock().fill());
         let metrics = &self.metrics.relay;
         metrics.open.set(status.open.into());
         metrics.rooms.of(["task"]).set(fill.task_rooms as u64);
@@ -138,18 +139,13 @@ impl<P: Peer> Hub<P> {
             (fanout.waits(), fanout.cut_pressed())
         });
         if cut > 0 {
-            seldom!(
+            rate_limited_log!(
                 warn,
                 clients = cut,
                 "disconnected clients whose send queue stayed full; they reconnect and resync"
             );
         }
         !waits
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Fanout<P>> {
-        // A panic under the lock is a bug. Continuing with the current state is better than refusing every client.
-        self.fanout.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,22 +1,19 @@
 //! An index of the ring: the numbers of the steps that concern one task, organisation or user.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::Hash,
-};
+use std::{collections::VecDeque, hash::Hash};
 
-use crate::tables::GiveBack;
+use crate::shrinking_map::ShrinkingMap;
 
 /// The memory that an entry needs with its share of the tables, if no other entry has the same key.
 pub(super) const ENTRY_BYTES: usize = 128;
 
 /// Numbers are added in ascending order. The smallest number in the whole index is removed first.
 #[derive(Debug)]
-pub(super) struct Index<K>(HashMap<K, VecDeque<u64>>);
+pub(super) struct Index<K>(ShrinkingMap<K, VecDeque<u64>>);
 
 impl<K> Default for Index<K> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self(ShrinkingMap::default())
     }
 }
 
@@ -36,7 +33,6 @@ impl<K: Eq + Hash + Clone> Index<K> {
         numbers.pop_front();
         if numbers.is_empty() {
             self.0.remove(key);
-            self.0.give_back();
         } else if numbers.capacity() > 64 && numbers.len() < numbers.capacity() / 4 {
             numbers.shrink_to(numbers.len() * 2);
         }
@@ -50,7 +46,7 @@ impl<K: Eq + Hash + Clone> Index<K> {
     }
 
     pub fn clear(&mut self) {
-        self.0 = HashMap::new();
+        self.0 = ShrinkingMap::default();
     }
 
     #[cfg(test)]

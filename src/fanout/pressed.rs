@@ -3,13 +3,15 @@
 //! to the number of slow peers.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
+
 use super::PeerId;
-use crate::tables::GiveBack;
+use crate::shrinking_map::ShrinkingMap;
 
 /// How long the fan-out waits for a queue that has become full.
 const WAITED_FOR: Duration = Duration::from_millis(200);
@@ -21,11 +23,11 @@ pub struct Relief(Arc<Mutex<Vec<PeerId>>>);
 impl Relief {
     /// Reports that this peer's queue has room again. The caller may hold the fan-out's lock or not.
     pub fn has_room(&self, id: PeerId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        self.0.lock().push(id);
     }
 
     pub(super) fn take(&self) -> Vec<PeerId> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.0.lock())
     }
 }
 
@@ -41,7 +43,7 @@ pub(super) struct Pressure {
 
 #[derive(Debug, Default)]
 pub(super) struct Pressed {
-    of: HashMap<PeerId, Pressure>,
+    of: ShrinkingMap<PeerId, Pressure>,
     /// Peers in the order in which their queues became full. The last entry always belongs to a peer that is still pressed.
     order: VecDeque<(Instant, PeerId)>,
     /// Peers by the time at which they have to be checked.
@@ -89,7 +91,6 @@ impl Pressed {
     /// Removes a peer for which no packet waits any more, or which has disconnected.
     pub fn remove(&mut self, id: PeerId) {
         let Some(pressure) = self.of.remove(&id) else { return };
-        self.of.give_back();
         self.due.remove(&(pressure.due, id));
         while let Some((since, last)) = self.order.back()
             && self.of.get(last).is_none_or(|pressure| pressure.since != *since)

@@ -1,13 +1,13 @@
 //! The members of each room, and the events that each step sends to them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     time::{Duration, Instant},
 };
 
 use crate::{
     feed::{Event, Position, Step},
-    tables::GiveBack,
+    shrinking_map::{ShrinkingMap, ShrinkingSet},
     task::{Access, Counts, OrgId, TaskId, UserId, Viewer},
 };
 
@@ -41,10 +41,10 @@ pub struct Fanout<P> {
     /// When the feed last reported a position.
     heard: Option<Instant>,
     pub(super) ring: Ring,
-    pub(super) peers: HashMap<PeerId, Joined<P>>,
-    pub(super) rooms: HashMap<TaskId, Room>,
-    pub(super) dashboards_of_org: HashMap<OrgId, HashSet<PeerId>>,
-    pub(super) dashboards_of_user: HashMap<UserId, HashSet<PeerId>>,
+    pub(super) peers: ShrinkingMap<PeerId, Joined<P>>,
+    pub(super) rooms: ShrinkingMap<TaskId, Room>,
+    pub(super) dashboards_of_org: ShrinkingMap<OrgId, ShrinkingSet<PeerId>>,
+    pub(super) dashboards_of_user: ShrinkingMap<UserId, ShrinkingSet<PeerId>>,
     pub(super) counts: CountBook,
     pub(super) sending: Sending<P>,
     /// How many tasks all peers have joined. `in_dashboard` is the number of peers in a dashboard. Every join and leave updates
@@ -61,7 +61,7 @@ pub(super) struct Room {
     pub document: TaskId,
     /// The access to the task at the position of the fan-out.
     pub access: Option<Access>,
-    pub members: HashMap<PeerId, Mark>,
+    pub members: ShrinkingMap<PeerId, Mark>,
 }
 
 /// The events that a member of a task's room has already.
@@ -78,7 +78,7 @@ pub(super) struct Mark {
 pub(super) struct Joined<P> {
     pub outbox: Outbox<P>,
     pub viewer: Viewer,
-    pub tasks: HashSet<TaskId>,
+    pub tasks: ShrinkingSet<TaskId>,
     pub dashboard: Dashboard,
 }
 
@@ -102,10 +102,10 @@ impl<P: Peer> Fanout<P> {
             position: Position::ZERO,
             heard: None,
             ring: Ring::new(limits.ring_bytes),
-            peers: HashMap::new(),
-            rooms: HashMap::new(),
-            dashboards_of_org: HashMap::new(),
-            dashboards_of_user: HashMap::new(),
+            peers: ShrinkingMap::default(),
+            rooms: ShrinkingMap::default(),
+            dashboards_of_org: ShrinkingMap::default(),
+            dashboards_of_user: ShrinkingMap::default(),
             counts: CountBook::default(),
             sending: Sending::new(&limits),
             joined_tasks: 0,
@@ -118,8 +118,12 @@ impl<P: Peer> Fanout<P> {
     }
 
     pub fn add_peer(&mut self, id: PeerId, peer: P, viewer: Viewer) {
-        let joined =
-            Joined { outbox: Outbox::new(peer), viewer, tasks: HashSet::new(), dashboard: Dashboard::Out };
+        let joined = Joined {
+            outbox: Outbox::new(peer),
+            viewer,
+            tasks: ShrinkingSet::default(),
+            dashboard: Dashboard::Out,
+        };
         self.peers.insert(id, joined);
     }
 
@@ -127,7 +131,6 @@ impl<P: Peer> Fanout<P> {
     pub fn remove_peer(&mut self, id: PeerId) -> bool {
         let had_dashboard = self.leave_everything(id);
         self.peers.remove(&id);
-        self.peers.give_back();
         self.sending.pressed.remove(id);
         if self.sending.pressed.is_empty() {
             // The list is not read again before another peer is pressed.
@@ -265,7 +268,7 @@ impl<P: Peer> Fanout<P> {
             ids.extend(self.dashboards_of_user.get(&user).into_iter().flatten());
         }
         let position = self.position;
-        let mut encoded = HashMap::new();
+        let mut encoded = ShrinkingMap::default();
         let mut told = 0;
         for id in ids {
             let Some(joined) = self.peers.get_mut(&id) else { continue };
@@ -323,10 +326,8 @@ impl<P: Peer> Fanout<P> {
             }
             stays
         });
-        members.give_back();
         if members.is_empty() {
             self.rooms.remove(&step.task);
-            self.rooms.give_back();
         }
     }
 
@@ -365,10 +366,8 @@ impl<P: Peer> Fanout<P> {
     fn forget_member(&mut self, id: PeerId, task: &TaskId) {
         if let Some(Room { members, .. }) = self.rooms.get_mut(task) {
             members.remove(&id);
-            members.give_back();
             if members.is_empty() {
                 self.rooms.remove(task);
-                self.rooms.give_back();
             }
         }
     }
@@ -379,17 +378,14 @@ impl<P: Peer> Fanout<P> {
             && let Some(ids) = self.dashboards_of_org.get_mut(org)
         {
             ids.remove(&id);
-            ids.give_back();
             if ids.is_empty() {
                 self.dashboards_of_org.remove(org);
-                self.dashboards_of_org.give_back();
             }
         }
         if let Some(ids) = self.dashboards_of_user.get_mut(&viewer.user) {
             ids.remove(&id);
             if ids.is_empty() {
                 self.dashboards_of_user.remove(&viewer.user);
-                self.dashboards_of_user.give_back();
             }
         }
         self.counts.leave(viewer);

@@ -8,7 +8,7 @@ use tracing::Instrument;
 
 use crate::{
     auth::{AuthError, Identity, UnixTime, without_scheme},
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
 };
 
 use super::{
@@ -58,7 +58,7 @@ impl Gateway {
         match decided {
             Ok(identity) => self.accept(socket, identity),
             Err(error) if error.is_passing() => {
-                seldom!(warn, %error, "closed a connection: its client may try again");
+                rate_limited_log!(warn, %error, "closed a connection: its client may try again");
                 self.metrics.clients.handshakes.inc(["unavailable"]);
                 socket.close(DisconnectReason::ClosedHere);
             }
@@ -74,8 +74,8 @@ impl Gateway {
 /// do not suppress it.
 pub(super) fn log_refused(error: &AuthError, what: &'static str) {
     match error {
-        AuthError::TooLong { .. } => seldom!(warn, %error, "{what}"),
-        _ => seldom!(info, %error, "{what}"),
+        AuthError::TooLong { .. } => rate_limited_log!(warn, %error, "{what}"),
+        _ => rate_limited_log!(info, %error, "{what}"),
     }
 }
 

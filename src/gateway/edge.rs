@@ -19,7 +19,7 @@ use crate::{
     auth::bearer,
     config::{Origins, TrustedProxies},
     cors::{allow, allow_preflight, varies},
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
 };
 
 use super::{
@@ -78,7 +78,7 @@ impl Edge {
     ) -> Response<Body> {
         let origin = request.headers().get(header::ORIGIN).cloned();
         if !origin::allows(request.headers(), &self.origins, &self.proxies, peer.ip()) {
-            seldom!(
+            rate_limited_log!(
                 info,
                 origin = shown(origin.as_ref()),
                 "refused an Origin that is not in WEBSOCKET_CORS_ORIGIN"
@@ -110,7 +110,7 @@ impl Edge {
             return preflight(request.headers());
         }
         if Query::has_token(request.uri()) {
-            seldom!(info, "refused a token in a query string");
+            rate_limited_log!(info, "refused a token in a query string");
             return self.refused(
                 StatusCode::BAD_REQUEST,
                 "token_in_query",
@@ -125,7 +125,7 @@ impl Edge {
             return self.refused(StatusCode::SERVICE_UNAVAILABLE, "draining", "This node is shutting down");
         }
         if query.sid.is_none() && self.capacity.is_scarce() {
-            seldom!(
+            rate_limited_log!(
                 warn,
                 open = self.capacity.open(),
                 "refused connections: file descriptors or memory are scarce"
@@ -204,7 +204,10 @@ impl Edge {
 
     /// Answers 429. The JavaScript client treats this as a network error, and retries by itself.
     fn too_many(&self, retry_after: Duration) -> Response<Body> {
-        seldom!(warn, "refused connections: one address opens too many, or has too many without a token");
+        rate_limited_log!(
+            warn,
+            "refused connections: one address opens too many, or has too many without a token"
+        );
         let mut response = self.refused(
             StatusCode::TOO_MANY_REQUESTS,
             "rate_limited",
@@ -227,8 +230,8 @@ impl Edge {
 
 fn log_too_large(bytes: usize, max: usize, authenticated: bool) {
     match authenticated {
-        true => seldom!(info, bytes, max, "refused a polling request: its body is too large"),
-        false => seldom!(
+        true => rate_limited_log!(info, bytes, max, "refused a polling request: its body is too large"),
+        false => rate_limited_log!(
             warn,
             bytes,
             max,

@@ -20,9 +20,10 @@ use crate::{
     json::replace_lone_surrogates,
     metrics::Metrics,
     protocol::{
-        ClientEvent, Code, Frame, FrameError, Packet, Refusal, ack, connect_error, connected, emitted, event,
+        ClientEvent, ClientEventName, Code, Frame, FrameError, Packet, Refusal, ack, connect_error,
+        connected, emitted, event,
     },
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
     store::Store,
 };
 
@@ -30,12 +31,12 @@ use super::{
     SocketPeer,
     expiry::Expiries,
     newcomers::Newcomers,
-    pace::Pace,
     rate::Rate,
     session::{Request, Session},
     snapshots::Snapshots,
     socket::{DisconnectReason, Socket, TransportType},
     sockets::Sockets,
+    throughput::Throughput,
     users::Sessions,
 };
 
@@ -78,7 +79,7 @@ pub struct Gateway {
     pub(super) cluster: Arc<Cluster>,
     pub(super) expiries: Expiries,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) pace: Pace,
+    pub(super) throughput: Throughput,
     pub(super) sockets: Sockets,
     pub(super) sessions: Sessions,
     next_peer: AtomicU64,
@@ -103,7 +104,7 @@ impl Gateway {
             messages: Rate::with_burst(MESSAGES_PER_SECOND, MESSAGE_BURST),
             warnings: Rate::with_burst(WARNINGS_PER_SECOND, WARNING_BURST),
             expiries: Expiries::default(),
-            pace: Pace::default(),
+            throughput: Throughput::default(),
             sockets: Sockets::default(),
             sessions: Sessions::default(),
             next_peer: AtomicU64::new(1),
@@ -131,7 +132,7 @@ impl Gateway {
                         self.expire(&session);
                     }
                 }
-                _ = second.tick() => self.pace.sample(self.metrics.clients.deliveries.get()),
+                _ = second.tick() => self.throughput.sample(self.metrics.clients.deliveries.get()),
                 _ = forget.tick() => {
                     self.newcomers.forget_idle();
                     for rate in [&self.joins, &self.refreshes, &self.messages, &self.warnings] {
@@ -233,7 +234,7 @@ impl Gateway {
                 Order::Close(id) => {
                     if let Some(session) = self.sessions.get(PeerId(id)) {
                         self.metrics.clients.cut.inc(["too_many"]);
-                        seldom!(
+                        rate_limited_log!(
                             info,
                             "closed the oldest connection of a user who has too many on all nodes together"
                         );
@@ -335,7 +336,7 @@ impl Gateway {
         self.expiries.add(expires_at, id);
         if let Some(oldest) = oldest {
             self.metrics.clients.cut.inc(["too_many"]);
-            seldom!(info, "closed the oldest connection of a user who has too many");
+            rate_limited_log!(info, "closed the oldest connection of a user who has too many");
             self.end(&oldest, true);
             oldest.close();
         }
@@ -380,13 +381,15 @@ impl Gateway {
     }
 
     fn event(&self, session: &Arc<Session>, name: &str, args: &[&RawValue], id: Option<u64>, binary: bool) {
-        self.metrics.clients.requests.inc([ClientEvent::known(name).unwrap_or("unknown")]);
-        let parsed = match ClientEvent::known(name) {
-            Some(known) if binary => Err(Refusal::invalid("Invalid message format").of(known)),
-            known => ClientEvent::parse(name, args).map(|event| (known.unwrap_or_default(), event)),
+        let name = name.parse::<ClientEventName>().ok();
+        self.metrics.clients.requests.inc([name.map_or("unknown", Into::into)]);
+        let Some(name) = name else { return self.refuse(session, id, &Refusal::invalid("Unknown event")) };
+        let parsed = match binary {
+            true => Err(Refusal::invalid("Invalid message format").of(name)),
+            false => ClientEvent::parse(name, args),
         };
         match parsed {
-            Ok((name, event)) => {
+            Ok(event) => {
                 self.submit(session, Request::Client { event, name, ack: id, arrived: Instant::now() })
             }
             Err(refusal) => self.refuse(session, id, &refusal),
@@ -404,7 +407,10 @@ impl Gateway {
         let Err(early) = self.messages.check(&user) else { return true };
         if self.warnings.check(&user).is_err() {
             self.metrics.clients.cut.inc(["flooding"]);
-            seldom!(warn, "closed a connection: its user sends too many messages and ignores the refusals");
+            rate_limited_log!(
+                warn,
+                "closed a connection: its user sends too many messages and ignores the refusals"
+            );
             self.end(session, true);
             session.cut();
             return false;
@@ -412,7 +418,10 @@ impl Gateway {
         let refusal = Refusal::new(Code::RateLimited, "Too many requests").retry_after(early.retry_after);
         match frame {
             Some(Frame::Event { name, ack, .. }) => {
-                let refusal = ClientEvent::known(name).map_or(refusal.clone(), |name| refusal.of(name));
+                let refusal = match name.parse() {
+                    Ok(name) => refusal.of(name),
+                    Err(_) => refusal,
+                };
                 self.refuse(session, *ack, &refusal);
             }
             _ => self.refuse(session, None, &refusal),
@@ -422,7 +431,7 @@ impl Gateway {
 
     fn fault(&self, socket: &Arc<Socket>, error: FrameError) {
         self.count_fault();
-        seldom!(info, %error, "closed a connection that does not speak Socket.IO");
+        rate_limited_log!(info, %error, "closed a connection that does not speak Socket.IO");
         socket.close(DisconnectReason::Malformed);
     }
 }
@@ -431,7 +440,7 @@ impl Gateway {
 fn may_bring_a_token(frame: &Result<Frame<'_>, FrameError>) -> bool {
     match frame {
         Ok(Frame::Connect { .. }) => true,
-        Ok(Frame::Event { name, .. }) => name == ClientEvent::AUTH_REFRESH,
+        Ok(Frame::Event { name, .. }) => name.parse() == Ok(ClientEventName::AuthRefresh),
         _ => false,
     }
 }

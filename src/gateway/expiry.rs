@@ -1,11 +1,8 @@
 //! Finds the sessions whose tokens expire, with one timer for all of them.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{auth::UnixTime, fanout::PeerId};
@@ -23,7 +20,7 @@ pub struct Expiries {
 impl Expiries {
     pub fn add(&self, at: UnixTime, peer: PeerId) {
         let entry = (at.as_millis(), peer);
-        let mut due = self.lock();
+        let mut due = self.due.lock();
         due.insert(entry);
         if due.first() == Some(&entry) {
             self.earlier.notify_one();
@@ -31,7 +28,7 @@ impl Expiries {
     }
 
     pub fn remove(&self, at: UnixTime, peer: PeerId) {
-        self.lock().remove(&(at.as_millis(), peer));
+        self.due.lock().remove(&(at.as_millis(), peer));
     }
 
     /// Waits for the next peers whose tokens have expired.
@@ -39,7 +36,7 @@ impl Expiries {
         loop {
             let now = UnixTime::now().as_millis();
             let wait = {
-                let mut due = self.lock();
+                let mut due = self.due.lock();
                 let later = due.split_off(&(now + 1, PeerId(0)));
                 let expired = std::mem::replace(&mut *due, later);
                 if !expired.is_empty() {
@@ -52,9 +49,5 @@ impl Expiries {
                 () = self.earlier.notified() => {}
             }
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<(u64, PeerId)>> {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     fanout::{DashboardOffer, Entry, Position, TaskOffer},
     protocol::{Code, Refusal},
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
     store::StoreError,
     task::TaskId,
 };
@@ -181,12 +181,12 @@ impl Gateway {
     /// refused.
     async fn pause_for(&self, error: &StoreError) -> Result<(), Refusal> {
         if error.is_passing() {
-            seldom!(warn, %error, "a join waits for the store");
+            rate_limited_log!(warn, %error, "a join waits for the store");
             let _waiting = self.metrics.clients.join_waits("store");
             tokio::time::sleep(STORE_RETRY).await;
             Ok(())
         } else {
-            seldom!(error, %error, "refused a join: the store could not read its data");
+            rate_limited_log!(error, %error, "refused a join: the store could not read its data");
             Err(Refusal::new(Code::Unavailable, "The data can't be read at the moment"))
         }
     }

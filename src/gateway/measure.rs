@@ -25,7 +25,7 @@ impl Gateway {
     }
 
     pub fn messages_per_second(&self) -> f64 {
-        self.pace.per_second()
+        self.throughput.per_second()
     }
 
     pub fn total_errors(&self) -> u64 {
@@ -44,7 +44,7 @@ impl Gateway {
 
     pub(super) fn count_end(&self, reason: DisconnectReason) {
         self.metrics.clients.ended.inc([match reason {
-            DisconnectReason::TransportClose => "transport_close",
+            DisconnectReason::ClientClose | DisconnectReason::TransportClose => "transport_close",
             DisconnectReason::MultiplePolling => "multiple_polling",
             DisconnectReason::Malformed => "malformed",
             DisconnectReason::TransportError => "transport_error",

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{metrics::held_bytes, seldom::seldom};
+use crate::{metrics::held_bytes, rate_limited_log::rate_limited_log};
 
 const CHECK_EVERY: Duration = Duration::from_millis(250);
 /// Where the kernel shows control groups, of version 2 and of version 1.
@@ -65,8 +65,10 @@ impl MemoryLimit {
         if self.scarce.swap(scarce, Ordering::Relaxed) != scarce {
             // Near the limit this changes several times a second.
             match scarce {
-                true => seldom!(warn, held, max, "memory is scarce: new connections are refused"),
-                false => seldom!(info, held, max, "memory is free again: new connections are accepted"),
+                true => rate_limited_log!(warn, held, max, "memory is scarce: new connections are refused"),
+                false => {
+                    rate_limited_log!(info, held, max, "memory is free again: new connections are accepted")
+                }
             }
         }
     }

@@ -5,11 +5,13 @@ use std::{
     collections::BTreeMap,
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use super::{
     rate::{Rate, TooMany},
@@ -89,7 +91,7 @@ impl Newcomers {
     /// Registers the newcomer's socket. If there are more than [`MAX_HERE`], this closes the oldest one.
     pub fn came(&self, newcomer: &Newcomer, socket: &Arc<Socket>) {
         let oldest = {
-            let mut here = lock(&self.here);
+            let mut here = self.here.lock();
             enter(&mut here, newcomer.id, Arc::downgrade(socket))
         };
         if let Some(socket) = oldest.and_then(|socket| socket.upgrade()) {
@@ -98,7 +100,7 @@ impl Newcomers {
     }
 
     pub fn count(&self) -> usize {
-        lock(&self.here).len()
+        self.here.lock().len()
     }
 
     pub fn forget_idle(&self) {
@@ -117,8 +119,8 @@ impl Newcomers {
 
 impl Newcomer {
     pub fn leave(&self) {
-        self.share.lock().unwrap_or_else(PoisonError::into_inner).take();
-        lock(&self.here).remove(&self.id);
+        self.share.lock().take();
+        self.here.lock().remove(&self.id);
     }
 }
 
@@ -147,10 +149,6 @@ fn answered_token_bytes(max_token_bytes: usize) -> usize {
 fn enter<T>(here: &mut BTreeMap<u64, T>, id: u64, one: T) -> Option<T> {
     here.insert(id, one);
     (here.len() > MAX_HERE).then(|| here.pop_first()).flatten().map(|(_, oldest)| oldest)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl Gateway {
                 Some(b'4') => self.on_message(&packet[1..], &socket),
                 Some(b'b') => self.on_binary(&socket),
                 Some(b'3' | b'2') => socket.hear(),
-                Some(b'1') => socket.close(DisconnectReason::TransportClose),
+                Some(b'1') => socket.close(DisconnectReason::ClientClose),
                 _ => {
                     socket.close(DisconnectReason::Malformed);
                     return EngineError::BadRequest.response();
@@ -244,6 +244,16 @@ fn answer_due(socket: &Socket, timeout: Duration) -> Option<Instant> {
 struct Answer {
     rest: Bytes,
     socket: Option<Arc<Socket>>,
+}
+
+/// The client has broken off the answer, and would not get the rest: the session ends, so that nothing is lost silently.
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(socket) = self.socket.take().filter(|socket| !self.rest.is_empty() && socket.is_polling())
+        {
+            socket.close(DisconnectReason::TransportError);
+        }
+    }
 }
 
 impl hyper::body::Body for Answer {

@@ -12,7 +12,7 @@ use crate::{
     auth::{AuthError, without_scheme},
     fanout::Position,
     protocol::{ClientEvent, Code, Refusal, Resync, ack},
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
     task::TaskId,
 };
 
@@ -48,7 +48,7 @@ impl Gateway {
                 Request::Client { event, name, ack, arrived } => {
                     let answered = self.answer(&session, event, ack, arrived).await;
                     let code = answered.as_ref().err().map(|refusal| refusal.code.as_str());
-                    tracing::debug!(event = name, refused = code, "answered");
+                    tracing::debug!(event = <&str>::from(name), refused = code, "answered");
                     if let Err(refusal) = answered {
                         self.refuse(&session, ack, &refusal.of(name));
                     }
@@ -192,7 +192,11 @@ impl Gateway {
         if let Err(refusal) = self.send_rooms(session, &tasks, dashboard).await {
             // Without this the client would miss events and not notice.
             self.metrics.clients.cut.inc(["not_refreshed"]);
-            seldom!(warn, code = refusal.code.as_str(), "closed a connection: resending its rooms failed");
+            rate_limited_log!(
+                warn,
+                code = refusal.code.as_str(),
+                "closed a connection: resending its rooms failed"
+            );
             session.close();
         }
     }

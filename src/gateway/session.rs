@@ -3,19 +3,20 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tracing::Span;
 
 use crate::{
     auth::Identity,
     fanout::{Peer, PeerId, SendError},
     metrics::Metrics,
-    protocol::{ClientEvent, Packet},
+    protocol::{ClientEvent, ClientEventName, Packet},
     task::UserId,
 };
 
@@ -41,7 +42,7 @@ const LAST_WORDS: Duration = Duration::from_millis(950);
 pub enum Request {
     Client {
         event: ClientEvent,
-        name: &'static str,
+        name: ClientEventName,
         ack: Option<u64>,
         arrived: Instant,
     },
@@ -78,22 +79,22 @@ impl Session {
     }
 
     pub fn identity(&self) -> Identity {
-        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.identity.lock().clone()
     }
 
     /// The session's user. It never changes, but the rest of the identity may.
     pub fn user(&self) -> UserId {
-        self.identity.lock().unwrap_or_else(PoisonError::into_inner).viewer.user.clone()
+        self.identity.lock().viewer.user.clone()
     }
 
     pub fn set_identity(&self, identity: Identity) {
-        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+        *self.identity.lock() = identity;
     }
 
     /// Queues a request. Returns whether the caller has to start a task for the queue. If too many requests wait, this returns the
     /// request as an error.
     pub fn push(&self, request: Request) -> Result<bool, Request> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         let is_refresh = matches!(request, Request::Refresh);
         if queue.waiting.len() >= MAX_WAITING && !is_refresh {
             return Err(request);
@@ -108,7 +109,7 @@ impl Session {
 
     /// The next request. `None` means that the task for the queue ends.
     pub fn pop(&self) -> Option<Request> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         let next = queue.waiting.pop_front().filter(|_| !self.has_ended());
         queue.running = next.is_some();
         if !queue.running {
@@ -120,12 +121,12 @@ impl Session {
 
     /// How many requests wait.
     pub fn waiting(&self) -> usize {
-        self.queue().waiting.len()
+        self.queue.lock().waiting.len()
     }
 
     /// Counts a resync of this session. Returns the count, from 1.
     pub fn count_resync(&self) -> u32 {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.resyncs = queue.resyncs.saturating_add(1);
         queue.resyncs
     }
@@ -136,7 +137,7 @@ impl Session {
 
     /// Ends the session. Returns whether this call ended it.
     pub fn end(&self) -> bool {
-        self.queue().waiting.clear();
+        self.queue.lock().waiting.clear();
         !self.ended.swap(true, Ordering::AcqRel)
     }
 
@@ -173,10 +174,6 @@ impl Session {
         if socket.transport_type() == TransportType::Websocket {
             socket.data.transport().shut();
         }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -259,42 +256,42 @@ impl Connection {
     }
 
     pub fn session(&self) -> Option<Arc<Session>> {
-        self.state().session.clone()
+        self.inner.lock().session.clone()
     }
 
     /// Returns the previous session, if two requests of a polling client connected at once.
     pub fn set_session(&self, session: Arc<Session>) -> Option<Arc<Session>> {
-        let mut state = self.state();
+        let mut state = self.inner.lock();
         state.transport.trust();
         state.session.replace(session)
     }
 
     pub fn take_session(&self) -> Option<Arc<Session>> {
-        self.state().session.take()
+        self.inner.lock().session.take()
     }
 
     /// How many times this connection has asked to connect, from 1.
     pub fn count_connect(&self) -> u32 {
-        let mut state = self.state();
+        let mut state = self.inner.lock();
         state.connects = state.connects.saturating_add(1);
         state.connects
     }
 
     /// Marks the connection as waiting for a key. Returns whether it was not waiting before.
     pub fn wait(&self) -> bool {
-        !std::mem::replace(&mut self.state().waiting, true)
+        !std::mem::replace(&mut self.inner.lock().waiting, true)
     }
 
     pub fn end_wait(&self) {
-        self.state().waiting = false;
+        self.inner.lock().waiting = false;
     }
 
     pub fn is_waiting(&self) -> bool {
-        self.state().waiting
+        self.inner.lock().waiting
     }
 
     pub fn transport(&self) -> TransportHandle {
-        self.state().transport.clone()
+        self.inner.lock().transport.clone()
     }
 
     /// Limits how many bytes are read of a WebSocket that has not shown a token yet.
@@ -306,7 +303,7 @@ impl Connection {
 
     /// Sets the WebSocket that the connection uses from now on.
     pub fn set_transport(&self, transport: TransportHandle) {
-        let mut state = self.state();
+        let mut state = self.inner.lock();
         if state.session.is_some() {
             transport.trust();
         }
@@ -314,7 +311,7 @@ impl Connection {
     }
 
     pub fn begin_post(&self) -> Result<Posting, TooManyPosts> {
-        let state = self.state();
+        let state = self.inner.lock();
         // One reference is the connection's own.
         if Arc::strong_count(&state.posts.0) > MAX_POSTS {
             Err(TooManyPosts)
@@ -325,10 +322,6 @@ impl Connection {
 
     /// Returns whether a body of a polling client is being read.
     pub fn is_posting(&self) -> bool {
-        Arc::strong_count(&self.state().posts.0) > 1
-    }
-
-    fn state(&self) -> MutexGuard<'_, ConnectionState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        Arc::strong_count(&self.inner.lock().posts.0) > 1
     }
 }

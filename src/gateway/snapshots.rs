@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     task::{Counts, FullView, Summary, TaskId, Viewer, Window},
 };
 
-use super::flights::Flights;
+use super::single_flight::SingleFlight;
 
 /// A task, and its `task:state`, which is encoded when it is first needed.
 #[derive(Debug)]
@@ -38,9 +39,9 @@ pub struct Snapshots {
     /// The part of a timeline that a `task:state` contains.
     timeline: Window,
     metrics: Arc<Metrics>,
-    accesses: Flights<TaskId, AccessSnapshot>,
-    tasks: Flights<TaskId, LoadedTask>,
-    dashboards: Flights<Viewer, LoadedDashboard>,
+    accesses: SingleFlight<TaskId, AccessSnapshot>,
+    tasks: SingleFlight<TaskId, LoadedTask>,
+    dashboards: SingleFlight<Viewer, LoadedDashboard>,
     /// The dashboards that are still in use, so that viewers with the same snapshot get the same encoded state.
     loaded: Mutex<Loaded>,
 }
@@ -76,7 +77,8 @@ impl Loaded {
 
 impl Snapshots {
     pub fn new(store: Arc<dyn Store>, limits: &LimitsConfig, metrics: Arc<Metrics>) -> Self {
-        let (accesses, tasks, dashboards) = (Flights::default(), Flights::default(), Flights::default());
+        let (accesses, tasks, dashboards) =
+            (SingleFlight::default(), SingleFlight::default(), SingleFlight::default());
         let loaded = Mutex::default();
         let (dashboard_limit, timeline) = (limits.dashboard_limit, Window::newest(limits.timeline_limit));
         Self { store, dashboard_limit, timeline, metrics, accesses, tasks, dashboards, loaded }
@@ -110,7 +112,7 @@ impl Snapshots {
     }
 
     fn loaded(&self, snapshot: Arc<DashboardSnapshot>) -> Arc<LoadedDashboard> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).of(snapshot)
+        self.loaded.lock().of(snapshot)
     }
 
     fn count(&self, room: &'static str, shared: bool) {

@@ -3,10 +3,11 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::Notified};
 
 use crate::{fanout::SendError, protocol::Packet};
@@ -34,7 +35,9 @@ const MAX_POLLED_BYTES: usize = 256 * 1024;
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DisconnectReason {
-    /// The client closed it, or the server closed it before the client had a session.
+    /// The client sent the packet `close`.
+    ClientClose,
+    /// The client closed it in another way, or the server closed it before the client had a session.
     TransportClose,
     /// Two polling requests waited for packets at once.
     MultiplePolling,
@@ -49,7 +52,7 @@ pub enum DisconnectReason {
 impl DisconnectReason {
     /// Returns whether the client still gets the packets that are queued.
     pub fn is_orderly(self) -> bool {
-        matches!(self, Self::TransportClose | Self::Malformed | Self::ClosedHere)
+        matches!(self, Self::ClientClose | Self::TransportClose | Self::Malformed | Self::ClosedHere)
     }
 }
 
@@ -146,7 +149,7 @@ impl Socket {
     }
 
     pub fn transport_type(&self) -> TransportType {
-        match self.core().line {
+        match self.core.lock().line {
             Line::Polling(_) => TransportType::Polling,
             Line::Websocket(_) | Line::Gone => TransportType::Websocket,
         }
@@ -155,7 +158,7 @@ impl Socket {
     /// Queues a packet. Returns whether the caller has to call [`Socket::flush`]. If not, another caller is about to flush, or a task
     /// waits for room in the kernel's buffer.
     pub fn send(&self, packet: Packet) -> Result<bool, SendError> {
-        let mut core = self.core();
+        let mut core = self.core.lock();
         if core.closed.is_some() {
             return Err(SendError::Closed);
         }
@@ -169,7 +172,7 @@ impl Socket {
 
     /// Queues a packet even if the queue is full, for example an answer to a `CONNECT` or the reason for the end.
     pub fn send_now(&self, packet: Packet) {
-        let mut core = self.core();
+        let mut core = self.core.lock();
         if core.closed.is_none() {
             core.queue.push_back(packet);
             drop(core);
@@ -180,7 +183,7 @@ impl Socket {
     /// Queues a ping ahead of all messages, unless a ping already waits there. The order of pings and messages has no meaning, and
     /// behind the messages a ping would reach a slow client too late. Returns where the ping ends, counted as in `Traffic::given`.
     pub fn ping(&self) -> u64 {
-        let mut core = self.core();
+        let mut core = self.core.lock();
         let place = core.ahead();
         let before: usize = core.queue.iter().take(place).map(|packet| packet.frame().len()).sum();
         let end = core.given + (before - core.written) as u64;
@@ -201,7 +204,7 @@ impl Socket {
     /// Queues answers that the WebSocket protocol requires, ahead of all messages. A client that reads nothing gets only the first
     /// answers. After the connection is closed nothing is queued, so nothing follows a packet that was cut off in the middle.
     pub fn answer(&self, frames: Vec<u8>) {
-        let mut core = self.core();
+        let mut core = self.core.lock();
         let place = core.ahead();
         if core.closed.is_none() && place < MAX_ANSWERS {
             core.queue.insert(place, Packet::control(frames));
@@ -219,7 +222,7 @@ impl Socket {
     /// this wakes its waiting request instead.
     pub fn flush(&self) {
         for writes_left in (0..MAX_WRITES).rev() {
-            let mut core = self.core();
+            let mut core = self.core.lock();
             let stalled = core.stalled;
             let Line::Websocket(wire) = &core.line else {
                 drop(core);
@@ -245,14 +248,14 @@ impl Socket {
 
     /// Continues to write. The connection's task calls this.
     pub fn resume(&self) {
-        self.core().stalled = false;
+        self.core.lock().stalled = false;
         self.flush();
     }
 
     /// Tries to write although the kernel's buffer was full. The runtime reports room only when a third of that buffer is empty. A
     /// slow client may need longer for this than `SLOW_CLIENT_TIMEOUT`.
     pub fn probe(&self) {
-        let mut core = self.core();
+        let mut core = self.core.lock();
         let Line::Websocket(wire) = &core.line else { return };
         let wire = wire.clone();
         core.stalled = false;
@@ -267,22 +270,22 @@ impl Socket {
     }
 
     pub fn is_stalled(&self) -> bool {
-        self.core().stalled
+        self.core.lock().stalled
     }
 
     /// How many bytes were given to the kernel, and whether more wait.
     pub fn given(&self) -> (u64, bool) {
-        let core = self.core();
+        let core = self.core.lock();
         (core.given, core.stalled)
     }
 
     pub fn has_sent_all(&self) -> bool {
-        self.core().queue.is_empty()
+        self.core.lock().queue.is_empty()
     }
 
     /// The time until which a slow polling client may still be reading its last answer.
     pub fn polled_until(&self) -> Option<Instant> {
-        match &self.core().line {
+        match &self.core.lock().line {
             Line::Polling(polling) => Some(polling.busy_until()),
             _ => None,
         }
@@ -290,14 +293,14 @@ impl Socket {
 
     /// Records that bytes of an answer to a polling client have left.
     pub fn took(&self, bytes: usize) {
-        if let Line::Polling(polling) = &mut self.core().line {
+        if let Line::Polling(polling) = &mut self.core.lock().line {
             polling.took(Instant::now(), bytes);
         }
     }
 
     /// The deadline for a polling client's answer to a ping.
     pub fn answer_due(&self, timeout: Duration) -> Option<Instant> {
-        match &self.core().line {
+        match &self.core.lock().line {
             Line::Polling(polling) => Some(polling.answer_due(timeout)),
             _ => None,
         }
@@ -314,7 +317,7 @@ impl Socket {
 
     /// From now on no packet is queued. The task of a WebSocket does the rest. Returns whether this call closed the connection.
     pub fn set_closed(&self, reason: DisconnectReason) -> bool {
-        let mut core = self.core();
+        let mut core = self.core.lock();
         if core.closed.is_some() {
             return false;
         }
@@ -332,7 +335,7 @@ impl Socket {
     }
 
     pub fn closed_for(&self) -> Option<DisconnectReason> {
-        self.core().closed
+        self.core.lock().closed
     }
 
     pub fn is_closed(&self) -> bool {
@@ -351,12 +354,12 @@ impl Socket {
 
     /// Records that the client has answered a heartbeat.
     pub fn hear(&self) {
-        self.core().heard = true;
+        self.core.lock().heard = true;
         self.changed.notify_waiters();
     }
 
     pub fn forget_heard(&self) {
-        self.core().heard = false;
+        self.core.lock().heard = false;
     }
 
     /// Waits until the client has answered a heartbeat. `false` means that the connection is closed or no longer uses polling.
@@ -375,17 +378,24 @@ impl Socket {
     }
 
     /// Begins a request that waits for packets. `None` means that another request already waits, or that the client has a WebSocket.
-    pub fn ask(&self) -> Option<Asking<'_>> {
-        match &mut self.core().line {
-            Line::Polling(polling) => polling.ask(Instant::now()).then(|| Asking(self)),
+    pub fn ask(self: &Arc<Self>) -> Option<Asking> {
+        match &mut self.core.lock().line {
+            Line::Polling(polling) => {
+                polling.ask(Instant::now()).then(|| Asking { socket: self.clone(), is_answered: false })
+            }
             _ => None,
         }
+    }
+
+    #[cfg(test)]
+    fn is_asked(&self) -> bool {
+        matches!(&self.core.lock().line, Line::Polling(polling) if polling.asking)
     }
 
     /// The client tries to upgrade to a WebSocket. During the upgrade, its polling requests are answered at once. Returns whether no
     /// other upgrade is in progress.
     pub fn begin_upgrade(&self) -> bool {
-        let first = match &mut self.core().line {
+        let first = match &mut self.core.lock().line {
             Line::Polling(polling) => !std::mem::replace(&mut polling.upgrading, true),
             _ => false,
         };
@@ -394,7 +404,7 @@ impl Socket {
     }
 
     pub fn abandon_upgrade(&self) {
-        if let Line::Polling(polling) = &mut self.core().line {
+        if let Line::Polling(polling) = &mut self.core.lock().line {
             polling.upgrading = false;
         }
     }
@@ -402,7 +412,7 @@ impl Socket {
     /// Moves the connection to this WebSocket. Returns when the client was last pinged by polling. `None` means that the connection
     /// is closed.
     pub fn upgrade(&self, wire: Arc<Wire>) -> Option<Instant> {
-        let mut core = self.core();
+        let mut core = self.core.lock();
         if core.closed.is_some() {
             return None;
         }
@@ -419,7 +429,7 @@ impl Socket {
 
     /// Drops the wire and the queue. The TCP connection closes when its last holder has dropped the wire.
     pub fn hang_up(&self) {
-        let mut core = self.core();
+        let mut core = self.core.lock();
         core.line = Line::Gone;
         core.queue = VecDeque::new();
     }
@@ -429,37 +439,41 @@ impl Socket {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(found) = look(&mut self.core()) {
+            if let Some(found) = look(&mut self.core.lock()) {
                 return found;
             }
             changed.await;
         }
     }
-
-    fn core(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// A polling request that waits for packets.
+/// A polling request that waits for packets. If the client breaks it off, the session ends, as the Engine.IO protocol requires.
 #[derive(Debug)]
-pub struct Asking<'a>(&'a Socket);
+pub struct Asking {
+    socket: Arc<Socket>,
+    is_answered: bool,
+}
 
-impl Asking<'_> {
+impl Asking {
     /// Waits until there is something to answer.
-    pub async fn answer(&self) -> Polled {
-        let polled = self.0.until(Core::polled).await;
-        if self.0.core().has_room(self.0.capacity) {
-            self.0.tell_of_room();
+    pub async fn answer(mut self) -> Polled {
+        let socket = &self.socket;
+        let polled = socket.until(Core::polled).await;
+        if socket.core.lock().has_room(socket.capacity) {
+            socket.tell_of_room();
         }
+        self.is_answered = true;
         polled
     }
 }
 
-impl Drop for Asking<'_> {
+impl Drop for Asking {
     fn drop(&mut self) {
-        if let Line::Polling(polling) = &mut self.0.core().line {
+        if let Line::Polling(polling) = &mut self.socket.core.lock().line {
             polling.asking = false;
+        }
+        if !self.is_answered && self.socket.is_polling() {
+            self.socket.close(DisconnectReason::TransportError);
         }
     }
 }
@@ -473,6 +487,8 @@ impl Core {
         };
         if self.queue.is_empty() || by_websocket {
             return match self.closed {
+                // The client knows that the session has ended.
+                Some(DisconnectReason::ClientClose) => Some(Polled::Nothing),
                 Some(_) => Some(Polled::Packets(vec![Packet::close()])),
                 None => upgrading.then_some(Polled::Nothing),
             };
@@ -485,7 +501,8 @@ impl Core {
             }
             packets.extend(self.queue.pop_front());
         }
-        if self.closed.is_some() && self.queue.is_empty() {
+        if self.closed.is_some_and(|reason| reason != DisconnectReason::ClientClose) && self.queue.is_empty()
+        {
             packets.push(Packet::close());
         }
         if let Line::Polling(polling) = &mut self.line {

@@ -1,11 +1,10 @@
 //! The Engine.IO connections of this node, by id.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
-use crate::tables::GiveBack;
+use parking_lot::Mutex;
+
+use crate::shrinking_map::ShrinkingMap;
 
 use super::{
     session::{Posting, TooManyPosts},
@@ -14,21 +13,19 @@ use super::{
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Sockets(Mutex<HashMap<Sid, Arc<Socket>>>);
+pub(super) struct Sockets(Mutex<ShrinkingMap<Sid, Arc<Socket>>>);
 
 impl Sockets {
     pub fn insert(&self, socket: &Arc<Socket>) {
-        self.lock().insert(socket.id, socket.clone());
+        self.0.lock().insert(socket.id, socket.clone());
     }
 
     pub fn remove(&self, sid: Sid) {
-        let mut sockets = self.lock();
-        sockets.remove(&sid);
-        sockets.give_back();
+        self.0.lock().remove(&sid);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.0.lock().is_empty()
     }
 
     /// The caller holds the result while it reads a body of this connection. `None` means that there is no such connection.
@@ -42,14 +39,10 @@ impl Sockets {
     }
 
     pub fn get(&self, sid: Sid) -> Option<Arc<Socket>> {
-        self.lock().get(&sid).cloned()
+        self.0.lock().get(&sid).cloned()
     }
 
     pub fn all(&self) -> Vec<Arc<Socket>> {
-        self.lock().values().cloned().collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Sid, Arc<Socket>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().values().cloned().collect()
     }
 }

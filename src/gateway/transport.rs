@@ -8,13 +8,14 @@ use std::{
     net::Shutdown,
     pin::Pin,
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, LazyLock, Weak,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -23,7 +24,7 @@ use tokio::{
 };
 
 use super::Place;
-use crate::{address::Share, metrics::Metrics, seldom::seldom};
+use crate::{address::Share, metrics::Metrics, rate_limited_log::rate_limited_log};
 
 /// By default, the kernel would hold megabytes for each client that reads nothing. Meanwhile, the server could not see that the
 /// client does not read.
@@ -94,18 +95,18 @@ impl TransportHandle {
     pub fn trust(&self) {
         if let Some(wire) = self.0.upgrade() {
             wire.allowance.store(UNCOUNTED, Ordering::Relaxed);
-            wire.lock_share().take();
+            wire.share.lock().take();
         }
     }
 
     /// Returns whether the connection holds a share of what its address may have without a token.
     pub fn has_share(&self) -> bool {
-        self.0.upgrade().is_some_and(|wire| wire.lock_share().is_some())
+        self.0.upgrade().is_some_and(|wire| wire.share.lock().is_some())
     }
 
     /// Takes this share from the connection.
     pub fn take_share(&self) -> Option<Share> {
-        self.0.upgrade()?.lock_share().take()
+        self.0.upgrade()?.share.lock().take()
     }
 
     /// Ends the connection, unless bytes have come that are not read yet. Returns whether the connection has ended.
@@ -181,10 +182,6 @@ impl Wire {
         }
     }
 
-    fn lock_share(&self) -> MutexGuard<'_, Option<Share>> {
-        self.share.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Subtracts what was read from the allowance. Returns whether the allowance was large enough. Only one task reads, and a
     /// concurrent [`TransportHandle::trust`] stays in effect.
     fn is_allowed(&self, read: usize) -> bool {
@@ -251,7 +248,7 @@ impl Transport {
     /// Gives the connection its slot, and the share of its address that it holds until [`TransportHandle::trust`]. The metrics count
     /// it if its peer stalls.
     pub fn counted(self, place: Place, share: Option<Share>, metrics: Arc<Metrics>) -> Self {
-        *self.wire.lock_share() = share;
+        *self.wire.share.lock() = share;
         Self { _place: Some(place), metrics: Some(metrics), ..self }
     }
 
@@ -275,7 +272,7 @@ impl Transport {
         if let Some(metrics) = &self.metrics {
             metrics.clients.turned_away.inc(["unauthenticated_bytes"]);
         }
-        seldom!(
+        rate_limited_log!(
             warn,
             "closed a WebSocket that sent too much before it had shown a token; MAX_TOKEN_BYTES raises this limit"
         );

@@ -1,11 +1,10 @@
 //! The live sessions, by peer and by user.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::VecDeque, sync::Arc};
 
-use crate::{fanout::PeerId, tables::GiveBack, task::UserId};
+use parking_lot::Mutex;
+
+use crate::{fanout::PeerId, shrinking_map::ShrinkingMap, task::UserId};
 
 use super::session::Session;
 
@@ -14,15 +13,15 @@ pub struct Sessions(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    by_peer: HashMap<PeerId, Arc<Session>>,
+    by_peer: ShrinkingMap<PeerId, Arc<Session>>,
     /// Oldest first: ids are given in ascending order.
-    by_user: HashMap<UserId, VecDeque<PeerId>>,
+    by_user: ShrinkingMap<UserId, VecDeque<PeerId>>,
 }
 
 impl Sessions {
     /// Adds a session. If its user then has more than `max`, this returns the oldest one for the caller to close.
     pub fn add(&self, session: &Arc<Session>, user: UserId, max: usize) -> Option<Arc<Session>> {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.by_peer.insert(session.id, session.clone());
         let of_user = inner.by_user.entry(user).or_default();
         // Two sessions that begin at the same moment may be added in the other order.
@@ -33,43 +32,37 @@ impl Sessions {
     }
 
     pub fn remove(&self, peer: PeerId, user: &UserId) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.by_peer.remove(&peer);
-        inner.by_peer.give_back();
         if let Some(of_user) = inner.by_user.get_mut(user) {
             if let Ok(place) = of_user.binary_search(&peer) {
                 of_user.remove(place);
             }
             if of_user.is_empty() {
                 inner.by_user.remove(user);
-                inner.by_user.give_back();
             }
         }
     }
 
     pub fn get(&self, peer: PeerId) -> Option<Arc<Session>> {
-        self.lock().by_peer.get(&peer).cloned()
+        self.0.lock().by_peer.get(&peer).cloned()
     }
 
     pub fn of(&self, user: &UserId) -> Vec<Arc<Session>> {
-        let inner = self.lock();
+        let inner = self.0.lock();
         let ids = inner.by_user.get(user).into_iter().flatten();
         ids.filter_map(|id| inner.by_peer.get(id).cloned()).collect()
     }
 
     /// The sessions, and the number of users that have one.
     pub fn all(&self) -> (Vec<Arc<Session>>, usize) {
-        let inner = self.lock();
+        let inner = self.0.lock();
         (inner.by_peer.values().cloned().collect(), inner.by_user.len())
     }
 
     /// The number of sessions, and the number of users that have one.
     pub fn count(&self) -> (usize, usize) {
-        let inner = self.lock();
+        let inner = self.0.lock();
         (inner.by_peer.len(), inner.by_user.len())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -252,7 +252,7 @@ impl Conversation {
                 Heard::Text(text) => match text.as_bytes().first() {
                     Some(b'4') => self.gateway.on_message(&text[1..], socket),
                     Some(b'3' | b'2') => pongs += 1,
-                    Some(b'1') => return Err(DisconnectReason::TransportClose),
+                    Some(b'1') => return Err(DisconnectReason::ClientClose),
                     _ => return Err(DisconnectReason::Malformed),
                 },
             }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde_json::Value;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::{
     entry::Entry, event::understood, payload::Payload, pull_request::Snapshot, search::Search, source::Source,
@@ -87,21 +88,23 @@ impl fmt::Display for DeliveryId {
 }
 
 /// The events that taskcast uses.
-pub const EVENTS: [&str; 9] = [
-    "ping",
-    "pull_request",
-    "issues",
-    "issue_comment",
-    "pull_request_review",
-    "check_run",
-    "check_suite",
-    "workflow_run",
-    "repository",
-];
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum EventName {
+    Ping,
+    PullRequest,
+    Issues,
+    IssueComment,
+    PullRequestReview,
+    CheckRun,
+    CheckSuite,
+    WorkflowRun,
+    Repository,
+}
 
 /// The event's name if taskcast uses the event, otherwise `other`. Metrics use it as a label.
 pub fn event_label(event: &str) -> &'static str {
-    EVENTS.into_iter().find(|used| *used == event).unwrap_or("other")
+    event.parse::<EventName>().map_or("other", Into::into)
 }
 
 /// Only the action of a payload.
@@ -127,12 +130,15 @@ impl Received {
         {
             return Err(UnusableDelivery::NotAnObject);
         }
-        if matches!(event_label(event), "other" | "ping") {
-            let acted: Acted = json(text)?;
-            let action = acted.action.as_str().filter(|action| is_name(action)).map(str::to_owned);
-            let received = if event == "ping" { Self::Ping } else { Self::Ignored(NO_EVENT) };
-            return Ok((received, action));
-        }
+        let event = match event.parse() {
+            Ok(event) if event != EventName::Ping => event,
+            not_used => {
+                let acted: Acted = json(text)?;
+                let action = acted.action.as_str().filter(|action| is_name(action)).map(str::to_owned);
+                let received = not_used.map_or(Self::Ignored(NO_EVENT), |_| Self::Ping);
+                return Ok((received, action));
+            }
+        };
         let mut payload: Payload = json(text)?;
         let Some(action) = payload.action.take().filter(|action| is_name(action)) else {
             return Ok((Self::Ignored(NO_ACTION), None));

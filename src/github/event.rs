@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     check::{check, checked, ways_of_check},
-    delivery::{Delivery, DeliveryId, NO_ACTION, Received, Subject, UnusableDelivery},
+    delivery::{Delivery, DeliveryId, EventName, NO_ACTION, Received, Subject, UnusableDelivery},
     entry::{Entry, web_link},
     payload::{self, Payload},
     place::Place,
@@ -19,7 +19,6 @@ use crate::task::{TaskId, Timestamp};
 /// The maximum number of task ids that are read from one text.
 const MAX_NAMED: usize = 10;
 const MAX_NAMED_BYTES: usize = 256 * 1024;
-const CHECKS: [&str; 3] = ["check_run", "check_suite", "workflow_run"];
 
 const NO_REPOSITORY: &str = "the payload names no repository";
 const NO_PULL_REQUEST: &str = "the payload names neither a pull request nor a branch";
@@ -27,7 +26,7 @@ const NO_PULL_REQUEST: &str = "the payload names neither a pull request nor a br
 /// Translates a delivery of an event that taskcast uses.
 pub(super) fn understood(
     id: DeliveryId,
-    event: &str,
+    event: EventName,
     action: &str,
     payload: &Payload,
 ) -> Result<Received, UnusableDelivery> {
@@ -39,39 +38,52 @@ pub(super) fn understood(
     let actor = payload.sender.as_ref().and_then(|sender| sender.login.as_deref());
     let mut source = source_of(&place, event, action, payload);
     let (ways, subject, entry) = match event {
-        "repository" => (Vec::new(), Subject::Other, Entry::new(event)),
-        "pull_request" => pull_request(&place, action, need(&payload.pull_request, "pull_request")?)?,
-        "pull_request_review" => {
+        EventName::Repository => (Vec::new(), Subject::Other, Entry::new(<&str>::from(event))),
+        EventName::PullRequest => pull_request(&place, action, need(&payload.pull_request, "pull_request")?)?,
+        EventName::PullRequestReview => {
             let review = need(&payload.review, "review")?;
             review_of(&place, action, need(&payload.pull_request, "pull_request")?, review)
         }
-        "issues" => issue(&place, action, need(&payload.issue, "issue")?),
-        "issue_comment" => {
+        EventName::Issues => issue(&place, action, need(&payload.issue, "issue")?),
+        EventName::IssueComment => {
             let comment = need(&payload.comment, "comment")?;
             comment_on(&place, action, need(&payload.issue, "issue")?, comment)
         }
-        _ if action != "completed" => return Ok(Received::Ignored(NO_ACTION)),
-        _ => {
-            let run = match event {
-                "check_run" => &payload.check_run,
-                "check_suite" => &payload.check_suite,
-                _ => &payload.workflow_run,
-            };
-            let kind = CHECKS.into_iter().find(|kind| *kind == event).unwrap_or(CHECKS[0]);
-            let run = need(run, kind)?;
+        EventName::CheckRun | EventName::CheckSuite | EventName::WorkflowRun => {
+            if action != "completed" {
+                return Ok(Received::Ignored(NO_ACTION));
+            }
+            let kind = event.into();
+            let run = need(run_of(event, payload), kind)?;
             source.checked = checked(&place, run);
             if source.checked.is_none() && ways_of_check(&place, run).is_empty() {
                 return Ok(Received::Ignored(NO_PULL_REQUEST));
             }
             check(&place, kind, run)
         }
+        EventName::Ping => return Ok(Received::Ping),
     };
     let entry = entry.line("actor", actor);
     Ok(Received::Delivery(Box::new(Delivery { id, search: Search { ways }, source, subject, entry })))
 }
 
+/// The part of the payload that describes a check.
+fn run_of(event: EventName, payload: &Payload) -> &Option<payload::Run> {
+    match event {
+        EventName::CheckRun => &payload.check_run,
+        EventName::CheckSuite => &payload.check_suite,
+        EventName::WorkflowRun => &payload.workflow_run,
+        EventName::Ping
+        | EventName::PullRequest
+        | EventName::Issues
+        | EventName::IssueComment
+        | EventName::PullRequestReview
+        | EventName::Repository => &None,
+    }
+}
+
 /// The payload's information about its repository and about the commit of a fork.
-fn source_of(place: &Place<'_>, event: &str, action: &str, payload: &Payload) -> Source {
+fn source_of(place: &Place<'_>, event: EventName, action: &str, payload: &Payload) -> Source {
     let before = |action: &str| {
         let (owner, name) = place.repository.name.split_once('/')?;
         let from = |pointer: &str| payload.changes.pointer(pointer).and_then(Value::as_str);
@@ -82,8 +94,8 @@ fn source_of(place: &Place<'_>, event: &str, action: &str, payload: &Payload) ->
         repo_name(&before).filter(|_| is_told && matches!(action, "renamed" | "transferred"))
     };
     let moved = match (event, action) {
-        ("repository", "deleted") => Moved::Deleted,
-        ("repository", action) => before(action).map_or(Moved::No, Moved::From),
+        (EventName::Repository, "deleted") => Moved::Deleted,
+        (EventName::Repository, action) => before(action).map_or(Moved::No, Moved::From),
         _ => Moved::No,
     };
     let created = match &place.payload.created_at {

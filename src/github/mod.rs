@@ -19,7 +19,7 @@ mod search;
 mod signature;
 mod source;
 
-pub use delivery::{Delivery, DeliveryId, EVENTS, Received, UnusableDelivery, event_label};
+pub use delivery::{Delivery, DeliveryId, EventName, Received, UnusableDelivery, event_label};
 pub use known::{Fact, Known, Lesson};
 pub use lookup::{Lookup, lookups};
 pub use repository::Repository;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     auth::AuthError,
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
     store::{StoreError, WriteError},
     task::PatchError,
 };
@@ -121,13 +121,21 @@ impl ApiError {
 
     fn log(&self) {
         match self {
-            Self::Token(error @ AuthError::TooLong { .. }) => seldom!(warn, %error, "refused a token"),
-            Self::Token(AuthError::Unauthorized(reason)) => seldom!(info, reason, "refused a token"),
-            Self::Unavailable(cause) => seldom!(warn, cause, "request refused: the store is unavailable"),
-            Self::NoKey { .. } => seldom!(info, "request refused: the key of its token is not known yet"),
-            Self::TimedOut => seldom!(warn, "request timed out"),
-            Self::Overloaded => seldom!(warn, "request refused: too many are in progress"),
-            Self::Internal(cause) => seldom!(error, cause, "request failed"),
+            Self::Token(error @ AuthError::TooLong { .. }) => {
+                rate_limited_log!(warn, %error, "refused a token")
+            }
+            Self::Token(AuthError::Unauthorized(reason)) => {
+                rate_limited_log!(info, reason, "refused a token")
+            }
+            Self::Unavailable(cause) => {
+                rate_limited_log!(warn, cause, "request refused: the store is unavailable")
+            }
+            Self::NoKey { .. } => {
+                rate_limited_log!(info, "request refused: the key of its token is not known yet")
+            }
+            Self::TimedOut => rate_limited_log!(warn, "request timed out"),
+            Self::Overloaded => rate_limited_log!(warn, "request refused: too many are in progress"),
+            Self::Internal(cause) => rate_limited_log!(error, cause, "request failed"),
             _ => {}
         }
     }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod body;
+mod body_memory;
 mod caller;
 mod cross_origin;
 mod error;
@@ -12,7 +13,6 @@ mod health;
 mod metrics;
 mod observe;
 mod parameters;
-mod room;
 mod router;
 mod tasks;
 mod timeline;

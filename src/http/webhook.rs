@@ -18,13 +18,13 @@ use tokio::time::timeout;
 use super::{
     ApiError, HttpState,
     body::says_json,
-    room::{Room, Taken},
+    body_memory::{BodyMemory, Reservation},
 };
 use crate::{
     address::ClientAddress,
     config::{Secret, WebhookConfig},
     github::{self, DeliveryId, Received},
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
     store::Delivered,
 };
 
@@ -52,7 +52,7 @@ const NO_TASK: &str = "no task matches it";
 pub struct Webhook {
     secrets: Vec<Secret>,
     /// The memory for bodies.
-    room: Room,
+    body_memory: BodyMemory,
 }
 
 /// The outcome of a request. Every request has exactly one, which [`github`] determines.
@@ -90,12 +90,12 @@ enum Answer {
 
 impl Webhook {
     pub fn new(config: &WebhookConfig) -> Self {
-        Self { secrets: config.secrets.clone(), room: Room::default() }
+        Self { secrets: config.secrets.clone(), body_memory: BodyMemory::default() }
     }
 
-    /// Reads a body, and takes memory for it from [`Room`].
-    async fn whole(&self, address: ClientAddress, mut body: Body) -> Result<(Bytes, Taken), ApiError> {
-        let (mut bytes, mut taken) = (BytesMut::new(), self.room.enter(address));
+    /// Reads a body, and takes memory for it from [`BodyMemory`].
+    async fn whole(&self, address: ClientAddress, mut body: Body) -> Result<(Bytes, Reservation), ApiError> {
+        let (mut bytes, mut taken) = (BytesMut::new(), self.body_memory.enter(address));
         while let Some(frame) = body.frame().await {
             let frame =
                 frame.map_err(|_| ApiError::Invalid("the body could not be read to its end".to_owned()))?;
@@ -104,7 +104,7 @@ impl Webhook {
             if length > MAX_BODY_BYTES {
                 return refused(body, ApiError::TooLarge(MAX_BODY_BYTES)).await;
             }
-            self.room.grow(&mut taken, length).await;
+            self.body_memory.grow(&mut taken, length).await;
             bytes.extend_from_slice(&data);
         }
         Ok((bytes.freeze(), taken))
@@ -156,7 +156,7 @@ pub(super) async fn github(State(state): State<HttpState>, request: Request) -> 
     state.metrics.http.webhook(github::event_label(&event), outcome.label());
     if event.is_empty() {
         // The request may not come from GitHub. Anybody can send as many as they like, so this line is limited.
-        seldom!(info, outcome = outcome.label(), "refused a webhook");
+        rate_limited_log!(info, outcome = outcome.label(), "refused a webhook");
     } else {
         tracing::info!(event, action, delivery, outcome = outcome.label(), "webhook");
     }
@@ -193,7 +193,7 @@ async fn receive(state: &HttpState, request: Request, told: &mut Told) -> Result
     let opened = tokio::task::spawn_blocking(move || {
         let _room = room;
         if webhook.signed(&signature, &body) {
-            webhook.room.trust(address);
+            webhook.body_memory.trust(address);
             open(&headers, &body)
         } else {
             (Told::default(), Err(ApiError::BadSignature(WRONGLY_SIGNED)))

@@ -2,7 +2,9 @@
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 
-use crate::protocol::{ClientEvent, Code};
+use strum::VariantArray;
+
+use crate::protocol::{ClientEventName, Code};
 
 use super::labelled::{Counters, Gauges, Level, counter, gauge};
 
@@ -127,14 +129,14 @@ impl ClientMetrics {
                 "Events from clients by name; other names count as unknown",
                 ["event"],
             )
-            .with(ClientEvent::NAMES.into_iter().chain(["unknown"]).map(|event| [event])),
+            .with(ClientEventName::VARIANTS.iter().map(|name| [name.into()]).chain([["unknown"]])),
             refusals: Counters::register(
                 registry,
                 "refusals",
                 "Refusals sent to connected clients, in acknowledgements and as the event error, by code",
                 ["code"],
             )
-            .with(Code::ALL.map(|code| [code.as_str()])),
+            .with(Code::VARIANTS.iter().map(|code| [code.as_str()])),
             errors: counter(
                 registry,
                 "client_errors",

@@ -7,6 +7,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::Registry,
 };
+use strum::VariantArray;
 
 use super::labelled::Counters;
 use crate::github;
@@ -57,7 +58,11 @@ impl HttpMetrics {
             "Deliveries of GitHub's webhook by event and outcome",
             ["event", "outcome"],
         )
-        .with(github::EVENTS.into_iter().flat_map(|event| WEBHOOK_OUTCOMES.map(|outcome| [event, outcome])));
+        .with(
+            github::EventName::VARIANTS
+                .iter()
+                .flat_map(|event| WEBHOOK_OUTCOMES.map(|outcome| [event.into(), outcome])),
+        );
         Self { requests, seconds, webhooks }
     }
 

@@ -1,11 +1,29 @@
 //! The requests of clients, parsed once from the name and the arguments of an event.
 
 use serde_json::{Map, Value, value::RawValue};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::Refusal;
 
 const MAX_ID_BYTES: usize = 256;
 const MAX_RESYNC_TASKS: usize = 1000;
+
+/// The events that clients may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+pub enum ClientEventName {
+    #[strum(serialize = "task:join")]
+    TaskJoin,
+    #[strum(serialize = "task:leave")]
+    TaskLeave,
+    #[strum(serialize = "dashboard:join")]
+    DashboardJoin,
+    #[strum(serialize = "dashboard:leave")]
+    DashboardLeave,
+    #[strum(serialize = "resync_requested")]
+    Resync,
+    #[strum(serialize = "auth:refresh")]
+    AuthRefresh,
+}
 
 /// A client's request.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,38 +57,22 @@ pub enum Resync {
 }
 
 impl ClientEvent {
-    pub const AUTH_REFRESH: &str = "auth:refresh";
-    pub const NAMES: [&str; 6] = [
-        "task:join",
-        "task:leave",
-        "dashboard:join",
-        "dashboard:leave",
-        "resync_requested",
-        Self::AUTH_REFRESH,
-    ];
-
-    /// Returns the name if clients may use it. Refusals repeat only such names.
-    pub fn known(name: &str) -> Option<&'static str> {
-        Self::NAMES.into_iter().find(|known| *known == name)
+    pub fn parse(name: ClientEventName, args: &[&RawValue]) -> Result<Self, Refusal> {
+        Self::parse_payload(name, args).map_err(|refusal| refusal.of(name))
     }
 
-    pub fn parse(name: &str, args: &[&RawValue]) -> Result<Self, Refusal> {
-        let name = Self::known(name).ok_or(Refusal::invalid("Unknown event"))?;
-        Self::parse_known(name, args).map_err(|refusal| refusal.of(name))
-    }
-
-    fn parse_known(name: &'static str, args: &[&RawValue]) -> Result<Self, Refusal> {
+    fn parse_payload(name: ClientEventName, args: &[&RawValue]) -> Result<Self, Refusal> {
         let mut payload = payload(args)?;
         match name {
-            "task:join" => Ok(Self::TaskJoin { task: task_id(payload.remove("taskId"))? }),
-            "task:leave" => Ok(Self::TaskLeave { task: task_id(payload.remove("taskId"))? }),
-            "dashboard:join" => Ok(Self::DashboardJoin),
-            "dashboard:leave" => Ok(Self::DashboardLeave),
-            Self::AUTH_REFRESH => match payload.remove("token") {
+            ClientEventName::TaskJoin => Ok(Self::TaskJoin { task: task_id(payload.remove("taskId"))? }),
+            ClientEventName::TaskLeave => Ok(Self::TaskLeave { task: task_id(payload.remove("taskId"))? }),
+            ClientEventName::DashboardJoin => Ok(Self::DashboardJoin),
+            ClientEventName::DashboardLeave => Ok(Self::DashboardLeave),
+            ClientEventName::Resync => resync(payload).map(Self::Resync),
+            ClientEventName::AuthRefresh => match payload.remove("token") {
                 Some(Value::String(token)) if !token.is_empty() => Ok(Self::AuthRefresh { token }),
                 _ => Err(Refusal::invalid("token must be a non-empty string")),
             },
-            _ => resync(payload).map(Self::Resync),
         }
     }
 }
@@ -159,7 +161,7 @@ mod tests {
 
     fn parse(name: &str, payload: &str) -> Result<ClientEvent, &'static str> {
         let raw: Box<RawValue> = serde_json::from_str(payload).expect("json");
-        ClientEvent::parse(name, &[&raw]).map_err(|refusal| refusal.message)
+        ClientEvent::parse(name.parse().expect("a known event"), &[&raw]).map_err(|refusal| refusal.message)
     }
 
     #[test]
@@ -176,7 +178,7 @@ mod tests {
             parse("task:join", r#"{"taskId":"\u0000"}"#),
             Err("taskId must have no control characters")
         );
-        assert_eq!(parse("nonsense", "{}"), Err("Unknown event"));
+        assert_eq!("nonsense".parse::<ClientEventName>().ok(), None);
         assert_eq!(
             parse("resync_requested", r#"{"taskIds":["a","b"],"since":"x"}"#),
             Err("since needs exactly one room: one taskId in taskIds, or dashboard: true")

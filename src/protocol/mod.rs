@@ -6,7 +6,7 @@ mod frame;
 mod packet;
 mod refusal;
 
-pub use client_event::{ClientEvent, Resync};
+pub use client_event::{ClientEvent, ClientEventName, Resync};
 pub use frame::{Frame, FrameError, ack, connect_error, connected, event, event_with};
 pub use packet::Packet;
 pub use refusal::{Code, Refusal};

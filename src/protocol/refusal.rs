@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use strum::{IntoStaticStr, VariantArray};
+
+use super::ClientEventName;
 
 /// A stable code that clients may branch on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Code {
     InvalidPayload,
     RateLimited,
@@ -20,30 +24,8 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Self; 9] = [
-        Self::InvalidPayload,
-        Self::RateLimited,
-        Self::Conflict,
-        Self::NotFound,
-        Self::TooManyRooms,
-        Self::FeatureDisabled,
-        Self::TokenExpired,
-        Self::Unauthorized,
-        Self::Unavailable,
-    ];
-
     pub fn as_str(self) -> &'static str {
-        match self {
-            Code::InvalidPayload => "invalid_payload",
-            Code::RateLimited => "rate_limited",
-            Code::Conflict => "conflict",
-            Code::NotFound => "not_found",
-            Code::TooManyRooms => "too_many_rooms",
-            Code::FeatureDisabled => "feature_disabled",
-            Code::TokenExpired => "token_expired",
-            Code::Unauthorized => "unauthorized",
-            Code::Unavailable => "unavailable",
-        }
+        self.into()
     }
 }
 
@@ -68,8 +50,8 @@ impl Refusal {
         Self::new(Code::InvalidPayload, message)
     }
 
-    pub fn of(self, event: &'static str) -> Self {
-        Self { event: Some(event), ..self }
+    pub fn of(self, event: ClientEventName) -> Self {
+        Self { event: Some(event.into()), ..self }
     }
 
     pub fn retry_after(self, wait: Duration) -> Self {

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     gateway::{Transport, TransportHandle, Wire},
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
 };
 
 /// The timeout for a request head, from its first byte on. A new connection must also send its first byte within this time.
@@ -109,7 +109,7 @@ pub(super) async fn serve_connection(transport: Transport, peer: SocketAddr, doo
             match wait.poll(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(End::Cut) => {
-                    seldom!(debug, "closed a connection: its request head took too long");
+                    rate_limited_log!(debug, "closed a connection: its request head took too long");
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Ready(End::Close) => {
@@ -123,13 +123,13 @@ pub(super) async fn serve_connection(transport: Transport, peer: SocketAddr, doo
     .await;
     let Err(error) = result else { return };
     if error.is_parse_too_large() {
-        seldom!(
+        rate_limited_log!(
             warn,
             max = head_bytes,
             "refused a request: its line and headers are too long; if a token makes them so long, MAX_TOKEN_BYTES raises this limit"
         );
     } else {
-        seldom!(debug, %error, "a connection ended with an error");
+        rate_limited_log!(debug, %error, "a connection ended with an error");
     }
 }
 

@@ -5,9 +5,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use crate::{
     address::{ClientAddress, Share},
@@ -77,7 +79,7 @@ impl Idle {
 
     /// The number of idle connections.
     pub fn len(&self) -> usize {
-        let state = self.lock();
+        let state = self.0.lock();
         state.strangers.len() + state.others.len()
     }
 
@@ -88,7 +90,7 @@ impl Idle {
     /// Closes the connection without a token that has been idle for longest among those of this address. Returns the share of the
     /// address that this connection held.
     pub fn make_room_of(&self, address: ClientAddress) -> Option<Share> {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let ids = state.by_address.range((address, 0)..=(address, u64::MAX)).take(TRIES);
         let ids: Vec<u64> = ids.map(|(_, id)| *id).collect();
         let entry = ids.into_iter().find_map(|id| state.close_stranger(id))?;
@@ -97,12 +99,12 @@ impl Idle {
 
     /// Closes the connection without a token that has been idle for longest. Returns whether one could be closed.
     pub fn close_a_stranger(&self) -> bool {
-        self.lock().close_oldest_stranger()
+        self.0.lock().close_oldest_stranger()
     }
 
     /// Closes an idle connection without a token, or otherwise any idle connection. Returns whether one could be closed.
     pub fn close_one(&self) -> bool {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if state.close_oldest_stranger() {
             return true;
         }
@@ -111,10 +113,6 @@ impl Idle {
             let closed = state.others.get(&id).is_some_and(|entry| entry.close(state.spared));
             closed && state.others.remove(&id).is_some()
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -163,7 +161,7 @@ impl IdleConnection {
     /// The connection becomes idle, because its request has been answered.
     pub fn enter(&self) {
         let is_strangers = self.is_strangers();
-        let mut state = self.idle.lock();
+        let mut state = self.idle.0.lock();
         let id = state.next;
         state.next += 1;
         let entry = Entry { address: self.address, handle: self.handle.clone(), since: Instant::now() };
@@ -175,14 +173,14 @@ impl IdleConnection {
             state.others.insert(id, entry);
         }
         drop(state);
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+        *self.place.lock() = Some(id);
     }
 
     /// The connection is no longer idle, because a request has come or the connection has ended.
     pub fn leave(&self) {
-        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let place = self.place.lock().take();
         if let Some(id) = place {
-            self.idle.lock().remove(id);
+            self.idle.0.lock().remove(id);
         }
     }
 }
@@ -228,7 +226,7 @@ mod tests {
 
         /// From now on, all connections count as idle for long enough.
         fn later(&self) {
-            self.idle.lock().spared = Duration::ZERO;
+            self.idle.0.lock().spared = Duration::ZERO;
         }
 
         async fn connection(&self, address: &str, is_proxy: bool) -> Held {
@@ -318,7 +316,7 @@ mod tests {
         held.place.enter();
         assert_eq!(field.idle.len(), 1);
         drop(held);
-        let state = field.idle.lock();
+        let state = field.idle.0.lock();
         assert!(state.strangers.is_empty() && state.by_address.is_empty() && state.others.is_empty());
     }
 }

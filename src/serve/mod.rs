@@ -24,7 +24,7 @@ use crate::{
     config::TrustedProxies,
     gateway::{Capacity, Edge, Place, Transport, TransportHandle},
     metrics::Metrics,
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
 };
 
 use connection::serve_connection;
@@ -102,7 +102,7 @@ async fn admit(stream: TcpStream, peer: SocketAddr, doors: &Doors) {
         drop(stream);
         doors.metrics.clients.turned_away.inc(["capacity"]);
         let max = doors.capacity.max();
-        seldom!(warn, max, "no room for more connections: raise the limit of open files");
+        rate_limited_log!(warn, max, "no room for more connections: raise the limit of open files");
         return;
     };
     // A proxy's connections carry many clients, so the limit per address does not apply.
@@ -112,7 +112,7 @@ async fn admit(stream: TcpStream, peer: SocketAddr, doors: &Doors) {
             Some(share) => Some(share),
             None => {
                 doors.metrics.clients.turned_away.inc(["address"]);
-                seldom!(warn, "closed connections: one address has too many without a token");
+                rate_limited_log!(warn, "closed connections: one address has too many without a token");
                 return;
             }
         },
@@ -151,9 +151,9 @@ fn share(doors: &Doors, address: ClientAddress) -> Option<Share> {
 
 async fn failed(error: &io::Error) {
     if is_of_one_connection(error) {
-        seldom!(debug, %error, "a connection ended before it was accepted");
+        rate_limited_log!(debug, %error, "a connection ended before it was accepted");
     } else {
-        seldom!(warn, %error, "could not accept a connection");
+        rate_limited_log!(warn, %error, "could not accept a connection");
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }

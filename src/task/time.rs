@@ -58,7 +58,7 @@ impl Timestamp {
 pub const FEWEST_MILLIS: f64 = 100_000_000_000.0;
 
 /// The form of a written time. Each 0 stands for any digit, the 5 for a digit from 0 to 5.
-const FORM: &[u8; 24] = b"0000-00-00T00:00:50.000Z";
+const FORM: &[u8; 24] = b"0000-00-00T00:50:50.000Z";
 
 /// Returns whether a text has the form [`FORM`] and a day that exists in every month. Any other text is parsed in full.
 fn is_written_like_ours(text: &str) -> bool {
@@ -172,6 +172,7 @@ mod tests {
             "2026-00-01",
             "2026-01-02T24:00",
             "2026-99-99T99:99:59.999Z",
+            "2026-01-02T03:75:05.678Z",
             "2026-01-02T03:04:05.Z",
             "2026-01-02T03:04:05Z ",
             "2026-01-02T03:04:05 Europe/Berlin",

@@ -26,9 +26,11 @@ function stubborn(gateway, token, options = {}) {
 
 /** Repeats `ask` until the answer is final. HTTP requests and `auth:refresh` do not wait for a key fetch that is far away. */
 async function inTheEnd(ask) {
+  const deadline = Date.now() + 60_000;
   for (;;) {
     const code = await ask();
     if (!['unavailable', 'rate_limited'].includes(code)) return code;
+    assert.ok(Date.now() < deadline, `the answer is still ${code}`);
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }
 }

@@ -27,6 +27,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Makes stores of one kind.
 pub trait Backend {
+    /// The name that the store reports, for example in `/api/health`.
+    fn kind(&self) -> &'static str;
     /// An empty store, prepared.
     fn fresh(&self, default_org: DefaultOrg) -> impl Future<Output = Prepared> + Send;
 }

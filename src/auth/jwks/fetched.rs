@@ -10,7 +10,7 @@ use tokio::{
 
 use super::super::{AuthError, jws::Jws};
 use super::{FetchError, Fetched, KeyServer, KeySet};
-use crate::metrics::KeyMetrics;
+use crate::{backoff::Backoff, metrics::KeyMetrics};
 
 /// How many callers may wait for a fetch. Each of them holds a connection that is not authenticated yet.
 const MAX_WAITING: usize = 1024;
@@ -195,8 +195,7 @@ impl FetchedKeys {
     }
 
     fn pause_after(&self, failures: u32) -> Duration {
-        let doubled = self.times.retry.saturating_mul(1 << failures.saturating_sub(1).min(16));
-        doubled.min(self.times.slowest_retry)
+        Backoff::new(self.times.retry, self.times.slowest_retry).pause(failures.saturating_sub(1))
     }
 }
 

@@ -11,7 +11,7 @@ mod redis;
 
 use crate::config::{Backend, Config, KeySource, Sources, TaskApi};
 
-use super::place::Place;
+use super::gateway_url::GatewayUrl;
 pub use finding::{Finding, Level};
 
 #[derive(Clone, Debug, Default)]
@@ -53,8 +53,8 @@ pub async fn check(arguments: CheckArguments, sources: &Sources) -> Vec<Finding>
         findings.extend(redis::check_redis(redis).await);
     }
     if let Some(url) = arguments.url {
-        match Place::parse(&url) {
-            Some(place) => findings.extend(reached::check_reached(&place).await),
+        match GatewayUrl::parse(&url) {
+            Some(gateway) => findings.extend(reached::check_reached(&gateway).await),
             None => {
                 findings.push(Finding::fail("--url can't be used", "give http://host:port or https://host"))
             }

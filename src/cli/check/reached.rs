@@ -5,7 +5,7 @@ use tokio::time::{Duration, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::Finding;
-use crate::cli::{ask::ask, place::Place};
+use crate::cli::{ask::ask, gateway_url::GatewayUrl};
 
 const WITHIN: Duration = Duration::from_secs(10);
 /// A proxy that alternates between two nodes is found at the first try. With a proxy that chooses at random, all tries
@@ -13,33 +13,33 @@ const WITHIN: Duration = Duration::from_secs(10);
 const TRIES: usize = 12;
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 
-pub(super) async fn check_reached(place: &Place) -> Vec<Finding> {
-    let health = health(place).await;
+pub(super) async fn check_reached(gateway: &GatewayUrl) -> Vec<Finding> {
+    let health = health(gateway).await;
     if health.level == super::Level::Fail {
         return vec![health];
     }
-    vec![health, websocket(place).await, polling(place).await, public(place).await]
+    vec![health, websocket(gateway).await, polling(gateway).await, public(gateway).await]
 }
 
-async fn health(place: &Place) -> Finding {
-    match ask(place, "GET", "/api/health", "", &[]).await {
+async fn health(gateway: &GatewayUrl) -> Finding {
+    match ask(gateway, "GET", "/api/health", "", &[]).await {
         Ok(answer) if answer.status == 200 && answer.body.contains("\"websocket\"") => {
-            Finding::ok(format!("{place} leads to a gateway"))
+            Finding::ok(format!("{gateway} leads to a gateway"))
         }
         Ok(answer) => Finding::fail(
-            format!("{place}/api/health answers {}", answer.status),
+            format!("{gateway}/api/health answers {}", answer.status),
             "let the proxy pass /api/ and /socket.io/ to taskcast, and give --url as clients have it",
         ),
         Err(error) => Finding::fail(
-            format!("{place} can't be reached: {error}"),
+            format!("{gateway} can't be reached: {error}"),
             "check the URL, DNS, firewall and certificate",
         ),
     }
 }
 
-async fn websocket(place: &Place) -> Finding {
+async fn websocket(gateway: &GatewayUrl) -> Finding {
     let opened = timeout(WITHIN, async {
-        let (mut socket, _) = tokio_tungstenite::connect_async(place.websocket_url()).await.ok()?;
+        let (mut socket, _) = tokio_tungstenite::connect_async(gateway.websocket_url()).await.ok()?;
         match socket.next().await?.ok()? {
             Message::Text(text) => text.as_str().starts_with("0{").then_some(()),
             _ => None,
@@ -61,9 +61,9 @@ enum Polled {
     NotOpened(String),
 }
 
-async fn polling(place: &Place) -> Finding {
+async fn polling(gateway: &GatewayUrl) -> Finding {
     for _ in 0..TRIES {
-        match poll(place).await {
+        match poll(gateway).await {
             Polled::Found => {}
             Polled::Lost(status) => {
                 return Finding::warn(
@@ -86,25 +86,25 @@ async fn polling(place: &Place) -> Finding {
 }
 
 /// Opens a session and closes it with two requests. Each request has its own connection, as behind a proxy.
-async fn poll(place: &Place) -> Polled {
-    let opened = match ask(place, "GET", POLLING, "", &[]).await {
+async fn poll(gateway: &GatewayUrl) -> Polled {
+    let opened = match ask(gateway, "GET", POLLING, "", &[]).await {
         Ok(answer) if answer.status == 200 => answer,
         Ok(answer) => return Polled::NotOpened(format!("its first request is answered {}", answer.status)),
         Err(error) => return Polled::NotOpened(error.to_string()),
     };
     let sid = opened.body.split_once("\"sid\":\"").and_then(|(_, rest)| rest.split('"').next());
     let Some(sid) = sid else { return Polled::NotOpened("its first answer has no session".to_owned()) };
-    match ask(place, "POST", &format!("{POLLING}&sid={sid}"), "1", &opened.cookies).await {
+    match ask(gateway, "POST", &format!("{POLLING}&sid={sid}"), "1", &opened.cookies).await {
         Ok(answer) if answer.status == 200 => Polled::Found,
         Ok(answer) => Polled::Lost(answer.status),
         Err(error) => Polled::NotOpened(error.to_string()),
     }
 }
 
-async fn public(place: &Place) -> Finding {
-    match ask(place, "GET", "/metrics", "", &[]).await {
+async fn public(gateway: &GatewayUrl) -> Finding {
+    match ask(gateway, "GET", "/metrics", "", &[]).await {
         Ok(answer) if answer.status == 200 && answer.body.contains("taskcast_") => Finding::warn(
-            format!("anyone who can reach {place} can read /metrics"),
+            format!("anyone who can reach {gateway} can read /metrics"),
             "set ADMIN_PORT or METRICS_TOKEN, or let the proxy refuse /metrics and /api/admin",
         ),
         _ => Finding::ok("/metrics is not public"),

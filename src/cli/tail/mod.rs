@@ -13,10 +13,11 @@ use std::{io::Write, time::Duration};
 
 use crate::{
     auth::{Grant, TokenSigner, UnixTime},
+    backoff::Backoff,
     config::{Config, ServerConfig, Sources},
 };
 
-use super::{CliError, place::Place};
+use super::{CliError, gateway_url::GatewayUrl};
 use outcome::Outcome;
 use printer::Printer;
 use rooms::Rooms;
@@ -32,23 +33,23 @@ pub struct TailArguments {
     pub json: bool,
 }
 
-/// The backoff before the next connection attempt: the first wait, doubled each time, and the longest wait.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+/// Between two attempts to connect.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
 const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// Prints events until the output is closed, or until the gateway refuses and a retry would not help. The caller stops this
 /// function on Ctrl-C.
 pub async fn tail(arguments: TailArguments, sources: &Sources, out: impl Write) -> Result<(), CliError> {
     let credentials = Credentials::of(&arguments, sources)?;
-    let place = match &arguments.url {
-        Some(url) => Place::parse(url).ok_or(CliError::Url("--url"))?,
+    let gateway = match &arguments.url {
+        Some(url) => GatewayUrl::parse(url).ok_or(CliError::Url("--url"))?,
         None => {
             let server = ServerConfig::read_alone(sources)?;
-            Place::local(server.local_address(server.port))
+            GatewayUrl::local(server.local_address(server.port))
         }
     };
     let client = Tail {
-        place,
+        gateway,
         credentials,
         rooms: Rooms::new(arguments.task),
         printer: Printer::new(out, arguments.json),
@@ -96,26 +97,28 @@ impl Credentials {
 }
 
 struct Tail<W> {
-    place: Place,
+    gateway: GatewayUrl,
     credentials: Credentials,
     rooms: Rooms,
     printer: Printer<W>,
-    backoff: (Duration, Duration),
+    backoff: Backoff,
 }
 
 impl<W: Write> Tail<W> {
     async fn run(mut self) -> Result<(), CliError> {
-        let mut pause = self.backoff.0;
+        let mut failures = 0;
         loop {
             let token = self.credentials.token()?;
-            let outcome = match Session::open(&self.place, &token).await {
+            let outcome = match Session::open(&self.gateway, &token).await {
                 Ok(mut session) => {
-                    pause = self.backoff.0;
-                    self.printer.note(&format!("connected to {}", self.place));
+                    failures = 0;
+                    self.printer.note(&format!("connected to {}", self.gateway));
                     session.run(&mut self.rooms, &mut self.printer).await
                 }
                 Err(outcome) => outcome,
             };
+            let pause = self.backoff.pause(failures);
+            failures = failures.saturating_add(1);
             match outcome {
                 Outcome::Lost(reason) => {
                     let shown = humantime::format_duration(pause);
@@ -126,7 +129,6 @@ impl<W: Write> Tail<W> {
                 Outcome::OutputFailed(error) => return Err(CliError::Output(error)),
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(self.backoff.1);
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio_tungstenite::{
     tungstenite::{Error as WsError, Message},
 };
 
-use super::{Outcome, Place, Printer, Rooms, outcome::shown, packet::Packet, rooms::Seen};
+use super::{GatewayUrl, Outcome, Printer, Rooms, outcome::shown, packet::Packet, rooms::Seen};
 
 const OPEN_WITHIN: Duration = Duration::from_secs(20);
 
@@ -22,20 +22,20 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects to the gateway and to the namespace.
-    pub(super) async fn open(place: &Place, token: &str) -> Result<Self, Outcome> {
-        match timeout(OPEN_WITHIN, Self::open_in_time(place, token)).await {
+    pub(super) async fn open(gateway: &GatewayUrl, token: &str) -> Result<Self, Outcome> {
+        match timeout(OPEN_WITHIN, Self::open_in_time(gateway, token)).await {
             Ok(result) => result,
-            Err(_) => Err(Outcome::lost(format!("{place} does not answer"))),
+            Err(_) => Err(Outcome::lost(format!("{gateway} does not answer"))),
         }
     }
 
-    async fn open_in_time(place: &Place, token: &str) -> Result<Self, Outcome> {
-        let connected = tokio_tungstenite::connect_async(place.websocket_url()).await;
-        let (socket, _) = connected.map_err(|error| not_connected(place, error))?;
+    async fn open_in_time(gateway: &GatewayUrl, token: &str) -> Result<Self, Outcome> {
+        let connected = tokio_tungstenite::connect_async(gateway.websocket_url()).await;
+        let (socket, _) = connected.map_err(|error| not_connected(gateway, error))?;
         let mut session = Self { socket, silence: OPEN_WITHIN };
         match session.next().await? {
             Packet::Open(silence) => session.silence = silence,
-            _ => return Err(Outcome::Refused(format!("{place} is not a Socket.IO server"))),
+            _ => return Err(Outcome::Refused(format!("{gateway} is not a Socket.IO server"))),
         }
         session.send(format!("40{}", json!({ "token": token }))).await?;
         loop {
@@ -137,18 +137,18 @@ fn answered<W: Write>(
 }
 
 /// Translates an error of the connection attempt. The client retries after temporary errors and ends with an error otherwise.
-fn not_connected(place: &Place, error: WsError) -> Outcome {
+fn not_connected(gateway: &GatewayUrl, error: WsError) -> Outcome {
     match error {
         WsError::Http(response) => match response.status().as_u16() {
             408 | 425 | 429 | 500..=599 => {
-                Outcome::lost(format!("{place} answers {} at the moment", response.status()))
+                Outcome::lost(format!("{gateway} answers {} at the moment", response.status()))
             }
             _ => Outcome::Refused(format!(
-                "{place} answers {}: check that this is the gateway's URL and that Socket.IO is switched on",
+                "{gateway} answers {}: check that this is the gateway's URL and that Socket.IO is switched on",
                 response.status()
             )),
         },
-        WsError::Url(error) => Outcome::Refused(format!("{place} can't be used: {error}")),
-        error => Outcome::lost(format!("{place} can't be reached: {error}")),
+        WsError::Url(error) => Outcome::Refused(format!("{gateway} can't be used: {error}")),
+        error => Outcome::lost(format!("{gateway} can't be reached: {error}")),
     }
 }

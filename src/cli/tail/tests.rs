@@ -56,11 +56,11 @@ impl Gateway {
 
     fn tail(&self, task: Option<&str>, out: Output) -> JoinHandle<Result<(), CliError>> {
         let client = Tail {
-            place: Place::local(self.0.local_addr().expect("bound")),
+            gateway: GatewayUrl::local(self.0.local_addr().expect("bound")),
             credentials: Credentials::Given("the-token".into()),
             rooms: Rooms::new(task.map(str::to_owned)),
             printer: Printer::new(out, true),
-            backoff: (Duration::from_millis(5), Duration::from_millis(20)),
+            backoff: Backoff::new(Duration::from_millis(5), Duration::from_millis(20)),
         };
         tokio::spawn(client.run())
     }
@@ -250,8 +250,9 @@ async fn another_server_ends_the_client_and_a_draining_gateway_does_not() {
 #[tokio::test]
 async fn a_server_without_tls_is_an_error_and_does_not_panic() {
     let gateway = Gateway::start().await;
-    let place = Place::parse(&format!("https://{}", gateway.0.local_addr().expect("bound"))).expect("a URL");
-    let opening = tokio::spawn(async move { Session::open(&place, "t").await.err() });
+    let url =
+        GatewayUrl::parse(&format!("https://{}", gateway.0.local_addr().expect("bound"))).expect("a URL");
+    let opening = tokio::spawn(async move { Session::open(&url, "t").await.err() });
     let (mut stream, _) =
         timeout(DEADLINE, gateway.0.accept()).await.expect("in time").expect("a connection");
     stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.expect("sent");

@@ -144,10 +144,10 @@ async fn a_flush_writes_a_limited_amount_and_leaves_the_rest_to_the_task() {
         socket.send(Packet::message(&n.to_string())).unwrap();
     }
     socket.flush();
-    let waiting = socket.core().queue.len();
+    let waiting = socket.core.lock().queue.len();
     assert_eq!((waiting, socket.is_stalled()), (1000 - MAX_WRITES * MAX_SLICES, true));
     socket.flush();
-    assert_eq!(socket.core().queue.len(), waiting, "the rest is for the task");
+    assert_eq!(socket.core.lock().queue.len(), waiting, "the rest is for the task");
     let mut turns = 0;
     while !socket.has_sent_all() {
         socket.resume();
@@ -196,7 +196,7 @@ async fn a_probe_writes_before_the_runtime_reports_room() {
 fn the_fan_out_is_told_once_that_there_is_room() {
     let socket = polling(2);
     let told = || {
-        let mut core = socket.core();
+        let mut core = socket.core.lock();
         core.has_room(2)
     };
     assert!(!told());
@@ -205,12 +205,12 @@ fn the_fan_out_is_told_once_that_there_is_room() {
     assert!(!told(), "the fan-out does not wait for room");
     assert!(matches!(send(&socket, "c"), Err(SendError::Full(_))));
     assert!(!told(), "there is no room");
-    socket.core().queue.pop_front();
+    socket.core.lock().queue.pop_front();
     assert!(told() && !told());
     send(&socket, "d").unwrap();
     assert!(matches!(send(&socket, "e"), Err(SendError::Full(_))));
     socket.close(DisconnectReason::ClosedHere);
-    assert!(!socket.core().wanted, "it does not wait for a closed connection");
+    assert!(!socket.core.lock().wanted, "it does not wait for a closed connection");
 }
 
 #[tokio::test]
@@ -247,12 +247,6 @@ async fn one_polling_request_at_a_time_gets_the_queued_packets() {
     let asking = socket.ask().unwrap();
     assert!(socket.ask().is_none(), "one at a time");
     assert_eq!(asking.answer().await, packets("4a\u{1e}4b"));
-    drop(asking);
-
-    // A cancelled request takes no packets with it.
-    let asking = socket.ask().unwrap();
-    assert!(futures_util::FutureExt::now_or_never(asking.answer()).is_none());
-    drop(asking);
     for text in ["c", "d", "e"] {
         send(&socket, text).unwrap();
     }
@@ -268,7 +262,7 @@ async fn a_waiting_request_gets_the_queued_packets_and_then_the_end() {
         let socket = socket.clone();
         async move { socket.ask().unwrap().answer().await }
     });
-    while socket.ask().is_some() {
+    while !socket.is_asked() {
         tokio::task::yield_now().await;
     }
     socket.send(Packet::message("bye")).unwrap();
@@ -279,6 +273,23 @@ async fn a_waiting_request_gets_the_queued_packets_and_then_the_end() {
     send(&broken, "lost").unwrap();
     broken.close(DisconnectReason::TransportError);
     assert_eq!(broken.ask().unwrap().answer().await, packets("1"));
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_its_request_ends_the_session() {
+    let socket = polling(3);
+    assert!(futures_util::FutureExt::now_or_never(socket.ask().unwrap().answer()).is_none());
+    assert_eq!(socket.closed_for(), Some(DisconnectReason::TransportError));
+}
+
+#[tokio::test]
+async fn a_client_that_closes_the_session_is_not_sent_the_same() {
+    let (idle, busy) = (polling(3), polling(3));
+    send(&busy, "last").unwrap();
+    idle.close(DisconnectReason::ClientClose);
+    busy.close(DisconnectReason::ClientClose);
+    assert_eq!(idle.ask().unwrap().answer().await, Polled::Nothing);
+    assert_eq!(busy.ask().unwrap().answer().await, packets("4last"));
 }
 
 #[tokio::test]
@@ -293,7 +304,6 @@ async fn after_an_upgrade_everything_is_sent_on_the_websocket() {
     send(&socket, "b").unwrap();
     hears(&mut client, "a").await;
     hears(&mut client, "b").await;
-    drop(asking);
     assert!(socket.ask().is_none(), "it accepts no polling request any more");
 
     let ended = polling(3);

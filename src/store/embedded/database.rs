@@ -5,10 +5,11 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
 use redb::TableDefinition;
 
 use super::migrate::FORMAT;
@@ -110,7 +111,7 @@ impl Database {
     }
 
     fn file(&self) -> Result<Arc<redb::Database>, StoreError> {
-        let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.file.lock();
         match &*slot {
             Some(file) => Ok(file.clone()),
             None => {
@@ -136,7 +137,7 @@ impl Database {
         match error {
             redb::Error::Corrupted(_) => unusable_file(&self.path, &error),
             error => {
-                let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut slot = self.file.lock();
                 slot.take_if(|open| Arc::ptr_eq(open, file));
                 StoreError::Unavailable(format!("{}: {error}", self.path.display()))
             }
@@ -147,7 +148,7 @@ impl Database {
 impl Drop for Database {
     /// Closing a damaged file may also fail an assertion of redb. No caller is left that could get an error.
     fn drop(&mut self) {
-        let file = self.file.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let file = self.file.get_mut().take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(file)));
     }
 }

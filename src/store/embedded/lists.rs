@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     feed::Position,
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
     store::{
         Cursor, DashboardSnapshot, Page, Place, TaskFilter,
         query::{DATES, created_at},
@@ -194,7 +194,7 @@ impl<'a> Lists<'a> {
             record::decode(document.value()).and_then(|document| record::task(document, self.default_org));
         Ok(task
             .inspect_err(
-                |error| seldom!(warn, %error, "a task was left out of a list: its document can't be read"),
+                |error| rate_limited_log!(warn, %error, "a task was left out of a list: its document can't be read"),
             )
             .ok())
     }

@@ -1,11 +1,9 @@
 //! Writes. Each write is checked, made and logged in one transaction. Writes that wait for the disk at the same time share
 //! a transaction.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::VecDeque, sync::Arc};
 
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::{database::Database, transaction::Tables};
@@ -68,7 +66,7 @@ impl Writer {
     /// If the caller drops this future before its turn, the write is not made. After that, the write is made.
     pub(super) async fn write(&self, write: Write) -> Outcome {
         let (answer, mut outcome) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back((write, answer));
+        self.waiting.lock().push_back((write, answer));
         loop {
             let turn = tokio::select! {
                 biased;
@@ -83,7 +81,7 @@ impl Writer {
             );
             let group = move || {
                 let _turn = turn;
-                let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut waiting = waiting.lock();
                 let size = waiting.len().min(GROUP);
                 let group = waiting.drain(..size).collect();
                 drop(waiting);

@@ -1,14 +1,9 @@
 //! Combines similar questions into one read. A question that comes during a read waits for the next read, which answers all waiting
 //! questions. A read always begins after all questions that it answers.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, hash::Hash, pin::pin, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{sync::OnceCell, time::timeout};
 
 use crate::store::StoreError;
@@ -55,7 +50,7 @@ impl<K: Clone + Eq + Hash, Q: Clone + Eq + Hash, A: Clone> Batches<K, Q, A> {
         R: Future<Output = Result<HashMap<Q, A>, StoreError>>,
     {
         let mut asking = Asking { lanes: &self.0, key: key.clone(), lane: None };
-        let lane = asking.lane.insert(lock(&self.0).entry(key).or_default().clone());
+        let lane = asking.lane.insert(self.0.lock().entry(key).or_default().clone());
         lane.answer(&question, read).await
     }
 }
@@ -70,7 +65,7 @@ struct Asking<'a, K: Eq + Hash, Q, A> {
 
 impl<K: Eq + Hash, Q, A> Drop for Asking<'_, K, Q, A> {
     fn drop(&mut self) {
-        let mut lanes = lock(self.lanes);
+        let mut lanes = self.lanes.lock();
         self.lane = None;
         // Only this table still refers to the lane.
         if lanes.get(&self.key).is_some_and(|lane| Arc::strong_count(lane) == 1) {
@@ -106,9 +101,9 @@ impl<Q: Clone + Eq + Hash, A: Clone> Lane<Q, A> {
     }
 
     fn join(&self, question: &Q) -> Arc<Batch<Q, A>> {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         if let Some(batch) = &*open {
-            let mut questions = lock(&batch.questions);
+            let mut questions = batch.questions.lock();
             if questions.contains(question) {
                 return batch.clone();
             }
@@ -123,16 +118,12 @@ impl<Q: Clone + Eq + Hash, A: Clone> Lane<Q, A> {
 
     /// Closes the batch, which then accepts no more questions. Returns its questions.
     fn close(&self, batch: &Arc<Batch<Q, A>>) -> Vec<Q> {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         if open.as_ref().is_some_and(|open| Arc::ptr_eq(open, batch)) {
             *open = None;
         }
-        lock(&batch.questions).clone()
+        batch.questions.lock().clone()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -155,7 +146,7 @@ mod tests {
     impl Reader {
         async fn ask(&self, question: u32, gate: &Semaphore) -> Result<Option<u32>, StoreError> {
             let read = |questions: Vec<u32>| async move {
-                lock(&self.reads).push(questions.clone());
+                self.reads.lock().push(questions.clone());
                 gate.acquire().await.unwrap().forget();
                 match self.fails {
                     true => Err(StoreError::Unavailable("away".to_owned())),
@@ -177,8 +168,8 @@ mod tests {
         assert_eq!(first.await.unwrap(), Some(10));
         let answers: Vec<_> = others.await.into_iter().map(Result::unwrap).collect();
         assert_eq!(answers, [Some(10), Some(20), None, Some(20)]);
-        assert_eq!(*lock(&reader.reads), [vec![1], vec![1, 2, 13]]);
-        assert!(lock(&reader.batches.0).is_empty(), "no lane remains");
+        assert_eq!(*reader.reads.lock(), [vec![1], vec![1, 2, 13]]);
+        assert!(reader.batches.0.lock().is_empty(), "no lane remains");
     }
 
     #[tokio::test]
@@ -202,9 +193,9 @@ mod tests {
         let mut waiting = Box::pin(reader.ask(2, &gate));
         assert!((&mut waiting).now_or_never().is_none());
         drop(first);
-        assert!(!lock(&reader.batches.0).is_empty(), "one caller still waits");
+        assert!(!reader.batches.0.lock().is_empty(), "one caller still waits");
         drop(waiting);
-        assert!(lock(&reader.batches.0).is_empty());
+        assert!(reader.batches.0.lock().is_empty());
     }
 
     #[tokio::test]
@@ -227,6 +218,6 @@ mod tests {
         gate.add_permits(3);
         let answers = timeout(Duration::from_secs(20), answers).await.unwrap();
         assert!(answers.iter().all(Result::is_err));
-        assert_eq!(lock(&reader.reads).iter().map(Vec::len).collect::<Vec<_>>(), [1, 256, 43]);
+        assert_eq!(reader.reads.lock().iter().map(Vec::len).collect::<Vec<_>>(), [1, 256, 43]);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
 };
 
 use futures_util::TryStreamExt;
@@ -15,6 +15,7 @@ use mongodb::{
     error::Error,
     options::Hint,
 };
+use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
@@ -45,7 +46,7 @@ impl<T> Turns<T> {
     /// since.
     pub(super) async fn of(&self, org: &OrgId) -> OwnedMutexGuard<Option<T>> {
         let turn = {
-            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut turns = self.0.lock();
             // Removes the turns that no request holds or waits for.
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
             turns.entry(org.clone()).or_default().clone()

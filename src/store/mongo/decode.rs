@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     feed::{Change, GapReason, Position, TimelineChange},
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
     task::{DefaultOrg, DocumentError, Task, TimelineEntry, Timestamp},
 };
 
@@ -82,7 +82,7 @@ fn change(
     let (before, after) = match (before.transpose(), after.transpose()) {
         (Ok(before), Ok(after)) => (before, after),
         (Err(error), _) | (_, Err(error)) => {
-            seldom!(warn, %error, "a changed document can't be read as a task, so clients do not get this change");
+            rate_limited_log!(warn, %error, "a changed document can't be read as a task, so clients do not get this change");
             return Decoded::Nothing;
         }
     };

@@ -23,16 +23,15 @@ use super::{
     write::{unchanged, update},
 };
 use crate::{
+    backoff::Backoff,
     github::Delivery,
     store::{Delivered, StoreError, WriteError},
     task::{Task, TaskId, Timestamp},
 };
 
 const DUPLICATE_KEY: i32 = 11000;
-/// The upper limit of the pause between attempts doubles with each attempt, from this value to [`LONGEST_PAUSE`]. The pause is a random
-/// part of this limit.
-const FIRST_PAUSE: Duration = Duration::from_millis(4);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// Between two attempts.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(4), Duration::from_millis(250));
 /// Far more attempts than fit into a caller's deadline.
 const ATTEMPTS: u32 = 200;
 /// MongoDB itself ends a transaction after this time.
@@ -57,7 +56,7 @@ pub(super) async fn deliver(store: &MongoStore, delivery: &Delivery) -> Result<D
     }
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
-            tokio::time::sleep(pause(attempt)).await;
+            tokio::time::sleep(BACKOFF.pause_with_jitter(attempt, 0.0..=1.0)).await;
             if is_marked(store, delivery).await? {
                 return Ok(Delivered::Duplicate);
             }
@@ -67,11 +66,6 @@ pub(super) async fn deliver(store: &MongoStore, delivery: &Delivery) -> Result<D
         }
     }
     Err(StoreError::Unavailable("too many requests are changing the task at the same time".to_owned()).into())
-}
-
-fn pause(attempt: u32) -> Duration {
-    let longest = LONGEST_PAUSE.min(FIRST_PAUSE.saturating_mul(1 << attempt.min(10)));
-    longest.mul_f64(rand::random())
 }
 
 async fn is_marked(store: &MongoStore, delivery: &Delivery) -> Result<bool, StoreError> {
@@ -131,7 +125,7 @@ async fn commit(mut session: ClientSession) -> Result<(), Error> {
         match answer(session.commit_transaction()).await {
             Err(error) if is_unknown(&error) && Instant::now() < deadline => {
                 attempt += 1;
-                tokio::time::sleep(pause(attempt)).await;
+                tokio::time::sleep(BACKOFF.pause_with_jitter(attempt, 0.0..=1.0)).await;
             }
             result => return result,
         }

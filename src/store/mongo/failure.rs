@@ -6,7 +6,7 @@ use mongodb::error::{Error, ErrorKind, WriteFailure};
 
 use crate::{
     feed::GapReason,
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
     store::{StoreError, WriteError},
 };
 
@@ -99,7 +99,7 @@ pub(super) fn write_error(error: Error) -> WriteError {
         _ => code(&error).is_some_and(|code| VALUE_REFUSED.contains(&code)),
     };
     if refused {
-        seldom!(warn, error = text(&error), "MongoDB refused to write a value");
+        rate_limited_log!(warn, error = text(&error), "MongoDB refused to write a value");
         return WriteError::Conflict(
             "the task can't store this value: it is too large, too deep, or has an invalid key".to_owned(),
         );

@@ -17,17 +17,17 @@ use super::{
     stream_cursor::{Batch, StreamCursor},
 };
 use crate::{
+    backoff::Backoff,
     feed::{FeedItem, GapReason, Position},
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
     store::StoreError,
 };
 
 /// The minimum time from one request to the next. Fast changes then arrive several in one answer, which saves requests: a request costs the
 /// server and this node as much as several changes. After an answer with exactly one change, the next request follows at once.
 const BETWEEN_BATCHES: Duration = Duration::from_millis(1);
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// The longest backoff is short, because clients wait. Without a reachable server, the driver's server selection adds more time.
-const LAST_BACKOFF: Duration = Duration::from_secs(1);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
 /// A stream that fails within this time is reopened after a backoff, not at once.
 const YOUNG: Duration = Duration::from_secs(2);
 /// The number of times that the server may refuse to resume after a token. After that, the token is given up.
@@ -90,19 +90,23 @@ impl Follower<'_> {
                 StreamFailure::Fatal(error) => return Err(error),
                 StreamFailure::HistoryLost(reason) => {
                     if self.failures >= PERSISTENT {
-                        seldom!(warn, %reason, "history is lost again each time the change stream is opened");
+                        rate_limited_log!(warn, %reason, "history is lost again each time the change stream is opened");
                     }
                     Some(reason)
                 }
                 StreamFailure::Refused(error) if self.failures >= REFUSALS => {
-                    seldom!(warn, error, "MongoDB refuses to resume the change stream; a new one begins now");
+                    rate_limited_log!(
+                        warn,
+                        error,
+                        "MongoDB refuses to resume the change stream; a new one begins now"
+                    );
                     Some(GapReason::Resume)
                 }
                 StreamFailure::Passing(error) | StreamFailure::Refused(error) => {
                     if self.failures == 0 {
-                        seldom!(warn, error, "the change stream broke off; it will be resumed");
+                        rate_limited_log!(warn, error, "the change stream broke off; it will be resumed");
                     } else if self.failures >= PERSISTENT {
-                        seldom!(warn, error, "the change stream can't be opened yet");
+                        rate_limited_log!(warn, error, "the change stream can't be opened yet");
                     }
                     None
                 }
@@ -114,7 +118,7 @@ impl Follower<'_> {
             }
             // After a single interruption, the stream usually works again at once with another member or another cursor.
             if lost.is_some() || self.failures > 0 || begun.elapsed() < YOUNG {
-                tokio::time::sleep(backoff(self.failures)).await;
+                tokio::time::sleep(BACKOFF.pause_with_jitter(self.failures, 0.5..=1.0)).await;
             }
             self.failures = self.failures.saturating_add(1);
         }
@@ -216,17 +220,11 @@ impl Follower<'_> {
     fn progressed(&mut self) {
         self.patience.progressed();
         if std::mem::take(&mut self.failures) > 0 {
-            seldom!(info, "the change stream works again");
+            rate_limited_log!(info, "the change stream works again");
         }
     }
 }
 
 fn closed() -> Ended {
     StoreError::Unavailable("MongoDB closed the cursor of the change stream".to_owned()).into()
-}
-
-/// Exponential backoff with jitter, so that nodes do not retry at the same moment.
-fn backoff(failures: u32) -> Duration {
-    let full = FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(LAST_BACKOFF);
-    full.mul_f64(rand::random_range(0.5..1.0))
 }

@@ -1,11 +1,7 @@
 //! Creates the indexes that reads need, and knows their names. Each index compares texts byte by byte, as every operation on tasks does.
 //! MongoDB can't use an index with another collation for texts.
 
-use std::{
-    collections::HashMap,
-    sync::{PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use mongodb::{
     Database,
@@ -13,13 +9,14 @@ use mongodb::{
     error::Error,
     options::Hint,
 };
+use parking_lot::RwLock;
 
 use super::{
     MongoStore,
     failure::{answer, answer_within, code, store_error},
     prepare::{lacking, options_of},
 };
-use crate::{seldom::seldom, store::StoreError, task::Field};
+use crate::{rate_limited_log::rate_limited_log, store::StoreError, task::Field};
 
 /// IndexOptionsConflict, IndexKeySpecsConflict: an index that serves the same purpose already exists.
 const INDEX_CONFLICT: [i32; 2] = [85, 86];
@@ -84,7 +81,7 @@ pub(super) struct Hints(RwLock<HashMap<ListIndex, String>>);
 
 impl Hints {
     pub(super) fn of(&self, index: ListIndex) -> Option<Hint> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&index).cloned().map(Hint::Name)
+        self.0.read().get(&index).cloned().map(Hint::Name)
     }
 
     /// Returns whether a request failed because the index of its hint was dropped. The caller then repeats the request without the hint,
@@ -92,7 +89,7 @@ impl Hints {
     pub(super) fn is_gone(&self, hint: &mut Option<Hint>, error: &Error) -> bool {
         let is_gone = code(error) == Some(BAD_VALUE) && hint.take().is_some();
         if is_gone {
-            seldom!(
+            rate_limited_log!(
                 warn,
                 "an index for lists or counts was dropped; taskcast creates it again at its next start"
             );
@@ -102,7 +99,7 @@ impl Hints {
     }
 
     fn set(&self, names: HashMap<ListIndex, String>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = names;
+        *self.0.write() = names;
     }
 }
 

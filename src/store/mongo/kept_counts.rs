@@ -5,11 +5,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use mongodb::bson::Document;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::Notified};
 
 use crate::{
@@ -121,17 +121,17 @@ impl KeptCounts {
     /// The feed will report every change after `position`.
     pub(super) fn opened(&self, position: Position) {
         let reached = Reached { complete: position, newest: position, recent_after: position, token: None };
-        *self.lock() = Kept { reached: Some(reached), ..Kept::default() };
+        *self.kept.lock() = Kept { reached: Some(reached), ..Kept::default() };
     }
 
     /// Forgets all counts, because changes may have been missed.
     pub(super) fn lost(&self) {
-        *self.lock() = Kept::default();
+        *self.kept.lock() = Kept::default();
         self.moved.notify_waiters();
     }
 
     pub(super) fn change(&self, change: &Change) {
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         let kept = &mut *kept;
         let Some(reached) = &mut kept.reached else { return };
         let position = change.position;
@@ -159,7 +159,7 @@ impl KeptCounts {
     /// All changes up to `complete` have been read. After `token`, the stream had no more changes. `None` means that it had more changes.
     /// The last change may then be in the middle of a transaction.
     pub(super) fn reached(&self, complete: Position, token: Option<&Document>) {
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         if let Some(reached) = &mut kept.reached {
             reached.complete = reached.complete.max(complete);
             reached.token = token.map(|token| (token.clone(), reached.newest));
@@ -169,7 +169,7 @@ impl KeptCounts {
 
     /// Another reader found no change between this token and this position.
     pub(super) fn nothing_since(&self, token: &Document, up_to: Position) {
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         if let Some(reached) = &mut kept.reached
             && reached
                 .token
@@ -187,7 +187,7 @@ impl KeptCounts {
     }
 
     pub(super) fn distance(&self, moment: Position) -> Distance {
-        let kept = self.lock();
+        let kept = self.kept.lock();
         let Some(reached) = &kept.reached else { return Distance::TooFar };
         match &reached.token {
             _ if reached.complete >= moment => Distance::Reached,
@@ -200,7 +200,7 @@ impl KeptCounts {
     /// The counts at a moment that the feed has reached. `None` means that these counts are not kept, or that the changes since the moment
     /// are not all known.
     pub(super) fn at(&self, whose: &Whose, moment: Position) -> Option<Counts> {
-        let kept = &mut *self.lock();
+        let kept = &mut *self.kept.lock();
         let reached = kept.reached.as_ref()?;
         kept.asked += 1;
         let cell = kept.cells.get_mut(&whose.subject())?.iter_mut().find(|cell| cell.whose == *whose)?;
@@ -216,13 +216,13 @@ impl KeptCounts {
     }
 
     pub(super) fn knows(&self, whose: &Whose) -> bool {
-        let kept = self.lock();
+        let kept = self.kept.lock();
         kept.cells.get(&whose.subject()).is_some_and(|cells| cells.iter().any(|cell| cell.whose == *whose))
     }
 
     /// Keeps counts that were read at a moment, if all changes after the moment are remembered or will follow.
     pub(super) fn keep(&self, whose: Whose, counts: Counts, moment: Position) {
-        let kept = &mut *self.lock();
+        let kept = &mut *self.kept.lock();
         if kept.reached.as_ref().is_none_or(|reached| reached.recent_after > moment) {
             return;
         }
@@ -244,10 +244,6 @@ impl KeptCounts {
         if kept.number > MOST_CELLS {
             kept.forget_some();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     select::{Way, exactly, has_usable_id, visible_fields},
 };
 use crate::{
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
     store::{Cursor, Place, StoreError},
     task::{Counts, Task},
 };
@@ -244,7 +244,7 @@ impl Looked<'_> {
     fn checked(&self, documents: &[RawDocumentBuf]) -> Vec<Listed> {
         let tasks = documents.iter().filter_map(|document| {
             let task = meaning::task(document, &self.store.config.default_org);
-            let task = task.inspect_err(|error| seldom!(warn, %error, "a task was left out of a list: its document can't be read")).ok()?;
+            let task = task.inspect_err(|error| rate_limited_log!(warn, %error, "a task was left out of a list: its document can't be read")).ok()?;
             (self.passes)(&task).then(|| Listed { key: Key::of(document), task })
         });
         tasks.collect()

@@ -11,7 +11,7 @@ use super::{
     patience::{Next, Said, Wait},
     stream_cursor::{Batch, StreamCursor, is_under_way},
 };
-use crate::seldom::seldom;
+use crate::rate_limited_log::rate_limited_log;
 
 /// The reason why there is no answer.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub(super) async fn next_answer(
                     answer = &mut answer => return Ok(answer?),
                     said = question => wait.said(said.unwrap_or(Said::Nothing), begun.elapsed(), asked.elapsed()),
                 }
-                seldom!(
+                rate_limited_log!(
                     warn,
                     waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
                     "MongoDB has not answered the change stream for a long time; clients see changes late until it does"

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     feed::FeedItem,
     github::Delivery,
-    seldom::seldom,
+    rate_limited_log::rate_limited_log,
     store::{
         AccessSnapshot, Cursor, DashboardSnapshot, Delivered, MongoProbe, Page, Store, StoreError,
         StreamStatus, TaskFilter, TaskSnapshot, WriteError,
@@ -103,7 +103,7 @@ impl MongoStore {
     /// Counts and logs that a requested id is the text of two documents' ids.
     pub(super) fn ambiguous(&self) {
         self.ambiguous_ids.fetch_add(1, Ordering::Relaxed);
-        seldom!(
+        rate_limited_log!(
             warn,
             "two documents have _ids of different types with the same text: one of them can't be joined or fetched, see \
              docs/troubleshooting.md"

@@ -17,6 +17,10 @@ use super::*;
 struct Embedded;
 
 impl Backend for Embedded {
+    fn kind(&self) -> &'static str {
+        "embedded"
+    }
+
     async fn fresh(&self, default_org: DefaultOrg) -> Prepared {
         let folder = tempfile::tempdir().expect("a folder");
         let config = EmbeddedConfig { data_dir: folder.path().to_owned(), default_org };

@@ -6,6 +6,10 @@ use crate::mongod::Place;
 struct Mongo;
 
 impl Backend for Mongo {
+    fn kind(&self) -> &'static str {
+        "mongodb"
+    }
+
     async fn fresh(&self, default_org: DefaultOrg) -> Prepared {
         let mut place = Place::new().await;
         place.config.default_org = default_org;

@@ -5,12 +5,12 @@ use std::{fmt, net::SocketAddr};
 use http::Uri;
 
 /// `http://host:port` or `https://host`, optionally with a path before `/socket.io`.
-pub(super) struct Place {
+pub(super) struct GatewayUrl {
     scheme: &'static str,
     rest: String,
 }
 
-impl Place {
+impl GatewayUrl {
     pub(super) fn parse(url: &str) -> Option<Self> {
         let uri: Uri = url.trim().parse().ok()?;
         let scheme = match uri.scheme_str()? {
@@ -55,7 +55,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for GatewayUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.scheme == "wss" { "https" } else { "http" };
         write!(f, "{scheme}://{}", self.rest)
@@ -74,9 +74,9 @@ mod tests {
             ("wss://tasks.test/live/", "wss://tasks.test/live/", "https://tasks.test/live"),
             ("ws://[::1]:1", "ws://[::1]:1/", "http://[::1]:1"),
         ] {
-            let place = Place::parse(url).expect(url);
-            assert_eq!(place.websocket_url(), format!("{websocket}socket.io/?EIO=4&transport=websocket"));
-            assert_eq!(place.to_string(), shown);
+            let gateway = GatewayUrl::parse(url).expect(url);
+            assert_eq!(gateway.websocket_url(), format!("{websocket}socket.io/?EIO=4&transport=websocket"));
+            assert_eq!(gateway.to_string(), shown);
         }
         for (url, address) in [
             ("http://127.0.0.1:3000", ("127.0.0.1", 3000)),
@@ -84,12 +84,12 @@ mod tests {
             ("ws://[::1]:1", ("::1", 1)),
             ("http://[::1]", ("::1", 80)),
         ] {
-            assert_eq!(Place::parse(url).expect(url).address(), address);
+            assert_eq!(GatewayUrl::parse(url).expect(url).address(), address);
         }
         for url in
             ["", "127.0.0.1:3000", "localhost", "ftp://a", "http://", "http://u:p@a", "http://a?token=x"]
         {
-            assert!(Place::parse(url).is_none(), "{url}");
+            assert!(GatewayUrl::parse(url).is_none(), "{url}");
         }
     }
 }

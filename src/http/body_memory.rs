@@ -2,9 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::address::ClientAddress;
@@ -20,7 +21,7 @@ const KEPT_BYTES: usize = 32 << 20;
 const MAX_KNOWN: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct BodyMemory {
     open: Arc<Semaphore>,
     kept: Arc<Semaphore>,
     /// The limits of the addresses that have a body here at the moment.
@@ -31,14 +32,14 @@ pub(super) struct Room {
 
 /// The memory that one body has taken.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct Reservation {
     share: Arc<Semaphore>,
     known: bool,
     bytes: usize,
     permits: Vec<OwnedSemaphorePermit>,
 }
 
-impl Default for Room {
+impl Default for BodyMemory {
     fn default() -> Self {
         Self {
             open: Arc::new(Semaphore::new(OPEN_BYTES / UNIT)),
@@ -49,21 +50,21 @@ impl Default for Room {
     }
 }
 
-impl Room {
-    pub fn enter(&self, address: ClientAddress) -> Taken {
-        let mut shares = lock(&self.shares);
+impl BodyMemory {
+    pub fn enter(&self, address: ClientAddress) -> Reservation {
+        let mut shares = self.shares.lock();
         let share = shares.get(&address).and_then(Weak::upgrade).unwrap_or_else(|| {
             shares.retain(|_, share| share.strong_count() > 0);
             let share = Arc::new(Semaphore::new(ADDRESS_BYTES / UNIT));
             shares.insert(address, Arc::downgrade(&share));
             share
         });
-        let known = lock(&self.known).contains(&address);
-        Taken { share, known, bytes: 0, permits: Vec::new() }
+        let known = self.known.lock().contains(&address);
+        Reservation { share, known, bytes: 0, permits: Vec::new() }
     }
 
     /// Waits until there is room for a body of this length.
-    pub async fn grow(&self, taken: &mut Taken, length: usize) {
+    pub async fn grow(&self, taken: &mut Reservation, length: usize) {
         let units = length.div_ceil(UNIT).saturating_sub(taken.bytes.div_ceil(UNIT));
         taken.bytes = taken.bytes.max(length);
         let units = u32::try_from(units).unwrap_or(u32::MAX);
@@ -82,17 +83,13 @@ impl Room {
 
     /// Remembers an address that has sent a delivery with a valid signature.
     pub fn trust(&self, address: ClientAddress) {
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock();
         known.retain(|one| *one != address);
         known.push_back(address);
         if known.len() > MAX_KNOWN {
             known.pop_front();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -106,39 +103,39 @@ mod tests {
     }
 
     /// Returns whether there is room right now.
-    fn fits(room: &Room, taken: &mut Taken, bytes: usize) -> bool {
-        room.grow(taken, bytes).now_or_never().is_some()
+    fn fits(memory: &BodyMemory, taken: &mut Reservation, bytes: usize) -> bool {
+        memory.grow(taken, bytes).now_or_never().is_some()
     }
 
     #[test]
     fn one_address_leaves_room_for_others() {
-        let room = Room::default();
-        let mut greedy = room.enter(address(1));
-        assert!(fits(&room, &mut greedy, 25 << 20));
-        assert!(!fits(&room, &mut room.enter(address(1)), 8 << 20));
-        assert!(fits(&room, &mut room.enter(address(1)), 4 << 20));
-        assert!(fits(&room, &mut room.enter(address(2)), 25 << 20));
+        let memory = BodyMemory::default();
+        let mut greedy = memory.enter(address(1));
+        assert!(fits(&memory, &mut greedy, 25 << 20));
+        assert!(!fits(&memory, &mut memory.enter(address(1)), 8 << 20));
+        assert!(fits(&memory, &mut memory.enter(address(1)), 4 << 20));
+        assert!(fits(&memory, &mut memory.enter(address(2)), 25 << 20));
         drop(greedy);
-        assert!(fits(&room, &mut room.enter(address(1)), 32 << 20));
+        assert!(fits(&memory, &mut memory.enter(address(1)), 32 << 20));
     }
 
     #[test]
     fn many_addresses_leave_room_for_those_that_are_known() {
-        let room = Room::default();
-        room.trust(address(9));
-        let mut held: Vec<Taken> = (1..3).map(|n| room.enter(address(n))).collect();
-        assert!(held.iter_mut().all(|taken| fits(&room, taken, 32 << 20)));
-        assert!(!fits(&room, &mut room.enter(address(8)), 1));
-        assert!(fits(&room, &mut room.enter(address(9)), 25 << 20));
+        let memory = BodyMemory::default();
+        memory.trust(address(9));
+        let mut held: Vec<Reservation> = (1..3).map(|n| memory.enter(address(n))).collect();
+        assert!(held.iter_mut().all(|taken| fits(&memory, taken, 32 << 20)));
+        assert!(!fits(&memory, &mut memory.enter(address(8)), 1));
+        assert!(fits(&memory, &mut memory.enter(address(9)), 25 << 20));
     }
 
     #[test]
     fn the_tables_of_addresses_do_not_grow_without_limit() {
-        let room = Room::default();
+        let memory = BodyMemory::default();
         for n in 0..200 {
-            room.enter(address(n));
-            room.trust(address(n));
+            memory.enter(address(n));
+            memory.trust(address(n));
         }
-        assert_eq!((lock(&room.shares).len(), lock(&room.known).len()), (1, MAX_KNOWN));
+        assert_eq!((memory.shares.lock().len(), memory.known.lock().len()), (1, MAX_KNOWN));
     }
 }

@@ -1,14 +1,14 @@
-//! The sessions of this node, and the facts about them that it sends to Redis.
+//! The sessions of this node, and the changes about them that it sends to Redis.
 
 use std::{collections::HashMap, time::Instant};
 
-use crate::{tables::GiveBack, task::UserId};
+use crate::{shrinking_map::ShrinkingMap, task::UserId};
 
 /// The number that the gateway gave a session.
 pub type SessionId = u64;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fact {
+pub(super) enum SessionChange {
     Opened { user: UserId, sessions: Vec<(SessionId, Instant)> },
     Ended { user: UserId, session: SessionId },
     Dashboard { user: UserId, session: SessionId, now: Dashboard },
@@ -31,48 +31,47 @@ struct Session {
 /// The sessions of this node, as Redis should know them. Whatever Redis has forgotten or never received is sent again
 /// from here.
 #[derive(Debug, Default)]
-pub(super) struct Sessions(HashMap<SessionId, Session>);
+pub(super) struct Sessions(ShrinkingMap<SessionId, Session>);
 
 impl Sessions {
-    pub fn open(&mut self, session: SessionId, user: UserId, since: Instant) -> Fact {
+    pub fn open(&mut self, session: SessionId, user: UserId, since: Instant) -> SessionChange {
         self.0.insert(session, Session { user: user.clone(), since, has_dashboard: false });
-        Fact::Opened { user, sessions: vec![(session, since)] }
+        SessionChange::Opened { user, sessions: vec![(session, since)] }
     }
 
     /// `None` means that the session has ended, or that nothing changes.
-    pub fn dashboard(&mut self, session: SessionId, has: bool) -> Option<Fact> {
+    pub fn dashboard(&mut self, session: SessionId, has: bool) -> Option<SessionChange> {
         let known = self.0.get_mut(&session)?;
         if std::mem::replace(&mut known.has_dashboard, has) == has {
             return None;
         }
         let now = if has { Dashboard::Entered } else { Dashboard::Left };
-        Some(Fact::Dashboard { user: known.user.clone(), session, now })
+        Some(SessionChange::Dashboard { user: known.user.clone(), session, now })
     }
 
     /// `lost` is the time at which the session lost the dashboard, if it did not leave it.
-    pub fn end(&mut self, session: SessionId, lost: Option<Instant>) -> Vec<Fact> {
+    pub fn end(&mut self, session: SessionId, lost: Option<Instant>) -> Vec<SessionChange> {
         let Some(Session { user, has_dashboard, .. }) = self.0.remove(&session) else { return Vec::new() };
-        self.0.give_back();
-        let mut facts = vec![Fact::Ended { user: user.clone(), session }];
+        let mut changes = vec![SessionChange::Ended { user: user.clone(), session }];
         if has_dashboard || lost.is_some() {
             let now = lost.map_or(Dashboard::Left, Dashboard::Lost);
-            facts.push(Fact::Dashboard { user, session, now });
+            changes.push(SessionChange::Dashboard { user, session, now });
         }
-        facts
+        changes
     }
 
-    /// All facts, for a Redis that may know none of them.
-    pub fn all(&self) -> Vec<Fact> {
+    /// All changes, for a Redis that may know none of them.
+    pub fn all(&self) -> Vec<SessionChange> {
         let mut by_user: HashMap<&UserId, Vec<(SessionId, Instant)>> = HashMap::new();
         for (id, session) in &self.0 {
             by_user.entry(&session.user).or_default().push((*id, session.since));
         }
         let opened = by_user
             .into_iter()
-            .map(|(user, sessions)| Fact::Opened { user: user.clone(), sessions })
+            .map(|(user, sessions)| SessionChange::Opened { user: user.clone(), sessions })
             .collect::<Vec<_>>();
         let with_dashboard = self.0.iter().filter(|(_, session)| session.has_dashboard);
-        let entered = with_dashboard.map(|(id, session)| Fact::Dashboard {
+        let entered = with_dashboard.map(|(id, session)| SessionChange::Dashboard {
             user: session.user.clone(),
             session: *id,
             now: Dashboard::Entered,
@@ -94,17 +93,20 @@ mod tests {
         assert!(sessions.dashboard(1, true).is_some() && sessions.dashboard(1, true).is_none());
         assert!(sessions.dashboard(3, true).is_none(), "the session has ended");
         let all = sessions.all();
-        assert!(matches!(&all[0], Fact::Opened { sessions, .. } if sessions.len() == 2));
-        assert_eq!(all[1..], [Fact::Dashboard { user: ann.clone(), session: 1, now: Dashboard::Entered }]);
+        assert!(matches!(&all[0], SessionChange::Opened { sessions, .. } if sessions.len() == 2));
+        assert_eq!(
+            all[1..],
+            [SessionChange::Dashboard { user: ann.clone(), session: 1, now: Dashboard::Entered }]
+        );
         assert_eq!(
             sessions.end(1, Some(now)),
             [
-                Fact::Ended { user: ann.clone(), session: 1 },
-                Fact::Dashboard { user: ann.clone(), session: 1, now: Dashboard::Lost(now) },
+                SessionChange::Ended { user: ann.clone(), session: 1 },
+                SessionChange::Dashboard { user: ann.clone(), session: 1, now: Dashboard::Lost(now) },
             ]
         );
         assert_eq!(sessions.end(1, None), []);
-        assert_eq!(sessions.end(2, None), [Fact::Ended { user: ann, session: 2 }]);
+        assert_eq!(sessions.end(2, None), [SessionChange::Ended { user: ann, session: 2 }]);
         assert_eq!(sessions.all(), []);
     }
 }

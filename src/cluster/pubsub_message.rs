@@ -9,14 +9,14 @@ use crate::{
     task::UserId,
 };
 
-use super::fact::SessionId;
+use super::session_change::SessionId;
 
 /// How far another node's clock may be ahead. A disconnect in the far future would lock its user out until then.
 const CLOCK_LEEWAY: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Word {
+pub(super) enum PubSubMessage {
     /// Close this session of the node: its user has one too many, and this is the oldest.
     Close(SessionId),
     Disconnect {
@@ -37,9 +37,9 @@ mod tests {
 
     #[test]
     fn only_the_messages_of_the_scripts_are_parsed() {
-        let parse = |text: &str| serde_json::from_str::<Word>(text).ok();
-        assert_eq!(parse(r#"{"close":7}"#), Some(Word::Close(7)));
-        let said = Word::Disconnect { user: "ann".into(), at: 5 };
+        let parse = |text: &str| serde_json::from_str::<PubSubMessage>(text).ok();
+        assert_eq!(parse(r#"{"close":7}"#), Some(PubSubMessage::Close(7)));
+        let said = PubSubMessage::Disconnect { user: "ann".into(), at: 5 };
         assert_eq!(parse(&serde_json::to_string(&said).unwrap()), Some(said));
         for text in ["", "7", r#"{"close":-1}"#, r#"{"open":7}"#, r#"{"disconnect":{"user":"ann"}}"#] {
             assert_eq!(parse(text), None, "{text}");

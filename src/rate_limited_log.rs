@@ -1,58 +1,58 @@
 //! A rate limit for log lines that a client can cause as often as it likes.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Allows the first line, and then one line per minute with the number of suppressed lines. Metrics count all
 /// occurrences.
 #[derive(Debug)]
-pub struct Seldom(Mutex<State>);
+pub struct LogRateLimit(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    told: Option<Instant>,
-    untold: u64,
+    last_logged: Option<Instant>,
+    suppressed: u64,
 }
 
-impl Seldom {
+impl LogRateLimit {
     pub const fn new() -> Self {
-        Self(Mutex::new(State { told: None, untold: 0 }))
+        Self(Mutex::new(State { last_logged: None, suppressed: 0 }))
     }
 
     /// Returns `Some` if a line may be logged now. The inner value is the number of lines that were suppressed since
     /// the last one, if any.
     pub fn due(&self, now: Instant) -> Option<Option<u64>> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.told.is_some_and(|told| now.saturating_duration_since(told) < WINDOW) {
-            state.untold += 1;
+        let mut state = self.0.lock();
+        if state.last_logged.is_some_and(|last_logged| now.saturating_duration_since(last_logged) < WINDOW) {
+            state.suppressed += 1;
             return None;
         }
-        let untold = std::mem::replace(&mut *state, State { told: Some(now), untold: 0 }).untold;
-        Some((untold > 0).then_some(untold))
+        let suppressed =
+            std::mem::replace(&mut *state, State { last_logged: Some(now), suppressed: 0 }).suppressed;
+        Some((suppressed > 0).then_some(suppressed))
     }
 }
 
-impl Default for Seldom {
+impl Default for LogRateLimit {
     fn default() -> Self {
         Self::new()
     }
 }
 
-/// `seldom!(info, %error, "refused")`: like `tracing::info!`, but rate-limited. The field `untold` is the number of
+/// `rate_limited_log!(info, %error, "refused")`: like `tracing::info!`, but rate-limited. The field `suppressed` is the number of
 /// suppressed lines.
-macro_rules! seldom {
+macro_rules! rate_limited_log {
     ($level:ident, $($line:tt)+) => {{
-        static SELDOM: $crate::seldom::Seldom = $crate::seldom::Seldom::new();
-        if let Some(untold) = SELDOM.due(std::time::Instant::now()) {
-            tracing::$level!(untold, $($line)+);
+        static LIMIT: $crate::rate_limited_log::LogRateLimit = $crate::rate_limited_log::LogRateLimit::new();
+        if let Some(suppressed) = LIMIT.due(std::time::Instant::now()) {
+            tracing::$level!(suppressed, $($line)+);
         }
     }};
 }
-pub(crate) use seldom;
+pub(crate) use rate_limited_log;
 
 #[cfg(test)]
 mod tests {
@@ -60,9 +60,9 @@ mod tests {
 
     #[test]
     fn the_first_line_is_logged_and_then_one_per_minute_with_the_number_of_suppressed_lines() {
-        let seldom = Seldom::new();
+        let limit = LogRateLimit::new();
         let start = Instant::now();
-        let at = |seconds| seldom.due(start + Duration::from_secs(seconds));
+        let at = |seconds| limit.due(start + Duration::from_secs(seconds));
         assert_eq!(at(0), Some(None));
         for second in 1..60 {
             assert_eq!(at(second), None);
