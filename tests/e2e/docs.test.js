@@ -297,6 +297,6 @@ test('README, followed to the letter: three nodes, MongoDB, Redis and nginx', as
     ${curl}
     ${appears('watch.log', '^task:analyzing .* analyzing')}
     curl -s http://127.0.0.1:8080/api/health`);
-  assert.match(output, /^ok: its clock and that of Redis agree$/m);
+  assert.match(output, /^ok: the clocks of this machine and of Redis agree$/m);
   assert.doesNotMatch(output, /^fail: /m);
 });

@@ -58,10 +58,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cors", &[]),
     ("rate_limited_log", &[]),
     ("shrinking_map", &[]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "metrics"]),
     ("serve", &["address", "config", "gateway", "metrics", "rate_limited_log"]),
     ("lifecycle", &["cluster", "gateway", "serve"]),
-    ("cli", &["app", "auth", "backoff", "cluster", "config", "store", "task", "telemetry"]),
+    ("cli", &["app", "auth", "backoff", "cluster", "config", "json", "store", "task", "telemetry"]),
 ];
 
 /// These modules put the others together, or are tools for tests. They may use all modules.
