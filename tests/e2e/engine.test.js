@@ -1,5 +1,6 @@
 // Engine.IO packets that official clients never send: too early, at the wrong moment, or over the wrong transport.
 import assert from 'node:assert/strict';
+import { connect as connectTcp } from 'node:net';
 
 import { Client } from './support/client.js';
 import { withGateway } from './support/gateway.js';
@@ -131,4 +132,33 @@ test('polling continues as usual while a WebSocket of the session sends no probe
   raw.send(frame('5'), frame(ask(1)));
   assert.ok(await raw.hears(answered(1)));
   raw.socket.destroy();
+}));
+
+test('a polling client that closes the session gets a noop on its waiting request, and its id is unknown afterwards', () => withGateway({}, async (gateway) => {
+  const answer = await until(async () => {
+    const sid = await begin(gateway);
+    const [waiting, posted] = await Promise.all([poll(gateway, sid), post(gateway, sid, '1')]);
+    assert.equal(posted.status, 200);
+    assert.equal((await poll(gateway, sid)).status, 400);
+    // The close packet may come before the request that is to wait.
+    return waiting.status === 200 && waiting.text();
+  }, 'a request that waits');
+  assert.equal(answer, '6');
+}));
+
+test('a polling client that breaks off its waiting request ends the session', () => withGateway({}, async (gateway) => {
+  const connections = async () => (await gateway.health()).websocket.connections;
+  await until(async () => {
+    const before = await connections();
+    const sid = await begin(gateway);
+    await post(gateway, sid, await connect('alice'));
+    assert.match(await (await poll(gateway, sid)).text(), /^40/);
+    const request = connectTcp({ port: gateway.port, host: '127.0.0.1' }).on('error', () => {});
+    await new Promise((resolve) => request.write(`GET ${POLLING}&sid=${sid} HTTP/1.1\r\nHost: 127.0.0.1:${gateway.port}\r\n\r\n`, resolve));
+    // The gateway reads the request before it answers this one. If it does not, it sees the request and its end at once: the next try is another.
+    assert.equal(await connections(), before + 1);
+    request.destroy();
+    await until(async () => (await connections()) === before, 'the session ends', 2000);
+    return (await poll(gateway, sid)).status === 400;
+  }, 'a session that ends with its request');
 }));
