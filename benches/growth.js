@@ -27,6 +27,8 @@ const LIST = 200;
 const REPO = 'Codertocat/Hello-World';
 const TIMELINE_WRITES = 300;
 const IDLE_MS = 5000;
+/** Longer than MongoDB needs for a long timeline. A change that comes after a pause costs more CPU, so all changes have the same pause. */
+const WRITE_EVERY_MS = 60;
 
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
@@ -53,7 +55,7 @@ async function idleMsPerSecond(pid) {
 }
 
 /** Runs `work` `times` times: the median duration, and the mean CPU time of the gateway and of MongoDB, in milliseconds. */
-async function timed({ pid, mongod, idle }, times, work) {
+async function timed({ pid, mongod, idle, every = 0 }, times, work) {
   const durations = [];
   // A long wait for MongoDB is not work: what the gateway uses without work in the same time does not count.
   const own = idle === undefined ? () => cpuMs(pid) : () => threadsMs(pid) - (idle * performance.now()) / 1000;
@@ -63,6 +65,7 @@ async function timed({ pid, mongod, idle }, times, work) {
     const begun = performance.now();
     await work(n);
     durations.push(performance.now() - begun);
+    if (every > 0) await setTimeout(Math.max(0, begun + every - performance.now()));
   }
   const [cpu, ofMongod] = used().map((after, n) => (after - before[n]) / times);
   return { ms: median(durations), cpu_ms: cpu, ...(mongod ? { mongod_ms: ofMongod } : {}) };
@@ -227,7 +230,7 @@ export async function growthOfTimelines({ entries: sizes }, mongod) {
   const database = await withTasks({ tasks: 0 });
   const [server] = await startServers('taskcast', 1, { ...database.env, GITHUB_WEBHOOK_SECRET: SECRET });
   const token = await member('alice', ORG);
-  const programs = { pid: server.child.pid, mongod: mongod.pid() };
+  const programs = { pid: server.child.pid, mongod: mongod.pid(), every: WRITE_EVERY_MS };
   const rows = [];
   try {
     programs.idle = await idleMsPerSecond(programs.pid);
