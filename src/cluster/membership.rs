@@ -23,7 +23,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// How often the node sends everything again. Redis drops what is not renewed for 15 minutes.
 const RENEW_EVERY: Duration = Duration::from_secs(5 * 60);
-const FACTS_AT_ONCE: usize = 256;
+const CHANGES_AT_ONCE: usize = 256;
 const MAX_NODES: usize = 1000;
 const MAX_REPORT_BYTES: usize = 1024;
 
@@ -111,7 +111,7 @@ impl Membership {
         let mut told = self.tell_everything(link, shared, own).await?;
         let mut beats = tokio::time::interval(BEAT_EVERY);
         beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut changes = Vec::with_capacity(FACTS_AT_ONCE);
+        let mut changes = Vec::with_capacity(CHANGES_AT_ONCE);
         loop {
             tokio::select! {
                 _ = beats.tick() => {
@@ -121,7 +121,7 @@ impl Membership {
                     }
                 }
                 word = link.word() => self.hear(link, &word?).await,
-                _ = self.changes.recv_many(&mut changes, FACTS_AT_ONCE) => {
+                _ = self.changes.recv_many(&mut changes, CHANGES_AT_ONCE) => {
                     link.calls.tell(&changes, self.max_sessions).await?;
                     changes.clear();
                 }
@@ -177,7 +177,7 @@ impl Membership {
                 now: Dashboard::Lost(when),
             }),
         );
-        for some in changes.chunks(FACTS_AT_ONCE) {
+        for some in changes.chunks(CHANGES_AT_ONCE) {
             link.calls.tell(some, self.max_sessions).await?;
             if beaten.elapsed() > BEAT_EVERY {
                 self.beat(link, shared, own).await?;

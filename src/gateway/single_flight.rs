@@ -62,8 +62,6 @@ impl<K: Clone + Eq + Hash, V> SingleFlight<K, V> {
     }
 }
 
-impl<K: Eq + Hash, V> SingleFlight<K, V> {}
-
 impl<K: Eq + Hash, V> Share<'_, K, V> {
     fn is_current(&self, flights: &ShrinkingMap<K, Flight<V>>) -> bool {
         flights.get(self.key).is_some_and(|flight| Arc::ptr_eq(&flight.value, &self.value))
