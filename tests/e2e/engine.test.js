@@ -1,6 +1,5 @@
 // Engine.IO packets that official clients never send: too early, at the wrong moment, or over the wrong transport.
 import assert from 'node:assert/strict';
-import { connect as connectTcp } from 'node:net';
 
 import { Client } from './support/client.js';
 import { withGateway } from './support/gateway.js';
@@ -23,14 +22,13 @@ const poll = (gateway, sid) => fetch(`${gateway.url}${POLLING}&sid=${sid}`);
 /** The id of a polling connection that has just begun. */
 const begin = async (gateway) => JSON.parse((await (await fetch(gateway.url + POLLING)).text()).slice(1)).sid;
 
-/** A WebSocket whose client is authenticated, and its Engine.IO id. */
+/** A WebSocket whose client is authenticated. */
 async function joined(gateway, user) {
   const raw = new RawSocket(gateway.port);
   assert.ok(await raw.hears('"pingInterval"'));
-  const { sid } = JSON.parse(/\{"maxPayload.*?\}|\{"sid".*?\}/.exec(raw.text)[0]);
   raw.send(frame(await connect(user)));
   assert.ok(await raw.hears('40{"sid"'));
-  return { raw, sid };
+  return raw;
 }
 
 test('all frames in the segment of a WebSocket\'s upgrade request are answered at once, however many they are', () => withGateway({}, async (gateway) => {
@@ -45,7 +43,7 @@ test('clients that never stop sending do not block other clients', () => withGat
   const loud = await Promise.all(Array.from({ length: 8 }, () => joined(gateway, 'loud')));
   const chatter = Buffer.concat(Array.from({ length: 20_000 }, () => frame('3')));
   let quiet = false;
-  const talk = async ({ raw: { socket } }) => {
+  const talk = async ({ socket }) => {
     while (!quiet && !socket.destroyed) await new Promise((resolve) => socket.write(chatter, resolve));
   };
   const talks = loud.map(talk);
@@ -56,7 +54,7 @@ test('clients that never stop sending do not block other clients', () => withGat
     assert.deepEqual(witness.disconnects, []);
   } finally {
     quiet = true;
-    loud.forEach(({ raw }) => raw.socket.destroy());
+    loud.forEach(({ socket }) => socket.destroy());
     await Promise.race([Promise.all(talks), new Promise((resolve) => setTimeout(resolve, 1000))]);
     witness.close();
   }
@@ -66,7 +64,7 @@ test('a client that answers a ping while the process is stopped is not disconnec
   const all = await Promise.all(Array.from({ length: 12 }, (_, n) => joined(gateway, `user-${n}`)));
   let running = true;
   const stopped = new Promise((resolve) => {
-    for (const { raw } of all) {
+    for (const raw of all) {
       raw.socket.on('data', (data) => {
         if (!data.toString('latin1').includes(HEARTBEAT)) return;
         if (running) gateway.child.kill('SIGSTOP');
@@ -80,21 +78,10 @@ test('a client that answers a ping while the process is stopped is not disconnec
   // This is longer than PING_TIMEOUT.
   await new Promise((resolve) => setTimeout(resolve, 2500));
   gateway.child.kill('SIGCONT');
-  all.forEach(({ raw }) => raw.send(frame(ask(1))));
-  const heard = await Promise.all(all.map(({ raw }) => raw.hears(answered(1), 10_000)));
+  all.forEach((raw) => raw.send(frame(ask(1))));
+  const heard = await Promise.all(all.map((raw) => raw.hears(answered(1), 10_000)));
   assert.deepEqual(heard, all.map(() => true));
-  all.forEach(({ raw }) => raw.socket.destroy());
-}));
-
-test('a polling request for a connection that has a WebSocket is refused, and the connection goes on', () => withGateway({}, async (gateway) => {
-  const { raw, sid } = await joined(gateway, 'alice');
-  for (const answer of [await poll(gateway, sid), await post(gateway, sid, ask(1))]) {
-    assert.deepEqual([answer.status, await answer.json()], [400, { code: 3, message: 'Bad request' }]);
-  }
-  raw.send(frame(ask(2)));
-  assert.ok(await raw.hears(answered(2)));
-  assert.ok(!raw.text.includes(answered(1)));
-  raw.socket.destroy();
+  all.forEach((raw) => raw.socket.destroy());
 }));
 
 test('a second WebSocket is closed while the session upgrades to the first one', () => withGateway({}, async (gateway) => {
@@ -132,33 +119,4 @@ test('polling continues as usual while a WebSocket of the session sends no probe
   raw.send(frame('5'), frame(ask(1)));
   assert.ok(await raw.hears(answered(1)));
   raw.socket.destroy();
-}));
-
-test('a polling client that closes the session gets a noop on its waiting request, and its id is unknown afterwards', () => withGateway({}, async (gateway) => {
-  const answer = await until(async () => {
-    const sid = await begin(gateway);
-    const [waiting, posted] = await Promise.all([poll(gateway, sid), post(gateway, sid, '1')]);
-    assert.equal(posted.status, 200);
-    assert.equal((await poll(gateway, sid)).status, 400);
-    // The close packet may come before the request that is to wait.
-    return waiting.status === 200 && waiting.text();
-  }, 'a request that waits');
-  assert.equal(answer, '6');
-}));
-
-test('a polling client that breaks off its waiting request ends the session', () => withGateway({}, async (gateway) => {
-  const connections = async () => (await gateway.health()).websocket.connections;
-  await until(async () => {
-    const before = await connections();
-    const sid = await begin(gateway);
-    await post(gateway, sid, await connect('alice'));
-    assert.match(await (await poll(gateway, sid)).text(), /^40/);
-    const request = connectTcp({ port: gateway.port, host: '127.0.0.1' }).on('error', () => {});
-    await new Promise((resolve) => request.write(`GET ${POLLING}&sid=${sid} HTTP/1.1\r\nHost: 127.0.0.1:${gateway.port}\r\n\r\n`, resolve));
-    // The gateway reads the request before it answers this one. If it does not, it sees the request and its end at once: the next try is another.
-    assert.equal(await connections(), before + 1);
-    request.destroy();
-    await until(async () => (await connections()) === before, 'the session ends', 2000);
-    return (await poll(gateway, sid)).status === 400;
-  }, 'a session that ends with its request');
 }));
