@@ -13,7 +13,7 @@ use taskcast::{
     fanout::{Fanout, Limits, Peer, PeerId, SendError, TaskOffer},
     feed::{Change, Position, TimelineChange, translate},
     metrics::Metrics,
-    protocol::{Packet, event},
+    wire::Message,
     task::{DefaultOrg, FullTask, FullView, OrgId, Task, Timestamp, UserId, Viewer},
 };
 
@@ -27,8 +27,8 @@ const MEMBERS_OF_A_SMALL_ROOM: u64 = 5;
 struct Sink;
 
 impl Peer for Sink {
-    fn send(&self, packet: Packet) -> Result<bool, SendError> {
-        black_box(packet);
+    fn send(&self, message: Message) -> Result<bool, SendError> {
+        black_box(message);
         Ok(false)
     }
 
@@ -82,7 +82,7 @@ fn opened() -> Fanout<Sink> {
         ring_bytes: 1 << 24,
         replay_events: 1_000,
         patience: Duration::from_secs(10),
-        behind_packets: 32_768,
+        behind_messages: 32_768,
     });
     fanout.open(Position::end_of(1));
     fanout
@@ -108,7 +108,7 @@ fn room_of(members: u64) -> (Fanout<Sink>, FullTask) {
 }
 
 fn join(fanout: &mut Fanout<Sink>, peer: PeerId, task: &FullTask, at: u64) {
-    let state = event("task:state", &FullView(task));
+    let state = Message::event("task:state", &FullView(task));
     let offer = TaskOffer {
         task: &task.task.id,
         access: Some(&task.task.access),
@@ -182,7 +182,7 @@ fn stages(criterion: &mut Criterion) {
             }
             metrics.relay.fanout_seconds.observe(begun.elapsed().as_secs_f64());
             let sent = fanout.take_sent();
-            metrics.clients.deliveries.inc_by(sent.packets);
+            metrics.clients.deliveries.inc_by(sent.messages);
             metrics.clients.delivered_bytes.inc_by(sent.bytes);
             metrics.relay.commit_to_emit_seconds.observe(0.01);
             metrics.relay.changes.inc();
@@ -195,7 +195,7 @@ fn stages(criterion: &mut Criterion) {
             for viewer in viewers.iter().filter(|viewer| after.access.allows(viewer)) {
                 let payload =
                     json!({"taskId": after.id, "status": after.status().as_str(), "user": viewer.user});
-                black_box(Sink.send(event("task:dispatched", &payload)).is_ok());
+                black_box(Sink.send(Message::event("task:dispatched", &payload)).is_ok());
             }
         });
     });

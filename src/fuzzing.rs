@@ -14,9 +14,10 @@ use crate::{
     feed::{Change, Position, TimelineChange, translate},
     github::{DeliveryId, EventName, Known, Received},
     json::replace_lone_surrogates,
-    protocol::{ClientEvent, ClientEventName, Frame, Packet, ack},
     store::decode_change,
     task::{Answers, DefaultOrg, Field, FullTask, FullView, NewTask, Summary, Task, TaskPatch, Timestamp},
+    transport::socketio::{Frame, Packet, encoded},
+    wire::{ClientEvent, ClientEventName, Message},
 };
 
 pub type Target = fn(&[u8]);
@@ -56,9 +57,10 @@ pub fn client(data: &[u8]) {
                 }
                 Ok(_) => {}
                 Err(refusal) => {
-                    let packet = ack(id.unwrap_or_default(), &refusal);
+                    let message = Message::reply(id.unwrap_or_default(), &refusal);
+                    let packet = encoded(&message);
                     is_packet(&packet, '3');
-                    assert!(packet.size() < 1_000, "a refusal repeats what it refuses: {packet:?}");
+                    assert!(message.size() < 1_000, "a refusal repeats what it refuses: {packet:?}");
                 }
             }
         }
@@ -173,7 +175,7 @@ fn well_formed(text: &str) -> Cow<'_, str> {
 fn translated(change: &Change) {
     for step in translate(change, 3) {
         for event in step.events() {
-            is_packet(&event.packet, '2');
+            is_packet(&encoded(&event.message), '2');
         }
     }
 }

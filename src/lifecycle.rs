@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{cluster::Cluster, gateway::Gateway, serve::Idle};
+use crate::{cluster::Cluster, serve::Idle, transport::socketio::SocketIo};
 
 /// How long a client may take to read the packets that are queued for it.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -61,7 +61,7 @@ pub struct Drain {
     pub cluster: Arc<Cluster>,
     /// The clients are served until the requests have ended. Then their connections are closed, so that each client
     /// reconnects by itself.
-    pub gateway: Arc<Gateway>,
+    pub server: Arc<SocketIo>,
     /// After that no new connection is accepted, and an HTTP connection ends when all its received requests are
     /// answered.
     pub closing: CancellationToken,
@@ -83,12 +83,12 @@ impl Drain {
             tracing::warn!(running = self.requests.len(), "some requests did not end in time");
         }
         self.cluster.leave().await;
-        self.gateway.close_all();
+        self.server.close_all();
         // Clients that read the close are already trying to reconnect, some of them only five times. They must not wait
         // for clients that read nothing.
-        if timeout_at(deadline.min(Instant::now() + FAREWELL), self.gateway.all_gone()).await.is_err() {
-            self.gateway.shut_all();
-            if timeout_at(deadline, self.gateway.all_gone()).await.is_err() {
+        if timeout_at(deadline.min(Instant::now() + FAREWELL), self.server.all_gone()).await.is_err() {
+            self.server.shut_all();
+            if timeout_at(deadline, self.server.all_gone()).await.is_err() {
                 tracing::warn!("some client connections did not end in time");
             }
         }

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use axum::Router;
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::mpsc,
@@ -25,14 +26,16 @@ use crate::{
     cli,
     cluster::{Cluster, LinkError},
     config::{Backend, Config, DevSecretError, Origins, StoreConfig},
+    edge::{Capacity, CorsRule, MemoryLimit, Newcomers, OriginRule, head_bytes},
     fanout::{Hub, Limits, pump},
     feed::FeedItem,
-    gateway::{Capacity, Edge, Gateway, GatewaySettings, MemoryLimit, head_bytes},
     http::{HttpState, Routes, Webhook, router},
     lifecycle::{Drain, Signals},
     metrics::Metrics,
     serve::{Doors, Idle, serve},
+    session::{SessionSettings, Sessions, SystemClock},
     store::{EmbeddedStore, MeasuredStore, MongoStore, Store, StoreError},
+    transport::socketio::{self, SocketIo, SocketIoRoutes},
 };
 
 use status::Status;
@@ -91,14 +94,10 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         ring_bytes: RING_BYTES,
         replay_events: config.limits.send_queue / 4,
         patience: config.limits.slow_client_timeout,
-        behind_packets: config.limits.send_queue.saturating_mul(BEHIND_QUEUES),
+        behind_messages: config.limits.send_queue.saturating_mul(BEHIND_QUEUES),
     };
     let hub = Arc::new(Hub::new(limits, metrics.clone()));
-    let settings = GatewaySettings {
-        features: config.features.clone(),
-        limits: config.limits.clone(),
-        heartbeat: config.heartbeat.clone(),
-    };
+    let settings = SessionSettings { features: config.features.clone(), limits: config.limits.clone() };
     let (orders, ordered) = mpsc::channel(ORDER_QUEUE);
     let revocations = verifier.revocations.clone();
     let (cluster, membership) = match config.store.cluster.clone() {
@@ -109,14 +108,23 @@ pub async fn run(config: Config) -> Result<(), AppError> {
             (cluster, Some(membership))
         }
     };
-    let gateway = Gateway::new(
+    let sessions = Arc::new(Sessions::new(
         settings,
         hub.clone(),
         store.clone(),
         verifier.clone(),
         cluster.clone(),
+        Arc::new(SystemClock),
         metrics.clone(),
-    );
+    ));
+    let newcomers = Arc::new(Newcomers::new(&config.limits));
+    let server = Arc::new(SocketIo::new(
+        sessions.clone(),
+        config.heartbeat.clone(),
+        &config.limits,
+        newcomers.clone(),
+        metrics.clone(),
+    ));
     let draining = Arc::new(AtomicBool::new(false));
     let memory = MemoryLimit::of_this_process(config.limits.max_memory_bytes);
     if let Some(bytes) = memory.max() {
@@ -126,7 +134,8 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let (items, feed) = mpsc::channel(FEED_QUEUE);
     let status = Arc::new(Status {
         node: uuid::Uuid::new_v4().to_string(),
-        gateway: gateway.clone(),
+        sessions: sessions.clone(),
+        newcomers: newcomers.clone(),
         cluster: cluster.clone(),
         hub: hub.clone(),
         capacity: capacity.clone(),
@@ -148,25 +157,27 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         metrics: metrics.clone(),
         metrics_token: config.server.metrics_token.clone(),
     };
-    let edge = Edge::new(
-        gateway.clone(),
-        config.origins.clone(),
-        config.server.trusted_proxies.clone(),
-        draining.clone(),
-        capacity.clone(),
-    );
+    let transports = socketio::routes(SocketIoRoutes {
+        server: server.clone(),
+        cors: CorsRule { origins: Arc::new(config.origins.clone()), credentials: true },
+        origin: OriginRule {
+            origins: config.origins.clone(),
+            proxies: config.server.trusted_proxies.clone(),
+            metrics: metrics.clone(),
+        },
+        draining: draining.clone(),
+        capacity: capacity.clone(),
+    });
     let (requests, connections) = (TaskTracker::new(), TaskTracker::new());
     let (idle, closing) = (Idle::default(), CancellationToken::new());
     let admin_doors = Doors {
-        edge: None,
-        http: router(Routes::Admin, http.clone(), Origins::default()),
+        router: router(Routes::Admin, http.clone(), Origins::default(), requests.clone(), Router::new()),
         capacity: Capacity::up_to(ADMIN_CONNECTIONS, memory.clone()),
         shares: Shares::of(None),
         proxies: config.server.trusted_proxies.clone(),
         head_bytes: head_bytes(config.auth.max_token_bytes),
         stall_timeout: config.limits.slow_client_timeout,
         keep_alive: config.server.keep_alive,
-        requests: requests.clone(),
         connections: connections.clone(),
         idle: Idle::default(),
         draining: draining.clone(),
@@ -175,8 +186,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     };
     let routes = if admin.is_some() { Routes::Public } else { Routes::All };
     let doors = Doors {
-        edge: Some(edge),
-        http: router(routes, http, config.origins.clone()),
+        router: router(routes, http, config.origins.clone(), requests.clone(), transports),
         capacity,
         shares: Shares::of(config.limits.max_unauthenticated_per_address),
         idle: idle.clone(),
@@ -199,10 +209,10 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         tracing::info!(%address, "listening for operators");
         parts.run_forever("the operators' listener", listening_for_ever(listener, admin_doors));
     }
-    let clock = gateway.clone();
+    let clock = sessions.clone();
     parts.run_forever("the clock", async move { clock.keep_time().await });
-    let obeying = gateway.clone();
-    parts.run_forever("the orders", async move { obeying.obey(ordered).await });
+    parts.run_forever("the orders", async move { sessions.carry_out(ordered).await });
+    parts.run_forever("the limits of newcomers", async move { newcomers.keep_tidy().await });
     if let Keys::Fetched(keys) = &verifier.keys {
         let keys = keys.clone();
         parts.run_forever("the keys", async move { keys.keep_fresh(&metrics.keys).await });
@@ -221,7 +231,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         error = parts.first_end() => return Err(error),
     }
     let grace = config.server.shutdown_grace;
-    let drain = Drain { draining, requests, idle, cluster, gateway, closing, connections, grace };
+    let drain = Drain { draining, requests, idle, cluster, server, closing, connections, grace };
     tokio::select! {
         () = drain.run() => {}
         () = signals.next() => tracing::warn!("received a second signal: ending at once"),

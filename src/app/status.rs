@@ -14,14 +14,15 @@ use super::FEED_QUEUE;
 use crate::{
     auth::{Keys, TokenVerifier},
     cluster::{Cluster, NodeReport},
+    edge::{Capacity, Newcomers},
     fanout::Hub,
     feed::FeedItem,
-    gateway::{Capacity, Gateway, SocketPeer},
     http::{
         ClusterHealth, GatewayStatus, HealthReport, NodeHealth, Phase, RelayHealth, StoreHealth,
         WebsocketHealth,
     },
     metrics::Metrics,
+    session::{SessionPeer, Sessions},
     store::Store,
 };
 
@@ -32,9 +33,10 @@ const OPLOG_CHECK_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Status {
     pub node: String,
-    pub gateway: Arc<Gateway>,
+    pub sessions: Arc<Sessions>,
+    pub newcomers: Arc<Newcomers>,
     pub cluster: Arc<Cluster>,
-    pub hub: Arc<Hub<SocketPeer>>,
+    pub hub: Arc<Hub<SessionPeer>>,
     pub capacity: Capacity,
     /// A weak sender, because this struct must not keep the queue open.
     pub feed_queue: mpsc::WeakSender<FeedItem>,
@@ -67,7 +69,7 @@ impl Status {
         NodeReport {
             id: self.node.clone(),
             version: env!("TASKCAST_VERSION").to_owned(),
-            connections: self.gateway.connected().0,
+            connections: self.sessions.connected().0,
             lag_ms: self.lag_ms(),
         }
     }
@@ -105,9 +107,10 @@ impl Status {
 
 impl GatewayStatus for Status {
     fn measure(&self) {
-        self.gateway.measure();
+        self.sessions.measure();
         self.hub.measure();
         let Metrics { clients, relay, store, cluster, process, keys, .. } = &*self.metrics;
+        clients.newcomers.set(self.newcomers.count() as u64);
         clients.places_taken.set(self.capacity.open() as u64);
         clients.places.set(self.capacity.max() as u64);
         relay.feed_queue_max.set(FEED_QUEUE as u64);
@@ -133,14 +136,14 @@ impl GatewayStatus for Status {
 
     fn report(&self) -> HealthReport {
         let hub = self.hub.status();
-        let (connections, connected_users) = self.gateway.connected();
+        let (connections, connected_users) = self.sessions.connected();
         HealthReport {
             status: self.phase(),
             websocket: WebsocketHealth {
                 connected_users,
                 connections,
-                messages_per_second: self.gateway.messages_per_second(),
-                total_errors: self.gateway.total_errors(),
+                messages_per_second: self.sessions.messages_per_second(),
+                total_errors: self.sessions.total_errors(),
             },
             relay: RelayHealth {
                 lag_ms: self.lag_ms(),

@@ -12,9 +12,9 @@ pub struct Fill {
     /// Organisations whose dashboard has a member.
     pub dashboards: usize,
     pub dashboard_members: usize,
-    /// Clients whose queue is full. `packets_behind` counts the packets that wait beside their queues.
+    /// Clients whose queue is full. `messages_behind` counts the messages that wait beside their queues.
     pub behind: usize,
-    pub packets_behind: usize,
+    pub messages_behind: usize,
     pub ring: RingFill,
 }
 
@@ -37,7 +37,7 @@ impl<P> Fanout<P> {
             dashboards: self.dashboards_of_org.len(),
             dashboard_members: self.in_dashboard,
             behind: self.sending.pressed.len(),
-            packets_behind: self.sending.pressed.ids().map(overflow).sum(),
+            messages_behind: self.sending.pressed.ids().map(overflow).sum(),
             ring: self.ring.fill(),
         }
     }

@@ -6,14 +6,14 @@
 
 use crate::{
     feed::{Event, Position, Step},
-    protocol::Packet,
+    wire::Message,
     shrinking_map::ShrinkingMap,
     task::{Access, Counts, TaskId, Viewer},
 };
 
 use super::{
     Fanout, Peer, PeerId,
-    delivery::deleted_packet,
+    delivery::deleted_message,
     rooms::{Dashboard, Mark, Room, sees},
 };
 
@@ -26,7 +26,7 @@ pub struct TaskOffer<'a> {
     pub access: Option<&'a Access>,
     pub at: Position,
     /// [`Fanout::recover_task`] does not need it.
-    pub state: Option<&'a Packet>,
+    pub state: Option<&'a Message>,
 }
 
 /// A viewer's dashboard, ready to be sent.
@@ -38,7 +38,7 @@ pub struct DashboardOffer<'a> {
     /// True if the client gets the counts together with the state. Otherwise the counts follow as an event.
     pub counts_told: bool,
     /// [`Fanout::recover_dashboard`] does not need it.
-    pub state: Option<&'a Packet>,
+    pub state: Option<&'a Message>,
 }
 
 /// The result of a handoff.
@@ -135,8 +135,8 @@ impl<P: Peer> Fanout<P> {
         }
         let Some(events) = self.dashboard_events(&joined.viewer, offer.at) else { return Entry::Reread };
         let known = offer.counts_told.then(|| offer.org_counts.plus(offer.own_counts));
-        let packets = offer.state.cloned().into_iter().chain(events);
-        self.put_in_dashboard(id, &offer, offer.at, known, packets);
+        let messages = offer.state.cloned().into_iter().chain(events);
+        self.put_in_dashboard(id, &offer, offer.at, known, messages);
         Entry::Entered
     }
 
@@ -159,7 +159,7 @@ impl<P: Peer> Fanout<P> {
     fn expel(&mut self, id: PeerId, offer: &TaskOffer<'_>) {
         if self.has_joined(id, offer.task) {
             self.leave_task(id, offer.task);
-            self.reply(id, &deleted_packet(offer.task, offer.at));
+            self.reply(id, &deleted_message(offer.task, offer.at));
         }
     }
 
@@ -168,11 +168,11 @@ impl<P: Peer> Fanout<P> {
         id: PeerId,
         offer: &TaskOffer<'_>,
         mark: Mark,
-        packets: impl Iterator<Item = Packet>,
+        messages: impl Iterator<Item = Message>,
     ) {
         let Some(joined) = self.peers.get_mut(&id) else { return };
-        for packet in packets {
-            joined.outbox.deliver(id, &packet, &mut self.sending);
+        for message in messages {
+            joined.outbox.deliver(id, &message, &mut self.sending);
         }
         self.joined_tasks += usize::from(joined.tasks.insert(offer.task.clone()));
         self.end_other_document(offer.task);
@@ -204,12 +204,12 @@ impl<P: Peer> Fanout<P> {
         offer: &DashboardOffer<'_>,
         mark: Position,
         known: Option<Counts>,
-        packets: impl Iterator<Item = Packet>,
+        messages: impl Iterator<Item = Message>,
     ) {
         self.leave_dashboard(id);
         let Some(joined) = self.peers.get_mut(&id) else { return };
-        for packet in packets {
-            joined.outbox.deliver(id, &packet, &mut self.sending);
+        for message in messages {
+            joined.outbox.deliver(id, &message, &mut self.sending);
         }
         joined.dashboard = Dashboard::In { mark, known };
         self.in_dashboard += 1;
@@ -222,13 +222,13 @@ impl<P: Peer> Fanout<P> {
     }
 
     /// The events for the viewer's dashboard after `after`. Returns `None` if there are too many.
-    fn dashboard_events(&self, viewer: &Viewer, after: Position) -> Option<Vec<Packet>> {
+    fn dashboard_events(&self, viewer: &Viewer, after: Position) -> Option<Vec<Message>> {
         let mut events = Vec::new();
         for step in self.ring.of_dashboard(viewer, after) {
             let (seen, seen_now) = (sees(&step.before, viewer), sees(&step.after, viewer));
             let listed = step.listed.iter().filter(|_| seen_now);
             let unlisted = step.unlisted.iter().filter(|_| seen && !seen_now);
-            events.extend(listed.chain(unlisted).filter(|event| event.position > after).map(packet));
+            events.extend(listed.chain(unlisted).filter(|event| event.position > after).map(message));
             if events.len() > self.limits.replay_events {
                 return None;
             }
@@ -244,13 +244,13 @@ fn replay<'a>(
     viewer: &Viewer,
     after: Position,
     limit: usize,
-) -> Option<Vec<Packet>> {
+) -> Option<Vec<Message>> {
     let mut events = Vec::new();
     for step in steps {
         if !sees(&step.before, viewer) || !sees(&step.after, viewer) {
             return None;
         }
-        events.extend(step.room.iter().filter(|event| event.position > after).map(packet));
+        events.extend(step.room.iter().filter(|event| event.position > after).map(message));
         if events.len() > limit {
             return None;
         }
@@ -258,8 +258,8 @@ fn replay<'a>(
     Some(events)
 }
 
-fn packet(event: &Event) -> Packet {
-    event.packet.clone()
+fn message(event: &Event) -> Message {
+    event.message.clone()
 }
 
 #[cfg(test)]
@@ -272,16 +272,16 @@ mod tests {
     use crate::{
         fanout::{Limits, SendError},
         feed::{Change, TimelineChange, translate},
-        protocol::event,
+        wire::Message,
         task::{DefaultOrg, Task, Timestamp, UserId},
     };
 
-    /// Counts the packets that a client was sent, and how often it had to enter its rooms again.
+    /// Counts the messages that a client was sent, and how often it had to enter its rooms again.
     #[derive(Clone, Default)]
     struct Client(Arc<Mutex<(usize, usize)>>);
 
     impl Peer for Client {
-        fn send(&self, _: Packet) -> Result<bool, SendError> {
+        fn send(&self, _: Message) -> Result<bool, SendError> {
             self.0.lock().unwrap().0 += 1;
             Ok(false)
         }
@@ -317,7 +317,7 @@ mod tests {
     }
 
     fn joined(fanout: &mut Fanout<Client>, id: u64, creator: &str, kind: u8, time: u64) -> Entry {
-        let (task, state) = (task(creator, kind, ""), event("task:state", &json!({})));
+        let (task, state) = (task(creator, kind, ""), Message::event("task:state", &json!({})));
         fanout.enter_task(
             PeerId(id),
             TaskOffer {
@@ -336,7 +336,7 @@ mod tests {
             ring_bytes: 100_000,
             replay_events: 100,
             patience: std::time::Duration::ZERO,
-            behind_packets: 0,
+            behind_messages: 0,
         };
         let mut fanout = Fanout::new(limits);
         fanout.open(Position::end_of(1));

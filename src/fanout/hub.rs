@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{feed::Position, metrics::Metrics, rate_limited_log::rate_limited_log, task::Timestamp};
 
-use super::{Fanout, Limits, Peer, PeerId, Relief};
+use super::{Fanout, Limits, Peer, Relief};
 
 /// One task flushes at most this many peers, which takes some tenths of a millisecond of system calls.
 const FLUSHED_AT_ONCE: usize = 64;
@@ -68,8 +68,8 @@ impl<P: Peer> Hub<P> {
             self.touched.notify_one();
         }
         drop(fanout);
-        if sent.packets > 0 {
-            self.metrics.clients.deliveries.inc_by(sent.packets);
+        if sent.messages > 0 {
+            self.metrics.clients.deliveries.inc_by(sent.messages);
             self.metrics.clients.delivered_bytes.inc_by(sent.bytes);
         }
         flush(sent.waiting);
@@ -101,7 +101,7 @@ impl<P: Peer> Hub<P> {
         metrics.members.of(["task"]).set(fill.task_members as u64);
         metrics.members.of(["dashboard"]).set(fill.dashboard_members as u64);
         metrics.clients_behind.set(fill.behind as u64);
-        metrics.packets_behind.set(fill.packets_behind as u64);
+        metrics.packets_behind.set(fill.messages_behind as u64);
         metrics.ring_bytes.set(fill.ring.bytes as u64);
         metrics.ring_max_bytes.set(fill.ring.max_bytes as u64);
         metrics.ring_steps.set(fill.ring.steps as u64);
@@ -123,13 +123,13 @@ impl<P: Peer> Hub<P> {
         self.lag_ms.store(millis, Ordering::Relaxed);
     }
 
-    /// Reports that a peer whose queue was full has room again. The pump then sends what waits. This call does not wait for
-    /// the lock of the fan-out.
-    pub fn has_room(&self, id: PeerId) {
-        self.relief.has_room(id);
+    /// The list in which peers report that their queue has room again. The pump then sends what waits. A report does not wait for the
+    /// lock of the fan-out.
+    pub fn relief(&self) -> Relief {
+        self.relief.clone()
     }
 
-    /// Moves waiting packets into the queues that have room again, and disconnects clients that are too far behind or have
+    /// Moves waiting messages into the queues that have room again, and disconnects clients that are too far behind or have
     /// accepted nothing for too long. Returns whether the pump can continue without waiting.
     pub fn relieve(&self) -> bool {
         let (waits, cut) = self.turn(|fanout| {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     feed::{Change, Position, TimelineChange, translate},
-    protocol::{Packet, emitted, event},
+    wire::{Content, Message, emitted},
     task::{
         Access, Counts, DefaultOrg, FullTask, FullView, OrgId, Summary, TaskId, Timestamp, UserId, Viewer,
         Window,
@@ -131,7 +131,7 @@ fn op() -> impl Strategy<Value = Op> {
 /// A socket whose queue has a limit.
 #[derive(Clone, Debug)]
 struct Socket {
-    queue: Arc<Mutex<VecDeque<Packet>>>,
+    queue: Arc<Mutex<VecDeque<Message>>>,
     capacity: usize,
     flags: Arc<Mutex<(bool, bool)>>,
     id: PeerId,
@@ -139,12 +139,12 @@ struct Socket {
 }
 
 impl Peer for Socket {
-    fn send(&self, packet: Packet) -> Result<bool, SendError> {
+    fn send(&self, message: Message) -> Result<bool, SendError> {
         let mut queue = self.queue.lock().unwrap();
         if queue.len() >= self.capacity {
-            return Err(SendError::Full(packet));
+            return Err(SendError::Full(message));
         }
-        queue.push_back(packet);
+        queue.push_back(message);
         Ok(false)
     }
 
@@ -206,7 +206,7 @@ fn new_fanout() -> Fanout<Socket> {
         ring_bytes: 20_000,
         replay_events: 6,
         patience: std::time::Duration::ZERO,
-        behind_packets: 0,
+        behind_messages: 0,
     })
 }
 
@@ -467,7 +467,7 @@ impl World {
             Entry::Gone => {
                 // The ack.
                 if let Room::Task(task) = pending.room {
-                    self.fanout.reply(peer, &event("gone", &json!({"taskId": format!("t{task}")})));
+                    self.fanout.reply(peer, &Message::event("gone", &json!({"taskId": format!("t{task}")})));
                 }
             }
             Entry::Reread => {
@@ -501,7 +501,7 @@ impl World {
         let viewer = &client.viewer;
         let at = pending.snapshot.at;
         let (list, org_counts, own_counts) = dashboard(&pending.snapshot.tasks, viewer);
-        let state = event(emitted::DASHBOARD_STATE, &json!({"tasks": list, "eventId": at.to_string()}));
+        let state = Message::event(emitted::DASHBOARD_STATE, &json!({"tasks": list, "eventId": at.to_string()}));
         let offer = DashboardOffer {
             at,
             org_counts,
@@ -519,7 +519,7 @@ impl World {
         if entry == Entry::Entered && offer.counts_told {
             // The ack.
             let counts = serde_json::to_value(org_counts.plus(own_counts)).unwrap();
-            self.fanout.reply(peer, &event("ack", &counts));
+            self.fanout.reply(peer, &Message::event("ack", &counts));
         }
         entry
     }
@@ -551,7 +551,7 @@ impl World {
         self.feed(1);
     }
 
-    /// The packets in the queue of the old connection are lost if `since` is set. Otherwise the client has read them.
+    /// The messages in the queue of the old connection are lost if `since` is set. Otherwise the client has read them.
     fn reconnect(&mut self, index: usize, since: bool) {
         if !since {
             self.read(index);
@@ -632,15 +632,16 @@ impl World {
 
     fn read(&mut self, index: usize) {
         let socket = &self.clients[index].socket;
-        let packets: Vec<Packet> = socket.queue.lock().unwrap().drain(..).collect();
-        if packets.len() == socket.capacity {
+        let messages: Vec<Message> = socket.queue.lock().unwrap().drain(..).collect();
+        if messages.len() == socket.capacity {
             socket.relief.has_room(socket.id);
         }
-        for packet in packets {
-            let (name, payload): (String, Value) = serde_json::from_str(&packet.text()[1..]).unwrap();
-            self.check_audience(index, &name, &payload);
+        for message in messages {
+            let Content::Event { name, payload, .. } = message.content() else { continue };
+            let payload: Value = serde_json::from_str(payload).unwrap();
+            self.check_audience(index, name, &payload);
             if index != LIAR {
-                self.clients[index].take(&name, payload);
+                self.clients[index].take(name, payload);
             }
         }
     }
@@ -762,10 +763,10 @@ fn strip(payload: &mut Value) {
     map.remove("occurredAt");
 }
 
-fn with_event_id(name: &str, view: Result<Value, serde_json::Error>, at: Position) -> Packet {
+fn with_event_id(name: &'static str, view: Result<Value, serde_json::Error>, at: Position) -> Message {
     let mut view = view.unwrap();
     view["eventId"] = at.to_string().into();
-    event(name, &view)
+    Message::event(name, &view)
 }
 
 fn state_of(full: &FullTask) -> Result<Value, serde_json::Error> {
@@ -863,7 +864,7 @@ fn check_fill(fanout: &Fanout<Socket>) {
     assert_eq!(fill.task_members, peers().map(|joined| joined.tasks.len()).sum::<usize>());
     let dashboards = peers().filter(|joined| matches!(joined.dashboard, Dashboard::In { .. })).count();
     assert_eq!(fill.dashboard_members, dashboards);
-    assert_eq!(fill.packets_behind, peers().map(|joined| joined.outbox.overflow.len()).sum::<usize>());
+    assert_eq!(fill.messages_behind, peers().map(|joined| joined.outbox.overflow.len()).sum::<usize>());
     let pressed = fanout.peers.iter().filter(|(_, joined)| !joined.outbox.overflow.is_empty());
     assert!(pressed.map(|(id, _)| *id).all(|id| fanout.is_pressed(id)), "an overflow is forgotten");
 }

@@ -1,4 +1,4 @@
-//! The pressed peers: those whose queue was full and for which packets wait. Nothing here scans all of them. A peer reports
+//! The pressed peers: those whose queue was full and for which messages wait. Nothing here scans all of them. A peer reports
 //! when its queue has room again, and each peer is checked once per period of patience. The cost is therefore proportional
 //! to the number of slow peers.
 
@@ -34,7 +34,7 @@ impl Relief {
 #[derive(Debug)]
 pub(super) struct Pressure {
     since: Instant,
-    /// When the queue last accepted a packet. A client that reads frees its queue in large steps: a polling client with each
+    /// When the queue last accepted a message. A client that reads frees its queue in large steps: a polling client with each
     /// of its requests, a WebSocket client whenever a third of its kernel buffer is empty.
     pub took: Instant,
     /// When the peer has to be checked again, see [`Pressed::overdue`].
@@ -48,7 +48,7 @@ pub(super) struct Pressed {
     order: VecDeque<(Instant, PeerId)>,
     /// Peers by the time at which they have to be checked.
     due: BTreeSet<(Instant, PeerId)>,
-    /// Peers for which too many packets wait.
+    /// Peers for which too many messages wait.
     too_far: Vec<PeerId>,
 }
 
@@ -88,7 +88,7 @@ impl Pressed {
         self.order.push_back((now, id));
     }
 
-    /// Removes a peer for which no packet waits any more, or which has disconnected.
+    /// Removes a peer for which no message waits any more, or which has disconnected.
     pub fn remove(&mut self, id: PeerId) {
         let Some(pressure) = self.of.remove(&id) else { return };
         self.due.remove(&(pressure.due, id));
@@ -103,7 +103,7 @@ impl Pressed {
         }
     }
 
-    /// Records that more packets wait for the peer than allowed.
+    /// Records that more messages wait for the peer than allowed.
     pub fn is_too_far(&mut self, id: PeerId) {
         self.too_far.push(id);
     }

@@ -1,4 +1,4 @@
-//! Drives the fan-out from the feed, and sends slow clients the packets that wait for them.
+//! Drives the fan-out from the feed, and sends slow clients the messages that wait for them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     feed::{Change, FeedItem, translate},
-    protocol::emitted,
+    wire::emitted,
     task::Timestamp,
 };
 

@@ -159,7 +159,7 @@ impl Ring {
 }
 
 fn size(step: &Step, entries: usize) -> usize {
-    let events = step.events().map(|event| event.packet.size() + size_of_val(event)).sum::<usize>();
+    let events = step.events().map(|event| event.message.held_bytes() + size_of_val(event)).sum::<usize>();
     size_of::<Step>() + entries * ENTRY_BYTES + events
 }
 

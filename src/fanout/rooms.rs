@@ -25,8 +25,8 @@ pub struct Limits {
     pub replay_events: usize,
     /// A client is disconnected if its queue is full and it has accepted nothing for this long.
     pub patience: Duration,
-    /// A client is also disconnected if more packets than this wait beside its queue.
-    pub behind_packets: usize,
+    /// A client is also disconnected if more messages than this wait beside its queue.
+    pub behind_messages: usize,
 }
 
 /// A feed that has reported nothing for this long may be behind the store.
@@ -240,7 +240,7 @@ impl<P: Peer> Fanout<P> {
                     if event.position > mark.at
                         && let Some(joined) = self.peers.get_mut(id)
                     {
-                        joined.outbox.deliver(*id, &event.packet, &mut self.sending);
+                        joined.outbox.deliver(*id, &event.message, &mut self.sending);
                     }
                 }
             }
@@ -277,10 +277,10 @@ impl<P: Peer> Fanout<P> {
                 Some(counts) if position >= *mark => {
                     if *known != Some(counts) {
                         *known = Some(counts);
-                        let packet = encoded
+                        let message = encoded
                             .entry(counts)
-                            .or_insert_with(|| super::delivery::counts_packet(counts, position));
-                        joined.outbox.deliver(id, packet, &mut self.sending);
+                            .or_insert_with(|| super::delivery::counts_message(counts, position));
+                        joined.outbox.deliver(id, message, &mut self.sending);
                         told += 1;
                     }
                 }
@@ -322,7 +322,7 @@ impl<P: Peer> Fanout<P> {
             let stays = mark.at >= ended.position || sees(&step.after, &joined.viewer);
             if !stays {
                 self.joined_tasks -= usize::from(joined.tasks.remove(&step.task));
-                joined.outbox.deliver(*id, &ended.packet, &mut self.sending);
+                joined.outbox.deliver(*id, &ended.message, &mut self.sending);
             }
             stays
         });
@@ -343,7 +343,7 @@ impl<P: Peer> Fanout<P> {
             let twice = as_creator && org.is_some() && joined.viewer.org.as_ref() == org;
             let excepted = still.is_some_and(|access| access.allows(&joined.viewer));
             if !twice && !excepted && event.position > *mark {
-                joined.outbox.deliver(*id, &event.packet, &mut self.sending);
+                joined.outbox.deliver(*id, &event.message, &mut self.sending);
             }
         }
     }

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
 
 use crate::{
-    protocol::{Packet, emitted, event},
+    wire::{Message, emitted},
     task::{
         Access, Field, FullTask, FullView, Status, Summary, Task, TaskId, TimelineEntry, Timestamp, Window,
     },
@@ -20,7 +20,7 @@ const EVENTS_PER_STEP: usize = 64;
 pub struct Event {
     pub name: &'static str,
     pub position: Position,
-    pub packet: Packet,
+    pub message: Message,
 }
 
 /// The events of a change that the fan-out sends in one turn, each with its audience.
@@ -235,7 +235,7 @@ impl Numbered<'_> {
         self.index = self.index.saturating_add(1);
         let envelope =
             Enveloped { payload, event_id: position, occurred_at: self.change.occurred_at, updated_at };
-        Event { name, position, packet: event(name, &envelope) }
+        Event { name, position, message: Message::event(name, &envelope) }
     }
 }
 

@@ -2,15 +2,12 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use axum::{
-    Json,
-    response::{IntoResponse, Response},
-};
+use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use serde_json::json;
 
 use crate::{
     auth::AuthError,
+    edge::error_response,
     rate_limited_log::rate_limited_log,
     store::{StoreError, WriteError},
     task::PatchError,
@@ -153,8 +150,7 @@ fn told_of(error: &AuthError) -> Cow<'static, str> {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
-        let body = json!({"error": {"code": self.code(), "message": self.to_string()}});
-        let mut response = (self.status(), Json(body)).into_response();
+        let mut response = error_response(self.status(), self.code(), &self.to_string());
         if let Some((name, value)) = self.header() {
             response.headers_mut().insert(name, value);
         }

@@ -5,9 +5,7 @@
 
 mod admin;
 mod body;
-mod body_memory;
 mod caller;
-mod cross_origin;
 mod error;
 mod health;
 mod metrics;

@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderName, HeaderValue, header};
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::ApiError;
@@ -20,6 +21,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The timeout of a request. It is longer than any timeout of a store, and shorter than the usual timeouts of proxies.
 const DEADLINE: Duration = Duration::from_secs(30);
 const MAX_ID_BYTES: usize = 128;
+/// The route under which metrics count requests of Socket.IO clients.
+const SOCKET_IO: &str = "/socket.io";
 /// The route under which metrics count a path without a route.
 const NO_ROUTE: &str = "none";
 
@@ -53,6 +56,12 @@ pub(super) async fn safe_headers(mut response: Response) -> Response {
     response
 }
 
+/// Counts the request as long as it is being answered. A drain waits for these requests.
+pub(super) async fn counted(State(requests): State<TaskTracker>, request: Request, next: Next) -> Response {
+    let _running = requests.token();
+    next.run(request).await
+}
+
 pub(super) async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(DEADLINE, next.run(request)).await {
         Ok(response) => response,
@@ -66,10 +75,15 @@ async fn answered(metrics: &Metrics, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let response = next.run(request).await;
     let elapsed = start.elapsed();
-    // A route that is also served with a slash at its end counts as one route.
-    let route = route.as_ref().map_or(NO_ROUTE, |route| route.as_str().trim_end_matches('/'));
+    // A route that is also served with a slash at its end, or with further segments, counts as one route.
+    let route = route.as_ref().map_or(NO_ROUTE, |route| {
+        route.as_str().trim_end_matches("{*rest}").trim_end_matches('/')
+    });
     metrics.http.answered(route, &method, response.status());
-    metrics.http.took(route, elapsed);
+    // A polling client's request waits for packets, so its time says nothing.
+    if route != SOCKET_IO {
+        metrics.http.took(route, elapsed);
+    }
     tracing::debug!(status = response.status().as_u16(), elapsed_ms = elapsed.as_millis() as u64, "answered");
     response
 }

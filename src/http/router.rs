@@ -9,18 +9,20 @@ use axum::{
     middleware::{from_fn, from_fn_with_state, map_response},
     routing::{get, post},
 };
+use tokio_util::task::TaskTracker;
 use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};
 
 use super::{
     ApiError, GatewayStatus, admin,
     body::MAX_BODY_BYTES,
-    cross_origin, health, metrics, observe, tasks, timeline,
+    health, metrics, observe, tasks, timeline,
     webhook::{self, Webhook},
 };
 use crate::{
     auth::TokenVerifier,
     cluster::Cluster,
     config::{Origins, Secret, TaskApi},
+    edge::{CorsRule, cors},
     metrics::Metrics,
     store::Store,
 };
@@ -52,9 +54,17 @@ pub enum Routes {
     Admin,
 }
 
-/// Builds the router. It answers every other path with 404. Pages of these origins may read the answers.
-pub fn router(routes: Routes, state: HttpState, origins: Origins) -> Router {
+/// Builds the router. It answers every other path with 404. Pages of these origins may read the answers. `requests` counts the requests
+/// of the API that are being answered. `transports` are the routes by which clients connect; they have no deadline.
+pub fn router(
+    routes: Routes,
+    state: HttpState,
+    origins: Origins,
+    requests: TaskTracker,
+    transports: Router,
+) -> Router {
     let metrics = state.metrics.clone();
+    let cors_rule = CorsRule { origins: Arc::new(origins), credentials: false };
     let served = match routes {
         Routes::All => public().merge(operators()),
         Routes::Public => public(),
@@ -65,7 +75,9 @@ pub fn router(routes: Routes, state: HttpState, origins: Origins) -> Router {
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .with_state(state)
         .layer(from_fn(observe::in_time))
-        .layer(from_fn_with_state(Arc::new(origins), cross_origin::shared))
+        .layer(from_fn_with_state(cors_rule, cors))
+        .layer(from_fn_with_state(requests, observe::counted))
+        .merge(transports)
         .layer(map_response(observe::safe_headers))
         .layer(from_fn_with_state(metrics, observe::identified))
 }

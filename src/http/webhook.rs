@@ -15,14 +15,11 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{
-    ApiError, HttpState,
-    body::says_json,
-    body_memory::{BodyMemory, Reservation},
-};
+use super::{ApiError, HttpState, body::says_json};
 use crate::{
     address::ClientAddress,
     config::{Secret, WebhookConfig},
+    edge::{BodyMemory, Reservation},
     github::{self, DeliveryId, Received},
     rate_limited_log::rate_limited_log,
     store::Delivered,

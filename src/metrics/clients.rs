@@ -4,7 +4,7 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 
 use strum::VariantArray;
 
-use crate::protocol::{ClientEventName, Code};
+use crate::wire::{ClientEventName, Code};
 
 use super::labelled::{Counters, Gauges, Level, counter, gauge};
 

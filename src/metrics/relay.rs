@@ -7,7 +7,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{feed::GapReason, protocol::emitted};
+use crate::{feed::GapReason, wire::emitted};
 
 use super::labelled::{Counters, Gauges, Level, counter, gauge, histogram};
 

@@ -32,8 +32,8 @@ use super::{
     respond,
 };
 use crate::{
-    gateway::{Transport, TransportHandle, Wire},
     rate_limited_log::rate_limited_log,
+    transport::{Tcp, TcpConnection, TcpHandle},
 };
 
 /// The timeout for a request head, from its first byte on. A new connection must also send its first byte within this time.
@@ -64,15 +64,15 @@ enum End {
     Close,
 }
 
-pub(super) async fn serve_connection(transport: Transport, peer: SocketAddr, doors: Doors) {
-    let wire = transport.wire();
+pub(super) async fn serve_connection(connection: TcpConnection, peer: SocketAddr, doors: Doors) {
+    let tcp = connection.shared();
     let requests = Arc::new(Requests::new());
     let closing = doors.closing.clone();
     let (keep_alive, head_bytes) = (doors.keep_alive, doors.head_bytes);
     let who = Peer { address: peer.ip(), is_proxy: doors.proxies.contains(peer.ip()) };
-    let idle = Arc::new(doors.idle.connection(who, transport.handle()));
+    let idle = Arc::new(doors.idle.connection(who, connection.handle()));
     let service = {
-        let (requests, handle, idle) = (requests.clone(), transport.handle(), idle.clone());
+        let (requests, handle, idle) = (requests.clone(), connection.handle(), idle.clone());
         service_fn(move |request: Request<Incoming>| {
             let (doors, handle, idle, requests) =
                 (doors.clone(), handle.clone(), idle.clone(), requests.clone());
@@ -82,10 +82,10 @@ pub(super) async fn serve_connection(transport: Transport, peer: SocketAddr, doo
     let served = http1::Builder::new()
         .header_read_timeout(None)
         .max_buf_size(head_bytes)
-        .serve_connection(TokioIo::new(transport), service)
+        .serve_connection(TokioIo::new(connection), service)
         .with_upgrades();
     tokio::pin!(served);
-    let mut wait = Wait { wire, requests, keep_alive, timer: None, closing_since: None };
+    let mut wait = Wait { tcp, requests, keep_alive, timer: None, closing_since: None };
     let closed = closing.cancelled();
     tokio::pin!(closed);
     let (mut finishing, mut counted) = (false, 0);
@@ -138,7 +138,7 @@ async fn answer(
     doors: Doors,
     request: Request<Incoming>,
     peer: SocketAddr,
-    handle: TransportHandle,
+    handle: TcpHandle,
     requests: &Requests,
     idle: &IdleConnection,
 ) -> Response<Body> {
@@ -170,14 +170,14 @@ impl Requests {
         (!answering).then(|| self.answered.load(Ordering::Relaxed))
     }
 
-    fn begin(&self, handle: &TransportHandle) {
+    fn begin(&self, handle: &TcpHandle) {
         self.answering.store(true, Ordering::Relaxed);
         handle.forget_first_byte();
     }
 
     /// Bytes that were read behind a request without a body belong to the next head. If the request had a body, nothing shows to which
     /// of the two the bytes belong.
-    fn end(&self, handle: &TransportHandle, had_body: bool) {
+    fn end(&self, handle: &TcpHandle, had_body: bool) {
         if had_body {
             handle.forget_first_byte();
         }
@@ -190,7 +190,7 @@ impl Requests {
 
 /// Waits for the end of a connection.
 struct Wait {
-    wire: Arc<Wire>,
+    tcp: Arc<Tcp>,
     requests: Arc<Requests>,
     keep_alive: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -203,7 +203,7 @@ impl Wait {
             let Some((deadline, end)) = self.deadline() else { return Poll::Pending };
             if deadline <= Instant::now() {
                 // Unread bytes are a request, which is answered first. Their arrival wakes this task.
-                if end == End::Close && self.wire.has_unread() {
+                if end == End::Close && self.tcp.has_unread() {
                     return Poll::Pending;
                 }
                 return Poll::Ready(end);
@@ -228,9 +228,9 @@ impl Wait {
             None => deadline,
         };
         let last = self.requests.opened + Duration::from_millis(self.requests.last.load(Ordering::Relaxed));
-        if let Some(first) = self.wire.first_byte() {
+        if let Some(first) = self.tcp.first_byte() {
             // Bytes that came during the previous answer had to wait for it, so their time counts from the end of that answer.
-            let written = Instant::from_std(self.wire.took_at());
+            let written = Instant::from_std(self.tcp.took_at());
             let first = Instant::from_std(first).max(last).max(written);
             Some((earlier(first + HEAD_TIMEOUT, LAST_HEAD), End::Cut))
         } else if answered == 0 {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::{
     address::{ClientAddress, Share},
-    gateway::TransportHandle,
+    transport::TcpHandle,
 };
 
 /// At most this many connections without a token may be idle, over all addresses. If there are more, the one that has been idle for
@@ -51,7 +51,7 @@ struct State {
 #[derive(Clone, Debug)]
 struct Entry {
     address: ClientAddress,
-    handle: TransportHandle,
+    handle: TcpHandle,
     since: Instant,
 }
 
@@ -60,13 +60,13 @@ struct Entry {
 pub struct IdleConnection {
     idle: Idle,
     address: ClientAddress,
-    handle: TransportHandle,
+    handle: TcpHandle,
     is_proxy: bool,
     place: Mutex<Option<u64>>,
 }
 
 impl Idle {
-    pub fn connection(&self, peer: Peer, handle: TransportHandle) -> IdleConnection {
+    pub fn connection(&self, peer: Peer, handle: TcpHandle) -> IdleConnection {
         let address = ClientAddress::of_peer(peer.address);
         IdleConnection {
             idle: self.clone(),
@@ -201,7 +201,8 @@ mod tests {
     use super::*;
     use crate::{
         address::Shares,
-        gateway::{Capacity, MemoryLimit, Transport},
+        edge::{Capacity, MemoryLimit},
+        transport::TcpConnection,
         metrics::Metrics,
     };
 
@@ -214,7 +215,7 @@ mod tests {
     /// Both ends of a connection, and its entry among the idle ones.
     struct Held {
         client: TcpStream,
-        transport: Transport,
+        transport: TcpConnection,
         place: IdleConnection,
     }
 
@@ -235,7 +236,7 @@ mod tests {
             let address: IpAddr = address.parse().unwrap();
             let share = (!is_proxy).then(|| self.shares.take(ClientAddress::of_peer(address), 1).unwrap());
             let place = Capacity::up_to(1, MemoryLimit::of_this_process(None)).take().unwrap();
-            let transport = Transport::accept(accepted, Duration::from_secs(5)).unwrap();
+            let transport = TcpConnection::accept(accepted, Duration::from_secs(5)).unwrap();
             let transport = transport.counted(place, share, Arc::<Metrics>::default());
             let place = self.idle.connection(Peer { address, is_proxy }, transport.handle());
             Held { client, transport, place }
@@ -284,7 +285,7 @@ mod tests {
         busy.place.leave();
         field.later();
         asked.client.write_all(b"GET").await.unwrap();
-        asked.transport.wire().readable().await.unwrap();
+        asked.transport.shared().readable().await.unwrap();
         assert!(!field.idle.close_one(), "its request has come, and the other one's is being answered");
         assert!(!asked.has_ended() && !busy.has_ended());
     }

@@ -1,5 +1,4 @@
-//! Accepts connections, and hands their requests to Socket.IO or HTTP. One listener serves both; with `ADMIN_PORT`, another one serves
-//! operators.
+//! Accepts connections, and hands their requests to the router. With `ADMIN_PORT`, another listener serves operators.
 
 mod connection;
 mod idle;
@@ -22,25 +21,22 @@ use tower::ServiceExt;
 use crate::{
     address::{ClientAddress, Share, Shares},
     config::TrustedProxies,
-    gateway::{Capacity, Edge, Place, Transport, TransportHandle},
+    edge::{Capacity, PeerIp, Slot},
     metrics::Metrics,
     rate_limited_log::rate_limited_log,
+    transport::{TcpConnection, TcpHandle},
 };
 
 use connection::serve_connection;
 pub use idle::Idle;
 
-/// The route under which metrics count Socket.IO requests.
-const SOCKET_IO: &str = "/socket.io";
 /// The pause after a failed accept. The usual cause is that no file descriptor is left, and one is soon free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Everything that a listener needs to serve its connections.
 #[derive(Clone, Debug)]
 pub struct Doors {
-    /// `None` means that the listener serves HTTP only.
-    pub edge: Option<Edge>,
-    pub http: Router,
+    pub router: Router,
     pub capacity: Capacity,
     /// How many connections without a token each address may have.
     pub shares: Shares,
@@ -51,8 +47,6 @@ pub struct Doors {
     pub stall_timeout: Duration,
     /// An HTTP connection that waits this long for its next request is closed.
     pub keep_alive: Duration,
-    /// HTTP requests in progress.
-    pub requests: TaskTracker,
     /// Listeners and HTTP connections. A connection that becomes a WebSocket is no longer counted here.
     pub connections: TaskTracker,
     /// Connections that wait for their next request.
@@ -97,7 +91,7 @@ async fn accept_the_last(listener: TcpListener, doors: &Doors) {
 }
 
 async fn admit(stream: TcpStream, peer: SocketAddr, doors: &Doors) {
-    let Some(place) = place(doors) else {
+    let Some(slot) = slot(doors) else {
         // The server accepts the connection and closes it at once, because a client would wait for a connection that is not accepted.
         drop(stream);
         doors.metrics.clients.turned_away.inc(["capacity"]);
@@ -117,17 +111,17 @@ async fn admit(stream: TcpStream, peer: SocketAddr, doors: &Doors) {
             }
         },
     };
-    match Transport::accept(stream, doors.stall_timeout) {
-        Ok(transport) => {
-            let transport = transport.counted(place, share, doors.metrics.clone());
-            doors.connections.spawn(serve_connection(transport, peer, doors.clone()));
+    match TcpConnection::accept(stream, doors.stall_timeout) {
+        Ok(connection) => {
+            let connection = connection.counted(slot, share, doors.metrics.clone());
+            doors.connections.spawn(serve_connection(connection, peer, doors.clone()));
         }
         Err(error) => failed(&error).await,
     }
 }
 
 /// Takes a slot for a connection. If few slots are left, this function closes an idle connection.
-fn place(doors: &Doors) -> Option<Place> {
+fn slot(doors: &Doors) -> Option<Slot> {
     if doors.capacity.is_scarce() && doors.idle.close_a_stranger() {
         doors.metrics.clients.turned_away.inc(["idle"]);
     }
@@ -159,21 +153,17 @@ async fn failed(error: &io::Error) {
 }
 
 async fn respond(
-    mut doors: Doors,
+    doors: Doors,
     mut request: Request<Incoming>,
     peer: SocketAddr,
-    transport: TransportHandle,
+    tcp: TcpHandle,
 ) -> Response<Body> {
     let address = ClientAddress::of_request(peer.ip(), request.headers(), &doors.proxies);
-    if let Some(edge) = doors.edge.as_mut().filter(|_| Edge::serves(request.uri().path())) {
-        let method = request.method().clone();
-        let response = edge.call(request, peer, address, transport).await;
-        doors.metrics.http.answered(SOCKET_IO, &method, response.status());
-        return response;
-    }
-    request.extensions_mut().insert(address);
-    let _running = doors.requests.token();
-    match doors.http.oneshot(request.map(Body::new)).await {
+    let extensions = request.extensions_mut();
+    extensions.insert(address);
+    extensions.insert(PeerIp(peer.ip()));
+    extensions.insert(tcp);
+    match doors.router.oneshot(request.map(Body::new)).await {
         Ok(response) => response,
         Err(never) => match never {},
     }

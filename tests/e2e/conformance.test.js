@@ -114,8 +114,8 @@ async function connected(at) {
   return sid;
 }
 
-/** Waits until the gateway does not know the session. It forgets a session a moment after the request that ends it. */
-const forgotten = (sid) => until(async () => (await poll(sid)).status === 400, 'the session is unknown');
+/** The gateway does not know the session any more. */
+const forgotten = async (sid) => assert.equal((await poll(sid)).status, 400);
 
 /** A WebSocket and the packets that it has received. */
 class Connection {

@@ -9,31 +9,47 @@ use std::{
 /// A module and the modules of this crate that it may use.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("task", &[]),
-    ("protocol", &[]),
+    ("wire", &[]),
     ("auth", &["backoff", "json", "metrics", "task"]),
-    ("feed", &["protocol", "task"]),
+    ("feed", &["task", "wire"]),
     ("github", &["json", "task"]),
     ("store", &["backoff", "feed", "github", "metrics", "rate_limited_log", "task"]),
-    ("fanout", &["feed", "metrics", "protocol", "rate_limited_log", "shrinking_map", "task"]),
+    ("fanout", &["feed", "metrics", "rate_limited_log", "shrinking_map", "task", "wire"]),
     ("cluster", &["auth", "backoff", "shrinking_map", "task"]),
     ("config", &["auth", "cluster", "store", "task"]),
     ("address", &["config", "shrinking_map"]),
     (
-        "gateway",
+        "session",
         &[
-            "address",
             "auth",
             "cluster",
             "config",
-            "cors",
+            "fanout",
+            "metrics",
+            "rate_limit",
+            "rate_limited_log",
+            "shrinking_map",
+            "store",
+            "task",
+            "wire",
+        ],
+    ),
+    ("edge", &["address", "config", "metrics", "rate_limit", "rate_limited_log"]),
+    (
+        "transport",
+        &[
+            "address",
+            "auth",
+            "config",
+            "edge",
             "fanout",
             "json",
             "metrics",
-            "protocol",
+            "rate_limit",
             "rate_limited_log",
-            "store",
+            "session",
             "shrinking_map",
-            "task",
+            "wire",
         ],
     ),
     (
@@ -43,7 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "auth",
             "cluster",
             "config",
-            "cors",
+            "edge",
             "github",
             "json",
             "metrics",
@@ -52,15 +68,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "task",
         ],
     ),
-    ("metrics", &["feed", "github", "protocol"]),
+    ("metrics", &["feed", "github", "wire"]),
     ("backoff", &[]),
     ("json", &[]),
-    ("cors", &[]),
+    ("rate_limit", &["task"]),
     ("rate_limited_log", &[]),
     ("shrinking_map", &[]),
     ("telemetry", &["config", "metrics"]),
-    ("serve", &["address", "config", "gateway", "metrics", "rate_limited_log"]),
-    ("lifecycle", &["cluster", "gateway", "serve"]),
+    ("serve", &["address", "config", "edge", "metrics", "rate_limited_log", "transport"]),
+    ("lifecycle", &["cluster", "serve", "transport"]),
     ("cli", &["app", "auth", "backoff", "cluster", "config", "json", "store", "task", "telemetry"]),
 ];
 
@@ -76,10 +92,10 @@ const OWNED: [(&str, &[&str]); 11] = [
     ("hyper_rustls", &["auth"]),
     ("hmac", &["github"]),
     ("sha2", &["github"]),
-    ("tokio_tungstenite", &["cli", "gateway"]),
-    ("governor", &["gateway"]),
+    ("tokio_tungstenite", &["cli", "transport"]),
+    ("governor", &["rate_limit"]),
     ("prometheus_client", &["metrics"]),
-    ("axum", &["app", "gateway", "http", "serve"]),
+    ("axum", &["app", "edge", "http", "serve", "transport"]),
 ];
 
 fn sources() -> Vec<(String, PathBuf, String)> {
@@ -170,7 +186,7 @@ fn each_library_is_named_only_where_it_belongs() {
 }
 
 /// These modules do no I/O, so that tests and fuzzers can call them without a runtime.
-const PURE: [&str; 5] = ["feed", "github", "json", "protocol", "task"];
+const PURE: [&str; 5] = ["feed", "github", "json", "task", "wire"];
 
 #[test]
 fn modules_without_io_name_no_runtime_and_no_files() {
@@ -198,6 +214,22 @@ fn the_two_stores_do_not_use_each_other() {
                 && [format!("{other}::"), format!("super::{other}")].iter().any(|name| code.contains(name))
             {
                 wrong.push(format!("{} must not use {other}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What knows no framing: a message gets its framing in a transport.
+const WITHOUT_FRAMING: [&str; 4] = ["fanout", "feed", "session", "wire"];
+
+#[test]
+fn only_transports_know_packets_and_frames() {
+    let mut wrong = Vec::new();
+    for (module, path, code) in sources() {
+        for word in ["Packet", "Frame", "websocket::", "tungstenite"] {
+            if WITHOUT_FRAMING.contains(&module.as_str()) && code.contains(word) {
+                wrong.push(format!("{}: {module} must not know {word}", path.display()));
             }
         }
     }

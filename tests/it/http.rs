@@ -31,6 +31,7 @@ use taskcast::{
     task::DefaultOrg,
 };
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 const SECRET: &[u8] = b"a secret that is only ever used by these tests";
@@ -183,7 +184,7 @@ impl Answer {
 }
 
 fn app(routes: Routes, state: HttpState) -> Router {
-    router(routes, state, Origins::parse(ORIGIN).expect("an origin"))
+    router(routes, state, Origins::parse(ORIGIN).expect("an origin"), TaskTracker::new(), Router::new())
 }
 
 fn request(method: &str, path: &str, token: &str) -> http::request::Builder {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     feed::{Counted, Event},
-    protocol::Packet,
+    wire::Message,
     task::{StatusClass, Timestamp},
 };
 
@@ -51,7 +51,7 @@ fn step(time: u64, plan: &Plan) -> Step {
     let event = || Event {
         name: "event",
         position: Position::change(time, 0),
-        packet: Packet::message(&"x".repeat(plan.bytes)),
+        message: Message::event("event", &"x".repeat(plan.bytes)),
     };
     let class = |access: &Option<Access>| {
         access.clone().filter(|_| plan.counted).map(|access| (access, StatusClass::Active))

@@ -1,0 +1,48 @@
+//! A session as the fan-out sees it.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use super::{
+    Sessions,
+    session::{Request, Session},
+};
+use crate::{
+    fanout::{Peer, SendError},
+    wire::Message,
+};
+
+#[derive(Clone, Debug)]
+pub struct SessionPeer {
+    pub(super) session: Arc<Session>,
+    pub(super) sessions: Weak<Sessions>,
+}
+
+impl Peer for SessionPeer {
+    fn send(&self, message: Message) -> Result<bool, SendError> {
+        self.session.connection.send(message)
+    }
+
+    fn flush(&self) {
+        self.session.connection.flush();
+    }
+
+    fn cut(&self) {
+        if let Some(sessions) = self.sessions.upgrade() {
+            sessions.metrics.clients.cut.inc(["behind"]);
+        }
+        self.session.connection.clone().close_now();
+    }
+
+    fn took(&self) -> Option<Instant> {
+        self.session.connection.took()
+    }
+
+    fn refresh(&self) {
+        if let Some(sessions) = self.sessions.upgrade() {
+            sessions.submit(&self.session, Request::Refresh);
+        }
+    }
+}

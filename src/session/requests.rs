@@ -1,0 +1,250 @@
+//! Handles the client events of a session.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    auth::{AuthError, without_scheme},
+    fanout::Position,
+    rate_limit::RateLimited,
+    rate_limited_log::rate_limited_log,
+    task::TaskId,
+    wire::{ClientEvent, Code, Message, Refusal, Resync},
+};
+
+use super::{
+    Session, Sessions,
+    join::{DashboardJoin, TaskJoin},
+    log_refused,
+    session::Request,
+};
+
+/// The first resyncs of a session are not rate limited. The existing client sends one on each connect, and one more for the task
+/// that it shows.
+const FREE_RESYNCS: u32 = 2;
+/// A new token may wait this long for a fetch of keys. The session's other requests wait behind it.
+const KEY_PATIENCE: Duration = Duration::from_secs(6);
+
+/// The ack of a successful resync.
+#[derive(Serialize)]
+struct Resynced {
+    ok: bool,
+    gone: Vec<TaskId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<bool>,
+}
+
+impl Sessions {
+    /// Works on a session's requests, one after the other, until there are no more.
+    pub(super) async fn work(self: Arc<Self>, session: Arc<Session>) {
+        while let Some(request) = session.pop() {
+            match request {
+                Request::Refresh => self.refresh(&session).await,
+                Request::Client { event, name, id, arrived } => {
+                    let answered = self.answer(&session, event, id, arrived).await;
+                    let code = answered.as_ref().err().map(|refusal| refusal.code.as_str());
+                    tracing::debug!(event = <&str>::from(name), refused = code, "answered");
+                    if let Err(refusal) = answered {
+                        self.refuse(&session, id, &refusal.of(name));
+                    }
+                    self.settle(&session).await;
+                }
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        session: &Arc<Session>,
+        event: ClientEvent,
+        id: Option<u64>,
+        arrived: Instant,
+    ) -> Result<(), Refusal> {
+        match event {
+            ClientEvent::TaskJoin { task } => {
+                let task = self.task_room(&task)?;
+                self.take_turn(session, arrived).await?;
+                self.has_space(session, std::slice::from_ref(&task), false)?;
+                match self.join_task(session, &task, None).await? {
+                    TaskJoin::Gone => return Err(Refusal::new(Code::NotFound, "No such task")),
+                    TaskJoin::State | TaskJoin::Recovered => self.done(session, id),
+                }
+            }
+            ClientEvent::TaskLeave { task } => {
+                let task = self.task_room(&task)?;
+                self.hub.turn(|fanout| fanout.leave_task(session.id, &task));
+                self.done(session, id);
+            }
+            ClientEvent::DashboardJoin => {
+                self.dashboard_room()?;
+                self.take_turn(session, arrived).await?;
+                self.has_space(session, &[], true)?;
+                if let DashboardJoin::State(loaded) = self.join_dashboard(session, None, id.is_some()).await?
+                    && let Some(id) = id
+                {
+                    self.reply(session, &Message::reply(id, &loaded.acknowledgement()));
+                }
+            }
+            ClientEvent::DashboardLeave => {
+                self.dashboard_room()?;
+                self.hub.turn(|fanout| fanout.leave_dashboard(session.id));
+                self.cluster.dashboard(session.id.0, false);
+                self.done(session, id);
+            }
+            ClientEvent::Resync(resync) => {
+                if session.count_resync() > FREE_RESYNCS {
+                    self.take_turn(session, arrived).await?;
+                }
+                let resynced = self.resync(session, resync).await?;
+                if let Some(id) = id {
+                    self.reply(session, &Message::reply(id, &resynced));
+                }
+            }
+            ClientEvent::AuthRefresh { token } => {
+                self.refreshes.turn(&session.user(), arrived).await.map_err(too_many)?;
+                let identity =
+                    self.tokens.admit(without_scheme(&token), KEY_PATIENCE).await.map_err(|error| {
+                        log_refused(&error, "refused a token refresh");
+                        match error {
+                            AuthError::Expired => Refusal::new(Code::TokenExpired, "The token has expired"),
+                            AuthError::Unauthorized(_) | AuthError::TooLong { .. } => {
+                                Refusal::new(Code::Unauthorized, "The token is not valid")
+                            }
+                            AuthError::NoKey { retry_after } => {
+                                Refusal::new(Code::Unavailable, "The token can't be checked at the moment")
+                                    .retry_after(retry_after.max(Duration::from_secs(1)))
+                            }
+                        }
+                    })?;
+                if identity.viewer.user != session.user() {
+                    return Err(Refusal::new(Code::Conflict, "The token is another user's"));
+                }
+                self.renew(session, identity);
+                self.done(session, id);
+            }
+        }
+        Ok(())
+    }
+
+    async fn resync(&self, session: &Session, resync: Resync) -> Result<Resynced, Refusal> {
+        match resync {
+            Resync::Bare => {
+                let (tasks, mut dashboard) = self.hub.turn(|fanout| fanout.wanted(session.id));
+                if tasks.is_empty() && !dashboard && self.settings.features.dashboard {
+                    let user = session.user();
+                    dashboard = self.cluster.may_have_lost_dashboard(&user).await;
+                }
+                self.send_rooms(session, &tasks, dashboard).await
+            }
+            Resync::Rooms { tasks, dashboard } => {
+                let tasks = tasks.iter().map(|task| self.task_room(task)).collect::<Result<Vec<_>, _>>()?;
+                if dashboard {
+                    self.dashboard_room()?;
+                }
+                self.has_space(session, &tasks, dashboard)?;
+                self.send_rooms(session, &tasks, dashboard).await
+            }
+            Resync::TaskSince { task, since } => {
+                let task = self.task_room(&task)?;
+                let since = position(&since)?;
+                self.has_space(session, std::slice::from_ref(&task), false)?;
+                let joined = self.join_task(session, &task, Some(since)).await?;
+                let gone = if joined == TaskJoin::Gone { vec![task] } else { Vec::new() };
+                Ok(Resynced { ok: true, gone, recovered: Some(joined == TaskJoin::Recovered) })
+            }
+            Resync::DashboardSince { since } => {
+                self.dashboard_room()?;
+                let since = position(&since)?;
+                self.has_space(session, &[], true)?;
+                let joined = self.join_dashboard(session, Some(since), false).await?;
+                let recovered = matches!(joined, DashboardJoin::Recovered);
+                Ok(Resynced { ok: true, gone: Vec::new(), recovered: Some(recovered) })
+            }
+        }
+    }
+
+    async fn send_rooms(
+        &self,
+        session: &Session,
+        tasks: &[TaskId],
+        dashboard: bool,
+    ) -> Result<Resynced, Refusal> {
+        let mut gone = Vec::new();
+        for task in tasks {
+            if self.join_task(session, task, None).await? == TaskJoin::Gone {
+                gone.push(task.clone());
+            }
+        }
+        if dashboard {
+            self.join_dashboard(session, None, false).await?;
+        }
+        Ok(Resynced { ok: true, gone, recovered: None })
+    }
+
+    /// Enters all joined rooms again, for example after a gap in the feed or when the client's organisation has changed.
+    async fn refresh(&self, session: &Session) {
+        let (tasks, dashboard) = self.hub.turn(|fanout| fanout.wanted(session.id));
+        if let Err(refusal) = self.send_rooms(session, &tasks, dashboard).await {
+            // Without this the client would miss events and not notice.
+            self.metrics.clients.cut.inc(["not_refreshed"]);
+            rate_limited_log!(
+                warn,
+                code = refusal.code.as_str(),
+                "closed a connection: resending its rooms failed"
+            );
+            session.connection.clone().close_in_order();
+        }
+    }
+
+    fn done(&self, session: &Session, id: Option<u64>) {
+        if let Some(id) = id {
+            self.reply(session, &Message::reply(id, &json!({"ok": true})));
+        }
+    }
+
+    fn task_room(&self, task: &str) -> Result<TaskId, Refusal> {
+        if !self.settings.features.task_detail {
+            return Err(Refusal::new(Code::FeatureDisabled, "Tasks are switched off"));
+        }
+        TaskId::parse(task).ok_or(Refusal::invalid("taskId must be a non-empty string"))
+    }
+
+    fn dashboard_room(&self) -> Result<(), Refusal> {
+        if self.settings.features.dashboard {
+            Ok(())
+        } else {
+            Err(Refusal::new(Code::FeatureDisabled, "The dashboard is switched off"))
+        }
+    }
+
+    async fn take_turn(&self, session: &Session, arrived: Instant) -> Result<(), Refusal> {
+        let _waiting = self.metrics.clients.join_waits("rate");
+        self.joins.turn(&session.user(), arrived).await.map_err(too_many)
+    }
+
+    /// Checks that these rooms fit beside those that the client has already joined.
+    fn has_space(&self, session: &Session, tasks: &[TaskId], dashboard: bool) -> Result<(), Refusal> {
+        let rooms = self.hub.turn(|fanout| {
+            let (_, in_dashboard) = fanout.wanted(session.id);
+            let new = tasks.iter().filter(|task| !fanout.has_joined(session.id, task)).count();
+            fanout.rooms_of(session.id) + new + usize::from(dashboard && !in_dashboard)
+        });
+        if rooms > self.settings.limits.max_rooms_per_socket {
+            return Err(Refusal::new(Code::TooManyRooms, "Too many rooms: leave some first"));
+        }
+        Ok(())
+    }
+}
+
+fn too_many(early: RateLimited) -> Refusal {
+    Refusal::new(Code::RateLimited, "Too many requests").retry_after(early.retry_after)
+}
+
+fn position(since: &str) -> Result<Position, Refusal> {
+    since.parse().map_err(|_| Refusal::invalid("since must be an eventId"))
+}

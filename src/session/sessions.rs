@@ -1,0 +1,360 @@
+//! All sessions of this node: how they begin, what their clients send, and how they end.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::value::RawValue;
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tracing::Instrument;
+
+use super::{
+    Clock, Connection, Session, SessionPeer,
+    expiry::Expiries,
+    registry::Registry,
+    session::Request,
+    snapshots::Snapshots,
+    throughput::Throughput,
+};
+use crate::{
+    auth::{AuthError, Identity, TokenVerifier},
+    cluster::{Cluster, Order},
+    config::{FeaturesConfig, LimitsConfig},
+    fanout::{Hub, PeerId},
+    metrics::Metrics,
+    rate_limit::RateLimit,
+    rate_limited_log::rate_limited_log,
+    store::Store,
+    wire::{ClientEvent, ClientEventName, Code, Message, Refusal, emitted},
+};
+
+/// The rate limit for all messages of one user on this node. A page that joins all its rooms sends hundreds at once, and all pages
+/// of a user may do so after a deploy.
+const MESSAGES_PER_SECOND: u32 = 200;
+const MESSAGE_BURST: u32 = 10_000;
+/// The rate limit for refusals of a user's messages. A user with more refused messages ignores the refusals, and is disconnected.
+const WARNINGS_PER_SECOND: u32 = 50;
+const WARNING_BURST: u32 = 1000;
+/// The rate limit for `auth:refresh` of one user: each checks a token. Further requests wait for their turn.
+const REFRESHES_PER_SECOND: u32 = 10;
+/// How often idle rate limits and other old entries are removed.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    pub features: FeaturesConfig,
+    pub limits: LimitsConfig,
+}
+
+/// A message of a client that asks for something. Its transport has removed the framing.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a> {
+    pub name: &'a str,
+    /// JSON that has not been parsed, because it may be nested deeper than a parser should follow.
+    pub arguments: &'a [&'a RawValue],
+    /// The client waits for a reply with this id.
+    pub id: Option<u64>,
+    /// The message has binary attachments, which no request has.
+    pub is_binary: bool,
+}
+
+#[derive(Debug)]
+pub struct Sessions {
+    pub(super) settings: SessionSettings,
+    pub(super) hub: Arc<Hub<SessionPeer>>,
+    pub(super) snapshots: Snapshots,
+    pub(super) tokens: Arc<TokenVerifier>,
+    pub(super) joins: RateLimit,
+    pub(super) refreshes: RateLimit,
+    messages: RateLimit,
+    warnings: RateLimit,
+    pub(super) cluster: Arc<Cluster>,
+    expiries: Expiries,
+    clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) throughput: Throughput,
+    pub(super) registry: Registry,
+    next_id: AtomicU64,
+}
+
+impl Sessions {
+    pub fn new(
+        settings: SessionSettings,
+        hub: Arc<Hub<SessionPeer>>,
+        store: Arc<dyn Store>,
+        tokens: Arc<TokenVerifier>,
+        cluster: Arc<Cluster>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            snapshots: Snapshots::new(store, &settings.limits, metrics.clone()),
+            joins: RateLimit::per_second(settings.limits.join_rate_per_second),
+            refreshes: RateLimit::per_second(REFRESHES_PER_SECOND),
+            messages: RateLimit::with_burst(MESSAGES_PER_SECOND, MESSAGE_BURST),
+            warnings: RateLimit::with_burst(WARNINGS_PER_SECOND, WARNING_BURST),
+            expiries: Expiries::default(),
+            throughput: Throughput::default(),
+            registry: Registry::default(),
+            next_id: AtomicU64::new(1),
+            settings,
+            hub,
+            tokens,
+            cluster,
+            clock,
+            metrics,
+        }
+    }
+
+    /// Ends sessions when their tokens expire, and removes old entries. This function never returns.
+    pub async fn keep_time(&self) {
+        let mut forget = tokio::time::interval(FORGET_EVERY);
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        // Each sample stands for one second, so missed ticks are not made up for.
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                expired = self.expiries.next(&*self.clock) => {
+                    for session in expired.into_iter().filter_map(|id| self.registry.get(id)) {
+                        let _span = session.connection.span().entered();
+                        self.dismiss(&session, &Refusal::new(Code::TokenExpired, "The token has expired"), true);
+                    }
+                }
+                _ = second.tick() => self.throughput.sample(self.metrics.clients.deliveries.get()),
+                _ = forget.tick() => {
+                    for limit in [&self.joins, &self.refreshes, &self.messages, &self.warnings] {
+                        limit.forget_idle();
+                    }
+                    self.cluster.forget_old();
+                }
+            }
+        }
+    }
+
+    /// Carries out the orders of this node and of other nodes. This function runs as long as the node.
+    pub async fn carry_out(&self, mut orders: mpsc::Receiver<Order>) {
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Close(id) => {
+                    if let Some(session) = self.registry.get(PeerId(id)) {
+                        rate_limited_log!(
+                            info,
+                            "closed the oldest connection of a user who has too many on all nodes together"
+                        );
+                        self.close_one_too_many(&session);
+                    }
+                }
+                Order::Disconnect(user) => {
+                    let sessions = self.registry.of(&user);
+                    let disconnected: Vec<_> =
+                        sessions.into_iter().filter(|session| self.is_disconnected(session)).collect();
+                    tracing::info!(connections = disconnected.len(), "disconnected a user");
+                    disconnected.iter().for_each(|session| self.dismiss_disconnected(session));
+                }
+            }
+        }
+    }
+
+    /// The longest token that is accepted.
+    pub fn max_token_bytes(&self) -> usize {
+        self.tokens.max_token_bytes
+    }
+
+    /// `FEATURE_WEBSOCKET` may switch all sessions off.
+    pub fn are_enabled(&self) -> bool {
+        self.settings.features.websocket
+    }
+
+    /// Verifies a token. If its key is not known yet, the caller may wait with [`Sessions::admit`].
+    pub fn verify(&self, token: &str) -> Result<Identity, AuthError> {
+        self.tokens.verify(token, self.clock.now())
+    }
+
+    /// Verifies a token, and waits up to `patience` for its key.
+    pub async fn admit(&self, token: &str, patience: Duration) -> Result<Identity, AuthError> {
+        self.tokens.admit(token, patience).await
+    }
+
+    /// Creates a session. The caller gives it to its connection, and then calls [`Sessions::begin`].
+    pub fn open(self: &Arc<Self>, connection: Arc<dyn Connection>, identity: Identity) -> Arc<Session> {
+        let id = PeerId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        connection.span().record("user", identity.viewer.user.as_str());
+        tracing::debug!("a client connected");
+        let viewer = identity.viewer.clone();
+        let session = Arc::new(Session::new(id, connection, identity, self.hub.relief()));
+        let peer = SessionPeer { session: session.clone(), sessions: Arc::downgrade(self) };
+        self.metrics.clients.handshakes.inc(["accepted"]);
+        self.hub.turn(|fanout| fanout.add_peer(id, peer, viewer));
+        session
+    }
+
+    /// Tells the client that it has a session. If its user has too many, this closes the oldest one.
+    pub fn begin(&self, session: &Arc<Session>) {
+        // This is no id of the transport, because such an id may let its holder act as the client.
+        self.reply(session, &Message::connected(&uuid::Uuid::new_v4().simple().to_string()));
+        let Identity { viewer, expires_at, .. } = session.identity();
+        let oldest =
+            self.registry.add(session, viewer.user.clone(), self.settings.limits.max_connections_per_user);
+        // The expiry is added only when the session can be found, because the token may expire at this moment.
+        self.expiries.add(expires_at, session.id);
+        if let Some(oldest) = oldest {
+            rate_limited_log!(info, "closed the oldest connection of a user who has too many");
+            self.close_one_too_many(&oldest);
+        }
+        // The other nodes learn of this session after those that it replaced. Otherwise they could close one session too many.
+        self.cluster.opened(session.id.0, viewer.user.clone());
+        if session.has_ended() {
+            self.cluster.ended(session.id.0, &viewer.user, false);
+        }
+        // The user may have been disconnected while the token was checked.
+        if self.is_disconnected(session) {
+            self.dismiss_disconnected(session);
+        }
+    }
+
+    /// Handles a client's request. The caller has asked [`Sessions::may_send`].
+    pub fn receive(self: &Arc<Self>, session: &Arc<Session>, incoming: Incoming<'_>) {
+        let Incoming { id, arguments, is_binary, .. } = incoming;
+        let name = incoming.name.parse::<ClientEventName>().ok();
+        self.metrics.clients.requests.inc([name.map_or("unknown", Into::into)]);
+        let Some(name) = name else { return self.refuse(session, id, &Refusal::invalid("Unknown event")) };
+        let parsed = match is_binary {
+            true => Err(Refusal::invalid("Invalid message format").of(name)),
+            false => ClientEvent::parse(name, arguments),
+        };
+        match parsed {
+            Ok(event) => self.submit(session, Request::Client { event, name, id, arrived: Instant::now() }),
+            Err(refusal) => self.refuse(session, id, &refusal),
+        }
+    }
+
+    /// Returns whether a message of this session is within the rate limit. If not, the client gets a refusal. A client that ignores
+    /// the refusals is disconnected. `incoming` is the message, if it is a request.
+    pub fn may_send(&self, session: &Arc<Session>, incoming: Option<Incoming<'_>>) -> bool {
+        // The session may have ended while more of its messages were already in the read buffer.
+        if session.has_ended() {
+            return false;
+        }
+        let user = session.user();
+        let Err(early) = self.messages.check(&user) else { return true };
+        if self.warnings.check(&user).is_err() {
+            self.metrics.clients.cut.inc(["flooding"]);
+            rate_limited_log!(
+                warn,
+                "closed a connection: its user sends too many messages and ignores the refusals"
+            );
+            self.end(session, true);
+            session.connection.clone().close_now();
+            return false;
+        }
+        let refusal = Refusal::new(Code::RateLimited, "Too many requests").retry_after(early.retry_after);
+        let refusal = match incoming.and_then(|incoming| incoming.name.parse().ok()) {
+            Some(name) => refusal.of(name),
+            None => refusal,
+        };
+        self.refuse(session, incoming.and_then(|incoming| incoming.id), &refusal);
+        false
+    }
+
+    /// Removes a session from all rooms and tables. Its connection may stay open. `lost` means that the client did not leave by itself.
+    /// Returns whether this call ended the session.
+    pub fn end(&self, session: &Session, lost: bool) -> bool {
+        if !session.end() {
+            return false;
+        }
+        tracing::debug!(lost, "a client disconnected");
+        let had_dashboard = self.hub.turn(|fanout| fanout.remove_peer(session.id));
+        let identity = session.identity();
+        self.expiries.remove(identity.expires_at, session.id);
+        self.registry.remove(session.id, &identity.viewer.user);
+        self.cluster.ended(session.id.0, &identity.viewer.user, had_dashboard && lost);
+        true
+    }
+
+    /// Queues a request of a session, and starts a task for the queue if none is running.
+    pub(super) fn submit(self: &Arc<Self>, session: &Arc<Session>, request: Request) {
+        match session.push(request) {
+            Ok(false) => {}
+            Ok(true) => {
+                let span = session.connection.span();
+                tokio::spawn(self.clone().work(session.clone()).instrument(span));
+            }
+            Err(Request::Client { name, id, .. }) => {
+                let refusal = Refusal::new(Code::RateLimited, "Too many requests").of(name);
+                self.refuse(session, id, &refusal.retry_after(Duration::from_secs(1)));
+            }
+            Err(Request::Refresh) => {}
+        }
+    }
+
+    /// Sends one message to one client, behind all earlier ones.
+    pub(super) fn reply(&self, session: &Session, message: &Message) {
+        self.hub.turn(|fanout| fanout.reply(session.id, message));
+    }
+
+    pub(super) fn refuse(&self, session: &Session, id: Option<u64>, refusal: &Refusal) {
+        self.count_refusal(refusal.code);
+        let message = match id {
+            Some(id) => Message::reply(id, &serde_json::json!({"ok": false, "error": refusal})),
+            None => Message::event(emitted::ERROR, refusal),
+        };
+        self.reply(session, &message);
+    }
+
+    /// Gives a session the identity of another token.
+    pub(super) fn renew(&self, session: &Session, identity: Identity) {
+        let old = session.identity();
+        let expires_at = identity.expires_at;
+        self.expiries.remove(old.expires_at, session.id);
+        self.expiries.add(expires_at, session.id);
+        if identity.viewer != old.viewer {
+            self.hub.turn(|fanout| fanout.change_viewer(session.id, identity.viewer.clone()));
+        }
+        session.set_identity(identity);
+        if session.has_ended() {
+            // The session ended while its token was checked. Only this call knows the new expiry, so it removes the expiry.
+            self.expiries.remove(expires_at, session.id);
+        }
+        if self.is_disconnected(session) {
+            self.dismiss_disconnected(session);
+        }
+    }
+
+    /// Returns whether the user was disconnected after the session's token was issued.
+    fn is_disconnected(&self, session: &Session) -> bool {
+        let identity = session.identity();
+        self.tokens.revocations.cover(&identity.viewer.user, identity.issued_at)
+    }
+
+    fn dismiss_disconnected(&self, session: &Session) {
+        self.dismiss(session, &Refusal::new(Code::Unauthorized, "The user was disconnected"), false);
+    }
+
+    /// Ends a session whose client must receive nothing more, and sends the client the reason.
+    fn dismiss(&self, session: &Session, refusal: &Refusal, lost: bool) {
+        // The reason goes to the connection directly. With a full queue, the fan-out would hold it back and drop it with the session.
+        if self.end(session, lost) {
+            self.count_refusal(refusal.code);
+            session.close_for_good(Message::event(emitted::ERROR, refusal));
+        }
+    }
+
+    fn close_one_too_many(&self, session: &Session) {
+        self.metrics.clients.cut.inc(["too_many"]);
+        self.end(session, true);
+        session.connection.clone().close_in_order();
+    }
+}
+
+/// A token that is too long points to a setting. Its log line has a rate limit of its own, so that other refusals at the same time
+/// do not suppress it.
+pub fn log_refused(error: &AuthError, what: &'static str) {
+    match error {
+        AuthError::TooLong { .. } => rate_limited_log!(warn, %error, "{what}"),
+        _ => rate_limited_log!(info, %error, "{what}"),
+    }
+}

@@ -1,0 +1,146 @@
+//! Authenticates a `CONNECT`, which then becomes a session or is refused.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tracing::Instrument;
+
+use super::{
+    SocketIo,
+    frame::connect_error,
+    socket::{DisconnectReason, Socket},
+};
+use crate::{
+    auth::{AuthError, Identity, without_scheme},
+    rate_limited_log::rate_limited_log,
+    session::log_refused,
+    wire::Code,
+};
+
+/// A client whose key has not been fetched yet waits this long: for the next fetch that may begin, and for its answer. Clients
+/// treat a refusal as final.
+const KEY_PATIENCE: Duration = Duration::from_secs(70);
+/// A connection may send this many `CONNECT` packets.
+const MAX_CONNECTS: u32 = 3;
+/// A connection without a session is closed after this time, unless it waits for its token's key.
+const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
+
+#[derive(Deserialize)]
+struct Auth {
+    token: Option<String>,
+}
+
+impl SocketIo {
+    /// Handles a `CONNECT`.
+    pub(super) fn connect(self: &Arc<Self>, socket: &Arc<Socket>, namespace: &str, auth: Option<&RawValue>) {
+        let namespace = namespace.split('?').next().unwrap_or_default();
+        if socket.client.session().is_some() {
+            // The client already has a session, and asks for another namespace. It must learn that this namespace does not exist.
+            if namespace != "/" {
+                self.reject(socket, namespace, "Invalid namespace");
+            }
+            return;
+        }
+        if socket.client.count_connect() > MAX_CONNECTS {
+            self.count_fault();
+            socket.close(DisconnectReason::Malformed);
+            return;
+        }
+        if namespace != "/" {
+            self.reject(socket, namespace, "Invalid namespace");
+        } else if !self.sessions.are_enabled() {
+            self.reject(socket, "/", Code::FeatureDisabled.as_str());
+        } else {
+            self.authenticate(socket, auth);
+        }
+    }
+
+    fn authenticate(self: &Arc<Self>, socket: &Arc<Socket>, auth: Option<&RawValue>) {
+        let token = token(socket, auth);
+        match self.sessions.verify(&token) {
+            Err(AuthError::NoKey { .. }) => self.await_key(socket, token),
+            decided => self.decide(socket, decided),
+        }
+    }
+
+    fn await_key(self: &Arc<Self>, socket: &Arc<Socket>, token: String) {
+        // If a client sends two `CONNECT`s, only one of them waits.
+        if !socket.client.wait() {
+            return;
+        }
+        let (span, socket, server) = (socket.client.span(), socket.clone(), self.clone());
+        let waiting = async move {
+            tokio::select! {
+                decided = server.sessions.admit(&token, KEY_PATIENCE) => {
+                    socket.client.end_wait();
+                    server.decide(&socket, decided);
+                    if socket.client.session().is_none() {
+                        Self::await_connect(&socket);
+                    }
+                }
+                // The connection has closed. Another client can wait for keys in its place.
+                () = socket.closed() => {}
+            }
+        };
+        tokio::spawn(waiting.instrument(span));
+    }
+
+    fn decide(&self, socket: &Arc<Socket>, decided: Result<Identity, AuthError>) {
+        match decided {
+            Ok(identity) => self.accept(socket, identity),
+            Err(error) if error.is_passing() => {
+                rate_limited_log!(warn, %error, "closed a connection: its client may try again");
+                self.metrics.clients.handshakes.inc(["unavailable"]);
+                socket.close(DisconnectReason::ClosedHere);
+            }
+            Err(error) => {
+                log_refused(&error, "refused a connection");
+                self.reject(socket, "/", error.code());
+            }
+        }
+    }
+
+    fn accept(&self, socket: &Arc<Socket>, identity: Identity) {
+        let session = self.sessions.open(socket.clone(), identity);
+        let before = socket.client.set_session(&session);
+        self.sessions.begin(&session);
+        if let Some(before) = before {
+            self.sessions.end(&before, false);
+        }
+        if socket.is_closed() {
+            // `on_disconnect` may have run before the session was set.
+            self.sessions.end(&session, true);
+        }
+    }
+
+    /// Closes the socket after [`TIME_TO_CONNECT`] if it has no session by then and waits for no key.
+    pub(super) fn await_connect(socket: &Arc<Socket>) {
+        let socket = Arc::downgrade(socket);
+        tokio::spawn(async move {
+            tokio::time::sleep(TIME_TO_CONNECT).await;
+            if let Some(socket) = socket.upgrade()
+                && socket.client.session().is_none()
+                && !socket.client.is_waiting()
+            {
+                socket.close(DisconnectReason::TransportClose);
+            }
+        });
+    }
+
+    fn reject(&self, socket: &Socket, namespace: &str, message: &'static str) {
+        let outcome = if namespace == "/" { message } else { "invalid_namespace" };
+        self.metrics.clients.handshakes.inc([outcome]);
+        self.count_fault();
+        socket.send_now(connect_error(namespace, message));
+    }
+}
+
+fn token(socket: &Socket, auth: Option<&RawValue>) -> String {
+    let given =
+        auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok()).and_then(|auth| auth.token);
+    match given {
+        Some(given) => without_scheme(&given).to_owned(),
+        None => socket.client.bearer.clone().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,127 @@
+//! What the gateway knows about the client of a socket, with or without a session.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
+use tracing::Span;
+
+use crate::{edge::Newcomer, session::Session, transport::TcpHandle};
+
+/// The server reads at most this many bodies of one polling client at once. A client sends one after the other, but the next may
+/// overtake the end of the one before.
+const MAX_POSTS: usize = 2;
+
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    /// The client's share of the limits for clients without a token.
+    pub newcomer: Option<Arc<Newcomer>>,
+    /// The token in the header of its first request.
+    pub bearer: Option<String>,
+    span: OnceLock<Span>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The table of sessions and the fan-out keep the session alive until it ends.
+    session: Option<Weak<Session>>,
+    connects: u32,
+    /// The client waits for its token's key.
+    is_waiting: bool,
+    /// The TCP connection of the WebSocket. It is empty while the client uses polling.
+    tcp: TcpHandle,
+    posts: Posting,
+}
+
+/// Stands for a body of a polling client that is being read. Each is a clone of the client's own.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Posting(Arc<()>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooManyPosts;
+
+impl Client {
+    pub fn new(newcomer: Option<Arc<Newcomer>>, bearer: Option<String>) -> Self {
+        Self { newcomer, bearer, ..Self::default() }
+    }
+
+    /// Sets the span of all log lines about this client.
+    pub fn set_span(&self, span: Span) {
+        // The span is set only once, when the connection begins.
+        let _ = self.span.set(span);
+    }
+
+    pub fn span(&self) -> Span {
+        self.span.get().cloned().unwrap_or_else(Span::none)
+    }
+
+    pub fn session(&self) -> Option<Arc<Session>> {
+        self.state.lock().session.as_ref()?.upgrade()
+    }
+
+    /// Sets the session, which removes the limits for clients without a token. Returns the previous session, if two requests of a
+    /// polling client connected at once.
+    pub fn set_session(&self, session: &Arc<Session>) -> Option<Arc<Session>> {
+        if let Some(newcomer) = &self.newcomer {
+            newcomer.leave();
+        }
+        let mut state = self.state.lock();
+        state.tcp.trust();
+        state.session.replace(Arc::downgrade(session))?.upgrade()
+    }
+
+    pub fn take_session(&self) -> Option<Arc<Session>> {
+        self.state.lock().session.take()?.upgrade()
+    }
+
+    /// How many times this client has asked to connect, from 1.
+    pub fn count_connect(&self) -> u32 {
+        let mut state = self.state.lock();
+        state.connects = state.connects.saturating_add(1);
+        state.connects
+    }
+
+    /// Marks the client as waiting for a key. Returns whether it was not waiting before.
+    pub fn wait(&self) -> bool {
+        !std::mem::replace(&mut self.state.lock().is_waiting, true)
+    }
+
+    pub fn end_wait(&self) {
+        self.state.lock().is_waiting = false;
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        self.state.lock().is_waiting
+    }
+
+    pub fn tcp(&self) -> TcpHandle {
+        self.state.lock().tcp.clone()
+    }
+
+    /// Limits how many bytes are read of a WebSocket that has not shown a token yet.
+    pub fn limit(&self, tcp: &TcpHandle, bytes: usize) {
+        if self.session().is_none() {
+            tcp.allow(bytes);
+        }
+    }
+
+    /// Sets the TCP connection of the WebSocket that the client uses from now on.
+    pub fn set_tcp(&self, tcp: TcpHandle) {
+        let mut state = self.state.lock();
+        if state.session.is_some() {
+            tcp.trust();
+        }
+        state.tcp = tcp;
+    }
+
+    pub fn begin_post(&self) -> Result<Posting, TooManyPosts> {
+        let state = self.state.lock();
+        // One reference is the client's own.
+        if Arc::strong_count(&state.posts.0) > MAX_POSTS { Err(TooManyPosts) } else { Ok(state.posts.clone()) }
+    }
+
+    /// Returns whether a body of a polling client is being read.
+    pub fn is_posting(&self) -> bool {
+        Arc::strong_count(&self.state.lock().posts.0) > 1
+    }
+}

@@ -1,0 +1,25 @@
+//! Engine.IO and Socket.IO.
+//!
+//! A request reaches `routes.rs`. `polling.rs` opens a [`socket`] for it or finds its socket in `sockets.rs`; a WebSocket has a task
+//! (`websocket.rs`). Packets of clients go to `server.rs`, which finds tokens (`admission.rs`) and requests (`frame.rs`) in them, and
+//! passes both on to the sessions. Messages of the server become packets (`frame.rs`, `packet.rs`) and wait in the socket's queue.
+
+mod admission;
+mod client;
+mod frame;
+mod heartbeat;
+mod packet;
+mod polling;
+mod polling_state;
+mod query;
+mod routes;
+mod server;
+mod sid;
+mod socket;
+mod sockets;
+mod websocket;
+
+pub use frame::{Frame, FrameError, encoded};
+pub use packet::Packet;
+pub use routes::{SocketIoRoutes, routes};
+pub use server::SocketIo;

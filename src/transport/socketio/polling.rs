@@ -1,0 +1,317 @@
+//! The polling transport of Engine.IO with its heartbeat, and the upgrade of an HTTP request to a WebSocket.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header, request};
+use hyper::{
+    body::{Frame, SizeHint},
+    upgrade::{OnUpgrade, Parts},
+};
+use hyper_util::rt::TokioIo;
+use tokio::time::{timeout, timeout_at};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{
+    SocketIo,
+    client::Client,
+    packet::Packet,
+    routes::BODY_TIMEOUT,
+    sid::Sid,
+    socket::{DisconnectReason, Polled, SEPARATOR, Socket},
+    websocket::WebsocketTask,
+};
+use crate::transport::TcpConnection;
+
+/// The server sends an answer in pieces of this size. The pieces show how fast the client reads.
+const PIECE: usize = 16 * 1024;
+/// The timeout between the answer 101 and the moment when hyper hands the connection over.
+const HANDOVER: Duration = Duration::from_secs(10);
+
+/// The errors of Engine.IO itself, with the codes of its reference server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EngineError {
+    UnknownTransport,
+    UnknownSid,
+    BadMethod,
+    BadRequest,
+    UnsupportedVersion,
+}
+
+impl EngineError {
+    pub fn response(self) -> Response<Body> {
+        let (code, message) = match self {
+            Self::UnknownTransport => (0, "Transport unknown"),
+            Self::UnknownSid => (1, "Session ID unknown"),
+            Self::BadMethod => (2, "Bad handshake method"),
+            Self::BadRequest => (3, "Bad request"),
+            Self::UnsupportedVersion => (5, "Unsupported protocol version"),
+        };
+        let body = serde_json::json!({"code": code, "message": message});
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+impl SocketIo {
+    /// Opens a new polling connection.
+    pub(super) fn open(self: &Arc<Self>, client: Client) -> Response<Body> {
+        let socket = Socket::polling(self.send_queue, client);
+        let packet = self.opening(&socket, &["websocket"]);
+        self.on_connect(&socket);
+        tokio::spawn(self.clone().run_polling(socket));
+        text(Body::from(packet.payload().to_vec()))
+    }
+
+    /// A client asks for its packets, and waits for them.
+    pub(super) async fn poll(&self, sid: Sid) -> Response<Body> {
+        let Some(socket) = self.sockets.get(sid) else { return EngineError::UnknownSid.response() };
+        let Some(asking) = socket.ask() else {
+            // A late request of a client that has upgraded to a WebSocket meanwhile must not close the connection.
+            if socket.is_polling() {
+                socket.close(DisconnectReason::MultiplePolling);
+            }
+            return EngineError::BadRequest.response();
+        };
+        let answer = match asking.answer().await {
+            Polled::Packets(packets) => Answer { rest: joined(&packets), socket: Some(socket.clone()) },
+            Polled::Nothing => Answer { rest: joined(&[Packet::noop()]), socket: None },
+        };
+        text(Body::new(answer))
+    }
+
+    /// A client sends packets.
+    pub(super) fn post(self: &Arc<Self>, sid: Sid, body: &Bytes) -> Response<Body> {
+        let Some(socket) = self.sockets.get(sid) else { return EngineError::UnknownSid.response() };
+        if !socket.is_polling() {
+            // The client has upgraded. Messages that were sent after this one may already have come on the WebSocket.
+            return EngineError::BadRequest.response();
+        }
+        let Ok(body) = std::str::from_utf8(body) else {
+            socket.close(DisconnectReason::Malformed);
+            return EngineError::BadRequest.response();
+        };
+        for packet in body.split(char::from(SEPARATOR)) {
+            match packet.as_bytes().first() {
+                Some(b'4') => self.on_message(&packet[1..], &socket),
+                Some(b'b') => self.on_binary(&socket),
+                Some(b'3' | b'2') => socket.hear(),
+                Some(b'1') => _ = socket.close(DisconnectReason::ClientClose),
+                _ => {
+                    socket.close(DisconnectReason::Malformed);
+                    return EngineError::BadRequest.response();
+                }
+            }
+            if socket.is_closed() {
+                break;
+            }
+        }
+        text(Body::from("ok"))
+    }
+
+    /// Starts a WebSocket, for a new connection or for the polling client with this id.
+    pub(super) fn begin_websocket(
+        self: &Arc<Self>,
+        parts: &mut request::Parts,
+        client: Result<Client, Sid>,
+    ) -> Response<Body> {
+        let Some(accept) = accept_key(parts) else { return EngineError::BadRequest.response() };
+        let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
+            return EngineError::BadRequest.response();
+        };
+        let known = match client {
+            Ok(client) => Ok(client),
+            Err(sid) => match self.sockets.get(sid) {
+                Some(socket) => Err(socket),
+                None => return EngineError::UnknownSid.response(),
+            },
+        };
+        tokio::spawn(self.clone().websocket(upgrade, known));
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        response
+    }
+
+    async fn websocket(self: Arc<Self>, upgrade: OnUpgrade, client: Result<Client, Arc<Socket>>) {
+        let Ok(Ok(upgraded)) = timeout(HANDOVER, upgrade).await else { return };
+        // `read_buf` is a slice of the 8 KiB buffer that the request was read into. It is dropped early to free that buffer.
+        let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<TcpConnection>>() else { return };
+        let mut task = WebsocketTask::new(self.clone(), io.into_inner(), &read_buf);
+        drop(read_buf);
+        let tcp = task.tcp();
+        match client {
+            Ok(client) => {
+                let socket = Socket::websocket(self.send_queue, client, tcp.shared());
+                socket.client.limit(&tcp.handle(), self.unauthenticated_bytes());
+                socket.client.set_tcp(tcp.handle());
+                socket.send_now(self.opening(&socket, &[]));
+                self.on_connect(&socket);
+                // This gets a task of its own, because the future of the current task is larger.
+                tokio::spawn(task.run(socket, Instant::now()));
+            }
+            Err(socket) => {
+                // If the client has already upgraded, this second WebSocket is dropped.
+                if socket.is_polling() {
+                    socket.client.limit(&tcp.handle(), self.unauthenticated_bytes());
+                    if let Some(pinged) = task.upgrade(&socket).await {
+                        tokio::spawn(task.run(socket, pinged));
+                    }
+                }
+            }
+        }
+    }
+
+    fn opening(&self, socket: &Socket, upgrades: &[&str]) -> Packet {
+        let heartbeat = &self.heartbeat;
+        Packet::open(
+            &serde_json::json!({
+                "sid": socket.id.to_string(),
+                "upgrades": upgrades,
+                "pingInterval": millis(heartbeat.interval),
+                "pingTimeout": millis(heartbeat.timeout),
+                "maxPayload": self.max_body_bytes(),
+            })
+            .to_string(),
+        )
+    }
+
+    /// The task of a polling client: it keeps the heartbeat until the client moves to a WebSocket, or the connection ends.
+    async fn run_polling(self: Arc<Self>, socket: Arc<Socket>) {
+        self.beat(&socket).await;
+        if let Some(reason) = socket.polling_end() {
+            self.on_disconnect(&socket, reason);
+        }
+    }
+
+    /// The heartbeat of a polling client. A WebSocket's task keeps its own.
+    async fn beat(&self, socket: &Socket) {
+        let heartbeat = &self.heartbeat;
+        let mut next = tokio::time::Instant::now();
+        loop {
+            // The interval runs from ping to ping, so that the late answer of a slow client does not delay the next ping.
+            next += heartbeat.interval;
+            if timeout_at(next, socket.polled_enough()).await.is_ok() {
+                return;
+            }
+            next = tokio::time::Instant::now();
+            socket.forget_heard();
+            socket.ping();
+            while let Some(due) = answer_due(socket, heartbeat.timeout) {
+                match timeout_at(due.into(), socket.heard_polling()).await {
+                    Ok(true) => break,
+                    Ok(false) => return,
+                    // The deadline has moved, for example because bytes have left meanwhile.
+                    Err(_)
+                        if answer_due(socket, heartbeat.timeout).is_some_and(|due| due > Instant::now()) => {
+                    }
+                    Err(_) => {
+                        socket.close(DisconnectReason::HeartbeatTimeout);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The deadline for the client's answer to a ping. `None` means that this is no longer a polling connection.
+fn answer_due(socket: &Socket, timeout: Duration) -> Option<Instant> {
+    let due = socket.answer_due(timeout)?;
+    // A client sends one request after the other, so its answer to a ping waits for the end of a large request.
+    Some(if socket.client.is_posting() { due + BODY_TIMEOUT } else { due })
+}
+
+/// The body of the answer to a polling request. It reports each piece that hyper takes to the socket.
+struct Answer {
+    rest: Bytes,
+    socket: Option<Arc<Socket>>,
+}
+
+/// The client has broken off the answer, and would not get the rest: the session ends, so that nothing is lost silently.
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(socket) = self.socket.take().filter(|socket| !self.rest.is_empty() && socket.is_polling())
+        {
+            socket.close(DisconnectReason::TransportError);
+        }
+    }
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(length);
+        if let Some(socket) = &self.socket {
+            socket.took(length);
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// Encodes packets as the body of an answer to a polling request.
+fn joined(packets: &[Packet]) -> Bytes {
+    let length = packets.iter().map(|packet| packet.payload().len() + 1).sum();
+    let mut body = Vec::with_capacity(length);
+    for packet in packets {
+        if !body.is_empty() {
+            body.push(SEPARATOR);
+        }
+        body.extend_from_slice(packet.payload());
+    }
+    body.into()
+}
+
+/// The value of `Sec-WebSocket-Accept`, if the request is a valid upgrade (RFC 6455 section 4.2).
+fn accept_key(parts: &request::Parts) -> Option<HeaderValue> {
+    let has = |name, wanted: &str| {
+        let values = parts.headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(wanted))
+    };
+    let is_right = has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+        && has(header::SEC_WEBSOCKET_VERSION, "13");
+    let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| is_right)?;
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+fn text(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
+    response
+}

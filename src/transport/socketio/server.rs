@@ -1,0 +1,201 @@
+//! The Socket.IO server: its sockets, from the first request to the end, and the packets of their clients.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::value::RawValue;
+use tracing::field;
+
+use super::{
+    frame::{Frame, FrameError},
+    socket::{DisconnectReason, Socket, TransportType},
+    sockets::Sockets,
+};
+use crate::{
+    config::{HeartbeatConfig, LimitsConfig},
+    edge::{Newcomers, bytes_with_a_token},
+    json::replace_lone_surrogates,
+    metrics::Metrics,
+    rate_limited_log::rate_limited_log,
+    session::{Incoming, Sessions},
+    wire::ClientEventName,
+};
+
+/// One polling request carries several messages.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// The Socket.IO server of one node.
+#[derive(Debug)]
+pub struct SocketIo {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) heartbeat: HeartbeatConfig,
+    pub(super) send_queue: usize,
+    max_message_bytes: usize,
+    pub(super) newcomers: Arc<Newcomers>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) sockets: Sockets,
+    next_connection: AtomicU64,
+}
+
+impl SocketIo {
+    pub fn new(
+        sessions: Arc<Sessions>,
+        heartbeat: HeartbeatConfig,
+        limits: &LimitsConfig,
+        newcomers: Arc<Newcomers>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            sessions,
+            heartbeat,
+            send_queue: limits.send_queue,
+            max_message_bytes: limits.max_message_bytes,
+            newcomers,
+            metrics,
+            sockets: Sockets::default(),
+            next_connection: AtomicU64::new(1),
+        }
+    }
+
+    /// Closes every client's connection. Each client reconnects by itself.
+    pub fn close_all(&self) {
+        for socket in self.sockets.all() {
+            socket.close(DisconnectReason::ClosedHere);
+        }
+    }
+
+    /// Shuts the WebSockets of clients that have not read their last packets. Otherwise their tasks continue to wait for them.
+    pub fn shut_all(&self) {
+        for socket in self.sockets.all() {
+            if socket.transport_type() == TransportType::Websocket {
+                socket.client.tcp().shut();
+            }
+        }
+    }
+
+    /// Waits until no connection is left.
+    pub async fn all_gone(&self) {
+        while !self.sockets.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The limit for what a client may send before it has a session.
+    pub(super) fn unauthenticated_bytes(&self) -> usize {
+        bytes_with_a_token(self.sessions.max_token_bytes())
+    }
+
+    /// The limit for a message that may bring a token. The limit for any other message is `MAX_MESSAGE_BYTES`.
+    pub(super) fn max_read_bytes(&self) -> usize {
+        self.unauthenticated_bytes().max(self.max_message_bytes)
+    }
+
+    /// The limit for the body of a polling request from a client with a session.
+    pub(super) fn max_body_bytes(&self) -> usize {
+        MAX_BODY_BYTES.max(self.max_read_bytes())
+    }
+
+    pub(super) fn on_connect(&self, socket: &Arc<Socket>) {
+        let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        // The log must not show the Engine.IO id, because that id lets its holder act as the polling client.
+        socket.client.set_span(tracing::info_span!("connection", id, user = field::Empty));
+        self.sockets.insert(socket);
+        // This call may close the socket at once, so it comes after the insertion: the socket can then be removed.
+        if let Some(newcomer) = &socket.client.newcomer {
+            self.newcomers.came(newcomer, socket.clone());
+        }
+        Self::await_connect(socket);
+    }
+
+    pub(super) fn on_disconnect(&self, socket: &Socket, reason: DisconnectReason) {
+        let _span = socket.client.span().entered();
+        self.sockets.remove(socket.id);
+        if let Some(newcomer) = &socket.client.newcomer {
+            newcomer.leave();
+        }
+        if let Some(session) = socket.client.take_session() {
+            self.sessions.end(&session, true);
+        }
+        self.metrics.clients.ended.inc([reason.as_str()]);
+    }
+
+    pub(super) fn on_message(self: &Arc<Self>, message: &str, socket: &Arc<Socket>) {
+        let _span = socket.client.span().entered();
+        if message.len() > self.max_read_bytes() {
+            return self.fault(socket, FrameError::TooLong);
+        }
+        let message = replace_lone_surrogates(message);
+        let (frame, session) = (Frame::parse(&message), socket.client.session());
+        if message.len() > self.max_message_bytes && !may_bring_a_token(&frame) {
+            return self.fault(socket, FrameError::TooLong);
+        }
+        if let Some(session) = &session
+            && !self.sessions.may_send(session, request(&frame))
+        {
+            return;
+        }
+        match (&frame, session) {
+            (Ok(Frame::Connect { namespace, auth }), _) => self.connect(socket, namespace, *auth),
+            (Ok(Frame::Disconnect), Some(session)) => {
+                socket.client.take_session();
+                self.sessions.end(&session, false);
+                Self::await_connect(socket);
+            }
+            (Ok(Frame::Event { name, args, ack, binary }), Some(session)) => {
+                self.sessions.receive(&session, incoming(name, args, *ack, *binary));
+            }
+            (Ok(Frame::Ack | Frame::Disconnect) | Err(FrameError::Namespace), _) => {}
+            // An event without a session is ignored. It may have been on its way when its session ended.
+            (Ok(Frame::Event { .. }), None) => {}
+            (Err(error), _) => self.fault(socket, *error),
+        }
+    }
+
+    /// Counts an attachment against the rate limit, and otherwise ignores it. Its event has already been refused.
+    pub(super) fn on_binary(&self, socket: &Socket) {
+        if let Some(session) = socket.client.session() {
+            self.sessions.may_send(&session, None);
+        }
+    }
+
+    /// Counts a client that is rejected, or whose connection is closed, because of what it sent.
+    pub(super) fn count_fault(&self) {
+        self.metrics.clients.errors.inc();
+    }
+
+    fn fault(&self, socket: &Arc<Socket>, error: FrameError) {
+        self.count_fault();
+        rate_limited_log!(info, %error, "closed a connection that does not speak Socket.IO");
+        socket.close(DisconnectReason::Malformed);
+    }
+}
+
+fn request<'a>(frame: &'a Result<Frame<'a>, FrameError>) -> Option<Incoming<'a>> {
+    match frame {
+        Ok(Frame::Event { name, args, ack, binary }) => Some(incoming(name, args, *ack, *binary)),
+        _ => None,
+    }
+}
+
+fn incoming<'a>(
+    name: &'a str,
+    arguments: &'a [&'a RawValue],
+    id: Option<u64>,
+    is_binary: bool,
+) -> Incoming<'a> {
+    Incoming { name, arguments, id, is_binary }
+}
+
+/// Returns whether a message may bring a token. Such a message has a length limit of its own.
+fn may_bring_a_token(frame: &Result<Frame<'_>, FrameError>) -> bool {
+    match frame {
+        Ok(Frame::Connect { .. }) => true,
+        Ok(Frame::Event { name, .. }) => name.parse() == Ok(ClientEventName::AuthRefresh),
+        _ => false,
+    }
+}

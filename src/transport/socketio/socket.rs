@@ -1,0 +1,651 @@
+//! One Engine.IO connection: its queue of outgoing packets, and the transport that it uses.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, futures::Notified};
+
+use tracing::Span;
+
+use super::{client::Client, frame::encoded, packet::Packet, polling_state::PollingState, sid::Sid};
+use crate::{edge::Evict, fanout::SendError, session::Connection, transport::Tcp, wire::Message};
+
+/// One system call writes at most this many packets.
+const MAX_SLICES: usize = 32;
+/// One system call writes at most this many bytes. The connection's lock is held for one system call at a time, because the
+/// fan-out may wait for this lock while it holds its own.
+const MAX_WRITTEN: usize = 128 * 1024;
+/// One flush makes at most this many system calls. The connection's task does the rest, because the caller has other connections
+/// to flush.
+const MAX_WRITES: usize = 4;
+/// Control frames of the WebSocket protocol are dropped when this many packets wait ahead of the messages.
+const MAX_ANSWERS: usize = 64;
+/// An empty queue with a larger capacity than this frees its memory.
+const SMALL_QUEUE: usize = 16;
+/// The separator between packets in the body of a polling request or answer.
+pub(super) const SEPARATOR: u8 = 0x1E;
+/// The size limit for one answer to a polling client, unless a single packet is larger. A ping cannot overtake an answer that is on
+/// its way. A slow client must therefore be able to read an answer before it misses a ping.
+const MAX_POLLED_BYTES: usize = 256 * 1024;
+/// A polling client has this long to fetch its last events with its next request.
+const POLLING_GRACE: Duration = Duration::from_millis(900);
+
+/// Why a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisconnectReason {
+    /// The client sent the packet `close`.
+    ClientClose,
+    /// The client closed it in another way, or the server closed it before the client had a session.
+    TransportClose,
+    /// Two polling requests waited for packets at once.
+    MultiplePolling,
+    Malformed,
+    /// The connection failed, or the server cut it.
+    TransportError,
+    HeartbeatTimeout,
+    /// The server closed it. The client reconnects.
+    ClosedHere,
+}
+
+impl DisconnectReason {
+    /// The label of the metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientClose | Self::TransportClose => "transport_close",
+            Self::MultiplePolling => "multiple_polling",
+            Self::Malformed => "malformed",
+            Self::TransportError => "transport_error",
+            Self::HeartbeatTimeout => "heartbeat_timeout",
+            Self::ClosedHere => "closed_here",
+        }
+    }
+
+    /// Returns whether the client ended the connection. It then knows the id no more.
+    pub fn is_by_client(self) -> bool {
+        matches!(self, Self::ClientClose | Self::Malformed | Self::MultiplePolling)
+    }
+
+    /// Returns whether the client still gets the packets that are queued.
+    pub fn is_orderly(self) -> bool {
+        matches!(self, Self::ClientClose | Self::TransportClose | Self::Malformed | Self::ClosedHere)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportType {
+    Polling,
+    Websocket,
+}
+
+#[derive(Debug)]
+pub struct Socket {
+    pub id: Sid,
+    pub client: Client,
+    /// The fan-out may queue packets up to this number. Heartbeats come on top.
+    capacity: usize,
+    core: Mutex<Core>,
+    /// Wakes the connection's tasks: for packets for a polling client, for a change of `stalled`, or for the end.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Core {
+    queue: VecDeque<Packet>,
+    /// How many bytes of the first packet have been written.
+    written: usize,
+    /// How many bytes were given to the kernel since the WebSocket began.
+    given: u64,
+    transport: Transport,
+    /// The connection's task has to write the rest: the kernel's buffer is full, or there was too much for one flush.
+    stalled: bool,
+    /// The client has answered a heartbeat.
+    heard: bool,
+    /// The fan-out found no room in the queue, and waits to be notified of room.
+    wanted: bool,
+    closed: Option<DisconnectReason>,
+}
+
+#[derive(Debug)]
+enum Transport {
+    Polling(Box<PollingState>),
+    Websocket(Arc<Tcp>),
+    /// The task of the WebSocket has ended.
+    Gone,
+}
+
+/// The answer to a polling request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Polled {
+    Packets(Vec<Packet>),
+    Nothing,
+}
+
+impl Socket {
+    pub fn polling(capacity: usize, client: Client) -> Arc<Self> {
+        Self::new(capacity, client, Transport::Polling(Box::new(PollingState::new(Instant::now()))))
+    }
+
+    pub fn websocket(capacity: usize, client: Client, tcp: Arc<Tcp>) -> Arc<Self> {
+        Self::new(capacity, client, Transport::Websocket(tcp))
+    }
+
+    fn new(capacity: usize, client: Client, transport: Transport) -> Arc<Self> {
+        let core = Core {
+            queue: VecDeque::new(),
+            written: 0,
+            given: 0,
+            transport,
+            stalled: false,
+            heard: false,
+            wanted: false,
+            closed: None,
+        };
+        let (core, changed) = (Mutex::new(core), Notify::new());
+        Arc::new(Self { id: Sid::random(), client, capacity, core, changed })
+    }
+
+    pub fn is_polling(&self) -> bool {
+        self.transport_type() == TransportType::Polling
+    }
+
+    pub fn transport_type(&self) -> TransportType {
+        match self.core.lock().transport {
+            Transport::Polling(_) => TransportType::Polling,
+            Transport::Websocket(_) | Transport::Gone => TransportType::Websocket,
+        }
+    }
+
+    /// Queues a message. Returns whether the caller has to call [`Socket::flush`]. If not, another caller is about to flush, or a task
+    /// waits for room in the kernel's buffer.
+    pub fn send(&self, message: Message) -> Result<bool, SendError> {
+        let mut core = self.core.lock();
+        if core.closed.is_some() {
+            return Err(SendError::Closed);
+        }
+        if core.queue.len() >= self.capacity {
+            core.wanted = true;
+            return Err(SendError::Full(message));
+        }
+        core.queue.push_back(encoded(&message));
+        Ok(core.queue.len() == 1)
+    }
+
+    /// Queues a packet even if the queue is full, for example an answer to a `CONNECT` or the reason for the end.
+    pub fn send_now(&self, packet: Packet) {
+        let mut core = self.core.lock();
+        if core.closed.is_none() {
+            core.queue.push_back(packet);
+            drop(core);
+            self.flush();
+        }
+    }
+
+    /// Queues a ping ahead of all messages, unless a ping already waits there. The order of pings and messages has no meaning, and
+    /// behind the messages a ping would reach a slow client too late. Returns where the ping ends, counted as in `Traffic::given`.
+    pub fn ping(&self) -> u64 {
+        let mut core = self.core.lock();
+        let place = core.ahead();
+        let before: usize = core.queue.iter().take(place).map(|packet| packet.frame().len()).sum();
+        let end = core.given + (before - core.written) as u64;
+        let ping = Packet::ping();
+        if core.closed.is_some() || core.queue.iter().take(place).any(|packet| *packet == ping) {
+            return end;
+        }
+        let end = end + ping.frame().len() as u64;
+        core.queue.insert(place, ping);
+        if let Transport::Polling(polling) = &mut core.transport {
+            polling.ping(Instant::now());
+        }
+        drop(core);
+        self.flush();
+        end
+    }
+
+    /// Queues answers that the WebSocket protocol requires, ahead of all messages. A client that reads nothing gets only the first
+    /// answers. After the connection is closed nothing is queued, so nothing follows a packet that was cut off in the middle.
+    pub fn answer(&self, frames: Vec<u8>) {
+        let mut core = self.core.lock();
+        let place = core.ahead();
+        if core.closed.is_none() && place < MAX_ANSWERS {
+            core.queue.insert(place, Packet::control(frames));
+            drop(core);
+            self.flush();
+        }
+    }
+
+    /// Queues the answer to the close frame of a WebSocket. Nothing may follow it.
+    pub fn answer_end(&self, frames: Vec<u8>) {
+        self.send_now(Packet::control(frames));
+    }
+
+    /// Writes queued packets until the kernel's buffer is full, with at most [`MAX_WRITES`] system calls. If the client uses polling,
+    /// this wakes its waiting request instead.
+    pub fn flush(&self) {
+        for writes_left in (0..MAX_WRITES).rev() {
+            let mut core = self.core.lock();
+            let stalled = core.stalled;
+            let Transport::Websocket(tcp) = &core.transport else {
+                drop(core);
+                return self.changed.notify_waiters();
+            };
+            let tcp = tcp.clone();
+            core.write(|slices| tcp.try_write(slices), &tcp);
+            let is_done = core.stalled || core.queue.is_empty();
+            core.stalled |= !is_done && writes_left == 0;
+            let (has_changed, has_room) = (core.stalled != stalled, core.has_room(self.capacity));
+            drop(core);
+            if has_changed {
+                self.changed.notify_waiters();
+            }
+            if has_room {
+                self.tell_of_room();
+            }
+            if is_done {
+                return;
+            }
+        }
+    }
+
+    /// Continues to write. The connection's task calls this.
+    pub fn resume(&self) {
+        self.core.lock().stalled = false;
+        self.flush();
+    }
+
+    /// Tries to write although the kernel's buffer was full. The runtime reports room only when a third of that buffer is empty. A
+    /// slow client may need longer for this than `SLOW_CLIENT_TIMEOUT`.
+    pub fn probe(&self) {
+        let mut core = self.core.lock();
+        let Transport::Websocket(tcp) = &core.transport else { return };
+        let tcp = tcp.clone();
+        core.stalled = false;
+        core.write(|slices| tcp.write_at_once(slices), &tcp);
+        // The rest waits until the runtime reports room, as before.
+        core.stalled = !core.queue.is_empty();
+        let has_room = core.has_room(self.capacity);
+        drop(core);
+        if has_room {
+            self.tell_of_room();
+        }
+    }
+
+    pub fn is_stalled(&self) -> bool {
+        self.core.lock().stalled
+    }
+
+    /// How many bytes were given to the kernel, and whether more wait.
+    pub fn given(&self) -> (u64, bool) {
+        let core = self.core.lock();
+        (core.given, core.stalled)
+    }
+
+    pub fn has_sent_all(&self) -> bool {
+        self.core.lock().queue.is_empty()
+    }
+
+    /// The time until which a slow polling client may still be reading its last answer.
+    pub fn polled_until(&self) -> Option<Instant> {
+        match &self.core.lock().transport {
+            Transport::Polling(polling) => Some(polling.busy_until()),
+            _ => None,
+        }
+    }
+
+    /// Records that bytes of an answer to a polling client have left.
+    pub fn took(&self, bytes: usize) {
+        if let Transport::Polling(polling) = &mut self.core.lock().transport {
+            polling.took(Instant::now(), bytes);
+        }
+    }
+
+    /// The deadline for a polling client's answer to a ping.
+    pub fn answer_due(&self, timeout: Duration) -> Option<Instant> {
+        match &self.core.lock().transport {
+            Transport::Polling(polling) => Some(polling.answer_due(timeout)),
+            _ => None,
+        }
+    }
+
+    /// Tells the fan-out, which has been waiting for it, that the queue has room.
+    fn tell_of_room(&self) {
+        if let Some(session) = self.client.session() {
+            session.has_room();
+        }
+    }
+
+    /// Closes the connection. If the reason is an orderly one, the client still gets the queued packets. From now on no packet is
+    /// queued. The connection's task does the rest. Returns whether this call closed the connection.
+    pub fn close(&self, reason: DisconnectReason) -> bool {
+        let mut core = self.core.lock();
+        if core.closed.is_some() {
+            return false;
+        }
+        core.closed = Some(reason);
+        if !reason.is_orderly() {
+            core.queue.clear();
+        }
+        let has_room = core.has_room(self.capacity);
+        drop(core);
+        self.changed.notify_waiters();
+        if has_room {
+            self.tell_of_room();
+        }
+        true
+    }
+
+    pub fn closed_for(&self) -> Option<DisconnectReason> {
+        self.core.lock().closed
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed_for().is_some()
+    }
+
+    /// Waits until the connection is closed.
+    pub async fn closed(&self) {
+        self.until(|core| core.closed.map(|_| ())).await;
+    }
+
+    /// The caller has to enable this before it checks what may have changed.
+    pub fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Records that the client has answered a heartbeat.
+    pub fn hear(&self) {
+        self.core.lock().heard = true;
+        self.changed.notify_waiters();
+    }
+
+    pub fn forget_heard(&self) {
+        self.core.lock().heard = false;
+    }
+
+    /// Waits until the client has answered a heartbeat. `false` means that the connection is closed or no longer uses polling.
+    pub async fn heard_polling(&self) -> bool {
+        self.until(|core| match (&core.transport, core.closed) {
+            (Transport::Polling(_), None) => core.heard.then_some(true),
+            _ => Some(false),
+        })
+        .await
+    }
+
+    /// Waits until the connection is closed or no longer uses polling.
+    pub async fn polled_enough(&self) {
+        self.until(|core| (!core.is_polling() || core.closed.is_some()).then_some(())).await;
+    }
+
+    /// Why the connection was closed while the client used polling. The task of a WebSocket ends its own connection.
+    pub fn polling_end(&self) -> Option<DisconnectReason> {
+        let core = self.core.lock();
+        core.closed.filter(|_| core.is_polling())
+    }
+
+    /// Begins a request that waits for packets. `None` means that another request already waits, or that the client has a WebSocket.
+    pub fn ask(self: &Arc<Self>) -> Option<Asking> {
+        match &mut self.core.lock().transport {
+            Transport::Polling(polling) => {
+                polling.ask(Instant::now()).then(|| Asking { socket: self.clone(), is_answered: false })
+            }
+            _ => None,
+        }
+    }
+
+    #[cfg(test)]
+    fn is_asked(&self) -> bool {
+        matches!(&self.core.lock().transport, Transport::Polling(polling) if polling.asking)
+    }
+
+    /// The client tries to upgrade to a WebSocket. During the upgrade, its polling requests are answered at once. Returns whether no
+    /// other upgrade is in progress.
+    pub fn begin_upgrade(&self) -> bool {
+        let first = match &mut self.core.lock().transport {
+            Transport::Polling(polling) => !std::mem::replace(&mut polling.upgrading, true),
+            _ => false,
+        };
+        self.changed.notify_waiters();
+        first
+    }
+
+    pub fn abandon_upgrade(&self) {
+        if let Transport::Polling(polling) = &mut self.core.lock().transport {
+            polling.upgrading = false;
+        }
+    }
+
+    /// Moves the connection to this WebSocket. Returns when the client was last pinged by polling. `None` means that the connection
+    /// is closed.
+    pub fn upgrade(&self, tcp: Arc<Tcp>) -> Option<Instant> {
+        let mut core = self.core.lock();
+        if core.closed.is_some() {
+            return None;
+        }
+        let pinged = match &core.transport {
+            Transport::Polling(polling) => polling.pinged,
+            _ => Instant::now(),
+        };
+        core.transport = Transport::Websocket(tcp);
+        drop(core);
+        self.flush();
+        self.changed.notify_waiters();
+        Some(pinged)
+    }
+
+    /// Drops the tcp and the queue. The TCP connection closes when its last holder has dropped the tcp.
+    pub fn hang_up(&self) {
+        let mut core = self.core.lock();
+        core.transport = Transport::Gone;
+        core.queue = VecDeque::new();
+    }
+
+    async fn until<T>(&self, look: impl Fn(&mut Core) -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(found) = look(&mut self.core.lock()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Connection for Socket {
+    fn send(&self, message: Message) -> Result<bool, SendError> {
+        self.send(message)
+    }
+
+    fn send_now(&self, message: Message) {
+        self.send_now(encoded(&message));
+    }
+
+    fn flush(&self) {
+        self.flush();
+    }
+
+    fn close_in_order(self: Arc<Self>) {
+        if self.is_polling() {
+            tokio::spawn(async move {
+                tokio::time::sleep(POLLING_GRACE).await;
+                self.close(DisconnectReason::ClosedHere);
+            });
+        } else {
+            self.close(DisconnectReason::ClosedHere);
+        }
+    }
+
+    fn close_now(self: Arc<Self>) {
+        self.close(DisconnectReason::TransportError);
+        // A polling client's answers time out by themselves. Behind a proxy, its TCP connection may carry requests of other clients.
+        if !self.is_polling() {
+            self.client.tcp().shut();
+        }
+    }
+
+    fn took(&self) -> Option<Instant> {
+        self.polled_until().or_else(|| self.client.tcp().took())
+    }
+
+    fn transport(&self) -> &'static str {
+        match self.transport_type() {
+            TransportType::Polling => "polling",
+            TransportType::Websocket => "websocket",
+        }
+    }
+
+    fn span(&self) -> Span {
+        self.client.span()
+    }
+}
+
+impl Evict for Socket {
+    fn evict(&self) {
+        self.close(DisconnectReason::TransportClose);
+    }
+}
+
+/// A polling request that waits for packets. If the client breaks it off, the session ends, as the Engine.IO protocol requires.
+#[derive(Debug)]
+pub struct Asking {
+    socket: Arc<Socket>,
+    is_answered: bool,
+}
+
+impl Asking {
+    /// Waits until there is something to answer.
+    pub async fn answer(mut self) -> Polled {
+        let socket = &self.socket;
+        let polled = socket.until(Core::polled).await;
+        if socket.core.lock().has_room(socket.capacity) {
+            socket.tell_of_room();
+        }
+        self.is_answered = true;
+        polled
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Transport::Polling(polling) = &mut self.socket.core.lock().transport {
+            polling.asking = false;
+        }
+        if !self.is_answered && self.socket.is_polling() {
+            self.socket.close(DisconnectReason::TransportError);
+        }
+    }
+}
+
+impl Core {
+    fn is_polling(&self) -> bool {
+        matches!(self.transport, Transport::Polling(_))
+    }
+
+    fn polled(&mut self) -> Option<Polled> {
+        let (upgrading, by_websocket) = match &self.transport {
+            Transport::Polling(polling) => (polling.upgrading, false),
+            Transport::Websocket(_) => (true, true),
+            Transport::Gone => (false, false),
+        };
+        if self.queue.is_empty() || by_websocket {
+            return match self.closed {
+                // The client knows that the session has ended.
+                Some(DisconnectReason::ClientClose) => Some(Polled::Nothing),
+                Some(_) => Some(Polled::Packets(vec![Packet::close()])),
+                None => upgrading.then_some(Polled::Nothing),
+            };
+        }
+        let (mut packets, mut bytes) = (Vec::new(), 0);
+        while let Some(packet) = self.queue.front() {
+            bytes += packet.payload().len();
+            if !packets.is_empty() && bytes > MAX_POLLED_BYTES {
+                break;
+            }
+            packets.extend(self.queue.pop_front());
+        }
+        if self.closed.is_some_and(|reason| reason != DisconnectReason::ClientClose) && self.queue.is_empty()
+        {
+            packets.push(Packet::close());
+        }
+        if let Transport::Polling(polling) = &mut self.transport {
+            polling.answer(Instant::now());
+        }
+        self.give_back();
+        Some(Polled::Packets(packets))
+    }
+
+    /// How many packets are ahead of the first message that can still be overtaken. These are a packet that is written in part, and
+    /// packets that are not messages.
+    fn ahead(&self) -> usize {
+        let begun = usize::from(self.written > 0);
+        begun + self.queue.iter().skip(begun).take_while(|packet| !packet.is_message()).count()
+    }
+
+    /// Returns whether the fan-out waits for room and the queue has room. `true` is returned only once, and the caller then notifies
+    /// the fan-out.
+    fn has_room(&mut self, capacity: usize) -> bool {
+        let has_room = self.wanted && (self.queue.len() < capacity || self.closed.is_some());
+        self.wanted &= !has_room;
+        has_room
+    }
+
+    /// Makes one system call, unless the connection's task waits for the kernel.
+    fn write(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>, tcp: &Tcp) {
+        if self.stalled || self.queue.is_empty() {
+            return;
+        }
+        match self.write_some(write) {
+            Ok(written) => self.advance(written),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stalled = true,
+            Err(_) => {
+                // The connection's task notices that it has ended.
+                tcp.shut();
+                self.queue.clear();
+                self.written = 0;
+            }
+        }
+        self.give_back();
+    }
+
+    fn write_some(&self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let (mut count, mut left, mut skipped) = (0, MAX_WRITTEN, self.written);
+        for (slice, packet) in slices.iter_mut().zip(&self.queue) {
+            let rest = packet.frame().get(skipped..).unwrap_or_default();
+            let rest = rest.get(..left).unwrap_or(rest);
+            *slice = IoSlice::new(rest);
+            count += 1;
+            skipped = 0;
+            left -= rest.len();
+            if left == 0 {
+                break;
+            }
+        }
+        write(slices.get(..count).unwrap_or_default())
+    }
+
+    fn advance(&mut self, written: usize) {
+        self.given += written as u64;
+        self.written += written;
+        while let Some(packet) = self.queue.front()
+            && self.written >= packet.frame().len()
+        {
+            self.written -= packet.frame().len();
+            self.queue.pop_front();
+        }
+    }
+
+    fn give_back(&mut self) {
+        if self.queue.is_empty() && self.queue.capacity() > SMALL_QUEUE {
+            self.queue = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
