@@ -13,8 +13,8 @@ use taskcast::{
     fanout::{Fanout, Limits, Peer, PeerId, SendError, TaskOffer},
     feed::{Change, Position, TimelineChange, translate},
     metrics::Metrics,
-    wire::Message,
     task::{DefaultOrg, FullTask, FullView, OrgId, Task, Timestamp, UserId, Viewer},
+    wire::Message,
 };
 
 const TIMELINE_LIMIT: usize = 1_000;

@@ -53,3 +53,6 @@ pub mod task;
 pub mod telemetry;
 pub mod transport;
 pub mod wire;
+
+#[cfg(feature = "socketioxide")]
+pub use transport::socketioxide;

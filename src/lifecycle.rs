@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{cluster::Cluster, serve::Idle, transport::socketio::SocketIo};
+use crate::{cluster::Cluster, serve::Idle, transport::Server};
 
 /// How long a client may take to read the packets that are queued for it.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -61,7 +61,7 @@ pub struct Drain {
     pub cluster: Arc<Cluster>,
     /// The clients are served until the requests have ended. Then their connections are closed, so that each client
     /// reconnects by itself.
-    pub server: Arc<SocketIo>,
+    pub server: Arc<dyn Server>,
     /// After that no new connection is accepted, and an HTTP connection ends when all its received requests are
     /// answered.
     pub closing: CancellationToken,
@@ -86,9 +86,9 @@ impl Drain {
         self.server.close_all();
         // Clients that read the close are already trying to reconnect, some of them only five times. They must not wait
         // for clients that read nothing.
-        if timeout_at(deadline.min(Instant::now() + FAREWELL), self.server.all_gone()).await.is_err() {
+        if timeout_at(deadline.min(Instant::now() + FAREWELL), all_gone(&*self.server)).await.is_err() {
             self.server.shut_all();
-            if timeout_at(deadline, self.server.all_gone()).await.is_err() {
+            if timeout_at(deadline, all_gone(&*self.server)).await.is_err() {
                 tracing::warn!("some client connections did not end in time");
             }
         }
@@ -97,5 +97,12 @@ impl Drain {
         }
         self.closing.cancel();
         let _ = timeout_at(deadline.min(Instant::now() + LAST_ANSWERS), self.connections.wait()).await;
+    }
+}
+
+/// Waits until the server has no connection left.
+async fn all_gone(server: &dyn Server) {
+    while !server.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -32,7 +32,7 @@ pub use network::{Network, TrustedProxies};
 pub use origins::{Origin, Origins};
 pub use problem::{ConfigError, Problem};
 pub use secret::Secret;
-pub use server::ServerConfig;
+pub use server::{ServerConfig, SocketIoTransport};
 pub use setting::{Group, Setting};
 pub use sources::Sources;
 pub use store::{Backend, StoreConfig};

@@ -18,8 +18,16 @@ pub struct ServerConfig {
     pub shutdown_grace: Duration,
     /// The gateway closes an HTTP connection that is idle for this long.
     pub keep_alive: Duration,
+    pub transport: SocketIoTransport,
     /// `/metrics` requires this bearer token.
     pub metrics_token: Option<Secret>,
+}
+
+/// The implementation of Socket.IO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketIoTransport {
+    Native,
+    Socketioxide,
 }
 
 impl ServerConfig {
@@ -44,6 +52,9 @@ impl ServerConfig {
             shutdown_grace: reader.duration("SHUTDOWN_GRACE", Duration::ZERO..=Duration::from_secs(60 * 60)),
             keep_alive: reader
                 .duration("HTTP_KEEP_ALIVE", Duration::from_millis(100)..=Duration::from_secs(60 * 60)),
+            transport: reader
+                .parse("SOCKETIO_TRANSPORT", TRANSPORTS, parse_transport)
+                .unwrap_or(SocketIoTransport::Native),
             metrics_token: reader.parse("METRICS_TOKEN", "visible ASCII characters without spaces", |text| {
                 text.bytes().all(|b| b.is_ascii_graphic()).then(|| Secret::new(text))
             }),
@@ -58,6 +69,21 @@ impl ServerConfig {
             IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         };
         (host, port).into()
+    }
+}
+
+/// The values of `SOCKETIO_TRANSPORT` that this program accepts.
+const TRANSPORTS: &str = if cfg!(feature = "socketioxide") {
+    "native or socketioxide"
+} else {
+    "native (this program was built without the Cargo feature socketioxide)"
+};
+
+fn parse_transport(text: &str) -> Option<SocketIoTransport> {
+    match text {
+        "native" => Some(SocketIoTransport::Native),
+        "socketioxide" if cfg!(feature = "socketioxide") => Some(SocketIoTransport::Socketioxide),
+        _ => None,
     }
 }
 

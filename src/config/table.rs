@@ -19,6 +19,12 @@ const SERVER: &[Setting] = &[
         "Idle time after which an HTTP connection is closed; must be longer than that of the load balancer",
     )
     .or("75s"),
+    Setting::new(
+        "SOCKETIO_TRANSPORT",
+        "native|socketioxide",
+        "Implementation of Socket.IO: the gateway's own, or the library socketioxide",
+    )
+    .or("native"),
     Setting::new("SHUTDOWN_GRACE", "DURATION", "How long running requests and clients have after SIGTERM")
         .or("10s"),
 ];

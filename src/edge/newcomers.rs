@@ -89,7 +89,8 @@ impl Newcomers {
             rate.check(&self.key(rate, address))?;
         }
         // A share is free again soon: a transport may stay without a token for 5 s, or longer if it waits for the token's key.
-        let share = self.shares.take(address, 1).ok_or(RateLimited { retry_after: Duration::from_secs(1) })?;
+        let share =
+            self.shares.take(address, 1).ok_or(RateLimited { retry_after: Duration::from_secs(1) })?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Newcomer { id, share: Mutex::new(Some(share)), here: self.here.clone() }))
     }

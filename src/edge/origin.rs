@@ -46,7 +46,8 @@ pub async fn check_origin(
     let origin = request.headers().get(header::ORIGIN);
     rate_limited_log!(info, origin = shown(origin), "refused an Origin that is not in WEBSOCKET_CORS_ORIGIN");
     rule.metrics.clients.turned_away.inc(["forbidden_origin"]);
-    let mut response = error_response(StatusCode::FORBIDDEN, "forbidden_origin", "This Origin is not allowed");
+    let mut response =
+        error_response(StatusCode::FORBIDDEN, "forbidden_origin", "This Origin is not allowed");
     varies(response.headers_mut());
     response
 }

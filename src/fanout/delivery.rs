@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::{
     feed::Position,
-    wire::{Message, emitted},
     task::{Counts, TaskId},
+    wire::{Message, emitted},
 };
 
 use super::{

@@ -6,9 +6,9 @@
 
 use crate::{
     feed::{Event, Position, Step},
-    wire::Message,
     shrinking_map::ShrinkingMap,
     task::{Access, Counts, TaskId, Viewer},
+    wire::Message,
 };
 
 use super::{
@@ -272,8 +272,8 @@ mod tests {
     use crate::{
         fanout::{Limits, SendError},
         feed::{Change, TimelineChange, translate},
-        wire::Message,
         task::{DefaultOrg, Task, Timestamp, UserId},
+        wire::Message,
     };
 
     /// Counts the messages that a client was sent, and how often it had to enter its rooms again.

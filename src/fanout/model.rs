@@ -17,11 +17,11 @@ use super::{
 };
 use crate::{
     feed::{Change, Position, TimelineChange, translate},
-    wire::{Content, Message, emitted},
     task::{
         Access, Counts, DefaultOrg, FullTask, FullView, OrgId, Summary, TaskId, Timestamp, UserId, Viewer,
         Window,
     },
+    wire::{Content, Message, emitted},
 };
 
 /// The most timeline entries in a state.
@@ -501,7 +501,8 @@ impl World {
         let viewer = &client.viewer;
         let at = pending.snapshot.at;
         let (list, org_counts, own_counts) = dashboard(&pending.snapshot.tasks, viewer);
-        let state = Message::event(emitted::DASHBOARD_STATE, &json!({"tasks": list, "eventId": at.to_string()}));
+        let state =
+            Message::event(emitted::DASHBOARD_STATE, &json!({"tasks": list, "eventId": at.to_string()}));
         let offer = DashboardOffer {
             at,
             org_counts,

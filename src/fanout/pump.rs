@@ -6,8 +6,8 @@ use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     feed::{Change, FeedItem, translate},
-    wire::emitted,
     task::Timestamp,
+    wire::emitted,
 };
 
 use super::{Fanout, Hub, Peer};

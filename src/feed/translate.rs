@@ -4,10 +4,10 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
 
 use crate::{
-    wire::{Message, emitted},
     task::{
         Access, Field, FullTask, FullView, Status, Summary, Task, TaskId, TimelineEntry, Timestamp, Window,
     },
+    wire::{Message, emitted},
 };
 
 use super::{Change, Counted, Position, TimelineChange};

@@ -76,9 +76,9 @@ async fn answered(metrics: &Metrics, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let elapsed = start.elapsed();
     // A route that is also served with a slash at its end, or with further segments, counts as one route.
-    let route = route.as_ref().map_or(NO_ROUTE, |route| {
-        route.as_str().trim_end_matches("{*rest}").trim_end_matches('/')
-    });
+    let route = route
+        .as_ref()
+        .map_or(NO_ROUTE, |route| route.as_str().trim_end_matches("{*rest}").trim_end_matches('/'));
     metrics.http.answered(route, &method, response.status());
     // A polling client's request waits for packets, so its time says nothing.
     if route != SOCKET_IO {

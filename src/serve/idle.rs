@@ -202,8 +202,8 @@ mod tests {
     use crate::{
         address::Shares,
         edge::{Capacity, MemoryLimit},
-        transport::TcpConnection,
         metrics::Metrics,
+        transport::TcpConnection,
     };
 
     struct Field {

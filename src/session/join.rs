@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     fanout::{DashboardOffer, Entry, Position, TaskOffer},
-    wire::{Code, Refusal},
     rate_limited_log::rate_limited_log,
     store::StoreError,
     task::TaskId,
+    wire::{Code, Refusal},
 };
 
 use super::{Session, Sessions, snapshots::LoadedDashboard};

@@ -13,12 +13,8 @@ use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tracing::Instrument;
 
 use super::{
-    Clock, Connection, Session, SessionPeer,
-    expiry::Expiries,
-    registry::Registry,
-    session::Request,
-    snapshots::Snapshots,
-    throughput::Throughput,
+    Clock, Connection, Session, SessionPeer, expiry::Expiries, registry::Registry, session::Request,
+    snapshots::Snapshots, throughput::Throughput,
 };
 use crate::{
     auth::{AuthError, Identity, TokenVerifier},

@@ -11,9 +11,9 @@ use serde::Serialize;
 use crate::{
     config::{DashboardShape, LimitsConfig},
     metrics::Metrics,
-    wire::{Message, emitted},
     store::{AccessSnapshot, DashboardSnapshot, Store, StoreError, TaskSnapshot},
     task::{Counts, FullView, Summary, TaskId, Viewer, Window},
+    wire::{Message, emitted},
 };
 
 use super::single_flight::SingleFlight;

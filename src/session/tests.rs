@@ -372,7 +372,12 @@ async fn answers_that_did_not_fit_follow_when_the_client_has_read() {
     }
     let mut replies = Vec::new();
     while replies.len() < 5 {
-        let read = client.connection.until(|state| (state.queue.len() == 2 || state.was_full).then(|| std::mem::take(&mut state.queue))).await;
+        let read = client
+            .connection
+            .until(|state| {
+                (state.queue.len() == 2 || state.was_full).then(|| std::mem::take(&mut state.queue))
+            })
+            .await;
         client.session.has_room();
         replies.extend(read.into_iter().filter_map(|message| match message.content() {
             Content::Reply { id, .. } => Some(*id),

@@ -1,9 +1,26 @@
 //! How clients connect. A transport turns the packets of its clients into requests of their sessions, and messages into packets.
 //!
-//! [`tcp`] has the accepted connections, which all transports share. [`socketio`] implements Engine.IO and Socket.IO, with one namespace
-//! and text packets (`docs/adr/0005-socket-io-by-hand.md`, `docs/adr/0021-engine-io-by-hand.md`).
+//! `tcp.rs` has the accepted connections and `gate.rs` the checks before a connection begins; all transports share them. [`socketio`]
+//! implements Engine.IO and Socket.IO, with one namespace and text packets (`docs/adr/0005-socket-io-by-hand.md`,
+//! `docs/adr/0021-engine-io-by-hand.md`). [`socketioxide`] does the same with a library. `docs/transports.md` compares the two.
 
+mod gate;
 pub mod socketio;
+#[cfg(feature = "socketioxide")]
+pub mod socketioxide;
 mod tcp;
 
+pub use gate::Gate;
 pub use tcp::{Tcp, TcpConnection, TcpHandle};
+
+/// A transport's connections, as a drain sees them.
+pub trait Server: std::fmt::Debug + Send + Sync {
+    /// Closes every client's connection, after the messages that are queued. Each client reconnects by itself.
+    fn close_all(&self);
+
+    /// Shuts the connections of clients that have not read their last messages.
+    fn shut_all(&self);
+
+    /// Returns whether no connection is left.
+    fn is_empty(&self) -> bool;
+}

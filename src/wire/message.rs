@@ -21,9 +21,7 @@ struct Shared {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// The client has a session.
-    Connected {
-        id: Box<str>,
-    },
+    Connected { id: Box<str> },
     Event {
         name: &'static str,
         payload: Box<str>,
@@ -31,10 +29,7 @@ pub enum Content {
         extra: Option<Box<str>>,
     },
     /// The answer to the client's request with this id.
-    Reply {
-        id: u64,
-        payload: Box<str>,
-    },
+    Reply { id: u64, payload: Box<str> },
 }
 
 /// The ways in which messages are encoded. The transports know what each of them looks like.

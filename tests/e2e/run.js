@@ -1,5 +1,7 @@
 // Runs the suite with Node's test runner and one mongod for all files, and removes everything afterwards.
-//   node run.js [file…]        all *.test.js without arguments
+//   node run.js [--socketioxide] [file…]        all *.test.js without arguments
+//                                               --socketioxide tests the other implementation of Socket.IO, by default with the files
+//                                               that hold for both
 import { readdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
@@ -17,13 +19,18 @@ const SLOWEST = ['quiet.test.js', 'webhooks.test.js', 'jwks.test.js'];
 /** These files run alone. */
 const ALONE = ['handoff.test.js'];
 
+/** These files hold for both implementations of Socket.IO. */
+const FOR_BOTH = ['balancers', 'existing-client', 'handoff', 'handshake', 'payloads', 'privacy', 'resync', 'sessions'].map((name) => `${name}.test.js`);
+
 const all = readdirSync(PACKAGE).filter((name) => name.endsWith('.test.js'));
-const asked = process.argv.slice(2).map((name) => basename(name));
-const files = asked.length > 0 ? asked : all;
+const options = process.argv.slice(2);
+const socketioxide = options.includes('--socketioxide');
+const asked = options.filter((option) => !option.startsWith('--')).map((name) => basename(name));
+const files = asked.length > 0 ? asked : socketioxide ? FOR_BOTH : all;
 const unknown = files.filter((name) => !all.includes(name));
 if (unknown.length > 0) throw new Error(`no such test file: ${unknown.join(', ')}`);
 
-console.log(`testing ${binary()}`);
+console.log(`testing ${binary()}${socketioxide ? ' on socketioxide' : ''}`);
 const temporary = mkdtempSync(join(tmpdir(), 'taskcast-e2e-run-'));
 const mongod = await startMongod();
 let failed = false;
@@ -38,7 +45,7 @@ try {
     batch.sort((a, b) => SLOWEST.includes(b) - SLOWEST.includes(a) || SLOWEST.indexOf(a) - SLOWEST.indexOf(b));
     const child = start(process.execPath,
       ['--test', '--test-reporter=spec', `--test-concurrency=${CONCURRENCY}`, ...batch.map((name) => resolve(PACKAGE, name))],
-      { cwd: PACKAGE, env: { ...process.env, TMPDIR: temporary, TASKCAST_E2E_MONGODB_URI: mongod.uri }, stdio: 'inherit' });
+      { cwd: PACKAGE, env: { ...process.env, TMPDIR: temporary, TASKCAST_E2E_MONGODB_URI: mongod.uri, ...(socketioxide && { TASKCAST_E2E_TRANSPORT: 'socketioxide' }) }, stdio: 'inherit' });
     const { code } = await child.exited;
     failed ||= code !== 0;
   }

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     feed::{Counted, Event},
-    wire::Message,
     task::{StatusClass, Timestamp},
+    wire::Message,
 };
 
 #[derive(Clone, Debug)]

@@ -2,12 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use super::{
-    SocketIo,
+    Auth, SocketIo,
     frame::connect_error,
     socket::{DisconnectReason, Socket},
 };
@@ -20,16 +19,11 @@ use crate::{
 
 /// A client whose key has not been fetched yet waits this long: for the next fetch that may begin, and for its answer. Clients
 /// treat a refusal as final.
-const KEY_PATIENCE: Duration = Duration::from_secs(70);
+pub(in crate::transport) const KEY_PATIENCE: Duration = Duration::from_secs(70);
 /// A connection may send this many `CONNECT` packets.
 const MAX_CONNECTS: u32 = 3;
 /// A connection without a session is closed after this time, unless it waits for its token's key.
-const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
-
-#[derive(Deserialize)]
-struct Auth {
-    token: Option<String>,
-}
+pub(in crate::transport) const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
 
 impl SocketIo {
     /// Handles a `CONNECT`.
@@ -137,9 +131,8 @@ impl SocketIo {
 }
 
 fn token(socket: &Socket, auth: Option<&RawValue>) -> String {
-    let given =
-        auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok()).and_then(|auth| auth.token);
-    match given {
+    let auth = auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok());
+    match auth.and_then(|auth| auth.token) {
         Some(given) => without_scheme(&given).to_owned(),
         None => socket.client.bearer.clone().unwrap_or_default(),
     }

@@ -117,7 +117,11 @@ impl Client {
     pub fn begin_post(&self) -> Result<Posting, TooManyPosts> {
         let state = self.state.lock();
         // One reference is the client's own.
-        if Arc::strong_count(&state.posts.0) > MAX_POSTS { Err(TooManyPosts) } else { Ok(state.posts.clone()) }
+        if Arc::strong_count(&state.posts.0) > MAX_POSTS {
+            Err(TooManyPosts)
+        } else {
+            Ok(state.posts.clone())
+        }
     }
 
     /// Returns whether a body of a polling client is being read.

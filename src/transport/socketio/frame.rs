@@ -97,7 +97,9 @@ fn encode(content: &Content) -> Packet {
     match content {
         Content::Connected { id } => Packet::message(&[r#"0{"sid":""#, id, r#""}"#]),
         // The names of events need no escapes.
-        Content::Event { name, payload, extra: None } => Packet::message(&[r#"2[""#, name, r#"","#, payload, "]"]),
+        Content::Event { name, payload, extra: None } => {
+            Packet::message(&[r#"2[""#, name, r#"","#, payload, "]"])
+        }
         Content::Event { name, payload, extra: Some(extra) } => {
             Packet::message(&[r#"2[""#, name, r#"","#, payload, ",", extra, "]"])
         }
@@ -158,11 +160,18 @@ mod tests {
         for (message, text) in [
             (Message::connected("s1"), r#"0{"sid":"s1"}"#),
             (Message::event("task:state", &payload), r#"2["task:state",{"taskId":"x"}]"#),
-            (Message::event_with("dashboard:state", &[0; 0], &payload), r#"2["dashboard:state",[],{"taskId":"x"}]"#),
+            (
+                Message::event_with("dashboard:state", &[0; 0], &payload),
+                r#"2["dashboard:state",[],{"taskId":"x"}]"#,
+            ),
             (Message::reply(12, &payload), r#"312[{"taskId":"x"}]"#),
         ] {
             assert_eq!(encoded(&message).text(), text);
-            assert_eq!(encoded(&message).frame().as_ptr(), encoded(&message).frame().as_ptr(), "encoded once");
+            assert_eq!(
+                encoded(&message).frame().as_ptr(),
+                encoded(&message).frame().as_ptr(),
+                "encoded once"
+            );
         }
         assert_eq!(connect_error("/x", "no").text(), r#"4/x,{"message":"no"}"#);
     }

@@ -21,5 +21,14 @@ mod websocket;
 
 pub use frame::{Frame, FrameError, encoded};
 pub use packet::Packet;
-pub use routes::{SocketIoRoutes, routes};
+pub use routes::routes;
 pub use server::SocketIo;
+
+/// The payload of a `CONNECT`.
+#[derive(serde::Deserialize)]
+pub(super) struct Auth {
+    pub token: Option<String>,
+}
+
+pub(super) use admission::{KEY_PATIENCE, TIME_TO_CONNECT};
+pub(super) use polling::EngineError;

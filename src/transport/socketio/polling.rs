@@ -23,12 +23,11 @@ use super::{
     SocketIo,
     client::Client,
     packet::Packet,
-    routes::BODY_TIMEOUT,
     sid::Sid,
     socket::{DisconnectReason, Polled, SEPARATOR, Socket},
     websocket::WebsocketTask,
 };
-use crate::transport::TcpConnection;
+use crate::transport::{TcpConnection, gate::BODY_TIMEOUT};
 
 /// The server sends an answer in pieces of this size. The pieces show how fast the client reads.
 const PIECE: usize = 16 * 1024;
@@ -37,7 +36,7 @@ const HANDOVER: Duration = Duration::from_secs(10);
 
 /// The errors of Engine.IO itself, with the codes of its reference server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum EngineError {
+pub enum EngineError {
     UnknownTransport,
     UnknownSid,
     BadMethod,
@@ -215,8 +214,7 @@ impl SocketIo {
                     Ok(false) => return,
                     // The deadline has moved, for example because bytes have left meanwhile.
                     Err(_)
-                        if answer_due(socket, heartbeat.timeout).is_some_and(|due| due > Instant::now()) => {
-                    }
+                        if answer_due(socket, heartbeat.timeout).is_some_and(|due| due > Instant::now()) => {}
                     Err(_) => {
                         socket.close(DisconnectReason::HeartbeatTimeout);
                         return;

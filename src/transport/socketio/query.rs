@@ -26,16 +26,6 @@ impl Query {
         let sid = value("sid").map(|sid| sid.parse().map_err(|_| EngineError::UnknownSid)).transpose()?;
         Ok(Self { transport, sid })
     }
-
-    /// Returns whether the query contains a token, which would end up in logs.
-    pub fn has_token(uri: &Uri) -> bool {
-        pairs(uri).any(|(name, _)| {
-            matches!(
-                name.to_ascii_lowercase().as_str(),
-                "token" | "access_token" | "auth" | "jwt" | "authorization"
-            )
-        })
-    }
 }
 
 fn pairs(uri: &Uri) -> impl Iterator<Item = (&str, &str)> {

@@ -1,11 +1,8 @@
 //! The Socket.IO server: its sockets, from the first request to the end, and the packets of their clients.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use serde_json::value::RawValue;
@@ -23,6 +20,7 @@ use crate::{
     metrics::Metrics,
     rate_limited_log::rate_limited_log,
     session::{Incoming, Sessions},
+    transport::Server,
     wire::ClientEventName,
 };
 
@@ -59,29 +57,6 @@ impl SocketIo {
             metrics,
             sockets: Sockets::default(),
             next_connection: AtomicU64::new(1),
-        }
-    }
-
-    /// Closes every client's connection. Each client reconnects by itself.
-    pub fn close_all(&self) {
-        for socket in self.sockets.all() {
-            socket.close(DisconnectReason::ClosedHere);
-        }
-    }
-
-    /// Shuts the WebSockets of clients that have not read their last packets. Otherwise their tasks continue to wait for them.
-    pub fn shut_all(&self) {
-        for socket in self.sockets.all() {
-            if socket.transport_type() == TransportType::Websocket {
-                socket.client.tcp().shut();
-            }
-        }
-    }
-
-    /// Waits until no connection is left.
-    pub async fn all_gone(&self) {
-        while !self.sockets.is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -189,6 +164,26 @@ fn incoming<'a>(
     is_binary: bool,
 ) -> Incoming<'a> {
     Incoming { name, arguments, id, is_binary }
+}
+
+impl Server for SocketIo {
+    fn close_all(&self) {
+        for socket in self.sockets.all() {
+            socket.close(DisconnectReason::ClosedHere);
+        }
+    }
+
+    fn shut_all(&self) {
+        for socket in self.sockets.all() {
+            if socket.transport_type() == TransportType::Websocket {
+                socket.client.tcp().shut();
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
 }
 
 /// Returns whether a message may bring a token. Such a message has a length limit of its own.

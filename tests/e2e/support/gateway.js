@@ -43,6 +43,7 @@ export class Gateway {
       DATA_DIR: join(this.cwd, 'data'),
       JWT_SECRET,
       RUST_BACKTRACE: '1',
+      SOCKETIO_TRANSPORT: process.env.TASKCAST_E2E_TRANSPORT,
       ...env,
     };
     for (const [name, value] of Object.entries(this.env)) if (value === undefined) delete this.env[name];

@@ -128,7 +128,7 @@ async fn a_ping_overtakes_messages_and_interrupts_none() {
             Message::Text(text) if text.as_str() == "2" => assert_eq!(ping_at.replace(heard), None),
             Message::Pong(_) => assert_eq!(pong_at.replace(heard), None),
             message => {
-                assert_eq!(message, Message::text(format!("4{}", text(heard))));
+                assert_eq!(message, Message::text(format!(r#"40{{"sid":"{}"}}"#, text(heard))));
                 heard += 1;
             }
         }

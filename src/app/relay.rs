@@ -1,0 +1,218 @@
+//! The relay of one node: everything between the store and the sessions, without listeners and transports. A gateway runs it, and an
+//! application with its own Socket.IO server may run it, too.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{AppError, parts::Parts};
+use crate::{
+    auth::{Keys, TokenVerifier},
+    cluster::{Cluster, Membership, NodeReport, Order},
+    config::{Backend, Config, StoreConfig, Tokens},
+    fanout::{Hub, Limits, pump},
+    feed::FeedItem,
+    metrics::Metrics,
+    session::{SessionPeer, SessionSettings, Sessions, SystemClock},
+    store::{EmbeddedStore, MeasuredStore, MongoStore, Store, StoreError},
+};
+
+/// The size of the ring of recent events, for handoffs and for clients that reconnect.
+const RING_BYTES: usize = 64 * 1024 * 1024;
+/// How many messages may wait beside a client's full send queue, in lengths of that queue. These messages are shared with all other
+/// clients.
+const BEHIND_QUEUES: usize = 8;
+/// The capacity of the queue of orders for this node.
+const ORDER_QUEUE: usize = 1024;
+/// The capacity of the queue between the feed and the fan-out. Further changes wait in the store.
+pub(super) const FEED_QUEUE: usize = 256;
+const PREPARE_RETRY: Duration = Duration::from_secs(1);
+const STORE_CHECK_EVERY: Duration = Duration::from_secs(2);
+const OPLOG_CHECK_EVERY: Duration = Duration::from_secs(60);
+
+/// The parts of a relay that others use.
+#[derive(Debug)]
+pub struct Relay {
+    /// The id of this node.
+    pub node: String,
+    pub sessions: Arc<Sessions>,
+    pub metrics: Arc<Metrics>,
+    pub(super) tokens: Arc<TokenVerifier>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) hub: Arc<Hub<SessionPeer>>,
+    pub(super) cluster: Arc<Cluster>,
+    /// The store has answered the last check.
+    pub(super) store_ok: AtomicBool,
+    /// The store is prepared, and its feed has begun.
+    pub(super) prepared: AtomicBool,
+    /// A weak sender, because this struct must not keep the queue open.
+    pub(super) feed_queue: mpsc::WeakSender<FeedItem>,
+}
+
+/// A relay that was built and does not run yet.
+#[derive(Debug)]
+pub struct BuiltRelay {
+    pub relay: Arc<Relay>,
+    items: mpsc::Sender<FeedItem>,
+    feed: mpsc::Receiver<FeedItem>,
+    orders: mpsc::Receiver<Order>,
+    membership: Option<Membership>,
+    timeline_limit: usize,
+}
+
+impl Relay {
+    /// Opens the store, and builds the parts around it.
+    pub fn build(config: &Config, tokens: &Tokens) -> Result<BuiltRelay, AppError> {
+        let tokens = Arc::new(tokens.verifier.clone());
+        let metrics = Arc::<Metrics>::default();
+        let store = open_store(&config.store, metrics.clone())?;
+        let limits = Limits {
+            ring_bytes: RING_BYTES,
+            replay_events: config.limits.send_queue / 4,
+            patience: config.limits.slow_client_timeout,
+            behind_messages: config.limits.send_queue.saturating_mul(BEHIND_QUEUES),
+        };
+        let hub = Arc::new(Hub::new(limits, metrics.clone()));
+        let (sender, orders) = mpsc::channel(ORDER_QUEUE);
+        let revocations = tokens.revocations.clone();
+        let (cluster, membership) = match config.store.cluster.clone() {
+            None => (Cluster::alone(revocations, sender), None),
+            Some(redis) => {
+                let max = config.limits.max_connections_per_user;
+                let (cluster, membership) = Cluster::with_redis(redis, max, revocations, sender);
+                (cluster, Some(membership))
+            }
+        };
+        let sessions = Arc::new(Sessions::new(
+            SessionSettings { features: config.features.clone(), limits: config.limits.clone() },
+            hub.clone(),
+            store.clone(),
+            tokens.clone(),
+            cluster.clone(),
+            Arc::new(SystemClock),
+            metrics.clone(),
+        ));
+        let (items, feed) = mpsc::channel(FEED_QUEUE);
+        let relay = Arc::new(Self {
+            node: uuid::Uuid::new_v4().to_string(),
+            sessions,
+            metrics,
+            tokens,
+            store,
+            hub,
+            cluster,
+            store_ok: AtomicBool::new(true),
+            prepared: AtomicBool::new(false),
+            feed_queue: items.downgrade(),
+        });
+        let timeline_limit = config.limits.timeline_limit;
+        Ok(BuiltRelay { relay, items, feed, orders, membership, timeline_limit })
+    }
+
+    /// The report of this node for the other nodes.
+    pub(super) fn own_report(&self) -> NodeReport {
+        NodeReport {
+            id: self.node.clone(),
+            version: env!("TASKCAST_VERSION").to_owned(),
+            connections: self.sessions.connected().0,
+            lag_ms: self.lag_ms(),
+        }
+    }
+
+    /// How far clients are behind the store: the lag of the last relayed change, or the lag of the store's feed if it is larger.
+    pub(super) fn lag_ms(&self) -> u64 {
+        let unread = self.store.stream().map_or(0, |stream| stream.lag.as_millis());
+        self.hub.status().lag_ms.max(u64::try_from(unread).unwrap_or(u64::MAX))
+    }
+
+    /// Prepares the store, with retries while it is unavailable, and then follows it.
+    async fn follow(&self, items: mpsc::Sender<FeedItem>, stop: CancellationToken) -> Result<(), AppError> {
+        while let Err(error) = self.store.prepare().await {
+            if !matches!(error, StoreError::Unavailable(_)) {
+                return Err(error.into());
+            }
+            tracing::warn!(%error, "waiting for the store");
+            self.store_ok.store(false, Ordering::Relaxed);
+            tokio::time::sleep(PREPARE_RETRY).await;
+        }
+        self.prepared.store(true, Ordering::Relaxed);
+        self.store.follow(items, stop).await?;
+        self.store.close().await;
+        Ok(())
+    }
+
+    /// Runs for ever.
+    async fn watch_store(&self) {
+        let mut every = tokio::time::interval(STORE_CHECK_EVERY);
+        loop {
+            every.tick().await;
+            let ok = self.store.ping().await;
+            if self.store_ok.swap(ok.is_ok(), Ordering::Relaxed) != ok.is_ok() {
+                match ok {
+                    Ok(()) => tracing::info!("the store answers again"),
+                    Err(error) => tracing::warn!(%error, "the store does not answer"),
+                }
+            }
+        }
+    }
+
+    /// Runs for ever. It is separate from the check of the store, which must not wait for it.
+    async fn watch_oplog(&self) {
+        let mut every = tokio::time::interval(OPLOG_CHECK_EVERY);
+        loop {
+            every.tick().await;
+            self.metrics.store.set_oplog_window(self.store.oplog_window().await);
+        }
+    }
+}
+
+impl BuiltRelay {
+    /// Runs the relay until a part fails, and returns why. If the caller drops the future, the relay ends.
+    pub async fn run(self) -> AppError {
+        let mut parts = Parts::default();
+        self.start(&mut parts, CancellationToken::new());
+        parts.first_end().await
+    }
+
+    /// Starts every part. The feed ends after `stop`.
+    pub(super) fn start(self, parts: &mut Parts, stop: CancellationToken) {
+        let Self { relay, items, feed, orders, membership, timeline_limit } = self;
+        let (hub, sessions, tokens) = (relay.hub.clone(), relay.sessions.clone(), relay.tokens.clone());
+        let (following, reporting, metrics) = (relay.clone(), relay.clone(), relay.metrics.clone());
+        parts.run("the feed", async move { following.follow(items, stop).await });
+        parts.run_forever("the fan-out", async move {
+            pump(hub, feed, timeline_limit).await;
+            // The fan-out ends after the feed, and the feed reports the reason.
+            std::future::pending().await
+        });
+        let clock = sessions.clone();
+        parts.run_forever("the clock", async move { clock.keep_time().await });
+        parts.run_forever("the orders", async move { sessions.carry_out(orders).await });
+        if let Keys::Fetched(keys) = &tokens.keys {
+            let keys = keys.clone();
+            parts.run_forever("the keys", async move { keys.keep_fresh(&metrics.keys).await });
+        }
+        if let Some(membership) = membership {
+            parts
+                .run("the cluster", async move { Ok(membership.run(move || reporting.own_report()).await?) });
+        }
+        let oplog = relay.clone();
+        parts.run_forever("the oplog's check", async move { oplog.watch_oplog().await });
+        parts.run_forever("the store's check", async move { relay.watch_store().await });
+    }
+}
+
+fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<dyn Store>, StoreError> {
+    let store: Arc<dyn Store> = match config.backend.clone() {
+        Backend::Embedded(config) => Arc::new(EmbeddedStore::open(config)?),
+        Backend::Mongo(config) => Arc::new(MongoStore::new(config)?),
+    };
+    Ok(Arc::new(MeasuredStore { store, metrics }))
+}

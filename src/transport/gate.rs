@@ -1,0 +1,165 @@
+//! What a request for a connection meets before it reaches its transport: the page's origin, tokens in the query, shutdown, capacity,
+//! the rate of new connections, and the size of bodies. All transports share it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    middleware::from_fn_with_state,
+    response::Response,
+};
+use http::{HeaderValue, StatusCode, Uri, header};
+use tokio::time::timeout;
+
+use crate::{
+    address::ClientAddress,
+    edge::{
+        BodyError, Capacity, CorsRule, Newcomer, Newcomers, OriginRule, check_origin, cors, error_response,
+        whole,
+    },
+    metrics::Metrics,
+    rate_limit::RateLimited,
+    rate_limited_log::rate_limited_log,
+};
+
+/// The timeout for the body of a polling request. A client sends a body at once. The server holds its first bytes until the last
+/// ones have come.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// The timeout before the client has shown a token. The token is all that the client has to send.
+const UNAUTHENTICATED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug)]
+pub struct Gate {
+    pub cors: CorsRule,
+    pub origin: OriginRule,
+    pub newcomers: Arc<Newcomers>,
+    pub draining: Arc<AtomicBool>,
+    pub capacity: Capacity,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Gate {
+    /// Lets only pages use these routes that are allowed to.
+    pub(super) fn guard(self, routes: Router) -> Router {
+        let Self { cors: cors_rule, origin, .. } = self;
+        routes.layer(from_fn_with_state(cors_rule, cors)).layer(from_fn_with_state(origin, check_origin))
+    }
+
+    pub(super) fn check_query(&self, uri: &Uri) -> Result<(), Response> {
+        if !has_token(uri) {
+            return Ok(());
+        }
+        rate_limited_log!(info, "refused a token in a query string");
+        Err(self.refused(
+            StatusCode::BAD_REQUEST,
+            "token_in_query",
+            "A token in the query string ends up in logs: send it as auth.token or in the Authorization header",
+        ))
+    }
+
+    /// Decides whether a new connection is admitted.
+    pub fn admit(&self, address: ClientAddress) -> Result<Arc<Newcomer>, Response> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(self.refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "draining",
+                "This node is shutting down",
+            ));
+        }
+        if self.capacity.is_scarce() {
+            rate_limited_log!(
+                warn,
+                open = self.capacity.open(),
+                "refused connections: file descriptors or memory are scarce"
+            );
+            let mut response = self.refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "This node has no room for more clients",
+            );
+            // Closing the connection frees its slot for another client.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return Err(response);
+        }
+        self.newcomers.admit(address).map_err(|limited| self.too_many(limited))
+    }
+
+    /// Reads a body of at most `max` bytes.
+    pub async fn read(&self, body: Body, max: usize, authenticated: bool) -> Result<Bytes, Response> {
+        let body_timeout = if authenticated { BODY_TIMEOUT } else { UNAUTHENTICATED_BODY_TIMEOUT };
+        match timeout(body_timeout, whole(body, max)).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(BodyError::TooLarge { bytes })) => {
+                log_too_large(bytes, max, authenticated);
+                Err(self.refused(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "payload_too_large",
+                    "The request body is too large",
+                ))
+            }
+            // The client has disconnected and does not get this answer.
+            Ok(Err(BodyError::BrokenOff)) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+                Err(response)
+            }
+            Err(_) => Err(self.refused(
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                "The request body took too long",
+            )),
+        }
+    }
+
+    /// Answers 429. The JavaScript client treats this as a network error, and retries by itself.
+    fn too_many(&self, RateLimited { retry_after }: RateLimited) -> Response {
+        rate_limited_log!(
+            warn,
+            "refused connections: one address opens too many, or has too many without a token"
+        );
+        let mut response = self.refused(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            "Too many connections from this address",
+        );
+        let seconds = retry_after.as_secs() + 1;
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response
+    }
+
+    pub fn refused(&self, status: StatusCode, code: &'static str, message: &str) -> Response {
+        self.metrics.clients.turned_away.inc([code]);
+        error_response(status, code, message)
+    }
+}
+
+/// Returns whether the query contains a token, which would end up in logs.
+fn has_token(uri: &Uri) -> bool {
+    let pairs = uri.query().unwrap_or_default().split('&');
+    let mut names = pairs.map(|pair| pair.split('=').next().unwrap_or_default());
+    names.any(|name| {
+        matches!(
+            name.to_ascii_lowercase().as_str(),
+            "token" | "access_token" | "auth" | "jwt" | "authorization"
+        )
+    })
+}
+
+fn log_too_large(bytes: usize, max: usize, authenticated: bool) {
+    match authenticated {
+        true => rate_limited_log!(info, bytes, max, "refused a polling request: its body is too large"),
+        false => rate_limited_log!(
+            warn,
+            bytes,
+            max,
+            "refused a polling request of a client without a token: its body is too large; MAX_TOKEN_BYTES raises this limit"
+        ),
+    }
+}

@@ -1,0 +1,75 @@
+//! Authenticates a `CONNECT`, before the library answers it.
+
+use std::{fmt, sync::Arc};
+
+use serde_json::Value;
+use socketioxide::{adapter::LocalAdapter, socket::Socket};
+
+use super::{Attached, client::Client};
+use crate::{
+    auth::{AuthError, Identity, bearer, without_scheme},
+    rate_limited_log::rate_limited_log,
+    session::log_refused,
+    transport::socketio::{Auth, KEY_PATIENCE, TIME_TO_CONNECT},
+    wire::Code,
+};
+
+/// A socket whose token is valid. The socket holds it until the connect handler runs.
+#[derive(Clone)]
+pub(super) struct Admitted {
+    pub client: Arc<Client>,
+    pub identity: Identity,
+}
+
+/// The code that the client gets as the message of its `connect_error`.
+pub(super) struct Refused(&'static str);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+pub(super) async fn admit(
+    attached: Arc<Attached>,
+    socket: Arc<Socket<LocalAdapter>>,
+    auth: Option<Value>,
+) -> Result<(), Refused> {
+    let refused = |code| {
+        attached.metrics.clients.handshakes.inc([code]);
+        attached.metrics.clients.errors.inc();
+        Err(Refused(code))
+    };
+    let sessions = &attached.sessions;
+    if !sessions.are_enabled() {
+        return refused(Code::FeatureDisabled.as_str());
+    }
+    let given = auth.and_then(|auth| serde_json::from_value::<Auth>(auth).ok()).and_then(|auth| auth.token);
+    let token = match &given {
+        Some(given) => without_scheme(given),
+        None => bearer(&socket.req_parts().headers).unwrap_or_default(),
+    };
+    let decided = match sessions.verify(token) {
+        Err(AuthError::NoKey { .. }) => sessions.admit(token, KEY_PATIENCE).await,
+        decided => decided,
+    };
+    match decided {
+        Ok(identity) => {
+            let client = attached.register(&socket);
+            socket.extensions.insert(Admitted { client, identity });
+            Ok(())
+        }
+        Err(error) if error.is_passing() => {
+            rate_limited_log!(warn, %error, "closed a connection: its client may try again");
+            attached.metrics.clients.handshakes.inc(["unavailable"]);
+            // A client does not try again after a refusal. The library closes a connection without a namespace after this time, and the
+            // client then reconnects.
+            tokio::time::sleep(2 * TIME_TO_CONNECT).await;
+            Err(Refused(Code::Unavailable.as_str()))
+        }
+        Err(error) => {
+            log_refused(&error, "refused a connection");
+            refused(error.code())
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! One client on a socketioxide server: its queue of messages, and the task that writes them.
+//!
+//! The library's own queue drops what does not fit. This queue keeps it: the task offers one message after the other until the library
+//! accepts it, and the fan-out sees a full queue as it does for every other transport.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+use socketioxide::{
+    SendError as EmitError, SocketError, adapter::Adapter, extract::AckSender, handler::FromMessageParts,
+    socket::Socket,
+};
+use socketioxide_core::{Sid, Str, Value};
+use tokio::sync::Notify;
+use tracing::Span;
+
+use super::{Attached, request::RawMessage};
+use crate::{
+    backoff::Backoff,
+    fanout::SendError,
+    session::{Connection, Session},
+    wire::{Content, Message},
+};
+
+/// How long the task waits before it offers a message again that did not fit into the library's queue. The library does not report
+/// when its queue has room.
+const FULL: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
+/// The library writes its queue within this time, if the client reads. It does not report when it has written everything.
+const LAST_WRITES: Duration = Duration::from_millis(900);
+
+/// A client may send this many messages before its session has begun.
+const MAX_EARLY: usize = 64;
+
+/// Ends the transport of a client. The library can only end the namespace, and a JavaScript client does not reconnect after that.
+pub trait EndTransport: std::fmt::Debug + Send + Sync {
+    fn end(&self);
+
+    /// When the client last took bytes.
+    fn took(&self) -> Option<Instant> {
+        None
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    capacity: usize,
+    span: Span,
+    transport: Box<dyn EndTransport>,
+    attached: Weak<Attached>,
+    id: Sid,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Message>,
+    session: Option<Weak<Session>>,
+    /// The fan-out found no room in the queue.
+    wanted: bool,
+    /// No message is queued any more. Those that are queued are still written.
+    is_closing: bool,
+    /// Nothing is written any more.
+    is_closed: bool,
+    /// When the library last accepted a message.
+    accepted: Option<Instant>,
+    /// Messages that came before the session has begun.
+    early: Vec<RawMessage>,
+}
+
+impl Client {
+    pub fn new(attached: &Arc<Attached>, id: Sid, span: Span, transport: Box<dyn EndTransport>) -> Self {
+        Self {
+            capacity: attached.settings.send_queue,
+            span,
+            transport,
+            attached: Arc::downgrade(attached),
+            id,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Handles a message of the client, or keeps it until the session begins: the library answers a `CONNECT` before its handler runs.
+    pub fn receive(&self, message: RawMessage, handle: impl FnOnce(&Arc<Session>, RawMessage)) {
+        let session = {
+            let mut state = self.state.lock();
+            match (&state.session, state.early.len() < MAX_EARLY) {
+                (Some(session), _) => session.upgrade(),
+                (None, true) => {
+                    state.early.push(message);
+                    return;
+                }
+                (None, false) => return,
+            }
+        };
+        if let Some(session) = session {
+            handle(&session, message);
+        }
+    }
+
+    /// The session has begun. Its first requests may have come before.
+    pub fn begin(&self, session: &Arc<Session>, handle: impl Fn(&Arc<Session>, RawMessage)) {
+        loop {
+            let early = {
+                let mut state = self.state.lock();
+                let early = std::mem::take(&mut state.early);
+                if early.is_empty() {
+                    state.session = Some(Arc::downgrade(session));
+                    return;
+                }
+                early
+            };
+            early.into_iter().for_each(|message| handle(session, message));
+        }
+    }
+
+    /// The namespace has ended: nothing can be written any more. Returns the session, if there is one.
+    pub fn disconnected(&self) -> Option<Arc<Session>> {
+        let session = {
+            let mut state = self.state.lock();
+            (state.is_closing, state.is_closed) = (true, true);
+            state.queue = VecDeque::new();
+            state.session.take()?.upgrade()
+        };
+        self.changed.notify_waiters();
+        session
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
+    }
+
+    /// Writes messages until the client is closed.
+    pub async fn write<A: Adapter>(self: Arc<Self>, socket: Arc<Socket<A>>) {
+        let mut failures = 0;
+        while let Some(message) = self.next().await {
+            match emit(&socket, &message) {
+                Ok(()) => {
+                    failures = 0;
+                    self.accepted();
+                }
+                Err(EmitError::Socket(SocketError::InternalChannelFull)) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(FULL.pause(failures)) => failures += 1,
+                        () = self.closed() => return,
+                    }
+                }
+                Err(_) => return self.close_now(),
+            }
+        }
+        // The messages are in the library's queue. The transport ends after the library had time to write them.
+        tokio::select! {
+            () = tokio::time::sleep(LAST_WRITES) => self.close_now(),
+            () = self.closed() => {}
+        }
+    }
+
+    /// Waits for the first message of the queue. `None` means that there is none and the client is closed.
+    async fn next(&self) -> Option<Message> {
+        self.until(|state| match (state.queue.front(), state.is_closed) {
+            (Some(message), false) => Some(Some(message.clone())),
+            _ => state.is_closing.then_some(None),
+        })
+        .await
+    }
+
+    async fn closed(&self) {
+        self.until(|state| state.is_closed.then_some(())).await;
+    }
+
+    async fn until<T>(&self, find: impl Fn(&State) -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(found) = find(&self.state.lock()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+
+    /// The library has accepted the first message.
+    fn accepted(&self) {
+        let mut state = self.state.lock();
+        state.queue.pop_front();
+        state.accepted = Some(Instant::now());
+        let has_room = std::mem::take(&mut state.wanted);
+        let session = if has_room { state.session.clone() } else { None };
+        drop(state);
+        if let Some(session) = session.and_then(|session| session.upgrade()) {
+            session.has_room();
+        }
+    }
+}
+
+impl Connection for Client {
+    fn send(&self, message: Message) -> Result<bool, SendError> {
+        let mut state = self.state.lock();
+        if state.is_closing {
+            return Err(SendError::Closed);
+        }
+        if state.queue.len() >= self.capacity {
+            state.wanted = true;
+            return Err(SendError::Full(message));
+        }
+        state.queue.push_back(message);
+        Ok(state.queue.len() == 1)
+    }
+
+    fn send_now(&self, message: Message) {
+        let mut state = self.state.lock();
+        if !state.is_closing {
+            state.queue.push_back(message);
+            drop(state);
+            self.flush();
+        }
+    }
+
+    fn flush(&self) {
+        self.changed.notify_waiters();
+    }
+
+    fn close_in_order(self: Arc<Self>) {
+        self.state.lock().is_closing = true;
+        self.changed.notify_waiters();
+    }
+
+    fn close_now(self: Arc<Self>) {
+        let session = self.disconnected();
+        self.transport.end();
+        // The caller may hold the fan-out's lock, so another task ends the session.
+        if let Some(attached) = self.attached.upgrade() {
+            tokio::spawn(async move { attached.finish(self.id, session, true) });
+        }
+    }
+
+    fn took(&self) -> Option<Instant> {
+        self.transport.took().max(self.state.lock().accepted)
+    }
+
+    fn transport(&self) -> &'static str {
+        "websocket"
+    }
+
+    fn span(&self) -> Span {
+        self.span.clone()
+    }
+}
+
+/// Gives one message to the library.
+fn emit<A: Adapter>(socket: &Arc<Socket<A>>, message: &Message) -> Result<(), EmitError> {
+    match message.content() {
+        // The library has answered the `CONNECT` itself.
+        Content::Connected { .. } => Ok(()),
+        Content::Event { name, payload, extra: None } => socket.emit(*name, raw(payload)?),
+        Content::Event { name, payload, extra: Some(extra) } => {
+            socket.emit(*name, &(raw(payload)?, raw(extra)?))
+        }
+        Content::Reply { id, payload } => {
+            let id = i64::try_from(*id).ok();
+            let mut none = Value::Str(Str::from(""), None);
+            let Ok(ack) = AckSender::from_message_parts(socket, &mut none, &id);
+            ack.send(raw(payload)?)
+        }
+    }
+}
+
+fn raw(json: &str) -> Result<&RawValue, EmitError> {
+    serde_json::from_str(json).map_err(|_| EmitError::Socket(SocketError::Closed))
+}

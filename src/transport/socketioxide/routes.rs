@@ -1,0 +1,355 @@
+//! A whole Socket.IO server on socketioxide, with the gate and the TCP connections of the native transport.
+//!
+//! The library can't close the transport of one client, and does not limit clients without a token. This module does both from outside:
+//! it holds the TCP connection of each WebSocket, and refuses further requests of a polling client that was closed.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use axum::{
+    Extension, Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    response::Response,
+    routing::any,
+};
+use http::{Method, Uri};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use socketioxide::{SocketIo, adapter::LocalAdapter, socket::Socket};
+use tokio::sync::Notify;
+use tower::{ServiceExt, util::BoxCloneSyncService};
+
+use super::{
+    Attached,
+    attached::{AttachSettings, attach_with},
+    client::EndTransport,
+};
+use crate::{
+    address::ClientAddress,
+    config::{HeartbeatConfig, LimitsConfig},
+    edge::{Evict, Newcomer, bytes_with_a_token},
+    metrics::Metrics,
+    session::Sessions,
+    shrinking_map::ShrinkingMap,
+    transport::{
+        Gate, TcpHandle,
+        socketio::{EngineError, TIME_TO_CONNECT},
+    },
+};
+
+/// The library's own queue. It is short, because the client's queue comes before it and counts as `SEND_QUEUE`.
+const LIBRARY_QUEUE: usize = 32;
+/// One polling request carries several messages.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// Each WebSocket holds a buffer of this size as long as it lives.
+const READ_BUFFER: usize = 4096;
+/// The answer to a handshake is shorter.
+const MAX_HANDSHAKE_BYTES: usize = 4096;
+
+type LibraryService = BoxCloneSyncService<Request, Response, Infallible>;
+
+/// A Socket.IO server on the library.
+#[derive(Clone)]
+pub struct SocketIoxide {
+    pub attached: Arc<Attached>,
+    service: LibraryService,
+    transports: Arc<Transports>,
+    unauthenticated_bytes: usize,
+    max_body_bytes: usize,
+}
+
+/// One client's transport, from its handshake on.
+#[derive(Debug, Default)]
+struct Transport {
+    /// The TCP connection of the client's WebSocket. It is empty while the client uses polling.
+    tcp: Mutex<TcpHandle>,
+    /// The share of the limits for clients without a token. It is given back when the client has shown one, or after some seconds.
+    newcomer: Option<Arc<Newcomer>>,
+    is_authenticated: AtomicBool,
+    has_ended: AtomicBool,
+    ended: Notify,
+}
+
+/// The transports of clients that began with polling, by their Engine.IO id. The library holds each as long as its socket lives.
+#[derive(Debug, Default)]
+struct Transports(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    by_id: ShrinkingMap<String, Weak<Transport>>,
+    /// At this size, entries of ended sockets are removed. It is twice the number that the last removal left.
+    enough: usize,
+}
+
+/// No entry is removed from a smaller table.
+const FEW: usize = 64;
+
+impl SocketIoxide {
+    pub fn new(
+        sessions: Arc<Sessions>,
+        heartbeat: HeartbeatConfig,
+        limits: &LimitsConfig,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let unauthenticated_bytes = bytes_with_a_token(sessions.max_token_bytes());
+        let max_message_bytes = unauthenticated_bytes.max(limits.max_message_bytes);
+        let max_body_bytes = MAX_BODY_BYTES.max(max_message_bytes);
+        let (service, io) = SocketIo::builder()
+            .req_path("/socket.io")
+            .ping_interval(heartbeat.interval)
+            .ping_timeout(heartbeat.timeout)
+            .connect_timeout(TIME_TO_CONNECT)
+            .max_buffer_size(LIBRARY_QUEUE)
+            .max_payload(max_body_bytes as u64)
+            .ws_read_buffer_size(READ_BUFFER)
+            .ws_max_message_size(max_message_bytes)
+            .ws_max_frame_size(max_message_bytes)
+            .build_svc();
+        let settings = AttachSettings { refuse_unknown: true, ..AttachSettings::of(limits) };
+        let attached = attach_with(
+            &io,
+            "/",
+            sessions,
+            settings,
+            metrics,
+            Box::new(|socket| Box::new(EndOf::of(socket))),
+        );
+        let service = ServiceExt::<Request>::map_response(service, |response| response.map(Body::new));
+        let service = LibraryService::new(service);
+        Self { attached, service, transports: Arc::default(), unauthenticated_bytes, max_body_bytes }
+    }
+}
+
+impl Transport {
+    fn new(newcomer: Option<Arc<Newcomer>>) -> Arc<Self> {
+        Arc::new(Self { newcomer, ..Self::default() })
+    }
+
+    /// The client has shown a valid token.
+    fn authenticate(&self) {
+        self.is_authenticated.store(true, Ordering::Relaxed);
+        self.tcp.lock().trust();
+        self.leave();
+    }
+
+    fn leave(&self) {
+        if let Some(newcomer) = &self.newcomer {
+            newcomer.leave();
+        }
+    }
+
+    fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+        self.ended.notify_waiters();
+        self.tcp.lock().shut();
+    }
+
+    /// Waits until the client was closed.
+    async fn until_ended(&self) {
+        let ended = self.ended.notified();
+        tokio::pin!(ended);
+        ended.as_mut().enable();
+        if !self.has_ended.load(Ordering::Relaxed) {
+            ended.await;
+        }
+    }
+}
+
+impl Evict for Transport {
+    fn evict(&self) {
+        self.end();
+    }
+}
+
+impl Transports {
+    fn insert(&self, id: String, transport: &Arc<Transport>) {
+        let mut known = self.0.lock();
+        if known.by_id.len() >= known.enough.max(FEW) {
+            known.by_id.retain(|_, transport| transport.strong_count() > 0);
+            known.enough = known.by_id.len() * 2;
+        }
+        known.by_id.insert(id, Arc::downgrade(transport));
+    }
+
+    fn get(&self, id: &str) -> Option<Arc<Transport>> {
+        self.0.lock().by_id.get(id)?.upgrade()
+    }
+}
+
+/// Ends the transport of a socket, which is in the extensions of the socket's first request.
+#[derive(Debug)]
+struct EndOf(Weak<Transport>);
+
+impl EndOf {
+    fn of(socket: &Socket<LocalAdapter>) -> Self {
+        let transport = socket.req_parts().extensions.get::<Arc<Transport>>();
+        if let Some(transport) = transport {
+            transport.authenticate();
+        }
+        Self(transport.map(Arc::downgrade).unwrap_or_default())
+    }
+}
+
+impl EndTransport for EndOf {
+    fn end(&self) {
+        if let Some(transport) = self.0.upgrade() {
+            transport.end();
+        }
+    }
+
+    fn took(&self) -> Option<Instant> {
+        self.0.upgrade()?.tcp.lock().took()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Routes {
+    server: SocketIoxide,
+    gate: Gate,
+}
+
+/// The routes of Socket.IO, behind the gate.
+pub fn routes(server: SocketIoxide, gate: Gate) -> Router {
+    let paths = Router::new()
+        .route("/socket.io", any(handle))
+        .route("/socket.io/", any(handle))
+        .route("/socket.io/{*rest}", any(handle))
+        .with_state(Routes { server, gate: gate.clone() });
+    gate.guard(paths)
+}
+
+async fn handle(
+    State(routes): State<Routes>,
+    Extension(address): Extension<ClientAddress>,
+    Extension(tcp): Extension<TcpHandle>,
+    request: Request,
+) -> Response {
+    routes.answer(request, address, tcp).await.unwrap_or_else(|refused| refused)
+}
+
+#[derive(Deserialize)]
+struct Handshake {
+    sid: String,
+}
+
+impl Routes {
+    async fn answer(
+        &self,
+        request: Request,
+        address: ClientAddress,
+        tcp: TcpHandle,
+    ) -> Result<Response, Response> {
+        self.gate.check_query(request.uri())?;
+        match parameter(request.uri(), "sid").map(str::to_owned) {
+            Some(id) => self.go_on(request, &id, tcp).await,
+            None => self.begin(request, address, tcp).await,
+        }
+    }
+
+    /// A new client.
+    async fn begin(
+        &self,
+        request: Request,
+        address: ClientAddress,
+        tcp: TcpHandle,
+    ) -> Result<Response, Response> {
+        let newcomer = self.gate.admit(address)?;
+        let transport = Transport::new(Some(newcomer.clone()));
+        self.gate.newcomers.came(&newcomer, transport.clone());
+        give_back_later(&transport);
+        let is_websocket = parameter(request.uri(), "transport") == Some("websocket");
+        if is_websocket {
+            tcp.allow(self.server.unauthenticated_bytes);
+            *transport.tcp.lock() = tcp;
+        }
+        let mut request = self.with_body(request, false).await?;
+        request.extensions_mut().insert(transport.clone());
+        let response = self.call(request).await;
+        if is_websocket || !response.status().is_success() {
+            return Ok(response);
+        }
+        // Only the answer has the id of the new socket.
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, MAX_HANDSHAKE_BYTES).await.unwrap_or_default();
+        let handshake =
+            body.strip_prefix(b"0").and_then(|json| serde_json::from_slice::<Handshake>(json).ok());
+        if let Some(Handshake { sid }) = handshake {
+            self.server.transports.insert(sid, &transport);
+        }
+        Ok(Response::from_parts(parts, Body::from(body)))
+    }
+
+    /// Another request of a client that began with polling.
+    async fn go_on(&self, request: Request, id: &str, tcp: TcpHandle) -> Result<Response, Response> {
+        let transport = self.server.transports.get(id);
+        let transport = transport.filter(|transport| !transport.has_ended.load(Ordering::Relaxed));
+        let Some(transport) = transport else { return Err(EngineError::UnknownSid.response()) };
+        let is_authenticated = transport.is_authenticated.load(Ordering::Relaxed);
+        if parameter(request.uri(), "transport") == Some("websocket") {
+            match is_authenticated {
+                true => tcp.trust(),
+                false => tcp.allow(self.server.unauthenticated_bytes),
+            }
+            *transport.tcp.lock() = tcp;
+        } else if is_authenticated {
+            tcp.trust();
+        }
+        let request = self.with_body(request, is_authenticated).await?;
+        tokio::select! {
+            response = self.call(request) => Ok(response),
+            () = transport.until_ended() => Err(EngineError::UnknownSid.response()),
+        }
+    }
+
+    /// Reads the body of a `POST` before the library sees the request.
+    async fn with_body(&self, request: Request, is_authenticated: bool) -> Result<Request, Response> {
+        let (parts, body) = request.into_parts();
+        let max = match (&parts.method, is_authenticated) {
+            (&Method::POST, true) => self.server.max_body_bytes,
+            (&Method::POST, false) => self.server.unauthenticated_bytes,
+            _ => 0,
+        };
+        let body = self.gate.read(body, max, is_authenticated).await?;
+        Ok(Request::from_parts(parts, Body::from(body)))
+    }
+
+    async fn call(&self, request: Request) -> Response {
+        match self.server.service.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// A client without a token gives its share back when the library has closed it.
+fn give_back_later(transport: &Arc<Transport>) {
+    let transport = Arc::downgrade(transport);
+    tokio::spawn(async move {
+        tokio::time::sleep(TIME_TO_CONNECT).await;
+        if let Some(transport) = transport.upgrade() {
+            transport.leave();
+        }
+    });
+}
+
+fn parameter<'a>(uri: &'a Uri, wanted: &str) -> Option<&'a str> {
+    let pairs = uri.query().unwrap_or_default().split('&');
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find(|(name, _)| *name == wanted)
+        .map(|(_, value)| value)
+}
+
+impl fmt::Debug for SocketIoxide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SocketIoxide").field("attached", &self.attached).finish_non_exhaustive()
+    }
+}
