@@ -81,12 +81,13 @@ mutate: ## send a million mutated packets to a gateway, over websocket and polli
 	$(MAKE) chaos SCENARIOS="'mutated packets'"
 
 # SECONDS=60 is the time for each target. TARGETS="client token" runs only these targets. Findings stay in fuzz/artifacts. No sanitizers are
-# used: they need a nightly compiler, and there is no `unsafe` code for them to check.
+# used: they need a nightly compiler, and there is no `unsafe` code for them to check. The target `oracle` has the seeds of `client`.
 fuzz: $(DEPS)/bin/cargo-fuzz ## run libFuzzer on all parsers of untrusted bytes
 	@for target in $(or $(TARGETS),$(FUZZ_TARGETS)); do \
 		mkdir -p target/fuzz/corpus/$$target; \
+		seeds=fuzz/seeds/$$target; test -d $$seeds || seeds=fuzz/seeds/client; \
 		PATH="$(abspath $(DEPS)/bin):$$PATH" cargo fuzz run --sanitizer none --target-dir target/fuzz $$target \
-			target/fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) -timeout=10 -print_final_stats=1 || exit 1; \
+			target/fuzz/corpus/$$target $$seeds -- -max_total_time=$(or $(SECONDS),60) -timeout=10 -print_final_stats=1 || exit 1; \
 	done
 
 chaos-peers: test-deps $(E2E_MODULES) $(PEER_MODULES) ## run the cluster faults for taskcast and for Node's socket.io with either Redis adapter; prints one table

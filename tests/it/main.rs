@@ -17,5 +17,6 @@ mod mongo_timelines;
 mod mongo_writes;
 mod mongod;
 mod operations;
+mod oracle;
 mod security;
 mod store;
