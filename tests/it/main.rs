@@ -14,6 +14,7 @@ mod mongo_server;
 mod mongo_slow;
 mod mongo_snapshot;
 mod mongo_timelines;
+mod mongo_versions;
 mod mongo_writes;
 mod mongod;
 mod operations;
