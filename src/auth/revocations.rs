@@ -1,10 +1,10 @@
 //! Remembers the users that an administrator has disconnected, so that their earlier tokens are refused.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::task::UserId;
+use crate::{shrinking_map::ShrinkingMap, task::UserId};
 
 use super::UnixTime;
 
@@ -15,7 +15,7 @@ const MAX_USERS: usize = 100_000;
 
 /// The time of the last disconnect of each user.
 #[derive(Debug, Default)]
-pub struct Revocations(Mutex<HashMap<UserId, UnixTime>>);
+pub struct Revocations(Mutex<ShrinkingMap<UserId, UnixTime>>);
 
 impl Revocations {
     /// Returns false if this disconnect, or a later one of the same user, is already known.

@@ -33,26 +33,6 @@ impl GatewayUrl {
     pub(super) fn websocket_url(&self) -> String {
         format!("{}://{}/socket.io/?EIO=4&transport=websocket", self.scheme, self.rest)
     }
-
-    pub(super) fn has_tls(&self) -> bool {
-        self.scheme == "wss"
-    }
-
-    /// `host` or `host:port`, and the path that precedes the gateway's routes.
-    pub(super) fn authority_and_path(&self) -> (&str, &str) {
-        self.rest.find('/').map_or((&self.rest, ""), |slash| self.rest.split_at(slash))
-    }
-
-    /// The host without brackets, and the port.
-    pub(super) fn address(&self) -> (&str, u16) {
-        let (authority, _) = self.authority_and_path();
-        let usual = if self.has_tls() { 443 } else { 80 };
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().unwrap_or(usual)),
-            _ => (authority, usual),
-        };
-        (host.trim_start_matches('[').trim_end_matches(']'), port)
-    }
 }
 
 impl fmt::Display for GatewayUrl {
@@ -77,14 +57,6 @@ mod tests {
             let gateway = GatewayUrl::parse(url).expect(url);
             assert_eq!(gateway.websocket_url(), format!("{websocket}socket.io/?EIO=4&transport=websocket"));
             assert_eq!(gateway.to_string(), shown);
-        }
-        for (url, address) in [
-            ("http://127.0.0.1:3000", ("127.0.0.1", 3000)),
-            ("https://tasks.test/live", ("tasks.test", 443)),
-            ("ws://[::1]:1", ("::1", 1)),
-            ("http://[::1]", ("::1", 80)),
-        ] {
-            assert_eq!(GatewayUrl::parse(url).expect(url).address(), address);
         }
         for url in
             ["", "127.0.0.1:3000", "localhost", "ftp://a", "http://", "http://u:p@a", "http://a?token=x"]

@@ -9,6 +9,7 @@ mod gateway_url;
 mod health;
 mod tail;
 mod token;
+mod websocket;
 
 pub use arguments::{Command, Invocation, completions, parse};
 pub use check::{CheckArguments, Finding, Level, check};

@@ -1,14 +1,14 @@
 //! Limits the memory for webhook bodies whose sender is not verified yet.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Weak},
 };
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::address::ClientAddress;
+use crate::{address::ClientAddress, shrinking_map::ShrinkingMap};
 
 const UNIT: usize = 64 << 10;
 /// The memory for all senders together. Bytes count when they come, so a sender that sends nothing takes no memory.
@@ -25,7 +25,7 @@ pub struct BodyMemory {
     open: Arc<Semaphore>,
     kept: Arc<Semaphore>,
     /// The limits of the addresses that have a body here at the moment.
-    shares: Mutex<HashMap<ClientAddress, Weak<Semaphore>>>,
+    shares: Mutex<ShrinkingMap<ClientAddress, Weak<Semaphore>>>,
     /// Addresses that have sent a delivery with a valid signature, the latest last.
     known: Mutex<VecDeque<ClientAddress>>,
 }

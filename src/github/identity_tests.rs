@@ -119,6 +119,19 @@ fn a_forks_branch_of_the_same_name_is_another_branch() {
     assert_eq!(memory.finds(200, "pull_request", &pr(7, renamed), &tasks()).as_deref(), Some("by_branch"));
 }
 
+/// Another repository may take the name of a renamed or deleted one. The id tells them apart.
+#[test]
+fn a_repository_with_the_same_name_and_another_id_is_another_one() {
+    let mut memory = Memory::default();
+    let namesake = json!({"id": STRANGER, "full_name": "acme/web"});
+    assert_eq!(memory.finds(200, "pull_request", &pr(9, namesake.clone()), &tasks()), None);
+    let run = check("workflow_run", json!({"head_repository": namesake, "repository": own()}));
+    assert_eq!(memory.finds(200, "workflow_run", &run, &tasks()), None);
+    let without_id = json!({"full_name": "acme/web"});
+    let mine = memory.finds(200, "pull_request", &pr(7, without_id), &tasks());
+    assert_eq!(mine.as_deref(), Some("by_branch"), "without an id, the name decides");
+}
+
 #[test]
 fn a_pull_request_of_a_fork_is_found_by_its_number_and_link() {
     let mut memory = Memory::default();

@@ -118,10 +118,11 @@ impl Repository {
 }
 
 impl RepositoryRef {
-    /// Two references with the same id are the same repository. Otherwise the names decide.
+    /// If both ids are known, only the ids decide: an id never changes, and another repository may take a freed name.
+    /// Otherwise the names decide.
     pub(super) fn is(&self, other: &Self) -> bool {
         match (self.id, other.id, &self.full_name, &other.full_name) {
-            (Some(one), Some(two), ..) if one == two => true,
+            (Some(one), Some(two), ..) => one == two,
             (.., Some(one), Some(two)) => one.eq_ignore_ascii_case(two),
             _ => false,
         }

@@ -1,17 +1,22 @@
 // `taskcast check` reports common mistakes of deployments, each with its fix. It reports no problem in a healthy deployment.
 import assert from 'node:assert/strict';
-import { createServer } from 'node:net';
+import { readFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
 import { after, before } from 'node:test';
+import { createServer as createSecureServer } from 'node:tls';
 
 import { MongoClient } from 'mongodb';
 
 import { Gateway, JWT_SECRET, withGateway } from './support/gateway.js';
+import { CA, TLS } from './support/key-server.js';
 import { startMongod } from './support/mongo.js';
 import { binary } from './support/paths.js';
 import { freePort } from './support/ports.js';
-import { run } from './support/processes.js';
+import { killGroup, run, start } from './support/processes.js';
 import { Redis } from './support/redis.js';
 import { test } from './support/scenario.js';
+import { member } from './support/tokens.js';
+import { until } from './support/until.js';
 
 /** As from `openssl rand -hex 32`. */
 const GOOD_SECRET = '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08';
@@ -143,16 +148,16 @@ test('invalid origins and weak secrets are reported', async () => {
   assertFound(await check({ MONGODB_URI, JWT_SECRET }), /^warn: JWT_SECRET holds a word.*openssl rand -hex 32/);
 });
 
-/** A TCP proxy that connects each client to the next of these ports. */
-async function inTurn(ports) {
+/** A proxy that connects each client to the next of these ports. With `secure`, clients speak TLS to it. */
+async function inTurn(ports, { secure = false } = {}) {
   let turn = 0;
-  const { connect } = await import('node:net');
-  const server = createServer((socket) => {
+  const forward = (socket) => {
     const behind = connect({ host: '127.0.0.1', port: ports[turn++ % ports.length] });
     for (const [from, to] of [[socket, behind], [behind, socket]]) from.on('error', () => to.destroy()).on('close', () => to.destroy()).pipe(to);
-  });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return { url: `http://127.0.0.1:${server.address().port}`, close: () => server.close() };
+  };
+  const server = secure ? createSecureServer({ key: readFileSync(TLS.key), cert: readFileSync(TLS.certificate) }, forward) : createServer(forward);
+  await new Promise((resolve) => server.on('tlsClientError', () => {}).listen(0, '127.0.0.1', resolve));
+  return { url: `${secure ? 'https' : 'http'}://127.0.0.1:${server.address().port}`, close: () => server.close() };
 }
 
 test('--url: polling without sticky sessions, public metrics, and a URL that does not answer are reported', async () => {
@@ -165,4 +170,28 @@ test('--url: polling without sticky sessions, public metrics, and a URL that doe
   assert.equal(absent.code, 1);
   assertFound(absent, /^fail: .* can't be reached: .*; check the URL/);
   await Promise.all(nodes.map((node) => node.stop()));
+});
+
+test('--url and tail trust the authority in SSL_CERT_FILE, and no unknown one', async () => {
+  const MONGODB_URI = at(mongod, 'secured');
+  await withGateway({ MONGODB_URI, METRICS_TOKEN: 'm' }, async (gateway) => {
+    const proxy = await inTurn([gateway.port], { secure: true });
+    const found = await check({ MONGODB_URI, SSL_CERT_FILE: CA }, '--url', proxy.url);
+    assertFound(found);
+    assert.match(found.stdout, /^ok: WebSockets get through/m);
+    assertFound(await check({ MONGODB_URI }, '--url', proxy.url), /^fail: .* can't be reached: .*UnknownIssuer.*SSL_CERT_FILE/);
+    const token = await member('alice');
+    for (const [env, expected] of [[{ SSL_CERT_FILE: CA }, /dashboard:state/], [{}, /can't be reached: .*UnknownIssuer/]]) {
+      const tail = start(binary(), ['tail', '--url', proxy.url, '--token', token], { cwd: '/', env });
+      let output = '';
+      for (const stream of [tail.stdout, tail.stderr]) stream.setEncoding('utf8').on('data', (text) => (output += text));
+      try {
+        await until(() => expected.test(output), () => `${expected} in:\n${output}`);
+      } finally {
+        killGroup(tail);
+        await tail.exited;
+      }
+    }
+    proxy.close();
+  });
 });

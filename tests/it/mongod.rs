@@ -46,14 +46,18 @@ pub struct Mongod {
 
 impl Mongod {
     pub fn replica_set() -> Self {
-        let server = Self::not_initiated();
+        Self::replica_set_of(&binary())
+    }
+
+    pub fn replica_set_of(binary: &Path) -> Self {
+        let server = Self::start(binary, &["--replSet", "rs0"]);
         server.initiate();
         server
     }
 
     /// A member without its replica set configuration, as every member is for a moment after its start.
     pub fn not_initiated() -> Self {
-        Self::start(&["--replSet", "rs0"])
+        Self::start(&binary(), &["--replSet", "rs0"])
     }
 
     pub fn initiate(&self) {
@@ -65,7 +69,7 @@ impl Mongod {
     }
 
     pub fn standalone() -> Self {
-        Self::start(&[])
+        Self::start(&binary(), &[])
     }
 
     pub fn port(&self) -> u16 {
@@ -76,13 +80,13 @@ impl Mongod {
         format!("mongodb://127.0.0.1:{}/", self.port)
     }
 
-    fn start(extra: &[&str]) -> Self {
+    fn start(binary: &Path, extra: &[&str]) -> Self {
         let port = free_port();
         let dir = tempfile::Builder::new().prefix("taskcast-mongod-").tempdir().expect("a folder").keep();
         let watchdog = Command::new("sh")
             .args(["-c", WATCHDOG, "sh"])
             .arg(&dir)
-            .arg(binary())
+            .arg(binary)
             .args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--port", &port.to_string(), "--dbpath"])
             .arg(&dir)
             .args(["--wiredTigerCacheSizeGB", "1", "--journalCommitInterval", "5", "--oplogSize", "128"])
@@ -238,6 +242,15 @@ fn binary() -> PathBuf {
         path.display()
     );
     path
+}
+
+/// All servers that are there for tests: the usual one, and those in `TASKCAST_TEST_MONGODS`, separated by colons.
+pub fn binaries() -> Vec<PathBuf> {
+    let others = env::var_os("TASKCAST_TEST_MONGODS").unwrap_or_default();
+    let others: Vec<PathBuf> =
+        env::split_paths(&others).filter(|path| !path.as_os_str().is_empty()).collect();
+    assert!(others.iter().all(|path| path.is_file()), "TASKCAST_TEST_MONGODS names no server: {others:?}");
+    [binary()].into_iter().chain(others).collect()
 }
 
 fn free_port() -> u16 {

@@ -1,22 +1,12 @@
 //! Fetches a key set from the URL of a key server.
 
-use std::{error::Error, fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
 
-use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use http_body_util::Full;
 
 use super::{KeySet, KeySetError, UnusableKey};
-
-/// The timeout of a fetch, from the DNS lookup to the last byte of the answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// Ten times the size of the largest known key sets.
-const MAX_BYTES: usize = 256 * 1024;
+use crate::http_client::{HttpClient, MAX_BODY_BYTES, RequestError, TIMEOUT};
 
 /// The URL of a key set: `https`, or `http` to a loopback address. An attacker who could change the answer could sign
 /// tokens for any user.
@@ -89,10 +79,20 @@ pub enum FetchError {
     Redirect(StatusCode),
     #[error("it answers {0}")]
     Status(StatusCode),
-    #[error("its answer is longer than {MAX_BYTES} bytes")]
+    #[error("its answer is longer than {MAX_BODY_BYTES} bytes")]
     TooLong,
     #[error("its answer can't be used: {0}")]
     Unusable(#[from] KeySetError),
+}
+
+impl From<RequestError> for FetchError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Timeout => Self::Timeout,
+            RequestError::Unreachable(reason) => Self::Unreachable(reason),
+            RequestError::TooLong => Self::TooLong,
+        }
+    }
 }
 
 impl FetchError {
@@ -110,45 +110,27 @@ impl FetchError {
 #[derive(Clone)]
 pub struct KeyServer {
     url: KeySetUrl,
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: HttpClient,
 }
 
 impl KeyServer {
-    /// The server's certificate is checked with the system's root certificates, or with those in `SSL_CERT_FILE`. If
-    /// there are none, Mozilla's list is used.
     pub fn new(url: KeySetUrl) -> Self {
-        let tls = HttpsConnectorBuilder::new();
-        let tls =
-            tls.with_native_roots().unwrap_or_else(|_| HttpsConnectorBuilder::new().with_webpki_roots());
-        let connector = tls.https_or_http().enable_http1().build();
-        // The client does not keep connections, because the next fetch is minutes away.
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Self { url, client }
+        Self { url, client: HttpClient::default() }
     }
 
     pub async fn fetch(&self) -> Result<Fetched, FetchError> {
-        tokio::time::timeout(TIMEOUT, self.ask()).await.unwrap_or(Err(FetchError::Timeout))
-    }
-
-    async fn ask(&self) -> Result<Fetched, FetchError> {
         let request = Request::get(self.url.0.clone())
             .header(header::ACCEPT, "application/jwk-set+json, application/json")
-            .header(header::USER_AGENT, concat!("taskcast/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::new())
-            .map_err(unreachable)?;
-        let answer = self.client.request(request).await.map_err(unreachable)?;
+            .body(Full::default())
+            .map_err(|error| FetchError::Unreachable(error.to_string()))?;
+        let answer = self.client.send(request).await?;
         match answer.status() {
             StatusCode::OK => {}
             status if status.is_redirection() => return Err(FetchError::Redirect(status)),
             status => return Err(FetchError::Status(status)),
         }
         let max_age = max_age(answer.headers());
-        let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
-        let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
-            Ok(_) => FetchError::TooLong,
-            Err(error) => FetchError::Unreachable(reasons(&*error)),
-        })?;
-        let (keys, left_out) = KeySet::parse(&body.to_bytes())?;
+        let (keys, left_out) = KeySet::parse(&answer.into_body()?)?;
         Ok(Fetched { keys, left_out, max_age })
     }
 }
@@ -157,20 +139,6 @@ impl fmt::Debug for KeyServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.url.fmt(f)
     }
-}
-
-fn unreachable(error: impl Error) -> FetchError {
-    FetchError::Unreachable(reasons(&error))
-}
-
-/// The error and its causes. The outermost error alone says only that there was an error.
-fn reasons(error: &dyn Error) -> String {
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Reads `Cache-Control` (RFC 9111 §5.2.2). `no-store` and `no-cache` count as an age of zero.

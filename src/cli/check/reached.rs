@@ -1,11 +1,12 @@
 //! Checks a running gateway as clients reach it, through all proxies in front of it.
 
 use futures_util::StreamExt;
+use http::Method;
 use tokio::time::{Duration, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::Finding;
-use crate::cli::{ask::ask, gateway_url::GatewayUrl};
+use crate::cli::{ask::ask, gateway_url::GatewayUrl, websocket::open_websocket};
 
 const WITHIN: Duration = Duration::from_secs(10);
 /// A proxy that alternates between two nodes is found at the first try. With a proxy that chooses at random, all tries
@@ -22,7 +23,7 @@ pub(super) async fn check_reached(gateway: &GatewayUrl) -> Vec<Finding> {
 }
 
 async fn health(gateway: &GatewayUrl) -> Finding {
-    match ask(gateway, "GET", "/api/health", "", &[]).await {
+    match ask(gateway, Method::GET, "/api/health", "", &[]).await {
         Ok(answer) if answer.status == 200 && answer.body.contains("\"websocket\"") => {
             Finding::ok(format!("{gateway} leads to a gateway"))
         }
@@ -32,14 +33,14 @@ async fn health(gateway: &GatewayUrl) -> Finding {
         ),
         Err(error) => Finding::fail(
             format!("{gateway} can't be reached: {error}"),
-            "check the URL, DNS, firewall and certificate",
+            "check the URL, DNS, firewall and certificate; set SSL_CERT_FILE to a PEM file with your own authority's certificate",
         ),
     }
 }
 
 async fn websocket(gateway: &GatewayUrl) -> Finding {
     let opened = timeout(WITHIN, async {
-        let (mut socket, _) = tokio_tungstenite::connect_async(gateway.websocket_url()).await.ok()?;
+        let mut socket = open_websocket(gateway).await.ok()?;
         match socket.next().await?.ok()? {
             Message::Text(text) => text.as_str().starts_with("0{").then_some(()),
             _ => None,
@@ -87,14 +88,14 @@ async fn polling(gateway: &GatewayUrl) -> Finding {
 
 /// Opens a session and closes it with two requests. Each request has its own connection, as behind a proxy.
 async fn poll(gateway: &GatewayUrl) -> Polled {
-    let opened = match ask(gateway, "GET", POLLING, "", &[]).await {
+    let opened = match ask(gateway, Method::GET, POLLING, "", &[]).await {
         Ok(answer) if answer.status == 200 => answer,
         Ok(answer) => return Polled::NotOpened(format!("its first request is answered {}", answer.status)),
         Err(error) => return Polled::NotOpened(error.to_string()),
     };
     let sid = opened.body.split_once("\"sid\":\"").and_then(|(_, rest)| rest.split('"').next());
     let Some(sid) = sid else { return Polled::NotOpened("its first answer has no session".to_owned()) };
-    match ask(gateway, "POST", &format!("{POLLING}&sid={sid}"), "1", &opened.cookies).await {
+    match ask(gateway, Method::POST, &format!("{POLLING}&sid={sid}"), "1", &opened.cookies).await {
         Ok(answer) if answer.status == 200 => Polled::Found,
         Ok(answer) => Polled::Lost(answer.status),
         Err(error) => Polled::NotOpened(error.to_string()),
@@ -102,7 +103,7 @@ async fn poll(gateway: &GatewayUrl) -> Polled {
 }
 
 async fn public(gateway: &GatewayUrl) -> Finding {
-    match ask(gateway, "GET", "/metrics", "", &[]).await {
+    match ask(gateway, Method::GET, "/metrics", "", &[]).await {
         Ok(answer) if answer.status == 200 && answer.body.contains("taskcast_") => Finding::warn(
             format!("anyone who can reach {gateway} can read /metrics"),
             "set ADMIN_PORT or METRICS_TOKEN, or let the proxy refuse /metrics and /api/admin",

@@ -4,18 +4,16 @@ use std::{io::Write, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
-use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream,
-    tungstenite::{Error as WsError, Message},
-};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use super::{GatewayUrl, Outcome, Printer, Rooms, outcome::shown, packet::Packet, rooms::Seen};
+use crate::cli::websocket::{WebSocket, open_websocket};
 
 const OPEN_WITHIN: Duration = Duration::from_secs(20);
 
 pub(super) struct Session {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocket,
     /// If the server is silent for longer, the connection counts as lost.
     silence: Duration,
 }
@@ -30,8 +28,7 @@ impl Session {
     }
 
     async fn open_in_time(gateway: &GatewayUrl, token: &str) -> Result<Self, Outcome> {
-        let connected = tokio_tungstenite::connect_async(gateway.websocket_url()).await;
-        let (socket, _) = connected.map_err(|error| not_connected(gateway, error))?;
+        let socket = open_websocket(gateway).await.map_err(|error| not_connected(gateway, error))?;
         let mut session = Self { socket, silence: OPEN_WITHIN };
         match session.next().await? {
             Packet::Open(silence) => session.silence = silence,

@@ -6,7 +6,7 @@ use std::{collections::HashMap, hash::Hash, pin::pin, sync::Arc, time::Duration}
 use parking_lot::Mutex;
 use tokio::{sync::OnceCell, time::timeout};
 
-use crate::store::StoreError;
+use crate::{shrinking_map::ShrinkingMap, store::StoreError};
 
 /// The maximum number of questions in one read.
 const MOST: usize = 256;
@@ -16,7 +16,7 @@ const HELD_UP: Duration = Duration::from_millis(250);
 
 /// One lane of reads for each key. A read combines only questions with the same key.
 #[derive(Debug)]
-pub(super) struct Batches<K, Q, A>(Mutex<HashMap<K, Arc<Lane<Q, A>>>>);
+pub(super) struct Batches<K, Q, A>(Mutex<ShrinkingMap<K, Arc<Lane<Q, A>>>>);
 
 #[derive(Debug)]
 struct Lane<Q, A> {
@@ -58,7 +58,7 @@ impl<K: Clone + Eq + Hash, Q: Clone + Eq + Hash, A: Clone> Batches<K, Q, A> {
 /// A caller that waits for an answer. When the caller ends or is cancelled, `drop` removes the lane if no other caller uses it. Otherwise
 /// the table would grow with every key that was ever used.
 struct Asking<'a, K: Eq + Hash, Q, A> {
-    lanes: &'a Mutex<HashMap<K, Arc<Lane<Q, A>>>>,
+    lanes: &'a Mutex<ShrinkingMap<K, Arc<Lane<Q, A>>>>,
     key: K,
     lane: Option<Arc<Lane<Q, A>>>,
 }

@@ -27,13 +27,14 @@ use super::{
     select::{SCALARS, exactly, is_usable_text, names},
 };
 use crate::{
+    shrinking_map::ShrinkingMap,
     store::StoreError,
     task::{Counts, OrgId, Status, StatusClass, TaskId, UserId},
 };
 
 /// Lets only one request at a time count the tasks of an organisation. The request leaves its result to the waiting requests.
 #[derive(Debug)]
-pub(super) struct Turns<T>(Mutex<HashMap<OrgId, Arc<tokio::sync::Mutex<Option<T>>>>>);
+pub(super) struct Turns<T>(Mutex<ShrinkingMap<OrgId, Arc<tokio::sync::Mutex<Option<T>>>>>);
 
 impl<T> Default for Turns<T> {
     fn default() -> Self {

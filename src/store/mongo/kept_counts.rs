@@ -3,10 +3,7 @@
 //! A dashboard is read at one moment, and the feed is a little before or after this moment. Once the feed has read all changes up to the
 //! moment, the counts of the moment are the current counts without the later changes.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use mongodb::bson::Document;
 use parking_lot::Mutex;
@@ -14,6 +11,7 @@ use tokio::sync::{Notify, futures::Notified};
 
 use crate::{
     feed::{Change, Counted, CountsAt, Position, Shift},
+    shrinking_map::ShrinkingMap,
     task::{Counts, OrgId, UserId},
 };
 
@@ -73,7 +71,7 @@ struct Kept {
     reached: Option<Reached>,
     /// The changes that affected counts, the newest last.
     recent: VecDeque<(Position, Counted)>,
-    cells: HashMap<Subject, Vec<Cell>>,
+    cells: ShrinkingMap<Subject, Vec<Cell>>,
     number: usize,
     /// The number of requests so far. It shows which cells were least recently used.
     asked: u64,

@@ -55,10 +55,36 @@ mod tests {
         assert_eq!(positions, expected.map(|(time, ordinal)| Position::change(time, ordinal)));
     }
 
+    /// Tokens with the cluster time that their source gives with them. ADR 25 lists what else was checked.
     #[test]
     fn a_token_contains_its_cluster_time() {
         let token = |data: &str| doc! {"_data": data};
-        assert_eq!(cluster_time(&token("8265A1B2C3000000022B0229")), Some(0x65A1_B2C3_0000_0002));
+        for (data, seconds, increment) in [
+            // Version 0 of the format: a change, printed with its `clusterTime` in a public tutorial.
+            (
+                "825CF094FB0000000229295A10047BD0B4FEAA254B5E9C3ED88E9A0477E046645F696400645CF094FB9A7A0E082A335F540004",
+                1_559_270_651,
+                2,
+            ),
+            // Version 1: no change, from the tests of mongodb-js/mongodb-resumetoken-decoder.
+            ("82612F653E000000022B0229296E04", 1_630_496_062, 2),
+            // Version 2: a change, from the same tests.
+            (
+                "826275077A000000012B042C0100296E5A1004BFFDB617400E486099007C0E0048B305463C6F7065726174696F6E54797065003C\
+                 696E736572740046646F63756D656E744B65790046645F696400646275077A2F3159F971E405C6000004",
+                1_651_836_794,
+                1,
+            ),
+            // Version 2: a change in Atlas in February 2025, printed with its `clusterTime` in josephxsxn/atlas_stream_processors.
+            (
+                "8267AB8567000000012B042C0100296E5A100465965B35042C4647BAB8119C46E5BA48463C6F7065726174696F6E54797065003C\
+                 696E736572740046646F63756D656E744B65790046645F6964006467AB8567A1DFB1AB7E2DBAA7000004",
+                1_739_294_055,
+                1,
+            ),
+        ] {
+            assert_eq!(cluster_time(&token(data)), Some(seconds << 32 | increment), "{data}");
+        }
         for odd in ["", "82", "8265A1", "7065A1B2C300000002", "82zzzzzzzzzzzzzzzz", "82é5A1B2C300000002"] {
             assert_eq!(cluster_time(&token(odd)), None, "{odd}");
         }

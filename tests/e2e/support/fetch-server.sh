@@ -19,41 +19,21 @@ root=root/$server
 mkdir -p "$folder/$root/download"
 cd "$folder"
 folder=$(pwd)
-lists=
-if [ -n "$suite" ]; then
-  # The script uses its own package lists, so that the machine's lists do not change.
-  mirror=$("$here/debian-mirror.sh")
-  lists=$(mktemp -d)
-  trap 'rm -rf "$lists"' EXIT
-  mkdir -p "$lists/lists/partial" "$lists/parts"
-  : >"$lists/status"
-  echo "deb $mirror $suite main" >"$lists/sources.list"
-  cat >"$lists/apt.conf" <<EOF
-Dir::Etc { SourceList "$lists/sources.list"; SourceParts "$lists/parts"; Preferences "$lists/none"; PreferencesParts "$lists/parts"; };
-Dir::State { Lists "$lists/lists"; Status "$lists/status"; };
-Dir::Cache "$lists";
-Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-Acquire::Languages "none";
-APT::Sandbox::User "$(id -un)";
-EOF
-  export APT_CONFIG="$lists/apt.conf"
-  apt-get -qq update
-fi
 missing() { apt-get -qq -o Debug::NoLocking=1 --no-install-recommends --print-uris -y install "$server" 2>/dev/null | sed -n "s/^'[^']*' \([^_]*\)_.*/\1/p"; }
 if [ -n "$suite" ]; then
-  packages=$server
+  "$here/debian-package.sh" "$server" "$suite" "$root"
 else
   # The machine's package lists may be outdated or missing.
   if [ "$(id -u)" = 0 ]; then apt-get -qq update || true; fi
   packages=$(missing)
+  if [ -z "$packages" ]; then
+    echo "apt-get knows no package $server: run apt-get update, or install it" >&2
+    exit 1
+  fi
+  # shellcheck disable=SC2086 # one word each
+  (cd "$root/download" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download $packages)
+  for package in $packages; do dpkg -x "$root/download/$package"_*.deb "$root"; done
 fi
-if [ -z "$packages" ]; then
-  echo "apt-get knows no package $server: run apt-get update, or install it" >&2
-  exit 1
-fi
-# shellcheck disable=SC2086 # one word each
-(cd "$root/download" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download $packages)
-for package in $packages; do dpkg -x "$root/download/$package"_*.deb "$root"; done
 rm -r "$root/download"
 program=$(find "$root/usr" -path "*bin/$server" | head -n 1)
 libraries=$(find "$root" -name '*.so*' -exec dirname {} + | sort -u | sed "s|^|$folder/|" | paste -sd:)

@@ -8,9 +8,11 @@ import { exportJWK, generateKeyPair } from 'jose';
 
 import { sign } from './tokens.js';
 
-const tls = (name) => new URL(`tls/${name}`, import.meta.url);
-/** The certificate authority of the server's certificate. */
-export const CA = tls('ca.pem').pathname;
+const tls = (name) => new URL(`tls/${name}`, import.meta.url).pathname;
+/** A certificate for localhost and 127.0.0.1. */
+export const TLS = { key: tls('server.key'), certificate: tls('server.pem') };
+/** The certificate authority of this certificate. */
+export const CA = tls('ca.pem');
 
 export class KeyServer {
   /** The keys of the set. The server answers 503 while this is undefined. */
@@ -31,7 +33,7 @@ export class KeyServer {
       else response.writeHead(200, { 'content-type': 'application/jwk-set+json', 'cache-control': 'public, max-age=3600' }).end(JSON.stringify({ keys: this.keys }));
     };
     this.server = secure
-      ? createSecureServer({ key: readFileSync(tls('server.key')), cert: readFileSync(tls('server.pem')) }, answer)
+      ? createSecureServer({ key: readFileSync(TLS.key), cert: readFileSync(TLS.certificate) }, answer)
       : createServer(answer);
     this.server.listen(this.port ?? 0, '127.0.0.1');
     await once(this.server, 'listening');
