@@ -16,8 +16,8 @@ use crate::{
     cors::{allow, allow_preflight, varies},
 };
 
-const METHODS: &str = "GET,POST,PATCH";
-const EXPOSED: &str = "x-request-id,retry-after,location";
+const ALLOWED_METHODS: &str = "GET,POST,PATCH";
+const EXPOSED_HEADERS: &str = "x-request-id,retry-after,location";
 
 /// Answers preflight requests, and marks in every other answer whether the page may read it.
 pub(super) async fn shared(State(origins): State<Arc<Origins>>, request: Request, next: Next) -> Response {
@@ -30,7 +30,7 @@ pub(super) async fn shared(State(origins): State<Arc<Origins>>, request: Request
     let headers = response.headers_mut();
     varies(headers);
     if let Some(origin) = allowed {
-        allow(headers, origin, EXPOSED);
+        allow(headers, origin, EXPOSED_HEADERS);
     }
     response
 }
@@ -38,7 +38,7 @@ pub(super) async fn shared(State(origins): State<Arc<Origins>>, request: Request
 fn preflight(request: &Request, allowed: Option<&HeaderValue>) -> Response {
     let mut response = Response::new(Body::empty());
     if allowed.is_some() {
-        allow_preflight(request.headers(), response.headers_mut(), METHODS);
+        allow_preflight(request.headers(), response.headers_mut(), ALLOWED_METHODS);
     }
     response
 }
