@@ -5,7 +5,7 @@ const { uri, name, pipeline } = JSON.parse(process.env.DRIVER);
 // The driver waits for MongoDB for up to an hour.
 const client = await new MongoClient(uri, { appName: 'driver', serverSelectionTimeoutMS: 3_600_000 }).connect();
 const stream = client.db(name).collection('tasks').watch(pipeline, { fullDocument: 'whenAvailable', fullDocumentBeforeChange: 'whenAvailable' });
-stream.on('resumeTokenChanged', () => once());
+stream.on('resumeTokenChanged', () => reportReady());
 stream.on('change', ({ fullDocument }) => {
   if (fullDocument?.title?.endsWith('the end')) console.log(fullDocument.title);
 });
@@ -14,9 +14,9 @@ stream.on('error', (error) => {
   process.exit(1);
 });
 
-let told = false;
+let isReported = false;
 /** Reports once that the stream is open and has a resume token. */
-function once() {
-  if (!told) console.log('ready');
-  told = true;
+function reportReady() {
+  if (!isReported) console.log('ready');
+  isReported = true;
 }

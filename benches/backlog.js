@@ -27,7 +27,7 @@ process.env.TASKCAST_E2E_MONGODB_URI = mongod.uri;
 const mongodPort = Number(new URL(mongod.uri).port);
 
 /** A proxied connection to MongoDB that can be cut. */
-async function way() {
+async function proxiedConnection() {
   const port = await freePort();
   const proxies = await Proxies.start();
   await proxies.open(port, mongodPort);
@@ -56,15 +56,15 @@ async function driver(uri, name, pipeline) {
   const child = start(process.execPath, [fileURLToPath(new URL('backlog-driver.js', import.meta.url))], {
     env: { ...process.env, DRIVER: JSON.stringify({ uri, name, pipeline }) }, stdio: ['pipe', 'pipe', 'inherit'],
   });
-  const said = [];
-  createInterface({ input: child.stdout }).on('line', (line) => said.push(line));
-  await until(() => said.includes('ready'), 'the driver watches', 60_000);
-  return { said, stop: async () => (child.kill('SIGKILL'), child.exited) };
+  const lines = [];
+  createInterface({ input: child.stdout }).on('line', (line) => lines.push(line));
+  await until(() => lines.includes('ready'), 'the driver watches', 60_000);
+  return { lines, stop: async () => (child.kill('SIGKILL'), child.exited) };
 }
 
 async function cell(entries, changes) {
   const database = await freshDatabase();
-  const [ours, theirs] = [await way(), await way()];
+  const [ours, theirs] = [await proxiedConnection(), await proxiedConnection()];
   const gateway = await Gateway.start({ ...database.env, MONGODB_URI: ours.uri });
   const event = (n) => ({ eventType: 'step', payload: { n, text: 'what an agent says of its work, some eighty characters of it' }, createdAt: new Date() });
   await database.tasks.insertOne({ _id, title: 'begin', status: 'coding', createdBy: 'boss', orgId: 'acme', createdAt: new Date(), updatedAt: new Date(), events: Array.from({ length: entries }, (_, n) => event(n)) });
@@ -86,12 +86,12 @@ async function cell(entries, changes) {
     await until(async () => (await scrape(gateway.url)).get('taskcast_stream_restarts_total') === round + 1, 'the gateway has noticed the cut', 60_000);
     const contenders = [
       ['taskcast', ours, () => titles.includes(end)],
-      ['driver', theirs, () => peer.said.includes(end)],
+      ['driver', theirs, () => peer.lines.includes(end)],
     ];
-    for (const [name, healed, seen] of round % 2 === 0 ? contenders : contenders.reverse()) {
+    for (const [name, connection, hasRead] of round % 2 === 0 ? contenders : contenders.reverse()) {
       const begun = performance.now();
-      await healed.heal();
-      await until(seen, () => `${name} has read the backlog`, HOUR);
+      await connection.heal();
+      await until(hasRead, () => `${name} has read the backlog`, HOUR);
       times[name].push(performance.now() - begun);
       console.log(`${entries} entries, ${changes} changes, round ${round + 1}: ${name} ${Math.round(times[name].at(-1))} ms`);
     }

@@ -18,7 +18,7 @@ const MINE = 10;
 const FAILED = 200;
 const PRIVATE = 10;
 const WRITERS = 128;
-const INSERTED_AT_ONCE = 5000;
+const INSERT_BATCH_SIZE = 5000;
 /** Longer than `LOOK_BACK_SECS` of src/store/mongo/open.rs, because an idle MongoDB advances its cluster time late. */
 const LOOK_BACK_MS = 135_000;
 /** The unit of user and system time in /proc. */
@@ -99,7 +99,7 @@ async function fill(api, from, to) {
   await Promise.all(Array.from({ length: WRITERS }, writer));
 }
 
-const heard = (socket, event) => new Promise((resolve) => socket.once(event, resolve));
+const nextEvent = (socket, event) => new Promise((resolve) => socket.once(event, resolve));
 
 async function connect(server, token) {
   const { socket } = await Client.connect(server, token, { keep: false });
@@ -109,7 +109,7 @@ async function connect(server, token) {
 }
 
 async function joinDashboard(socket) {
-  const state = heard(socket, 'dashboard:state');
+  const state = nextEvent(socket, 'dashboard:state');
   socket.emit('dashboard:join');
   await state;
 }
@@ -121,7 +121,7 @@ async function meanwhile(socket, taskId, work) {
   let longest = 0;
   while (!done) {
     const begun = performance.now();
-    const state = heard(socket, 'task:state');
+    const state = nextEvent(socket, 'task:state');
     socket.emit('resync_requested', { taskIds: [taskId] });
     await state;
     longest = Math.max(longest, performance.now() - begun);
@@ -137,7 +137,7 @@ async function measure(server, api, tasks, { write, mongod }) {
   const sockets = [];
   for (let n = 0; n < USERS; n += 1) sockets.push(await connect(server, api.tokens.get(`user-${n}`)));
   const { tasks: [own] } = await api.ask('GET', '/api/tasks?limit=1&creator=user-1', 'user-1');
-  const joined = heard(sockets[1], 'task:state');
+  const joined = nextEvent(sockets[1], 'task:state');
   sockets[1].emit('task:join', { taskId: own.taskId });
   await joined;
   // The gateway has nothing cached about the organisation yet.
@@ -156,9 +156,9 @@ async function measure(server, api, tasks, { write, mongod }) {
   const seen = sockets[0];
   const { tasks: [task] } = await api.ask('GET', '/api/tasks?limit=1&status=received', 'user-0');
   const change = await timed(programs, 200, async (n) => {
-    const told = heard(seen, 'dashboard:task_list_updated');
+    const arrived = nextEvent(seen, 'dashboard:task_list_updated');
     await write(api, task.taskId, `Changed ${n}`);
-    await told;
+    await arrived;
   });
   for (const socket of sockets) socket.disconnect();
   return { kind: 'growth', tasks, first, others_ms: others, all_first: allFirst, join, at_once: atOnce, list: all, failed, mine, change, rss_before_mib: before, rss_mib: rss };
@@ -204,8 +204,8 @@ export async function growthOfMongodb({ mongo_sizes: sizes }, mongod) {
   const [server] = await startServers('taskcast', 1, { ...database.env, DASHBOARD_LIMIT: String(LIST) });
   const begun = Date.now() - 10 ** 9;
   const fillMongodb = async (_, from, to) => {
-    for (let n = from; n < to; n += INSERTED_AT_ONCE) {
-      const some = Array.from({ length: Math.min(INSERTED_AT_ONCE, to - n) }, (__, k) => {
+    for (let n = from; n < to; n += INSERT_BATCH_SIZE) {
+      const batch = Array.from({ length: Math.min(INSERT_BATCH_SIZE, to - n) }, (__, k) => {
         const time = new Date(begun + (n + k) * 100);
         const number = n + k;
         return {
@@ -214,7 +214,7 @@ export async function growthOfMongodb({ mongo_sizes: sizes }, mongod) {
           events: [{ eventType: 'received', payload: { from: 'chat' }, createdAt: time }],
         };
       });
-      await database.tasks.insertMany(some, { ordered: false });
+      await database.tasks.insertMany(batch, { ordered: false });
     }
   };
   const write = (_, id, title) => database.tasks.updateOne({ _id: objectId(id) }, { $set: { title } });
@@ -234,25 +234,25 @@ export async function growthOfTimelines({ entries: sizes }, mongod) {
   const rows = [];
   try {
     programs.idle = await idleMsPerSecond(programs.pid);
-    for (const [place, entries] of String(sizes).split(',').map(Number).entries()) {
-      const [_id, number, now] = [`task-${entries}`, place + 1, new Date()];
+    for (const [index, entries] of String(sizes).split(',').map(Number).entries()) {
+      const [_id, number, now] = [`task-${entries}`, index + 1, new Date()];
       const entry = (n) => ({ eventType: 'step', payload: { n, text: 'what an agent says of its work, some eighty characters of it' }, createdAt: now });
       await database.tasks.insertOne({
         _id, title: 'A long one', status: 'coding', createdBy: 'alice', orgId: ORG, repo: REPO, githubIssueNumber: number, createdAt: now, updatedAt: now, events: Array.from({ length: entries }, (__, n) => entry(n)),
       });
       const socket = await connect(server, token);
       const join = async () => {
-        const state = heard(socket, 'task:state');
+        const state = nextEvent(socket, 'task:state');
         socket.emit('resync_requested', { taskIds: [_id] });
         await state;
       };
       await join();
-      const told = async (event, write) => {
-        const seen = heard(socket, event);
+      const writeAndWait = async (event, write) => {
+        const arrived = nextEvent(socket, event);
         await write();
-        await seen;
+        await arrived;
       };
-      const write = (event, update) => timed(programs, TIMELINE_WRITES, (n) => told(event, () => database.tasks.updateOne({ _id }, update(n))));
+      const write = (event, update) => timed(programs, TIMELINE_WRITES, (n) => writeAndWait(event, () => database.tasks.updateOne({ _id }, update(n))));
       const row = { kind: 'timeline', entries, join: await timed(programs, TIMELINE_WRITES, join) };
       row.title = await write('task:updated', (n) => ({ $set: { title: `Changed ${n}` } }));
       row.append = await write('task:event_added', (n) => ({ $push: { events: entry(n) } }));
@@ -262,7 +262,7 @@ export async function growthOfTimelines({ entries: sizes }, mongod) {
         webhook.pull_request.head.ref = `branch-${number}-${n}`;
         return webhook;
       };
-      row.webhook = await timed(programs, 1, () => told('task:event_added', async () => {
+      row.webhook = await timed(programs, 1, () => writeAndWait('task:event_added', async () => {
         const { status } = await deliver(server, 'pull_request', payload(0));
         if (status !== 200) throw new Error(`the webhook was answered ${status}`);
       }));

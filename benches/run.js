@@ -29,7 +29,7 @@ const names = (list, all) => {
 };
 const results = join(REPO, 'target/bench/results.jsonl');
 const readRows = (file) => (existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n').filter(Boolean).map((line) => JSON.parse(line)) : []);
-const said = (command, ...args) => execFileSync(command, args, { encoding: 'utf8' }).trim().split('\n')[0];
+const firstLine = (command, ...args) => execFileSync(command, args, { encoding: 'utf8' }).trim().split('\n')[0];
 
 const at = process.argv.indexOf('--report');
 if (at > 0) {
@@ -37,10 +37,10 @@ if (at > 0) {
   process.exit(0);
 }
 
-const build = said(binary(), '--version');
+const build = firstLine(binary(), '--version');
 const machine = () => ({
   kind: 'machine', build, cores: cpus().length, model: cpus()[0].model, memoryGib: Math.round(totalmem() / 2 ** 30), kernel: release(), node: process.version,
-  mongod: said(mongodPath(), '--version'), rustc: said('rustc', '--version'), at: new Date().toISOString().slice(0, 10),
+  mongod: firstLine(mongodPath(), '--version'), rustc: firstLine('rustc', '--version'), at: new Date().toISOString().slice(0, 10),
 });
 
 async function queries(database) {
@@ -67,20 +67,20 @@ async function measure(scenario, name, mongod) {
     const words = Object.entries(args).flatMap(([key, value]) => [`--${key}`, String(value)]);
     const generator = start(join(REPO, 'target/release/examples/siobench'), [scenario.run, ...words], { stdio: ['pipe', 'pipe', 'inherit'] });
     const timer = setTimeout(() => killGroup(generator), WITHIN);
-    let asked;
+    let startup;
     for await (const line of createInterface({ input: generator.stdout })) {
       const row = JSON.parse(line);
       if (row.kind === 'kill it') {
         await servers[0].kill();
         const begun = performance.now();
         await servers[0].launch();
-        asked = { startupMs: Math.round(performance.now() - begun), before: await queries(database) };
+        startup = { startupMs: Math.round(performance.now() - begun), before: await queries(database) };
         generator.stdin.write(`go ${servers[0].child.pid}\n`);
         continue;
       }
-      if (asked && row.kind === 'reconnect') {
+      if (startup && row.kind === 'reconnect') {
         const after = await queries(database);
-        Object.assign(row, { startup_ms: asked.startupMs, finds: after.finds - asked.before.finds, aggregates: after.aggregates - asked.before.aggregates });
+        Object.assign(row, { startup_ms: startup.startupMs, finds: after.finds - startup.before.finds, aggregates: after.aggregates - startup.before.aggregates });
       }
       rows.push(row);
     }

@@ -17,7 +17,7 @@ const REPO = 'Codertocat/Hello-World';
 const OTHERS = 10_000;
 
 const at = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))].toFixed(1);
-function told(name, values) {
+function printPercentiles(name, values) {
   const sorted = values.toSorted((a, b) => a - b);
   console.log(`${name.padEnd(44)} n ${String(sorted.length).padStart(6)}   p50 ${at(sorted, 0.5).padStart(7)} ms   p99 ${at(sorted, 0.99).padStart(7)} ms   max ${at(sorted, 1).padStart(7)} ms`);
   return Number(at(sorted, 0.99));
@@ -31,9 +31,9 @@ try {
   const client = await Client.connect(gateway, await member('alice'), { keep: false });
   for (let n = 1; n <= total; n += 1) await client.join(`task-${n}`);
   const sent = new Map();
-  const seen = [];
+  const latencies = [];
   client.socket.on('task:pr_opened', ({ taskId, prUrl }) => {
-    if (prUrl) seen.push(performance.now() - sent.get(taskId));
+    if (prUrl) latencies.push(performance.now() - sent.get(taskId));
   });
 
   const answered = [];
@@ -69,14 +69,14 @@ try {
     running.push(webhook(n));
   }
   await Promise.all(running);
-  await until(() => seen.length === total, () => `${seen.length} of ${total} events`, 30_000);
+  await until(() => latencies.length === total, () => `${latencies.length} of ${total} events`, 30_000);
   stopped = true;
   await measuring;
 
   console.log(`${rate} webhooks a second for ${seconds} s, ${total + OTHERS} tasks, ${gateway.child.spawnargs.find((argument) => argument.endsWith('taskcast'))}`);
-  const commit = told("MongoDB's own majority commit", commits);
-  told('POST to answer', answered);
-  const event = told("POST to the client's task:pr_opened", seen);
+  const commit = printPercentiles("MongoDB's own majority commit", commits);
+  printPercentiles('POST to answer', answered);
+  const event = printPercentiles("POST to the client's task:pr_opened", latencies);
   console.log(`p99 minus p99 of MongoDB's commit: ${(event - commit).toFixed(1)} ms`);
 } finally {
   await gateway.stop();

@@ -12,7 +12,7 @@ use crate::{
     auth::UnixTime,
     config::{Config, Sources},
     feed::{Change, Position, TimelineChange, translate},
-    github::{DeliveryId, EventName, Known, Received},
+    github::{DeliveryId, EventName, KnownFacts, Received},
     json::replace_lone_surrogates,
     store::decode_change,
     task::{Answers, DefaultOrg, Field, FullTask, FullView, NewTask, Summary, Task, TaskPatch, Timestamp},
@@ -145,13 +145,13 @@ pub fn webhook(data: &[u8]) {
             let document: Map<String, Value> =
                 fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
             let Ok(task) = Task::from_document(document.clone(), &DefaultOrg::default()) else { return };
-            let mut known = Known::default();
-            known.add(delivery.unasked(&known), []);
-            let lessons = delivery.lessons(&known, Timestamp::now());
-            assert!(lessons.iter().all(|lesson| lesson.id.len() < 4_000), "a fact without bounds");
-            known.learn(lessons.into_iter().map(|lesson| lesson.fact));
-            let delivery = delivery.informed(&known);
-            delivery.search.leads_to(&task);
+            let mut known = KnownFacts::default();
+            known.add(delivery.missing_keys(&known), []);
+            let new_facts = delivery.new_facts(&known, Timestamp::now());
+            assert!(new_facts.iter().all(|record| record.id.len() < 4_000), "a fact without bounds");
+            known.add_facts(new_facts.into_iter().map(|record| record.fact));
+            let delivery = delivery.with_known_facts(&known);
+            delivery.search.matches(&task);
             let writes = delivery.writes(&task, &document, Timestamp::now());
             let entry = writes.push_event.map(|entry| Value::from(entry.payload));
             assert!(entry.is_some_and(|entry| entry.to_string().len() < 100_000), "an entry without bounds");

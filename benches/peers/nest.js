@@ -38,11 +38,11 @@ class TaskGateway {
   }
 
   async take(change) {
-    const told = eventsOf(change);
-    if (!told) return;
-    for (const [event, payload] of told.room) this.server.to(`task:${told.task._id}`).emit(event, payload);
-    const sockets = (await this.server.in('dashboard').fetchSockets()).filter(({ data }) => canSee(data.user, told.task));
-    for (const [event, payload] of told.list) for (const socket of sockets) socket.emit(event, payload);
+    const emitted = eventsOf(change);
+    if (!emitted) return;
+    for (const [event, payload] of emitted.room) this.server.to(`task:${emitted.task._id}`).emit(event, payload);
+    const sockets = (await this.server.in('dashboard').fetchSockets()).filter(({ data }) => canSee(data.user, emitted.task));
+    for (const [event, payload] of emitted.list) for (const socket of sockets) socket.emit(event, payload);
   }
 }
 

@@ -77,12 +77,12 @@ io.on('connection', (socket) => {
 
 if (FOLLOW === '1') {
   tasks.watch(PIPELINE, STREAM).on('change', (change) => {
-    const told = eventsOf(change);
-    if (!told) return;
-    const room = io.to(`task:${told.task._id}`);
-    for (const [event, payload] of told.room) room.emit(event, payload);
-    const lists = io.to(dashboardsOf(told.task));
-    for (const [event, payload] of told.list) lists.emit(event, payload);
+    const emitted = eventsOf(change);
+    if (!emitted) return;
+    const room = io.to(`task:${emitted.task._id}`);
+    for (const [event, payload] of emitted.room) room.emit(event, payload);
+    const lists = io.to(dashboardsOf(emitted.task));
+    for (const [event, payload] of emitted.list) lists.emit(event, payload);
   });
 }
 process.once('SIGTERM', () => process.exit(0));

@@ -8,7 +8,7 @@ use super::forwarded;
 use crate::config::TrustedProxies;
 
 /// The bits of an IPv6 address that a provider assigns to a customer. The customer chooses the other bits.
-const CUSTOMER: u128 = u128::MAX << 64;
+const CUSTOMER_PREFIX: u128 = u128::MAX << 64;
 
 /// An IPv4 address, or the first half of an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,7 +25,7 @@ impl ClientAddress {
     /// Uses the peer's address and ignores proxy headers.
     pub fn of_peer(peer: IpAddr) -> Self {
         Self(match peer.to_canonical() {
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & CUSTOMER).into(),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & CUSTOMER_PREFIX).into(),
             address => address,
         })
     }

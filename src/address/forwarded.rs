@@ -37,7 +37,7 @@ pub struct Reached<'a> {
 /// One element of `Forwarded`, which one proxy added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Element<'a> {
-    by_whom: Option<Cow<'a, str>>,
+    for_node: Option<Cow<'a, str>>,
     proto: Option<Cow<'a, str>>,
     host: Option<Cow<'a, str>>,
 }
@@ -54,7 +54,7 @@ pub(super) fn client(peer: IpAddr, headers: &HeaderMap, proxies: &TrustedProxies
         return search(peer, entries.map(|entry| node(std::str::from_utf8(entry).ok()?)), proxies);
     }
     let elements = elements(headers);
-    search(peer, elements.iter().rev().map(|element| node(element.as_ref()?.by_whom.as_ref()?)), proxies)
+    search(peer, elements.iter().rev().map(|element| node(element.as_ref()?.for_node.as_ref()?)), proxies)
 }
 
 /// Returns scheme and host with which the client reached the first trusted proxy. Headers from any other peer are
@@ -111,13 +111,13 @@ fn search(
     mut entries: impl Iterator<Item = Option<IpAddr>>,
     proxies: &TrustedProxies,
 ) -> Client {
-    let (mut address, mut passed) = (peer, 0_usize);
+    let (mut address, mut trusted) = (peer, 0_usize);
     while proxies.contains(address) {
         let Some(next) = entries.next().flatten() else { break };
         address = next;
-        passed += 1;
+        trusted += 1;
     }
-    Client { address, entry: passed.saturating_sub(1) }
+    Client { address, entry: trusted.saturating_sub(1) }
 }
 
 /// Parses `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`, and an address with an
@@ -173,15 +173,15 @@ fn parameter<'a>(text: &'a str, element: &mut Element<'a>) -> Option<&'a str> {
             (Cow::Borrowed(&rest[..end]), &rest[end..])
         }
     };
-    let place = match name.to_ascii_lowercase().as_str() {
-        "for" => &mut element.by_whom,
+    let field = match name.to_ascii_lowercase().as_str() {
+        "for" => &mut element.for_node,
         "proto" => &mut element.proto,
         "host" => &mut element.host,
         other if other.is_empty() || other.contains([' ', '\t', ',', ';', '"']) => return None,
         _ => return Some(rest),
     };
     // A duplicate name is ambiguous, so the whole line is refused.
-    if place.replace(value).is_some() { None } else { Some(rest) }
+    if field.replace(value).is_some() { None } else { Some(rest) }
 }
 
 /// The text up to the closing quotation mark, and the rest of the text.

@@ -74,7 +74,7 @@ impl Key {
                 Self::rsa(key.modulus.as_bytes(), key.public_exponent.as_bytes())
             }
             Algorithm::EdDSA => Self::ed25519(bytes.try_into().map_err(|_| KeyError::Kind)?),
-            _ => Self { algorithm, key }.tried(),
+            _ => Self { algorithm, key }.checked(),
         }
     }
 
@@ -94,13 +94,13 @@ impl Key {
             return Err(KeyError::RsaModulus);
         }
         let key = DecodingKey::from_rsa_raw_components(modulus, exponent);
-        Self { algorithm: Algorithm::RS256, key }.tried()
+        Self { algorithm: Algorithm::RS256, key }.checked()
     }
 
     /// ES256.
     pub(super) fn p256(x: &[u8; 32], y: &[u8; 32]) -> Result<Self, KeyError> {
         let point = [&[UNCOMPRESSED][..], x, y].concat();
-        Self { algorithm: Algorithm::ES256, key: DecodingKey::from_ec_der(&point) }.tried()
+        Self { algorithm: Algorithm::ES256, key: DecodingKey::from_ec_der(&point) }.checked()
     }
 
     /// EdDSA. With a point of small order, one signature is valid for many messages, and anybody can compute it.
@@ -112,11 +112,11 @@ impl Key {
         if point.to_edwards().compress().as_bytes() != x {
             return Err(KeyError::NotCanonical);
         }
-        Self { algorithm: Algorithm::EdDSA, key: DecodingKey::from_ed_der(x) }.tried()
+        Self { algorithm: Algorithm::EdDSA, key: DecodingKey::from_ed_der(x) }.checked()
     }
 
     /// Verifies an empty message, because the library detects a point that is not on the curve only then.
-    fn tried(self) -> Result<Self, KeyError> {
+    fn checked(self) -> Result<Self, KeyError> {
         crypto::verify("", b"", &self.key, self.algorithm).map_err(|_| KeyError::Kind)?;
         Ok(self)
     }

@@ -7,12 +7,12 @@ use super::Key;
 
 /// The number of tested vectors, and how many of them must fail.
 #[derive(Debug, Default, PartialEq)]
-struct Tried {
+struct VectorCounts {
     all: usize,
-    bad: usize,
+    invalid: usize,
 }
 
-impl Tried {
+impl VectorCounts {
     fn check(&mut self, key: &Key, message: &[u8], signature: &[u8], expected: TestResult, what: &str) {
         let accepted = key.accepts(message, &BASE64_URL_SAFE_NO_PAD.encode(signature));
         match expected {
@@ -22,44 +22,56 @@ impl Tried {
             TestResult::Acceptable => {}
         }
         self.all += 1;
-        self.bad += usize::from(expected == TestResult::Invalid);
+        self.invalid += usize::from(expected == TestResult::Invalid);
     }
 }
 
 #[test]
 fn es256() {
-    let mut tried = Tried::default();
+    let mut counts = VectorCounts::default();
     let set = ecdsa::TestSet::load(ecdsa::TestName::EcdsaSecp256r1Sha256P1363).expect("vectors");
     for group in set.test_groups {
         let key = Key::public_key(&group.pem).expect("a key");
         for test in group.tests {
-            tried.check(&key, &test.msg, &test.sig, test.result, &format!("{} {}", test.tc_id, test.comment));
+            counts.check(
+                &key,
+                &test.msg,
+                &test.sig,
+                test.result,
+                &format!("{} {}", test.tc_id, test.comment),
+            );
         }
     }
-    assert!(tried.all > 200 && tried.bad > 80, "{tried:?}");
+    assert!(counts.all > 200 && counts.invalid > 80, "{counts:?}");
 }
 
 #[test]
 fn eddsa() {
-    let mut tried = Tried::default();
+    let mut counts = VectorCounts::default();
     let set = eddsa::TestSet::load(eddsa::TestName::Ed25519).expect("vectors");
     for group in set.test_groups {
         let key = Key::public_key(&group.pem).expect("a key");
         for test in group.tests {
-            tried.check(&key, &test.msg, &test.sig, test.result, &format!("{} {}", test.tc_id, test.comment));
+            counts.check(
+                &key,
+                &test.msg,
+                &test.sig,
+                test.result,
+                &format!("{} {}", test.tc_id, test.comment),
+            );
         }
     }
-    assert!(tried.all > 100 && tried.bad > 50, "{tried:?}");
+    assert!(counts.all > 100 && counts.invalid > 50, "{counts:?}");
 }
 
 #[test]
 fn rs256() {
-    let mut tried = Tried::default();
+    let mut counts = VectorCounts::default();
     for name in [rsa::TestName::Rsa2048Sha256, rsa::TestName::Rsa3072Sha256, rsa::TestName::Rsa4096Sha256] {
         for group in rsa::TestSet::load(name).expect("vectors").test_groups {
             let key = Key::public_key(&group.pem).expect("a key");
             for test in group.tests {
-                tried.check(
+                counts.check(
                     &key,
                     &test.msg,
                     &test.sig,
@@ -69,18 +81,18 @@ fn rs256() {
             }
         }
     }
-    assert!(tried.all > 700 && tried.bad > 600, "{tried:?}");
+    assert!(counts.all > 700 && counts.invalid > 600, "{counts:?}");
 }
 
 #[test]
 fn hs256() {
-    let mut tried = Tried::default();
+    let mut counts = VectorCounts::default();
     let set = mac::TestSet::load(mac::TestName::HmacSha256).expect("vectors");
     for group in set.test_groups.into_iter().filter(|group| group.tag_size == 256) {
         for test in group.tests {
             let what = format!("{} {}", test.tc_id, test.comment);
-            tried.check(&Key::secret(&test.key), &test.msg, &test.tag, test.result, &what);
+            counts.check(&Key::secret(&test.key), &test.msg, &test.tag, test.result, &what);
         }
     }
-    assert!(tried.all > 80 && tried.bad > 40, "{tried:?}");
+    assert!(counts.all > 80 && counts.invalid > 40, "{counts:?}");
 }

@@ -65,13 +65,13 @@ pub struct TokenVerifier {
 
 impl TokenVerifier {
     /// Calls [`verify`](Self::verify) with the current time. If the key of the token is unknown, this function waits
-    /// for newer keys. [`AuthError::NoKey`] means that no keys come within `patience`, that the fetch failed, or that
+    /// for newer keys. [`AuthError::NoKey`] means that no keys come within `timeout`, that the fetch failed, or that
     /// too many callers already wait.
-    pub async fn admit(&self, token: &str, patience: Duration) -> Result<Identity, AuthError> {
+    pub async fn admit(&self, token: &str, timeout: Duration) -> Result<Identity, AuthError> {
         let verify = || self.verify(token, UnixTime::now());
         match &self.keys {
             Keys::Configured(_) => verify(),
-            Keys::Fetched(keys) => keys.wait_for(patience, verify).await,
+            Keys::Fetched(keys) => keys.wait_for(timeout, verify).await,
         }
     }
 
@@ -83,7 +83,7 @@ impl TokenVerifier {
         let jws = Jws::parse(token)?;
         self.keys.accept(&jws)?;
         let payload = jws.payload();
-        let (members, is_cut) =
+        let (members, has_lone_surrogate) =
             payload.ok_or(AuthError::Unauthorized("the token's payload is not a JSON object"))?;
         let claims = Claims(members);
         self.check_origin(&claims)?;
@@ -105,7 +105,7 @@ impl TokenVerifier {
         }
         let org = claims.org(&self.claims.org)?;
         // Two different ids that were cut inside an emoji could become the same id.
-        if is_cut
+        if has_lone_surrogate
             && [Some(user.as_str()), org.as_deref()].into_iter().flatten().any(|id| id.contains('\u{fffd}'))
         {
             return Err(AuthError::Unauthorized(

@@ -10,9 +10,9 @@ use fred::{
 use std::time::Duration;
 
 /// The timeout of a connection attempt and of each command.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 /// The capacity of two queues: commands that wait to be written, and messages that wait to be read.
-const QUEUE: usize = 8192;
+const QUEUE_CAPACITY: usize = 8192;
 
 #[derive(Clone)]
 pub struct ClusterConfig {
@@ -41,15 +41,15 @@ impl ClusterConfig {
         config.fail_fast = true;
         Builder::from_config(config)
             .with_connection_config(|connection| {
-                connection.connection_timeout = PATIENCE;
-                connection.internal_command_timeout = PATIENCE;
+                connection.connection_timeout = COMMAND_TIMEOUT;
+                connection.internal_command_timeout = COMMAND_TIMEOUT;
                 connection.max_command_attempts = 1;
-                connection.max_command_buffer_len = QUEUE;
+                connection.max_command_buffer_len = QUEUE_CAPACITY;
                 connection.tcp.nodelay = Some(true);
             })
             .with_performance_config(|performance| {
-                performance.default_command_timeout = PATIENCE;
-                performance.broadcast_channel_capacity = QUEUE;
+                performance.default_command_timeout = COMMAND_TIMEOUT;
+                performance.broadcast_channel_capacity = QUEUE_CAPACITY;
             })
             .build()
     }

@@ -23,7 +23,7 @@ use crate::{
 
 use super::{
     ClusterConfig, Membership,
-    link::Calls,
+    link::Commands,
     lost::LostDashboards,
     session_change::{SessionChange, SessionId, Sessions},
 };
@@ -31,10 +31,10 @@ use super::{
 /// The capacity of the queue of changes. All clients of a node may disconnect at once.
 const MAX_QUEUED_CHANGES: usize = 65_536;
 /// How long a client waits for the answer of Redis.
-const ANSWER_WITHIN: Duration = Duration::from_millis(250);
+const QUERY_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long an administrator waits until Redis has the disconnect.
-const TELL_WITHIN: Duration = Duration::from_millis(500);
-const FAREWELL: Duration = Duration::from_millis(500);
+const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An order for this node. It comes from a request to this node or to another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,14 +74,14 @@ pub(super) struct Shared {
     pub sessions: Mutex<Sessions>,
     changes: mpsc::Sender<SessionChange>,
     /// Notified when a change could not be sent. The next connection then sends everything.
-    pub anew: Notify,
+    pub resync: Notify,
     pub leaving: CancellationToken,
     pub left: CancellationToken,
     /// `Some` while Redis is connected.
-    calls: Mutex<Option<Calls>>,
+    commands: Mutex<Option<Commands>>,
     nodes: Mutex<Vec<NodeReport>>,
     /// Connections that ended while they were in use.
-    lost: AtomicU64,
+    lost_connections: AtomicU64,
 }
 
 impl Cluster {
@@ -100,12 +100,12 @@ impl Cluster {
         let shared = Shared {
             sessions: Mutex::default(),
             changes: sender,
-            anew: Notify::new(),
+            resync: Notify::new(),
             leaving: CancellationToken::new(),
             left: CancellationToken::new(),
-            calls: Mutex::default(),
+            commands: Mutex::default(),
             nodes: Mutex::default(),
-            lost: AtomicU64::new(0),
+            lost_connections: AtomicU64::new(0),
         };
         let lost = LostDashboards::new(Instant::now());
         let cluster = Arc::new(Self { lost, revocations, orders, shared: Some(shared) });
@@ -115,7 +115,7 @@ impl Cluster {
     pub fn opened(&self, session: SessionId, user: UserId) {
         if let Some(shared) = &self.shared {
             let mut sessions = shared.sessions.lock();
-            shared.tell(sessions.open(session, user, Instant::now()));
+            shared.queue_change(sessions.open(session, user, Instant::now()));
         }
     }
 
@@ -123,7 +123,7 @@ impl Cluster {
     pub fn dashboard(&self, session: SessionId, has: bool) {
         if let Some(shared) = &self.shared {
             let mut sessions = shared.sessions.lock();
-            sessions.dashboard(session, has).into_iter().for_each(|change| shared.tell(change));
+            sessions.dashboard(session, has).into_iter().for_each(|change| shared.queue_change(change));
         }
     }
 
@@ -135,7 +135,7 @@ impl Cluster {
         }
         if let Some(shared) = &self.shared {
             let mut sessions = shared.sessions.lock();
-            sessions.end(session, when).into_iter().for_each(|change| shared.tell(change));
+            sessions.end(session, when).into_iter().for_each(|change| shared.queue_change(change));
         }
     }
 
@@ -147,8 +147,8 @@ impl Cluster {
             return true;
         }
         let Some(shared) = &self.shared else { return false };
-        let Some(calls) = shared.calls() else { return true };
-        match timeout(ANSWER_WITHIN, calls.lost_dashboard(user)).await {
+        let Some(commands) = shared.commands() else { return true };
+        match timeout(QUERY_TIMEOUT, commands.lost_dashboard(user)).await {
             Ok(Ok(lost)) => lost,
             Ok(Err(_)) | Err(_) => true,
         }
@@ -162,28 +162,29 @@ impl Cluster {
         self.order(Order::Disconnect(user.clone())).await;
         let Some(shared) = &self.shared else { return true };
         // The next connection sends it.
-        let Some(calls) = shared.calls() else { return false };
-        let told = matches!(timeout(TELL_WITHIN, calls.disconnect(&user, now)).await, Ok(Ok(())));
-        if !told {
-            shared.anew.notify_one();
+        let Some(commands) = shared.commands() else { return false };
+        let is_confirmed =
+            matches!(timeout(DISCONNECT_TIMEOUT, commands.disconnect(&user, now)).await, Ok(Ok(())));
+        if !is_confirmed {
+            shared.resync.notify_one();
         }
-        told
+        is_confirmed
     }
 
     /// Returns true if Redis is connected, or if there is no Redis.
     pub fn is_well(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| shared.calls().is_some())
+        self.shared.as_ref().is_none_or(|shared| shared.commands().is_some())
     }
 
     /// How often the connection to Redis was lost. `None` means that there is no Redis.
     pub fn redis_lost(&self) -> Option<u64> {
-        self.shared.as_ref().map(|shared| shared.lost.load(Ordering::Relaxed))
+        self.shared.as_ref().map(|shared| shared.lost_connections.load(Ordering::Relaxed))
     }
 
     /// The live nodes. `own` is the current report of this node.
     pub fn nodes(&self, own: NodeReport) -> Vec<NodeReport> {
         let mut nodes = match &self.shared {
-            Some(shared) if shared.calls().is_some() => shared.nodes.lock().clone(),
+            Some(shared) if shared.commands().is_some() => shared.nodes.lock().clone(),
             _ => Vec::new(),
         };
         nodes.retain(|node| node.id != own.id);
@@ -197,7 +198,7 @@ impl Cluster {
     pub async fn leave(&self) {
         if let Some(shared) = &self.shared {
             shared.leaving.cancel();
-            let _ = timeout(FAREWELL, shared.left.cancelled()).await;
+            let _ = timeout(LEAVE_TIMEOUT, shared.left.cancelled()).await;
         }
     }
 
@@ -224,25 +225,25 @@ impl Cluster {
 impl Shared {
     /// Queues a change without waiting. The caller holds the lock of [`Sessions`], so that changes of a session keep their
     /// order. A change that does not fit is sent from [`Sessions`] by a new connection, with everything else.
-    fn tell(&self, change: SessionChange) {
-        if self.calls.lock().is_some() && self.changes.try_send(change).is_err() {
-            self.anew.notify_one();
+    fn queue_change(&self, change: SessionChange) {
+        if self.commands.lock().is_some() && self.changes.try_send(change).is_err() {
+            self.resync.notify_one();
         }
     }
 
-    fn calls(&self) -> Option<Calls> {
-        self.calls.lock().clone()
+    fn commands(&self) -> Option<Commands> {
+        self.commands.lock().clone()
     }
 
-    pub fn set_calls(&self, calls: Option<Calls>) {
-        *self.calls.lock() = calls;
+    pub fn set_commands(&self, commands: Option<Commands>) {
+        *self.commands.lock() = commands;
     }
 
     /// Records that the connection has ended, and clears the data that came over it.
-    pub fn lose(&self) {
-        self.set_calls(None);
+    pub fn connection_lost(&self) {
+        self.set_commands(None);
         self.set_nodes(Vec::new());
-        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.lost_connections.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn set_nodes(&self, nodes: Vec<NodeReport>) {

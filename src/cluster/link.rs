@@ -23,18 +23,18 @@ use crate::{
 
 use super::{
     ClusterConfig,
-    lost::REMEMBERED_FOR,
+    lost::LOST_DASHBOARD_TTL,
     pubsub_message::PubSubMessage,
     scripts::Scripts,
     session_change::{Dashboard, SessionChange},
 };
 
-const OLDEST: u32 = 7;
+const MIN_MAJOR_VERSION: u32 = 7;
 /// The timeout of opening a connection, all steps together. Most steps have a timeout of their own.
-pub(super) const OPEN_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Redis drops the data of a user after this time if nobody renews it: the user's nodes died, or have no more data to
 /// send.
-const USER_KEPT_FOR: Duration = Duration::from_secs(15 * 60);
+const USER_TTL: Duration = Duration::from_secs(15 * 60);
 
 /// Why a connection to Redis could not be opened, or why it ended.
 #[derive(Debug, thiserror::Error)]
@@ -48,13 +48,13 @@ pub enum LinkError {
     #[error("Redis: {0}")]
     Redis(Error),
     #[error("Redis does not answer")]
-    Silent,
+    TimedOut,
     #[error("Redis closed the connection")]
     Closed,
     #[error("Redis received no heartbeat of this node for too long, or forgot it")]
-    Lapsed,
+    LeaseExpired,
     #[error("a queue of messages to or from Redis was full")]
-    Overrun,
+    QueueFull,
 }
 
 impl From<Error> for LinkError {
@@ -73,14 +73,14 @@ impl From<Error> for LinkError {
 
 #[derive(Debug)]
 pub(super) struct Link {
-    pub calls: Calls,
-    words: broadcast::Receiver<Message>,
+    pub commands: Commands,
+    messages: broadcast::Receiver<Message>,
     connection: Connection,
 }
 
 /// The calls to Redis.
 #[derive(Clone, Debug)]
-pub(super) struct Calls {
+pub(super) struct Commands {
     client: Client,
     scripts: Scripts,
     prefix: String,
@@ -92,7 +92,7 @@ pub(super) struct Calls {
 impl Link {
     /// Connects, subscribes, and begins a lease that replaces the lease `before`.
     pub async fn open(config: &ClusterConfig, before: Option<&str>) -> Result<Self, LinkError> {
-        timeout(OPEN_WITHIN, Self::begin(config, before)).await.map_err(|_| LinkError::Silent)?
+        timeout(OPEN_TIMEOUT, Self::begin(config, before)).await.map_err(|_| LinkError::TimedOut)?
     }
 
     async fn begin(config: &ClusterConfig, before: Option<&str>) -> Result<Self, LinkError> {
@@ -102,25 +102,25 @@ impl Link {
         if !is_recent(&version) {
             return Err(LinkError::TooOld(version));
         }
-        let calls = Calls {
+        let commands = Commands {
             scripts: Scripts::load(&client).await?,
             client,
             prefix: config.prefix.clone(),
             lease: uuid::Uuid::new_v4().simple().to_string(),
         };
-        let words = calls.client.message_rx();
-        calls.client.subscribe(vec![calls.channel_of_all(), calls.own_channel()]).await?;
+        let messages = commands.client.message_rx();
+        commands.client.subscribe(vec![commands.broadcast_channel(), commands.own_channel()]).await?;
         let replaced = before.unwrap_or_default().to_owned();
-        let arguments = vec![calls.lease.clone(), replaced];
-        let () = calls.run(&calls.scripts.begin, calls.common_keys(), arguments).await?;
-        Ok(Self { calls, words, connection })
+        let arguments = vec![commands.lease.clone(), replaced];
+        let () = commands.run(&commands.scripts.begin, commands.common_keys(), arguments).await?;
+        Ok(Self { commands, messages, connection })
     }
 
     /// Waits for the next message. The error says why the connection ended.
-    pub async fn word(&mut self) -> Result<Message, LinkError> {
+    pub async fn next_message(&mut self) -> Result<Message, LinkError> {
         tokio::select! {
-            word = self.words.recv() => word.map_err(|error| match error {
-                RecvError::Lagged(_) => LinkError::Overrun,
+            message = self.messages.recv() => message.map_err(|error| match error {
+                RecvError::Lagged(_) => LinkError::QueueFull,
                 RecvError::Closed => LinkError::Closed,
             }),
             ended = &mut self.connection.0 => Err(match ended {
@@ -164,7 +164,7 @@ impl Drop for Connection {
     }
 }
 
-impl Calls {
+impl Commands {
     pub fn lease(&self) -> &str {
         &self.lease
     }
@@ -174,20 +174,24 @@ impl Calls {
     }
 
     /// Sends the heartbeat and the report of this node. Returns the reports of the live nodes.
-    pub async fn beat(&self, told: &str) -> Result<Vec<String>, LinkError> {
-        let arguments = vec![self.lease.clone(), told.to_owned()];
+    pub async fn heartbeat(&self, report: &str) -> Result<Vec<String>, LinkError> {
+        let arguments = vec![self.lease.clone(), report.to_owned()];
         let nodes: Option<Vec<String>> = self.run(&self.scripts.beat, self.common_keys(), arguments).await?;
-        nodes.ok_or(LinkError::Lapsed)
+        nodes.ok_or(LinkError::LeaseExpired)
     }
 
     /// Sends the changes in this order.
-    pub async fn tell(&self, changes: &[SessionChange], max_sessions: usize) -> Result<(), LinkError> {
+    pub async fn send_changes(
+        &self,
+        changes: &[SessionChange],
+        max_sessions: usize,
+    ) -> Result<(), LinkError> {
         let pipeline = self.client.pipeline();
         for change in changes {
-            let (script, keys, arguments) = self.call_of(change, max_sessions);
-            let mut words = vec![script.clone(), keys.len().to_string()];
-            words.extend(keys.into_iter().chain(arguments));
-            let _: Value = pipeline.custom(cmd!("EVALSHA"), words).await?;
+            let (script, keys, arguments) = self.script_call(change, max_sessions);
+            let mut evalsha_arguments = vec![script.clone(), keys.len().to_string()];
+            evalsha_arguments.extend(keys.into_iter().chain(arguments));
+            let _: Value = pipeline.custom(cmd!("EVALSHA"), evalsha_arguments).await?;
         }
         for answer in pipeline.try_all::<Value>().await {
             match answer {
@@ -202,21 +206,21 @@ impl Calls {
     /// Returns true if a session of the user may have lost the dashboard recently, on any node.
     pub async fn lost_dashboard(&self, user: &UserId) -> Result<bool, LinkError> {
         let keys = vec![self.key("leases"), self.user_key("dashboards", user), self.key("began")];
-        let lost: i64 = self.run(&self.scripts.lost, keys, vec![millis(REMEMBERED_FOR)]).await?;
+        let lost: i64 = self.run(&self.scripts.lost, keys, vec![millis(LOST_DASHBOARD_TTL)]).await?;
         Ok(lost != 0)
     }
 
     /// Stores the disconnect for nodes that connect later, and publishes it to the connected nodes.
     pub async fn disconnect(&self, user: &UserId, at: UnixTime) -> Result<(), LinkError> {
-        let word = PubSubMessage::Disconnect { user: user.to_string(), at: at.as_millis() };
+        let message = PubSubMessage::Disconnect { user: user.to_string(), at: at.as_millis() };
         // A message is text and numbers, so this can't fail.
-        let word = serde_json::to_string(&word).unwrap_or_default();
+        let message = serde_json::to_string(&message).unwrap_or_default();
         let arguments = vec![
             user.to_string(),
             at.as_millis().to_string(),
             millis(REVOKED_FOR),
-            word,
-            self.channel_of_all(),
+            message,
+            self.broadcast_channel(),
         ];
         let keys = vec![self.key("leases"), self.key("disconnected")];
         Ok(self.run(&self.scripts.revoked, keys, arguments).await?)
@@ -229,11 +233,15 @@ impl Calls {
         Ok(all.into_iter().map(|(user, at)| (user, at as u64)).collect())
     }
 
-    fn call_of(&self, change: &SessionChange, max_sessions: usize) -> (&String, Vec<String>, Vec<String>) {
+    fn script_call(
+        &self,
+        change: &SessionChange,
+        max_sessions: usize,
+    ) -> (&String, Vec<String>, Vec<String>) {
         let mut arguments = vec![self.lease.clone()];
         let (script, name, user) = match change {
             SessionChange::Opened { user, sessions } => {
-                arguments.extend([max_sessions.to_string(), millis(USER_KEPT_FOR)]);
+                arguments.extend([max_sessions.to_string(), millis(USER_TTL)]);
                 for (session, since) in sessions {
                     arguments.extend([session.to_string(), millis(since.elapsed())]);
                 }
@@ -243,9 +251,9 @@ impl Calls {
                 arguments.push(session.to_string());
                 (&self.scripts.ended, "sessions", user)
             }
-            SessionChange::Dashboard { user, session, now } => {
-                arguments.extend([session.to_string(), millis(USER_KEPT_FOR)]);
-                arguments.push(match now {
+            SessionChange::Dashboard { user, session, state } => {
+                arguments.extend([session.to_string(), millis(USER_TTL)]);
+                arguments.push(match state {
                     Dashboard::Entered => "entered".to_owned(),
                     Dashboard::Left => "left".to_owned(),
                     Dashboard::Lost(when) => millis(when.elapsed()),
@@ -277,7 +285,7 @@ impl Calls {
         format!("{}{name}:{user}", self.prefix)
     }
 
-    fn channel_of_all(&self) -> String {
+    fn broadcast_channel(&self) -> String {
         self.key("all")
     }
 
@@ -296,7 +304,11 @@ pub(super) async fn version(client: &Client) -> Result<String, Error> {
 }
 
 pub(super) fn is_recent(version: &str) -> bool {
-    version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= OLDEST)
+    version
+        .split('.')
+        .next()
+        .and_then(|major| major.parse::<u32>().ok())
+        .is_some_and(|major| major >= MIN_MAJOR_VERSION)
 }
 
 /// Times are sent as ages, so that the clocks of two machines need not agree.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::{shrinking_map::ShrinkingMap, task::UserId};
 
 /// How long after the loss a resync without a join restores the dashboard.
-pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(120);
+pub(super) const LOST_DASHBOARD_TTL: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 pub struct LostDashboards {
@@ -28,7 +28,7 @@ impl LostDashboards {
     /// Returns true if a connection of this user may have lost the dashboard recently. This is always so soon after the
     /// start, because nothing is known of an earlier process.
     pub fn may_have_lost(&self, user: &UserId, now: Instant) -> bool {
-        let recent = |then: &Instant| now.saturating_duration_since(*then) <= REMEMBERED_FOR;
+        let recent = |then: &Instant| now.saturating_duration_since(*then) <= LOST_DASHBOARD_TTL;
         recent(&self.started) || self.lost.lock().get(user).is_some_and(recent)
     }
 
@@ -39,7 +39,7 @@ impl LostDashboards {
     }
 
     pub fn forget_old(&self, now: Instant) {
-        self.lost.lock().retain(|_, then| now.saturating_duration_since(*then) <= REMEMBERED_FOR);
+        self.lost.lock().retain(|_, then| now.saturating_duration_since(*then) <= LOST_DASHBOARD_TTL);
     }
 }
 

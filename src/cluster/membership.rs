@@ -20,10 +20,10 @@ use super::{
 
 /// Between two attempts to connect to Redis.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-const BEAT_EVERY: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the node sends everything again. Redis drops what is not renewed for 15 minutes.
-const RENEW_EVERY: Duration = Duration::from_secs(5 * 60);
-const CHANGES_AT_ONCE: usize = 256;
+const RENEW_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const MAX_BATCH_SIZE: usize = 256;
 const MAX_NODES: usize = 1000;
 const MAX_REPORT_BYTES: usize = 1024;
 
@@ -52,26 +52,30 @@ impl Membership {
         let cluster = self.cluster.clone();
         let Some(shared) = cluster.shared() else { return std::future::pending().await };
         tokio::select! {
-            ended = self.links(shared, &own) => return ended,
+            ended = self.connect_repeatedly(shared, &own) => return ended,
             () = shared.leaving.cancelled() => {}
         }
-        shared.set_calls(None);
+        shared.set_commands(None);
         shared.left.cancel();
         std::future::pending().await
     }
 
-    async fn links(&mut self, shared: &Shared, own: &impl Fn() -> NodeReport) -> Result<(), LinkError> {
+    async fn connect_repeatedly(
+        &mut self,
+        shared: &Shared,
+        own: &impl Fn() -> NodeReport,
+    ) -> Result<(), LinkError> {
         let (mut failures, mut first, mut before) = (0, true, None);
         loop {
             let opened = Link::open(&self.config, before.as_deref()).await;
             let error = match opened {
                 Ok(mut link) => {
                     tracing::info!("connected to Redis: the nodes exchange data");
-                    before = Some(link.calls.lease().to_owned());
+                    before = Some(link.commands.lease().to_owned());
                     let began = Instant::now();
-                    let error = self.live(&mut link, shared, own).await;
-                    shared.lose();
-                    failures = if began.elapsed() > BEAT_EVERY * 2 { 0 } else { failures + 1 };
+                    let error = self.run_link(&mut link, shared, own).await;
+                    shared.connection_lost();
+                    failures = if began.elapsed() > HEARTBEAT_INTERVAL * 2 { 0 } else { failures + 1 };
                     tracing::warn!(%error, "lost Redis: clients still receive events, but the nodes do not exchange data");
                     error
                 }
@@ -90,10 +94,15 @@ impl Membership {
         }
     }
 
-    async fn live(&mut self, link: &mut Link, shared: &Shared, own: &impl Fn() -> NodeReport) -> LinkError {
+    async fn run_link(
+        &mut self,
+        link: &mut Link,
+        shared: &Shared,
+        own: &impl Fn() -> NodeReport,
+    ) -> LinkError {
         // New changes are queued from here on. Earlier ones are included when `serve` sends everything.
         while self.changes.try_recv().is_ok() {}
-        shared.set_calls(Some(link.calls.clone()));
+        shared.set_commands(Some(link.commands.clone()));
         match self.serve(link, shared, own).await {
             Ok(never) => match never {},
             Err(error) => error,
@@ -106,39 +115,39 @@ impl Membership {
         shared: &Shared,
         own: &impl Fn() -> NodeReport,
     ) -> Result<std::convert::Infallible, LinkError> {
-        self.beat(link, shared, own).await?;
+        self.heartbeat(link, shared, own).await?;
         self.exchange_disconnects(link).await?;
-        let mut told = self.tell_everything(link, shared, own).await?;
-        let mut beats = tokio::time::interval(BEAT_EVERY);
-        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut changes = Vec::with_capacity(CHANGES_AT_ONCE);
+        let mut last_sent = self.send_everything(link, shared, own).await?;
+        let mut heartbeats = tokio::time::interval(HEARTBEAT_INTERVAL);
+        heartbeats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut changes = Vec::with_capacity(MAX_BATCH_SIZE);
         loop {
             tokio::select! {
-                _ = beats.tick() => {
-                    self.beat(link, shared, own).await?;
-                    if told.elapsed() > RENEW_EVERY {
-                        told = self.tell_everything(link, shared, own).await?;
+                _ = heartbeats.tick() => {
+                    self.heartbeat(link, shared, own).await?;
+                    if last_sent.elapsed() > RENEW_INTERVAL {
+                        last_sent = self.send_everything(link, shared, own).await?;
                     }
                 }
-                word = link.word() => self.hear(link, &word?).await,
-                _ = self.changes.recv_many(&mut changes, CHANGES_AT_ONCE) => {
-                    link.calls.tell(&changes, self.max_sessions).await?;
+                message = link.next_message() => self.handle_message(link, &message?).await,
+                _ = self.changes.recv_many(&mut changes, MAX_BATCH_SIZE) => {
+                    link.commands.send_changes(&changes, self.max_sessions).await?;
                     changes.clear();
                 }
-                () = shared.anew.notified() => return Err(LinkError::Overrun),
+                () = shared.resync.notified() => return Err(LinkError::QueueFull),
             }
         }
     }
 
-    async fn beat(
+    async fn heartbeat(
         &self,
         link: &Link,
         shared: &Shared,
         own: &impl Fn() -> NodeReport,
     ) -> Result<(), LinkError> {
         // A report is text and numbers, so this can't fail.
-        let told = serde_json::to_string(&own()).unwrap_or_default();
-        let reports = link.calls.beat(&told).await?;
+        let report = serde_json::to_string(&own()).unwrap_or_default();
+        let reports = link.commands.heartbeat(&report).await?;
         let usable = reports.iter().filter(|report| report.len() <= MAX_REPORT_BYTES).take(MAX_NODES);
         let nodes = usable.filter_map(|report| serde_json::from_str(report).ok());
         shared.set_nodes(nodes.collect());
@@ -148,59 +157,59 @@ impl Membership {
     /// This node and Redis may have received disconnects while they were not connected, and Redis may have lost all its
     /// data.
     async fn exchange_disconnects(&self, link: &Link) -> Result<(), LinkError> {
-        let known = link.calls.disconnects().await?;
+        let known = link.commands.disconnects().await?;
         for (user, at) in &known {
-            self.take_disconnect(user, *at).await;
+            self.apply_disconnect(user, *at).await;
         }
         let known: std::collections::HashMap<_, _> = known.into_iter().collect();
         for (user, at) in self.cluster.revocations.all() {
             if known.get(user.as_str()).is_none_or(|known| *known < at.as_millis()) {
-                link.calls.disconnect(&user, at).await?;
+                link.commands.disconnect(&user, at).await?;
             }
         }
         Ok(())
     }
 
-    async fn tell_everything(
+    async fn send_everything(
         &self,
         link: &Link,
         shared: &Shared,
         own: &impl Fn() -> NodeReport,
     ) -> Result<Instant, LinkError> {
-        let (now, mut beaten) = (Instant::now(), Instant::now());
+        let (now, mut last_heartbeat) = (Instant::now(), Instant::now());
         let mut changes = shared.all_sessions();
         // No session has the number 0.
         changes.extend(
             self.cluster.lost().recent(now).into_iter().map(|(user, when)| SessionChange::Dashboard {
                 user,
                 session: 0,
-                now: Dashboard::Lost(when),
+                state: Dashboard::Lost(when),
             }),
         );
-        for some in changes.chunks(CHANGES_AT_ONCE) {
-            link.calls.tell(some, self.max_sessions).await?;
-            if beaten.elapsed() > BEAT_EVERY {
-                self.beat(link, shared, own).await?;
-                beaten = Instant::now();
+        for batch in changes.chunks(MAX_BATCH_SIZE) {
+            link.commands.send_changes(batch, self.max_sessions).await?;
+            if last_heartbeat.elapsed() > HEARTBEAT_INTERVAL {
+                self.heartbeat(link, shared, own).await?;
+                last_heartbeat = Instant::now();
             }
         }
         Ok(now)
     }
 
-    async fn hear(&self, link: &Link, message: &Message) {
+    async fn handle_message(&self, link: &Link, message: &Message) {
         let text = message.value.as_str().unwrap_or_default();
         match serde_json::from_str(&text) {
-            Ok(PubSubMessage::Close(session)) if link.calls.is_own_channel(&message.channel) => {
+            Ok(PubSubMessage::Close(session)) if link.commands.is_own_channel(&message.channel) => {
                 self.cluster.order(Order::Close(session)).await;
             }
-            Ok(PubSubMessage::Disconnect { user, at }) => self.take_disconnect(&user, at).await,
+            Ok(PubSubMessage::Disconnect { user, at }) => self.apply_disconnect(&user, at).await,
             Ok(PubSubMessage::Close(_)) | Err(_) => {
                 tracing::debug!(channel = %message.channel, "received an unknown message");
             }
         }
     }
 
-    async fn take_disconnect(&self, user: &str, at: u64) {
+    async fn apply_disconnect(&self, user: &str, at: u64) {
         let Some((user, at)) = disconnect(user, at, UnixTime::now()) else {
             tracing::warn!(
                 "ignored a disconnect from Redis: its time is in the future or its user is invalid; check the clocks of all nodes"

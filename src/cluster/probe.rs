@@ -5,7 +5,7 @@ use tokio::time::timeout;
 
 use super::{
     ClusterConfig, LinkError,
-    link::{Connection, OPEN_WITHIN, is_recent, version},
+    link::{Connection, OPEN_TIMEOUT, is_recent, version},
 };
 use crate::task::{ClockReading, Timestamp};
 
@@ -29,15 +29,15 @@ pub async fn probe(config: &ClusterConfig) -> Result<RedisProbe, LinkError> {
         let eviction = memory.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
         let eviction = eviction.map(|policy| policy.trim().to_owned());
         let before = Timestamp::now();
-        let there = client
+        let remote = client
             .custom::<Vec<String>, String>(cmd!("TIME"), Vec::new())
             .await
             .ok()
             .and_then(|time| moment(&time));
-        let clock = there.map(|there| ClockReading { before, there, after: Timestamp::now() });
+        let clock = remote.map(|remote| ClockReading { before, remote, after: Timestamp::now() });
         Ok(RedisProbe { is_recent: is_recent(&version), version, eviction, clock })
     };
-    timeout(OPEN_WITHIN, probed).await.map_err(|_| LinkError::Silent)?
+    timeout(OPEN_TIMEOUT, probed).await.map_err(|_| LinkError::TimedOut)?
 }
 
 /// Converts the answer of `TIME`: seconds and microseconds.

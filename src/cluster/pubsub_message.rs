@@ -39,8 +39,8 @@ mod tests {
     fn only_the_messages_of_the_scripts_are_parsed() {
         let parse = |text: &str| serde_json::from_str::<PubSubMessage>(text).ok();
         assert_eq!(parse(r#"{"close":7}"#), Some(PubSubMessage::Close(7)));
-        let said = PubSubMessage::Disconnect { user: "ann".into(), at: 5 };
-        assert_eq!(parse(&serde_json::to_string(&said).unwrap()), Some(said));
+        let message = PubSubMessage::Disconnect { user: "ann".into(), at: 5 };
+        assert_eq!(parse(&serde_json::to_string(&message).unwrap()), Some(message));
         for text in ["", "7", r#"{"close":-1}"#, r#"{"open":7}"#, r#"{"disconnect":{"user":"ann"}}"#] {
             assert_eq!(parse(text), None, "{text}");
         }

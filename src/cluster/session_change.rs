@@ -11,7 +11,7 @@ pub type SessionId = u64;
 pub(super) enum SessionChange {
     Opened { user: UserId, sessions: Vec<(SessionId, Instant)> },
     Ended { user: UserId, session: SessionId },
-    Dashboard { user: UserId, session: SessionId, now: Dashboard },
+    Dashboard { user: UserId, session: SessionId, state: Dashboard },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,8 @@ impl Sessions {
         if std::mem::replace(&mut known.has_dashboard, has) == has {
             return None;
         }
-        let now = if has { Dashboard::Entered } else { Dashboard::Left };
-        Some(SessionChange::Dashboard { user: known.user.clone(), session, now })
+        let state = if has { Dashboard::Entered } else { Dashboard::Left };
+        Some(SessionChange::Dashboard { user: known.user.clone(), session, state })
     }
 
     /// `lost` is the time at which the session lost the dashboard, if it did not leave it.
@@ -54,8 +54,8 @@ impl Sessions {
         let Some(Session { user, has_dashboard, .. }) = self.0.remove(&session) else { return Vec::new() };
         let mut changes = vec![SessionChange::Ended { user: user.clone(), session }];
         if has_dashboard || lost.is_some() {
-            let now = lost.map_or(Dashboard::Left, Dashboard::Lost);
-            changes.push(SessionChange::Dashboard { user, session, now });
+            let state = lost.map_or(Dashboard::Left, Dashboard::Lost);
+            changes.push(SessionChange::Dashboard { user, session, state });
         }
         changes
     }
@@ -74,7 +74,7 @@ impl Sessions {
         let entered = with_dashboard.map(|(id, session)| SessionChange::Dashboard {
             user: session.user.clone(),
             session: *id,
-            now: Dashboard::Entered,
+            state: Dashboard::Entered,
         });
         opened.into_iter().chain(entered).collect()
     }
@@ -96,13 +96,13 @@ mod tests {
         assert!(matches!(&all[0], SessionChange::Opened { sessions, .. } if sessions.len() == 2));
         assert_eq!(
             all[1..],
-            [SessionChange::Dashboard { user: ann.clone(), session: 1, now: Dashboard::Entered }]
+            [SessionChange::Dashboard { user: ann.clone(), session: 1, state: Dashboard::Entered }]
         );
         assert_eq!(
             sessions.end(1, Some(now)),
             [
                 SessionChange::Ended { user: ann.clone(), session: 1 },
-                SessionChange::Dashboard { user: ann.clone(), session: 1, now: Dashboard::Lost(now) },
+                SessionChange::Dashboard { user: ann.clone(), session: 1, state: Dashboard::Lost(now) },
             ]
         );
         assert_eq!(sessions.end(1, None), []);

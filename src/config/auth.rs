@@ -44,7 +44,7 @@ pub struct Tokens {
 
 /// The range of `MAX_TOKEN_BYTES`. An ordinary token needs at least the lower limit. Above the upper limit,
 /// unauthenticated connections would cost too much.
-const TOKEN_BYTES: RangeInclusive<usize> = 1024..=65_536;
+const TOKEN_BYTES_RANGE: RangeInclusive<usize> = 1024..=65_536;
 /// RFC 7518 §3.2.
 pub const MIN_SECRET_BYTES: usize = 32;
 
@@ -59,7 +59,7 @@ impl AuthConfig {
             },
             issuer: reader.text("JWT_ISSUER").map(str::to_owned),
             audience: reader.text("JWT_AUDIENCE").map(str::to_owned),
-            max_token_bytes: reader.number("MAX_TOKEN_BYTES", TOKEN_BYTES).unwrap_or_default(),
+            max_token_bytes: reader.number("MAX_TOKEN_BYTES", TOKEN_BYTES_RANGE).unwrap_or_default(),
         }
     }
 
@@ -99,14 +99,17 @@ fn hs256(secret: &Secret) -> Keys {
     Key::secret(secret.expose().as_bytes()).into()
 }
 
-const KINDS: [&str; 3] = ["JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL"];
+const KEY_SETTINGS: [&str; 3] = ["JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS_URL"];
 
 fn read_keys(reader: &mut Reader<'_>, server: &ServerConfig, data_dir: &Path) -> KeySource {
     let dev = reader.bool("TASKCAST_DEV");
     let generated = KeySource::Generated(data_dir.join("dev-secret"));
-    let [secret, public, jwks] = KINDS.map(|kind| reader.raw(kind));
-    let given: Vec<&str> =
-        KINDS.into_iter().zip([secret, public, jwks]).filter_map(|(kind, text)| text.map(|_| kind)).collect();
+    let [secret, public, jwks] = KEY_SETTINGS.map(|kind| reader.raw(kind));
+    let given: Vec<&str> = KEY_SETTINGS
+        .into_iter()
+        .zip([secret, public, jwks])
+        .filter_map(|(kind, text)| text.map(|_| kind))
+        .collect();
     if let [first, others @ ..] = &*given
         && !others.is_empty()
     {

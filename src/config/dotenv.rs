@@ -10,12 +10,12 @@ pub(super) struct Entry {
     pub value: String,
     /// The number of the name's line, counted from 1.
     pub line: usize,
-    pub doubts: Vec<Doubt>,
+    pub warnings: Vec<ValueWarning>,
 }
 
 /// Why a value may differ from what its author intended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doubt {
+pub(super) enum ValueWarning {
     /// A `#` directly after other characters begins a comment.
     Comment,
     /// The value begins with a quote that does not end it.
@@ -76,22 +76,24 @@ fn count_lines(from: &str, to: &str) -> usize {
 /// Parses `NAME=value` or `NAME: value`, with an optional `export` before it. Also returns the rest of the text.
 fn assignment(text: &str) -> Option<(Entry, &str)> {
     let exported = text.strip_prefix("export").filter(|rest| rest.starts_with(is_blank));
-    exported.and_then(|rest| named(rest.trim_start_matches(is_blank))).or_else(|| named(text))
+    exported
+        .and_then(|rest| plain_assignment(rest.trim_start_matches(is_blank)))
+        .or_else(|| plain_assignment(text))
 }
 
-fn named(text: &str) -> Option<(Entry, &str)> {
+fn plain_assignment(text: &str) -> Option<(Entry, &str)> {
     let end = text.find(|c: char| !is_name_char(c)).filter(|end| *end > 0)?;
     let (name, rest) = text.split_at(end);
     let rest = match rest.trim_start_matches(is_blank).strip_prefix('=') {
         Some(rest) => rest,
         None => rest.strip_prefix(':').filter(|rest| rest.starts_with(is_blank))?,
     };
-    let (value, doubts, rest) = quoted(rest).unwrap_or_else(|| bare(rest));
-    Some((Entry { name: name.to_owned(), value, line: 0, doubts }, rest))
+    let (value, warnings, rest) = quoted(rest).unwrap_or_else(|| unquoted(rest));
+    Some((Entry { name: name.to_owned(), value, line: 0, warnings }, rest))
 }
 
 /// Parses a value in quotes, which may have several lines.
-fn quoted(text: &str) -> Option<(String, Vec<Doubt>, &str)> {
+fn quoted(text: &str) -> Option<(String, Vec<ValueWarning>, &str)> {
     let text = text.trim_start_matches(is_space);
     let quote = text.chars().next().filter(|first| is_quote(*first))?;
     let inner = &text[1..];
@@ -106,9 +108,10 @@ fn quoted(text: &str) -> Option<(String, Vec<Doubt>, &str)> {
         }
     }
     let end = end?;
-    let written = &inner[..end];
-    let doubts = if quote != '\'' && is_literal(written, quote) { vec![Doubt::Literal] } else { Vec::new() };
-    Some((expanded(written, quote), doubts, &inner[end + 1..]))
+    let raw = &inner[..end];
+    let warnings =
+        if quote != '\'' && is_literal(raw, quote) { vec![ValueWarning::Literal] } else { Vec::new() };
+    Some((replace_escapes(raw, quote), warnings, &inner[end + 1..]))
 }
 
 /// Returns true if a value may end here: only a comment follows on its line.
@@ -118,43 +121,43 @@ fn ends_a_value(rest: &str) -> bool {
 }
 
 /// Parses a value without quotes, or with quotes that do not enclose it. It ends at the first `#` of its line.
-fn bare(text: &str) -> (String, Vec<Doubt>, &str) {
+fn unquoted(text: &str) -> (String, Vec<ValueWarning>, &str) {
     let end = text.find(['#', '\n']).unwrap_or(text.len());
-    let (written, rest) = text.split_at(end);
-    let mut doubts = Vec::new();
+    let (raw, rest) = text.split_at(end);
+    let mut warnings = Vec::new();
     // `NAME=# text` is a setting without a value, and a comment.
-    let is_empty = written.is_empty() && rest.chars().nth(1).is_none_or(is_space);
-    if rest.starts_with('#') && !written.ends_with(is_space) && !is_empty {
-        doubts.push(Doubt::Comment);
+    let is_empty = raw.is_empty() && rest.chars().nth(1).is_none_or(is_space);
+    if rest.starts_with('#') && !raw.ends_with(is_space) && !is_empty {
+        warnings.push(ValueWarning::Comment);
     }
-    let written = written.trim_matches(is_space);
-    let first = written.chars().next().unwrap_or_default();
-    let enclosed = written.strip_prefix(first).and_then(|rest| rest.strip_suffix(first));
+    let raw = raw.trim_matches(is_space);
+    let first = raw.chars().next().unwrap_or_default();
+    let enclosed = raw.strip_prefix(first).and_then(|rest| rest.strip_suffix(first));
     let value = match enclosed.filter(|_| is_quote(first)) {
         Some(enclosed) => enclosed,
         None => {
             if is_quote(first) {
-                doubts.push(Doubt::OpenQuote);
+                warnings.push(ValueWarning::OpenQuote);
             }
-            written
+            raw
         }
     };
     if is_literal(value, first) {
-        doubts.push(Doubt::Literal);
+        warnings.push(ValueWarning::Literal);
     }
-    (expanded(value, first), doubts, rest)
+    (replace_escapes(value, first), warnings, rest)
 }
 
 /// Replaces `\n` and `\r` in double quotes by line ends. Nothing else is replaced.
-fn expanded(written: &str, quote: char) -> String {
+fn replace_escapes(raw: &str, quote: char) -> String {
     match quote {
-        '"' => written.replace("\\n", "\n").replace("\\r", "\r"),
-        _ => written.to_owned(),
+        '"' => raw.replace("\\n", "\n").replace("\\r", "\r"),
+        _ => raw.to_owned(),
     }
 }
 
-fn is_literal(written: &str, quote: char) -> bool {
-    let replaced = if quote == '"' { written.replace("\\n", "") } else { written.to_owned() };
+fn is_literal(raw: &str, quote: char) -> bool {
+    let replaced = if quote == '"' { raw.replace("\\n", "") } else { raw.to_owned() };
     quote == '`' || replaced.contains(['$', '\\'])
 }
 
@@ -201,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_value_is_read_as_it_is_written() {
-        for (written, read) in [
+        for (raw, read) in [
             (r#""aB3$xY""#, "aB3$xY"),
             ("aB3$xY", "aB3$xY"),
             ("${HOME}", "${HOME}"),
@@ -216,13 +219,13 @@ mod tests {
             ("\u{a0}x\u{feff}", "x"),
             ("é🎉", "é🎉"),
         ] {
-            assert_eq!(value(written), read, "{written}");
+            assert_eq!(value(raw), read, "{raw}");
         }
     }
 
     #[test]
     fn quotes_enclose_a_value_and_line_ends_are_expanded_only_in_double_quotes() {
-        for (written, read) in [
+        for (raw, read) in [
             (r"'a # b'", "a # b"),
             (r#""a # b" # c"#, "a # b"),
             ("`it's \"it\"`", "it's \"it\""),
@@ -244,7 +247,7 @@ mod tests {
             (r#""a" "b""#, r#"a" "b"#),
             ("'", "'"),
         ] {
-            assert_eq!(value(written), read, "{written}");
+            assert_eq!(value(raw), read, "{raw}");
         }
     }
 
@@ -280,21 +283,21 @@ mod tests {
 
     #[test]
     fn an_entry_knows_its_line_and_what_is_doubtful_about_it() {
-        let doubts = |text: &str| {
+        let warnings = |text: &str| {
             let text = format!("\nB='\n'\nA={text}");
             let entry = parse(&text).expect("readable").remove(1);
             assert_eq!(entry.line, 4);
-            entry.doubts
+            entry.warnings
         };
         for text in ["a b", "'a$b#c'", "\"a\\nb\"", "a # b", "# b", "''", "\"a#b\" # c"] {
-            assert_eq!(doubts(text), [], "{text}");
+            assert_eq!(warnings(text), [], "{text}");
         }
-        assert_eq!(doubts("a#b"), [Doubt::Comment]);
-        assert_eq!(doubts("#b"), [Doubt::Comment]);
-        assert_eq!(doubts("'a"), [Doubt::OpenQuote]);
-        assert_eq!(doubts("\"a#b"), [Doubt::Comment, Doubt::OpenQuote]);
+        assert_eq!(warnings("a#b"), [ValueWarning::Comment]);
+        assert_eq!(warnings("#b"), [ValueWarning::Comment]);
+        assert_eq!(warnings("'a"), [ValueWarning::OpenQuote]);
+        assert_eq!(warnings("\"a#b"), [ValueWarning::Comment, ValueWarning::OpenQuote]);
         for text in ["a$b", "\"a$b\"", r"a\b", r#""a\"b""#, "`a`"] {
-            assert_eq!(doubts(text), [Doubt::Literal], "{text}");
+            assert_eq!(warnings(text), [ValueWarning::Literal], "{text}");
         }
     }
 

@@ -38,10 +38,10 @@ impl LimitsConfig {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let handshake_rate = reader.number("HANDSHAKE_RATE_PER_SECOND", 0..=1_000_000);
         let unauthenticated = reader.number("MAX_UNAUTHENTICATED_PER_ADDRESS", 0..=1_000_000);
-        let mut count = |name, least, most| reader.number(name, least..=most).unwrap_or_default();
+        let mut count = |name, min, max| reader.number(name, min..=max).unwrap_or_default();
         Self {
             handshake_rate_per_second: handshake_rate.unwrap_or_default(),
-            max_unauthenticated_per_address: unauthenticated.filter(|most| *most > 0),
+            max_unauthenticated_per_address: unauthenticated.filter(|limit| *limit > 0),
             max_connections_per_user: count("MAX_CONNECTIONS_PER_USER", 1, 1_000_000),
             max_rooms_per_socket: count("MAX_ROOMS_PER_SOCKET", 1, 1_000_000),
             max_message_bytes: count("MAX_MESSAGE_BYTES", 1024, 16 * 1024 * 1024),

@@ -4,9 +4,9 @@ use std::net::Ipv6Addr;
 
 use super::reader::Reader;
 
-const NAME: &str = "WEBSOCKET_CORS_ORIGIN";
-const OPAQUE: &str = "null";
-const OF_FILES: &str = "file://";
+const SETTING: &str = "WEBSOCKET_CORS_ORIGIN";
+const OPAQUE_ORIGIN: &str = "null";
+const FILE_ORIGIN: &str = "file://";
 const NULL_WARNING: &str = "WEBSOCKET_CORS_ORIGIN has null: every sandboxed frame, data: page and local file sends this Origin, \
                             whoever made it, so any of them can connect with a token that it has; name the app's own origin \
                             instead, such as capacitor://localhost or app://localhost, if the app can have one";
@@ -26,8 +26,8 @@ pub struct Origins(Vec<Origin>);
 impl Origin {
     /// Parses an `Origin` header or an entry of the setting. `None` means that the text is not an origin.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.eq_ignore_ascii_case(OPAQUE) {
-            return Some(Self(OPAQUE.to_owned()));
+        if text.eq_ignore_ascii_case(OPAQUE_ORIGIN) {
+            return Some(Self(OPAQUE_ORIGIN.to_owned()));
         }
         let (scheme, authority) = text.split_once("://")?;
         let scheme = scheme_of(scheme)?;
@@ -49,12 +49,12 @@ impl Origin {
 
 impl Origins {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        let text = reader.text(NAME).unwrap_or_default();
+        let text = reader.text(SETTING).unwrap_or_default();
         let origins = Self::parse(text).unwrap_or_else(|problems| {
-            problems.into_iter().for_each(|problem| reader.problem(NAME, problem));
+            problems.into_iter().for_each(|problem| reader.problem(SETTING, problem));
             Self::default()
         });
-        for (origin, warning) in [(OPAQUE, NULL_WARNING), (OF_FILES, FILE_WARNING)] {
+        for (origin, warning) in [(OPAQUE_ORIGIN, NULL_WARNING), (FILE_ORIGIN, FILE_WARNING)] {
             if origins.iter().any(|named| named == origin) {
                 reader.warn(warning);
             }

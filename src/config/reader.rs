@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
-use super::{ConfigError, Problem, Setting, Sources, sources::Place, table};
+use super::{ConfigError, Problem, Setting, Sources, sources::SourceKind, table};
 
 /// Reads settings by name. An invalid setting is recorded and replaced by its type's default. No caller uses that
 /// default, because [`Reader::finish`] returns only the errors then.
@@ -11,7 +11,7 @@ pub(super) struct Reader<'a> {
     problems: Vec<Problem>,
     warnings: Vec<String>,
     #[cfg(test)]
-    pub(super) asked: Vec<&'static str>,
+    pub(super) names_read: Vec<&'static str>,
 }
 
 impl<'a> Reader<'a> {
@@ -21,7 +21,7 @@ impl<'a> Reader<'a> {
             problems: Vec::new(),
             warnings: Vec::new(),
             #[cfg(test)]
-            asked: Vec::new(),
+            names_read: Vec::new(),
         }
     }
 
@@ -43,7 +43,7 @@ impl<'a> Reader<'a> {
 
     /// The text as it was written, white space around it included.
     pub(super) fn raw(&mut self, name: &'static str) -> Option<&'a str> {
-        self.text_and_place(name).map(|(text, _)| text)
+        self.text_and_source(name).map(|(text, _)| text)
     }
 
     pub(super) fn text(&mut self, name: &'static str) -> Option<&'a str> {
@@ -57,10 +57,10 @@ impl<'a> Reader<'a> {
         expected: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        let (text, place) = self.text_and_place(name)?;
+        let (text, source) = self.text_and_source(name)?;
         let value = parse(text.trim());
         if value.is_none() {
-            self.problem(name, format!("must be {expected}{}", read_from(place)));
+            self.problem(name, format!("must be {expected}{}", read_from(source)));
         }
         value
     }
@@ -72,11 +72,11 @@ impl<'a> Reader<'a> {
         name: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let (text, place) = self.text_and_place(name)?;
+        let (text, source) = self.text_and_source(name)?;
         match parse(text.trim()) {
             Ok(value) => Some(value),
             Err(reason) => {
-                self.problem(name, format!("{reason}{}", read_from(place)));
+                self.problem(name, format!("{reason}{}", read_from(source)));
                 None
             }
         }
@@ -119,9 +119,9 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn text_and_place(&mut self, name: &'static str) -> Option<(&'a str, Option<Place>)> {
+    fn text_and_source(&mut self, name: &'static str) -> Option<(&'a str, Option<SourceKind>)> {
         #[cfg(test)]
-        self.asked.push(name);
+        self.names_read.push(name);
         let setting: &'static Setting = table::all().find(|setting| setting.name == name)?;
         let Some(found) = self.sources.find(setting) else {
             return setting.default.map(|text| (text, None));
@@ -129,15 +129,15 @@ impl<'a> Reader<'a> {
         if found.text.is_none() {
             self.problem(name, "must be valid UTF-8");
         }
-        Some((found.text?, Some(found.place)))
+        Some((found.text?, Some(found.source)))
     }
 }
 
 /// Most settings come from the environment, so an error names only the other sources.
-fn read_from(place: Option<Place>) -> &'static str {
-    match place {
-        Some(Place::Flag) => " (given as a flag)",
-        Some(Place::DotEnv) => " (read from .env)",
-        Some(Place::Environment) | None => "",
+fn read_from(source: Option<SourceKind>) -> &'static str {
+    match source {
+        Some(SourceKind::Flag) => " (given as a flag)",
+        Some(SourceKind::DotEnv) => " (read from .env)",
+        Some(SourceKind::Environment) | None => "",
     }
 }

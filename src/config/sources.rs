@@ -4,7 +4,7 @@ use std::{collections::HashMap, ffi::OsString, fmt, io, path::Path};
 
 use super::{
     ConfigError, Problem, Setting,
-    dotenv::{self, Doubt, Entry},
+    dotenv::{self, Entry, ValueWarning},
     table,
 };
 
@@ -23,11 +23,11 @@ const MAX_NAMED_LINES: usize = 10;
 /// The value of a setting, and where it was found. `text` is `None` if the value is not UTF-8.
 pub(super) struct Found<'a> {
     pub(super) text: Option<&'a str>,
-    pub(super) place: Place,
+    pub(super) source: SourceKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum SourceKind {
     Flag,
     Environment,
     DotEnv,
@@ -64,19 +64,19 @@ impl Sources {
 
     /// Warnings about values in `.env` that are probably not what the author intended.
     pub(super) fn dotenv_warnings(&self) -> Vec<String> {
-        self.doubtful()
-            .flat_map(|entry| entry.doubts.iter().filter_map(|doubt| warning(entry, *doubt)))
+        self.setting_entries()
+            .flat_map(|entry| entry.warnings.iter().filter_map(|warning| warning_text(entry, *warning)))
             .collect()
     }
 
     /// Names and lines of the settings in `.env` that a dotenv library with substitution reads differently.
     pub fn literal_in_dotenv(&self) -> Vec<(&str, usize)> {
-        let literal = self.doubtful().filter(|entry| entry.doubts.contains(&Doubt::Literal));
+        let literal = self.setting_entries().filter(|entry| entry.warnings.contains(&ValueWarning::Literal));
         literal.map(|entry| (&*entry.name, entry.line)).collect()
     }
 
     /// The entries that are settings of taskcast, in the order of the file. Other entries are for other programs.
-    fn doubtful(&self) -> impl Iterator<Item = &Entry> {
+    fn setting_entries(&self) -> impl Iterator<Item = &Entry> {
         let settings = table::all().flat_map(|setting| [Some(setting.name), setting.alias]).flatten();
         let mut entries: Vec<&Entry> = settings.filter_map(|name| self.dotenv.get(name)).collect();
         entries.sort_unstable_by_key(|entry| entry.line);
@@ -85,15 +85,18 @@ impl Sources {
 
     pub(super) fn find(&self, setting: &Setting) -> Option<Found<'_>> {
         let names = || std::iter::once(setting.name).chain(setting.alias);
-        let in_flags = names().filter_map(|name| self.flags.get(name)).map(|text| (Some(text), Place::Flag));
-        let in_env =
-            names().filter_map(|name| self.env.get(name)).map(|text| (text.as_ref(), Place::Environment));
-        let in_dotenv =
-            names().filter_map(|name| self.dotenv.get(name)).map(|entry| (Some(&entry.value), Place::DotEnv));
+        let in_flags =
+            names().filter_map(|name| self.flags.get(name)).map(|text| (Some(text), SourceKind::Flag));
+        let in_env = names()
+            .filter_map(|name| self.env.get(name))
+            .map(|text| (text.as_ref(), SourceKind::Environment));
+        let in_dotenv = names()
+            .filter_map(|name| self.dotenv.get(name))
+            .map(|entry| (Some(&entry.value), SourceKind::DotEnv));
         in_flags
             .chain(in_env)
             .chain(in_dotenv)
-            .map(|(text, place)| Found { text: text.map(String::as_str), place })
+            .map(|(text, source)| Found { text: text.map(String::as_str), source })
             .find(|found| found.text.is_none_or(|text| !text.trim().is_empty()))
     }
 }
@@ -122,18 +125,18 @@ fn unreadable(lines: &[usize]) -> String {
 }
 
 /// The text says what is doubtful, and then what to do.
-fn warning(entry: &Entry, doubt: Doubt) -> Option<String> {
+fn warning_text(entry: &Entry, warning: ValueWarning) -> Option<String> {
     let Entry { name, line, .. } = entry;
-    match doubt {
-        Doubt::Comment => Some(format!(
+    match warning {
+        ValueWarning::Comment => Some(format!(
             "{name} in line {line} of .env ends before a #, which begins a comment; put the value in single quotes if the # belongs \
              to it, or a space before the # if it does not"
         )),
-        Doubt::OpenQuote => Some(format!(
+        ValueWarning::OpenQuote => Some(format!(
             "{name} in line {line} of .env begins with a quote that does not end it, so the quote is a part of the value; end the \
              value with the same quote, or put it in quotes of another kind"
         )),
-        Doubt::Literal => None,
+        ValueWarning::Literal => None,
     }
 }
 

@@ -220,9 +220,12 @@ fn every_setting_can_be_refused_and_no_error_shows_its_value() {
         }
         let keyless =
             if setting.name == "TASKCAST_DEV" { ("HOST", "127.0.0.1") } else { ("TASKCAST_DEV", "1") };
-        let told = problems(&[keyless, (setting.name, bad)]);
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].starts_with(setting.name) && !told[0].contains("hunter2"), "{told:?}");
+        let problems_found = problems(&[keyless, (setting.name, bad)]);
+        assert_eq!(problems_found.len(), 1, "{problems_found:?}");
+        assert!(
+            problems_found[0].starts_with(setting.name) && !problems_found[0].contains("hunter2"),
+            "{problems_found:?}"
+        );
         let pairs = [(OsString::from(setting.name), OsString::from(bad))];
         let shown = format!("{:?}", Sources::default().with_env(pairs));
         assert!(!shown.contains("hunter2"), "{shown}");
@@ -266,8 +269,11 @@ fn ranges_and_relations_are_checked() {
         ("METRICS_TOKEN", "two words"),
         ("TRUSTED_PROXIES", "10.0.0.0/40"),
     ] {
-        let told = problems(&[("JWT_SECRET", "bench-secret"), (name, value)]);
-        assert!(told.len() == 1 && told[0].starts_with(name), "{name}={value}: {told:?}");
+        let problems_found = problems(&[("JWT_SECRET", "bench-secret"), (name, value)]);
+        assert!(
+            problems_found.len() == 1 && problems_found[0].starts_with(name),
+            "{name}={value}: {problems_found:?}"
+        );
     }
     assert_eq!(read(&[("PORT", "0"), ("ADMIN_PORT", "0")]).server.admin_port, Some(0));
     assert_eq!(read(&[("SHUTDOWN_GRACE", "0s")]).server.shutdown_grace, Duration::ZERO);
@@ -285,10 +291,12 @@ fn exactly_one_kind_of_key_may_be_configured() {
     assert!(matches!(fetched.auth.keys, KeySource::Fetched(_)));
     assert!(fetched.tokens().expect("keys").signer.is_none());
     for bad in ["id.test/hunter2", "http://id.test/hunter2", "https://hunter2@id.test/keys"] {
-        let told = problems(&[("JWT_JWKS_URL", bad)]);
+        let problems_found = problems(&[("JWT_JWKS_URL", bad)]);
         assert!(
-            told.len() == 1 && told[0].starts_with("JWT_JWKS_URL") && !told[0].contains("hunter2"),
-            "{told:?}"
+            problems_found.len() == 1
+                && problems_found[0].starts_with("JWT_JWKS_URL")
+                && !problems_found[0].contains("hunter2"),
+            "{problems_found:?}"
         );
     }
 
@@ -311,8 +319,8 @@ fn the_verifier_uses_the_configured_longest_token() {
         assert_eq!(config.tokens().expect("keys").verifier.max_token_bytes, bytes);
     }
     for text in ["1023", "65537", "0", "-1", "8KiB", "1e4"] {
-        let told = problems(&[("JWT_SECRET", "bench-secret"), ("MAX_TOKEN_BYTES", text)]);
-        assert_eq!(told, ["MAX_TOKEN_BYTES: must be a whole number from 1024 to 65536"]);
+        let problems_found = problems(&[("JWT_SECRET", "bench-secret"), ("MAX_TOKEN_BYTES", text)]);
+        assert_eq!(problems_found, ["MAX_TOKEN_BYTES: must be a whole number from 1024 to 65536"]);
     }
 }
 
@@ -343,7 +351,7 @@ fn options_of_a_mongodb_uri_that_only_other_drivers_know_cause_one_warning() {
         "{warnings:?}"
     );
     assert_eq!(read("mongodb://db/app?replicaSet=rs0").1, Vec::<String>::new());
-    for (option, told) in [
+    for (option, expected) in [
         ("tlsCAFil=/x", "its option number 2 is not known; did you mean tlsCAFile?"),
         ("tlsAllowInvalidHostnames=true", "its option tlsAllowInvalidHostnames is not supported"),
         ("ssl=maybe", "must be a MongoDB connection string"),
@@ -351,7 +359,7 @@ fn options_of_a_mongodb_uri_that_only_other_drivers_know_cause_one_warning() {
         let pairs = with(&format!("mongodb://u:hunter2@db/?w=1&{option}"));
         let problems = problems(&pairs.each_ref().map(|(name, value)| (*name, &**value)));
         assert!(
-            problems.len() == 1 && problems[0].contains(told) && !problems[0].contains("hunter2"),
+            problems.len() == 1 && problems[0].contains(expected) && !problems[0].contains("hunter2"),
             "{problems:?}"
         );
     }
@@ -400,8 +408,8 @@ fn every_row_of_the_table_is_read_and_every_default_is_valid() {
     let sources = env(&[("TASKCAST_DEV", "1")]);
     let mut reader = Reader::new(&sources);
     Config::read_with(&mut reader);
-    let asked: BTreeSet<&str> = reader.asked.iter().copied().collect();
-    assert_eq!(asked, table::all().map(|setting| setting.name).collect());
+    let names_read: BTreeSet<&str> = reader.names_read.iter().copied().collect();
+    assert_eq!(names_read, table::all().map(|setting| setting.name).collect());
     reader.finish(()).expect("good defaults");
 }
 

@@ -75,22 +75,22 @@ pub(super) fn varies(answer: &mut HeaderMap) {
 }
 
 /// Allows the request that a preflight asks for: with the headers that it names, by one of [`METHODS`].
-fn allow_preflight(asked: &HeaderMap, answer: &mut HeaderMap) {
+fn allow_preflight(request: &HeaderMap, answer: &mut HeaderMap) {
     answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
     answer.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
     answer.append(header::VARY, PREFLIGHT_VARIES);
-    if let Some(names) = requested_headers(asked) {
+    if let Some(names) = requested_headers(request) {
         answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
     }
     // A page of a public network may use a gateway in a private network, if the page's origin is allowed.
-    if asked.get(REQUEST_PRIVATE_NETWORK).is_some_and(|value| value == "true") {
+    if request.get(REQUEST_PRIVATE_NETWORK).is_some_and(|value| value == "true") {
         answer.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
     }
 }
 
 /// The header names that a page requests. Invalid names are left out, and so is `*`, which could mean all names.
-fn requested_headers(asked: &HeaderMap) -> Option<HeaderValue> {
-    let lines = asked.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
+fn requested_headers(request: &HeaderMap) -> Option<HeaderValue> {
+    let lines = request.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
     let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     let names = names.filter_map(|name| {
         let name = name.trim_ascii();

@@ -7,12 +7,12 @@ use serde_json::Value;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::{
-    entry::Entry, event::understood, payload::Payload, pull_request::Snapshot, search::Search, source::Source,
+    entry::Entry, event::interpret, payload::Payload, pull_request::Snapshot, search::Search, source::Source,
 };
 use crate::json::replace_lone_surrogates;
 
-const NO_EVENT: &str = "this event is not used";
-pub(super) const NO_ACTION: &str = "this action is not used";
+const UNUSED_EVENT: &str = "this event is not used";
+pub(super) const UNUSED_ACTION: &str = "this action is not used";
 
 /// The value of `X-GitHub-Delivery`. It is the same for every attempt to send the same delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +72,8 @@ pub enum UnusableDelivery {
 impl DeliveryId {
     /// GitHub sends a GUID. The id goes into the log, so only short texts of visible ASCII characters are accepted.
     pub fn parse(text: &str) -> Option<Self> {
-        let sane = (1..=100).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-        sane.then(|| Self(text.to_owned()))
+        let is_valid = (1..=100).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        is_valid.then(|| Self(text.to_owned()))
     }
 
     pub fn as_str(&self) -> &str {
@@ -109,7 +109,7 @@ pub fn event_label(event: &str) -> &'static str {
 
 /// Only the action of a payload.
 #[derive(Deserialize)]
-struct Acted {
+struct ActionOnly {
     #[serde(default)]
     action: Value,
 }
@@ -132,18 +132,18 @@ impl Received {
         }
         let event = match event.parse() {
             Ok(event) if event != EventName::Ping => event,
-            not_used => {
-                let acted: Acted = json(text)?;
-                let action = acted.action.as_str().filter(|action| is_name(action)).map(str::to_owned);
-                let received = not_used.map_or(Self::Ignored(NO_EVENT), |_| Self::Ping);
+            other => {
+                let parsed: ActionOnly = json(text)?;
+                let action = parsed.action.as_str().filter(|action| is_name(action)).map(str::to_owned);
+                let received = other.map_or(Self::Ignored(UNUSED_EVENT), |_| Self::Ping);
                 return Ok((received, action));
             }
         };
         let mut payload: Payload = json(text)?;
         let Some(action) = payload.action.take().filter(|action| is_name(action)) else {
-            return Ok((Self::Ignored(NO_ACTION), None));
+            return Ok((Self::Ignored(UNUSED_ACTION), None));
         };
-        let received = understood(id, event, &action, &payload)?;
+        let received = interpret(id, event, &action, &payload)?;
         Ok((received, Some(action)))
     }
 }

@@ -4,21 +4,21 @@ use serde_json::{Map, Value};
 
 use super::{
     delivery::{Delivery, Subject},
-    pull_request::SEEN,
+    pull_request::APPLIED_FIELD,
     search::{number, text},
 };
 use crate::task::{Assigned, Field, NewEntry, Task, Timestamp, Writes};
 
 impl Delivery {
     /// Fields of the document that [`Delivery::writes`] reads, in addition to the fields that clients see.
-    pub const DECISIVE: [&'static str; 1] = [SEEN];
+    pub const EXTRA_FIELDS: [&'static str; 1] = [APPLIED_FIELD];
 
     /// Computes the writes to `task`: always a timeline entry, and usually fields as well. `document` is the task's document
     /// without its timeline.
     pub fn writes(&self, task: &Task, document: &Map<String, Value>, now: Timestamp) -> Writes {
-        let (assignments, seen) = match &self.subject {
+        let (assignments, applied) = match &self.subject {
             Subject::PullRequest(snapshot) => {
-                (snapshot.assignments(task, document), snapshot.seen(task, document))
+                (snapshot.assignments(task, document), snapshot.applied_field_value(task, document))
             }
             Subject::Issue { number, url } => (issue(task, *number, url.as_deref()), None),
             Subject::Comment { .. } | Subject::Other => (Vec::new(), None),
@@ -29,7 +29,7 @@ impl Delivery {
         let set = assignments
             .into_iter()
             .map(|(field, value)| (field.written_name(has), value))
-            .chain(seen.map(|seen| (SEEN, Assigned::Json(seen))))
+            .chain(applied.map(|applied| (APPLIED_FIELD, Assigned::Json(applied))))
             .chain([("updatedAt", Assigned::Time(now))])
             .collect();
         let mut event_type = self.entry.event_type.clone();

@@ -14,31 +14,31 @@ const SHA: &str = "ec26c3e57ca3a959ca5aad62de7213c562f8c821";
 
 /// The facts in a store. The store keeps the first fact under each id.
 #[derive(Default)]
-struct Memory(BTreeMap<String, Lesson>);
+struct Memory(BTreeMap<String, FactRecord>);
 
 impl Memory {
-    fn informed(&mut self, delivery: &Delivery, now: i64) -> Delivery {
-        let mut known = Known::default();
+    fn with_known_facts(&mut self, delivery: &Delivery, now: i64) -> Delivery {
+        let mut known = KnownFacts::default();
         loop {
-            let keys = delivery.unasked(&known);
+            let keys = delivery.missing_keys(&known);
             if keys.is_empty() {
                 break;
             }
-            let found = self.0.values().filter(|lesson| lesson.keys.iter().any(|key| keys.contains(key)));
-            let facts: Vec<Fact> = found.map(|lesson| lesson.fact.clone()).collect();
+            let found = self.0.values().filter(|record| record.keys.iter().any(|key| keys.contains(key)));
+            let facts: Vec<Fact> = found.map(|record| record.fact.clone()).collect();
             known.add(keys, facts);
         }
-        let lessons = delivery.lessons(&known, at(now));
-        for lesson in &lessons {
-            self.0.entry(lesson.id.clone()).or_insert_with(|| lesson.clone());
+        let new_facts = delivery.new_facts(&known, at(now));
+        for record in &new_facts {
+            self.0.entry(record.id.clone()).or_insert_with(|| record.clone());
         }
-        known.learn(lessons.into_iter().map(|lesson| lesson.fact));
-        delivery.informed(&known)
+        known.add_facts(new_facts.into_iter().map(|record| record.fact));
+        delivery.with_known_facts(&known)
     }
 
     /// The id of the task that the delivery is about.
     fn finds(&mut self, now: i64, event: &str, payload: &Value, tasks: &[Task]) -> Option<String> {
-        let delivery = self.informed(&delivery(event, payload), now);
+        let delivery = self.with_known_facts(&delivery(event, payload), now);
         let among: Vec<&Task> = tasks.iter().collect();
         delivery.search.choose(&among).map(|task| task.id.to_string())
     }
@@ -268,7 +268,7 @@ fn commits_before_and_after_a_forced_push_are_both_known() {
     for _ in 0..3 {
         memory.finds(3, "pull_request", &pushed, &numbered);
     }
-    assert_eq!(memory.0.values().filter(|lesson| lesson.expires).count(), 2);
+    assert_eq!(memory.0.values().filter(|record| record.expires).count(), 2);
     for sha in [SHA, "abcdef", "ABCDEF"] {
         let run = check("check_suite", json!({"head_sha": sha, "head_branch": null}));
         assert_eq!(memory.finds(4, "check_suite", &run, &numbered).as_deref(), Some("numbered"));
@@ -446,7 +446,7 @@ fn the_number_of_facts_about_one_repository_is_limited() {
         memory.finds(n, "pull_request", &seven(OWN, &format!("acme/web-{n}"), 1), &[]);
     }
     assert!(memory.0.len() < 110, "{}", memory.0.len());
-    assert!(memory.0.values().all(|lesson| lesson.id.len() < 1000 && lesson.keys.len() <= 2));
+    assert!(memory.0.values().all(|record| record.id.len() < 1000 && record.keys.len() <= 2));
 }
 
 proptest! {

@@ -1,18 +1,18 @@
 //! Lookup keys: a store uses them to find the task of a delivery without reading every task.
 //!
-//! Each task that a way leads to has one of the way's lookups ([`lookups`]), or the way names the task's id. A lookup may
-//! also return tasks that the way does not lead to, so the caller checks with [`Way::leads_to`].
+//! Each task that a criterion matches has one of the criterion's lookups ([`lookups`]), or the criterion names the task's id.
+//! A lookup may also return tasks that the criterion does not match, so the caller checks with [`Criterion::matches`].
 
 use super::{
     repository::Repository,
-    search::{Way, number, text},
+    search::{Criterion, number, text},
 };
 use crate::task::{Field, Task, TaskId};
 
-/// The maximum length of a lookup. No way has a branch or a link that is so long.
-const MAX_BYTES: usize = 4096;
+/// The maximum length of a lookup. No criterion has a branch or a link that is so long.
+const MAX_LOOKUP_BYTES: usize = 4096;
 
-/// A key under which a way finds its tasks.
+/// A key under which a criterion finds its tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
     Id(TaskId),
@@ -24,20 +24,20 @@ pub enum Lookup {
 pub fn lookups(task: &Task) -> Vec<String> {
     let repo = text(task, Field::Repo);
     let found = if repo.is_empty() {
-        let link = |kind, field| some(text(task, field)).map(|url| link(kind, url));
+        let link = |kind, field| non_empty(text(task, field)).map(|url| link(kind, url));
         vec![link(PULL_REQUEST, Field::PrUrl), link(ISSUE, Field::IssueUrl)]
     } else {
         vec![
             number(task, Field::PrNumber).map(|number| numbered(PULL_REQUEST, repo, number)),
             number(task, Field::IssueNumber).map(|number| numbered(ISSUE, repo, number)),
-            some(text(task, Field::GithubBranch)).map(|branch| on_branch(repo, branch)),
+            non_empty(text(task, Field::GithubBranch)).map(|branch| on_branch(repo, branch)),
         ]
     };
-    found.into_iter().flatten().filter(|text| text.len() <= MAX_BYTES).collect()
+    found.into_iter().flatten().filter(|text| text.len() <= MAX_LOOKUP_BYTES).collect()
 }
 
-impl Way {
-    /// The keys of the tasks that this way may lead to, without duplicates. They cover every name that the repository has had.
+impl Criterion {
+    /// The keys of the tasks that this criterion may match, without duplicates. They cover every name that the repository has had.
     pub fn lookups(&self) -> Vec<Lookup> {
         let mut texts = match self {
             Self::PullRequest { repo, number, url } => {
@@ -47,7 +47,7 @@ impl Way {
             Self::Branch { repo, branch } | Self::CheckedBranch { repo, branch } => {
                 repo.names().map(|name| on_branch(name, branch)).collect()
             }
-            Self::Named { ids, .. } => return ids.iter().cloned().map(Lookup::Id).collect(),
+            Self::TaskIds { ids, .. } => return ids.iter().cloned().map(Lookup::Id).collect(),
         };
         texts.sort_unstable();
         texts.dedup();
@@ -58,7 +58,7 @@ impl Way {
 const PULL_REQUEST: &str = "pr";
 const ISSUE: &str = "issue";
 
-fn some(text: &str) -> Option<&str> {
+fn non_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
@@ -91,7 +91,7 @@ mod tests {
     const HOST: &str = "https://github.com";
     const NAMES: [&str; 5] = ["Acme/Web", "acme/web", "acme/Old", "ACME/old", "acme/other"];
 
-    /// A link of a task or of a way. It leads into one of the repositories, or to another host.
+    /// A link of a task or of a criterion. It leads into one of the repositories, or to another host.
     fn links() -> impl Strategy<Value = String> {
         let host = select(vec![HOST, "https://github.example"]);
         let path = select(vec!["/pull/1", "/pull/2", "/issues/1", ""]);
@@ -139,22 +139,22 @@ mod tests {
         })
     }
 
-    fn ways() -> impl Strategy<Value = Way> {
+    fn criteria() -> impl Strategy<Value = Criterion> {
         let branch = || select(vec!["main", "Main"]).prop_map(str::to_owned);
         let numbered = || (repositories(), 1_u64..3, option::of(links()));
         prop_oneof![
-            numbered().prop_map(|(repo, number, url)| Way::PullRequest { repo, number, url }),
-            numbered().prop_map(|(repo, number, url)| Way::Issue { repo, number, url }),
-            (repositories(), branch()).prop_map(|(repo, branch)| Way::Branch { repo, branch }),
-            (repositories(), branch()).prop_map(|(repo, branch)| Way::CheckedBranch { repo, branch }),
+            numbered().prop_map(|(repo, number, url)| Criterion::PullRequest { repo, number, url }),
+            numbered().prop_map(|(repo, number, url)| Criterion::Issue { repo, number, url }),
+            (repositories(), branch()).prop_map(|(repo, branch)| Criterion::Branch { repo, branch }),
+            (repositories(), branch()).prop_map(|(repo, branch)| Criterion::CheckedBranch { repo, branch }),
             repositories()
-                .prop_map(|repo| Way::Named { repo, ids: TaskId::parse("t").into_iter().collect() }),
+                .prop_map(|repo| Criterion::TaskIds { repo, ids: TaskId::parse("t").into_iter().collect() }),
         ]
     }
 
-    fn is_looked_up(way: &Way, task: &Task) -> bool {
+    fn is_looked_up(criterion: &Criterion, task: &Task) -> bool {
         let known = lookups(task);
-        way.lookups().iter().any(|lookup| match lookup {
+        criterion.lookups().iter().any(|lookup| match lookup {
             Lookup::Id(id) => *id == task.id,
             Lookup::Text(text) => known.contains(text),
         })
@@ -163,21 +163,21 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
         #[test]
-        fn a_way_looks_up_every_task_that_it_leads_to(task in tasks(), way in ways()) {
-            let is_looked_up = is_looked_up(&way, &task);
-            prop_assert!(is_looked_up || !way.leads_to(&task), "{:?} does not look up {:?}", way, task);
+        fn a_criterion_looks_up_every_task_that_it_matches(task in tasks(), criterion in criteria()) {
+            let is_looked_up = is_looked_up(&criterion, &task);
+            prop_assert!(is_looked_up || !criterion.matches(&task), "{:?} does not look up {:?}", criterion, task);
         }
 
         #[test]
-        fn a_way_asks_for_each_text_once(way in ways()) {
-            let lookups = way.lookups();
+        fn a_criterion_asks_for_each_text_once(criterion in criteria()) {
+            let lookups = criterion.lookups();
             for (n, lookup) in lookups.iter().enumerate() {
                 prop_assert!(!lookups[..n].contains(lookup), "{:?}", lookups);
             }
         }
     }
 
-    /// The property above is meaningful only if ways lead to tasks. This test shows that they do.
+    /// The property above is meaningful only if criteria match tasks. This test shows that they do.
     #[test]
     fn a_task_is_looked_up_under_each_name_and_link() {
         let tenure = |name: &str| Tenure { name: name.to_owned(), from: None, until: None };
@@ -186,17 +186,20 @@ mod tests {
             ..Repository::new(HOST.to_owned(), Some(1), "Acme/Web".to_owned())
         };
         let url = |end: &str| Some(format!("{HOST}/Acme/Web/{end}"));
-        let ways = [
-            Way::PullRequest { repo: repo.clone(), number: 1, url: url("pull/1") },
-            Way::Issue { repo: repo.clone(), number: 1, url: url("issues/1") },
-            Way::Branch { repo: repo.clone(), branch: "main".to_owned() },
-            Way::CheckedBranch { repo, branch: "main".to_owned() },
+        let criteria = [
+            Criterion::PullRequest { repo: repo.clone(), number: 1, url: url("pull/1") },
+            Criterion::Issue { repo: repo.clone(), number: 1, url: url("issues/1") },
+            Criterion::Branch { repo: repo.clone(), branch: "main".to_owned() },
+            Criterion::CheckedBranch { repo, branch: "main".to_owned() },
         ];
         let found = |fields: Value| {
             let mut document = serde_json::Map::from_iter([("_id".to_owned(), json!("t"))]);
             document.extend(fields.as_object().expect("fields").clone());
             let task = Task::from_document(document, &DefaultOrg(None)).expect("a task");
-            ways.iter().map(|way| way.leads_to(&task) && is_looked_up(way, &task)).collect::<Vec<_>>()
+            criteria
+                .iter()
+                .map(|criterion| criterion.matches(&task) && is_looked_up(criterion, &task))
+                .collect::<Vec<_>>()
         };
         for name in ["acme/WEB", "ACME/old"] {
             assert_eq!(found(json!({"repo": name, "prNumber": 1})), [true, false, false, false], "{name}");

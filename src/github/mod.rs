@@ -8,22 +8,22 @@ mod delivery;
 mod effect;
 mod entry;
 mod event;
-mod known;
+mod facts;
 mod lookup;
 mod payload;
-mod place;
 mod pull_request;
 mod reference;
 mod repository;
+mod repository_context;
 mod search;
 mod signature;
 mod source;
 
 pub use delivery::{Delivery, DeliveryId, EventName, Received, UnusableDelivery, event_label};
-pub use known::{Fact, Known, Lesson};
+pub use facts::{Fact, FactRecord, KnownFacts};
 pub use lookup::{Lookup, lookups};
 pub use repository::Repository;
-pub use search::{Search, Way, is_open};
+pub use search::{Criterion, Search, is_open};
 pub use signature::is_signed;
 pub use source::HEAD_DAYS;
 

@@ -1,7 +1,7 @@
 //! Computes what a delivery about a pull request changes in its task.
 //!
 //! Each payload is a snapshot of the pull request at its `updated_at`. The task keeps the time of the newest snapshot that
-//! was applied ([`SEEN`]). Deliveries may therefore arrive in any order: a newer snapshot is applied, an older one is not.
+//! was applied ([`APPLIED_FIELD`]). Deliveries may therefore arrive in any order: a newer snapshot is applied, an older one is not.
 //! A merge is final, so it is always applied.
 
 use serde_json::{Map, Value, json};
@@ -14,7 +14,7 @@ use super::{
 use crate::task::{Assigned, Field, Status, Task, Timestamp};
 
 /// The field of a task that holds the number and the time of the newest snapshot. The server never sends it to a client.
-pub(super) const SEEN: &str = "githubPrSeen";
+pub(super) const APPLIED_FIELD: &str = "githubPrSeen";
 const MAX_TITLE: usize = 500;
 /// The length of a SHA-256 hash in hexadecimal.
 pub(super) const MAX_SHA: usize = 64;
@@ -46,7 +46,7 @@ enum Action {
     /// The first action of every pull request.
     Opened,
     /// Changes the task's status: `reopened`, `ready_for_review`, `closed`.
-    Moves,
+    ChangesStatus,
     ConvertedToDraft,
     Edited,
     Other,
@@ -58,7 +58,7 @@ enum Age {
     Newer,
     /// Two snapshots can have the same time, because GitHub's times are whole seconds.
     Same,
-    Late,
+    Older,
 }
 
 impl State {
@@ -94,7 +94,7 @@ impl Snapshot {
         Some(Self {
             action: match action {
                 "opened" => Action::Opened,
-                "reopened" | "ready_for_review" | "closed" => Action::Moves,
+                "reopened" | "ready_for_review" | "closed" => Action::ChangesStatus,
                 "converted_to_draft" => Action::ConvertedToDraft,
                 "edited" => Action::Edited,
                 _ => Action::Other,
@@ -115,47 +115,47 @@ impl Snapshot {
         let Some(age) = self.age(task, document) else { return set };
         let is_merged = task.status() == Status::Merged;
         if self.state == State::Merged {
-            self.identify(&mut set);
+            self.assign_identity(&mut set);
             set.push((Field::Status, json_text(Status::Merged.as_str())));
             let sha = self.merge_commit_sha.as_deref().map(json_text);
             set.extend(sha.map(|sha| (Field::MergeCommitSha, sha)));
             set.extend(self.merged_at.map(|time| (Field::MergedAt, Assigned::Time(time))));
         } else if !is_merged && self.overrides(age) {
-            self.identify(&mut set);
-            if self.moves(task) {
+            self.assign_identity(&mut set);
+            if self.changes_status(task) {
                 let status = if self.state.is_live() { Status::PrOpen } else { Status::Failed };
                 set.push((Field::Status, json_text(status.as_str())));
             }
         }
-        let retitles = age == Age::Newer || (age == Age::Same && self.action == Action::Edited);
+        let changes_title = age == Age::Newer || (age == Age::Same && self.action == Action::Edited);
         set.extend(
-            self.title.as_deref().filter(|_| retitles).map(|title| (Field::PrTitle, json_text(title))),
+            self.title.as_deref().filter(|_| changes_title).map(|title| (Field::PrTitle, json_text(title))),
         );
         set
     }
 
-    /// The new value of [`SEEN`], if this snapshot is the newest.
-    pub(super) fn seen(&self, task: &Task, document: &Map<String, Value>) -> Option<Value> {
+    /// The new value of [`APPLIED_FIELD`], if this snapshot is the newest.
+    pub(super) fn applied_field_value(&self, task: &Task, document: &Map<String, Value>) -> Option<Value> {
         (self.age(task, document) == Some(Age::Newer))
             .then(|| json!({"number": self.number, "updatedAt": self.updated_at.to_string()}))
     }
 
     /// `None` means that the pull request is not, or not yet, the pull request of the task.
     fn age(&self, task: &Task, document: &Map<String, Value>) -> Option<Age> {
-        let seen = Seen::of(document);
+        let applied = AppliedSnapshot::of(document);
         let current = number(task, Field::PrNumber);
         if current == Some(self.number) {
-            return Some(match seen.filter(|seen| seen.number == self.number) {
-                Some(seen) if self.updated_at < seen.updated_at => Age::Late,
-                Some(seen) if self.updated_at == seen.updated_at => Age::Same,
+            return Some(match applied.filter(|applied| applied.number == self.number) {
+                Some(applied) if self.updated_at < applied.updated_at => Age::Older,
+                Some(applied) if self.updated_at == applied.updated_at => Age::Same,
                 _ => Age::Newer,
             });
         }
         // A pull request that ended long ago may name the same issue. A new label on that pull request does not end this task.
-        let begins_here = self.state.is_live() || self.action == Action::Moves;
-        let is_free =
-            current.is_none() || (is_over(task) && seen.is_none_or(|seen| self.updated_at > seen.updated_at));
-        (begins_here && is_free).then_some(Age::Newer)
+        let can_start_here = self.state.is_live() || self.action == Action::ChangesStatus;
+        let is_free = current.is_none()
+            || (is_over(task) && applied.is_none_or(|applied| self.updated_at > applied.updated_at));
+        (can_start_here && is_free).then_some(Age::Newer)
     }
 
     /// Within one second the order of arrival is the best guess. Only an action that changes the state may then replace the
@@ -163,20 +163,20 @@ impl Snapshot {
     fn overrides(&self, age: Age) -> bool {
         match age {
             Age::Newer => true,
-            Age::Same => matches!(self.action, Action::Moves | Action::ConvertedToDraft),
-            Age::Late => false,
+            Age::Same => matches!(self.action, Action::ChangesStatus | Action::ConvertedToDraft),
+            Age::Older => false,
         }
     }
 
     /// Returns whether the task's status changes too. Otherwise the status that the pipeline set stays: an edited title is no
     /// reason to leave `failed`. A state that differs shows that an action has happened whose delivery has not arrived yet.
-    fn moves(&self, task: &Task) -> bool {
+    fn changes_status(&self, task: &Task) -> bool {
         let known = State::of(text(task, Field::PrState));
-        matches!(self.action, Action::Opened | Action::Moves)
+        matches!(self.action, Action::Opened | Action::ChangesStatus)
             || known.is_none_or(|known| known.is_live() != self.state.is_live())
     }
 
-    fn identify(&self, set: &mut Vec<(Field, Assigned)>) {
+    fn assign_identity(&self, set: &mut Vec<(Field, Assigned)>) {
         set.push((Field::PrNumber, Assigned::Json(self.number.into())));
         set.extend(self.url.as_deref().map(|url| (Field::PrUrl, json_text(url))));
         set.push((Field::PrState, json_text(self.state.as_str())));
@@ -193,17 +193,17 @@ fn is_over(task: &Task) -> bool {
 
 /// The newest snapshot that was applied.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct AppliedSnapshot {
     number: u64,
     updated_at: Timestamp,
 }
 
-impl Seen {
+impl AppliedSnapshot {
     fn of(document: &Map<String, Value>) -> Option<Self> {
-        let seen = document.get(SEEN)?;
+        let applied = document.get(APPLIED_FIELD)?;
         Some(Self {
-            number: seen.get("number")?.as_u64()?,
-            updated_at: Timestamp::parse(seen.get("updatedAt")?.as_str()?)?,
+            number: applied.get("number")?.as_u64()?,
+            updated_at: Timestamp::parse(applied.get("updatedAt")?.as_str()?)?,
         })
     }
 }

@@ -3,16 +3,16 @@
 use super::repository::Repository;
 use crate::task::{Field, Status, Task, TaskId, Timestamp};
 
-/// The ways to find the task, in order. The first way that leads to a task decides.
+/// The criteria by which the task is found, in order. The first criterion that matches a task decides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Search {
-    pub ways: Vec<Way>,
+    pub criteria: Vec<Criterion>,
 }
 
-/// One way to find a task. The task's `repo` is compared with all names that the repository has had, ignoring case as
+/// A criterion that selects tasks. The task's `repo` is compared with all names that the repository has had, ignoring case as
 /// GitHub does. A task without `repo` is found by its link.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Way {
+pub enum Criterion {
     PullRequest {
         repo: Repository,
         number: u64,
@@ -24,7 +24,7 @@ pub enum Way {
         branch: String,
     },
     /// The branch of a check that does not say which repository the branch is in. If the branch were in `repo` and had an open
-    /// pull request, GitHub would name the pull request. This way therefore skips tasks whose pull request is open.
+    /// pull request, GitHub would name the pull request. This criterion therefore skips tasks whose pull request is open.
     CheckedBranch {
         repo: Repository,
         branch: String,
@@ -35,38 +35,38 @@ pub enum Way {
         url: Option<String>,
     },
     /// Tasks whose ids are named in the text of an issue. The task must belong to the repository and have no issue yet.
-    Named {
+    TaskIds {
         repo: Repository,
         ids: Vec<TaskId>,
     },
 }
 
 impl Search {
-    /// The task that the delivery is about. If a way leads to several tasks, the newest unfinished task is chosen. If all are
+    /// The task that the delivery is about. If a criterion matches several tasks, the newest unfinished task is chosen. If all are
     /// finished, the newest one is chosen.
     pub fn choose<'a>(&self, tasks: &[&'a Task]) -> Option<&'a Task> {
-        self.ways.iter().find_map(|way| {
+        self.criteria.iter().find_map(|criterion| {
             tasks
                 .iter()
                 .copied()
-                .filter(|task| way.leads_to(task))
+                .filter(|task| criterion.matches(task))
                 .max_by_key(|task| (is_open(task), created_at(task), task.id.clone()))
         })
     }
 
-    pub fn leads_to(&self, task: &Task) -> bool {
-        self.ways.iter().any(|way| way.leads_to(task))
+    pub fn matches(&self, task: &Task) -> bool {
+        self.criteria.iter().any(|criterion| criterion.matches(task))
     }
 }
 
-impl Way {
+impl Criterion {
     pub(super) fn repo(&self) -> &Repository {
         match self {
             Self::PullRequest { repo, .. }
             | Self::Branch { repo, .. }
             | Self::CheckedBranch { repo, .. }
             | Self::Issue { repo, .. }
-            | Self::Named { repo, .. } => repo,
+            | Self::TaskIds { repo, .. } => repo,
         }
     }
 
@@ -76,11 +76,11 @@ impl Way {
             | Self::Branch { repo, .. }
             | Self::CheckedBranch { repo, .. }
             | Self::Issue { repo, .. }
-            | Self::Named { repo, .. } => repo,
+            | Self::TaskIds { repo, .. } => repo,
         }
     }
 
-    pub fn leads_to(&self, task: &Task) -> bool {
+    pub fn matches(&self, task: &Task) -> bool {
         let numbered =
             |repo: &Repository, field, wanted| number(task, field) == Some(wanted) && repo.has(task);
         let linked = |repo: &Repository, field, url: &Option<String>| {
@@ -99,7 +99,7 @@ impl Way {
             Self::Issue { repo, number, url } => {
                 numbered(repo, Field::IssueNumber, *number) || linked(repo, Field::IssueUrl, url)
             }
-            Self::Named { repo, ids } => {
+            Self::TaskIds { repo, ids } => {
                 ids.contains(&task.id) && task.get(Field::IssueNumber).is_null() && repo.has(task)
             }
         }
@@ -137,9 +137,9 @@ pub(super) fn made_at(task: &Task) -> Option<Timestamp> {
 /// Accepts `owner/name` with the characters that GitHub allows. No other text gets into a filter.
 pub(super) fn repo_name(name: &str) -> Option<String> {
     let (owner, repo) = name.split_once('/')?;
-    let fine =
+    let is_valid =
         |part: &str| !part.is_empty() && part.chars().all(is_repo_char) && part.chars().any(|c| c != '.');
-    (name.len() <= 200 && fine(owner) && fine(repo)).then(|| name.to_owned())
+    (name.len() <= 200 && is_valid(owner) && is_valid(repo)).then(|| name.to_owned())
 }
 
 pub(super) fn is_repo_char(c: char) -> bool {

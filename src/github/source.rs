@@ -2,9 +2,9 @@
 
 use super::{
     delivery::{Delivery, DeliveryId},
-    known::{Fact, Known, Lesson, name_key},
+    facts::{Fact, FactRecord, KnownFacts, name_key},
     repository::{Relation, Repository},
-    search::{Search, Way},
+    search::{Criterion, Search},
 };
 use crate::task::Timestamp;
 
@@ -19,17 +19,17 @@ pub(super) struct Source {
     pub repository: Repository,
     /// When GitHub made the repository, in milliseconds.
     pub created: Option<i64>,
-    pub moved: Moved,
+    pub name_change: NameChange,
     pub head: Option<ForkHead>,
-    pub checked: Option<Checked>,
+    pub checked_commit: Option<CheckedCommit>,
 }
 
 /// A change of the repository's name that the delivery reports.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Moved {
-    No,
+pub(super) enum NameChange {
+    None,
     /// The repository was renamed or transferred. The text is its former name.
-    From(String),
+    RenamedFrom(String),
     Deleted,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct ForkHead {
 
 /// The commit of a check that names no pull request.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Checked {
+pub(super) struct CheckedCommit {
     pub sha: String,
     pub relation: Relation,
     pub fork: Option<u64>,
@@ -58,88 +58,92 @@ impl Source {
         format!("head {repository} {sha}")
     }
 
-    fn renamed(&self, known: &Known, id: &DeliveryId, at: i64) -> Vec<Lesson> {
+    fn name_facts(&self, known: &KnownFacts, id: &DeliveryId, at: i64) -> Vec<FactRecord> {
         let Some(key) = self.repository.key().filter(|key| !known.is_full(key)) else { return Vec::new() };
         let (repository, created, event) = (&self.repository, self.created, id.as_str());
         let name = repository.name.as_str();
         let left = |name: &str, event: &str| {
-            known.is_called(&key, name).then(|| Lesson::left(repository, name, at, event)).flatten()
+            known.is_called(&key, name).then(|| FactRecord::left(repository, name, at, event)).flatten()
         };
-        match &self.moved {
-            Moved::From(before) if !before.eq_ignore_ascii_case(name) => {
+        match &self.name_change {
+            NameChange::RenamedFrom(before) if !before.eq_ignore_ascii_case(name) => {
                 let is_new = !known.names(&key).contains(&before.to_ascii_lowercase());
-                let lost =
-                    if is_new { Lesson::left(repository, before, at, event) } else { left(before, event) };
+                let lost = if is_new {
+                    FactRecord::left(repository, before, at, event)
+                } else {
+                    left(before, event)
+                };
                 let named = (!known.is_called(&key, name))
-                    .then(|| Lesson::named(repository, created, at, event))
+                    .then(|| FactRecord::named(repository, created, at, event))
                     .flatten();
                 lost.into_iter().chain(named).collect()
             }
-            Moved::Deleted => left(name, event).into_iter().collect(),
+            NameChange::Deleted => left(name, event).into_iter().collect(),
             // The repository has or had this name before, so there is nothing new to learn. The delivery may be late.
             _ if known.names(&key).contains(&name.to_ascii_lowercase()) => Vec::new(),
             // The name is new: the owner was renamed, or no delivery has reported the rename.
             _ => {
                 let before = known.names(&key);
                 let lost = before.iter().filter_map(|before| left(before, ""));
-                lost.chain(Lesson::named(repository, created, at, "")).collect()
+                lost.chain(FactRecord::named(repository, created, at, "")).collect()
             }
         }
     }
 
-    fn head(&self, known: &Known) -> Option<Lesson> {
+    fn head_fact(&self, known: &KnownFacts) -> Option<FactRecord> {
         let ForkHead { number, sha, fork, branch } = self.head.as_ref()?;
         let key = self.head_key(sha);
         let is_known = known.heads(&key).any(|head| head == (*number, *fork, branch.as_deref()));
         let fork_id = fork.map_or_else(|| "-".to_owned(), |fork| fork.to_string());
         let id = format!("{key} {number} {fork_id} {}", branch.as_deref().unwrap_or_default());
         let fact = Fact::Head { key: key.clone(), number: *number, fork: *fork, branch: branch.clone() };
-        (!is_known).then(|| Lesson { id, keys: vec![key], fact, expires: true })
+        (!is_known).then(|| FactRecord { id, keys: vec![key], fact, expires: true })
     }
 }
 
 impl Delivery {
     /// The keys that the store must look up before the delivery's task can be searched. The caller adds the store's answer to
     /// `known` and calls this function again, until the list is empty.
-    pub fn unasked(&self, known: &Known) -> Vec<String> {
+    pub fn missing_keys(&self, known: &KnownFacts) -> Vec<String> {
         let source = &self.source;
-        let repositories = self.search.ways.iter().map(Way::repo).chain([&source.repository]);
+        let repositories = self.search.criteria.iter().map(Criterion::repo).chain([&source.repository]);
         let keys = repositories.flat_map(|repo| [repo.key(), Some(name_key(&repo.host, &repo.name))]);
         let commits =
-            [source.head.as_ref().map(|head| &head.sha), source.checked.as_ref().map(|run| &run.sha)];
+            [source.head.as_ref().map(|head| &head.sha), source.checked_commit.as_ref().map(|run| &run.sha)];
         let commits = commits.into_iter().flatten().map(|sha| source.head_key(sha));
-        known.unasked(keys.flatten().chain(commits), &source.repository.host)
+        known.missing_keys(keys.flatten().chain(commits), &source.repository.host)
     }
 
     /// The facts that the delivery adds to `known`. The store writes them before it searches the task.
-    pub fn lessons(&self, known: &Known, now: Timestamp) -> Vec<Lesson> {
-        let mut lessons = self.source.renamed(known, &self.id, now.millis());
-        lessons.extend(self.source.head(known));
-        lessons
+    pub fn new_facts(&self, known: &KnownFacts, now: Timestamp) -> Vec<FactRecord> {
+        let mut new_facts = self.source.name_facts(known, &self.id, now.millis());
+        new_facts.extend(self.source.head_fact(known));
+        new_facts
     }
 
     /// The delivery with a search that uses the known facts.
-    pub fn informed(&self, known: &Known) -> Self {
-        let mut informed = self.clone();
-        informed.search =
-            Search { ways: self.ways_from_forks(known).unwrap_or_else(|| self.search.ways.clone()) };
-        for way in &mut informed.search.ways {
-            let repo = known.informed(way.repo());
-            *way.repo_mut() = repo;
+    pub fn with_known_facts(&self, known: &KnownFacts) -> Self {
+        let mut delivery = self.clone();
+        delivery.search =
+            Search { criteria: self.fork_criteria(known).unwrap_or_else(|| self.search.criteria.clone()) };
+        for criterion in &mut delivery.search.criteria {
+            let repo = known.with_known_facts(criterion.repo());
+            *criterion.repo_mut() = repo;
         }
-        informed
+        delivery
     }
 
-    /// The ways for a check of a commit from a fork. Such a check belongs to the fork's pull request, not to a branch of the
+    /// The criteria for a check of a commit from a fork. Such a check belongs to the fork's pull request, not to a branch of the
     /// repository.
-    fn ways_from_forks(&self, known: &Known) -> Option<Vec<Way>> {
-        let checked = self.source.checked.as_ref().filter(|checked| checked.relation != Relation::Same)?;
+    fn fork_criteria(&self, known: &KnownFacts) -> Option<Vec<Criterion>> {
+        let checked =
+            self.source.checked_commit.as_ref().filter(|checked| checked.relation != Relation::Same)?;
         let key = self.source.head_key(&checked.sha);
         let mut numbers: Vec<u64> = known
             .heads(&key)
             .filter(|(_, fork, branch)| {
                 let same_branch =
-                    checked.branch.as_deref().zip(*branch).is_none_or(|(one, other)| one == other);
+                    checked.branch.as_deref().zip(*branch).is_none_or(|(first, second)| first == second);
                 same_branch && (checked.fork.is_none() || checked.fork == *fork)
             })
             .map(|(number, ..)| number)
@@ -148,11 +152,11 @@ impl Delivery {
         numbers.dedup();
         numbers.truncate(MAX_HEADS);
         let repo = &self.source.repository;
-        let way = |number: u64| Way::PullRequest {
+        let criterion = |number: u64| Criterion::PullRequest {
             repo: repo.clone(),
             number,
             url: Some(format!("{}/{}/pull/{number}", repo.host, repo.name)),
         };
-        (!numbers.is_empty()).then(|| numbers.into_iter().map(way).collect())
+        (!numbers.is_empty()).then(|| numbers.into_iter().map(criterion).collect())
     }
 }

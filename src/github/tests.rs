@@ -10,12 +10,12 @@ const REPO: &str = "Acme/Web";
 
 /// A task in a store, with the timeline entries that were written into it.
 #[derive(Clone, Debug)]
-struct Kept {
+struct StoredTask {
     document: Map<String, Value>,
     timeline: Vec<(String, Value)>,
 }
 
-impl Kept {
+impl StoredTask {
     fn new(fields: Value) -> Self {
         let mut document =
             Map::from_iter([("_id".to_owned(), json!("t")), ("repo".to_owned(), json!("acme/web"))]);
@@ -28,7 +28,7 @@ impl Kept {
     }
 
     /// Applies the delivery to the task if the search finds the task. Returns whether it was found.
-    fn take(&mut self, event: &str, payload: &Value) -> bool {
+    fn apply(&mut self, event: &str, payload: &Value) -> bool {
         let delivery = delivery(event, payload);
         let task = self.task();
         if delivery.search.choose(&[&task]).is_none() {
@@ -49,7 +49,7 @@ impl Kept {
     }
 
     /// The fields that clients see, without the time of the last write.
-    fn seen(&self) -> Vec<Value> {
+    fn visible_fields(&self) -> Vec<Value> {
         let task = self.task();
         Field::ALL
             .into_iter()
@@ -58,10 +58,10 @@ impl Kept {
             .collect()
     }
 
-    fn is(&self, status: &str, pr_state: &str, title: &str) {
+    fn assert_state(&self, status: &str, pr_state: &str, title: &str) {
         let task = self.task();
-        let told = [Field::Status, Field::PrState, Field::PrTitle].map(|field| task.get(field).clone());
-        assert_eq!(told, [json!(status), json!(pr_state), json!(title)], "{:?}", self.timeline);
+        let actual = [Field::Status, Field::PrState, Field::PrTitle].map(|field| task.get(field).clone());
+        assert_eq!(actual, [json!(status), json!(pr_state), json!(title)], "{:?}", self.timeline);
     }
 }
 
@@ -94,8 +94,8 @@ fn pr(action: &str, second: u32, state: &str, title: &str) -> Value {
     })
 }
 
-fn coding() -> Kept {
-    Kept::new(json!({"status": "coding", "githubIssueNumber": 42}))
+fn coding() -> StoredTask {
+    StoredTask::new(json!({"status": "coding", "githubIssueNumber": 42}))
 }
 
 /// All deliveries of one pull request, in their real order. The title changes several times.
@@ -129,17 +129,17 @@ fn deliveries_in_any_order_end_in_the_same_state() {
         for count in 1..=6 {
             let life = &life(end)[..count];
             let ended = |order: &[Value]| {
-                let mut kept = coding();
-                assert!(order.iter().all(|payload| kept.take("pull_request", payload)));
-                assert_eq!(kept.timeline.len(), count);
-                kept
+                let mut stored = coding();
+                assert!(order.iter().all(|payload| stored.apply("pull_request", payload)));
+                assert_eq!(stored.timeline.len(), count);
+                stored
             };
             let right = ended(life);
             if count == 6 {
-                right.is(status, state, "c");
+                right.assert_state(status, state, "c");
             }
             for order in permutations(life) {
-                assert_eq!(ended(&order).seen(), right.seen(), "{order:#?}");
+                assert_eq!(ended(&order).visible_fields(), right.visible_fields(), "{order:#?}");
             }
         }
     }
@@ -147,12 +147,12 @@ fn deliveries_in_any_order_end_in_the_same_state() {
 
 #[test]
 fn each_action_does_what_it_says() {
-    let mut kept = coding();
+    let mut stored = coding();
     let mut step = |payload: Value, status: &str, state: &str, title: &str, entry: &str| {
-        kept.take("pull_request", &payload);
-        kept.is(status, state, title);
-        assert_eq!(kept.timeline.last().expect("an entry").0, entry);
-        kept.task()
+        stored.apply("pull_request", &payload);
+        stored.assert_state(status, state, title);
+        assert_eq!(stored.timeline.last().expect("an entry").0, entry);
+        stored.task()
     };
     let task = step(pr("opened", 1, "draft", "a"), "pr_open", "draft", "a", "pr_opened");
     assert_eq!(task.get(Field::PrNumber), 7);
@@ -171,7 +171,7 @@ fn each_action_does_what_it_says() {
     assert_eq!(task.get(Field::MergeCommitSha), "abc");
     assert_eq!(task.get(Field::MergedAt), "2026-01-02T03:04:08.000Z");
     step(pr("edited", 9, "merged", "c"), "merged", "merged", "c", "pr_edited");
-    let (_, payload) = &kept.timeline[0];
+    let (_, payload) = &stored.timeline[0];
     let expected = json!({"prNumber": 7, "prUrl": "https://github.com/Acme/Web/pull/7", "prTitle": "a",
                           "prState": "draft", "actor": "ann"});
     assert_eq!(*payload, expected);
@@ -179,27 +179,27 @@ fn each_action_does_what_it_says() {
 
 #[test]
 fn an_edit_does_not_change_the_status_that_the_pipeline_set() {
-    let mut kept = coding();
-    kept.take("pull_request", &pr("opened", 1, "open", "a"));
-    kept.document.insert("status".to_owned(), "failed".into());
-    kept.take("pull_request", &pr("edited", 2, "open", "b"));
-    kept.take("pull_request", &pr("converted_to_draft", 3, "draft", "b"));
-    kept.is("failed", "draft", "b");
-    kept.take("pull_request", &pr("ready_for_review", 4, "open", "b"));
-    kept.is("pr_open", "open", "b");
+    let mut stored = coding();
+    stored.apply("pull_request", &pr("opened", 1, "open", "a"));
+    stored.document.insert("status".to_owned(), "failed".into());
+    stored.apply("pull_request", &pr("edited", 2, "open", "b"));
+    stored.apply("pull_request", &pr("converted_to_draft", 3, "draft", "b"));
+    stored.assert_state("failed", "draft", "b");
+    stored.apply("pull_request", &pr("ready_for_review", 4, "open", "b"));
+    stored.assert_state("pr_open", "open", "b");
 }
 
 #[test]
 fn within_one_second_only_an_action_that_changes_the_state_replaces_it() {
-    let mut kept = coding();
-    kept.take("pull_request", &pr("closed", 5, "closed", "a"));
-    kept.take("pull_request", &pr("labeled", 5, "open", "a"));
-    kept.take("pull_request", &pr("opened", 5, "open", "a"));
-    kept.is("failed", "closed", "a");
-    kept.take("pull_request", &pr("edited", 5, "open", "b"));
-    kept.is("failed", "closed", "b");
-    kept.take("pull_request", &pr("reopened", 5, "open", "a"));
-    kept.is("pr_open", "open", "b");
+    let mut stored = coding();
+    stored.apply("pull_request", &pr("closed", 5, "closed", "a"));
+    stored.apply("pull_request", &pr("labeled", 5, "open", "a"));
+    stored.apply("pull_request", &pr("opened", 5, "open", "a"));
+    stored.assert_state("failed", "closed", "a");
+    stored.apply("pull_request", &pr("edited", 5, "open", "b"));
+    stored.assert_state("failed", "closed", "b");
+    stored.apply("pull_request", &pr("reopened", 5, "open", "a"));
+    stored.assert_state("pr_open", "open", "b");
 }
 
 #[test]
@@ -209,53 +209,54 @@ fn a_second_pull_request_waits_for_the_end_of_the_first() {
         payload["pull_request"]["number"] = 8.into();
         payload
     };
-    let mut kept = coding();
-    kept.take("pull_request", &pr("opened", 1, "open", "first"));
-    kept.take("pull_request", &second("opened", 2, "open"));
-    kept.take("pull_request", &second("closed", 3, "merged"));
-    kept.is("pr_open", "open", "first");
-    kept.take("pull_request", &pr("closed", 5, "closed", "first"));
-    kept.take("pull_request", &second("reopened", 4, "open"));
-    kept.take("pull_request", &second("labeled", 6, "closed"));
-    kept.is("failed", "closed", "first");
-    kept.take("pull_request", &second("edited", 7, "open"));
-    kept.is("pr_open", "open", "second");
-    assert_eq!(kept.task().get(Field::PrNumber), 8);
-    kept.take("pull_request", &pr("reopened", 8, "open", "first"));
-    kept.is("pr_open", "open", "second");
-    kept.take("pull_request", &second("closed", 9, "merged"));
-    kept.take("pull_request", &pr("closed", 10, "merged", "first"));
-    kept.is("merged", "merged", "second");
-    assert_eq!(kept.timeline.len(), 10);
+    let mut stored = coding();
+    stored.apply("pull_request", &pr("opened", 1, "open", "first"));
+    stored.apply("pull_request", &second("opened", 2, "open"));
+    stored.apply("pull_request", &second("closed", 3, "merged"));
+    stored.assert_state("pr_open", "open", "first");
+    stored.apply("pull_request", &pr("closed", 5, "closed", "first"));
+    stored.apply("pull_request", &second("reopened", 4, "open"));
+    stored.apply("pull_request", &second("labeled", 6, "closed"));
+    stored.assert_state("failed", "closed", "first");
+    stored.apply("pull_request", &second("edited", 7, "open"));
+    stored.assert_state("pr_open", "open", "second");
+    assert_eq!(stored.task().get(Field::PrNumber), 8);
+    stored.apply("pull_request", &pr("reopened", 8, "open", "first"));
+    stored.assert_state("pr_open", "open", "second");
+    stored.apply("pull_request", &second("closed", 9, "merged"));
+    stored.apply("pull_request", &pr("closed", 10, "merged", "first"));
+    stored.assert_state("merged", "merged", "second");
+    assert_eq!(stored.timeline.len(), 10);
 }
 
 /// The old pull request names the same issue, and a user gives it a label.
 #[test]
 fn a_pull_request_that_ended_long_ago_ends_no_task() {
-    let mut kept = coding();
-    kept.take("pull_request", &pr("labeled", 1, "merged", "old"));
+    let mut stored = coding();
+    stored.apply("pull_request", &pr("labeled", 1, "merged", "old"));
     assert_eq!(
-        (kept.task().get(Field::Status), kept.task().get(Field::PrNumber)),
+        (stored.task().get(Field::Status), stored.task().get(Field::PrNumber)),
         (&json!("coding"), &json!(null))
     );
-    assert_eq!(kept.timeline.len(), 1);
+    assert_eq!(stored.timeline.len(), 1);
 }
 
 #[test]
 fn fields_keep_their_names() {
-    let mut kept = Kept::new(json!({"status": "coding", "githubBranch": "agent/42", "prUrl": "https://old"}));
-    assert!(kept.take("pull_request", &pr("opened", 1, "open", "a")));
-    assert_eq!(kept.document["prUrl"], "https://github.com/Acme/Web/pull/7");
-    assert_eq!(kept.document["githubPrNumber"], 7);
-    assert!(kept.document.get("githubPrUrl").is_none() && kept.document.get("prNumber").is_none());
+    let mut stored =
+        StoredTask::new(json!({"status": "coding", "githubBranch": "agent/42", "prUrl": "https://old"}));
+    assert!(stored.apply("pull_request", &pr("opened", 1, "open", "a")));
+    assert_eq!(stored.document["prUrl"], "https://github.com/Acme/Web/pull/7");
+    assert_eq!(stored.document["githubPrNumber"], 7);
+    assert!(stored.document.get("githubPrUrl").is_none() && stored.document.get("prNumber").is_none());
 }
 
 #[test]
 fn a_task_is_found_by_number_then_branch_then_issue() {
     let task = |id: &str, fields: Value| {
-        let mut kept = Kept::new(fields);
-        kept.document.insert("_id".to_owned(), id.into());
-        kept.task()
+        let mut stored = StoredTask::new(fields);
+        stored.document.insert("_id".to_owned(), id.into());
+        stored.task()
     };
     let tasks = [
         task("by_issue", json!({"issueNumber": 42})),
@@ -286,9 +287,9 @@ fn a_task_is_found_by_number_then_branch_then_issue() {
 fn the_newest_unfinished_task_is_chosen_among_several() {
     let task = |id: &str, status: &str, second: u32| {
         let created = format!("2026-01-02T03:04:{second:02}Z");
-        let mut kept = Kept::new(json!({"status": status, "issueNumber": 42, "createdAt": created}));
-        kept.document.insert("_id".to_owned(), id.into());
-        kept.task()
+        let mut stored = StoredTask::new(json!({"status": status, "issueNumber": 42, "createdAt": created}));
+        stored.document.insert("_id".to_owned(), id.into());
+        stored.task()
     };
     let delivery = delivery("pull_request", &pr("opened", 1, "open", "a"));
     let (old, new) = (task("old", "coding", 1), task("new", "coding", 2));
@@ -306,42 +307,43 @@ fn an_issue_fills_in_the_fields_that_the_task_lacks() {
             "number": number, "html_url": format!("https://github.com/{REPO}/issues/{number}"), "title": "t", "body": body,
         }})
     };
-    let mut kept = coding();
-    assert!(kept.take("issues", &issue(42, "")));
-    assert_eq!(kept.document["githubIssueUrl"], "https://github.com/Acme/Web/issues/42");
-    assert_eq!(kept.timeline[0].0, "issue_opened");
-    assert!(!kept.take("issues", &issue(43, "")));
+    let mut stored = coding();
+    assert!(stored.apply("issues", &issue(42, "")));
+    assert_eq!(stored.document["githubIssueUrl"], "https://github.com/Acme/Web/issues/42");
+    assert_eq!(stored.timeline[0].0, "issue_opened");
+    assert!(!stored.apply("issues", &issue(43, "")));
 
-    let mut linked = Kept::new(json!({"repo": null, "issueUrl": "https://github.com/Acme/Web/issues/42"}));
-    assert!(linked.take("issues", &issue(42, "")));
+    let mut linked =
+        StoredTask::new(json!({"repo": null, "issueUrl": "https://github.com/Acme/Web/issues/42"}));
+    assert!(linked.apply("issues", &issue(42, "")));
     assert_eq!(linked.document["githubIssueNumber"], 42);
 
     let id = "65a1b2c3d4e5f60718293a4b";
-    let mut named = Kept::new(json!({"_id": id}));
-    assert!(!named.take("issues", &issue(5, &format!("task {id}0"))));
-    assert!(named.take("issues", &issue(5, &format!("See [{id}](https://tasks.test/{id})."))));
+    let mut named = StoredTask::new(json!({"_id": id}));
+    assert!(!named.apply("issues", &issue(5, &format!("task {id}0"))));
+    assert!(named.apply("issues", &issue(5, &format!("See [{id}](https://tasks.test/{id})."))));
     assert_eq!((&named.document["githubIssueNumber"], named.timeline.len()), (&json!(5), 1));
-    assert!(!named.take("issues", &issue(6, id)), "it has an issue now");
-    let mut elsewhere = Kept::new(json!({"_id": id, "repo": "acme/other"}));
-    assert!(!elsewhere.take("issues", &issue(5, id)));
+    assert!(!named.apply("issues", &issue(6, id)), "it has an issue now");
+    let mut elsewhere = StoredTask::new(json!({"_id": id, "repo": "acme/other"}));
+    assert!(!elsewhere.apply("issues", &issue(5, id)));
 }
 
 #[test]
 fn comments_reviews_and_checks_become_timeline_entries() {
-    let mut kept = Kept::new(json!({"prNumber": 7, "issueNumber": 42, "githubBranch": "agent/42"}));
+    let mut stored = StoredTask::new(json!({"prNumber": 7, "issueNumber": 42, "githubBranch": "agent/42"}));
     let repository = json!({"full_name": REPO});
     let comment = json!({"html_url": "https://c", "body": "hello", "user": {"login": "bob"}});
     let on_issue = |number: u64, pr: Value| json!({"action": "created", "repository": repository, "comment": comment, "issue": {"number": number, "pull_request": pr}});
-    assert!(kept.take("issue_comment", &on_issue(7, json!({"html_url": "https://p"}))));
-    assert!(kept.take("issue_comment", &on_issue(7, json!(null))));
-    assert!(kept.take("issue_comment", &on_issue(42, json!(null))));
-    assert!(!kept.take("issue_comment", &on_issue(8, json!({}))));
-    assert!(!kept.take("issue_comment", &on_issue(42, json!({}))), "the issue is not a pull request");
+    assert!(stored.apply("issue_comment", &on_issue(7, json!({"html_url": "https://p"}))));
+    assert!(stored.apply("issue_comment", &on_issue(7, json!(null))));
+    assert!(stored.apply("issue_comment", &on_issue(42, json!(null))));
+    assert!(!stored.apply("issue_comment", &on_issue(8, json!({}))));
+    assert!(!stored.apply("issue_comment", &on_issue(42, json!({}))), "the issue is not a pull request");
     let mut review = pr("submitted", 1, "merged", "a");
     review["review"] =
         json!({"state": "approved", "html_url": "https://r", "body": "", "user": {"login": "bob"}});
-    assert!(kept.take("pull_request_review", &review));
-    assert_eq!(kept.task().get(Field::PrState), &json!(null), "a review moves nothing");
+    assert!(stored.apply("pull_request_review", &review));
+    assert_eq!(stored.task().get(Field::PrState), &json!(null), "a review moves nothing");
     let run = |prs: Value, branch: &str| {
         json!({"action": "completed", "repository": repository, "check_run": {
             "name": "lint", "conclusion": "failure", "head_sha": "abc", "html_url": "https://k",
@@ -349,15 +351,15 @@ fn comments_reviews_and_checks_become_timeline_entries() {
         }})
     };
     let of = |repo: &str| json!({"repo": {"url": format!("https://api.github.com/repos/{repo}")}});
-    assert!(kept.take("check_run", &run(json!([{"number": 1}, {"number": 7, "base": of(REPO)}]), "main")));
-    assert!(kept.take("check_run", &run(json!([]), "agent/42")));
-    assert!(kept.take("check_run", &run(json!(null), "agent/42")));
-    assert!(!kept.take("check_run", &run(json!([{"number": 7, "base": of("other/web")}]), "main")));
+    assert!(stored.apply("check_run", &run(json!([{"number": 1}, {"number": 7, "base": of(REPO)}]), "main")));
+    assert!(stored.apply("check_run", &run(json!([]), "agent/42")));
+    assert!(stored.apply("check_run", &run(json!(null), "agent/42")));
+    assert!(!stored.apply("check_run", &run(json!([{"number": 7, "base": of("other/web")}]), "main")));
 
-    let told: Vec<&str> = kept.timeline.iter().map(|(name, _)| name.as_str()).collect();
+    let actual: Vec<&str> = stored.timeline.iter().map(|(name, _)| name.as_str()).collect();
     let ci = "ci_completed";
-    assert_eq!(told, ["pr_comment", "pr_comment", "issue_comment", "pr_review", ci, ci, ci]);
-    let payloads: Vec<&Value> = kept.timeline.iter().map(|(_, payload)| payload).collect();
+    assert_eq!(actual, ["pr_comment", "pr_comment", "issue_comment", "pr_review", ci, ci, ci]);
+    let payloads: Vec<&Value> = stored.timeline.iter().map(|(_, payload)| payload).collect();
     assert_eq!(
         *payloads[0],
         json!({"action": "created", "prNumber": 7, "author": "bob", "url": "https://c", "text": "hello"})
@@ -419,13 +421,13 @@ proptest! {
     fn nothing_leaves_merged(steps in proptest::collection::vec((0_usize..8, 0_u32..60, 0_usize..4, 7_u64..9), 0..12)) {
         const ACTIONS: [&str; 8] =
             ["opened", "edited", "converted_to_draft", "ready_for_review", "closed", "reopened", "labeled", "odd"];
-        let mut kept = coding();
+        let mut stored = coding();
         let mut merged = false;
         for (action, second, state, number) in steps {
             let mut payload = pr(ACTIONS[action], second, ["open", "draft", "merged", "closed"][state], "t");
             payload["pull_request"]["number"] = number.into();
-            kept.take("pull_request", &payload);
-            let task = kept.task();
+            stored.apply("pull_request", &payload);
+            let task = stored.task();
             prop_assert!(!merged || task.get(Field::Status) == "merged");
             merged = task.get(Field::Status) == "merged";
             prop_assert_eq!(merged, task.get(Field::PrState) == "merged");

@@ -31,9 +31,9 @@ pub(super) async fn disconnect(
     Administrator(admin): Administrator,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Disconnected>, ApiError> {
-    let wanted: Option<Disconnect> = serde_json::from_value(body).ok();
-    let user = wanted
-        .and_then(|wanted| user_id(&wanted.user_id))
+    let request: Option<Disconnect> = serde_json::from_value(body).ok();
+    let user = request
+        .and_then(|request| user_id(&request.user_id))
         .ok_or_else(|| ApiError::Invalid("the body must be {\"userId\": the id of a user}".to_owned()))?;
     let now = UnixTime::now();
     tracing::info!(%user, by = %admin.viewer.user, "an administrator disconnects a user");

@@ -7,7 +7,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use serde_json::Value;
 
-use super::{ApiError, caller::BodyPlace};
+use super::{ApiError, caller::BodyPermit};
 use crate::json::replace_lone_surrogates;
 
 /// The size limit for a body of the task API.
@@ -21,8 +21,8 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(mut request: Request, state: &S) -> Result<Self, ApiError> {
-        let _place = request.extensions_mut().remove::<BodyPlace>();
-        if !says_json(request.headers()) {
+        let _permit = request.extensions_mut().remove::<BodyPermit>();
+        if !has_json_content_type(request.headers()) {
             return Err(ApiError::NotJson);
         }
         let bytes = Bytes::from_request(request, state).await.map_err(|cause| match cause.status() {
@@ -42,7 +42,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     }
 }
 
-pub(super) fn says_json(headers: &HeaderMap) -> bool {
+pub(super) fn has_json_content_type(headers: &HeaderMap) -> bool {
     let Some(Ok(content_type)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else {
         return false;
     };

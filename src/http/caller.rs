@@ -33,20 +33,20 @@ pub(super) struct Pipeline(pub Identity);
 pub(super) struct Administrator(pub Identity);
 
 /// A request waits this long for a fetch of keys. This suffices for a fetch that can begin at once.
-const KEY_PATIENCE: Duration = Duration::from_secs(6);
+const KEY_TIMEOUT: Duration = Duration::from_secs(6);
 /// At most this many requests wait for keys. Anybody can invent names of keys, and must not take the slots of callers whose keys are
 /// known.
-const MAX_WAITING: usize = 64;
-static WAITING: Semaphore = Semaphore::const_new(MAX_WAITING);
+const MAX_WAITING_FOR_KEYS: usize = 64;
+static KEY_WAITERS: Semaphore = Semaphore::const_new(MAX_WAITING_FOR_KEYS);
 /// At most this many bodies of one user are read at once. Bodies may come slowly, and the number of concurrent requests is limited.
-const MAX_BODIES: usize = 64;
-static BODIES: LazyLock<Shares<UserId>> = LazyLock::new(|| Shares::of(Some(MAX_BODIES)));
+const MAX_BODIES_PER_USER: usize = 64;
+static BODY_QUOTAS: LazyLock<Shares<UserId>> = LazyLock::new(|| Shares::of(Some(MAX_BODIES_PER_USER)));
 const ADMIN_SCOPE: &str = "admin";
 const WRITE_SCOPE: &str = "tasks:write";
 
-/// One of [`MAX_BODIES`] slots, held while the body is read.
+/// One of [`MAX_BODIES_PER_USER`] slots, held while the body is read.
 #[derive(Clone, Debug)]
-pub(super) struct BodyPlace(#[expect(dead_code, reason = "held, not read")] Arc<Share<UserId>>);
+pub(super) struct BodyPermit(#[expect(dead_code, reason = "held, not read")] Arc<Share<UserId>>);
 
 impl FromRequestParts<HttpState> for Reader {
     type Rejection = ApiError;
@@ -71,8 +71,8 @@ impl FromRequestParts<HttpState> for Writer {
                 "the task API is read-only here: the backend that owns the tasks writes them",
             ));
         }
-        let place = BODIES.take(identity.viewer.user.clone(), 1).ok_or(ApiError::Overloaded)?;
-        parts.extensions.insert(BodyPlace(Arc::new(place)));
+        let permit = BODY_QUOTAS.take(identity.viewer.user.clone(), 1).ok_or(ApiError::Overloaded)?;
+        parts.extensions.insert(BodyPermit(Arc::new(permit)));
         Ok(Self(identity))
     }
 }
@@ -107,9 +107,9 @@ async fn identify(headers: &HeaderMap, state: &HttpState) -> Result<Identity, Ap
     let token = bearer(headers).ok_or(ApiError::NoToken)?;
     match state.tokens.verify(token, UnixTime::now()) {
         Err(unknown @ AuthError::NoKey { .. }) => {
-            let _place = WAITING.try_acquire().map_err(|_| unknown)?;
-            Ok(state.tokens.admit(token, KEY_PATIENCE).await?)
+            let _permit = KEY_WAITERS.try_acquire().map_err(|_| unknown)?;
+            Ok(state.tokens.admit(token, KEY_TIMEOUT).await?)
         }
-        decided => Ok(decided?),
+        other => Ok(other?),
     }
 }

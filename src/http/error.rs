@@ -26,7 +26,7 @@ pub enum ApiError {
     MethodNotAllowed,
     #[error("a bearer token is required")]
     NoToken,
-    #[error("{}", told_of(.0))]
+    #[error("{}", token_error_message(.0))]
     Token(AuthError),
     /// Temporary.
     #[error("the key that the token is checked with can't be fetched at the moment")]
@@ -139,7 +139,7 @@ impl ApiError {
 }
 
 /// The text for the client. The length limit is not a secret, and a client with a token that is too long can do something about it.
-fn told_of(error: &AuthError) -> Cow<'static, str> {
+fn token_error_message(error: &AuthError) -> Cow<'static, str> {
     match error {
         AuthError::Expired => "the token has expired".into(),
         AuthError::TooLong { max, .. } => format!("the token has more than {max} bytes").into(),
@@ -162,7 +162,7 @@ impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::NoKey { retry_after } => Self::NoKey { retry_after },
-            final_one => Self::Token(final_one),
+            permanent => Self::Token(permanent),
         }
     }
 }

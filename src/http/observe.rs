@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The timeout of a request. It is longer than any timeout of a store, and shorter than the usual timeouts of proxies.
 const DEADLINE: Duration = Duration::from_secs(30);
-const MAX_ID_BYTES: usize = 128;
+const MAX_REQUEST_ID_BYTES: usize = 128;
 /// The route under which metrics count requests of Socket.IO clients.
 const SOCKET_IO: &str = "/socket.io";
 /// The route under which metrics count a path without a route.
@@ -32,14 +32,14 @@ pub(super) async fn identified(
     request: Request,
     next: Next,
 ) -> Response {
-    let id = request.headers().get(REQUEST_ID).filter(|id| is_sane(id)).cloned().unwrap_or_else(new_id);
+    let id = request.headers().get(REQUEST_ID).filter(|id| is_valid_id(id)).cloned().unwrap_or_else(new_id);
     let span = tracing::info_span!(
         "request",
         id = id.to_str().unwrap_or_default(),
         method = %request.method(),
         path = request.uri().path(),
     );
-    let mut response = answered(&metrics, request, next).instrument(span).await;
+    let mut response = measured(&metrics, request, next).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
@@ -69,7 +69,7 @@ pub(super) async fn in_time(request: Request, next: Next) -> Response {
     }
 }
 
-async fn answered(metrics: &Metrics, request: Request, next: Next) -> Response {
+async fn measured(metrics: &Metrics, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();
@@ -82,15 +82,15 @@ async fn answered(metrics: &Metrics, request: Request, next: Next) -> Response {
     metrics.http.answered(route, &method, response.status());
     // A polling client's request waits for packets, so its time says nothing.
     if route != SOCKET_IO {
-        metrics.http.took(route, elapsed);
+        metrics.http.observe_duration(route, elapsed);
     }
     tracing::debug!(status = response.status().as_u16(), elapsed_ms = elapsed.as_millis() as u64, "answered");
     response
 }
 
 /// The id goes into the log and back to the client, so it must be short and visible ASCII.
-fn is_sane(id: &HeaderValue) -> bool {
-    (1..=MAX_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+fn is_valid_id(id: &HeaderValue) -> bool {
+    (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
 }
 
 fn new_id() -> HeaderValue {

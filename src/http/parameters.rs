@@ -9,7 +9,10 @@ use super::ApiError;
 pub(super) type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 /// Returns the parameters with these names. Empty parameters count as absent. Parameters with other names are ignored.
-pub(super) fn given(parameters: Parameters, names: &[&str]) -> Result<Vec<(String, String)>, ApiError> {
+pub(super) fn known_parameters(
+    parameters: Parameters,
+    names: &[&str],
+) -> Result<Vec<(String, String)>, ApiError> {
     let Query(mut parameters) =
         parameters.map_err(|_| ApiError::Invalid("the query can't be read".to_owned()))?;
     parameters.retain(|(name, _)| names.contains(&&**name));
@@ -27,8 +30,8 @@ pub(super) fn limit(text: &str, allowed: RangeInclusive<usize>) -> Result<usize,
     match text.parse() {
         Ok(limit) if allowed.contains(&limit) => Ok(limit),
         _ => {
-            let (least, most) = allowed.into_inner();
-            Err(ApiError::Invalid(format!("limit must be a whole number from {least} to {most}")))
+            let (min, max) = allowed.into_inner();
+            Err(ApiError::Invalid(format!("limit must be a whole number from {min} to {max}")))
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     ApiError, HttpState,
     body::JsonBody,
     caller::{Pipeline, Reader, Writer},
-    parameters::{Parameters, given, limit},
+    parameters::{Parameters, known_parameters, limit},
 };
 use crate::{
     store::{Cursor, Store, StoreError, TaskFilter, TaskSnapshot},
@@ -49,25 +49,28 @@ pub(super) async fn show(
     TaskPath(id): TaskPath,
 ) -> Result<Response, ApiError> {
     // The store may read other tasks in the same batch. A client that disconnects must not cancel their read.
-    let read = tokio::spawn(async move { visible(&*state.store, &id, &identity.viewer, Window::ALL).await });
+    let read =
+        tokio::spawn(
+            async move { read_visible_task(&*state.store, &id, &identity.viewer, Window::ALL).await },
+        );
     let read = read.await.map_err(|failed| ApiError::Internal(failed.to_string()))??;
     Ok(Json(FullView(&read.task.ok_or(ApiError::NoTask)?)).into_response())
 }
 
 /// Reads a task, if the viewer may see it, with the entries of its timeline that `window` selects.
-pub(super) async fn visible(
+pub(super) async fn read_visible_task(
     store: &dyn Store,
     id: &TaskId,
     viewer: &Viewer,
     window: Window,
 ) -> Result<TaskSnapshot, StoreError> {
-    let may = |access: &Access| access.allows(viewer);
-    let seen = store.access(id).await?;
-    if !seen.access.is_some_and(|access| may(&access)) {
-        return Ok(TaskSnapshot { task: None, position: seen.position });
+    let is_allowed = |access: &Access| access.allows(viewer);
+    let snapshot = store.access(id).await?;
+    if !snapshot.access.is_some_and(|access| is_allowed(&access)) {
+        return Ok(TaskSnapshot { task: None, position: snapshot.position });
     }
     let TaskSnapshot { task, position } = store.task_part(id, window).await?;
-    Ok(TaskSnapshot { task: task.filter(|full| may(&full.task.access)), position })
+    Ok(TaskSnapshot { task: task.filter(|full| is_allowed(&full.task.access)), position })
 }
 
 pub(super) async fn create(
@@ -121,7 +124,7 @@ impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
 impl Listing {
     fn parse(parameters: Parameters) -> Result<Self, ApiError> {
         let mut listing = Self { filter: TaskFilter::default(), cursor: None, limit: DEFAULT_LIMIT };
-        for (name, value) in given(parameters, &["status", "creator", "limit", "cursor"])? {
+        for (name, value) in known_parameters(parameters, &["status", "creator", "limit", "cursor"])? {
             match name.as_str() {
                 "status" => listing.filter.status = Some(value),
                 "creator" => listing.filter.creator = UserId::parse(&value),

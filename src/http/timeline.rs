@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     ApiError, HttpState,
     caller::Reader,
-    parameters::{Parameters, given, limit},
+    parameters::{Parameters, known_parameters, limit},
     tasks::{self, TaskPath},
 };
 use crate::task::Window;
@@ -22,7 +22,7 @@ pub(super) async fn page(
 ) -> Result<Json<Value>, ApiError> {
     let window = window(parameters)?;
     // Two clients hardly ever ask for the same page, so a client that disconnects cancels its read.
-    let read = tasks::visible(&*state.store, &id, &identity.viewer, window).await?;
+    let read = tasks::read_visible_task(&*state.store, &id, &identity.viewer, window).await?;
     let full = read.task.ok_or(ApiError::NoTask)?;
     Ok(Json(json!({
         "events": full.timeline,
@@ -34,17 +34,17 @@ pub(super) async fn page(
 
 fn window(parameters: Parameters) -> Result<Window, ApiError> {
     let mut window = Window::newest(DEFAULT_LIMIT);
-    for (name, value) in given(parameters, &["before", "limit"])? {
+    for (name, value) in known_parameters(parameters, &["before", "limit"])? {
         if name == "before" {
             window.before = before(&value)?;
         } else {
-            window.most = limit(&value, 1..=MAX_LIMIT)?;
+            window.limit = limit(&value, 1..=MAX_LIMIT)?;
         }
     }
     Ok(window)
 }
 
 fn before(text: &str) -> Result<usize, ApiError> {
-    let wrong = |_| ApiError::Invalid("before must be a whole number, 0 or more".to_owned());
-    text.parse().map_err(wrong)
+    let invalid = |_| ApiError::Invalid("before must be a whole number, 0 or more".to_owned());
+    text.parse().map_err(invalid)
 }

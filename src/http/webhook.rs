@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{ApiError, HttpState, body::says_json};
+use super::{ApiError, HttpState, body::has_json_content_type};
 use crate::{
     address::ClientAddress,
     config::{Secret, WebhookConfig},
@@ -39,8 +39,9 @@ const EVENT: HeaderName = HeaderName::from_static("x-github-event");
 const DELIVERY: HeaderName = HeaderName::from_static("x-github-delivery");
 
 const NOT_CONFIGURED: &str = "this gateway accepts no webhooks: GITHUB_WEBHOOK_SECRET is not set";
-const UNSIGNED: &str = "X-Hub-Signature-256 is required: give the webhook the secret that the gateway has";
-const WRONGLY_SIGNED: &str =
+const SIGNATURE_MISSING: &str =
+    "X-Hub-Signature-256 is required: give the webhook the secret that the gateway has";
+const SIGNATURE_WRONG: &str =
     "X-Hub-Signature-256 is not right: the webhook has another secret than the gateway";
 const NO_TASK: &str = "no task matches it";
 
@@ -71,7 +72,7 @@ pub(super) enum Outcome {
 
 /// The log fields of a request. They are empty until the signature is verified.
 #[derive(Debug, Default)]
-struct Told {
+struct LogFields {
     event: String,
     action: Option<String>,
     delivery: String,
@@ -91,23 +92,27 @@ impl Webhook {
     }
 
     /// Reads a body, and takes memory for it from [`BodyMemory`].
-    async fn whole(&self, address: ClientAddress, mut body: Body) -> Result<(Bytes, Reservation), ApiError> {
-        let (mut bytes, mut taken) = (BytesMut::new(), self.body_memory.enter(address));
+    async fn read_body(
+        &self,
+        address: ClientAddress,
+        mut body: Body,
+    ) -> Result<(Bytes, Reservation), ApiError> {
+        let (mut bytes, mut reservation) = (BytesMut::new(), self.body_memory.enter(address));
         while let Some(frame) = body.frame().await {
             let frame =
                 frame.map_err(|_| ApiError::Invalid("the body could not be read to its end".to_owned()))?;
             let Ok(data) = frame.into_data() else { continue };
             let length = bytes.len() + data.len();
             if length > MAX_BODY_BYTES {
-                return refused(body, ApiError::TooLarge(MAX_BODY_BYTES)).await;
+                return drain_and_reject(body, ApiError::TooLarge(MAX_BODY_BYTES)).await;
             }
-            self.body_memory.grow(&mut taken, length).await;
+            self.body_memory.grow(&mut reservation, length).await;
             bytes.extend_from_slice(&data);
         }
-        Ok((bytes.freeze(), taken))
+        Ok((bytes.freeze(), reservation))
     }
 
-    fn signed(&self, signature: &str, body: &[u8]) -> bool {
+    fn is_signed(&self, signature: &str, body: &[u8]) -> bool {
         github::is_signed(signature, body, self.secrets.iter().map(|secret| secret.expose().as_bytes()))
     }
 }
@@ -145,11 +150,11 @@ impl Outcome {
 
 /// Handles a delivery. Only this function knows the outcome of each delivery, so it logs and counts the outcome.
 pub(super) async fn github(State(state): State<HttpState>, request: Request) -> Response {
-    let mut told = Told::default();
-    let received = timeout(DEADLINE, receive(&state, request, &mut told)).await;
+    let mut log_fields = LogFields::default();
+    let received = timeout(DEADLINE, receive(&state, request, &mut log_fields)).await;
     let result = received.unwrap_or(Err(ApiError::TimedOut));
     let outcome = Outcome::of(&result);
-    let Told { event, action, delivery } = told;
+    let LogFields { event, action, delivery } = log_fields;
     state.metrics.http.webhook(github::event_label(&event), outcome.label());
     if event.is_empty() {
         // The request may not come from GitHub. Anybody can send as many as they like, so this line is limited.
@@ -167,39 +172,43 @@ pub(super) async fn github(State(state): State<HttpState>, request: Request) -> 
     }
 }
 
-async fn receive(state: &HttpState, request: Request, told: &mut Told) -> Result<Answer, ApiError> {
+async fn receive(
+    state: &HttpState,
+    request: Request,
+    log_fields: &mut LogFields,
+) -> Result<Answer, ApiError> {
     let webhook = &state.webhook;
     let (Parts { headers, extensions, .. }, body) = request.into_parts();
     let address = extensions.get().copied().unwrap_or_default();
     if webhook.secrets.is_empty() {
-        return refused(body, ApiError::NotConfigured(NOT_CONFIGURED)).await;
+        return drain_and_reject(body, ApiError::NotConfigured(NOT_CONFIGURED)).await;
     }
-    let length = only(&headers, &header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    let length = single_header(&headers, &header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
     if length.is_some_and(|length: u64| length > MAX_BODY_BYTES as u64) {
-        return refused(body, ApiError::TooLarge(MAX_BODY_BYTES)).await;
+        return drain_and_reject(body, ApiError::TooLarge(MAX_BODY_BYTES)).await;
     }
-    let Some(signature) = only(&headers, &SIGNATURE).map(str::to_owned) else {
-        return refused(body, ApiError::BadSignature(UNSIGNED)).await;
+    let Some(signature) = single_header(&headers, &SIGNATURE).map(str::to_owned) else {
+        return drain_and_reject(body, ApiError::BadSignature(SIGNATURE_MISSING)).await;
     };
-    let whole = timeout(BODY_DEADLINE, webhook.whole(address, body)).await;
-    let (body, room) = whole.unwrap_or(Err(ApiError::TimedOut))?;
+    let read = timeout(BODY_DEADLINE, webhook.read_body(address, body)).await;
+    let (body, reservation) = read.unwrap_or(Err(ApiError::TimedOut))?;
 
     // Hashing and parsing up to 25 MiB must not block the runtime that serves the other clients. If the request times out or its sender
     // disconnects, this thread continues, and holds the memory until it ends.
     let webhook = webhook.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        let _room = room;
-        if webhook.signed(&signature, &body) {
+    let parsed = tokio::task::spawn_blocking(move || {
+        let _reservation = reservation;
+        if webhook.is_signed(&signature, &body) {
             webhook.body_memory.trust(address);
-            open(&headers, &body)
+            parse_delivery(&headers, &body)
         } else {
-            (Told::default(), Err(ApiError::BadSignature(WRONGLY_SIGNED)))
+            (LogFields::default(), Err(ApiError::BadSignature(SIGNATURE_WRONG)))
         }
     });
     // The text of a panic may quote the payload, so it is left out. The log already has the panic's position.
-    let (known, received) =
-        opened.await.map_err(|_| ApiError::Internal("a delivery could not be read".to_owned()))?;
-    *told = known;
+    let (parsed_fields, received) =
+        parsed.await.map_err(|_| ApiError::Internal("a delivery could not be read".to_owned()))?;
+    *log_fields = parsed_fields;
     match received? {
         Received::Ping => Ok(Answer::Ping),
         Received::Ignored(reason) => Ok(Answer::Ignored(reason)),
@@ -212,36 +221,36 @@ async fn receive(state: &HttpState, request: Request, told: &mut Told) -> Result
 }
 
 /// Parses a request whose signature is valid.
-fn open(headers: &HeaderMap, body: &[u8]) -> (Told, Result<Received, ApiError>) {
-    let mut told = Told::default();
-    let event = only(headers, &EVENT).filter(|event| (1..=100).contains(&event.len()));
-    let id = only(headers, &DELIVERY).and_then(DeliveryId::parse);
-    told.event.push_str(event.unwrap_or_default());
-    told.delivery.push_str(id.as_ref().map(DeliveryId::as_str).unwrap_or_default());
+fn parse_delivery(headers: &HeaderMap, body: &[u8]) -> (LogFields, Result<Received, ApiError>) {
+    let mut log_fields = LogFields::default();
+    let event = single_header(headers, &EVENT).filter(|event| (1..=100).contains(&event.len()));
+    let id = single_header(headers, &DELIVERY).and_then(DeliveryId::parse);
+    log_fields.event.push_str(event.unwrap_or_default());
+    log_fields.delivery.push_str(id.as_ref().map(DeliveryId::as_str).unwrap_or_default());
     let (Some(event), Some(id)) = (event, id) else {
         let missing = "X-GitHub-Event and X-GitHub-Delivery are required, one of each";
-        return (told, Err(ApiError::Invalid(missing.to_owned())));
+        return (log_fields, Err(ApiError::Invalid(missing.to_owned())));
     };
-    if !says_json(headers) {
-        return (told, Err(ApiError::NotJson));
+    if !has_json_content_type(headers) {
+        return (log_fields, Err(ApiError::NotJson));
     }
     match Received::parse(id, event, body) {
         Ok((received, action)) => {
-            told.action = action;
-            (told, Ok(received))
+            log_fields.action = action;
+            (log_fields, Ok(received))
         }
-        Err(cause) => (told, Err(ApiError::Invalid(cause.to_string()))),
+        Err(cause) => (log_fields, Err(ApiError::Invalid(cause.to_string()))),
     }
 }
 
 /// The value of a header that occurs exactly once. Two values would be ambiguous.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+fn single_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     value.to_str().ok()
 }
 
-async fn refused<T>(mut body: Body, error: ApiError) -> Result<T, ApiError> {
+async fn drain_and_reject<T>(mut body: Body, error: ApiError) -> Result<T, ApiError> {
     let drain = async {
         let mut drained = 0;
         while let Some(Ok(frame)) = body.frame().await {

@@ -49,9 +49,9 @@ impl HttpMetrics {
             seconds.clone(),
         );
         // A scrape is itself a request for `/metrics`, so these values exist from the start.
-        let asked = Request { route: "/metrics".to_owned(), method: "GET", status: "2xx" };
-        requests.get_or_create_owned(&asked);
-        seconds.get_or_create_owned(&Route { route: asked.route });
+        let metrics_request = Request { route: "/metrics".to_owned(), method: "GET", status: "2xx" };
+        requests.get_or_create_owned(&metrics_request);
+        seconds.get_or_create_owned(&Route { route: metrics_request.route });
         let webhooks = Counters::register(
             registry,
             "webhooks",
@@ -72,7 +72,7 @@ impl HttpMetrics {
         self.requests.get_or_create(&labels).inc();
     }
 
-    pub fn took(&self, route: &str, elapsed: Duration) {
+    pub fn observe_duration(&self, route: &str, elapsed: Duration) {
         let labels = Route { route: route.to_owned() };
         self.seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
     }

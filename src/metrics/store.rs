@@ -86,11 +86,11 @@ impl StoreMetrics {
         self.ambiguous_ids.inner().fetch_max(times, Ordering::Relaxed);
     }
 
-    pub fn took(&self, operation: &'static str, elapsed: Duration) {
+    pub fn observe_duration(&self, operation: &'static str, elapsed: Duration) {
         self.seconds.get_or_create(&[("operation", operation)]).observe(elapsed.as_secs_f64());
     }
 
-    pub fn failed(&self, operation: &'static str, kind: &'static str) {
+    pub fn count_failure(&self, operation: &'static str, kind: &'static str) {
         self.failures.inc([operation, kind]);
     }
 

@@ -61,9 +61,9 @@ impl MeasuredStore {
         let metrics: &StoreMetrics = &self.metrics.store;
         let begun = Instant::now();
         let result = work.await;
-        metrics.took(operation, begun.elapsed());
+        metrics.observe_duration(operation, begun.elapsed());
         if let Some(kind) = result.as_ref().err().and_then(Failure::kind) {
-            metrics.failed(operation, kind);
+            metrics.count_failure(operation, kind);
         }
         result
     }

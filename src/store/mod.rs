@@ -23,7 +23,7 @@ pub use measured::MeasuredStore;
 #[cfg(any(test, fuzzing))]
 pub(crate) use mongo::decode_change;
 pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore, UriError};
-use query::Place;
+use query::RunCursor;
 pub use query::{AccessSnapshot, Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
 
 /// A store of tasks. Snapshots of tasks and dashboards have a position. Every write comes back through the feed.

@@ -63,12 +63,12 @@ pub struct Page {
 /// here is read from its beginning.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cursor {
-    pub(super) places: Vec<Place>,
+    pub(super) run_cursors: Vec<RunCursor>,
 }
 
 /// The position in one run: the last task of the run that was returned.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Place {
+pub struct RunCursor {
     /// The store's name for the run.
     pub(super) run: char,
     /// The first sort key; the id is the second. It is empty if the task has no first sort key.
@@ -77,9 +77,9 @@ pub struct Place {
 }
 
 /// The name, in every store, of the run that contains the tasks whose `createdAt` is a date.
-pub(super) const DATES: char = 'd';
-/// The most positions that a cursor may have. Every store has fewer runs.
-const MOST_PLACES: usize = 16;
+pub(super) const DATED_RUN: char = 'd';
+/// The maximum number of positions in a cursor. Every store has fewer runs.
+const MAX_RUNS: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cursor must be a nextCursor of an earlier answer")]
@@ -93,9 +93,11 @@ pub(super) fn created_at(task: &Task) -> Option<i64> {
 
 impl Cursor {
     pub fn encode(&self) -> String {
-        let places =
-            self.places.iter().map(|Place { run, created_at, id }| json!([run, created_at, id.kind(), id]));
-        BASE64_URL_SAFE_NO_PAD.encode(Value::Array(places.collect()).to_string())
+        let run_cursors = self
+            .run_cursors
+            .iter()
+            .map(|RunCursor { run, created_at, id }| json!([run, created_at, id.kind(), id]));
+        BASE64_URL_SAFE_NO_PAD.encode(Value::Array(run_cursors.collect()).to_string())
     }
 
     pub fn decode(text: &str) -> Result<Self, InvalidCursor> {
@@ -103,15 +105,15 @@ impl Cursor {
         if bytes.first() != Some(&b'[') {
             return String::from_utf8(bytes).ok().as_deref().and_then(Self::decode_old).ok_or(InvalidCursor);
         }
-        let places: Vec<(char, String, u8, String)> =
+        let run_cursors: Vec<(char, String, u8, String)> =
             serde_json::from_slice(&bytes).map_err(|_| InvalidCursor)?;
-        if places.is_empty() || places.len() > MOST_PLACES {
+        if run_cursors.is_empty() || run_cursors.len() > MAX_RUNS {
             return Err(InvalidCursor);
         }
-        let places = places.into_iter().map(|(run, created_at, kind, id)| {
-            Some(Place { run, created_at, id: TaskId::parse(&id)?.of_kind(kind) })
+        let run_cursors = run_cursors.into_iter().map(|(run, created_at, kind, id)| {
+            Some(RunCursor { run, created_at, id: TaskId::parse(&id)?.of_kind(kind) })
         });
-        Ok(Self { places: places.collect::<Option<_>>().ok_or(InvalidCursor)? })
+        Ok(Self { run_cursors: run_cursors.collect::<Option<_>>().ok_or(InvalidCursor)? })
     }
 
     /// Reads a cursor of release 0.1 or earlier: milliseconds, a colon and an id. Those releases put `=` before a text id
@@ -126,7 +128,7 @@ impl Cursor {
             None if is_object_id(id) => TaskId::parse(id)?.of_kind(TaskId::OBJECT_ID),
             None => TaskId::parse(id)?.of_kind(TaskId::TEXT),
         };
-        Some(Self { places: vec![Place { run: DATES, created_at: millis.to_owned(), id }] })
+        Some(Self { run_cursors: vec![RunCursor { run: DATED_RUN, created_at: millis.to_owned(), id }] })
     }
 }
 
@@ -137,15 +139,15 @@ mod tests {
     #[test]
     fn a_cursor_is_read_as_it_was_written() {
         let id = |text: &str, kind| TaskId::parse(text).expect("an id").of_kind(kind);
-        let places = vec![
-            Place { run: 'd', created_at: "-5".into(), id: id("t", 1) },
-            Place { run: 't', created_at: "2026-01-01T00:00:00Z".into(), id: id("42", 2) },
-            Place { run: 'n', created_at: String::new(), id: id("\"🦀", 1) },
+        let run_cursors = vec![
+            RunCursor { run: 'd', created_at: "-5".into(), id: id("t", 1) },
+            RunCursor { run: 't', created_at: "2026-01-01T00:00:00Z".into(), id: id("42", 2) },
+            RunCursor { run: 'n', created_at: String::new(), id: id("\"🦀", 1) },
         ];
-        let cursor = Cursor { places };
+        let cursor = Cursor { run_cursors };
         let read = Cursor::decode(&cursor.encode()).expect("round trip");
         assert_eq!(read, cursor);
-        let kinds: Vec<u8> = read.places.iter().map(|place| place.id.kind()).collect();
+        let kinds: Vec<u8> = read.run_cursors.iter().map(|run_cursor| run_cursor.id.kind()).collect();
         assert_eq!(kinds, [1, 2, 1]);
     }
 
@@ -158,9 +160,9 @@ mod tests {
             (format!("-3:={hex}"), "-3", hex, TaskId::TEXT),
         ] {
             let read = Cursor::decode(&BASE64_URL_SAFE_NO_PAD.encode(text)).expect("read");
-            let [place] = &read.places[..] else { panic!("{read:?}") };
-            assert_eq!((place.run, &*place.created_at), (DATES, created_at));
-            assert_eq!((place.id.as_str(), place.id.kind()), (id, kind));
+            let [run_cursor] = &read.run_cursors[..] else { panic!("{read:?}") };
+            assert_eq!((run_cursor.run, &*run_cursor.created_at), (DATED_RUN, created_at));
+            assert_eq!((run_cursor.id.as_str(), run_cursor.id.kind()), (id, kind));
         }
     }
 

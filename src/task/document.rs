@@ -128,8 +128,8 @@ impl FullTask {
 
     /// `timeline` has the entries in `window` of a timeline with `length` entries.
     pub fn with_part(task: Task, timeline: Vec<TimelineEntry>, window: Window, length: usize) -> Self {
-        let places = window.of(length);
-        Self { task, timeline, older: places.start, newer: length - places.end }
+        let range = window.of(length);
+        Self { task, timeline, older: range.start, newer: length - range.end }
     }
 }
 

@@ -157,10 +157,10 @@ mod tests {
 
     #[test]
     fn ids_with_the_same_text_are_different_documents_if_their_known_kinds_differ() {
-        let asked = TaskId::parse("42").expect("an id");
-        let (text, number) = (asked.clone().of_kind(1), asked.clone().of_kind(2));
+        let id = TaskId::parse("42").expect("an id");
+        let (text, number) = (id.clone().of_kind(1), id.clone().of_kind(2));
         assert!(text == number && !text.is_same_document(&number));
-        assert!(asked.is_same_document(&text) && number.is_same_document(&asked));
-        assert!(!TaskId::parse("43").expect("an id").is_same_document(&asked));
+        assert!(id.is_same_document(&text) && number.is_same_document(&id));
+        assert!(!TaskId::parse("43").expect("an id").is_same_document(&id));
     }
 }

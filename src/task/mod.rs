@@ -20,7 +20,7 @@ pub use field::Field;
 pub use ids::{OrgId, TaskId, UserId};
 pub use patch::{Answers, Assigned, NewEntry, NewTask, PatchError, TaskPatch, Writes};
 pub use status::{Status, StatusClass};
-pub use time::{ClockReading, FEWEST_MILLIS, Timestamp};
+pub use time::{ClockReading, MILLIS_THRESHOLD, Timestamp};
 pub use timeline::{TimelineEntry, Window};
 pub use view::{FullView, Summary};
 pub use visibility::{Access, NamedOrg, Viewer};

@@ -31,7 +31,7 @@ impl Timestamp {
     /// Normalises a time in a document: a text that [`Timestamp::read`] accepts, or a number. Any other value becomes null.
     pub fn normalise(value: Value) -> Value {
         let time = match &value {
-            Value::String(text) if is_written_like_ours(text) => return value,
+            Value::String(text) if has_own_format(text) => return value,
             Value::String(text) => Self::read(text),
             Value::Number(number) => number.as_f64().and_then(Self::of_number),
             _ => None,
@@ -39,9 +39,9 @@ impl Timestamp {
         time.map_or(Value::Null, |time| Value::String(time.to_string()))
     }
 
-    /// Reads a number in a document as milliseconds, or as seconds if it is less than [`FEWEST_MILLIS`].
+    /// Reads a number in a document as milliseconds, or as seconds if it is less than [`MILLIS_THRESHOLD`].
     pub fn of_number(number: f64) -> Option<Self> {
-        let millis = if number.abs() < FEWEST_MILLIS { (number * 1000.0).round() } else { number.floor() };
+        let millis = if number.abs() < MILLIS_THRESHOLD { (number * 1000.0).round() } else { number.floor() };
         // The cast turns NaN into 0.
         if millis.is_nan() { None } else { Self::from_millis(millis as i64) }
     }
@@ -55,16 +55,16 @@ impl Timestamp {
 
 /// A number with a smaller absolute value means seconds. As milliseconds it would be in the years 1966 to 1973; as seconds it
 /// is in any year up to 5138.
-pub const FEWEST_MILLIS: f64 = 100_000_000_000.0;
+pub const MILLIS_THRESHOLD: f64 = 100_000_000_000.0;
 
 /// The form of a written time. Each 0 stands for any digit, the 5 for a digit from 0 to 5.
-const FORM: &[u8; 24] = b"0000-00-00T00:50:50.000Z";
+const FORMAT: &[u8; 24] = b"0000-00-00T00:50:50.000Z";
 
-/// Returns whether a text has the form [`FORM`] and a day that exists in every month. Any other text is parsed in full.
-fn is_written_like_ours(text: &str) -> bool {
+/// Returns whether a text has the form [`FORMAT`] and a day that exists in every month. Any other text is parsed in full.
+fn has_own_format(text: &str) -> bool {
     let part = |range| text.get(range).unwrap_or_default();
-    text.len() == FORM.len()
-        && text.bytes().zip(FORM).all(|(byte, form)| match form {
+    text.len() == FORMAT.len()
+        && text.bytes().zip(FORMAT).all(|(byte, form)| match form {
             b'0' => byte.is_ascii_digit(),
             b'5' => matches!(byte, b'0'..=b'5'),
             other => byte == *other,
@@ -87,11 +87,11 @@ impl fmt::Display for Timestamp {
             (time.millisecond().into(), 3),
         ];
         // Each event has one or two times. This is several times faster than `write!`.
-        let mut text = *FORM;
+        let mut text = *FORMAT;
         let mut end = 0;
         for (mut number, digits) in numbers {
-            for place in text[end..end + digits].iter_mut().rev() {
-                *place = b'0' + (number % 10) as u8;
+            for digit in text[end..end + digits].iter_mut().rev() {
+                *digit = b'0' + (number % 10) as u8;
                 number /= 10;
             }
             end += digits + 1;
@@ -110,7 +110,7 @@ impl fmt::Debug for Timestamp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockReading {
     pub before: Timestamp,
-    pub there: Timestamp,
+    pub remote: Timestamp,
     pub after: Timestamp,
 }
 
@@ -118,8 +118,8 @@ impl ClockReading {
     /// The least number of milliseconds by which the other clock is ahead of the local one. A negative number means that the
     /// other clock is behind. 0 means that both may be equal.
     pub fn ahead_ms(self) -> i64 {
-        let there = self.there.millis();
-        (there - self.after.millis()).max(0) + (there - self.before.millis()).min(0)
+        let remote = self.remote.millis();
+        (remote - self.after.millis()).max(0) + (remote - self.before.millis()).min(0)
     }
 }
 
@@ -197,8 +197,8 @@ mod tests {
             (1_767_221_517.25, "2025-12-31T22:51:57.250Z"),
             (1_767_221_517_250.0, "2025-12-31T22:51:57.250Z"),
             (-1.0, "1969-12-31T23:59:59.000Z"),
-            (FEWEST_MILLIS, "1973-03-03T09:46:40.000Z"),
-            (-FEWEST_MILLIS, "1966-10-31T14:13:20.000Z"),
+            (MILLIS_THRESHOLD, "1973-03-03T09:46:40.000Z"),
+            (-MILLIS_THRESHOLD, "1966-10-31T14:13:20.000Z"),
         ];
         for (number, written) in cases {
             assert_eq!(Timestamp::of_number(number).expect("a time").to_string(), written, "{number}");

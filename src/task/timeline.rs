@@ -39,24 +39,24 @@ impl TimelineEntry {
     }
 }
 
-/// A selection of successive entries of a timeline: the last `most` of the first `before` entries.
+/// A selection of successive entries of a timeline: the last `limit` of the first `before` entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
     pub before: usize,
-    pub most: usize,
+    pub limit: usize,
 }
 
 impl Window {
     pub const ALL: Self = Self::newest(usize::MAX);
 
-    pub const fn newest(most: usize) -> Self {
-        Self { before: usize::MAX, most }
+    pub const fn newest(limit: usize) -> Self {
+        Self { before: usize::MAX, limit }
     }
 
     /// The indexes of the selected entries in a timeline of this length.
     pub fn of(self, length: usize) -> Range<usize> {
         let end = self.before.min(length);
-        end - self.most.min(end)..end
+        end - self.limit.min(end)..end
     }
 }
 
@@ -130,10 +130,10 @@ mod tests {
             (Window::ALL, 7, 0..7),
             (Window::newest(3), 7, 4..7),
             (Window::newest(8), 7, 0..7),
-            (Window { before: 4, most: 3 }, 7, 1..4),
-            (Window { before: 1, most: 3 }, 7, 0..1),
-            (Window { before: 0, most: 3 }, 7, 0..0),
-            (Window { before: 9, most: 3 }, 7, 4..7),
+            (Window { before: 4, limit: 3 }, 7, 1..4),
+            (Window { before: 1, limit: 3 }, 7, 0..1),
+            (Window { before: 0, limit: 3 }, 7, 0..0),
+            (Window { before: 9, limit: 3 }, 7, 4..7),
         ] {
             assert_eq!(window.of(length), places, "{window:?} of {length}");
         }

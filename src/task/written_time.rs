@@ -14,18 +14,18 @@ impl Timestamp {
     /// Reads a text that matches [`TIME_TEXT`], and no other. A day that its month does not have becomes a day of the next
     /// month, as in JavaScript.
     pub fn read(text: &str) -> Option<Self> {
-        let mut rest = Rest(text.as_bytes());
-        let year = rest.number(4, 0..=9999)?;
-        rest.one_of(b"-")?;
-        let month = rest.number(2, 1..=12)?;
-        rest.one_of(b"-")?;
-        let day = rest.number(2, 1..=31)?;
+        let mut parser = TimeParser(text.as_bytes());
+        let year = parser.number(4, 0..=9999)?;
+        parser.one_of(b"-")?;
+        let month = parser.number(2, 1..=12)?;
+        parser.one_of(b"-")?;
+        let day = parser.number(2, 1..=31)?;
         let mut millis = days_since_1970(year, month, day) * 86_400_000;
-        if !rest.0.is_empty() {
-            rest.one_of(b"Tt ")?;
-            millis += rest.time_of_day()? - rest.offset()?;
+        if !parser.0.is_empty() {
+            parser.one_of(b"Tt ")?;
+            millis += parser.time_of_day()? - parser.offset()?;
         }
-        if !rest.0.is_empty() {
+        if !parser.0.is_empty() {
             return None;
         }
         Self::from_millis(millis.clamp(Self::FIRST, Self::LAST))
@@ -33,9 +33,9 @@ impl Timestamp {
 }
 
 /// The bytes that have not been read yet.
-struct Rest<'a>(&'a [u8]);
+struct TimeParser<'a>(&'a [u8]);
 
-impl Rest<'_> {
+impl TimeParser<'_> {
     fn one_of(&mut self, wanted: &[u8]) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         wanted.contains(first).then(|| {

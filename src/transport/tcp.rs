@@ -78,6 +78,10 @@ static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
 pub struct TcpHandle(Weak<Tcp>);
 
 impl TcpHandle {
+    pub fn is_open(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
     pub fn shut(&self) {
         if let Some(tcp) = self.0.upgrade() {
             tcp.shut();

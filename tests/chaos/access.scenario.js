@@ -6,36 +6,36 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { until } from '../e2e/support/until.js';
-import { inField, seconds } from './support/field.js';
+import { withTestbed, seconds } from './support/testbed.js';
 import { GATEWAY } from './support/replica-set.js';
 
 /** Closes the access under load, opens it again, and judges. A join that is sent meanwhile is answered after that. */
-async function closedForAWhile(field, ctx, { close, open }) {
-  await field.populate();
-  await field.write();
+async function closedForAWhile(testbed, ctx, { close, open }) {
+  await testbed.populate();
+  await testbed.write();
   await close();
-  await field.set.proxies.cut({ name: GATEWAY });
+  await testbed.set.proxies.cut({ name: GATEWAY });
   const health = await until(async () => {
-    const health = await field.health();
+    const health = await testbed.health();
     return !health.store.ok && health;
-  }, () => `health shows that MongoDB is unreachable\n${field.gateway.lastLines()}`, 30_000);
+  }, () => `health shows that MongoDB is unreachable\n${testbed.gateway.lastLines()}`, 30_000);
   assert.equal(health.status, 'degraded');
-  const [{ socket }] = field.watchers;
+  const [{ socket }] = testbed.watchers;
   let answered = false;
-  const pending = socket.emitWithAck('task:join', { taskId: field.hidden[0] }).then((answer) => {
+  const pending = socket.emitWithAck('task:join', { taskId: testbed.hidden[0] }).then((answer) => {
     answered = true;
     return answer;
   });
   // This avoids an unhandled rejection, so that an earlier failure is reported instead.
   pending.catch(() => {});
-  await field.moreWrites();
+  await testbed.moreWrites();
   if (ctx.long) await seconds(8);
   assert.equal(answered, false, 'the join stays pending');
   await open();
   assert.equal((await pending).error.code, 'not_found', 'the join is answered');
-  await field.moreWrites();
-  const row = await field.judge();
-  for (const watcher of field.watchers) assert.deepEqual(watcher.disconnects, [], 'no client was disconnected');
+  await testbed.moreWrites();
+  const row = await testbed.judge();
+  for (const watcher of testbed.watchers) assert.deepEqual(watcher.disconnects, [], 'no client was disconnected');
   return row;
 }
 
@@ -47,10 +47,10 @@ async function userAway(ctx) {
   await set.command(user);
   try {
     const MONGODB_URI = set.uri.replace('mongodb://', 'mongodb://gateway:of-the-gateway@').concat('&authSource=admin');
-    return await inField(ctx, { env: { MONGODB_URI } }, async (field) => {
-      const row = await closedForAWhile(field, ctx, { close: () => set.command(drop), open: () => set.command(user) });
-      await field.gateway.says(/refused the user name or password/);
-      assert.doesNotMatch(field.gateway.output, /of-the-gateway/);
+    return await withTestbed(ctx, { env: { MONGODB_URI } }, async (testbed) => {
+      const row = await closedForAWhile(testbed, ctx, { close: () => set.command(drop), open: () => set.command(user) });
+      await testbed.gateway.waitForLog(/refused the user name or password/);
+      assert.doesNotMatch(testbed.gateway.output, /of-the-gateway/);
       return row;
     });
   } finally {
@@ -61,7 +61,7 @@ async function userAway(ctx) {
 /** The host name of MongoDB no longer resolves. The gateway runs with its own hosts file. */
 async function nameAway(ctx) {
   const set = await ctx.replicaSet();
-  await set.whole();
+  await set.waitUntilHealthy();
   const primary = await set.primary();
   const hosts = join(mkdtempSync(join(tmpdir(), 'hosts-')), 'hosts');
   const resolve = (name) => writeFileSync(hosts, `127.0.0.1 localhost ${name}\n`);
@@ -69,32 +69,32 @@ async function nameAway(ctx) {
   const unshare = process.getuid() === 0 ? ['unshare', '--mount'] : ['unshare', '--mount', '--map-root-user'];
   const under = [...unshare, 'sh', '-c', 'mount --bind "$0" /etc/hosts && exec "$@"', hosts];
   const MONGODB_URI = `mongodb://mongo.example:${primary.proxyPort}/?directConnection=true`;
-  return inField(ctx, { env: { MONGODB_URI }, under }, (field) =>
-    closedForAWhile(field, ctx, { close: async () => resolve('another.example'), open: async () => resolve('mongo.example') }));
+  return withTestbed(ctx, { env: { MONGODB_URI }, under }, (testbed) =>
+    closedForAWhile(testbed, ctx, { close: async () => resolve('another.example'), open: async () => resolve('mongo.example') }));
 }
 
 /** The gateway loses a privilege that only joins need. Joins wait until it is back, and the log names the reason. */
 async function readsDenied(ctx) {
-  return inField(ctx, {}, async (field) => {
-    await field.populate();
-    await field.write();
-    await field.set.fail('alwaysOn', { failCommands: ['find'], errorCode: 13 });
+  return withTestbed(ctx, {}, async (testbed) => {
+    await testbed.populate();
+    await testbed.write();
+    await testbed.set.fail('alwaysOn', { failCommands: ['find'], errorCode: 13 });
     let answered = false;
     let pending;
     try {
-      pending = field.watchers[0].socket.emitWithAck('task:join', { taskId: field.hidden[0] }).then((answer) => {
+      pending = testbed.watchers[0].socket.emitWithAck('task:join', { taskId: testbed.hidden[0] }).then((answer) => {
         answered = true;
         return answer;
       });
       pending.catch(() => {});
-      await until(() => /a join waits for the store.*lacks a privilege/.test(field.gateway.output), () => `the log names the missing privilege\n${field.gateway.lastLines()}`, 30_000);
-      await field.moreWrites();
+      await until(() => /a join waits for the store.*lacks a privilege/.test(testbed.gateway.output), () => `the log names the missing privilege\n${testbed.gateway.lastLines()}`, 30_000);
+      await testbed.moreWrites();
       assert.equal(answered, false, 'the join stays pending');
     } finally {
-      await field.set.healFailures();
+      await testbed.set.healFailures();
     }
     assert.equal((await pending).error.code, 'not_found', 'the join is answered');
-    return field.judge();
+    return testbed.judge();
   });
 }
 

@@ -32,7 +32,7 @@ function hold(gateway) {
  * Connects two clients with a task, then more clients until ten are refused, and adds the accepted ones to `open`. At most `most` attempts
  * are made. The first two clients must still be served.
  */
-async function crowd(gateway, most, open) {
+async function crowd(gateway, maxClients, open) {
   const alice = await member('alice');
   const { taskId } = await createTask(gateway.url, alice);
   const writer = await pipeline();
@@ -41,7 +41,7 @@ async function crowd(gateway, most, open) {
   // Each user has 40 connections, which is below MAX_CONNECTIONS_PER_USER.
   let refused = 0;
   for (let n = 0; refused < 10; n += 1) {
-    assert.ok(n < most, 'ten connections must be refused');
+    assert.ok(n < maxClients, 'ten connections must be refused');
     const socket = await knock(gateway, await member(`user-${Math.floor(n / 40)}`));
     if (socket) open.push(socket);
     else refused += 1;
@@ -51,14 +51,14 @@ async function crowd(gateway, most, open) {
   assert.equal(health.websocket.connections, open.length + witnesses.length);
   const serves = async (title) => {
     await patchTask(gateway.url, writer, taskId, { title });
-    for (const witness of witnesses) await witness.saw('task:updated', ({ changed }) => changed.title === title);
+    for (const witness of witnesses) await witness.waitForEvent('task:updated', ({ changed }) => changed.title === title);
     assert.deepEqual([...witnesses.flatMap(({ disconnects }) => disconnects), ...open.filter(({ connected }) => !connected)], []);
   };
   await serves('crowded');
   return { taskId, first: witnesses[0], serves, clients: health.websocket.connections, knock: () => knock(gateway, alice) };
 }
 
-const told = (gateway, text) => gateway.output.split('\n').filter((line) => line.includes(text)).length;
+const logLineCount = (gateway, text) => gateway.output.split('\n').filter((line) => line.includes(text)).length;
 
 async function outOfDescriptors(context, { descriptors, more }) {
   const gateway = await Gateway.start({}, ['prlimit', `--nofile=${descriptors}`]);
@@ -81,7 +81,7 @@ async function outOfDescriptors(context, { descriptors, more }) {
     open.splice(0, 20).forEach((socket) => socket.disconnect());
     open.push(await until(again, 'a connection is accepted again'));
     await serves('recovered');
-    assert.equal(told(gateway, 'no room for more connections'), 1, 'logged once, not for each connection');
+    assert.equal(logLineCount(gateway, 'no room for more connections'), 1, 'logged once, not for each connection');
     return { clients, note: `${descriptors} descriptors: ${clients} clients, then refused` };
   } finally {
     open.forEach((socket) => socket.disconnect());
@@ -111,12 +111,12 @@ async function outOfMemory(context, { room }) {
   const open = [];
   try {
     const { serves, clients, knock: again } = await crowd(gateway, room / 2000, open);
-    const most = held(gateway);
+    const peak = held(gateway);
     open.splice(0).forEach((socket) => socket.disconnect());
     open.push(await until(again, 'a connection is accepted again', 60_000));
     await serves('recovered');
-    assert.ok(told(gateway, 'memory is scarce') < 5, 'logged a few times, not for each connection');
-    return { clients, note: `${Math.round(idle / MB)} MB idle, refused at ${Math.round(most / MB)} MB with ${clients} clients` };
+    assert.ok(logLineCount(gateway, 'memory is scarce') < 5, 'logged a few times, not for each connection');
+    return { clients, note: `${Math.round(idle / MB)} MB idle, refused at ${Math.round(peak / MB)} MB with ${clients} clients` };
   } finally {
     open.forEach((socket) => socket.disconnect());
     await gateway.stop();

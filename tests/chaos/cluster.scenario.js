@@ -3,32 +3,32 @@
 import assert from 'node:assert/strict';
 
 import { faults } from './support/cluster-faults.js';
-import { assertSpread, inCluster } from './support/cluster-field.js';
-import { Suspects } from './support/suspects.js';
+import { assertSpread, withCluster } from './support/cluster-testbed.js';
+import { DisconnectedUser } from './support/disconnected-user.js';
 
 function survived({ name, strike }, options = {}) {
-  const run = (ctx) => inCluster(ctx, options, async (field) => {
-    await field.populate();
-    const spread = await assertSpread(field);
-    await field.write();
+  const run = (ctx) => withCluster(ctx, options, async (testbed) => {
+    await testbed.populate();
+    const spread = await assertSpread(testbed);
+    await testbed.write();
     let missed;
     /** Disconnects a user while one node cannot learn of it. */
     const away = async () => {
-      missed = await Suspects.on(field.nodes, 'meanwhile');
-      await missed.turnOut();
-      await missed.out(field.nodes.length - 1);
+      missed = await DisconnectedUser.on(testbed.nodes, 'meanwhile');
+      await missed.disconnect();
+      await missed.waitUntilDisconnected(testbed.nodes.length - 1);
     };
-    const hit = (await strike(field, { ...ctx, away }, spread)) ?? 0;
-    if (missed) field.notes.push(`a disconnect that a node missed took effect ${await missed.out()} ms after the node's return`);
-    await field.moreWrites();
-    await field.acquainted();
-    const suspects = await Suspects.on(field.nodes, 'suspect');
-    const out = suspects.out();
-    await suspects.turnOut();
-    field.notes.unshift(`a disconnect took ${await out} ms`);
-    const row = await field.judge();
-    assert.equal(field.hit().length, hit, `clients that lost their connection; there were ${spread}`);
-    row.note = `${hit} clients hit${hit < field.size.clients ? `; silence of the others ${field.calm()} ms` : ''}; ${field.notes.join('; ')}`;
+    const hit = (await strike(testbed, { ...ctx, away }, spread)) ?? 0;
+    if (missed) testbed.notes.push(`a disconnect that a node missed took effect ${await missed.waitUntilDisconnected()} ms after the node's return`);
+    await testbed.moreWrites();
+    await testbed.nodesConnected();
+    const disconnectedUser = await DisconnectedUser.on(testbed.nodes, 'suspect');
+    const out = disconnectedUser.waitUntilDisconnected();
+    await disconnectedUser.disconnect();
+    testbed.notes.unshift(`a disconnect took ${await out} ms`);
+    const row = await testbed.judge();
+    assert.equal(testbed.hit().length, hit, `clients that lost their connection; there were ${spread}`);
+    row.note = `${hit} clients hit${hit < testbed.size.clients ? `; silence of the others ${testbed.longestSilence()} ms` : ''}; ${testbed.notes.join('; ')}`;
     return row;
   });
   return { name: `cluster: ${name}`, short: run, long: run };

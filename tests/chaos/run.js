@@ -25,7 +25,7 @@ const DEADLINE = { short: 120_000, long: 600_000 };
 const options = process.argv.slice(2);
 const here = join(dirname(fileURLToPath(import.meta.url)), options.includes('--peers') ? 'peers' : '');
 const long = options.includes('--long');
-const asked = options.filter((option) => !option.startsWith('--'));
+const requested = options.filter((option) => !option.startsWith('--'));
 
 // All files of servers and gateways are in one folder, which is removed at the end.
 const temporary = mkdtempSync(join(tmpdir(), 'taskcast-chaos-'));
@@ -36,8 +36,8 @@ const scenarios = [];
 for (const file of readdirSync(here).filter((name) => name.endsWith('.scenario.js')).sort()) {
   scenarios.push(...(await import(join(here, file))).scenarios);
 }
-const chosen = scenarios.filter(({ name }) => asked.length === 0 || asked.some((beginning) => name.startsWith(beginning)));
-const unknown = asked.filter((beginning) => !scenarios.some(({ name }) => name.startsWith(beginning)));
+const chosen = scenarios.filter(({ name }) => requested.length === 0 || requested.some((beginning) => name.startsWith(beginning)));
+const unknown = requested.filter((beginning) => !scenarios.some(({ name }) => name.startsWith(beginning)));
 if (unknown.length > 0) throw new Error(`no such scenario: ${unknown.join(', ')}`);
 
 let sharedSet;

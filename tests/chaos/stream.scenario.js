@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 
 import { scrape } from '../e2e/support/metrics.js';
 import { until } from '../e2e/support/until.js';
-import { inField, seconds } from './support/field.js';
+import { withTestbed, seconds } from './support/testbed.js';
 import { GATEWAY } from './support/replica-set.js';
 
 /** The commands of a change stream. */
@@ -11,21 +11,21 @@ const STREAM = ['getMore', 'aggregate'];
 
 /** A scenario whose sizes differ only in how `fault` uses `ctx.long`. */
 function outlived(name, fault, options = {}) {
-  const run = (ctx) => inField(ctx, options, async (field) => {
-    await field.populate();
-    const peer = ctx.long ? await field.peer() : null;
-    await field.write();
+  const run = (ctx) => withTestbed(ctx, options, async (testbed) => {
+    await testbed.populate();
+    const peer = ctx.long ? await testbed.peer() : null;
+    await testbed.write();
     peer?.silence.begin();
-    const more = (await fault(field, ctx)) ?? {};
-    await field.moreWrites();
-    const row = await field.judge({ note: more.note });
+    const more = (await fault(testbed, ctx)) ?? {};
+    await testbed.moreWrites();
+    const row = await testbed.judge({ note: more.note });
     if (peer) {
       const driver = peer.failed ? `failed: ${peer.failed.codeName ?? peer.failed.name}` : `${Math.round(peer.silence.longest)} ms`;
       row.note = [row.note, `the official driver: ${driver}`].filter(Boolean).join('; ');
       await peer.stop();
       if (more.bound && !peer.failed) assert.ok(row.silenceMs <= peer.silence.longest + more.bound, `silence ${row.silenceMs}, ${row.note}`);
     }
-    for (const watcher of field.watchers) assert.deepEqual(watcher.disconnects, [], 'no client was disconnected');
+    for (const watcher of testbed.watchers) assert.deepEqual(watcher.disconnects, [], 'no client was disconnected');
     return row;
   });
   return { name, short: run, long: run };
@@ -36,22 +36,22 @@ function outlived(name, fault, options = {}) {
  * metrics show the lag of the clients.
  */
 function slowServer() {
-  return outlived('slow server', async (field, { long }) => {
-    const metrics = () => scrape(field.gateway.url);
+  return outlived('slow server', async (testbed, { long }) => {
+    const metrics = () => scrape(testbed.gateway.url);
     const restarts = async () => (await metrics()).get('taskcast_stream_restarts_total');
     const before = await restarts();
     const late = [];
     for (const delay of [2, 6, 20]) {
-      await field.set.proxies.harm({ slow: delay * 1000 }, { name: GATEWAY });
+      await testbed.set.proxies.harm({ slow: delay * 1000 }, { name: GATEWAY });
       for (let times = 0; times < (long ? 3 : 1); times += 1) {
-        await until(async () => (await field.health()).relay.lagMs >= delay * 1000, () => `health shows a lag of ${delay} s`, 120_000);
-        late.push((await field.health()).relay.lagMs);
-        await field.moreWrites(long ? 200 : 10);
+        await until(async () => (await testbed.health()).relay.lagMs >= delay * 1000, () => `health shows a lag of ${delay} s`, 120_000);
+        late.push((await testbed.health()).relay.lagMs);
+        await testbed.moreWrites(long ? 200 : 10);
       }
       assert.ok((await metrics()).get('taskcast_relay_lag_seconds') >= delay / 2, 'metrics show the lag');
-      await field.set.proxies.heal();
+      await testbed.set.proxies.heal();
     }
-    await until(async () => (await field.health()).relay.lagMs < 1000, 'the lag ends with the delay', 60_000);
+    await until(async () => (await testbed.health()).relay.lagMs < 1000, 'the lag ends with the delay', 60_000);
     assert.equal(await restarts(), before, 'the stream was not opened again');
     return { note: `lags of ${late.map((ms) => Math.round(ms / 1000)).join(', ')} s` };
   });
@@ -63,82 +63,82 @@ export const scenarios = [
     return { bound: 1500 };
   }),
 
-  outlived('kill -9 of the primary', async (field) => {
-    const primary = await field.set.primary();
+  outlived('kill -9 of the primary', async (testbed) => {
+    const primary = await testbed.set.primary();
     primary.signal('SIGKILL');
     await primary.child.exited;
-    await until(async () => (await field.set.primary()) !== primary, 'another primary', 60_000);
-    await field.moreWrites();
+    await until(async () => (await testbed.set.primary()) !== primary, 'another primary', 60_000);
+    await testbed.moreWrites();
     primary.launch();
-    await field.set.whole();
+    await testbed.set.waitUntilHealthy();
   }),
 
-  outlived('SIGSTOP of the primary', async (field, { long }) => {
-    const primary = await field.set.primary();
+  outlived('SIGSTOP of the primary', async (testbed, { long }) => {
+    const primary = await testbed.set.primary();
     primary.signal('SIGSTOP');
     try {
       await seconds(long ? 30 : 5);
     } finally {
       primary.signal('SIGCONT');
     }
-    await field.set.whole();
+    await testbed.set.waitUntilHealthy();
   }),
 
-  outlived('connections cut', async (field, { long }) => {
+  outlived('connections cut', async (testbed, { long }) => {
     let cut = 0;
     for (let round = 0; round < (long ? 20 : 4); round += 1) {
-      cut += await field.set.proxies.cut({ name: GATEWAY });
-      await field.moreWrites(long ? 200 : 10);
+      cut += await testbed.set.proxies.cut({ name: GATEWAY });
+      await testbed.moreWrites(long ? 200 : 10);
     }
     assert.ok(cut > 0, 'the gateway has connections through the proxies');
     return { note: `${cut} connections` };
   }),
 
-  outlived('connections half-open', async (field, { long }) => {
-    assert.ok((await field.set.proxies.cut({ name: GATEWAY, halfOpen: true })) > 0);
-    await field.moreWrites(long ? 1000 : 30);
+  outlived('connections half-open', async (testbed, { long }) => {
+    assert.ok((await testbed.set.proxies.cut({ name: GATEWAY, halfOpen: true })) > 0);
+    await testbed.moreWrites(long ? 1000 : 30);
   }),
 
-  outlived('network stalled', async (field, { long }) => {
-    await field.set.proxies.harm({ stall: 'both' }, { name: GATEWAY });
+  outlived('network stalled', async (testbed, { long }) => {
+    await testbed.set.proxies.harm({ stall: 'both' }, { name: GATEWAY });
     await seconds(long ? 12 : 3);
-    await field.set.proxies.heal();
+    await testbed.set.proxies.heal();
   }),
 
-  outlived('latency of 100 ms', async (field, { long }) => {
-    await field.set.proxies.harm({ latency: 100 }, { name: GATEWAY });
+  outlived('latency of 100 ms', async (testbed, { long }) => {
+    await testbed.set.proxies.harm({ latency: 100 }, { name: GATEWAY });
     await seconds(long ? 10 : 1);
-    await field.set.proxies.heal();
+    await testbed.set.proxies.heal();
   }),
 
   slowServer(),
 
-  ...[43, 11600, 10107, 91].map((errorCode) => outlived(`failCommand ${errorCode}`, async (field) => {
-    await field.set.fail(3, { failCommands: STREAM, errorCode });
-    await field.moreWrites();
+  ...[43, 11600, 10107, 91].map((errorCode) => outlived(`failCommand ${errorCode}`, async (testbed) => {
+    await testbed.set.fail(3, { failCommands: STREAM, errorCode });
+    await testbed.moreWrites();
   })),
 
-  outlived('failCommand closeConnection', async (field) => {
-    await field.set.fail(3, { failCommands: STREAM, closeConnection: true });
-    await field.moreWrites();
+  outlived('failCommand closeConnection', async (testbed) => {
+    await testbed.set.fail(3, { failCommands: STREAM, closeConnection: true });
+    await testbed.moreWrites();
   }),
 
-  outlived('cursor killed', async (field, { long }) => {
+  outlived('cursor killed', async (testbed, { long }) => {
     let killed = 0;
     for (let round = 0; round < (long ? 10 : 3); round += 1) {
-      killed += await field.set.killCursors();
-      await field.moreWrites(long ? 200 : 20);
+      killed += await testbed.set.killCursors();
+      await testbed.moreWrites(long ? 200 : 20);
     }
     assert.ok(killed > 0, 'there were cursors');
     return { note: `${killed} cursors` };
   }),
 
-  outlived('no server while watching again', async (field, { long }) => {
+  outlived('no server while watching again', async (testbed, { long }) => {
     // The driver's server selection fails after 5 s.
-    await field.set.proxies.harm({ refuse: true }, { name: GATEWAY });
-    await field.set.proxies.cut({ name: GATEWAY });
-    await until(async () => !(await field.health()).store.ok, 'health shows that MongoDB is unreachable', 30_000);
+    await testbed.set.proxies.harm({ refuse: true }, { name: GATEWAY });
+    await testbed.set.proxies.cut({ name: GATEWAY });
+    await until(async () => !(await testbed.health()).store.ok, 'health shows that MongoDB is unreachable', 30_000);
     await seconds(long ? 8 : 1);
-    await field.set.proxies.heal();
+    await testbed.set.proxies.heal();
   }),
 ];

@@ -41,7 +41,7 @@ async function delivered(gateway, tasks, progress) {
 async function run(ctx) {
   const { tasks: size, faults } = SIZES[ctx.long ? 'long' : 'short'];
   const set = await ctx.replicaSet();
-  await set.whole();
+  await set.waitUntilHealthy();
   const database = await set.database();
   const gateway = await Gateway.start({ ...database.env, GITHUB_WEBHOOK_SECRET: SECRET });
   try {
@@ -71,7 +71,7 @@ async function run(ctx) {
         primary.launch();
       }
       await more();
-      await set.whole();
+      await set.waitUntilHealthy();
     }
     progress.over = true;
     const lives = await deliveries;
@@ -80,8 +80,8 @@ async function run(ctx) {
       const task = await database.tasks.findOne({ _id: `task-${number}` });
       assert.deepEqual([task.status, task.prState, task.prTitle, task.events.length], ['merged', 'merged', `Title ${last}`, last]);
       await settles(() => {
-        const told = client.all('task:event_added').filter(({ taskId }) => taskId === task._id);
-        assert.equal(told.length, last, task._id);
+        const added = client.all('task:event_added').filter(({ taskId }) => taskId === task._id);
+        assert.equal(added.length, last, task._id);
         const merged = client.all('task:pr_merged').filter(({ taskId }) => taskId === task._id);
         assert.equal(merged.length, 1, task._id);
       });

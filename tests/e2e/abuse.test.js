@@ -9,7 +9,7 @@ import { scrape } from './support/metrics.js';
 import { test } from './support/scenario.js';
 import { member, pipeline, sign } from './support/tokens.js';
 import { RawSocket, frame } from './support/raw.js';
-import { Raw, TRICKS } from './support/tricks.js';
+import { Raw, ATTACKS } from './support/attacks.js';
 import { until } from './support/until.js';
 
 const HANDSHAKE = '/socket.io/?EIO=4&transport=polling';
@@ -47,7 +47,7 @@ test('the handshake rate of an address is limited, and refused clients reconnect
   }
   const page = await scrape(gateway.url);
   assert.ok(page.get('taskcast_connections_refused_total', { reason: 'rate_limited' }) > 0);
-  await gateway.says(/one address opens too many/);
+  await gateway.waitForLog(/one address opens too many/);
   assert.equal(gateway.output.split('one address opens too many').length, 2, 'the refusal is logged once, not for each handshake');
 }));
 
@@ -105,7 +105,7 @@ test('an attack before authentication closes its own connection and affects no o
     const { taskId } = await createTask(gateway.url, alice);
     const witness = await Client.connect(gateway, alice);
     await witness.join(taskId);
-    const tried = await Promise.all(Object.entries(TRICKS).map(async ([name, trick]) => {
+    const tried = await Promise.all(Object.entries(ATTACKS).map(async ([name, trick]) => {
       const raw = new Raw(gateway.port);
       await trick.run(raw);
       return { name, raw, ...trick };
@@ -119,7 +119,7 @@ test('an attack before authentication closes its own connection and affects no o
     assert.equal(status('a POST of chunks'), 413);
     assert.equal(status('a POST that never ends'), 408);
     await patchTask(gateway.url, await pipeline(), taskId, { title: 'served on' });
-    await witness.saw('task:updated', ({ changed }) => changed.title === 'served on');
+    await witness.waitForEvent('task:updated', ({ changed }) => changed.title === 'served on');
     assert.deepEqual(witness.disconnects, []);
     const page = await scrape(gateway.url);
     assert.ok(page.get('taskcast_connections_refused_total', { reason: 'unauthenticated_bytes' }) > 4);
@@ -136,13 +136,13 @@ const begin = async (gateway) => JSON.parse((await (await handshake(gateway)).te
 test('the byte limit for a client without a token also holds after an upgrade, however the query is written', () => withGateway({}, async (gateway) => {
   const path = '/socket.io/?EIO=4&transport=websocket';
   const twice = new RawSocket(gateway.port, { path: `${path}&sid&sid=${await begin(gateway)}` });
-  assert.ok(await twice.hears('Session ID unknown'));
+  assert.ok(await twice.waitForText('Session ID unknown'));
   twice.socket.destroy();
   const raw = new RawSocket(gateway.port, { path: `${path}&sid=${await begin(gateway)}&sid=x` });
   raw.send(frame('2probe'));
-  assert.ok(await raw.hears('3probe'));
+  assert.ok(await raw.waitForText('3probe'));
   raw.send(frame('5'), frame('x'.repeat(60_000), { length: 65_000 }));
-  assert.ok(await raw.ends());
+  assert.ok(await raw.waitForClose());
   assert.equal((await scrape(gateway.url)).get('taskcast_connections_refused_total', { reason: 'unauthenticated_bytes' }), 1);
 }));
 
@@ -227,7 +227,7 @@ test('a connection without a token takes little memory, whatever it sends', asyn
       const before = anonymous(gateway);
       let most = before;
       const raws = Array.from({ length: many }, () => new Raw(gateway.port));
-      await Promise.all(raws.map((raw) => TRICKS[name].run(raw)));
+      await Promise.all(raws.map((raw) => ATTACKS[name].run(raw)));
       await until(() => {
         most = Math.max(most, anonymous(gateway));
         return raws.every(({ open }) => !open);
@@ -249,11 +249,11 @@ test('a flood of handshakes and unfinished request heads affects no client and l
   await witness.join(taskId);
   const before = anonymous(gateway);
   const slow = Array.from({ length: 300 }, () => new Raw(gateway.port));
-  await Promise.all(slow.map((raw) => TRICKS['a head that never ends'].run(raw)));
+  await Promise.all(slow.map((raw) => ATTACKS['a head that never ends'].run(raw)));
   const answers = (await Promise.all(Array.from({ length: 20 }, () => statuses(gateway, 75)))).flat();
   assert.ok(count(answers, 429) > 0 && count(answers, 200) >= 200, `${count(answers, 200)} were accepted`);
   await patchTask(gateway.url, await pipeline(), taskId, { title: 'meanwhile' });
-  await witness.saw('task:updated', ({ changed }) => changed.title === 'meanwhile');
+  await witness.waitForEvent('task:updated', ({ changed }) => changed.title === 'meanwhile');
   await until(async () => (await scrape(gateway.url)).get('taskcast_unauthenticated_connections') === 0, 'all sessions have ended');
   await until(() => slow.every(({ open }) => !open), 'all slow connections are closed');
   await until(() => anonymous(gateway) < before + 24 * 1024 * 1024, () => `memory is freed: ${before}, now ${anonymous(gateway)}`, 60_000);

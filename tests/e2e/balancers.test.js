@@ -79,7 +79,7 @@ for (const name of ['nginx', 'haproxy']) {
     const upgraded = clients.filter((_, n) => n % 3 === 2);
     await until(() => upgraded.every(({ socket }) => socket.io.engine.transport.name === 'websocket'), 'upgraded');
     await rename(url, taskId, 'renamed');
-    for (const client of clients) await client.saw('task:updated', ({ changed }) => changed.title === 'renamed');
+    for (const client of clients) await client.waitForEvent('task:updated', ({ changed }) => changed.title === 'renamed');
     const ids = clients.map((client) => client.all('task:updated').map(({ eventId }) => eventId));
     assert.deepEqual(ids, clients.map(() => ids[0]));
     assert.deepEqual(clients.flatMap(({ disconnects }) => disconnects), []);
@@ -115,7 +115,7 @@ for (const name of ['nginx', 'haproxy']) {
     await until(async () => (await draining.health()).status === 'draining', 'it drains');
     const fresh = await Promise.all(Array.from({ length: 12 }, async (_, n) => Client.connect(url, await member(`fresh-${n}`), { transports: TRANSPORTS[n % 3] })));
     await rename(url, taskId, 'while draining');
-    for (const client of there) await client.saw('task:updated', ({ changed }) => changed.title === 'while draining');
+    for (const client of there) await client.waitForEvent('task:updated', ({ changed }) => changed.title === 'while draining');
     assert.deepEqual((await connections())[0], before, 'the draining node has neither gained nor lost a client');
     assert.deepEqual(there.flatMap(({ disconnects }) => disconnects), []);
     held.destroy();

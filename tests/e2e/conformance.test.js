@@ -138,7 +138,7 @@ class Connection {
     return until(() => this.packets.shift(), 'a packet');
   }
 
-  ends() {
+  waitForClose() {
     return until(() => this.socket.readyState === WebSocket.CLOSED, () => `the WebSocket is closed; received: ${this.packets}`);
   }
 }
@@ -205,7 +205,7 @@ for (const [name, { error, queries }] of Object.entries(WRONG_QUERIES)) {
   test(`WebSocket: a handshake ${name} is refused`, async () => {
     for (const query of queries('websocket')) {
       const connection = new Connection(`/socket.io/?${query}`);
-      await connection.ends();
+      await connection.waitForClose();
       assert.equal(connection.error, 'Unexpected server response: 400', query);
     }
   });
@@ -257,7 +257,7 @@ test('polling: a packet of an unknown type is refused and closes the session', a
 test('WebSocket: a packet of an unknown type closes the session', async () => {
   const { connection } = await joined();
   await connection.send('abc');
-  await connection.ends();
+  await connection.waitForClose();
 });
 
 test('polling: a second request that waits is refused and closes the session, and the first one gets the close packet', async () => {
@@ -325,7 +325,7 @@ test('polling: a client that answers no ping is disconnected', () => withGateway
 
 test('WebSocket: a client that answers no ping is disconnected', () => withGateway({ PING_INTERVAL: '300ms', PING_TIMEOUT: '200ms' }, async (at) => {
   const connection = new Connection(WEBSOCKET, { at });
-  await connection.ends();
+  await connection.waitForClose();
   assert.equal(connection.packets[1], '2');
   await until(async () => (await ended('heartbeat_timeout', at)) === 1, 'the session ends');
 }));
@@ -346,7 +346,7 @@ test('polling: a client that closes the session gets a noop on its waiting reque
 test('WebSocket: a client that sends a close packet is disconnected', async () => {
   const { connection } = await joined();
   await connection.send('1');
-  await connection.ends();
+  await connection.waitForClose();
 });
 
 // Engine.IO: upgrade
@@ -376,7 +376,7 @@ for (const [name, session] of Object.entries({ 'has upgraded to a WebSocket': up
 test('a second WebSocket for a session that has upgraded is closed, and the session continues', async () => {
   const { connection, sid } = await upgraded();
   const second = new Connection(`${WEBSOCKET}&sid=${sid}`);
-  await second.ends();
+  await second.waitForClose();
   assert.deepEqual(second.packets, []);
   await assertAlive(connection);
 });
@@ -408,13 +408,13 @@ test('an invalid packet in place of CONNECT closes the session', async () => {
   const before = await ended('malformed');
   const connection = new Connection(WEBSOCKET);
   await connection.send('4abc');
-  await connection.ends();
+  await connection.waitForClose();
   await until(async () => (await ended('malformed')) === before + 1, 'it is the reason of the end');
 });
 
 test('a client that sends no CONNECT is disconnected, without a ping before it', async () => {
   const connection = new Connection(WEBSOCKET);
-  await connection.ends();
+  await connection.waitForClose();
   assert.equal(connection.packets.length, 1);
   handshakeOf(connection.packets[0]);
 });
@@ -472,7 +472,7 @@ for (const [name, packet] of Object.entries(INVALID)) {
   test(`a packet with ${name} closes the session`, async () => {
     const { connection } = await joined();
     await connection.send(packet);
-    await connection.ends();
+    await connection.waitForClose();
     assert.deepEqual(connection.packets, []);
   });
 }

@@ -37,7 +37,7 @@ const replay = (name, attack) => test(name, async () => {
   await bystander.join(taskId);
   await attack();
   await patchTask(gateway.url, await pipeline(), taskId, { title: `after ${name}` });
-  await bystander.saw('task:updated', ({ changed }) => changed.title === `after ${name}`);
+  await bystander.waitForEvent('task:updated', ({ changed }) => changed.title === `after ${name}`);
   assert.deepEqual(bystander.disconnects, []);
   assert.equal((await scrape(gateway.url)).get('taskcast_panics_total'), 0);
 });
@@ -48,7 +48,7 @@ const memory = async () => (await scrape(gateway.url)).get('process_resident_mem
 async function session() {
   const raw = new RawSocket(gateway.port);
   raw.send(frame(`40${JSON.stringify({ token })}`));
-  assert.ok(await raw.hears('40{"sid"'), raw.text);
+  assert.ok(await raw.waitForText('40{"sid"'), raw.text);
   return raw;
 }
 
@@ -62,7 +62,7 @@ async function polling() {
 async function sends(...packets) {
   const raw = await session();
   raw.send(...packets.map((packet) => (Buffer.isBuffer(packet) ? packet : frame(packet))), frame('4277["dashboard:leave"]'));
-  const answered = await raw.hears('4377[');
+  const answered = await raw.waitForText('4377[');
   raw.socket.destroy();
   return { answered, text: raw.text };
 }
@@ -102,7 +102,7 @@ replay('CVE-2020-36048: a POST of a huge declared length, or of many tiny packet
 replay('CVE-2022-21676: an invalid frame right behind the upgrade', async () => {
   for (const options of [{ rsv: 3 }, { rsv: 7 }, { opcode: 5 }, { opcode: 15 }, { masked: false }]) {
     const raw = new RawSocket(gateway.port, { behind: frame('40', options) });
-    assert.ok(await raw.ends(), JSON.stringify(options));
+    assert.ok(await raw.waitForClose(), JSON.stringify(options));
   }
 });
 
@@ -114,7 +114,7 @@ replay('CVE-2022-41940: a refused upgrade on a connection that the client has re
       raw.socket.resetAndDestroy();
     }
     const raw = new RawSocket(gateway.port, { path: `/socket.io/?${query}` });
-    assert.ok(!(await raw.hears('"sid"', 500)), query);
+    assert.ok(!(await raw.waitForText('"sid"', 500)), query);
     raw.socket.destroy();
   }
 });
@@ -123,7 +123,7 @@ replay('CVE-2023-31125: query parameters that name an unknown transport', async 
   for (const transport of ['__proto__', 'constructor', 'toString', 'hasOwnProperty', '', 'websocket%00', 'polling&transport=websocket']) {
     for (const sid of ['', '&sid=x', `&sid=${await polling()}`]) {
       const raw = new RawSocket(gateway.port, { path: `/socket.io/?EIO=4&transport=${transport}${sid}` });
-      await raw.hears('\r\n\r\n', 5_000);
+      await raw.waitForText('\r\n\r\n', 5_000);
       assert.doesNotMatch(raw.text, /^HTTP\/1.1 5/);
       raw.socket.destroy();
     }
@@ -212,7 +212,7 @@ replay('CVE-2026-33151, GHSA-55mf-67qm-4wpg: a packet that declares a huge numbe
     raw.send(frame('4277["dashboard:leave"]'));
   }
   // The attackers have sent 64 MB, if the gateway has read everything.
-  await Promise.all(attackers.map((raw) => raw.hears('4377[')));
+  await Promise.all(attackers.map((raw) => raw.waitForText('4377[')));
   assert.ok(await memory() < before + 40 * MIB, `${before} before, ${await memory()} after`);
   attackers.forEach(({ socket }) => socket.destroy());
 });
@@ -222,13 +222,13 @@ replay('CVE-2026-33151, GHSA-55mf-67qm-4wpg: a packet that declares a huge numbe
 replay('CVE-2016-10518: a pong holds exactly the payload of its ping', async () => {
   const raw = await session();
   raw.send(frame('first', { opcode: 9 }));
-  await raw.hears('\x8a\x05first');
+  await raw.waitForText('\x8a\x05first');
   for (const length of [0, 1, 4, 100, 125]) {
     const payload = 'p'.repeat(length);
     raw.text = '';
     raw.send(frame(payload, { opcode: 9 }));
     const pong = `\x8a${String.fromCharCode(length)}${payload}`;
-    assert.ok(await raw.hears(pong), length);
+    assert.ok(await raw.waitForText(pong), length);
     assert.equal(raw.text, pong, 'and nothing else');
   }
   raw.socket.destroy();
@@ -239,7 +239,7 @@ replay('CVE-2016-10542, GHSA-55mf-67qm-4wpg: a frame that declares a huge length
   for (const length of [70_000, 300 * MIB, 2 ** 40, Number.MAX_SAFE_INTEGER]) {
     const raw = await session();
     raw.send(frame('x'.repeat(1000), { length }));
-    assert.ok(await raw.ends(), String(length));
+    assert.ok(await raw.waitForClose(), String(length));
   }
   assert.ok(await memory() < before + 40 * MIB);
 });
@@ -247,7 +247,7 @@ replay('CVE-2016-10542, GHSA-55mf-67qm-4wpg: a frame that declares a huge length
 replay('GHSA-5v72-xg48-5rpm: Sec-WebSocket-Extensions with names of built-in object properties', async () => {
   for (const extensions of ['constructor', 'toString; x', '__proto__; valueOf=1', `permessage-deflate; ${'x;'.repeat(3000)}`, ',;=,;']) {
     const raw = new RawSocket(gateway.port, { headers: `Sec-WebSocket-Extensions: ${extensions}\r\n` });
-    assert.ok(await raw.hears('"sid"'), extensions);
+    assert.ok(await raw.waitForText('"sid"'), extensions);
     assert.ok(!/^sec-websocket-extensions/im.test(raw.text), 'no extension was negotiated');
     raw.socket.destroy();
   }
@@ -258,7 +258,7 @@ replay('CVE-2021-32640: Sec-WebSocket-Protocol with thousands of spaces', async 
     const begun = performance.now();
     for (let n = 0; n < 20; n += 1) {
       const raw = new RawSocket(gateway.port, { headers: `Sec-WebSocket-Protocol: ${value}\r\n` });
-      assert.ok(await raw.hears('\r\n\r\n'));
+      assert.ok(await raw.waitForText('\r\n\r\n'));
       raw.socket.destroy();
     }
     return performance.now() - begun;
@@ -271,7 +271,7 @@ replay('CVE-2024-37890: more headers than the limit', async () => {
   for (const count of [101, 500, 2000]) {
     const headers = Array.from({ length: count }, (_, n) => `h${n}: x\r\n`).join('');
     const raw = new RawSocket(gateway.port, { headers });
-    await raw.hears('\r\n\r\n');
+    await raw.waitForText('\r\n\r\n');
     assert.match(raw.text, /^HTTP\/1\.1 4\d\d|^$/, String(count));
     raw.socket.destroy();
   }
@@ -282,7 +282,7 @@ replay('CVE-2026-45736: the answer to a close frame reveals no memory', async ()
     const raw = await session();
     raw.text = '';
     raw.send(frame(Buffer.from(payload), { opcode: 8 }));
-    await raw.ends();
+    await raw.waitForClose();
     const own = Buffer.from(payload).toString('latin1');
     assert.ok(['', `\x88${String.fromCharCode(own.length)}${own}`, `\x88\x02${own.slice(0, 2)}`, '\x88\x00'].includes(raw.text), JSON.stringify(raw.text));
   }
@@ -299,7 +299,7 @@ replay('CVE-2026-48779: a message in fragments of one byte, and of zero bytes', 
     }
     await Promise.all(attackers.map(async (raw) => {
       raw.send(frame('p', { opcode: 9 }));
-      await raw.hears('\x8a\x01p');
+      await raw.waitForText('\x8a\x01p');
     }));
     assert.ok(await memory() < before + 40 * MIB, `${before} before, ${await memory()} after`);
     attackers.forEach(({ socket }) => socket.destroy());
@@ -321,7 +321,7 @@ replay('engineioxide 0.17.8 and older: packets with multi-byte characters, and e
     const raw = await session();
     raw.send(frame(packet), frame(packet, { opcode: 2 }));
     raw.send(frame('4277["dashboard:leave"]'));
-    await raw.hears('4377[');
+    await raw.waitForText('4377[');
     raw.socket.destroy();
     const sid = await polling();
     const status = await ask('POST', `${POLLING}&sid=${sid}`, { body: `${packet}\x1e${packet}` });

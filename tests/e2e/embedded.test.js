@@ -39,15 +39,15 @@ test('a client and the pasted command show a task that is created and changed ov
 
     const task = await createTask(gateway.url, devToken, { title: 'First task of the day' });
     assert.equal(task.status, 'received');
-    const created = await client.saw('task:created', ({ taskId }) => taskId === task.taskId);
+    const created = await client.waitForEvent('task:created', ({ taskId }) => taskId === task.taskId);
     assert.equal(created.title, 'First task of the day');
     await client.join(task.taskId);
     assert.deepEqual(client.copy(task.taskId).view, viewOf(task));
 
     await patchTask(gateway.url, devToken, task.taskId, { status: 'analyzing', event: { eventType: 'analysis_started', payload: { by: 'curl' } } });
-    await client.saw('task:analyzing');
-    await client.saw('task:event_added', ({ event }) => event.eventType === 'analysis_started' && event.payload.by === 'curl');
-    await client.saw('dashboard:task_list_updated', ({ taskId, status }) => taskId === task.taskId && status === 'analyzing');
+    await client.waitForEvent('task:analyzing');
+    await client.waitForEvent('task:event_added', ({ event }) => event.eventType === 'analysis_started' && event.payload.by === 'curl');
+    await client.waitForEvent('dashboard:task_list_updated', ({ taskId, status }) => taskId === task.taskId && status === 'analyzing');
 
     await until(() => tail.output.includes(task.taskId) && tail.output.includes('analyzing'), () => `the pasted line shows it:\n${tail.output}`);
     client.assertInOrder();
@@ -103,7 +103,7 @@ test('the token printed before the kill still works, and a client with `since` c
   await client.connected();
   await client.join(task.taskId);
   await patchTask(gateway.url, devToken, task.taskId, { status: 'analyzing', event: { eventType: 'one', payload: {} } });
-  await client.saw('task:event_added', ({ event }) => event.eventType === 'one');
+  await client.waitForEvent('task:event_added', ({ event }) => event.eventType === 'one');
   const copy = client.copy(task.taskId);
 
   await gateway.kill();

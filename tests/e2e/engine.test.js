@@ -25,16 +25,16 @@ const begin = async (gateway) => JSON.parse((await (await fetch(gateway.url + PO
 /** A WebSocket whose client is authenticated. */
 async function joined(gateway, user) {
   const raw = new RawSocket(gateway.port);
-  assert.ok(await raw.hears('"pingInterval"'));
+  assert.ok(await raw.waitForText('"pingInterval"'));
   raw.send(frame(await connect(user)));
-  assert.ok(await raw.hears('40{"sid"'));
+  assert.ok(await raw.waitForText('40{"sid"'));
   return raw;
 }
 
 test('all frames in the segment of a WebSocket\'s upgrade request are answered at once, however many they are', () => withGateway({}, async (gateway) => {
   const asked = Array.from({ length: 150 }, (_, id) => frame(ask(id)));
   const raw = new RawSocket(gateway.port, { behind: Buffer.concat([frame(await connect('alice')), ...asked]) });
-  assert.ok(await raw.hears(answered(149), 10_000), raw.text.slice(-100));
+  assert.ok(await raw.waitForText(answered(149), 10_000), raw.text.slice(-100));
   raw.socket.destroy();
 }));
 
@@ -79,7 +79,7 @@ test('a client that answers a ping while the process is stopped is not disconnec
   await new Promise((resolve) => setTimeout(resolve, 2500));
   gateway.child.kill('SIGCONT');
   all.forEach((raw) => raw.send(frame(ask(1))));
-  const heard = await Promise.all(all.map((raw) => raw.hears(answered(1), 10_000)));
+  const heard = await Promise.all(all.map((raw) => raw.waitForText(answered(1), 10_000)));
   assert.deepEqual(heard, all.map(() => true));
   all.forEach((raw) => raw.socket.destroy());
 }));
@@ -89,17 +89,17 @@ test('a second WebSocket is closed while the session upgrades to the first one',
   const first = new RawSocket(gateway.port, { path: `${WEBSOCKET}&sid=${sid}` });
   // The gateway answers WebSocket pings during the upgrade, too.
   first.send(Buffer.concat([frame('?', { opcode: 9 }), frame('2probe')]));
-  assert.ok(await first.hears('3probe'));
+  assert.ok(await first.waitForText('3probe'));
   assert.ok(first.text.includes('\x8a\x01?'), 'a pong');
   const second = new RawSocket(gateway.port, { path: `${WEBSOCKET}&sid=${sid}` });
   second.send(frame('2probe'));
-  assert.ok(await second.ends());
+  assert.ok(await second.waitForClose());
   first.send(frame('5'), frame(await connect('alice')));
-  assert.ok(await first.hears('40{"sid"'));
+  assert.ok(await first.waitForText('40{"sid"'));
   // This is more than a client without a token may send.
   for (let id = 0; id < 5; id += 1) {
     first.send(frame(`42["x","${'x'.repeat(10_000)}"]`), frame(ask(id)));
-    assert.ok(await first.hears(answered(id)));
+    assert.ok(await first.waitForText(answered(id)));
   }
   first.socket.destroy();
 }));
@@ -108,15 +108,15 @@ test('polling continues as usual while a WebSocket of the session sends no probe
   const sid = await begin(gateway);
   const waiting = poll(gateway, sid).then((answer) => answer.text());
   const raw = new RawSocket(gateway.port, { path: `${WEBSOCKET}&sid=${sid}` });
-  assert.ok(await raw.hears('HTTP/1.1 101'));
-  assert.equal(await Promise.race([waiting, raw.hears('3probe', 500)]), false, 'nothing');
+  assert.ok(await raw.waitForText('HTTP/1.1 101'));
+  assert.equal(await Promise.race([waiting, raw.waitForText('3probe', 500)]), false, 'nothing');
   await post(gateway, sid, await connect('alice'));
   assert.match(await waiting, /^40\{"sid"/);
   // The WebSocket can still complete the upgrade.
   raw.send(frame('2probe'));
-  assert.ok(await raw.hears('3probe'));
+  assert.ok(await raw.waitForText('3probe'));
   assert.equal(await (await poll(gateway, sid)).text(), '6');
   raw.send(frame('5'), frame(ask(1)));
-  assert.ok(await raw.hears(answered(1)));
+  assert.ok(await raw.waitForText(answered(1)));
   raw.socket.destroy();
 }));

@@ -13,8 +13,8 @@ import { settles, until } from './support/until.js';
 import { counts, fullView, summary, visible } from './expected.js';
 
 const CLIENTS = 200;
-const LEAST = 1500;
-const MOST = 12_000;
+const MIN_WRITES = 1500;
+const MAX_WRITES = 12_000;
 const TIMEOUT = 240_000;
 const SEED = Number(process.env.TASKCAST_E2E_SEED ?? Math.floor(Math.random() * 2 ** 31));
 
@@ -61,9 +61,9 @@ const LONG_TIMELINE = Array.from({ length: 600 }, (_, n) => ({ eventType: 'earli
 
 /** Writes while each client acts once at a random moment, until enough is written and each client is `done`. */
 async function underFire({ ids, kind, act, done }) {
-  const fire = new Fire({ uri: database.uri, db: database.name, ids, kind, least: LEAST, most: MOST, seed: SEED });
-  clients.forEach((client, n) => fire.at(Math.floor(Math.random() * LEAST), () => act(client, n)));
-  await until(() => fire.result || (fire.writes >= LEAST && clients.every(done)),
+  const fire = new Fire({ uri: database.uri, db: database.name, ids, kind, minWrites: MIN_WRITES, maxWrites: MAX_WRITES, seed: SEED });
+  clients.forEach((client, n) => fire.at(Math.floor(Math.random() * MIN_WRITES), () => act(client, n)));
+  await until(() => fire.result || (fire.writes >= MIN_WRITES && clients.every(done)),
     () => `${clients.filter(done).length} of ${CLIENTS} are there after ${fire.writes} writes`, TIMEOUT / 2);
   const { writes, ms } = await fire.stop();
   await until(() => clients.every(done), () => `${clients.filter(done).length} of ${CLIENTS} are there after the last write`, TIMEOUT / 4);

@@ -89,7 +89,7 @@ test('auth:refresh extends the session, for the same user', async () => {
   assert.equal((await client.ask('auth:refresh', { token: await member('alice') })).ok, true);
   await until(() => now() > short + 1, 'the first token has expired');
   const task = await createTask(gateway.url, await member('alice'), { title: 'After the refresh' });
-  await client.saw('task:created', ({ taskId }) => taskId === task.taskId);
+  await client.waitForEvent('task:created', ({ taskId }) => taskId === task.taskId);
   assert.deepEqual(client.disconnects, []);
   client.close();
 });
@@ -206,8 +206,8 @@ test('Origin: null, file:// and app schemes are accepted only when configured, a
     for (const origin of ['file://host', 'capacitor://other', 'https://localhost', 'http://null']) {
       assert.deepEqual(await knocks(origin, {}, app), { get: 403, upgrade: 403 }, origin);
     }
-    await app.says(/WEBSOCKET_CORS_ORIGIN has null: every sandboxed frame/);
-    await app.says(/WEBSOCKET_CORS_ORIGIN has file:\/\//);
+    await app.waitForLog(/WEBSOCKET_CORS_ORIGIN has null: every sandboxed frame/);
+    await app.waitForLog(/WEBSOCKET_CORS_ORIGIN has file:\/\//);
   },
 ).then(() => assert.ok(!gateway.output.includes('WEBSOCKET_CORS_ORIGIN has'), 'no warning without them')));
 
@@ -272,7 +272,7 @@ test('a token without an organisation gets the default organisation', async () =
     const client = await Client.connect(shared, bob);
     await client.join(task.taskId);
     await patchTask(shared.url, alice, task.taskId, { status: 'coding' });
-    await client.saw('task:coding');
+    await client.waitForEvent('task:coding');
     client.close();
   } finally {
     await shared.stop();

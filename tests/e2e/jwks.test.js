@@ -121,7 +121,7 @@ test('keys are rotated during a flood of invented key ids: one fetch a minute, a
     const madeUp = await Promise.all(names.map((kid, n) => first.token({ sub: `user-${n}` }, { kid })));
     // Each token uses its own session, because the requests of one session wait for each other.
     const sessions = await Promise.all(names.map(async (_, n) => Client.connect(gateway, await first.token({ sub: `user-${n}` }))));
-    assert.equal(server.asked, 2, 'the second key was fetched when it was needed');
+    assert.equal(server.requestCount, 2, 'the second key was fetched when it was needed');
 
     server.keys = [second.jwk, third.jwk];
     const waiting = stubborn(gateway, await third.token());
@@ -137,13 +137,13 @@ test('keys are rotated during a flood of invented key ids: one fetch a minute, a
     const overHttp = Promise.all(madeUp.map((token) => inTheEnd(async () => (await list(gateway, token)).body.error?.code)));
     const refreshed = Promise.all(madeUp.map((token, n) => inTheEnd(async () => (await sessions[n].ask('auth:refresh', { token })).error?.code)));
     (await Client.connect(gateway, await first.token())).close();
-    assert.equal(server.asked, 2, 'no second fetch within the minute');
+    assert.equal(server.requestCount, 2, 'no second fetch within the minute');
 
     await until(() => waiting.socket.connected, 'the third key is fetched', 80_000);
     assert.deepEqual([waiting.refusals, waiting.disconnects], [[], []], 'the client waited and was not refused');
     for (const told of [await answers, await overHttp, await refreshed]) assert.deepEqual([...new Set(told)], ['unauthorized']);
     assert.deepEqual(sessions.flatMap(({ disconnects }) => disconnects), [], 'the sessions continue with their present tokens');
-    assert.equal(server.asked, 3);
+    assert.equal(server.requestCount, 3);
     assert.equal((await member.ask('auth:refresh', { token: await third.token() })).ok, true);
     assert.equal((await list(gateway, await first.token())).status, 503, 'the key was removed, but a newer set may have it again');
   } finally {

@@ -31,7 +31,7 @@ test('joins above the rate limit wait, and are refused only when the wait would 
   // The limit is for each event, and for all connections of the user together. It does not affect another user.
   const second = await Client.connect(gateway, alice);
   for (let n = 0; n < asked; n += 1) second.socket.emit('task:join', { taskId });
-  assert.equal((await second.saw('error')).code, 'rate_limited');
+  assert.equal((await second.waitForEvent('error')).code, 'rate_limited');
   const bob = await Client.connect(gateway, await member('bob'));
   await bob.join(taskId);
   assert.deepEqual(bob.all('error'), []);
@@ -100,7 +100,7 @@ test('a message above the size limit disconnects only its sender', () => withGat
     await gone;
   }
   await patchTask(gateway.url, await pipeline(), taskId, { status: 'coding' });
-  await bystander.saw('task:coding');
+  await bystander.waitForEvent('task:coding');
   bystander.close();
 }));
 
@@ -180,7 +180,7 @@ test('the gateway does not spin while no slot or no file descriptor is free', as
     // The gateway can accept no more connections now.
     execFileSync('prlimit', ['--pid', String(gateway.child.pid), '--nofile=20:80']);
     hold();
-    await gateway.says(/could not accept a connection/);
+    await gateway.waitForLog(/could not accept a connection/);
     assert.ok((await counted()) <= refused + 80, 'no other connection was refused');
   } finally {
     held.forEach((socket) => socket.destroy());
@@ -192,9 +192,9 @@ test('the gateway does not spin while no slot or no file descriptor is free', as
 test('a user that opens many connections at the same moment keeps only as many as the limit', () => withGateway({ MAX_CONNECTIONS_PER_USER: '2' }, async (gateway) => {
   const alice = await member('alice');
   const sockets = Array.from({ length: 300 }, () => new RawSocket(gateway.port));
-  await Promise.all(sockets.map((socket) => socket.hears('"sid"')));
+  await Promise.all(sockets.map((socket) => socket.waitForText('"sid"')));
   for (const socket of sockets) socket.send(frame(`40${JSON.stringify({ token: alice })}`));
-  await Promise.all(sockets.map((socket) => socket.hears('40{"sid"')));
+  await Promise.all(sockets.map((socket) => socket.waitForText('40{"sid"')));
   await until(async () => (await gateway.health()).websocket.connections === 2, 'the others are closed');
   for (const socket of sockets) socket.socket.destroy();
 }));

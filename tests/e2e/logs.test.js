@@ -65,7 +65,7 @@ for (const store of ['embedded', 'mongodb']) {
         assert.equal((await client.ask('task:join', { taskId: `${MARKER}-absent` })).error.code, 'not_found');
         assert.equal((await client.ask(MARKER, MARKER)).error.code, 'invalid_payload');
         await patchTask(gateway.url, writer, task.taskId, { event: { eventType: 'step', payload: { text: MARKER } } });
-        await client.saw('task:event_added');
+        await client.waitForEvent('task:event_added');
         secrets.push(client.socket.id, client.socket.io.engine.id);
         client.close();
       }
@@ -147,14 +147,14 @@ test('task contents reach only users who may see the task, never the log or metr
       const alice = clients[0][1];
       const { internal: _, ...changed } = telling(_id, 'changed');
       await tasks.replaceOne({ _id }, { ...changed, status: 'failed' });
-      await alice.saw('task:state', ({ title }) => title === canary('changed.title'));
+      await alice.waitForEvent('task:state', ({ title }) => title === canary('changed.title'));
       await tasks.updateOne({ _id }, { $push: { events: telling(_id, 'pushed').events[0] } });
-      await alice.saw('task:event_added');
+      await alice.waitForEvent('task:event_added');
       await tasks.updateOne({ _id }, { $set: { events: [] } });
       await tasks.updateOne({ _id: odd }, { $set: { title: canary('unreadable.again') } });
       await asked();
       await tasks.deleteMany({});
-      await alice.saw('task:deleted');
+      await alice.waitForEvent('task:deleted');
       const metrics = await (await fetch(`${gateway.url}/metrics`)).text();
       const health = JSON.stringify(await gateway.health());
       for (const [, client] of clients) client.close();
@@ -187,7 +187,7 @@ test('passwords in server URLs appear in no log and no answer, whatever is wrong
       gateway.spawn();
       const answers = [];
       if (code === undefined) {
-        await gateway.says(/waiting for the store/);
+        await gateway.waitForLog(/waiting for the store/);
         for (const path of ['/api/health', '/metrics', '/api/tasks']) answers.push(await (await fetch(gateway.url + path, { headers: { authorization: `Bearer ${await member('alice')}` } })).text());
       } else {
         await until(() => gateway.exit, () => `it ends: ${gateway.output}`);
@@ -207,7 +207,7 @@ test('log lines name the connection of a client and the id of a request', () => 
   await client.join(taskId);
   await other.ask('task:join', { taskId: 'absent' });
   await api(gateway.url, 'PATCH', `/api/tasks/${taskId}`, { token: await pipeline(), body: { status: 'coding' }, headers: { 'x-request-id': 'one-patch' } });
-  await client.saw('task:coding');
+  await client.waitForEvent('task:coding');
   client.close();
   const of = (user) => lines(gateway).filter(({ spans }) => spans?.some(({ name, ...fields }) => name === 'connection' && fields.user === user));
   await until(() => of('alice').some(({ message }) => message === 'a client disconnected'), 'the end is logged');

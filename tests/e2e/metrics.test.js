@@ -50,8 +50,8 @@ test('metrics of connections, handoffs, events and deliveries agree with what th
   }
   for (const status of ['analyzing', 'coding']) await patchTask(gateway.url, writer, taskId, { status });
   for (const { client } of all) {
-    await client.saw('task:coding');
-    await client.saw('dashboard:task_list_updated', ({ status }) => status === 'coding');
+    await client.waitForEvent('task:coding');
+    await client.waitForEvent('dashboard:task_list_updated', ({ status }) => status === 'coding');
   }
   assert.equal((await bob.ask('task:join', { taskId: 'absent' })).error.code, 'not_found');
   assert.equal((await bob.ask('task:join', {})).error.code, 'invalid_payload');
@@ -247,16 +247,16 @@ test('the Grafana dashboard shows the life of a task, including GitHub webhooks'
   ];
   for (const [event, fields] of life) {
     await patchTask(gateway.url, writer, taskId, fields);
-    await client.saw(event);
+    await client.waitForEvent(event);
   }
   await patchTask(gateway.url, writer, taskId, { prNumber: number });
   assert.equal((await deliver(gateway, 'pull_request', opened)).status, 200);
-  await client.saw('task:pr_opened');
+  await client.waitForEvent('task:pr_opened');
   const merged = { merged: true, merged_at: '2040-01-01T00:00:00Z', merge_commit_sha: 'abc', state: 'closed', updated_at: '2040-01-01T00:00:00Z' };
   const closed = { ...opened, action: 'closed', pull_request: { ...opened.pull_request, ...merged } };
   assert.equal((await deliver(gateway, 'pull_request', closed, { id: 'one-delivery' })).status, 200);
   assert.equal((await deliver(gateway, 'pull_request', closed, { id: 'one-delivery' })).status, 200);
-  await client.saw('task:pr_merged');
+  await client.waitForEvent('task:pr_merged');
   assert.equal((await deliver(gateway, 'star', {})).status, 202);
   const page = await until(async () => {
     const page = await scrape(gateway.url);

@@ -239,21 +239,21 @@ test('clients see an upsert, a delete, and a new task with the same id', async (
   const _id = new ObjectId();
   const taskId = _id.toHexString();
   await tasks.updateOne({ _id }, { $set: { title: 'Upserted', status: 'received', createdBy: 'alice', orgId: 'acme', createdAt: at(2) } }, { upsert: true });
-  const { eventId, occurredAt, updatedAt, ...created } = await client.saw('task:created', (one) => one.taskId === taskId);
+  const { eventId, occurredAt, updatedAt, ...created } = await client.waitForEvent('task:created', (one) => one.taskId === taskId);
   assert.deepEqual(created, { taskId, title: 'Upserted', creator: 'alice', status: 'received', createdAt: '2026-01-02T03:04:02.000Z' });
   assert.ok(eventId && occurredAt);
-  await client.saw('dashboard:task_list_updated', (one) => one.taskId === taskId);
+  await client.waitForEvent('dashboard:task_list_updated', (one) => one.taskId === taskId);
   await until(() => client.dashboard.counts.activeCount === before.activeCount + 1, () => JSON.stringify(client.dashboard.counts));
   await client.join(taskId);
   await tasks.deleteOne({ _id });
-  await client.saw('task:deleted', (one) => one.taskId === taskId);
-  await client.saw('dashboard:task_removed', (one) => one.taskId === taskId);
+  await client.waitForEvent('task:deleted', (one) => one.taskId === taskId);
+  await client.waitForEvent('dashboard:task_removed', (one) => one.taskId === taskId);
   await until(() => client.dashboard.counts.activeCount === before.activeCount, () => JSON.stringify(client.dashboard.counts));
   assert.equal((await client.ask('task:join', { taskId })).error?.code, 'not_found');
 
   // A new task has the same id. The members of the deleted task's room are not in its room.
   await insert({ _id, title: 'Reborn' });
-  await client.saw('task:created', (one) => one.title === 'Reborn');
+  await client.waitForEvent('task:created', (one) => one.title === 'Reborn');
   assert.ok(client.copy(taskId).gone);
   client.assertInOrder();
   client.close();
@@ -286,7 +286,7 @@ test('of two _ids with the same text one is selected, and the log and a metric r
   const { body } = await api(gateway.url, 'GET', '/api/tasks/4711', { token: watcher });
   assert.deepEqual([body._id, body.title], ['4711', 'The number']);
   assert.ok((await scrape(gateway.url)).since(before, 'taskcast_ambiguous_ids_total') > 0);
-  await gateway.says(/two documents have _ids of different types with the same text/);
+  await gateway.waitForLog(/two documents have _ids of different types with the same text/);
   client.close();
   await tasks.deleteMany({ _id: { $in: [4711, '4711'] } });
 });
@@ -310,7 +310,7 @@ test('both sets of field names and unusual documents are shown, and hidden field
     await client.join(taskId);
     const document = await tasks.findOne({ _id: id });
     assert.deepEqual(client.copy(taskId).view, fullView(document), JSON.stringify(fields));
-    const listed = await client.saw('dashboard:task_list_updated', (one) => one.taskId === taskId);
+    const listed = await client.waitForEvent('dashboard:task_list_updated', (one) => one.taskId === taskId);
     assert.deepEqual(viewOf(listed), summary(document));
     const { body } = await api(gateway.url, 'GET', `/api/tasks/${taskId}`, { token: watcher });
     assert.deepEqual(body, fullView(document));
@@ -362,17 +362,17 @@ test('two nodes, and a restarted node, give the same eventIds', async () => {
     }
     const { last } = histories[0].copy(id.toHexString());
     await tasks.bulkWrite(['analyzing', 'coding', 'failed'].map((status) => ({ updateOne: { filter: { _id: id }, update: { $set: { status }, $push: { events: { $each: [entry('e'), entry('f')] } } } } })));
-    for (const client of histories) await client.saw('task:event_added', () => client.all('task:event_added').length === 6);
+    for (const client of histories) await client.waitForEvent('task:event_added', () => client.all('task:event_added').length === 6);
     assert.deepEqual(histories[1].received, histories[0].received);
     await other.restart();
     const again = await Client.connect(other, watcher);
     const answer = await again.ask('resync_requested', { taskIds: [id.toHexString()], since: last });
     assert.equal(answer.ok, true);
     if (answer.recovered) {
-      await again.saw('task:event_added', () => again.all('task:event_added').length === 6);
+      await again.waitForEvent('task:event_added', () => again.all('task:event_added').length === 6);
       assert.deepEqual(again.received, histories[0].received);
     } else {
-      await again.saw('task:state');
+      await again.waitForEvent('task:state');
     }
     [...histories, again].forEach((client) => client.close());
   } finally {

@@ -83,7 +83,7 @@ test('the dashboard receives a created task', async () => {
   const client = await Client.connect(gateway, token);
   await client.joinDashboard();
   const task = await create({ title: undefined, llmSummary: 'Summed up' });
-  const created = await client.saw('task:created', ({ taskId }) => taskId === task.id);
+  const created = await client.waitForEvent('task:created', ({ taskId }) => taskId === task.id);
   assert.deepEqual([created.title, created.creator, created.status, created.createdAt], ['Summed up', 'Mo', 'received', task.createdAt.toISOString()]);
   client.close();
 });
@@ -175,7 +175,7 @@ test('a transaction and a deleted document give their events', async () => {
   }));
   assert.deepEqual(got.map(([event]) => event), ['task:coding', 'task:event_added']);
   await Task.findByIdAndDelete(task._id);
-  await history.client.saw('task:deleted');
-  await history.client.saw('dashboard:task_removed', ({ taskId }) => taskId === task.id);
+  await history.client.waitForEvent('task:deleted');
+  await history.client.waitForEvent('dashboard:task_removed', ({ taskId }) => taskId === task.id);
   history.close();
 });

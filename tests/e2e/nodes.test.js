@@ -161,11 +161,11 @@ test('users who may no longer see a task leave its room on every node and receiv
   for (let n = 0; n < 20; n += 1) await database.tasks.updateOne({ _id }, { $set: { title: `open ${n}` } });
   await database.tasks.updateOne({ _id }, { $set: { isPrivate: true, title: 'hidden' } });
   for (let n = 0; n < 20; n += 1) await database.tasks.updateOne({ _id }, { $set: { title: `hidden ${n}` } });
-  await owner.saw('task:updated', ({ changed }) => changed.title === 'hidden 19');
+  await owner.waitForEvent('task:updated', ({ changed }) => changed.title === 'hidden 19');
   // After all of that, a change that these clients do see.
   await database.tasks.updateOne({ _id: 'one' }, { $set: { title: 'visible' } });
   for (const client of clients) {
-    await client.saw('dashboard:task_list_updated', ({ title }) => title === 'visible');
+    await client.waitForEvent('dashboard:task_list_updated', ({ title }) => title === 'visible');
     assert.deepEqual(client.all('task:deleted').map(({ taskId }) => taskId), [_id]);
     assert.deepEqual(client.all('dashboard:task_removed').map(({ taskId }) => taskId), [_id]);
     assert.equal(client.all('task:updated').length, 20, 'all events before the task became private');

@@ -91,7 +91,7 @@ for (const transports of [['websocket'], ['polling']]) {
         assertRefusal(answer.error, event, codes, name);
         client.received.length = 0;
         client.socket.emit(event, ...args);
-        assertRefusal(await client.saw('error'), event, codes, name);
+        assertRefusal(await client.waitForEvent('error'), event, codes, name);
         assert.equal(client.received.length, 1, `${name}: ${JSON.stringify(client.received)}`);
       }
       await assertAlive(client, id);
@@ -111,7 +111,7 @@ for (const depth of [60, 200, 5000]) {
         assertRefusal(answer.error, event, ['invalid_payload'], `${depth} levels`);
         client.received.length = 0;
         client.socket.io.engine.write(`2["${event}",${payload}]`);
-        assertRefusal(await client.saw('error'), event, ['invalid_payload'], `${depth} levels`);
+        assertRefusal(await client.waitForEvent('error'), event, ['invalid_payload'], `${depth} levels`);
       }
       await assertAlive(client, id);
     });

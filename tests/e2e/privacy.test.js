@@ -236,7 +236,7 @@ test('every request gets the same answer for a forbidden task as for a missing t
   await alike('task:join without an ack', async (taskId) => {
     client.received.length = 0;
     client.socket.emit('task:join', { taskId });
-    return client.saw('error');
+    return client.waitForEvent('error');
   });
   const http = (token, method, path, body) => async (id) => {
     const { status, text, headers } = await api(gateway.url, method, path(id), { token, body });
@@ -270,10 +270,10 @@ test('a join reads the task at once when others in its room see the same; a refu
   const isRefused = async (client) => assert.equal((await client.ask('task:join', { taskId })).error.code, 'not_found');
   assert.deepEqual(await reads(() => isRefused(carol)), [1, 0]);
   await tasks.updateOne({ _id }, { $set: { isPrivate: true } });
-  await bob.saw('task:deleted');
+  await bob.waitForEvent('task:deleted');
   assert.deepEqual(await reads(() => isRefused(bob)), [1, 0]);
   await tasks.updateOne({ _id }, { $set: { isPrivate: false, createdBy: 'carol', orgId: 'globex' } });
-  await alice.saw('task:deleted');
+  await alice.waitForEvent('task:deleted');
   assert.deepEqual(await reads(() => carol.join(taskId)), [1, 1], 'the room is empty');
   [alice, bob, carol].forEach((client) => client.close());
 });
@@ -378,7 +378,7 @@ test('a client leaves the room before the next event, and is in it again only af
     { $set: { isPrivate: false, title: 'open again', events: [] } },
     { $set: { title: 'open still' } },
   ].map((update) => ({ updateOne: { filter: { _id }, update } })), { ordered: true });
-  await bob.saw('dashboard:task_list_updated', ({ title }) => title === 'open still');
+  await bob.waitForEvent('dashboard:task_list_updated', ({ title }) => title === 'open still');
   assert.deepEqual(bob.received.filter(({ event }) => event.startsWith('task:')).map(({ event }) => event), ['task:deleted']);
   assert.deepEqual(bob.received.filter(({ event, payload }) => event !== 'dashboard:task_count_changed' && payload.taskId === taskId).map(({ event, payload }) => [event, payload.title]), [
     ['task:deleted', undefined],
@@ -386,7 +386,7 @@ test('a client leaves the room before the next event, and is in it again only af
     ['dashboard:task_list_updated', 'open again'],
     ['dashboard:task_list_updated', 'open still'],
   ]);
-  await alice.saw('task:updated', ({ changed }) => changed.title === 'open still');
+  await alice.waitForEvent('task:updated', ({ changed }) => changed.title === 'open still');
   assert.deepEqual(alice.all('task:updated').map(({ changed }) => changed.title), ['hidden one', 'hidden two', 'open again', 'open still']);
   await bob.join(taskId);
   [alice, bob].forEach((client) => {

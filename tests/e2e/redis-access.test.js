@@ -69,7 +69,7 @@ async function withoutRedis(env) {
 
 async function refusedFor(settings, why, mend) {
   const { gateway, client } = await withoutRedis(settings);
-  await gateway.says(why);
+  await gateway.waitForLog(why);
   assert.equal((await scrape(gateway.url)).get('taskcast_redis_up'), 0);
   const { code, stdout } = await check(settings);
   assert.equal(code, 1);
@@ -105,7 +105,7 @@ test('a wrong password is reported, and the gateway recovers when it is correcte
 test('missing rights of the Redis user are reported', async () => {
   await setUser('weak', '>hunter4', ...RIGHTS.filter((right) => right !== '+evalsha'));
   const { gateway, client } = await withoutRedis(env('weak:hunter4'));
-  await gateway.says(/Redis refuses the user of REDIS_URL.*evalsha/);
+  await gateway.waitForLog(/Redis refuses the user of REDIS_URL.*evalsha/);
   assert.deepEqual(client.disconnects, []);
 });
 

@@ -34,9 +34,9 @@ test('a resync of tasks joins their rooms and lists the tasks that the client ca
   assert.equal(answer.ok, true);
   assert.deepEqual([...answer.gone].sort(), [ABSENT, hidden.taskId].sort());
   for (const { taskId } of [mine, shared]) {
-    await client.saw('task:state', (state) => state.taskId === taskId);
+    await client.waitForEvent('task:state', (state) => state.taskId === taskId);
     await change(taskId, { status: 'coding' });
-    await client.saw('task:coding', (event) => event.taskId === taskId);
+    await client.waitForEvent('task:coding', (event) => event.taskId === taskId);
   }
   assert.equal(client.all('task:state').length, 2);
   client.assertInOrder();
@@ -50,7 +50,7 @@ test('a resync of the dashboard joins it and sends its state', async () => {
   assert.deepEqual([answer.ok, answer.gone ?? []], [true, []]);
   await until(() => client.dashboard.tasks.has(task.taskId), 'dashboard:state');
   await change(task.taskId, { status: 'coding' });
-  await client.saw('dashboard:task_list_updated', ({ taskId, status }) => taskId === task.taskId && status === 'coding');
+  await client.waitForEvent('dashboard:task_list_updated', ({ taskId, status }) => taskId === task.taskId && status === 'coding');
   assert.deepEqual(client.all('task:state'), []);
   client.close();
 });
@@ -60,7 +60,7 @@ test('with `since`, the client receives only what it missed, in order', async ()
   const first = await Client.connect(gateway, bob);
   await first.join(taskId);
   await push(taskId, 0);
-  await first.saw('task:event_added');
+  await first.waitForEvent('task:event_added');
   const { last } = first.copy(taskId);
   first.close();
   for (let n = 1; n <= 20; n += 1) await push(taskId, n);
@@ -79,7 +79,7 @@ test('with `since` and nothing missed, the client receives nothing', async () =>
   const client = await Client.connect(gateway, bob);
   await client.join(taskId);
   await push(taskId, 0);
-  await client.saw('task:event_added');
+  await client.waitForEvent('task:event_added');
   const { last } = client.copy(taskId);
   client.drop();
   await until(() => !client.socket.connected, 'dropped');
@@ -89,7 +89,7 @@ test('with `since` and nothing missed, the client receives nothing', async () =>
   const answer = await client.ask('resync_requested', { taskIds: [taskId], since: last });
   assert.deepEqual([answer.ok, answer.recovered], [true, true]);
   await push(taskId, 1);
-  await client.saw('task:event_added');
+  await client.waitForEvent('task:event_added');
   assert.deepEqual(client.received.map(({ event }) => event), ['task:event_added']);
   client.assertInOrder();
   client.close();
@@ -105,7 +105,7 @@ test('`since` may be the eventId of a state', async () => {
   await push(taskId, 1);
   const again = await Client.connect(gateway, bob);
   assert.equal((await again.ask('resync_requested', { taskIds: [taskId], since: last })).recovered, true);
-  await again.saw('task:event_added');
+  await again.waitForEvent('task:event_added');
   assert.deepEqual(again.all('task:state'), []);
   again.close();
 });
@@ -120,7 +120,7 @@ test('a client that missed more than a quarter of the send queue gets a state', 
   const again = await Client.connect(gateway, bob);
   const answer = await again.ask('resync_requested', { taskIds: [taskId], since: last });
   assert.deepEqual([answer.ok, answer.recovered], [true, false]);
-  await again.saw('task:state');
+  await again.waitForEvent('task:state');
   assert.equal(again.copy(taskId).view.events.length, 60);
   assert.deepEqual(again.all('task:event_added'), []);
   again.close();
@@ -142,7 +142,7 @@ test('with `since`, the dashboard receives only what it missed', async () => {
   const client = await Client.connect(gateway, bob);
   await client.joinDashboard();
   await change(taskId, { status: 'analyzing' });
-  await client.saw('dashboard:task_list_updated', (one) => one.taskId === taskId && one.status === 'analyzing');
+  await client.waitForEvent('dashboard:task_list_updated', (one) => one.taskId === taskId && one.status === 'analyzing');
   const { last } = client.dashboard;
   client.drop();
   await until(() => !client.socket.connected, 'dropped');
@@ -153,7 +153,7 @@ test('with `since`, the dashboard receives only what it missed', async () => {
   client.received.length = 0;
   const answer = await client.ask('resync_requested', { dashboard: true, since: last });
   assert.deepEqual([answer.ok, answer.recovered], [true, true]);
-  await client.saw('dashboard:task_list_updated', (one) => one.taskId === fresh.taskId);
+  await client.waitForEvent('dashboard:task_list_updated', (one) => one.taskId === fresh.taskId);
   const order = client.received.filter(({ event }) => event !== 'dashboard:task_count_changed').map(({ event, payload }) => [event, payload.taskId]);
   assert.deepEqual(order, [
     ['dashboard:task_list_updated', taskId],
@@ -193,8 +193,8 @@ test('a bare resync sends the state of every room that the connection has joined
   await client.ask('task:leave', { taskId: three.taskId });
   client.received.length = 0;
   assert.equal((await client.ask('resync_requested')).ok, true);
-  await client.saw('dashboard:state');
-  for (const { taskId } of [one, two]) await client.saw('task:state', (state) => state.taskId === taskId);
+  await client.waitForEvent('dashboard:state');
+  for (const { taskId } of [one, two]) await client.waitForEvent('task:state', (state) => state.taskId === taskId);
   await client.ask('task:leave', { taskId: ABSENT });
   assert.equal(client.received.filter(({ event }) => event.endsWith(':state')).length, 3);
   client.close();
@@ -214,9 +214,9 @@ test('a bare resync of a connection with tasks only does not send the dashboard'
 test('a bare resync with nothing joined gives the dashboard while the process has just started', async () => {
   const client = await Client.connect(gateway, await member('bare-fresh'));
   assert.equal((await client.ask('resync_requested')).ok, true);
-  await client.saw('dashboard:state');
+  await client.waitForEvent('dashboard:state');
   const { taskId } = await createTask(gateway.url, alice);
-  await client.saw('task:created', (created) => created.taskId === taskId);
+  await client.waitForEvent('task:created', (created) => created.taskId === taskId);
   client.close();
 });
 

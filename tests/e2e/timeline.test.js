@@ -134,7 +134,7 @@ test('TIMELINE_LIMIT holds with the embedded store for joins, resyncs, `since` a
   await push(10);
   const again = await Client.connect(small, bob);
   assert.equal((await again.ask('resync_requested', { taskIds: [taskId], since: last })).recovered, true);
-  await again.saw('task:event_added', ({ event }) => event.payload.n === 10);
+  await again.waitForEvent('task:event_added', ({ event }) => event.payload.n === 10);
   assert.deepEqual(again.all('task:state'), []);
   again.close();
 

@@ -119,7 +119,7 @@ test('a token that is too long is refused with a code on every transport, and th
   assert.equal(renewed.error.code, 'unauthorized');
   assert.deepEqual(client.disconnects, []);
   client.close();
-  await own.says(/refused a connection.*\n/);
+  await own.waitForLog(/refused a connection.*\n/);
   const told = own.output.split('\n').filter((line) => line.includes('refused a connection'));
   assert.equal(told.length, 1, 'logged once a minute');
   assert.match(told[0], /has 8193 bytes and MAX_TOKEN_BYTES is 8192/);
@@ -128,12 +128,12 @@ test('a token that is too long is refused with a code on every transport, and th
 test('a request far above the token limit is refused by its headers or body, and the log names the setting', () => withGateway({}, async (own) => {
   const answer = await api(own.url, 'GET', '/api/tasks', { token: 'x'.repeat(100_000) });
   assert.equal(answer.status, 431);
-  await own.says(/its line and headers are too long.*MAX_TOKEN_BYTES/);
+  await own.waitForLog(/its line and headers are too long.*MAX_TOKEN_BYTES/);
   const sid = JSON.parse((await (await fetch(`${own.url}/socket.io/?EIO=4&transport=polling`)).text()).slice(1)).sid;
   const body = `40${JSON.stringify({ token: 'x'.repeat(30_000) })}`;
   const post = await fetch(`${own.url}/socket.io/?EIO=4&transport=polling&sid=${sid}`, { method: 'POST', headers: { 'content-type': 'text/plain' }, body });
   assert.deepEqual([post.status, (await post.json()).error.code], [413, 'payload_too_large']);
-  await own.says(new RegExp(`body is too large; MAX_TOKEN_BYTES raises this limit.*bytes\\W+${body.length}\\b`));
+  await own.waitForLog(new RegExp(`body is too large; MAX_TOKEN_BYTES raises this limit.*bytes\\W+${body.length}\\b`));
 }));
 
 test('MAX_TOKEN_BYTES allows long tokens everywhere, whatever MAX_MESSAGE_BYTES is', async () => {
@@ -147,7 +147,7 @@ test('MAX_TOKEN_BYTES allows long tokens everywhere, whatever MAX_MESSAGE_BYTES 
       client.socket.emit('nothing:known', 'x'.repeat(65_536));
       await gone;
       // Messages without a token have their own limit.
-      await own.says(/a message longer than MAX_MESSAGE_BYTES/);
+      await own.waitForLog(/a message longer than MAX_MESSAGE_BYTES/);
       client.close();
     });
   }

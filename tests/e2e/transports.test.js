@@ -53,15 +53,15 @@ async function conversation(options) {
   // Events.
   await change({ status: 'analyzing' });
   await change({ status: 'dispatched', issueNumber: 42, issueUrl: 'https://github.com/a/b/issues/42', event: { eventType: 'dispatched', payload: { n: 1 } } });
-  const dispatched = await client.saw('task:dispatched');
+  const dispatched = await client.waitForEvent('task:dispatched');
   assert.equal(dispatched.issueNumber, 42);
   assert.equal(dispatched.issueUrl, 'https://github.com/a/b/issues/42');
   for (const key of ['eventId', 'occurredAt', 'updatedAt']) assert.equal(typeof dispatched[key], 'string', key);
-  await client.saw('task:event_added');
-  await client.saw('dashboard:task_list_updated', ({ taskId, status }) => taskId === id && status === 'dispatched');
+  await client.waitForEvent('task:event_added');
+  await client.waitForEvent('dashboard:task_list_updated', ({ taskId, status }) => taskId === id && status === 'dispatched');
   const other = await createTask(gateway.url, alice, { title: 'Counted' });
-  await client.saw('task:created', ({ taskId }) => taskId === other.taskId);
-  assert.equal((await client.saw('dashboard:task_count_changed')).activeCount, dashboard.counts.activeCount + 1);
+  await client.waitForEvent('task:created', ({ taskId }) => taskId === other.taskId);
+  assert.equal((await client.waitForEvent('dashboard:task_count_changed')).activeCount, dashboard.counts.activeCount + 1);
 
   // Refusals, by acknowledgement and by event.
   const notFound = await client.ask('task:join', { taskId: ABSENT });
@@ -70,24 +70,24 @@ async function conversation(options) {
   assert.equal(notFound.error.event, 'task:join');
   assert.equal(typeof notFound.error.message, 'string');
   client.socket.emit('task:join', { taskId: ABSENT });
-  assert.deepEqual(await client.saw('error'), notFound.error);
+  assert.deepEqual(await client.waitForEvent('error'), notFound.error);
   client.received.length = 0;
   client.socket.emit('task:join', { taskId: '' });
-  assert.deepEqual(await client.saw('error'), { code: 'invalid_payload', message: 'taskId must be a non-empty string', event: 'task:join' });
+  assert.deepEqual(await client.waitForEvent('error'), { code: 'invalid_payload', message: 'taskId must be a non-empty string', event: 'task:join' });
 
   // After a leave, the client receives no more events of the room.
   assert.deepEqual(await client.ask('task:leave', { taskId: id }), { ok: true });
   client.received.length = 0;
   await change({ status: 'coding' });
-  await client.saw('dashboard:task_list_updated', ({ status }) => status === 'coding');
+  await client.waitForEvent('dashboard:task_list_updated', ({ status }) => status === 'coding');
   assert.deepEqual(client.received.filter(({ event }) => event.startsWith('task:')), []);
   assert.deepEqual(await client.ask('dashboard:leave'), { ok: true });
   await client.join(id);
   client.received.length = 0;
   await change({ status: 'pr_open', prNumber: 7, prUrl: 'https://github.com/a/b/pull/7' });
-  await client.saw('task:pr_opened');
+  await client.waitForEvent('task:pr_opened');
   await change({ title: 'Renamed' });
-  assert.equal((await client.saw('task:updated')).changed.title, 'Renamed');
+  assert.equal((await client.waitForEvent('task:updated')).changed.title, 'Renamed');
   assert.deepEqual(client.received.filter(({ event }) => /^dashboard:task_(list|removed)/.test(event)), []);
 
   // After the transport is lost, a resync with `since` sends exactly what the client missed.

@@ -176,7 +176,7 @@ test('a delivery that arrives a hundred times at once is applied once', async ()
   assert.equal(answers.filter(({ body }) => body.duplicate === true).length, 99);
   assert.deepEqual(await entries(id), ['pr_opened']);
   await accepted('pull_request', pullRequest('edited', { number, second: 1, title: 'Edited' }));
-  await client.saw('task:event_added', ({ event }) => event.eventType === 'pr_edited');
+  await client.waitForEvent('task:event_added', ({ event }) => event.eventType === 'pr_edited');
   assert.equal(client.all('task:pr_opened').length, 1);
   assert.equal(client.all('task:event_added').length, 2);
   client.close();
@@ -345,7 +345,7 @@ test('webhooks also work with the embedded store', async () => {
     payload.pull_request.body = `Closes: https://github.com/${REPO}/issues/${issue.issue.number}`;
     const id = randomUUID();
     assert.equal((await deliver(own, 'pull_request', payload, { id })).status, 200);
-    const opened = await client.saw('task:pr_opened');
+    const opened = await client.waitForEvent('task:pr_opened');
     assert.equal(opened.prUrl, `https://github.com/${REPO}/pull/7`);
     await own.restart();
     assert.deepEqual((await deliver(own, 'pull_request', payload, { id })).body, { ok: true, duplicate: true });

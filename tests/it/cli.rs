@@ -26,11 +26,11 @@ fn bad_settings_end_the_process_with_exit_code_2_and_are_all_named_on_stderr() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = run(taskcast(folder.path()).args(["--port", "hunter2"]).env("SEND_QUEUE", "hunter2"));
     assert_eq!(output.status.code(), Some(2));
-    let told = text(&output.stderr);
+    let output_text = text(&output.stderr);
     for name in ["PORT", "SEND_QUEUE", "JWT_SECRET"] {
-        assert!(told.contains(&format!("  {name}: ")), "{told}");
+        assert!(output_text.contains(&format!("  {name}: ")), "{output_text}");
     }
-    assert!(!told.contains("hunter2") && output.stdout.is_empty(), "{told}");
+    assert!(!output_text.contains("hunter2") && output.stdout.is_empty(), "{output_text}");
     assert_eq!(run(taskcast(folder.path()).arg("--bogus")).status.code(), Some(2));
 }
 

@@ -3,12 +3,12 @@
 mod architecture;
 mod cli;
 mod http;
+mod mongo_bson_types;
 mod mongo_counts;
 mod mongo_deliveries;
 mod mongo_feed;
 mod mongo_forbidden;
 mod mongo_lists;
-mod mongo_odd;
 mod mongo_resume;
 mod mongo_server;
 mod mongo_slow;

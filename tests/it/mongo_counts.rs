@@ -17,14 +17,14 @@ use taskcast::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::mongod::{DEADLINE, Followed, Mongod, Place};
+use crate::mongod::{DEADLINE, Mongod, TestDatabase, TestFeed};
 
 fn viewer(user: &str, org: &str) -> Viewer {
     Viewer { user: UserId::parse(user).expect("a user"), org: OrgId::parse(org) }
 }
 
 /// The work of MongoDB for one request.
-struct Done {
+struct ProfiledCommand {
     command: Document,
     plan: String,
     examined: i64,
@@ -32,7 +32,7 @@ struct Done {
     sorted: bool,
 }
 
-impl std::fmt::Debug for Done {
+impl std::fmt::Debug for ProfiledCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { command, plan, examined, returned, sorted } = self;
         write!(f, "{plan}: {examined} examined, {returned} returned, sorted: {sorted}, {command}")
@@ -43,33 +43,33 @@ impl std::fmt::Debug for Done {
 struct Profile(Database);
 
 impl Profile {
-    async fn of(place: &Place) -> Self {
-        let database = place.client.database(place.config.database.as_deref().expect("named"));
+    async fn of(db: &TestDatabase) -> Self {
+        let database = db.client.database(db.config.database.as_deref().expect("named"));
         database.run_command(doc! {"profile": 2}).await.expect("profiling");
         Self(database)
     }
 
     /// The work of MongoDB since the last call, except for the change stream.
-    async fn taken(&self) -> Vec<Done> {
+    async fn take_commands(&self) -> Vec<ProfiledCommand> {
         self.0.run_command(doc! {"profile": 0}).await.expect("profiling");
-        let asked = doc! {
+        let filter = doc! {
             "op": {"$in": ["query", "command", "getmore"]}, "ns": {"$regex": r"\.tasks$"},
             "command.explain": {"$exists": false}, "command.findAndModify": {"$exists": false}, "command.pipeline.0.$changeStream": {"$exists": false},
             "originatingCommand.pipeline.0.$changeStream": {"$exists": false},
         };
         let entries: Vec<Document> =
-            self.entries().find(asked).await.expect("read").try_collect().await.expect("read");
+            self.entries().find(filter).await.expect("read").try_collect().await.expect("read");
         self.entries().drop().await.expect("dropped");
         self.0.run_command(doc! {"profile": 2}).await.expect("profiling");
         let number = |entry: &Document, name| entry.get_i32(name).map_or(0, i64::from);
-        let done = |entry: Document| Done {
+        let profiled_command = |entry: Document| ProfiledCommand {
             plan: entry.get_str("planSummary").unwrap_or_default().to_owned(),
             examined: number(&entry, "docsExamined"),
             returned: number(&entry, "nreturned"),
             sorted: entry.get_bool("hasSortStage").unwrap_or(false),
             command: entry.get_document("command").cloned().unwrap_or_default(),
         };
-        entries.into_iter().map(done).collect()
+        entries.into_iter().map(profiled_command).collect()
     }
 
     fn entries(&self) -> Collection<Document> {
@@ -97,9 +97,9 @@ fn many(number: i64) -> Vec<Document> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_page_of_each_list_is_read_in_the_order_of_an_index() {
-    let mut place = Place::new().await;
-    place.config.default_org = DefaultOrg(OrgId::parse("acme"));
-    let store = place.prepared().await;
+    let mut db = TestDatabase::new().await;
+    db.config.default_org = DefaultOrg(OrgId::parse("acme"));
+    let store = db.prepared_store().await;
     let mut tasks = many(4_000);
     // The newest tasks are all hidden from the other users.
     tasks.extend((0..1_000).map(|n| {
@@ -108,8 +108,8 @@ async fn each_page_of_each_list_is_read_in_the_order_of_an_index() {
             "isPrivate": n % 2 == 0, "status": "failed", "createdAt": DateTime::from_millis(1_800_000_000_000 + n),
         }
     }));
-    place.tasks().insert_many(tasks).await.expect("inserted");
-    let profile = Profile::of(&place).await;
+    db.tasks().insert_many(tasks).await.expect("inserted");
+    let profile = Profile::of(&db).await;
     let mut pages = 0;
     for viewer in
         [viewer("user-0", "acme"), viewer("user-1", "acme"), viewer("user-2", "other"), viewer("user-3", "")]
@@ -125,12 +125,18 @@ async fn each_page_of_each_list_is_read_in_the_order_of_an_index() {
                 let mut cursor: Option<Cursor> = None;
                 for limit in [1, 50, 50] {
                     let page = store.list(&viewer, &filter, cursor.as_ref(), limit).await.expect("a page");
-                    let done = profile.taken().await;
-                    assert!(!done.is_empty() || page.tasks.is_empty());
+                    let commands = profile.take_commands().await;
+                    assert!(!commands.is_empty() || page.tasks.is_empty());
                     let bound = 2 * i64::try_from(page.tasks.len()).expect("few") + 100;
-                    assert!(done.iter().map(|one| one.examined).sum::<i64>() <= bound, "{done:#?}");
-                    for one in done {
-                        assert!(!one.sorted && !one.plan.contains("COLLSCAN"), "{filter:?} {one:#?}");
+                    assert!(
+                        commands.iter().map(|command| command.examined).sum::<i64>() <= bound,
+                        "{commands:#?}"
+                    );
+                    for command in commands {
+                        assert!(
+                            !command.sorted && !command.plan.contains("COLLSCAN"),
+                            "{filter:?} {command:#?}"
+                        );
                     }
                     pages += 1;
                     cursor = page.next;
@@ -146,16 +152,16 @@ async fn each_page_of_each_list_is_read_in_the_order_of_an_index() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_are_complete_even_if_their_indexes_are_missing() {
-    let place = Place::new().await;
+    let db = TestDatabase::new().await;
     // A foreign index with the same key contains only some of the documents.
     let key = doc! {"orgId": 1, "isPrivate": 1, "createdAt": -1, "_id": -1};
     let partial = doc! {
         "key": key, "name": "orgId_1_isPrivate_1_createdAt_-1__id_-1", "partialFilterExpression": {"status": "failed"},
     };
-    let database = place.client.database(place.config.database.as_deref().expect("named"));
+    let database = db.client.database(db.config.database.as_deref().expect("named"));
     database.run_command(doc! {"createIndexes": "tasks", "indexes": [partial]}).await.expect("made");
-    let store = place.prepared().await;
-    place.tasks().insert_many(many(200)).await.expect("inserted");
+    let store = db.prepared_store().await;
+    db.tasks().insert_many(many(200)).await.expect("inserted");
     let viewer = viewer("user-1", "acme");
     let filter = TaskFilter::default();
     let whole = async || {
@@ -168,36 +174,34 @@ async fn lists_are_complete_even_if_their_indexes_are_missing() {
         task.get("orgId") == Some(&"acme".into()) && task.get("isPrivate") == Some(&false.into())
     });
     assert_eq!(before.2.active + before.2.failed, u64::try_from(public.count()).expect("few"));
-    place.tasks().drop_indexes().await.expect("dropped");
+    db.tasks().drop_indexes().await.expect("dropped");
     assert_eq!(whole().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dashboard_is_counted_once_and_then_read_by_index() {
-    let place = Place::new().await;
-    let store = Arc::new(place.prepared().await);
-    place.tasks().insert_many(many(2_000)).await.expect("inserted");
-    let _following = Followed::of(store.clone()).await.ignored();
+    let db = TestDatabase::new().await;
+    let store = Arc::new(db.prepared_store().await);
+    db.tasks().insert_many(many(2_000)).await.expect("inserted");
+    let _following = TestFeed::open(store.clone()).await.discard_items();
     let viewers: Vec<Viewer> = (0..7).map(|n| viewer(&format!("user-{n}"), "acme")).collect();
-    let profile = Profile::of(&place).await;
+    let profile = Profile::of(&db).await;
     let ask = async || join_all(viewers.iter().map(|viewer| store.dashboard(viewer, 20))).await;
     let counts = |one: &Arc<DashboardSnapshot>| (one.org_counts, one.own_counts);
 
     let first: Vec<_> = ask().await.into_iter().map(|one| counts(&one.expect("read"))).collect();
-    let done = profile.taken().await;
-    let counting: Vec<&Done> = done.iter().filter(|one| one.command.contains_key("aggregate")).collect();
+    let commands = profile.take_commands().await;
+    let counting: Vec<&ProfiledCommand> =
+        commands.iter().filter(|profiled| profiled.command.contains_key("aggregate")).collect();
     assert!(!counting.is_empty());
-    for one in counting {
-        assert_eq!(one.examined, 0, "only keys of an index: {one:#?}");
+    for command in counting {
+        assert_eq!(command.examined, 0, "only keys of an index: {command:#?}");
     }
 
     // Another process writes a task, and the change updates the counts in memory.
     let coding = doc! {"orgId": "acme", "isPrivate": false, "status": "coding"};
-    let task = place
-        .tasks()
-        .find_one_and_update(coding, doc! {"$set": {"status": "merged"}})
-        .await
-        .expect("written");
+    let task =
+        db.tasks().find_one_and_update(coding, doc! {"$set": {"status": "merged"}}).await.expect("written");
     let id = task.expect("there").get("_id").cloned().expect("an id");
     for turn in 0..5 {
         let again: Vec<_> = ask().await.into_iter().map(|one| counts(&one.expect("read"))).collect();
@@ -206,13 +210,13 @@ async fn a_dashboard_is_counted_once_and_then_read_by_index() {
             assert_eq!((org.completed, org.active), (1, org_then.active - 1), "{turn}");
         }
     }
-    let done = profile.taken().await;
-    assert!(!done.is_empty());
-    for one in &done {
-        assert!(!one.command.contains_key("aggregate"), "nothing is counted again: {one:#?}");
-        assert!(one.examined <= 2 * one.returned + 100 && !one.sorted, "{one:#?}");
+    let commands = profile.take_commands().await;
+    assert!(!commands.is_empty());
+    for command in &commands {
+        assert!(!command.command.contains_key("aggregate"), "nothing is counted again: {command:#?}");
+        assert!(command.examined <= 2 * command.returned + 100 && !command.sorted, "{command:#?}");
     }
-    place.tasks().delete_one(doc! {"_id": id}).await.expect("deleted");
+    db.tasks().delete_one(doc! {"_id": id}).await.expect("deleted");
     assert_eq!(store.dashboard(&viewers[0], 20).await.expect("read").org_counts.completed, 0);
 }
 
@@ -266,7 +270,7 @@ impl Writer {
         }
         for _ in 0..number {
             let (by_id, field) = (doc! {"_id": self.id()}, self.field());
-            let done = if self.dice(6) == 0 {
+            let result = if self.dice(6) == 0 {
                 self.tasks.delete_one(by_id).session(&mut session).await.map(drop)
             } else {
                 self.tasks
@@ -277,7 +281,7 @@ impl Writer {
                     .map(drop)
             };
             // MongoDB refuses a second indexed array in one document, and one of two transactions that conflict.
-            if done.is_err() {
+            if result.is_err() {
                 break;
             }
         }
@@ -288,14 +292,18 @@ impl Writer {
 }
 
 /// Counts all documents at the time of the snapshot by the rules of the domain.
-async fn truly(place: &Place, viewer: &Viewer, snapshot: &DashboardSnapshot) -> (Counts, Counts) {
+async fn expected_counts(
+    db: &TestDatabase,
+    viewer: &Viewer,
+    snapshot: &DashboardSnapshot,
+) -> (Counts, Counts) {
     let mut options = SessionOptions::default();
     options.snapshot = Some(true);
     let time = snapshot.position.time;
     options.snapshot_time = Some(Timestamp { time: (time >> 32) as u32, increment: time as u32 });
-    let mut session = place.client.start_session().with_options(options).await.expect("a session");
+    let mut session = db.client.start_session().with_options(options).await.expect("a session");
     let concern = CollectionOptions::builder().read_concern(ReadConcern::snapshot()).build();
-    let tasks = place.tasks().client().database(&place.tasks().namespace().db);
+    let tasks = db.tasks().client().database(&db.tasks().namespace().db);
     let tasks: Collection<Document> = tasks.collection_with_options("tasks", concern);
     let mut cursor = tasks.find(doc! {}).session(&mut session).await.expect("read");
     let all: Vec<Document> = cursor.stream(&mut session).try_collect().await.expect("read");
@@ -327,7 +335,7 @@ async fn truly(place: &Place, viewer: &Viewer, snapshot: &DashboardSnapshot) -> 
     (org_counts, own_counts)
 }
 
-async fn asks_are_right(place: &Place, store: &MongoStore, number: usize) {
+async fn assert_dashboards_are_right(db: &TestDatabase, store: &MongoStore, number: usize) {
     let viewers =
         [viewer("alice", "acme"), viewer("bob", "acme"), viewer("alice", "other"), viewer("bob", "")];
     for n in 0..number {
@@ -340,21 +348,26 @@ async fn asks_are_right(place: &Place, store: &MongoStore, number: usize) {
             }
         };
         let counts = (snapshot.org_counts, snapshot.own_counts);
-        assert_eq!(counts, truly(place, viewer, &snapshot).await, "{viewer:?} at {:?}", snapshot.position);
+        assert_eq!(
+            counts,
+            expected_counts(db, viewer, &snapshot).await,
+            "{viewer:?} at {:?}",
+            snapshot.position
+        );
     }
 }
 
 /// The counts are checked while other processes write, and after the change stream has lost history.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counts_in_memory_match_their_snapshot() {
-    let place = Place::new().await;
-    let store = Arc::new(place.prepared().await);
-    place.tasks().insert_many(many(20)).await.expect("inserted");
-    let _following = Followed::of(store.clone()).await.ignored();
+    let db = TestDatabase::new().await;
+    let store = Arc::new(db.prepared_store().await);
+    db.tasks().insert_many(many(20)).await.expect("inserted");
+    let _following = TestFeed::open(store.clone()).await.discard_items();
     let stop = CancellationToken::new();
     let writers: Vec<_> = (0..3)
         .map(|seed| {
-            let (mut writer, stop) = (Writer { tasks: place.tasks(), seed }, stop.clone());
+            let (mut writer, stop) = (Writer { tasks: db.tasks(), seed }, stop.clone());
             tokio::spawn(async move {
                 while !stop.is_cancelled() {
                     writer.write().await;
@@ -362,40 +375,45 @@ async fn counts_in_memory_match_their_snapshot() {
             })
         })
         .collect();
-    let profile = Profile::of(&place).await;
-    asks_are_right(&place, &store, 120).await;
-    let counted = profile.taken().await.iter().filter(|one| one.command.contains_key("aggregate")).count();
+    let profile = Profile::of(&db).await;
+    assert_dashboards_are_right(&db, &store, 120).await;
+    let counted = profile
+        .take_commands()
+        .await
+        .iter()
+        .filter(|profiled| profiled.command.contains_key("aggregate"))
+        .count();
     assert!(counted < 60, "most come from memory: {counted} reads of an index for 120 dashboards");
 
-    place.tasks().drop().await.expect("dropped");
+    db.tasks().drop().await.expect("dropped");
     let begun = Instant::now();
     while store.stream().is_none_or(|stream| stream.restarts == 0) {
         assert!(begun.elapsed() < DEADLINE, "the feed does not notice");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    asks_are_right(&place, &store, 40).await;
+    assert_dashboards_are_right(&db, &store, 40).await;
     stop.cancel();
     join_all(writers).await;
-    asks_are_right(&place, &store, 4).await;
+    assert_dashboards_are_right(&db, &store, 4).await;
 }
 
 /// Another node has begun to build an index, and the build takes long. A query with a hint at the index fails until it is ready.
 #[tokio::test]
 async fn an_index_that_another_node_is_making_is_waited_for() {
     let server = Mongod::replica_set();
-    let place = Place::on(&server).await;
-    drop(place.prepared().await);
-    place.tasks().insert_many(many(20)).await.expect("inserted");
+    let db = TestDatabase::on(&server).await;
+    drop(db.prepared_store().await);
+    db.tasks().insert_many(many(20)).await.expect("inserted");
     let name = "orgId_1_isPrivate_1_createdAt_-1__id_-1".to_owned();
-    place.tasks().drop_index(&*name).await.expect("dropped");
+    db.tasks().drop_index(&*name).await.expect("dropped");
     let fail_point = |mode: &str| doc! {"configureFailPoint": "hangAfterStartingIndexBuild", "mode": mode};
     server.command(fail_point("alwaysOn"));
     let prepare = || {
-        let store = place.store();
+        let store = db.store();
         tokio::spawn(async move { store.prepare().await })
     };
-    let admin = place.client.database("admin");
-    let asked = async || {
+    let admin = db.client.database("admin");
+    let waiting_builds = async || {
         // MongoDB's own index build has no connection.
         let by_clients = doc! {"command.createIndexes": "tasks", "connectionId": {"$exists": true}};
         let stages = [doc! {"$currentOp": {}}, doc! {"$match": by_clients}];
@@ -404,11 +422,11 @@ async fn an_index_that_another_node_is_making_is_waited_for() {
     };
     let first = prepare();
     let deadline = Instant::now() + DEADLINE;
-    while !place.tasks().list_index_names().await.expect("listed").contains(&name) {
+    while !db.tasks().list_index_names().await.expect("listed").contains(&name) {
         assert!(Instant::now() < deadline, "nothing is made");
     }
     let second = prepare();
-    while asked().await < 2 {
+    while waiting_builds().await < 2 {
         assert!(!second.is_finished(), "an unfinished index was used as if it were ready");
         assert!(Instant::now() < deadline, "nobody waits for the index");
     }
@@ -421,10 +439,10 @@ async fn an_index_that_another_node_is_making_is_waited_for() {
 /// MongoDB can't index two arrays of one document. The gateway must start nevertheless.
 #[tokio::test]
 async fn a_document_that_can_not_be_indexed_does_not_stop_the_gateway() {
-    let place = Place::new().await;
-    let odd = doc! {"_id": "odd", "createdBy": ["alice"], "orgId": ["acme"]};
-    place.tasks().insert_many([odd, doc! {"_id": "t", "createdBy": "alice"}]).await.expect("inserted");
-    let store = place.prepared().await;
+    let db = TestDatabase::new().await;
+    let two_arrays = doc! {"_id": "odd", "createdBy": ["alice"], "orgId": ["acme"]};
+    db.tasks().insert_many([two_arrays, doc! {"_id": "t", "createdBy": "alice"}]).await.expect("inserted");
+    let store = db.prepared_store().await;
     let dashboard = store.dashboard(&viewer("alice", "acme"), 10).await.expect("read");
     assert_eq!(dashboard.tasks.iter().map(|task| task.id.to_string()).collect::<Vec<_>>(), ["t"]);
     assert_eq!(dashboard.own_counts.total(), 1);
@@ -432,13 +450,13 @@ async fn a_document_that_can_not_be_indexed_does_not_stop_the_gateway() {
 
 #[tokio::test]
 async fn a_collection_with_the_maximum_number_of_indexes_does_not_stop_the_gateway() {
-    let place = Place::new().await;
+    let db = TestDatabase::new().await;
     let full: Vec<Document> =
         (0..63).map(|n| doc! {"key": {format!("field{n}"): 1}, "name": format!("own{n}")}).collect();
-    let database = place.client.database(place.config.database.as_deref().expect("named"));
+    let database = db.client.database(db.config.database.as_deref().expect("named"));
     database.run_command(doc! {"createIndexes": "tasks", "indexes": full}).await.expect("made");
-    place.tasks().insert_one(doc! {"_id": "t", "createdBy": "alice"}).await.expect("inserted");
-    let store = place.prepared().await;
+    db.tasks().insert_one(doc! {"_id": "t", "createdBy": "alice"}).await.expect("inserted");
+    let store = db.prepared_store().await;
     let page = store.list(&viewer("alice", "acme"), &TaskFilter::default(), None, 10).await.expect("read");
     assert_eq!(page.tasks.len(), 1);
 }

@@ -12,29 +12,29 @@ use taskcast::{
 };
 
 use crate::{
-    mongod::{Mongod, Place},
+    mongod::{Mongod, TestDatabase},
     store::deliveries::{delivery, pr},
 };
 
-fn deliveries(place: &Place) -> Collection<Document> {
-    let name = place.config.database.as_deref().expect("named");
-    place.client.database(name).collection("tasks_github_deliveries")
+fn deliveries(db: &TestDatabase) -> Collection<Document> {
+    let name = db.config.database.as_deref().expect("named");
+    db.client.database(name).collection("tasks_github_deliveries")
 }
 
-async fn insert(place: &Place, fields: Document) -> ObjectId {
+async fn insert(db: &TestDatabase, fields: Document) -> ObjectId {
     let id = ObjectId::new();
     let mut task = doc! {"_id": id, "repo": "Acme/web.site", "status": "coding", "githubIssueNumber": 42.0};
     task.extend(fields);
-    place.tasks().insert_one(task).await.expect("inserted");
+    db.tasks().insert_one(task).await.expect("inserted");
     id
 }
 
-async fn stored(place: &Place, id: impl Into<Bson>) -> Document {
-    place.tasks().find_one(doc! {"_id": id.into()}).await.expect("read").expect("there")
+async fn stored(db: &TestDatabase, id: impl Into<Bson>) -> Document {
+    db.tasks().find_one(doc! {"_id": id.into()}).await.expect("read").expect("there")
 }
 
-async fn marks(place: &Place) -> u64 {
-    deliveries(place).count_documents(doc! {}).await.expect("counted")
+async fn marks(db: &TestDatabase) -> u64 {
+    deliveries(db).count_documents(doc! {}).await.expect("counted")
 }
 
 fn opened(id: &str) -> Delivery {
@@ -48,15 +48,15 @@ async fn written(store: &MongoStore, delivery: Delivery) {
 
 #[tokio::test]
 async fn the_document_keeps_its_names_and_its_types() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
     let user = ObjectId::new();
     let more = doc! {"createdBy": user, "prUrl": Bson::Null, "embedding": [0.5], "events": []};
-    let id = insert(&place, more).await;
+    let id = insert(&db, more).await;
     written(&store, opened("d1")).await;
     written(&store, delivery("d2", "pull_request", &pr("closed", 2, "merged"))).await;
 
-    let task = stored(&place, id).await;
+    let task = stored(&db, id).await;
     assert_eq!(task.get("createdBy"), Some(&Bson::ObjectId(user)));
     assert_eq!(task.get("githubIssueNumber"), Some(&Bson::Double(42.0)));
     assert_eq!(task.get("githubPrNumber"), Some(&Bson::Int32(7)));
@@ -66,42 +66,42 @@ async fn the_document_keeps_its_names_and_its_types() {
     let merged_at = DateTime::parse_rfc3339_str("2026-01-02T03:04:02Z").expect("a time");
     assert_eq!(task.get("mergedAt"), Some(&Bson::DateTime(merged_at)));
     assert!(task.get_datetime("updatedAt").is_ok());
-    let seen = doc! {"number": 7, "updatedAt": "2026-01-02T03:04:02.000Z"};
-    assert_eq!(task.get("githubPrSeen"), Some(&Bson::Document(seen)));
+    let applied = doc! {"number": 7, "updatedAt": "2026-01-02T03:04:02.000Z"};
+    assert_eq!(task.get("githubPrSeen"), Some(&Bson::Document(applied)));
     let events = task.get_array("events").expect("an array");
     let entry = events[1].as_document().expect("an entry");
     assert_eq!((events.len(), entry.get_str("eventType").ok()), (2, Some("pr_merged")));
     assert_eq!(entry.get("createdAt"), task.get("updatedAt"));
-    let mark = deliveries(&place).find_one(doc! {"_id": "d1"}).await.expect("read").expect("there");
+    let mark = deliveries(&db).find_one(doc! {"_id": "d1"}).await.expect("read").expect("there");
     assert!(mark.get_datetime("at").is_ok() && mark.len() == 2, "{mark}");
 }
 
 #[tokio::test]
 async fn a_value_that_is_not_a_timeline_is_replaced_by_one() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
     for (n, events) in [Bson::Null, "x".into(), doc! {"a": 1}.into(), Bson::Undefined].into_iter().enumerate()
     {
-        let id = insert(&place, doc! {"events": events}).await;
+        let id = insert(&db, doc! {"events": events}).await;
         written(&store, opened(&n.to_string())).await;
-        assert_eq!(stored(&place, id).await.get_array("events").expect("an array").len(), 1);
-        place.tasks().delete_one(doc! {"_id": id}).await.expect("deleted");
+        assert_eq!(stored(&db, id).await.get_array("events").expect("an array").len(), 1);
+        db.tasks().delete_one(doc! {"_id": id}).await.expect("deleted");
     }
-    let id = insert(&place, doc! {}).await;
+    let id = insert(&db, doc! {}).await;
     written(&store, opened("absent")).await;
-    assert_eq!(stored(&place, id).await.get_array("events").expect("an array").len(), 1);
+    assert_eq!(stored(&db, id).await.get_array("events").expect("an array").len(), 1);
 }
 
 #[tokio::test]
 async fn a_delivery_that_makes_the_document_too_large_leaves_no_mark() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
-    let id = insert(&place, doc! {"llmRaw": "x".repeat((16 << 20) - 200)}).await;
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
+    let id = insert(&db, doc! {"llmRaw": "x".repeat((16 << 20) - 200)}).await;
     let refused = store.deliver(opened("d")).await;
     assert!(matches!(refused, Err(WriteError::Conflict(_))), "{refused:?}");
-    assert_eq!(marks(&place).await, 0);
+    assert_eq!(marks(&db).await, 0);
     let smaller = doc! {"$set": {"llmRaw": ""}};
-    place.tasks().update_one(doc! {"_id": id}, smaller).await.expect("updated");
+    db.tasks().update_one(doc! {"_id": id}, smaller).await.expect("updated");
     written(&store, opened("d")).await;
 }
 
@@ -109,13 +109,13 @@ async fn a_delivery_that_makes_the_document_too_large_leaves_no_mark() {
 /// number and link has two field names.
 #[tokio::test]
 async fn a_task_is_found_by_an_index() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
-    let name = place.config.database.as_deref().expect("named");
-    let database = place.client.database(name);
-    insert(&place, doc! {}).await;
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
+    let name = db.config.database.as_deref().expect("named");
+    let database = db.client.database(name);
+    insert(&db, doc! {}).await;
     let others = (100..2100).map(|n| doc! {"repo": "Acme/web.site", "prNumber": n, "githubIssueNumber": n});
-    place.tasks().insert_many(others).await.expect("inserted");
+    db.tasks().insert_many(others).await.expect("inserted");
     database.run_command(doc! {"profile": 2}).await.expect("profiled");
     written(&store, opened("d")).await;
     database.run_command(doc! {"profile": 0}).await.expect("profiled");
@@ -127,26 +127,26 @@ async fn a_task_is_found_by_an_index() {
 
 #[tokio::test]
 async fn marks_expire_after_two_weeks() {
-    let place = Place::new().await;
-    place.prepared().await;
-    place.prepared().await;
+    let db = TestDatabase::new().await;
+    db.prepared_store().await;
+    db.prepared_store().await;
     let indexes: Vec<_> =
-        futures_util::TryStreamExt::try_collect(deliveries(&place).list_indexes().await.expect("listed"))
+        futures_util::TryStreamExt::try_collect(deliveries(&db).list_indexes().await.expect("listed"))
             .await
             .expect("listed");
     let after = indexes.iter().find_map(|index| index.options.as_ref()?.expire_after);
     assert_eq!(after.map(|after| after.as_secs()), Some(14 * 24 * 60 * 60));
-    let names = place.tasks().list_index_names().await.expect("listed");
+    let names = db.tasks().list_index_names().await.expect("listed");
     assert_eq!(names.iter().filter(|name| *name == "found_by_github").count(), 1, "{names:?}");
 }
 
 /// Facts about names of repositories do not expire, and facts about commits of forks do. Neither adds a field to a task.
 #[tokio::test]
 async fn facts_are_stored_beside_the_tasks() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
-    let name = place.config.database.as_deref().expect("named");
-    let facts: Collection<Document> = place.client.database(name).collection("tasks_github_repositories");
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
+    let name = db.config.database.as_deref().expect("named");
+    let facts: Collection<Document> = db.client.database(name).collection("tasks_github_repositories");
     let indexes: Vec<_> =
         futures_util::TryStreamExt::try_collect(facts.list_indexes().await.expect("listed"))
             .await
@@ -159,7 +159,7 @@ async fn facts_are_stored_beside_the_tasks() {
     let mut payload = pr("opened", 1, "open");
     payload["repository"]["id"] = 1.into();
     payload["pull_request"]["head"] = serde_json::json!({"ref": "b", "sha": "abc", "repo": {"id": 2}});
-    let id = insert(&place, doc! {"githubPrNumber": 7}).await;
+    let id = insert(&db, doc! {"githubPrNumber": 7}).await;
     for n in 0..3 {
         written(&store, delivery(&n.to_string(), "pull_request", &payload)).await;
     }
@@ -168,7 +168,7 @@ async fn facts_are_stored_beside_the_tasks() {
     assert!(commit.get_datetime("at").is_ok(), "{commit}");
     let named = facts.find_one(doc! {"fact.kind": "named"}).await.expect("read").expect("there");
     assert_eq!(named.get("at"), None, "{named}");
-    let task = stored(&place, id).await;
+    let task = stored(&db, id).await;
     let mut fields: Vec<&str> = task.keys().map(String::as_str).collect();
     fields.sort_unstable();
     let expected = [
@@ -189,13 +189,13 @@ async fn facts_are_stored_beside_the_tasks() {
 
 #[tokio::test]
 async fn without_webhooks_their_index_and_collections_are_not_created() {
-    let mut place = Place::new().await;
-    place.config.webhooks = false;
-    place.prepared().await;
-    let names = place.tasks().list_index_names().await.expect("listed");
+    let mut db = TestDatabase::new().await;
+    db.config.webhooks = false;
+    db.prepared_store().await;
+    let names = db.tasks().list_index_names().await.expect("listed");
     assert!(!names.iter().any(|name| name == "found_by_github"), "{names:?}");
-    let name = place.config.database.as_deref().expect("named");
-    let collections = place.client.database(name).list_collection_names().await.expect("listed");
+    let name = db.config.database.as_deref().expect("named");
+    let collections = db.client.database(name).list_collection_names().await.expect("listed");
     assert_eq!(collections, ["tasks"]);
 }
 
@@ -203,9 +203,9 @@ async fn without_webhooks_their_index_and_collections_are_not_created() {
 #[tokio::test]
 async fn an_interrupted_transaction_has_one_effect_or_none() {
     let server = Mongod::replica_set();
-    let place = Place::on(&server).await;
-    let store = place.prepared().await;
-    let id = insert(&place, doc! {}).await;
+    let db = TestDatabase::on(&server).await;
+    let store = db.prepared_store().await;
+    let id = insert(&db, doc! {}).await;
     let fail = |data: Document, times: i32| {
         server.command(doc! {"configureFailPoint": "failCommand", "mode": {"times": times}, "data": data});
     };
@@ -225,14 +225,14 @@ async fn an_interrupted_transaction_has_one_effect_or_none() {
         let delivered = store.deliver(opened(&n.to_string())).await.expect("delivered");
         assert!(delivered != Delivered::NoTask, "{data}");
         assert_eq!(store.deliver(opened(&n.to_string())).await.expect("delivered"), Delivered::Duplicate);
-        let entries = stored(&place, id).await.get_array("events").expect("an array").len();
-        assert_eq!((entries, marks(&place).await), (n + 1, n as u64 + 1), "{data}");
+        let entries = stored(&db, id).await.get_array("events").expect("an array").len();
+        assert_eq!((entries, marks(&db).await), (n + 1, n as u64 + 1), "{data}");
     }
 
     fail(doc! {"failCommands": ["update"], "errorCode": 8000}, 1);
     let failed = store.deliver(opened("failed")).await;
     assert!(matches!(failed, Err(WriteError::Store(_))), "{failed:?}");
-    assert_eq!(marks(&place).await, 6);
+    assert_eq!(marks(&db).await, 6);
     written(&store, opened("failed")).await;
 }
 
@@ -241,14 +241,14 @@ async fn an_interrupted_transaction_has_one_effect_or_none() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_that_is_given_up_leaves_no_transaction_open() {
     let server = Mongod::replica_set();
-    let place = Place::on(&server).await;
-    let store = place.prepared().await;
-    let id = insert(&place, doc! {}).await;
+    let db = TestDatabase::on(&server).await;
+    let store = db.prepared_store().await;
+    let id = insert(&db, doc! {}).await;
     let failed = doc! {"failCommands": ["commitTransaction"], "closeConnection": true, "appName": "taskcast"};
     let set = server.command(doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": failed});
     let count = set.get_i32("count").expect("a count");
     let entered = doc! {"waitForFailPoint": "failCommand", "timesEntered": count + 2, "maxTimeMS": 30_000};
-    let admin = place.client.database("admin");
+    let admin = db.client.database("admin");
     tokio::select! {
         delivered = store.deliver(opened("given-up")) => panic!("it can't be committed: {delivered:?}"),
         entered = admin.run_command(entered) => drop(entered.expect("a commit was tried")),
@@ -256,10 +256,10 @@ async fn a_delivery_that_is_given_up_leaves_no_transaction_open() {
     server.command(doc! {"configureFailPoint": "failCommand", "mode": "off"});
 
     let title = doc! {"$set": {"title": "written by the backend"}};
-    let tasks = place.tasks();
+    let tasks = db.tasks();
     let plain = tasks.update_one(doc! {"_id": id}, title);
     let written = tokio::time::timeout(Duration::from_secs(20), plain.into_future()).await;
     assert_eq!(written.expect("nobody is in its way").expect("written").modified_count, 1);
     assert_eq!(store.deliver(opened("given-up")).await.expect("delivered"), Delivered::Duplicate);
-    assert_eq!(stored(&place, id).await.get_array("events").expect("an array").len(), 1);
+    assert_eq!(stored(&db, id).await.get_array("events").expect("an array").len(), 1);
 }

@@ -7,9 +7,9 @@ use taskcast::{
     task::{Field, FullTask, Task, TimelineEntry},
 };
 
-use crate::mongod::{Followed, Place};
+use crate::mongod::{TestDatabase, TestFeed};
 
-async fn change(feed: &mut Followed) -> Change {
+async fn change(feed: &mut TestFeed) -> Change {
     loop {
         match feed.next().await {
             FeedItem::Change(change) => return *change,
@@ -19,7 +19,7 @@ async fn change(feed: &mut Followed) -> Change {
     }
 }
 
-async fn changes(feed: &mut Followed, n: usize) -> Vec<Change> {
+async fn changes(feed: &mut TestFeed, n: usize) -> Vec<Change> {
     let mut all = Vec::with_capacity(n);
     for _ in 0..n {
         all.push(change(feed).await);
@@ -32,7 +32,7 @@ fn status(task: &Option<Task>) -> Option<String> {
     task.as_ref().map(|task| task.status().to_string())
 }
 
-fn moves(changes: &[Change]) -> Vec<(Option<String>, Option<String>)> {
+fn status_changes(changes: &[Change]) -> Vec<(Option<String>, Option<String>)> {
     changes.iter().map(|change| (status(&change.before), status(&change.after))).collect()
 }
 
@@ -55,25 +55,25 @@ fn rewritten(kinds: &[&str]) -> TimelineChange {
 
 /// How each update changes the timeline of a task whose first timeline is `begin`.
 async fn timeline_of_updates(begin: Bson, updates: Vec<Document>) -> Vec<TimelineChange> {
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
-    place.tasks().insert_one(doc! {"_id": "t", "status": "coding", "events": begin}).await.expect("inserted");
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
+    db.tasks().insert_one(doc! {"_id": "t", "status": "coding", "events": begin}).await.expect("inserted");
     change(&mut feed).await;
     let n = updates.len();
     for update in updates {
-        place.tasks().update_one(doc! {"_id": "t"}, update).await.expect("updated");
+        db.tasks().update_one(doc! {"_id": "t"}, update).await.expect("updated");
     }
     changes(&mut feed, n).await.into_iter().map(|change| change.timeline).collect()
 }
 
 #[tokio::test]
 async fn five_status_changes_of_one_task_are_five_changes() {
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
     let id = ObjectId::new();
     let mut before = "received".to_owned();
     let insert = doc! {"_id": id, "status": &before, "createdBy": ObjectId::new(), "githubPrNumber": 7.0};
-    place.tasks().insert_one(insert).await.expect("inserted");
+    db.tasks().insert_one(insert).await.expect("inserted");
     let created = change(&mut feed).await;
     assert_eq!((created.before, created.timeline), (None, TimelineChange::Unchanged));
     let task = created.after.expect("there");
@@ -82,7 +82,7 @@ async fn five_status_changes_of_one_task_are_five_changes() {
     let steps = ["analyzing", "needs_clarification", "dispatched", "coding", "pr_open"];
     for step in steps {
         let update = doc! {"$set": {"status": step, "prTitle": format!("at {step}")}};
-        place.tasks().update_one(doc! {"_id": id}, update).await.expect("updated");
+        db.tasks().update_one(doc! {"_id": id}, update).await.expect("updated");
     }
     for (got, step) in changes(&mut feed, steps.len()).await.into_iter().zip(steps) {
         assert_eq!((status(&got.before), status(&got.after)), (Some(before), Some(step.to_owned())));
@@ -170,14 +170,14 @@ async fn an_update_that_does_not_only_append_gives_the_whole_timeline() {
 #[tokio::test]
 async fn an_update_by_pipeline_that_truncates_and_appends_is_reported() {
     let begin = Bson::Array(["a", "b"].map(|kind| Bson::Document(entry(kind))).into());
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
-    place.tasks().insert_one(doc! {"_id": "t", "events": begin}).await.expect("inserted");
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
+    db.tasks().insert_one(doc! {"_id": "t", "events": begin}).await.expect("inserted");
     assert_eq!(change(&mut feed).await.timeline, added(&["a", "b"]));
     let shorter = doc! {"$set": {"events": {"$slice": ["$events", 1]}}};
     let longer = doc! {"$set": {"events": {"$concatArrays": ["$events", [{"$literal": entry("c")}]]}}};
     for stage in [shorter, longer] {
-        place.tasks().update_one(doc! {"_id": "t"}, vec![stage]).await.expect("updated");
+        db.tasks().update_one(doc! {"_id": "t"}, vec![stage]).await.expect("updated");
     }
     let got = changes(&mut feed, 2).await;
     assert_eq!((&got[0].timeline, &got[1].timeline), (&rewritten(&["a"]), &added(&["c"])));
@@ -185,9 +185,9 @@ async fn an_update_by_pipeline_that_truncates_and_appends_is_reported() {
 
 #[tokio::test]
 async fn every_kind_of_write_gives_a_change() {
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
-    let tasks = place.tasks();
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
+    let tasks = db.tasks();
     let by_id = || doc! {"_id": "t"};
     let upsert = doc! {"$set": {"status": "received"}, "$push": {"events": entry("a")}};
     tasks.update_one(by_id(), upsert).upsert(true).await.expect("upserted");
@@ -200,7 +200,7 @@ async fn every_kind_of_write_gives_a_change() {
     let got = changes(&mut feed, 5).await;
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(
-        moves(&got),
+        status_changes(&got),
         [
             (None, some("received")),
             (some("received"), some("coding")),
@@ -216,10 +216,10 @@ async fn every_kind_of_write_gives_a_change() {
 
 #[tokio::test]
 async fn a_transaction_has_one_time_and_ordinals() {
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
-    let tasks = place.tasks();
-    let mut session = place.client.start_session().await.expect("a session");
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
+    let tasks = db.tasks();
+    let mut session = db.client.start_session().await.expect("a session");
     session.start_transaction().await.expect("started");
     for id in ["a", "b", "c"] {
         tasks
@@ -241,9 +241,9 @@ async fn a_transaction_has_one_time_and_ordinals() {
 
 #[tokio::test]
 async fn a_write_to_hidden_fields_changes_nothing_visible() {
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
-    let tasks = place.tasks();
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
+    let tasks = db.tasks();
     tasks.insert_one(doc! {"_id": "t", "status": "coding", "embedding": [0.5]}).await.expect("inserted");
     tasks.update_one(doc! {"_id": "t"}, doc! {"$set": {"embedding": [0.1]}}).await.expect("updated");
     let got = changes(&mut feed, 2).await;
@@ -255,9 +255,9 @@ async fn a_write_to_hidden_fields_changes_nothing_visible() {
 /// stream would fail at this change, and at every attempt to resume.
 #[tokio::test]
 async fn a_large_document_passes() {
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
-    let tasks = place.tasks();
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
+    let tasks = db.tasks();
     let large = "x".repeat(9 * 1024 * 1024);
     tasks.insert_one(doc! {"_id": "t", "status": "received", "llmRaw": large}).await.expect("inserted");
     tasks.update_one(doc! {"_id": "t"}, doc! {"$set": {"status": "coding"}}).await.expect("updated");
@@ -267,19 +267,19 @@ async fn a_large_document_passes() {
 
 #[tokio::test]
 async fn odd_documents_do_not_stop_the_feed() {
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
-    let tasks = place.tasks();
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
+    let tasks = db.tasks();
     for id in [Bson::MinKey, Bson::Null, doc! {"a": 1}.into(), Bson::String(String::new())] {
         tasks.insert_one(doc! {"_id": id.clone(), "events": 3}).await.expect("inserted");
         tasks.update_one(doc! {"_id": id.clone()}, doc! {"$set": {"status": "x"}}).await.expect("updated");
         tasks.delete_one(doc! {"_id": id}).await.expect("deleted");
     }
-    let odd = doc! {
+    let unusual = doc! {
         "_id": "t", "status": 5, "createdBy": Bson::MaxKey, "orgId": [1], "createdAt": "yesterday",
         "prNumber": f64::NAN, "events": [1, null, {"payload": Bson::MinKey}],
     };
-    tasks.insert_one(odd).await.expect("inserted");
+    tasks.insert_one(unusual).await.expect("inserted");
     let got = change(&mut feed).await;
     assert_eq!(got.task.as_str(), "t");
     assert!(matches!(got.timeline, TimelineChange::Added(entries) if entries.len() == 3));
@@ -289,8 +289,8 @@ async fn odd_documents_do_not_stop_the_feed() {
 #[tokio::test]
 async fn the_feed_reads_as_a_lookup_does() {
     use taskcast::store::Store;
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
     let id = ObjectId::new();
     let task = doc! {
         "_id": id, "llmSummary": "S", "status": "needs_clarification", "createdBy": ObjectId::new(),
@@ -298,11 +298,11 @@ async fn the_feed_reads_as_a_lookup_does() {
         "githubIssueNumber": 3, "githubIssueUrl": "u", "githubPrUrl": "p", "clarificationQuestions": ["q", {"k": 1}],
         "events": [entry("a")], "embedding": [1.0],
     };
-    place.tasks().insert_one(task).await.expect("inserted");
-    let told = change(&mut feed).await;
-    let found = place.store().task(&told.task).await.expect("read");
+    db.tasks().insert_one(task).await.expect("inserted");
+    let received = change(&mut feed).await;
+    let found = db.store().task(&received.task).await.expect("read");
     let FullTask { task, timeline, .. } = found.task.expect("there");
-    assert_eq!(Some(task), told.after);
-    assert_eq!(TimelineChange::Added(timeline), told.timeline);
-    assert!(told.position <= found.position);
+    assert_eq!(Some(task), received.after);
+    assert_eq!(TimelineChange::Added(timeline), received.timeline);
+    assert!(received.position <= found.position);
 }

@@ -7,15 +7,15 @@ use taskcast::{
     task::{Answers, TaskId, TaskPatch, UserId, Viewer},
 };
 
-use crate::mongod::{Place, answered_bytes};
+use crate::mongod::{TestDatabase, response_bytes};
 
 /// A size that no read reaches by chance.
 const LARGE: usize = 200_000;
 
 #[tokio::test]
 async fn a_forbidden_task_is_read_as_little_as_an_absent_one() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
     let large = "x".repeat(LARGE);
     let events: Vec<Document> =
         (0..10).map(|_| doc! {"eventType": "log", "payload": {"text": &large}}).collect();
@@ -23,14 +23,14 @@ async fn a_forbidden_task_is_read_as_little_as_an_absent_one() {
         "_id": "forbidden", "createdBy": "alice", "orgId": "acme", "isPrivate": true, "title": &large,
         "description": &large, "status": "needs_clarification", "events": events,
     };
-    place.tasks().insert_one(task).await.expect("inserted");
+    db.tasks().insert_one(task).await.expect("inserted");
     let stranger =
         Viewer { user: UserId::parse("bob").expect("a user"), org: taskcast::task::OrgId::parse("globex") };
 
     let mut read = Vec::new();
     for name in ["forbidden", "absent"] {
         let id = TaskId::parse(name).expect("an id");
-        let notes = place.noted(async {
+        let profile_entries = db.profile(async {
             let seen = store.access(&id).await.expect("read").access;
             assert!(seen.is_none_or(|access| !access.allows(&stranger)), "{name}");
             let answers = Answers::parse(json!({"answers": ["a"]})).expect("answers");
@@ -40,11 +40,13 @@ async fn a_forbidden_task_is_read_as_little_as_an_absent_one() {
             let refused = store.patch(&id, &stranger, patch).await;
             assert!(matches!(refused, Err(WriteError::NotFound)), "{name}: {refused:?}");
         });
-        let notes = notes.await;
-        let length: i64 = notes.iter().map(answered_bytes).sum();
-        let plans: Vec<String> =
-            notes.iter().map(|note| note.get_str("planSummary").unwrap_or_default().to_owned()).collect();
-        read.push((notes.len(), plans, length));
+        let profile_entries = profile_entries.await;
+        let length: i64 = profile_entries.iter().map(response_bytes).sum();
+        let plans: Vec<String> = profile_entries
+            .iter()
+            .map(|profile_entry| profile_entry.get_str("planSummary").unwrap_or_default().to_owned())
+            .collect();
+        read.push((profile_entries.len(), plans, length));
     }
     let [(commands, plans, length), (absent_commands, absent_plans, absent_length)] = &read[..] else {
         unreachable!("two were asked for")

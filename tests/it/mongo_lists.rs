@@ -9,7 +9,7 @@ use taskcast::{
     task::{Counts, DefaultOrg, OrgId, Task, UserId, Viewer},
 };
 
-use crate::mongod::{Followed, Place};
+use crate::mongod::{TestDatabase, TestFeed};
 
 fn viewer(user: &str, org: &str) -> Viewer {
     Viewer { user: UserId::parse(user).expect("a user"), org: OrgId::parse(org) }
@@ -63,8 +63,8 @@ fn mixed() -> Vec<Document> {
 
 #[tokio::test]
 async fn pages_of_mixed_types_neither_skip_nor_repeat() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
     let tasks = mixed();
     let expected: BTreeSet<String> = tasks
         .iter()
@@ -73,7 +73,7 @@ async fn pages_of_mixed_types_neither_skip_nor_repeat() {
             id => id.and_then(Bson::as_str).expect("text").to_owned(),
         })
         .collect();
-    place.tasks().insert_many(&tasks).await.expect("inserted");
+    db.tasks().insert_many(&tasks).await.expect("inserted");
     let alice = viewer("alice", "");
     let whole = pages(&store, &alice, 500).await;
     assert_eq!((whole.len(), whole.iter().cloned().collect::<BTreeSet<_>>()), (tasks.len(), expected));
@@ -84,12 +84,12 @@ async fn pages_of_mixed_types_neither_skip_nor_repeat() {
 
 #[tokio::test]
 async fn documents_that_can_not_be_tasks_are_left_out() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
-    let odd: [Bson; 4] = [Bson::MinKey, Bson::Null, doc! {"a": 1}.into(), "".into()];
-    let tasks = odd.map(|id| doc! {"_id": id, "createdBy": "alice", "createdAt": DateTime::now()});
-    place.tasks().insert_many(tasks).await.expect("inserted");
-    place.tasks().insert_one(doc! {"_id": "t", "createdBy": "alice"}).await.expect("inserted");
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
+    let invalid_ids: [Bson; 4] = [Bson::MinKey, Bson::Null, doc! {"a": 1}.into(), "".into()];
+    let tasks = invalid_ids.map(|id| doc! {"_id": id, "createdBy": "alice", "createdAt": DateTime::now()});
+    db.tasks().insert_many(tasks).await.expect("inserted");
+    db.tasks().insert_one(doc! {"_id": "t", "createdBy": "alice"}).await.expect("inserted");
     let alice = viewer("alice", "acme");
     for limit in [1, 2, 10] {
         assert_eq!(pages(&store, &alice, limit).await, ["t"]);
@@ -101,9 +101,9 @@ async fn documents_that_can_not_be_tasks_are_left_out() {
 /// The database filters must agree with `Access::allows` for all types of values.
 #[tokio::test]
 async fn the_database_and_the_domain_agree_on_who_sees_what() {
-    let mut place = Place::new().await;
-    place.config.default_org = DefaultOrg(OrgId::parse("acme"));
-    let store = place.prepared().await;
+    let mut db = TestDatabase::new().await;
+    db.config.default_org = DefaultOrg(OrgId::parse("acme"));
+    let store = db.prepared_store().await;
     let (user, org) = (ObjectId::new(), ObjectId::new());
     let mut tasks = Vec::new();
     for creator in [Some(Bson::from(user)), Some(user.to_hex().into()), Some("bob".into()), None] {
@@ -121,7 +121,7 @@ async fn the_database_and_the_domain_agree_on_who_sees_what() {
             }
         }
     }
-    place.tasks().insert_many(&tasks).await.expect("inserted");
+    db.tasks().insert_many(&tasks).await.expect("inserted");
     let mut all = Vec::new();
     for task in &tasks {
         let id = task.get_object_id("_id").expect("an id").to_hex();
@@ -138,7 +138,7 @@ async fn the_database_and_the_domain_agree_on_who_sees_what() {
         viewer("carol", &org),
         viewer("carol", ""),
     ] {
-        let seen: BTreeSet<String> =
+        let visible: BTreeSet<String> =
             all.iter().filter(|task| task.access.allows(&viewer)).map(|task| task.id.to_string()).collect();
         let shared = all.iter().filter(|task| {
             let org = task.access.public_org();
@@ -146,25 +146,25 @@ async fn the_database_and_the_domain_agree_on_who_sees_what() {
         });
         let shared = shared.count() as u64;
         let dashboard = store.dashboard(&viewer, 1000).await.expect("read");
-        assert_eq!(ids(&dashboard.tasks).into_iter().collect::<BTreeSet<_>>(), seen, "{viewer:?}");
+        assert_eq!(ids(&dashboard.tasks).into_iter().collect::<BTreeSet<_>>(), visible, "{viewer:?}");
         assert_eq!(dashboard.org_counts, Counts { active: shared, ..Counts::default() }, "{viewer:?}");
-        let own = seen.len() as u64 - shared;
+        let own = visible.len() as u64 - shared;
         assert_eq!(dashboard.own_counts, Counts { active: own, ..Counts::default() }, "{viewer:?}");
-        assert_eq!(pages(&store, &viewer, 1000).await.into_iter().collect::<BTreeSet<_>>(), seen);
+        assert_eq!(pages(&store, &viewer, 1000).await.into_iter().collect::<BTreeSet<_>>(), visible);
     }
 }
 
 /// The dashboard does not fit into one batch of MongoDB.
 #[tokio::test]
 async fn a_long_dashboard_is_complete() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
     let description = "x".repeat(60_000);
     let tasks = (0..400).map(|n| {
         doc! {"_id": format!("{n:03}"), "createdBy": "alice", "createdAt": DateTime::now(),
         "title": &description, "events": [{"payload": &description}]}
     });
-    place.tasks().insert_many(tasks).await.expect("inserted");
+    db.tasks().insert_many(tasks).await.expect("inserted");
     let dashboard = store.dashboard(&viewer("alice", ""), 399).await.expect("read");
     assert_eq!(dashboard.tasks.len(), 399);
     assert_eq!(dashboard.own_counts.active, 400);
@@ -173,33 +173,37 @@ async fn a_long_dashboard_is_complete() {
 /// The store reads the tasks of the organisation and the user's own tasks separately. The merged list has MongoDB's order.
 #[tokio::test]
 async fn a_dashboard_that_is_merged_from_two_reads_has_the_order_of_one_read() {
-    for odd in [false, true] {
-        let place = Place::new().await;
-        let store = place.prepared().await;
+    for is_mixed in [false, true] {
+        let db = TestDatabase::new().await;
+        let store = db.prepared_store().await;
         let mut tasks = mixed();
         // An array has one index entry for each of its items, so it has several positions.
         tasks.retain(|task| {
-            if odd { task.get_array("createdAt").is_err() } else { task.get_datetime("createdAt").is_ok() }
+            if is_mixed {
+                task.get_array("createdAt").is_err()
+            } else {
+                task.get_datetime("createdAt").is_ok()
+            }
         });
         for (n, task) in tasks.iter_mut().enumerate() {
             task.insert("orgId", "acme");
             task.insert("isPrivate", n % 3 == 0);
             task.insert("createdBy", if n % 2 == 0 { "alice" } else { "bob" });
         }
-        place.tasks().insert_many(&tasks).await.expect("inserted");
+        db.tasks().insert_many(&tasks).await.expect("inserted");
         for (user, limit) in [("alice", 1), ("alice", 7), ("alice", 1000), ("bob", 20), ("carol", 20)] {
             let visible = doc! {"$or": [{"isPrivate": false}, {"createdBy": user}]};
             let newest = doc! {"createdAt": -1, "_id": -1};
-            let found = place.tasks().find(visible).sort(newest).limit(limit).await.expect("found");
+            let found = db.tasks().find(visible).sort(newest).limit(limit).await.expect("found");
             let expected: Vec<Document> = found.try_collect().await.expect("read");
             let mut expected: Vec<String> = expected.iter().map(|task| shown(&task["_id"])).collect();
-            if odd {
+            if is_mixed {
                 // MongoDB sorts by type first, so the pages give the expected order here.
                 expected = pages(&store, &viewer(user, "acme"), 500).await;
                 expected.truncate(limit as usize);
             }
             let dashboard = store.dashboard(&viewer(user, "acme"), limit as usize).await.expect("read");
-            assert_eq!(ids(&dashboard.tasks), expected, "{user}, {limit}, odd: {odd}");
+            assert_eq!(ids(&dashboard.tasks), expected, "{user}, {limit}, mixed: {is_mixed}");
         }
     }
 }
@@ -214,14 +218,14 @@ fn shown(id: &Bson) -> String {
 /// After a restart, all clients reconnect at the same time.
 #[tokio::test]
 async fn dashboards_that_many_users_request_at_once_are_read_together() {
-    let place = Place::new().await;
-    let store = Arc::new(place.prepared().await);
-    let _following = Followed::of(store.clone()).await.ignored();
+    let db = TestDatabase::new().await;
+    let store = Arc::new(db.prepared_store().await);
+    let _following = TestFeed::open(store.clone()).await.discard_items();
     let tasks = (0..50).map(|n| {
         doc! {"_id": format!("{n:02}"), "createdBy": "boss", "orgId": "acme", "createdAt": DateTime::from_millis(n), "status": "coding"}
     });
-    place.tasks().insert_many(tasks).await.expect("inserted");
-    let database = place.client.database(&place.tasks().namespace().db);
+    db.tasks().insert_many(tasks).await.expect("inserted");
+    let database = db.client.database(&db.tasks().namespace().db);
     database.run_command(doc! {"profile": 2}).await.expect("profiling");
     let viewers: Vec<Viewer> = (0..40).map(|n| viewer(&format!("user-{n}"), "acme")).collect();
     let dashboards = join_all(viewers.iter().map(|viewer| store.dashboard(viewer, 20))).await;
@@ -232,17 +236,17 @@ async fn dashboards_that_many_users_request_at_once_are_read_together() {
         dashboards.iter().all(|one| one.as_ref().is_ok_and(|one| one.tasks == first.tasks)),
         "all see the same"
     );
-    let asked = doc! {"ns": place.tasks().namespace().to_string(), "op": {"$in": ["query", "command"]}};
-    let asked =
-        database.collection::<Document>("system.profile").count_documents(asked).await.expect("counted");
-    assert!((3..=18).contains(&asked), "{asked} reads for {} viewers", viewers.len());
+    let filter = doc! {"ns": db.tasks().namespace().to_string(), "op": {"$in": ["query", "command"]}};
+    let reads =
+        database.collection::<Document>("system.profile").count_documents(filter).await.expect("counted");
+    assert!((3..=18).contains(&reads), "{reads} reads for {} viewers", viewers.len());
 }
 
 /// As doubles, all these numbers are equal. The user sees each task as creator and as a member of the organisation.
 #[tokio::test]
 async fn pages_with_long_numbers_as_ids_neither_skip_nor_repeat_tasks() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
     const FIRST: i64 = 1_234_567_890_123_456_800;
     let long = (0..9).map(|n| {
         let id = match n % 3 {
@@ -251,7 +255,7 @@ async fn pages_with_long_numbers_as_ids_neither_skip_nor_repeat_tasks() {
         };
         doc! {"_id": id, "createdBy": "alice", "orgId": "acme"}
     });
-    place.tasks().insert_many(long).await.expect("inserted");
+    db.tasks().insert_many(long).await.expect("inserted");
     let alice = viewer("alice", "acme");
     let expected: Vec<String> = (0..9).rev().map(|n| (FIRST + n).to_string()).collect();
     for limit in [1, 2, 4, 10] {

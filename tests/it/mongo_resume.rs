@@ -7,10 +7,10 @@ use taskcast::{
     task::Field,
 };
 
-use crate::mongod::{Followed, Mongod, Place};
+use crate::mongod::{Mongod, TestDatabase, TestFeed};
 
 /// The numbers of the changes up to `last`. Each change must have a later position than the one before.
-async fn numbers(feed: &mut Followed, reached: &mut Position, last: i64) -> Vec<i64> {
+async fn numbers(feed: &mut TestFeed, reached: &mut Position, last: i64) -> Vec<i64> {
     let mut numbers = Vec::new();
     while numbers.last() != Some(&last) {
         match feed.next().await {
@@ -29,15 +29,15 @@ async fn numbers(feed: &mut Followed, reached: &mut Position, last: i64) -> Vec<
     numbers
 }
 
-async fn write(place: &Place, number: i64) {
+async fn write(db: &TestDatabase, number: i64) {
     let update = doc! {"$set": {"prNumber": number}};
-    place.tasks().update_one(doc! {"_id": "t"}, update).upsert(true).await.expect("written");
+    db.tasks().update_one(doc! {"_id": "t"}, update).upsert(true).await.expect("written");
 }
 
 /// The operations and cursors of the feed on the collection of this test.
-async fn operations(place: &Place) -> Vec<Document> {
-    let admin = place.client.database("admin");
-    let name = place.tasks().namespace().to_string();
+async fn operations(db: &TestDatabase) -> Vec<Document> {
+    let admin = db.client.database("admin");
+    let name = db.tasks().namespace().to_string();
     let pipeline = vec![
         doc! {"$currentOp": {"idleCursors": true}},
         doc! {"$match": {"ns": name, "$or": [
@@ -50,19 +50,19 @@ async fn operations(place: &Place) -> Vec<Document> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_cursors_neither_lose_nor_repeat_changes() {
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
     let mut reached = Position::ZERO;
     let (mut expected, mut got, mut killed) = (Vec::new(), Vec::new(), 0);
     for round in 0..12_i64 {
         for n in 0..20 {
             let number = round * 20 + n;
-            write(&place, number).await;
+            write(&db, number).await;
             expected.push(number);
             if n == 7 || n == 13 {
-                for operation in operations(&place).await {
+                for operation in operations(&db).await {
                     killed += 1;
-                    let database = place.client.database(place.config.database.as_deref().expect("named"));
+                    let database = db.client.database(db.config.database.as_deref().expect("named"));
                     if let (true, Ok(id)) = (
                         n == 7,
                         operation.get_document("cursor").and_then(|cursor| cursor.get_i64("cursorId")),
@@ -73,7 +73,7 @@ async fn killed_cursors_neither_lose_nor_repeat_changes() {
                             .expect("killed");
                     } else if let Some(id) = operation.get("opid") {
                         let kill = doc! {"killOp": 1, "op": id.clone()};
-                        place.client.database("admin").run_command(kill).await.expect("killed");
+                        db.client.database("admin").run_command(kill).await.expect("killed");
                     }
                 }
             }
@@ -89,15 +89,15 @@ async fn killed_cursors_neither_lose_nor_repeat_changes() {
 async fn ordinals_go_on_after_a_break_within_a_transaction() {
     // The test needs its own server, because the fail point affects every getMore on the server.
     let server = Mongod::replica_set();
-    let place = Place::on(&server).await;
-    let mut feed = place.followed().await;
+    let db = TestDatabase::on(&server).await;
+    let mut feed = db.open_feed().await;
     // The changes fill several batches of 16 MiB, so a getMore is needed between them.
     let title = "x".repeat(200_000);
-    let mut session = place.client.start_session().await.expect("a session");
+    let mut session = db.client.start_session().await.expect("a session");
     session.start_transaction().await.expect("started");
     for n in 0..100_i64 {
         let task = doc! {"_id": format!("{n:03}"), "title": &title, "prNumber": n};
-        place.tasks().insert_one(task).session(&mut session).await.expect("inserted");
+        db.tasks().insert_one(task).session(&mut session).await.expect("inserted");
     }
     let failpoint = |mode: Document| {
         doc! {"configureFailPoint": "failCommand", "mode": mode,
@@ -114,19 +114,14 @@ async fn ordinals_go_on_after_a_break_within_a_transaction() {
                 assert!(Some(change.position) > reached, "after {reached:?}");
                 positions.push(change.position);
                 if positions.len() == 1 {
-                    place
-                        .client
-                        .database("admin")
-                        .run_command(failpoint(doc! {"times": 4}))
-                        .await
-                        .expect("set");
+                    db.client.database("admin").run_command(failpoint(doc! {"times": 4})).await.expect("set");
                 }
             }
             FeedItem::Idle(position) => reached = Some(position),
             other => panic!("{other:?}"),
         }
     }
-    let left = place.client.database("admin").run_command(failpoint_off()).await.expect("switched off");
+    let left = db.client.database("admin").run_command(failpoint_off()).await.expect("switched off");
     assert!(left.get_i32("count").is_ok_and(|count| count == 4), "the stream was broken in between: {left}");
     let ordinals: Vec<u32> = positions.iter().map(|position| position.ordinal).collect();
     assert_eq!(ordinals, (0..100).collect::<Vec<_>>());
@@ -136,10 +131,10 @@ async fn ordinals_go_on_after_a_break_within_a_transaction() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_feed_continues_after_temporary_errors() {
     let server = Mongod::replica_set();
-    let place = Place::on(&server).await;
-    let mut feed = place.followed().await;
+    let db = TestDatabase::on(&server).await;
+    let mut feed = db.open_feed().await;
     let mut reached = Position::ZERO;
-    write(&place, 0).await;
+    write(&db, 0).await;
     numbers(&mut feed, &mut reached, 0).await;
     for (round, mode) in [doc! {"errorCode": 10107}, doc! {"errorCode": 189}, doc! {"closeConnection": true}]
         .into_iter()
@@ -148,9 +143,9 @@ async fn the_feed_continues_after_temporary_errors() {
         let mut data = doc! {"failCommands": ["getMore", "aggregate"], "appName": "taskcast"};
         data.extend(mode);
         let failpoint = doc! {"configureFailPoint": "failCommand", "mode": {"times": 3}, "data": data};
-        place.client.database("admin").run_command(failpoint).await.expect("set");
+        db.client.database("admin").run_command(failpoint).await.expect("set");
         let number = round as i64 + 1;
-        write(&place, number).await;
+        write(&db, number).await;
         assert_eq!(numbers(&mut feed, &mut reached, number).await, [number]);
     }
 }
@@ -159,17 +154,17 @@ async fn the_feed_continues_after_temporary_errors() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_history_is_a_gap_and_a_new_beginning() {
     let server = Mongod::replica_set();
-    let place = Place::on(&server).await;
-    let mut feed = place.followed().await;
+    let db = TestDatabase::on(&server).await;
+    let mut feed = db.open_feed().await;
     let mut reached = Position::ZERO;
     for (round, code) in [286, 280, 260, 10334].into_iter().enumerate() {
         let failpoint = doc! {
             "configureFailPoint": "failCommand", "mode": {"times": 1},
             "data": {"failCommands": ["getMore"], "errorCode": code, "appName": "taskcast"},
         };
-        place.client.database("admin").run_command(failpoint).await.expect("set");
+        db.client.database("admin").run_command(failpoint).await.expect("set");
         gap(&mut feed, &mut reached).await;
-        write(&place, round as i64).await;
+        write(&db, round as i64).await;
         assert_eq!(numbers(&mut feed, &mut reached, round as i64).await, [round as i64], "after {code}");
     }
 }
@@ -177,15 +172,15 @@ async fn lost_history_is_a_gap_and_a_new_beginning() {
 /// A dropped collection gets pre- and post-images again, although Mongoose creates it without them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_collection_is_a_gap_and_a_new_beginning() {
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
     let mut reached = Position::ZERO;
-    write(&place, 0).await;
+    write(&db, 0).await;
     numbers(&mut feed, &mut reached, 0).await;
-    place.tasks().drop().await.expect("dropped");
+    db.tasks().drop().await.expect("dropped");
     gap(&mut feed, &mut reached).await;
-    write(&place, 1).await;
-    write(&place, 2).await;
+    write(&db, 1).await;
+    write(&db, 2).await;
     assert_eq!(numbers(&mut feed, &mut reached, 2).await, [1, 2]);
 }
 
@@ -193,22 +188,17 @@ async fn a_dropped_collection_is_a_gap_and_a_new_beginning() {
 /// images on again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_that_are_switched_off_are_a_gap_and_come_back() {
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
     let mut reached = Position::ZERO;
-    write(&place, 0).await;
+    write(&db, 0).await;
     numbers(&mut feed, &mut reached, 0).await;
     let off = doc! {"collMod": "tasks", "changeStreamPreAndPostImages": {"enabled": false}};
-    place
-        .client
-        .database(place.config.database.as_deref().expect("named"))
-        .run_command(off)
-        .await
-        .expect("off");
-    write(&place, 1).await;
+    db.client.database(db.config.database.as_deref().expect("named")).run_command(off).await.expect("off");
+    write(&db, 1).await;
     gap(&mut feed, &mut reached).await;
-    write(&place, 2).await;
-    write(&place, 3).await;
+    write(&db, 2).await;
+    write(&db, 3).await;
     assert_eq!(numbers(&mut feed, &mut reached, 3).await, [2, 3]);
 }
 
@@ -219,16 +209,16 @@ fn failpoint_off() -> Document {
 /// With `Require`, taskcast does not switch the images on. Exact history ends until a person switches them on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_that_may_not_be_switched_on_again_end_the_feed() {
-    let mut place = Place::new().await;
-    place.config.images = Images::Require;
-    let mut feed = place.followed().await;
+    let mut db = TestDatabase::new().await;
+    db.config.images = Images::Require;
+    let mut feed = db.open_feed().await;
     let mut reached = Position::ZERO;
-    write(&place, 0).await;
+    write(&db, 0).await;
     numbers(&mut feed, &mut reached, 0).await;
     let off = doc! {"collMod": "tasks", "changeStreamPreAndPostImages": {"enabled": false}};
-    let name = place.config.database.as_deref().expect("named");
-    place.client.database(name).run_command(off).await.expect("off");
-    write(&place, 1).await;
+    let name = db.config.database.as_deref().expect("named");
+    db.client.database(name).run_command(off).await.expect("off");
+    write(&db, 1).await;
     while let Some(item) = feed.items.recv().await {
         assert!(!matches!(item, FeedItem::Change(_)), "{item:?}");
     }
@@ -239,14 +229,14 @@ async fn images_that_may_not_be_switched_on_again_end_the_feed() {
 /// The collection gets its images only now. When the feed looks back at its start, it finds older changes without images.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_from_before_the_images_are_a_gap() {
-    let place = Place::new().await;
-    write(&place, 0).await;
-    write(&place, 1).await;
-    let mut feed = place.followed().await;
+    let db = TestDatabase::new().await;
+    write(&db, 0).await;
+    write(&db, 1).await;
+    let mut feed = db.open_feed().await;
     let mut reached = Position::ZERO;
     assert_eq!(numbers(&mut feed, &mut reached, 0).await, [0]);
     gap(&mut feed, &mut reached).await;
-    write(&place, 2).await;
+    write(&db, 2).await;
     assert_eq!(numbers(&mut feed, &mut reached, 2).await, [2]);
 }
 
@@ -254,15 +244,15 @@ async fn changes_from_before_the_images_are_a_gap() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_oplog_is_no_gap_at_the_start() {
     let server = Mongod::replica_set();
-    let place = Place::on(&server).await;
-    place.prepared().await;
+    let db = TestDatabase::on(&server).await;
+    db.prepared_store().await;
     let failpoint = doc! {
         "configureFailPoint": "failCommand", "mode": {"times": 1},
         "data": {"failCommands": ["getMore"], "errorCode": 286, "appName": "taskcast"},
     };
-    place.client.database("admin").run_command(failpoint).await.expect("set");
-    let mut feed = place.followed().await;
-    write(&place, 1).await;
+    db.client.database("admin").run_command(failpoint).await.expect("set");
+    let mut feed = db.open_feed().await;
+    write(&db, 1).await;
     assert_eq!(numbers(&mut feed, &mut { Position::ZERO }, 1).await, [1]);
 }
 
@@ -270,16 +260,16 @@ async fn a_short_oplog_is_no_gap_at_the_start() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_feed_continues_after_an_election() {
     let server = Mongod::replica_set();
-    let place = Place::on(&server).await;
-    let mut feed = place.followed().await;
+    let db = TestDatabase::on(&server).await;
+    let mut feed = db.open_feed().await;
     let mut reached = Position::ZERO;
-    write(&place, 0).await;
+    write(&db, 0).await;
     server.command(doc! {"replSetStepDown": 1, "force": true});
-    write(&place, 1).await;
+    write(&db, 1).await;
     assert_eq!(numbers(&mut feed, &mut reached, 1).await, [0, 1]);
 }
 
-async fn gap(feed: &mut Followed, reached: &mut Position) {
+async fn gap(feed: &mut TestFeed, reached: &mut Position) {
     loop {
         match feed.next().await {
             FeedItem::Gap(_) => break,

@@ -15,7 +15,7 @@ use taskcast::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::mongod::{DEADLINE, Mongod, Place};
+use crate::mongod::{DEADLINE, Mongod, TestDatabase};
 
 fn unusable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     match result {
@@ -24,33 +24,33 @@ fn unusable<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     }
 }
 
-async fn images_are_on(place: &Place) -> bool {
-    let name = place.config.database.as_deref().expect("named");
-    let reply = place.client.database(name).run_command(doc! {"listCollections": 1}).await.expect("listed");
+async fn images_are_on(db: &TestDatabase) -> bool {
+    let name = db.config.database.as_deref().expect("named");
+    let reply = db.client.database(name).run_command(doc! {"listCollections": 1}).await.expect("listed");
     format!("{reply}").contains("\"changeStreamPreAndPostImages\": { \"enabled\": true }")
 }
 
 #[tokio::test]
 async fn a_standalone_server_is_refused_with_advice() {
     let server = Mongod::standalone();
-    let place = Place::on(&server).await;
-    let text = unusable(place.store().prepare().await);
+    let db = TestDatabase::on(&server).await;
+    let text = unusable(db.store().prepare().await);
     assert!(text.contains("--replSet") && text.contains("rs.initiate()"), "{text}");
     let (sender, _items) = mpsc::channel(1);
-    unusable(place.store().follow(sender, CancellationToken::new()).await);
-    assert_eq!(place.store().probe(true).await.expect("probed").replica_set, None);
+    unusable(db.store().follow(sender, CancellationToken::new()).await);
+    assert_eq!(db.store().probe(true).await.expect("probed").replica_set, None);
 }
 
 /// The race: nodes that start together on an empty database create the collection at the same moment.
 #[tokio::test]
 async fn nodes_that_start_together_are_all_ready_at_once() {
     for _ in 0..5 {
-        let place = Place::new().await;
-        let nodes: Vec<_> = (0..6).map(|_| place.store()).collect();
+        let db = TestDatabase::new().await;
+        let nodes: Vec<_> = (0..6).map(|_| db.store()).collect();
         for prepared in join_all(nodes.iter().map(Store::prepare)).await {
             prepared.expect("prepared");
         }
-        assert!(images_are_on(&place).await);
+        assert!(images_are_on(&db).await);
     }
 }
 
@@ -58,9 +58,9 @@ async fn nodes_that_start_together_are_all_ready_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_does_not_know_its_set_yet_is_waited_for() {
     let server = Mongod::not_initiated();
-    let mut place = Place::on(&server).await;
-    place.config.uri.push_str("?directConnection=true");
-    let store = Arc::new(place.store());
+    let mut db = TestDatabase::on(&server).await;
+    db.config.uri.push_str("?directConnection=true");
+    let store = Arc::new(db.store());
     let (sender, mut items) = mpsc::channel(8);
     let stop = CancellationToken::new();
     let follower = (store.clone(), stop.clone());
@@ -103,37 +103,37 @@ async fn an_absent_server_is_a_temporary_error() {
 
 #[tokio::test]
 async fn images_are_switched_on_or_the_error_asks_for_them() {
-    let mut place = Place::new().await;
-    place.tasks().insert_one(doc! {"_id": "t"}).await.expect("inserted");
-    place.config.images = Images::Require;
-    let text = unusable(place.store().prepare().await);
+    let mut db = TestDatabase::new().await;
+    db.tasks().insert_one(doc! {"_id": "t"}).await.expect("inserted");
+    db.config.images = Images::Require;
+    let text = unusable(db.store().prepare().await);
     let command = format!(
         "db.getSiblingDB(\"{}\").runCommand({{collMod: \"tasks\", changeStreamPreAndPostImages: {{enabled: true}}}})",
-        place.config.database.as_deref().expect("named"),
+        db.config.database.as_deref().expect("named"),
     );
     assert!(text.contains(&command), "{text}");
-    assert!(!images_are_on(&place).await);
-    assert_eq!(place.store().probe(true).await.expect("probed").images, Some(false));
+    assert!(!images_are_on(&db).await);
+    assert_eq!(db.store().probe(true).await.expect("probed").images, Some(false));
 
-    place.config.images = Images::Auto;
-    place.prepared().await;
-    assert!(images_are_on(&place).await);
-    place.config.images = Images::Require;
-    place.prepared().await;
+    db.config.images = Images::Auto;
+    db.prepared_store().await;
+    assert!(images_are_on(&db).await);
+    db.config.images = Images::Require;
+    db.prepared_store().await;
 }
 
 #[tokio::test]
 async fn preparing_twice_makes_the_indexes_once() {
-    let place = Place::new().await;
+    let db = TestDatabase::new().await;
     // An index as Mongoose creates it, with Mongoose's own options.
     let existing = doc! {"createIndexes": "tasks", "indexes": [
         {"key": {"status": 1.0}, "name": "by_status"}, {"key": {"createdBy": 1}, "name": "c", "sparse": true},
     ]};
-    let name = place.config.database.as_deref().expect("named");
-    place.client.database(name).run_command(existing).await.expect("made");
-    place.prepared().await;
-    place.prepared().await;
-    let names = place.tasks().list_index_names().await.expect("listed");
+    let name = db.config.database.as_deref().expect("named");
+    db.client.database(name).run_command(existing).await.expect("made");
+    db.prepared_store().await;
+    db.prepared_store().await;
+    let names = db.tasks().list_index_names().await.expect("listed");
     for expected in
         ["by_status", "createdAt_-1", "events.eventType_1", "orgId_1_isPrivate_1_createdAt_-1__id_-1"]
     {
@@ -144,20 +144,20 @@ async fn preparing_twice_makes_the_indexes_once() {
 
 #[tokio::test]
 async fn a_view_is_refused() {
-    let place = Place::new().await;
-    let name = place.config.database.as_deref().expect("named");
+    let db = TestDatabase::new().await;
+    let name = db.config.database.as_deref().expect("named");
     let view = doc! {"create": "tasks", "viewOn": "other", "pipeline": Vec::<Document>::new()};
-    place.client.database(name).run_command(view).await.expect("made");
-    assert!(unusable(place.store().prepare().await).contains("view"));
+    db.client.database(name).run_command(view).await.expect("made");
+    assert!(unusable(db.store().prepare().await).contains("view"));
 }
 
 #[tokio::test]
 async fn a_probe_reports_what_check_needs() {
-    let place = Place::new().await;
-    let before = place.store().probe(true).await.expect("probed");
+    let db = TestDatabase::new().await;
+    let before = db.store().probe(true).await.expect("probed");
     assert_eq!((before.images, before.replica_set.as_deref()), (None, Some("rs0")));
-    place.prepared().await;
-    let probe = place.store().probe(true).await.expect("probed");
+    db.prepared_store().await;
+    let probe = db.store().probe(true).await.expect("probed");
     assert_eq!((probe.images, probe.journal_commit_interval_ms), (Some(true), Some(5)));
     assert!(probe.version.starts_with(|c: char| c.is_ascii_digit()), "{probe:?}");
     assert!(probe.oplog_window_secs.is_some(), "{probe:?}");

@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::mongod::{DEADLINE, Mongod, Place};
+use crate::mongod::{DEADLINE, Mongod, TestDatabase};
 
 /// The proxy's treatment of MongoDB's answers. Answers to `hello` always pass, except with `AllLost`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,25 +42,25 @@ enum Answers {
 struct Proxy {
     port: u16,
     answers: watch::Sender<Answers>,
-    finds: Arc<Finds>,
+    finds: Arc<PendingFinds>,
 }
 
 /// The number of `find` commands that have not been answered.
 #[derive(Default)]
-struct Finds {
-    now: AtomicUsize,
+struct PendingFinds {
+    current: AtomicUsize,
     /// The largest number at one time.
-    most: AtomicUsize,
+    max: AtomicUsize,
 }
 
-impl Finds {
-    fn asked(&self) {
-        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(now, Ordering::SeqCst);
+impl PendingFinds {
+    fn began(&self) {
+        let now = self.current.fetch_add(1, Ordering::SeqCst) + 1;
+        self.max.fetch_max(now, Ordering::SeqCst);
     }
 
     fn answered(&self) {
-        self.now.fetch_sub(1, Ordering::SeqCst);
+        self.current.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -68,17 +68,23 @@ impl Proxy {
     async fn to(server: &Mongod) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let (answers, told) = watch::channel(Answers::Pass);
-        let finds = Arc::new(Finds::default());
+        let (answers, answer_mode) = watch::channel(Answers::Pass);
+        let finds = Arc::new(PendingFinds::default());
         let (target, counted) = (server.port(), finds.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(("127.0.0.1", target)).await.expect("a server");
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                let (asked, last) = watch::channel(String::new());
-                tokio::spawn(up(from_client, to_server, asked, counted.clone()));
-                tokio::spawn(down(from_server, to_client, last, told.clone(), counted.clone()));
+                let (last_command, last_command_rx) = watch::channel(String::new());
+                tokio::spawn(forward_commands(from_client, to_server, last_command, counted.clone()));
+                tokio::spawn(forward_answers(
+                    from_server,
+                    to_client,
+                    last_command_rx,
+                    answer_mode.clone(),
+                    counted.clone(),
+                ));
             }
         });
         Self { port, answers, finds }
@@ -109,45 +115,45 @@ fn command(message: &[u8]) -> String {
     message[26..].iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
 }
 
-async fn up(
+async fn forward_commands(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    asked: watch::Sender<String>,
-    finds: Arc<Finds>,
+    last_command: watch::Sender<String>,
+    finds: Arc<PendingFinds>,
 ) {
     while let Some(message) = message(&mut from).await {
         let command = command(&message);
         if command == "find" {
-            finds.asked();
+            finds.began();
         }
-        asked.send_replace(command);
+        last_command.send_replace(command);
         if to.write_all(&message).await.is_err() {
             return;
         }
     }
 }
 
-async fn down(
+async fn forward_answers(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    asked: watch::Receiver<String>,
+    last_command: watch::Receiver<String>,
     mut answers: watch::Receiver<Answers>,
-    finds: Arc<Finds>,
+    finds: Arc<PendingFinds>,
 ) {
     while let Some(message) = message(&mut from).await {
-        let asked = asked.borrow().clone();
-        let is_heartbeat = matches!(asked.as_str(), "hello" | "ismaster" | "isMaster");
+        let last_command = last_command.borrow().clone();
+        let is_heartbeat = matches!(last_command.as_str(), "hello" | "ismaster" | "isMaster");
         let now = *answers.borrow();
         match now {
             Answers::HeldBack(time) if !is_heartbeat => {
                 // The proxy waits for this time, or until the test changes `answers`.
                 let _ = tokio::time::timeout(time, answers.wait_for(|answers| *answers != now)).await;
             }
-            Answers::CursorsLost if asked == "getMore" => continue,
+            Answers::CursorsLost if last_command == "getMore" => continue,
             Answers::AllLost => continue,
             _ => {}
         }
-        if asked == "find" {
+        if last_command == "find" {
             finds.answered();
         }
         if to.write_all(&message).await.is_err() {
@@ -157,15 +163,15 @@ async fn down(
 }
 
 /// A store behind a proxy, and the feed that follows the store.
-struct Behind {
+struct ProxiedStore {
     store: Arc<dyn Store>,
     items: mpsc::Receiver<FeedItem>,
     _stop: DropGuard,
 }
 
-impl Behind {
-    async fn proxy(place: &Place, proxy: &Proxy) -> Self {
-        let mut config = place.config.clone();
+impl ProxiedStore {
+    async fn open(db: &TestDatabase, proxy: &Proxy) -> Self {
+        let mut config = db.config.clone();
         config.uri = proxy.uri();
         let store = Arc::new(MongoStore::new(config).expect("a store"));
         store.prepare().await.expect("prepared");
@@ -173,9 +179,9 @@ impl Behind {
         let stop = CancellationToken::new();
         let (follower, token) = (store.clone(), stop.clone());
         tokio::spawn(async move { follower.follow(sender, token).await });
-        let mut behind = Self { store, items, _stop: stop.drop_guard() };
-        assert!(matches!(behind.next().await, FeedItem::Opened(_)));
-        behind
+        let mut proxied = Self { store, items, _stop: stop.drop_guard() };
+        assert!(matches!(proxied.next().await, FeedItem::Opened(_)));
+        proxied
     }
 
     async fn next(&mut self) -> FeedItem {
@@ -211,10 +217,10 @@ impl Behind {
     }
 }
 
-async fn write(place: &Place, numbers: std::ops::Range<i64>) {
+async fn write(db: &TestDatabase, numbers: std::ops::Range<i64>) {
     for number in numbers {
         let update = doc! {"$set": {"prNumber": number}, "$push": {"events": {"eventType": "step", "payload": {"n": number}}}};
-        place.tasks().update_one(doc! {"_id": "t"}, update).upsert(true).await.expect("written");
+        db.tasks().update_one(doc! {"_id": "t"}, update).upsert(true).await.expect("written");
     }
 }
 
@@ -222,19 +228,19 @@ async fn write(place: &Place, numbers: std::ops::Range<i64>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_feed_waits_for_a_late_answer_and_reports_the_lag() {
     let server = Mongod::replica_set();
-    let place = Place::on(&server).await;
+    let db = TestDatabase::on(&server).await;
     let proxy = Proxy::to(&server).await;
-    let mut feed = Behind::proxy(&place, &proxy).await;
-    write(&place, 0..10).await;
+    let mut feed = ProxiedStore::open(&db, &proxy).await;
+    write(&db, 0..10).await;
     assert_eq!(feed.numbers(10).await, (0..10).collect::<Vec<_>>());
     feed.until(|stream| stream.lag == Duration::ZERO).await;
 
     proxy.answers.send_replace(Answers::HeldBack(Duration::from_secs(6)));
-    write(&place, 10..60).await;
+    write(&db, 10..60).await;
     feed.until(|stream| stream.lag > Duration::from_secs(6)).await;
     assert_eq!(feed.numbers(50).await, (10..60).collect::<Vec<_>>());
     proxy.answers.send_replace(Answers::Pass);
-    write(&place, 60..70).await;
+    write(&db, 60..70).await;
     assert_eq!(feed.numbers(10).await, (60..70).collect::<Vec<_>>());
     feed.until(|stream| stream.lag == Duration::ZERO).await;
     assert_eq!(feed.stream().restarts, 0);
@@ -244,13 +250,13 @@ async fn the_feed_waits_for_a_late_answer_and_reports_the_lag() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_feed_does_not_wait_for_a_lost_answer() {
     let server = Mongod::replica_set();
-    let place = Place::on(&server).await;
+    let db = TestDatabase::on(&server).await;
     let proxy = Proxy::to(&server).await;
-    let mut feed = Behind::proxy(&place, &proxy).await;
-    write(&place, 0..5).await;
+    let mut feed = ProxiedStore::open(&db, &proxy).await;
+    write(&db, 0..5).await;
     assert_eq!(feed.numbers(5).await, (0..5).collect::<Vec<_>>());
     proxy.answers.send_replace(Answers::CursorsLost);
-    write(&place, 5..10).await;
+    write(&db, 5..10).await;
     feed.until(|stream| stream.restarts > 0).await;
     proxy.answers.send_replace(Answers::Pass);
     assert_eq!(feed.numbers(5).await, (5..10).collect::<Vec<_>>());
@@ -260,13 +266,13 @@ async fn the_feed_does_not_wait_for_a_lost_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_feed_notices_that_the_server_is_unreachable() {
     let server = Mongod::replica_set();
-    let place = Place::on(&server).await;
+    let db = TestDatabase::on(&server).await;
     let proxy = Proxy::to(&server).await;
-    let mut feed = Behind::proxy(&place, &proxy).await;
-    write(&place, 0..5).await;
+    let mut feed = ProxiedStore::open(&db, &proxy).await;
+    write(&db, 0..5).await;
     assert_eq!(feed.numbers(5).await, (0..5).collect::<Vec<_>>());
     proxy.answers.send_replace(Answers::AllLost);
-    write(&place, 5..10).await;
+    write(&db, 5..10).await;
     feed.until(|stream| stream.restarts > 0).await;
     feed.until(|stream| stream.lag > Duration::from_secs(1)).await;
     proxy.answers.send_replace(Answers::Pass);
@@ -274,8 +280,8 @@ async fn the_feed_notices_that_the_server_is_unreachable() {
 }
 
 /// The batch size of each of the feed's requests, from MongoDB's profiler.
-async fn limits(place: &Place) -> Vec<i64> {
-    let database = place.client.database(place.config.database.as_deref().expect("named"));
+async fn limits(db: &TestDatabase) -> Vec<i64> {
+    let database = db.client.database(db.config.database.as_deref().expect("named"));
     let profile = database.collection::<Document>("system.profile");
     let filter = doc! {"command.getMore": {"$exists": true}, "command.collection": "tasks"};
     let found: Vec<Document> =
@@ -295,21 +301,21 @@ async fn limits(place: &Place) -> Vec<i64> {
 async fn a_backlog_of_large_documents_is_read_without_opening_the_stream_again() {
     const BACKLOG: i64 = 100;
     let server = Mongod::replica_set();
-    let place = Place::on(&server).await;
-    place.prepared().await;
+    let db = TestDatabase::on(&server).await;
+    db.prepared_store().await;
     let entry = |n: i64| doc! {"eventType": "earlier", "payload": {"n": n, "text": "x".repeat(60)}};
     let timeline: Vec<Document> = (0..3000).map(entry).collect();
-    place.tasks().insert_one(doc! {"_id": "t", "prNumber": -1, "events": timeline}).await.expect("inserted");
-    write(&place, 0..BACKLOG).await;
-    let database = place.client.database(place.config.database.as_deref().expect("named"));
+    db.tasks().insert_one(doc! {"_id": "t", "prNumber": -1, "events": timeline}).await.expect("inserted");
+    write(&db, 0..BACKLOG).await;
+    let database = db.client.database(db.config.database.as_deref().expect("named"));
     database.run_command(doc! {"profile": 2}).await.expect("profiled");
 
     let proxy = Proxy::to(&server).await;
-    let mut feed = Behind::proxy(&place, &proxy).await;
+    let mut feed = ProxiedStore::open(&db, &proxy).await;
     let count = usize::try_from(BACKLOG + 1).expect("small");
     assert_eq!(feed.numbers(count).await, (-1..BACKLOG).collect::<Vec<_>>());
     assert_eq!(feed.stream().restarts, 0);
-    let limits = limits(&place).await;
+    let limits = limits(&db).await;
     assert_eq!(limits.first(), Some(&4), "the first request asks for little: {limits:?}");
     assert!(limits.iter().all(|limit| *limit > 0), "no request asks for everything: {limits:?}");
 }
@@ -317,26 +323,26 @@ async fn a_backlog_of_large_documents_is_read_without_opening_the_stream_again()
 /// The driver can't decode a document with invalid UTF-8, so taskcast's own requests can't read it. The driver's cursor can.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_text_that_is_not_utf8_does_not_stop_the_feed() {
-    let place = Place::new().await;
-    place.prepared().await;
-    let odd = doc! {"_id": "odd", "prNumber": 1, "title": "zzzz"};
-    let mut bytes = mongodb::bson::serialize_to_vec(&odd).expect("bytes");
+    let db = TestDatabase::new().await;
+    db.prepared_store().await;
+    let not_utf8 = doc! {"_id": "odd", "prNumber": 1, "title": "zzzz"};
+    let mut bytes = mongodb::bson::serialize_to_vec(&not_utf8).expect("bytes");
     let at = bytes.windows(4).position(|four| four == b"zzzz").expect("there");
     bytes[at] = 0xff;
-    let odd = RawDocumentBuf::from_bytes(bytes).expect("a document");
-    write(&place, 0..1).await;
-    place.tasks().clone_with_type::<RawDocumentBuf>().insert_one(odd).await.expect("inserted");
-    write(&place, 1..2).await;
-    let mut feed = place.followed().await;
-    let mut seen = Vec::new();
-    while seen.len() < 3 {
+    let not_utf8 = RawDocumentBuf::from_bytes(bytes).expect("a document");
+    write(&db, 0..1).await;
+    db.tasks().clone_with_type::<RawDocumentBuf>().insert_one(not_utf8).await.expect("inserted");
+    write(&db, 1..2).await;
+    let mut feed = db.open_feed().await;
+    let mut task_ids = Vec::new();
+    while task_ids.len() < 3 {
         match feed.next().await {
-            FeedItem::Change(change) => seen.push(change.task.as_str().to_owned()),
+            FeedItem::Change(change) => task_ids.push(change.task.as_str().to_owned()),
             FeedItem::Idle(_) => {}
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(seen, ["t", "odd", "t"]);
+    assert_eq!(task_ids, ["t", "odd", "t"]);
 }
 
 /// When more than a thousand tasks are visible to single users only, each user's tasks are read separately. All of these reads
@@ -346,9 +352,9 @@ async fn users_with_many_tasks_of_their_own_do_not_wait_for_each_other() {
     const USERS: usize = 8;
     const TASKS: usize = 200;
     let server = Mongod::replica_set();
-    let place = Place::on(&server).await;
+    let db = TestDatabase::on(&server).await;
     let proxy = Proxy::to(&server).await;
-    let mut config = place.config.clone();
+    let mut config = db.config.clone();
     config.uri = proxy.uri();
     let store = MongoStore::new(config).expect("a store");
     store.prepare().await.expect("prepared");
@@ -356,7 +362,7 @@ async fn users_with_many_tasks_of_their_own_do_not_wait_for_each_other() {
         doc! {"_id": format!("{n}"), "createdBy": format!("u{}", n % USERS), "orgId": "acme", "isPrivate": true,
         "status": "coding", "createdAt": DateTime::now()}
     });
-    place.tasks().insert_many(tasks).await.expect("inserted");
+    db.tasks().insert_many(tasks).await.expect("inserted");
     let viewers: Vec<Viewer> = (0..USERS)
         .map(|n| Viewer { user: UserId::parse(&format!("u{n}")).expect("a user"), org: OrgId::parse("acme") })
         .collect();
@@ -368,6 +374,6 @@ async fn users_with_many_tasks_of_their_own_do_not_wait_for_each_other() {
         assert_eq!((dashboard.tasks.len(), dashboard.own_counts.active), (3, TASKS as u64));
     }
     // The first request is read alone, and the others together. If reads ran one after the other, at most two would wait.
-    let most = proxy.finds.most.load(Ordering::SeqCst);
-    assert!(most > 2, "{most} at once");
+    let max = proxy.finds.max.load(Ordering::SeqCst);
+    assert!(max > 2, "{max} at once");
 }

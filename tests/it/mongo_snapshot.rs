@@ -12,16 +12,16 @@ use taskcast::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::mongod::{DEADLINE, Place};
+use crate::mongod::{DEADLINE, TestDatabase};
 
 /// A change is in a snapshot exactly when its position is not after the snapshot's position. A fast writer, with and without
 /// transactions, races with readers. Afterwards the test compares each snapshot with the changes of the feed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_is_in_a_snapshot_exactly_when_it_is_not_later() {
     const WRITES: i32 = 1500;
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
-    let (tasks, client) = (place.tasks(), place.client.clone());
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
+    let (tasks, client) = (db.tasks(), db.client.clone());
     tasks.insert_one(doc! {"_id": "t", "createdBy": "alice", "prNumber": 0}).await.expect("inserted");
 
     let writer = tokio::spawn(async move {
@@ -45,7 +45,7 @@ async fn a_change_is_in_a_snapshot_exactly_when_it_is_not_later() {
             }
         }
     });
-    let store = place.store();
+    let store = db.store();
     let reader = tokio::spawn(async move {
         let id = TaskId::parse("t").expect("an id");
         let viewer = Viewer { user: UserId::parse("alice").expect("a user"), org: None };
@@ -97,8 +97,8 @@ async fn a_change_is_in_a_snapshot_exactly_when_it_is_not_later() {
 /// Requests that arrive during a read are read together, except those that wait behind a large task.
 #[tokio::test]
 async fn a_task_is_the_same_whether_it_is_read_alone_or_with_others() {
-    let place = Place::new().await;
-    let (store, tasks) = (place.store(), place.tasks());
+    let db = TestDatabase::new().await;
+    let (store, tasks) = (db.store(), db.tasks());
     let timeline = |entries: usize| -> Vec<Document> {
         (0..entries)
             .map(|n| doc! {"eventType": "note", "payload": {"n": n as i64, "text": "x".repeat(300)}})
@@ -135,11 +135,11 @@ async fn a_task_is_the_same_whether_it_is_read_alone_or_with_others() {
 
 #[tokio::test]
 async fn an_idle_stream_reaches_what_a_snapshot_has_seen() {
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
-    let elsewhere = place.client.database(place.config.database.as_deref().expect("named"));
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
+    let elsewhere = db.client.database(db.config.database.as_deref().expect("named"));
     elsewhere.collection("other").insert_one(doc! {"a": 1}).await.expect("inserted");
-    let store = place.store();
+    let store = db.store();
     let snapshot = store.task(&TaskId::parse("none").expect("an id")).await.expect("read");
     assert_eq!(snapshot.task, None);
     loop {
@@ -155,10 +155,10 @@ async fn an_idle_stream_reaches_what_a_snapshot_has_seen() {
 /// sometimes write to this one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_change_comes_at_or_before_a_position_that_was_reported_as_reached() {
-    let place = Place::new().await;
-    let mut feed = place.followed().await;
-    let (tasks, client, stop) = (place.tasks(), place.client.clone(), CancellationToken::new());
-    let other = client.database(place.config.database.as_deref().expect("named")).collection("other");
+    let db = TestDatabase::new().await;
+    let mut feed = db.open_feed().await;
+    let (tasks, client, stop) = (db.tasks(), db.client.clone(), CancellationToken::new());
+    let other = client.database(db.config.database.as_deref().expect("named")).collection("other");
     let stopped = stop.clone();
     let writer = tokio::spawn(async move {
         let mut session = client.start_session().await.expect("a session");
@@ -207,18 +207,18 @@ async fn no_change_comes_at_or_before_a_position_that_was_reported_as_reached() 
 /// Another node, or this node after a restart, gives the same change the same position.
 #[tokio::test]
 async fn positions_are_the_same_for_every_follower() {
-    let place = Place::new().await;
-    let mut first = place.followed().await;
-    let mut session = place.client.start_session().await.expect("a session");
+    let db = TestDatabase::new().await;
+    let mut first = db.open_feed().await;
+    let mut session = db.client.start_session().await.expect("a session");
     for round in 0..5 {
         session.start_transaction().await.expect("started");
         for n in 0..4 {
             let task = doc! {"_id": format!("{round}-{n}")};
-            place.tasks().insert_one(task).session(&mut session).await.expect("inserted");
+            db.tasks().insert_one(task).session(&mut session).await.expect("inserted");
         }
         session.commit_transaction().await.expect("committed");
     }
-    let mut second = place.followed().await;
+    let mut second = db.open_feed().await;
     for _ in 0..20 {
         let mut pair = Vec::new();
         for feed in [&mut first, &mut second] {

@@ -10,7 +10,7 @@ use taskcast::{
 };
 
 use crate::{
-    mongod::{Place, answered_bytes},
+    mongod::{TestDatabase, response_bytes},
     store::full,
 };
 
@@ -24,7 +24,7 @@ fn viewer() -> Viewer {
     Viewer { user: UserId::parse("alice").expect("a user"), org: OrgId::parse("acme") }
 }
 
-async fn insert_long(place: &Place) {
+async fn insert_long(db: &TestDatabase) {
     let entry = |n: usize| {
         let payload = doc! {"n": n as i64, "password": "p", "text": "x".repeat(100)};
         Bson::from(doc! {"eventType": "step", "payload": payload, "createdAt": DateTime::now()})
@@ -34,24 +34,24 @@ async fn insert_long(place: &Place) {
         "_id": "long", "title": "T", "status": "needs_clarification", "createdBy": "alice", "orgId": "acme",
         "events": events,
     };
-    place.tasks().insert_one(task).await.expect("inserted");
+    db.tasks().insert_one(task).await.expect("inserted");
 }
 
 /// The size of each of MongoDB's answers in bytes.
-async fn answers(place: &Place, work: impl Future<Output = ()>) -> Vec<i64> {
-    place.noted(work).await.iter().map(answered_bytes).collect()
+async fn answers(db: &TestDatabase, work: impl Future<Output = ()>) -> Vec<i64> {
+    db.profile(work).await.iter().map(response_bytes).collect()
 }
 
 #[tokio::test]
 async fn only_the_requested_entries_are_read() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
-    insert_long(&place).await;
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
+    insert_long(&db).await;
     for (window, older, newer) in [
         (Window::newest(10), ENTRIES - 10, 0),
-        (Window { before: 15_000, most: 10 }, 14_990, ENTRIES - 15_000),
+        (Window { before: 15_000, limit: 10 }, 14_990, ENTRIES - 15_000),
     ] {
-        let answers = answers(&place, async {
+        let answers = answers(&db, async {
             let part = store.task_part(&id("long"), window).await.expect("read").task.expect("there");
             assert_eq!((part.timeline.len(), part.older, part.newer), (10, older, newer));
             let first = serde_json::to_value(&part.timeline[0]).expect("serialises");
@@ -66,10 +66,10 @@ async fn only_the_requested_entries_are_read() {
 /// A write reads the task without its timeline to decide. Its answer has the timeline, as documented.
 #[tokio::test]
 async fn a_write_reads_no_timeline_to_decide() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
-    insert_long(&place).await;
-    let answers = answers(&place, async {
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
+    insert_long(&db).await;
+    let answers = answers(&db, async {
         let answers = Answers::parse(json!({"answers": ["a"]})).expect("answers");
         let clarified = store.clarify(&id("long"), &viewer(), answers).await.expect("clarified");
         assert_eq!(clarified.timeline.len(), ENTRIES + 1);
@@ -84,17 +84,17 @@ async fn a_write_reads_no_timeline_to_decide() {
 
 #[tokio::test]
 async fn a_value_that_is_not_a_timeline_has_no_parts() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
     let odd =
         [Bson::Null, Bson::Undefined, "x".into(), 5.into(), doc! {"a": 1}.into(), Bson::Array(Vec::new())];
     let odd = odd.into_iter().map(|events| doc! {"events": events}).chain(iter::once(doc! {}));
     for (n, fields) in odd.enumerate() {
         let mut task: Document = doc! {"_id": n.to_string(), "title": "T", "timelineLength": 7};
         task.extend(fields);
-        place.tasks().insert_one(&task).await.expect("inserted");
+        db.tasks().insert_one(&task).await.expect("inserted");
         let whole = store.task(&id(&n.to_string())).await.expect("read").task.expect("there");
-        for window in [Window::newest(3), Window { before: 2, most: 1 }, Window { before: 0, most: 1 }] {
+        for window in [Window::newest(3), Window { before: 2, limit: 1 }, Window { before: 0, limit: 1 }] {
             let part = store.task_part(&id(&n.to_string()), window).await.expect("read").task;
             assert_eq!(part.as_ref(), Some(&whole), "{task}");
         }
@@ -105,8 +105,8 @@ async fn a_value_that_is_not_a_timeline_has_no_parts() {
 /// Entries that are not objects, or that contain invalid values, count like other entries.
 #[tokio::test]
 async fn malformed_entries_keep_their_positions() {
-    let place = Place::new().await;
-    let store = place.prepared().await;
+    let db = TestDatabase::new().await;
+    let store = db.prepared_store().await;
     let odd: Vec<Bson> = vec![
         Bson::Null,
         5.into(),
@@ -115,11 +115,11 @@ async fn malformed_entries_keep_their_positions() {
         Bson::Undefined,
         doc! {"eventType": "e", "payload": {"Set-Cookie": "c"}, "createdAt": Bson::Undefined}.into(),
     ];
-    place.tasks().insert_one(doc! {"_id": "odd", "events": odd}).await.expect("inserted");
+    db.tasks().insert_one(doc! {"_id": "odd", "events": odd}).await.expect("inserted");
     let whole = store.task(&id("odd")).await.expect("read").task.expect("there");
     assert_eq!(whole.timeline.len(), 6);
     for before in 0..=6 {
-        let window = Window { before, most: 2 };
+        let window = Window { before, limit: 2 };
         let part = store.task_part(&id("odd"), window).await.expect("read").task.expect("there");
         assert_eq!(part.timeline, whole.timeline[window.of(6)], "{window:?}");
         let sent = serde_json::to_string(&part.timeline).expect("serialises");

@@ -3,7 +3,7 @@
 use mongodb::bson::{Document, Timestamp, doc};
 use taskcast::feed::{FeedItem, Position};
 
-use crate::mongod::{Followed, Mongod, Place, binaries};
+use crate::mongod::{Mongod, TestDatabase, TestFeed, binaries};
 
 /// The cluster time of the server when it answered the command.
 fn cluster_time(answer: &Document) -> u64 {
@@ -11,13 +11,13 @@ fn cluster_time(answer: &Document) -> u64 {
     u64::from(time) << 32 | u64::from(increment)
 }
 
-async fn answer(place: &Place, command: Document) -> Document {
-    let database = place.config.database.as_deref().expect("named");
-    place.client.database(database).run_command(command).await.expect("an answer")
+async fn answer(db: &TestDatabase, command: Document) -> Document {
+    let database = db.config.database.as_deref().expect("named");
+    db.client.database(database).run_command(command).await.expect("an answer")
 }
 
 /// Reads the feed until everything up to this cluster time has been read.
-async fn read_up_to(feed: &mut Followed, time: u64) -> Position {
+async fn read_up_to(feed: &mut TestFeed, time: u64) -> Position {
     loop {
         match feed.next().await {
             FeedItem::Idle(position) if position.time >= time => return position,
@@ -35,14 +35,14 @@ async fn a_resume_token_contains_the_cluster_time() {
         let server = Mongod::replica_set_of(&binary);
         let version = server.command(doc! {"buildInfo": 1});
         let version = version.get_str("version").expect("a version");
-        let place = Place::on(&server).await;
-        let mut feed = place.followed().await;
+        let db = TestDatabase::on(&server).await;
+        let mut feed = db.open_feed().await;
         for n in 0..4 {
             for collection in ["tasks", "other"] {
                 let insert = doc! {"insert": collection, "documents": [{"_id": format!("{n}")}]};
-                let written = cluster_time(&answer(&place, insert).await);
+                let written = cluster_time(&answer(&db, insert).await);
                 let read = read_up_to(&mut feed, written).await;
-                let now = cluster_time(&answer(&place, doc! {"ping": 1}).await);
+                let now = cluster_time(&answer(&db, doc! {"ping": 1}).await);
                 assert!(read.time <= now, "{version}: {read:?} after {now}");
             }
         }

@@ -137,12 +137,12 @@ impl Drop for Mongod {
 
 /// A separate database on a server, and the settings of a store on the database.
 #[derive(Debug)]
-pub struct Place {
+pub struct TestDatabase {
     pub config: MongoConfig,
     pub client: Client,
 }
 
-impl Place {
+impl TestDatabase {
     pub async fn new() -> Self {
         Self::on(&SHARED).await
     }
@@ -164,7 +164,7 @@ impl Place {
         MongoStore::new(self.config.clone()).expect("a store")
     }
 
-    pub async fn prepared(&self) -> MongoStore {
+    pub async fn prepared_store(&self) -> MongoStore {
         let store = self.store();
         store.prepare().await.expect("prepared");
         store
@@ -177,41 +177,41 @@ impl Place {
     }
 
     /// MongoDB's profiler entries for the commands on the tasks during `work`.
-    pub async fn noted(&self, work: impl Future<Output = ()>) -> Vec<Document> {
+    pub async fn profile(&self, work: impl Future<Output = ()>) -> Vec<Document> {
         let database = self.client.database(self.config.database.as_deref().expect("named"));
         database.run_command(doc! {"profile": 2}).await.expect("profiled");
         work.await;
         database.run_command(doc! {"profile": 0}).await.expect("no longer profiled");
-        let notes = database.collection::<Document>("system.profile");
-        let found = notes.find(doc! {"ns": {"$regex": "tasks$"}}).await.expect("found");
+        let profile_entries = database.collection::<Document>("system.profile");
+        let found = profile_entries.find(doc! {"ns": {"$regex": "tasks$"}}).await.expect("found");
         let found: Vec<Document> = found.try_collect().await.expect("read");
-        notes.drop().await.expect("dropped");
+        profile_entries.drop().await.expect("dropped");
         assert!(!found.is_empty(), "nothing was noted");
         found
     }
 
     /// Prepares the store and follows it. The feed misses no change from here on.
-    pub async fn followed(&self) -> Followed {
-        Followed::of(Arc::new(self.prepared().await)).await
+    pub async fn open_feed(&self) -> TestFeed {
+        TestFeed::open(Arc::new(self.prepared_store().await)).await
     }
 }
 
-/// The size of the answer in an entry of [`Place::noted`].
-pub fn answered_bytes(note: &Document) -> i64 {
-    let length = note.get_i32("responseLength").map(i64::from);
-    length.or_else(|_| note.get_i64("responseLength")).unwrap_or_default()
+/// The size of the answer in an entry of [`TestDatabase::noted`].
+pub fn response_bytes(profile_entry: &Document) -> i64 {
+    let length = profile_entry.get_i32("responseLength").map(i64::from);
+    length.or_else(|_| profile_entry.get_i64("responseLength")).unwrap_or_default()
 }
 
 /// A feed that is being read.
 #[derive(Debug)]
-pub struct Followed {
+pub struct TestFeed {
     pub items: mpsc::Receiver<FeedItem>,
     pub task: JoinHandle<Result<(), taskcast::store::StoreError>>,
     _stop: DropGuard,
 }
 
-impl Followed {
-    pub async fn of(store: Arc<MongoStore>) -> Self {
+impl TestFeed {
+    pub async fn open(store: Arc<MongoStore>) -> Self {
         let (sender, items) = mpsc::channel(64);
         let stop = CancellationToken::new();
         let token = stop.clone();
@@ -223,7 +223,7 @@ impl Followed {
     }
 
     /// Reads the feed and ignores its items.
-    pub fn ignored(mut self) -> DropGuard {
+    pub fn discard_items(mut self) -> DropGuard {
         tokio::spawn(async move { while self.items.recv().await.is_some() {} });
         self._stop
     }

@@ -88,8 +88,8 @@ mod tests {
             "k8Wz3qPx9Lk8Wz3qPx9Lk8Wz3qPx9Lk8Wz3qPx9L",
             "your-256-bit-changeme-your-256-bit-key",
         ] {
-            let told = weak_secret(secret).expect(secret).to_string();
-            assert!(told.contains("openssl rand") && !told.contains(secret), "{told}");
+            let finding = weak_secret(secret).expect(secret).to_string();
+            assert!(finding.contains("openssl rand") && !finding.contains(secret), "{finding}");
         }
         for secret in [
             "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",

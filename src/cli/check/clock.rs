@@ -37,9 +37,9 @@ mod tests {
 
     #[test]
     fn the_time_that_the_request_takes_is_not_a_difference_of_the_clocks() {
-        let level = |before, there, after| {
+        let level = |before, remote, after| {
             let at = |millis: i64| Timestamp::from_millis(1_800_000_000_000 + millis).expect("a time");
-            check_clock("x", Some(ClockReading { before: at(before), there: at(there), after: at(after) }))
+            check_clock("x", Some(ClockReading { before: at(before), remote: at(remote), after: at(after) }))
                 .level
         };
         assert_eq!(level(0, 10, 20), Level::Ok);

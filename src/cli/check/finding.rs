@@ -15,20 +15,20 @@ pub struct Finding {
     pub level: Level,
     pub text: String,
     /// The advice for the user.
-    pub mend: Option<String>,
+    pub fix: Option<String>,
 }
 
 impl Finding {
     pub fn ok(text: impl Into<String>) -> Self {
-        Self { level: Level::Ok, text: text.into(), mend: None }
+        Self { level: Level::Ok, text: text.into(), fix: None }
     }
 
-    pub fn warn(text: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { level: Level::Warn, text: text.into(), mend: Some(mend.into()) }
+    pub fn warn(text: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { level: Level::Warn, text: text.into(), fix: Some(fix.into()) }
     }
 
-    pub fn fail(text: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { level: Level::Fail, text: text.into(), mend: Some(mend.into()) }
+    pub fn fail(text: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { level: Level::Fail, text: text.into(), fix: Some(fix.into()) }
     }
 }
 
@@ -40,8 +40,8 @@ impl fmt::Display for Finding {
             Level::Fail => "fail",
         };
         let text = self.text.replace(['\r', '\n'], " ");
-        match &self.mend {
-            Some(mend) => write!(f, "{level}: {text}; {}", mend.replace(['\r', '\n'], " ")),
+        match &self.fix {
+            Some(fix) => write!(f, "{level}: {text}; {}", fix.replace(['\r', '\n'], " ")),
             None => write!(f, "{level}: {text}"),
         }
     }

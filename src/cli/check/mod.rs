@@ -4,9 +4,9 @@ mod access;
 mod clock;
 mod finding;
 mod folder;
+mod gateway;
 mod keys;
 mod mongo;
-mod reached;
 mod redis;
 
 use crate::config::{Backend, Config, KeySource, Sources, TaskApi};
@@ -25,14 +25,14 @@ pub async fn check(arguments: CheckArguments, sources: &Sources) -> Vec<Finding>
     let config = match Config::read(sources) {
         Ok(config) => config,
         Err(error) => {
-            let mend = "see --help or docs/configuration.md";
-            return error.0.iter().map(|problem| Finding::fail(problem.to_string(), mend)).collect();
+            let fix = "see --help or docs/configuration.md";
+            return error.0.iter().map(|problem| Finding::fail(problem.to_string(), fix)).collect();
         }
     };
     let mut findings = vec![Finding::ok("the settings can be used")];
     for warning in &config.warnings {
-        let (text, mend) = warning.split_once("; ").unwrap_or((warning, "see docs/configuration.md"));
-        findings.push(Finding::warn(text, mend));
+        let (text, fix) = warning.split_once("; ").unwrap_or((warning, "see docs/configuration.md"));
+        findings.push(Finding::warn(text, fix));
     }
     findings.extend(sources.literal_in_dotenv().into_iter().map(|(name, line)| {
         let text = format!(
@@ -54,7 +54,7 @@ pub async fn check(arguments: CheckArguments, sources: &Sources) -> Vec<Finding>
     }
     if let Some(url) = arguments.url {
         match GatewayUrl::parse(&url) {
-            Some(gateway) => findings.extend(reached::check_reached(&gateway).await),
+            Some(gateway) => findings.extend(gateway::check_gateway(&gateway).await),
             None => {
                 findings.push(Finding::fail("--url can't be used", "give http://host:port or https://host"))
             }
@@ -97,9 +97,12 @@ mod tests {
 
     #[tokio::test]
     async fn bad_settings_are_findings() {
-        let told = findings(&[("PORT", "hunter2"), ("SEND_QUEUE", "1")]).await;
-        assert_eq!(told.len(), 3, "{told:?}");
-        assert!(told.iter().all(|line| line.starts_with("fail: ") && !line.contains("hunter2")), "{told:?}");
+        let lines = findings(&[("PORT", "hunter2"), ("SEND_QUEUE", "1")]).await;
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(
+            lines.iter().all(|line| line.starts_with("fail: ") && !line.contains("hunter2")),
+            "{lines:?}"
+        );
     }
 
     #[tokio::test]
@@ -117,12 +120,12 @@ mod tests {
             fs::write(&path, format!("# secret\n{line}\n")).expect("written");
             let sources =
                 Sources::new([("DATA_DIR".to_owned(), data.clone())]).with_dotenv(&path).expect("good");
-            let told: Vec<String> =
+            let lines: Vec<String> =
                 check(CheckArguments::default(), &sources).await.iter().map(Finding::to_string).collect();
             let found =
-                told.iter().filter(|line| line.starts_with("warn: JWT_SECRET in line 2 of .env is read"));
-            assert_eq!(found.count(), warned, "{told:?}");
-            assert!(told.iter().all(|line| !line.contains("hunter2")), "{told:?}");
+                lines.iter().filter(|line| line.starts_with("warn: JWT_SECRET in line 2 of .env is read"));
+            assert_eq!(found.count(), warned, "{lines:?}");
+            assert!(lines.iter().all(|line| !line.contains("hunter2")), "{lines:?}");
         }
     }
 
@@ -130,12 +133,12 @@ mod tests {
     async fn a_short_secret_and_an_open_development_gateway_are_warnings() {
         let folder = tempfile::tempdir().expect("a folder");
         let data = folder.path().join("not/yet").display().to_string();
-        let told = findings(&[("JWT_SECRET", "bench-secret"), ("DATA_DIR", &data)]).await;
-        assert_eq!(told.iter().filter(|line| line.starts_with("warn: JWT_SECRET")).count(), 1, "{told:?}");
-        let told = findings(&[("TASKCAST_DEV", "1"), ("DATA_DIR", &data)]).await;
-        assert_eq!(told.iter().filter(|line| line.contains("development secret")).count(), 1, "{told:?}");
-        let told = findings(&[("HOST", "127.0.0.1"), ("DATA_DIR", &data)]).await;
-        assert!(told.iter().all(|line| line.starts_with("ok: ")), "{told:?}");
+        let lines = findings(&[("JWT_SECRET", "bench-secret"), ("DATA_DIR", &data)]).await;
+        assert_eq!(lines.iter().filter(|line| line.starts_with("warn: JWT_SECRET")).count(), 1, "{lines:?}");
+        let lines = findings(&[("TASKCAST_DEV", "1"), ("DATA_DIR", &data)]).await;
+        assert_eq!(lines.iter().filter(|line| line.contains("development secret")).count(), 1, "{lines:?}");
+        let lines = findings(&[("HOST", "127.0.0.1"), ("DATA_DIR", &data)]).await;
+        assert!(lines.iter().all(|line| line.starts_with("ok: ")), "{lines:?}");
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing was made");
     }
 }

@@ -6,13 +6,13 @@ use crate::store::{Images, MongoConfig, MongoProbe, MongoStore, StoreError};
 
 use super::{Finding, Level, clock::check_clock};
 
-const OLDEST: u32 = 6;
+const MIN_MAJOR_VERSION: u32 = 6;
 /// A shorter oplog is a warning. A node that was disconnected for longer than the oplog reaches back has to send a new state
 /// to every client.
-const SHORT_WINDOW_SECS: u64 = 60 * 60;
+const MIN_WINDOW_SECS: u64 = 60 * 60;
 /// Users notice a longer journal commit interval.
-const PROMPT_JOURNAL_MS: u64 = 20;
-const COMMAND: &str = "db.runCommand({collMod: \"<MONGODB_TASKS_COLLECTION>\", changeStreamPreAndPostImages: \
+const MAX_JOURNAL_MS: u64 = 20;
+const ENABLE_IMAGES_COMMAND: &str = "db.runCommand({collMod: \"<MONGODB_TASKS_COLLECTION>\", changeStreamPreAndPostImages: \
                        {enabled: true}})";
 
 pub(super) async fn check_mongo(config: &MongoConfig, writes: bool) -> Vec<Finding> {
@@ -26,7 +26,7 @@ pub(super) async fn check_mongo(config: &MongoConfig, writes: bool) -> Vec<Findi
             format!("MongoDB: {error}"),
             "check MONGODB_URI, that the server runs, and that it can be reached from here",
         )],
-        Err(error) => vec![Finding { level: Level::Fail, text: error.to_string(), mend: None }],
+        Err(error) => vec![Finding { level: Level::Fail, text: error.to_string(), fix: None }],
     }
 }
 
@@ -35,10 +35,10 @@ fn findings(probe: &MongoProbe, images: Images) -> Vec<Finding> {
         version(&probe.version),
         replica_set(probe.replica_set.as_deref()),
         pre_and_post_images(probe.images, images),
-        oplog(probe.oplog_window_secs, probe.oplog_room_secs),
+        oplog(probe.oplog_window_secs, probe.full_oplog_window_secs),
         journal(probe.journal_commit_interval_ms),
         check_clock("MongoDB", probe.clock),
-        privileges(probe.lacking.as_deref()),
+        privileges(probe.missing_privileges.as_deref()),
         collation(probe.collation.as_deref()),
     ]
 }
@@ -57,7 +57,7 @@ fn collation(locale: Option<&str>) -> Finding {
 fn version(version: &str) -> Finding {
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     match major {
-        Some(major) if major >= OLDEST => Finding::ok(format!("MongoDB {version} answers")),
+        Some(major) if major >= MIN_MAJOR_VERSION => Finding::ok(format!("MongoDB {version} answers")),
         _ => Finding::fail(format!("MongoDB {version} is too old"), "upgrade it to 6.0 or newer"),
     }
 }
@@ -81,36 +81,40 @@ fn pre_and_post_images(on: Option<bool>, images: Images) -> Finding {
         }
         (Some(false), Images::Auto) => Finding::warn(
             "pre- and post-images are off: taskcast switches them on when it starts, if it has the right to",
-            format!("give its user the role dbAdmin, or run {COMMAND}"),
+            format!("give its user the role dbAdmin, or run {ENABLE_IMAGES_COMMAND}"),
         ),
         (Some(false), Images::Require) => Finding::fail(
             "pre- and post-images are off, and with MONGODB_IMAGES=require taskcast does not switch them on",
-            format!("run {COMMAND}"),
+            format!("run {ENABLE_IMAGES_COMMAND}"),
         ),
     }
 }
 
-fn oplog(window_secs: Option<u64>, room_secs: Option<u64>) -> Finding {
+fn oplog(window_secs: Option<u64>, full_window_secs: Option<u64>) -> Finding {
     let Some(secs) = window_secs else {
         return Finding::warn(
             "taskcast can't read how far back the oplog reaches",
             "to have it checked, give the user the role read on the database local",
         );
     };
-    let Some(room) = room_secs.map(|room| room.max(secs)) else {
+    let Some(full_window) = full_window_secs.map(|full_window| full_window.max(secs)) else {
         let text = format!(
             "the oplog reaches back {}, and is too young to estimate how far it will reach",
             shown(secs)
         );
         return Finding::ok(text);
     };
-    let text = match room > secs + secs / 10 {
+    let text = match full_window > secs + secs / 10 {
         true => {
-            format!("the oplog reaches back {}, and will reach back {} once full", shown(secs), roughly(room))
+            format!(
+                "the oplog reaches back {}, and will reach back {} once full",
+                shown(secs),
+                roughly(full_window)
+            )
         }
         false => format!("the oplog reaches back {}", shown(secs)),
     };
-    if room < SHORT_WINDOW_SECS {
+    if full_window < MIN_WINDOW_SECS {
         return Finding::warn(
             format!("{text}: a node that is disconnected longer has to send new states to every client"),
             "enlarge it: db.adminCommand({replSetResizeOplog: 1, size: <megabytes>, minRetentionHours: 24})",
@@ -119,13 +123,13 @@ fn oplog(window_secs: Option<u64>, room_secs: Option<u64>) -> Finding {
     Finding::ok(text)
 }
 
-/// `lacking` lists the missing privileges. `None` means that MongoDB has no access control, or that no user authenticated.
-fn privileges(lacking: Option<&[String]>) -> Finding {
-    match lacking {
+/// `missing_privileges` lists the missing privileges. `None` means that MongoDB has no access control, or that no user authenticated.
+fn privileges(missing_privileges: Option<&[String]>) -> Finding {
+    match missing_privileges {
         None => Finding::ok("MongoDB asks for no user name: anyone who can reach it may do everything"),
         Some([]) => Finding::ok("the user of MONGODB_URI has the privileges that it needs"),
-        Some(lacking) => Finding::fail(
-            format!("the user of MONGODB_URI lacks {}", lacking.join(", ")),
+        Some(missing_privileges) => Finding::fail(
+            format!("the user of MONGODB_URI lacks {}", missing_privileges.join(", ")),
             "grant it readWrite on the database, and dbAdmin for collMod; or create what is missing as another user",
         ),
     }
@@ -138,7 +142,7 @@ fn journal(interval_ms: Option<u64>) -> Finding {
             "to have it checked, give the user the role clusterMonitor",
         ),
         Some(ms) => Finding {
-            mend: (ms > PROMPT_JOURNAL_MS)
+            fix: (ms > MAX_JOURNAL_MS)
                 .then(|| "if that is too late, lower storage.journal.commitIntervalMs".to_owned()),
             ..Finding::ok(format!(
                 "the journal is committed every {ms} ms: events can be delayed by this time"
@@ -173,9 +177,9 @@ mod tests {
             images: Some(true),
             collation: None,
             oplog_window_secs: Some(90_000),
-            oplog_room_secs: Some(90_000),
-            clock: Some(ClockReading { before: now, there: now, after: now }),
-            lacking: Some(Vec::new()),
+            full_oplog_window_secs: Some(90_000),
+            clock: Some(ClockReading { before: now, remote: now, after: now }),
+            missing_privileges: Some(Vec::new()),
             journal_commit_interval_ms: Some(100),
         }
     }
@@ -202,19 +206,20 @@ mod tests {
         assert_levels(MongoProbe { images: None, ..good() }, Images::Require, [Ok; 5]);
         let unread = MongoProbe { oplog_window_secs: None, journal_commit_interval_ms: None, ..good() };
         assert_levels(unread, Images::Auto, [Ok, Ok, Ok, Warn, Warn]);
-        let short = MongoProbe { oplog_window_secs: Some(60), oplog_room_secs: Some(1800), ..good() };
+        let short = MongoProbe { oplog_window_secs: Some(60), full_oplog_window_secs: Some(1800), ..good() };
         assert_levels(short.clone(), Images::Auto, [Ok, Ok, Ok, Warn, Ok]);
-        for oplog_room_secs in [Some(90_000), None] {
-            assert_levels(MongoProbe { oplog_room_secs, ..short.clone() }, Images::Auto, [Ok; 5]);
+        for full_oplog_window_secs in [Some(90_000), None] {
+            assert_levels(MongoProbe { full_oplog_window_secs, ..short.clone() }, Images::Auto, [Ok; 5]);
         }
     }
 
     #[test]
     fn missing_privileges_of_the_user_are_named() {
-        let probe = MongoProbe { lacking: Some(vec!["changeStream on app.tasks".into()]), ..good() };
-        let told = findings(&probe, Images::Auto).into_iter().find(|one| one.level == Level::Fail);
-        let told = told.expect("a finding").to_string();
-        assert!(told.starts_with("fail: ") && told.contains("changeStream on app.tasks"), "{told}");
+        let probe =
+            MongoProbe { missing_privileges: Some(vec!["changeStream on app.tasks".into()]), ..good() };
+        let finding = findings(&probe, Images::Auto).into_iter().find(|one| one.level == Level::Fail);
+        let finding = finding.expect("a finding").to_string();
+        assert!(finding.starts_with("fail: ") && finding.contains("changeStream on app.tasks"), "{finding}");
         assert_eq!(privileges(None).level, Level::Ok);
     }
 

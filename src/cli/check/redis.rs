@@ -4,21 +4,21 @@ use crate::cluster::{ClusterConfig, LinkError, RedisProbe, probe};
 
 use super::{Finding, clock::check_clock};
 
-const KEEPS_ALL: &str = "noeviction";
-const MEANWHILE: &str = "without Redis the gateway continues, but the nodes do not know of each other";
+const NO_EVICTION: &str = "noeviction";
+const WITHOUT_REDIS: &str = "without Redis the gateway continues, but the nodes do not know of each other";
 
 pub(super) async fn check_redis(config: &ClusterConfig) -> Vec<Finding> {
     match probe(config).await {
         Ok(probe) => findings(&probe),
         Err(error @ LinkError::TooOld(_)) => vec![too_old(error.to_string())],
         Err(error) => {
-            let mend = format!("{}; {MEANWHILE}", mend(&error));
-            vec![Finding::fail(error.to_string(), mend)]
+            let fix = format!("{}; {WITHOUT_REDIS}", fix_for(&error));
+            vec![Finding::fail(error.to_string(), fix)]
         }
     }
 }
 
-fn mend(error: &LinkError) -> &'static str {
+fn fix_for(error: &LinkError) -> &'static str {
     match error {
         LinkError::Denied(_) => {
             "check user and password of REDIS_URL, and what the server's ACL allows that user (docs/cluster.md)"
@@ -37,7 +37,7 @@ fn findings(probe: &RedisProbe) -> Vec<Finding> {
         false => too_old(format!("Redis {} is too old", probe.version)),
     };
     let eviction = match probe.eviction.as_deref() {
-        Some(KEEPS_ALL) => {
+        Some(NO_EVICTION) => {
             Finding::ok("Redis evicts no keys when its memory is full (maxmemory-policy noeviction)")
         }
         Some(policy) => Finding::warn(
@@ -68,7 +68,7 @@ mod tests {
     fn each_shortcoming_is_one_finding() {
         use Level::{Fail, Ok, Warn};
         let now = Timestamp::now();
-        let clock = Some(ClockReading { before: now, there: now, after: now });
+        let clock = Some(ClockReading { before: now, remote: now, after: now });
         let eviction = Some("noeviction".into());
         let good = RedisProbe { version: "7.0.15".into(), is_recent: true, eviction, clock };
         let levels = |probe| findings(&probe).iter().map(|finding| finding.level).collect::<Vec<_>>();

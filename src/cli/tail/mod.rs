@@ -62,7 +62,7 @@ pub async fn tail(arguments: TailArguments, sources: &Sources, out: impl Write) 
 enum Credentials {
     Given(String),
     /// A new token is signed for each connection, so that reconnecting never fails because of an expired token.
-    Made(Box<TokenSigner>, Grant),
+    Signed(Box<TokenSigner>, Grant),
 }
 
 impl Credentials {
@@ -85,13 +85,13 @@ impl Credentials {
                 grant.user
             );
         }
-        Ok(Self::Made(Box::new(signer), grant))
+        Ok(Self::Signed(Box::new(signer), grant))
     }
 
     fn token(&self) -> Result<String, CliError> {
         Ok(match self {
             Self::Given(token) => token.clone(),
-            Self::Made(signer, grant) => signer.sign(grant, UnixTime::now())?,
+            Self::Signed(signer, grant) => signer.sign(grant, UnixTime::now())?,
         })
     }
 }

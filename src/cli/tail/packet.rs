@@ -57,8 +57,8 @@ impl Packet {
 
     fn open(json: &str) -> Self {
         let Ok(open) = serde_json::from_str::<Open>(json) else { return Self::Other };
-        let silence = Duration::from_millis(open.ping_interval.saturating_add(open.ping_timeout));
-        Self::Open(silence.clamp(Duration::from_secs(1), Duration::from_secs(60 * 60)))
+        let idle_timeout = Duration::from_millis(open.ping_interval.saturating_add(open.ping_timeout));
+        Self::Open(idle_timeout.clamp(Duration::from_secs(1), Duration::from_secs(60 * 60)))
     }
 
     /// Parses a Socket.IO packet of the namespace `/`, whose name is not written in the packet.

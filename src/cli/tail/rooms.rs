@@ -11,22 +11,22 @@ struct Room {
     /// `None` means the dashboard.
     task: Option<String>,
     /// The last `eventId` received in this room.
-    since: Option<String>,
-    joined_before: bool,
+    last_event_id: Option<String>,
+    has_joined: bool,
 }
 
 /// Tells new events from those that were printed before.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum EventStatus {
     New,
     /// The event was printed before the connection was lost.
-    Before,
+    Duplicate,
 }
 
 impl Rooms {
     pub(super) fn new(task: Option<String>) -> Self {
         let rooms = std::iter::once(None).chain(task.map(Some));
-        Self { rooms: rooms.map(|task| Room { task, since: None, joined_before: false }).collect() }
+        Self { rooms: rooms.map(|task| Room { task, last_event_id: None, has_joined: false }).collect() }
     }
 
     /// One request for each room. The first connection joins the room; later ones ask for the events after the last one.
@@ -44,18 +44,18 @@ impl Rooms {
 
     pub(super) fn joined(&mut self, request: usize, answer: &Value) {
         let Some(room) = self.rooms.get_mut(request) else { return };
-        room.joined_before = true;
+        room.has_joined = true;
         // The dashboard's state is an array without an event id. The answer may contain the id instead.
-        if room.since.is_none() {
-            room.since = answer.get("eventId").and_then(Value::as_str).map(str::to_owned);
+        if room.last_event_id.is_none() {
+            room.last_event_id = answer.get("eventId").and_then(Value::as_str).map(str::to_owned);
         }
     }
 
-    pub(super) fn saw(&mut self, event: &str, payload: &Value) -> Seen {
-        let Some(id) = payload.get("eventId").and_then(Value::as_str) else { return Seen::New };
+    pub(super) fn record_event(&mut self, event: &str, payload: &Value) -> EventStatus {
+        let Some(id) = payload.get("eventId").and_then(Value::as_str) else { return EventStatus::New };
         // A count summarises several changes and may arrive later than they do, so its id is not used.
         if event == "dashboard:task_count_changed" {
-            return Seen::New;
+            return EventStatus::New;
         }
         let of_dashboard = event == "task:created" || event.starts_with("dashboard:");
         let task = payload.get("taskId").and_then(Value::as_str);
@@ -63,21 +63,21 @@ impl Rooms {
             None => of_dashboard,
             Some(followed) => !of_dashboard && task == Some(followed),
         });
-        let Some(room) = room else { return Seen::New };
+        let Some(room) = room else { return EventStatus::New };
         let is_state = event.ends_with(":state");
-        if !is_state && room.since.as_deref().is_some_and(|since| id <= since) {
-            return Seen::Before;
+        if !is_state && room.last_event_id.as_deref().is_some_and(|since| id <= since) {
+            return EventStatus::Duplicate;
         }
-        room.since = Some(id.to_owned());
-        Seen::New
+        room.last_event_id = Some(id.to_owned());
+        EventStatus::New
     }
 }
 
 impl Room {
     fn request(&self) -> (&'static str, Value) {
-        match (&self.task, &self.since) {
-            (None, _) if !self.joined_before => ("dashboard:join", json!({})),
-            (Some(task), _) if !self.joined_before => ("task:join", json!({ "taskId": task })),
+        match (&self.task, &self.last_event_id) {
+            (None, _) if !self.has_joined => ("dashboard:join", json!({})),
+            (Some(task), _) if !self.has_joined => ("task:join", json!({ "taskId": task })),
             (None, None) => ("resync_requested", json!({ "dashboard": true })),
             (None, Some(since)) => ("resync_requested", json!({ "dashboard": true, "since": since })),
             (Some(task), None) => ("resync_requested", json!({ "taskIds": [task] })),
@@ -96,11 +96,26 @@ mod tests {
         assert_eq!(rooms.requests(), [("dashboard:join", json!({})), ("task:join", json!({"taskId": "t"}))]);
         rooms.joined(0, &json!({"ok": true, "eventId": "01"}));
         rooms.joined(1, &json!({"ok": true}));
-        assert_eq!(rooms.saw("task:state", &json!({"taskId": "t", "eventId": "05"})), Seen::New);
-        assert_eq!(rooms.saw("task:coding", &json!({"taskId": "t", "eventId": "06"})), Seen::New);
-        assert_eq!(rooms.saw("task:created", &json!({"taskId": "t", "eventId": "03"})), Seen::New);
-        assert_eq!(rooms.saw("dashboard:task_count_changed", &json!({"eventId": "99"})), Seen::New);
-        assert_eq!(rooms.saw("task:coding", &json!({"taskId": "other", "eventId": "07"})), Seen::New);
+        assert_eq!(
+            rooms.record_event("task:state", &json!({"taskId": "t", "eventId": "05"})),
+            EventStatus::New
+        );
+        assert_eq!(
+            rooms.record_event("task:coding", &json!({"taskId": "t", "eventId": "06"})),
+            EventStatus::New
+        );
+        assert_eq!(
+            rooms.record_event("task:created", &json!({"taskId": "t", "eventId": "03"})),
+            EventStatus::New
+        );
+        assert_eq!(
+            rooms.record_event("dashboard:task_count_changed", &json!({"eventId": "99"})),
+            EventStatus::New
+        );
+        assert_eq!(
+            rooms.record_event("task:coding", &json!({"taskId": "other", "eventId": "07"})),
+            EventStatus::New
+        );
         assert_eq!(
             rooms.requests(),
             [
@@ -108,9 +123,18 @@ mod tests {
                 ("resync_requested", json!({"taskIds": ["t"], "since": "06"})),
             ]
         );
-        assert_eq!(rooms.saw("task:coding", &json!({"taskId": "t", "eventId": "06"})), Seen::Before);
-        assert_eq!(rooms.saw("task:updated", &json!({"taskId": "t", "eventId": "08"})), Seen::New);
-        assert_eq!(rooms.saw("task:state", &json!({"taskId": "t", "eventId": "08"})), Seen::New);
+        assert_eq!(
+            rooms.record_event("task:coding", &json!({"taskId": "t", "eventId": "06"})),
+            EventStatus::Duplicate
+        );
+        assert_eq!(
+            rooms.record_event("task:updated", &json!({"taskId": "t", "eventId": "08"})),
+            EventStatus::New
+        );
+        assert_eq!(
+            rooms.record_event("task:state", &json!({"taskId": "t", "eventId": "08"})),
+            EventStatus::New
+        );
     }
 
     #[test]
@@ -118,7 +142,7 @@ mod tests {
         let mut rooms = Rooms::new(None);
         rooms.joined(0, &json!({"ok": true, "eventId": 5}));
         rooms.joined(7, &json!(null));
-        assert_eq!(rooms.saw("dashboard:state", &json!([])), Seen::New);
+        assert_eq!(rooms.record_event("dashboard:state", &json!([])), EventStatus::New);
         assert_eq!(rooms.requests(), [("resync_requested", json!({"dashboard": true}))]);
     }
 }

@@ -7,21 +7,21 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-use super::{GatewayUrl, Outcome, Printer, Rooms, outcome::shown, packet::Packet, rooms::Seen};
+use super::{GatewayUrl, Outcome, Printer, Rooms, outcome::shown, packet::Packet, rooms::EventStatus};
 use crate::cli::websocket::{WebSocket, open_websocket};
 
-const OPEN_WITHIN: Duration = Duration::from_secs(20);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) struct Session {
     socket: WebSocket,
     /// If the server is silent for longer, the connection counts as lost.
-    silence: Duration,
+    idle_timeout: Duration,
 }
 
 impl Session {
     /// Connects to the gateway and to the namespace.
     pub(super) async fn open(gateway: &GatewayUrl, token: &str) -> Result<Self, Outcome> {
-        match timeout(OPEN_WITHIN, Self::open_in_time(gateway, token)).await {
+        match timeout(OPEN_TIMEOUT, Self::open_in_time(gateway, token)).await {
             Ok(result) => result,
             Err(_) => Err(Outcome::lost(format!("{gateway} does not answer"))),
         }
@@ -29,9 +29,9 @@ impl Session {
 
     async fn open_in_time(gateway: &GatewayUrl, token: &str) -> Result<Self, Outcome> {
         let socket = open_websocket(gateway).await.map_err(|error| not_connected(gateway, error))?;
-        let mut session = Self { socket, silence: OPEN_WITHIN };
+        let mut session = Self { socket, idle_timeout: OPEN_TIMEOUT };
         match session.next().await? {
-            Packet::Open(silence) => session.silence = silence,
+            Packet::Open(idle_timeout) => session.idle_timeout = idle_timeout,
             _ => return Err(Outcome::Refused(format!("{gateway} is not a Socket.IO server"))),
         }
         session.send(format!("40{}", json!({ "token": token }))).await?;
@@ -62,7 +62,9 @@ impl Session {
         }
         loop {
             match self.next().await? {
-                Packet::Event { name, payload } if rooms.saw(&name, &payload) == Seen::New => {
+                Packet::Event { name, payload }
+                    if rooms.record_event(&name, &payload) == EventStatus::New =>
+                {
                     printer.event(&name, &payload)?;
                 }
                 Packet::Ack { id, answer } => {
@@ -78,7 +80,7 @@ impl Session {
     /// The next packet that is not part of the heartbeat.
     async fn next(&mut self) -> Result<Packet, Outcome> {
         loop {
-            let message = timeout(self.silence, self.socket.next()).await;
+            let message = timeout(self.idle_timeout, self.socket.next()).await;
             let message = message.map_err(|_| Outcome::lost("the gateway has stopped sending"))?;
             match message {
                 Some(Ok(Message::Text(text))) => match Packet::parse(text.as_str()) {
@@ -96,7 +98,7 @@ impl Session {
     }
 
     async fn send(&mut self, packet: String) -> Result<(), Outcome> {
-        let sent = timeout(self.silence, self.socket.send(Message::text(packet))).await;
+        let sent = timeout(self.idle_timeout, self.socket.send(Message::text(packet))).await;
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Outcome::lost(format!("the connection was lost: {error}"))),

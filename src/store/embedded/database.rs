@@ -34,7 +34,7 @@ pub(super) const LAST_SEQUENCE: &str = "lastSequence";
 /// In `meta`: how many bytes of entries the log holds.
 pub(super) const LOG_BYTES: &str = "logBytes";
 
-const FILE: &str = "tasks.redb";
+const FILE_NAME: &str = "tasks.redb";
 /// The cause in an error text when redb detects damage by a failed assertion.
 const DAMAGED: &str = "it is damaged";
 /// The size of redb's cache. The default of redb is 1 GiB.
@@ -78,7 +78,7 @@ pub(super) enum Fault {
 impl Database {
     pub(super) fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let lock = lock(data_dir)?;
-        let path = data_dir.join(FILE);
+        let path = data_dir.join(FILE_NAME);
         if !path.exists() {
             create(&path).map_err(|cause| unusable_file(&path, &cause))?;
         }
@@ -93,7 +93,7 @@ impl Database {
     ) -> Result<T, StoreError> {
         let file = self.file()?;
         match catch_unwind(AssertUnwindSafe(|| work(&file))) {
-            Ok(result) => result.map_err(|fault| self.failed(&file, fault)),
+            Ok(result) => result.map_err(|fault| self.store_error(&file, fault)),
             Err(_) => Err(unusable_file(&self.path, &DAMAGED)),
         }
     }
@@ -122,7 +122,7 @@ impl Database {
         }
     }
 
-    fn failed(&self, file: &Arc<redb::Database>, fault: Fault) -> StoreError {
+    fn store_error(&self, file: &Arc<redb::Database>, fault: Fault) -> StoreError {
         let error = match fault {
             Fault::Transaction(error) => redb::Error::from(error),
             Fault::Table(error) => error.into(),
@@ -232,7 +232,7 @@ fn first_sequence() -> u64 {
 }
 
 fn open_file(path: &Path) -> Result<redb::Database, StoreError> {
-    attempt(path)?.map_err(|cause| match &cause {
+    try_open(path)?.map_err(|cause| match &cause {
         redb::DatabaseError::Storage(redb::StorageError::Io(io)) if io.kind() != io::ErrorKind::InvalidData => {
             StoreError::Unusable(format!(
                 "{} can't be opened: {io}. This user must be able to read and write it, and the disk needs free space",
@@ -246,12 +246,12 @@ fn open_file(path: &Path) -> Result<redb::Database, StoreError> {
 /// Opens the file after an I/O error. A failure is temporary: the disk may still be full, or transactions from before the
 /// error may still hold the file.
 fn reopen(path: &Path) -> Result<redb::Database, StoreError> {
-    attempt(path)?.map_err(|cause| {
+    try_open(path)?.map_err(|cause| {
         StoreError::Unavailable(format!("{} can't be opened again yet: {cause}", path.display()))
     })
 }
 
-fn attempt(path: &Path) -> Result<Result<redb::Database, redb::DatabaseError>, StoreError> {
+fn try_open(path: &Path) -> Result<Result<redb::Database, redb::DatabaseError>, StoreError> {
     catch_unwind(|| redb::Builder::new().set_cache_size(CACHE_BYTES).open(path))
         .map_err(|_| unusable_file(path, &DAMAGED))
 }

@@ -16,11 +16,11 @@ use crate::{
     task::DefaultOrg,
 };
 
-/// The follower reads this many changes, or changes of about [`CHUNK_BYTES`], before it passes on the first.
-const CHUNK: usize = 256;
-const CHUNK_BYTES: usize = 1 << 20;
+/// The follower reads this many changes, or changes of about [`MAX_CHUNK_BYTES`], before it passes on the first.
+const MAX_CHUNK_CHANGES: usize = 256;
+const MAX_CHUNK_BYTES: usize = 1 << 20;
 /// The pause between two attempts while the file can't be read.
-const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Passes on the changes in the log, from the oldest entry on, each once.
 pub(super) struct Follower {
@@ -58,16 +58,16 @@ impl Follower {
                 Ok(chunk) => chunk,
                 Err(error) if error.is_passing() => {
                     tracing::warn!(%error, "the log of changes can't be read; trying again");
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(RETRY_PAUSE).await;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            let end = chunk.changes.is_empty();
-            if !self.pass_on(chunk).await {
+            let is_at_end = chunk.changes.is_empty();
+            if !self.send_chunk(chunk).await {
                 return Ok(());
             }
-            if end {
+            if is_at_end {
                 tokio::select! {
                     changed = self.committed.changed() => if changed.is_err() { return Ok(()) },
                     () = self.items.closed() => return Ok(()),
@@ -82,7 +82,7 @@ impl Follower {
     }
 
     /// Returns false if the receiver is dropped.
-    async fn pass_on(&mut self, chunk: Chunk) -> bool {
+    async fn send_chunk(&mut self, chunk: Chunk) -> bool {
         if self.next.is_some_and(|next| next != chunk.start)
             && self.items.send(FeedItem::Gap(GapReason::LogCut)).await.is_err()
         {
@@ -98,8 +98,8 @@ impl Follower {
                 return false;
             }
         }
-        let seen = Position::before(self.next.unwrap_or(0));
-        self.items.send(FeedItem::Idle(seen)).await.is_ok()
+        let position = Position::before(self.next.unwrap_or(0));
+        self.items.send(FeedItem::Idle(position)).await.is_ok()
     }
 }
 
@@ -116,7 +116,7 @@ fn read_chunk(db: &redb::Database, from: u64, default_org: &DefaultOrg) -> Resul
         let parsed: LogEntry = serde_json::from_slice(entry)?;
         chunk.changes.push(parsed.into_change(sequence, default_org)?);
         bytes += entry.len();
-        if chunk.changes.len() >= CHUNK || bytes >= CHUNK_BYTES {
+        if chunk.changes.len() >= MAX_CHUNK_CHANGES || bytes >= MAX_CHUNK_BYTES {
             break;
         }
     }

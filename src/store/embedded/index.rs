@@ -18,18 +18,18 @@ pub(super) type ListKey = (u8, &'static str, &'static str, &'static str, Option<
 type CountKey = (u8, &'static str, &'static str);
 /// A text that deliveries look up, whether the task is open, its `createdAt` in milliseconds, and its id. If a text has
 /// several entries, the last one is the best match.
-type FindKey = (&'static str, bool, Option<i64>, &'static str);
+type LookupKey = (&'static str, bool, Option<i64>, &'static str);
 
 pub(super) const LISTS: TableDefinition<ListKey, ()> = TableDefinition::new("lists");
 /// How many tasks of a range are active, completed and failed.
 pub(super) const COUNTS: TableDefinition<CountKey, (u64, u64, u64)> = TableDefinition::new("counts");
-pub(super) const FINDS: TableDefinition<FindKey, ()> = TableDefinition::new("finds");
+pub(super) const LOOKUPS: TableDefinition<LookupKey, ()> = TableDefinition::new("finds");
 
 /// The index, open for writing.
 pub(super) struct Index<'txn> {
     lists: Table<'txn, ListKey, ()>,
     counts: Table<'txn, CountKey, (u64, u64, u64)>,
-    finds: Table<'txn, FindKey, ()>,
+    lookups: Table<'txn, LookupKey, ()>,
 }
 
 impl<'txn> Index<'txn> {
@@ -37,52 +37,55 @@ impl<'txn> Index<'txn> {
         Ok(Self {
             lists: txn.open_table(LISTS)?,
             counts: txn.open_table(COUNTS)?,
-            finds: txn.open_table(FINDS)?,
+            lookups: txn.open_table(LOOKUPS)?,
         })
     }
 
     /// Updates the index after a change of a task. `None` means that there is no document, or that it can't be read as a
     /// task.
-    pub(super) fn change(&mut self, before: Option<&Indexed>, after: Option<&Indexed>) -> Result<(), Fault> {
+    pub(super) fn update(&mut self, before: Option<&Indexed>, after: Option<&Indexed>) -> Result<(), Fault> {
         if before == after {
             return Ok(());
         }
-        let (gone, come) = difference(before, after, |task| {
+        let (removed, added) = difference(before, after, |task| {
             task.listed().into_iter().map(|range| (range, task.created_at)).collect()
         });
-        for (task, (range, created_at)) in gone {
+        for (task, (range, created_at)) in removed {
             self.lists.remove(list_key(range, created_at, &task.id))?;
         }
-        for (task, (range, created_at)) in come {
+        for (task, (range, created_at)) in added {
             self.lists.insert(list_key(range, created_at, &task.id), ())?;
         }
-        let (gone, come) = difference(before, after, |task| {
+        let (removed, added) = difference(before, after, |task| {
             task.counted().into_iter().map(|range| (range, task.class)).collect()
         });
-        for (_, (range, class)) in gone {
+        for (_, (range, class)) in removed {
             self.count(range, class, Counts::remove_one)?;
         }
-        for (_, (range, class)) in come {
+        for (_, (range, class)) in added {
             self.count(range, class, |counts, class| counts.add(class, 1))?;
         }
-        let (gone, come) = difference(before, after, |task| {
+        let (removed, added) = difference(before, after, |task| {
             let lookups = task.lookups.iter();
             lookups.map(|lookup| (lookup.as_str(), task.is_open, task.created_at)).collect()
         });
-        for (task, (lookup, is_open, created_at)) in gone {
-            self.finds.remove((lookup, is_open, created_at, &*task.id))?;
+        for (task, (lookup, is_open, created_at)) in removed {
+            self.lookups.remove((lookup, is_open, created_at, &*task.id))?;
         }
-        for (task, (lookup, is_open, created_at)) in come {
-            self.finds.insert((lookup, is_open, created_at, &*task.id), ())?;
+        for (task, (lookup, is_open, created_at)) in added {
+            self.lookups.insert((lookup, is_open, created_at, &*task.id), ())?;
         }
         Ok(())
     }
 
     /// The ids of the tasks that `lookup` finds, the best match first.
-    pub(super) fn found(&self, lookup: &str) -> Result<impl Iterator<Item = Result<String, Fault>>, Fault> {
+    pub(super) fn task_ids(
+        &self,
+        lookup: &str,
+    ) -> Result<impl Iterator<Item = Result<String, Fault>>, Fault> {
         let first = (lookup, false, None, "");
-        let behind = (lookup, true, Some(i64::MAX), "");
-        let entries = self.finds.range(first..behind)?;
+        let end = (lookup, true, Some(i64::MAX), "");
+        let entries = self.lookups.range(first..end)?;
         Ok(entries.rev().map(|entry| Ok(entry?.0.value().3.to_owned())))
     }
 
@@ -123,22 +126,22 @@ pub(super) fn counts_of((active, completed, failed): (u64, u64, u64)) -> Counts 
     Counts { active, completed, failed }
 }
 
-type OfTask<'a, T> = Vec<(&'a Indexed, T)>;
+type EntriesOfTask<'a, T> = Vec<(&'a Indexed, T)>;
 
 /// Returns the entries that only `before` has, and the entries that only `after` has. A task keeps its id.
 fn difference<'a, T: PartialEq>(
     before: Option<&'a Indexed>,
     after: Option<&'a Indexed>,
     entries: impl Fn(&'a Indexed) -> Vec<T>,
-) -> (OfTask<'a, T>, OfTask<'a, T>) {
-    let of = |task: Option<&'a Indexed>| -> OfTask<'a, T> {
+) -> (EntriesOfTask<'a, T>, EntriesOfTask<'a, T>) {
+    let of = |task: Option<&'a Indexed>| -> EntriesOfTask<'a, T> {
         task.map_or_else(Vec::new, |task| entries(task).into_iter().map(|entry| (task, entry)).collect())
     };
-    let (mut gone, mut come) = (of(before), of(after));
-    let has = |entries: &OfTask<'a, T>, entry: &T| entries.iter().any(|(_, other)| other == entry);
-    let stays: Vec<bool> = gone.iter().map(|(_, entry)| has(&come, entry)).collect();
-    come.retain(|(_, entry)| !has(&gone, entry));
-    let mut stays = stays.into_iter();
-    gone.retain(|_| !stays.next().unwrap_or_default());
-    (gone, come)
+    let (mut removed, mut added) = (of(before), of(after));
+    let has = |entries: &EntriesOfTask<'a, T>, entry: &T| entries.iter().any(|(_, other)| other == entry);
+    let is_kept: Vec<bool> = removed.iter().map(|(_, entry)| has(&added, entry)).collect();
+    added.retain(|(_, entry)| !has(&removed, entry));
+    let mut is_kept = is_kept.into_iter();
+    removed.retain(|_| !is_kept.next().unwrap_or_default());
+    (removed, added)
 }

@@ -14,8 +14,8 @@ use crate::{
     feed::Position,
     rate_limited_log::rate_limited_log,
     store::{
-        Cursor, DashboardSnapshot, Page, Place, TaskFilter,
-        query::{DATES, created_at},
+        Cursor, DashboardSnapshot, Page, RunCursor, TaskFilter,
+        query::{DATED_RUN, created_at},
     },
     task::{Counts, DefaultOrg, Task, Viewer},
 };
@@ -50,9 +50,9 @@ pub(super) fn list(
     default_org: &DefaultOrg,
 ) -> Result<Page, Fault> {
     // One task more than requested shows whether there is a next page.
-    let wanted = limit.saturating_add(1);
-    let after = cursor.and_then(place_in);
-    let mut tasks = Lists::open(txn, default_org)?.newest(viewer, filter, after, wanted)?;
+    let page_limit = limit.saturating_add(1);
+    let after = cursor.and_then(sort_key_after);
+    let mut tasks = Lists::open(txn, default_org)?.newest(viewer, filter, after, page_limit)?;
     let next = if tasks.len() > limit {
         tasks.truncate(limit);
         tasks.last().map(cursor_after)
@@ -65,13 +65,13 @@ pub(super) fn list(
 /// A list of this store is one run. Tasks without a date come last in it, with an empty text instead of the date.
 pub(super) fn cursor_after(task: &Task) -> Cursor {
     let created_at = created_at(task).map(|millis| millis.to_string()).unwrap_or_default();
-    Cursor { places: vec![Place { run: DATES, created_at, id: task.id.clone() }] }
+    Cursor { run_cursors: vec![RunCursor { run: DATED_RUN, created_at, id: task.id.clone() }] }
 }
 
 /// Returns `None` if the cursor is from another store. The list then starts from its beginning.
-pub(super) fn place_in(cursor: &Cursor) -> Option<(Option<i64>, &str)> {
-    let place = cursor.places.iter().find(|place| place.run == DATES)?;
-    Some((place.created_at.parse().ok(), place.id.as_str()))
+pub(super) fn sort_key_after(cursor: &Cursor) -> Option<(Option<i64>, &str)> {
+    let run_cursor = cursor.run_cursors.iter().find(|run_cursor| run_cursor.run == DATED_RUN)?;
+    Some((run_cursor.created_at.parse().ok(), run_cursor.id.as_str()))
 }
 
 /// The tables that lists are read from.
@@ -80,24 +80,24 @@ pub(super) struct Lists<'a> {
     lists: ReadOnlyTable<ListKey, ()>,
     counts: ReadOnlyTable<(u8, &'static str, &'static str), (u64, u64, u64)>,
     default_org: &'a DefaultOrg,
-    examined: Cell<Examined>,
+    read_counts: Cell<ReadCounts>,
 }
 
 /// How many entries and documents were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Examined {
+pub(super) struct ReadCounts {
     /// Entries of the index.
     pub(super) entries: usize,
     pub(super) documents: usize,
 }
 
 /// The position of a task in lists. The newest task has the greatest one.
-type Age = (Option<i64>, String);
+type SortKey = (Option<i64>, String);
 
 /// A read of one range from its newest task to its oldest.
 struct Run {
     entries: Rev<redb::Range<'static, ListKey, ()>>,
-    next: Option<Age>,
+    next: Option<SortKey>,
 }
 
 impl<'a> Lists<'a> {
@@ -107,7 +107,7 @@ impl<'a> Lists<'a> {
             lists: txn.open_table(LISTS)?,
             counts: txn.open_table(COUNTS)?,
             default_org,
-            examined: Cell::default(),
+            read_counts: Cell::default(),
         })
     }
 
@@ -138,7 +138,7 @@ impl<'a> Lists<'a> {
 
     /// The counts of a range.
     pub(super) fn counts(&self, range: Range<'_>) -> Result<Counts, Fault> {
-        self.examine(1, 0);
+        self.count_reads(1, 0);
         let counts = self.counts.get(index::count_key(range))?;
         Ok(counts.map_or_else(Counts::default, |counts| index::counts_of(counts.value())))
     }
@@ -178,7 +178,7 @@ impl<'a> Lists<'a> {
         run.next = match run.entries.next().transpose()? {
             None => None,
             Some((key, _)) => {
-                self.examine(1, 0);
+                self.count_reads(1, 0);
                 let (.., created_at, id) = key.value();
                 Some((created_at, id.to_owned()))
             }
@@ -188,7 +188,7 @@ impl<'a> Lists<'a> {
 
     /// Returns `None` for a document that can't be read as a task, so that the other tasks are still listed.
     fn task(&self, id: &str) -> Result<Option<Task>, Fault> {
-        self.examine(0, 1);
+        self.count_reads(0, 1);
         let Some(document) = self.tasks.get(id)? else { return Ok(None) };
         let task =
             record::decode(document.value()).and_then(|document| record::task(document, self.default_org));
@@ -199,14 +199,14 @@ impl<'a> Lists<'a> {
             .ok())
     }
 
-    fn examine(&self, entries: usize, documents: usize) {
-        let so_far = self.examined.get();
+    fn count_reads(&self, entries: usize, documents: usize) {
+        let so_far = self.read_counts.get();
         let [entries, documents] = [so_far.entries + entries, so_far.documents + documents];
-        self.examined.set(Examined { entries, documents });
+        self.read_counts.set(ReadCounts { entries, documents });
     }
 
     #[cfg(test)]
-    pub(super) fn examined(&self) -> Examined {
-        self.examined.get()
+    pub(super) fn read_counts(&self) -> ReadCounts {
+        self.read_counts.get()
     }
 }

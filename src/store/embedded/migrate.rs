@@ -16,7 +16,7 @@ use redb::{
 
 use super::{
     database::{Fault, LAST_SEQUENCE, META, TASKS},
-    index::{COUNTS, FINDS, Index, LISTS},
+    index::{COUNTS, Index, LISTS, LOOKUPS},
     ranges::Indexed,
     record,
 };
@@ -25,16 +25,16 @@ use crate::task::DefaultOrg;
 /// The format of the index. Files of the first release have no index.
 pub(super) const FORMAT: u64 = 1;
 /// In `meta`: the format of the index.
-pub(super) const FORMAT_NAME: &str = "format";
+pub(super) const FORMAT_KEY: &str = "format";
 /// In `meta`: the number of the last change that the index contains.
-pub(super) const INDEXED: &str = "indexedSequence";
+pub(super) const INDEXED_SEQUENCE: &str = "indexedSequence";
 
 /// The progress of indexing. The key is the format and the number of the last change at that time; the value is the id of the
 /// last indexed task.
 const INDEXING: TableDefinition<(u64, u64), &str> = TableDefinition::new("indexing");
 /// How many tasks one transaction indexes. This limits its memory, and the work that an interruption loses.
 const CHUNK: usize = 5000;
-const BETWEEN_LINES: Duration = Duration::from_secs(5);
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How many tasks have been indexed, and how many of them can't be read.
 #[derive(Debug, Default)]
@@ -44,16 +44,16 @@ pub(super) struct Progress {
 }
 
 /// Indexes the tasks in several transactions. If the process ends before the last one, the next start continues.
-pub(super) fn bring_up_to_date(db: &redb::Database) -> Result<(), Fault> {
+pub(super) fn migrate(db: &redb::Database) -> Result<(), Fault> {
     if is_current(&db.begin_read()?)? {
         return Ok(());
     }
-    let (begun, mut told) = (Instant::now(), Instant::now());
+    let (begun, mut logged_at) = (Instant::now(), Instant::now());
     let mut progress = Progress::default();
     loop {
         let txn = db.begin_write()?;
         let total = txn.open_table(TASKS)?.len()?;
-        let is_done = index_some(&txn, CHUNK, &mut progress)?;
+        let is_done = index_chunk(&txn, CHUNK, &mut progress)?;
         txn.commit()?;
         let Progress { done, unreadable } = progress;
         if is_done {
@@ -72,8 +72,8 @@ pub(super) fn bring_up_to_date(db: &redb::Database) -> Result<(), Fault> {
             }
             return Ok(());
         }
-        if told.elapsed() >= BETWEEN_LINES {
-            told = Instant::now();
+        if logged_at.elapsed() >= LOG_INTERVAL {
+            logged_at = Instant::now();
             tracing::info!(
                 done,
                 total,
@@ -86,17 +86,17 @@ pub(super) fn bring_up_to_date(db: &redb::Database) -> Result<(), Fault> {
 fn is_current(txn: &ReadTransaction) -> Result<bool, Fault> {
     let meta = txn.open_table(META)?;
     let number = |name| Ok::<_, Fault>(meta.get(name)?.map(|number| number.value()));
-    let format = number(FORMAT_NAME)?.unwrap_or_default();
+    let format = number(FORMAT_KEY)?.unwrap_or_default();
     if format > FORMAT {
         return Err(Fault::Newer(format));
     }
-    Ok(format == FORMAT && number(INDEXED)? == Some(number(LAST_SEQUENCE)?.unwrap_or_default()))
+    Ok(format == FORMAT && number(INDEXED_SEQUENCE)? == Some(number(LAST_SEQUENCE)?.unwrap_or_default()))
 }
 
-/// Indexes the next `most` tasks. Returns whether these were the last ones.
-pub(super) fn index_some(
+/// Indexes the next `limit` tasks. Returns whether these were the last ones.
+pub(super) fn index_chunk(
     txn: &WriteTransaction,
-    most: usize,
+    limit: usize,
     progress: &mut Progress,
 ) -> Result<bool, Fault> {
     let mut meta = txn.open_table(META)?;
@@ -107,21 +107,21 @@ pub(super) fn index_some(
     let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
     let mut last = None;
     let mut count = 0;
-    for item in tasks.range::<&str>((start, Bound::Unbounded))?.take(most) {
+    for item in tasks.range::<&str>((start, Bound::Unbounded))?.take(limit) {
         let (key, document) = item?;
         match indexed(key.value(), document.value()) {
-            Some(task) => index.change(None, Some(&task))?,
+            Some(task) => index.update(None, Some(&task))?,
             None => progress.unreadable += 1,
         }
         last = Some(key.value().to_owned());
         count += 1;
     }
     progress.done += count as u64;
-    let is_done = count < most;
+    let is_done = count < limit;
     let mut indexing = txn.open_table(INDEXING)?;
     if is_done {
-        meta.insert(FORMAT_NAME, FORMAT)?;
-        meta.insert(INDEXED, sequence)?;
+        meta.insert(FORMAT_KEY, FORMAT)?;
+        meta.insert(INDEXED_SEQUENCE, sequence)?;
         indexing.remove((FORMAT, sequence))?;
     } else if let Some(last) = last {
         indexing.insert((FORMAT, sequence), &*last)?;
@@ -139,7 +139,7 @@ fn indexed_so_far(txn: &WriteTransaction, sequence: u64) -> Result<Option<String
     while indexing.pop_first()?.is_some() {}
     txn.delete_table(LISTS)?;
     txn.delete_table(COUNTS)?;
-    txn.delete_table(FINDS)?;
+    txn.delete_table(LOOKUPS)?;
     Ok(None)
 }
 

@@ -64,7 +64,7 @@ impl EmbeddedStore {
     pub fn open(config: EmbeddedConfig) -> Result<Self, StoreError> {
         let database = Arc::new(Database::open(&config.data_dir)?);
         let prepared = database.run(|db| {
-            migrate::bring_up_to_date(db)?;
+            migrate::migrate(db)?;
             read::last_sequence(&db.begin_read()?)
         });
         let last = prepared.map_err(|cause| database.unusable_at_start(cause))?;

@@ -50,12 +50,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Document, Fault> {
 pub(super) fn access(bytes: &[u8], default_org: &DefaultOrg) -> Result<Access, Fault> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
-    struct Decisive {
+    struct AccessFields {
         created_by: Value,
         org_id: Value,
         is_private: Value,
     }
-    let Decisive { created_by, org_id, is_private } = serde_json::from_slice(bytes)?;
+    let AccessFields { created_by, org_id, is_private } = serde_json::from_slice(bytes)?;
     let fields = Access::FIELDS.into_iter().zip([created_by, org_id, is_private]);
     Ok(Access::from_document(&fields.collect(), default_org))
 }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::{
     database::{LAST_SEQUENCE, META, TASKS},
     facts::Facts,
-    index::{COUNTS, FINDS, LISTS},
-    lists::{Lists, cursor_after, place_in},
+    index::{COUNTS, LISTS, LOOKUPS},
+    lists::{Lists, cursor_after, sort_key_after},
     migrate,
     ranges::Range,
     transaction::Tables,
@@ -71,8 +71,8 @@ impl Scan {
     }
 
     fn listed(&self, viewer: &Viewer, filter: &TaskFilter) -> Vec<Task> {
-        let seen = |task: &&Task| task.access.allows(viewer) && filter.matches(task);
-        self.0.iter().filter(seen).cloned().collect()
+        let is_visible = |task: &&Task| task.access.allows(viewer) && filter.matches(task);
+        self.0.iter().filter(is_visible).cloned().collect()
     }
 
     fn counts(&self, viewer: &Viewer) -> (Counts, Counts) {
@@ -96,7 +96,7 @@ fn rows(txn: &WriteTransaction) -> Vec<String> {
             .map(|row| format!("{:?}", row.expect("read").0.value())),
     );
     rows.extend(
-        txn.open_table(FINDS)
+        txn.open_table(LOOKUPS)
             .expect("there")
             .iter()
             .expect("read")
@@ -114,7 +114,7 @@ fn kept_and_made_anew(store: &EmbeddedStore) -> (Vec<String>, Vec<String>) {
     let work = |db: &redb::Database| {
         let txn = db.begin_write()?;
         let kept = rows(&txn);
-        migrate::index_some(&txn, usize::MAX, &mut migrate::Progress::default())?;
+        migrate::index_chunk(&txn, usize::MAX, &mut migrate::Progress::default())?;
         let anew = rows(&txn);
         txn.abort()?;
         Ok((kept, anew))
@@ -294,7 +294,7 @@ fn delivery(id: &str, event: &str, payload: &Value) -> Delivery {
     }
 }
 
-/// Writes a document in the way of an earlier release, which does not know the index.
+/// Writes a document as an earlier release does, which does not know the index.
 fn write_as_earlier(store: &EmbeddedStore, key: &str, document: &str) {
     let work = |db: &redb::Database| {
         let txn = db.begin_write()?;
@@ -346,12 +346,12 @@ fn check_searches(store: &EmbeddedStore, scan: &Scan) {
         let delivery = delivery("d", event, &payload);
         let work = |db: &redb::Database| {
             let txn = db.begin_write()?;
-            let ways = Facts::open(&txn)?.informed(&delivery, Timestamp::now())?.search.ways;
+            let criteria = Facts::open(&txn)?.with_known_facts(&delivery, Timestamp::now())?.search.criteria;
             let tables = Tables::open(&txn, &store.default_org)?;
-            // The later ways are tested as well, even if an earlier one leads to a task.
-            let searches = (0..ways.len()).map(|first| Search { ways: ways[first..].to_vec() });
+            // The later criteria are tested as well, even if an earlier one matches a task.
+            let searches = (0..criteria.len()).map(|first| Search { criteria: criteria[first..].to_vec() });
             let found = searches.map(|search| {
-                let meant = tables.meant(&search)?.map(|(_, task)| task);
+                let meant = tables.find_task(&search)?.map(|(_, task)| task);
                 Ok::<_, Fault>((search, meant))
             });
             let found = found.collect::<Result<Vec<_>, _>>()?;
@@ -467,16 +467,16 @@ fn a_list_reads_only_the_documents_that_it_returns() {
             {
                 let work = |db: &redb::Database| {
                     let lists = Lists::open(&db.begin_read()?, &store.default_org)?;
-                    let after = cursor.as_ref().and_then(place_in);
+                    let after = cursor.as_ref().and_then(sort_key_after);
                     let tasks = lists.newest(&viewer, &filter, after, limit)?;
-                    Ok((tasks.len(), lists.examined()))
+                    Ok((tasks.len(), lists.read_counts()))
                 };
-                let (returned, examined) = store.database.run(work).expect("read");
-                let case = format!("{viewer:?} {filter:?} {cursor:?} {limit}: {returned} of {examined:?}");
+                let (returned, read_counts) = store.database.run(work).expect("read");
+                let case = format!("{viewer:?} {filter:?} {cursor:?} {limit}: {returned} of {read_counts:?}");
                 let skipped = cursor.as_ref().map_or(0, |_| expected.len() / 2 + 1).min(expected.len());
                 assert_eq!(returned, (expected.len() - skipped).min(limit), "{case}");
-                assert_eq!(examined.documents, returned, "{case}");
-                assert!(examined.entries <= 2 * returned + 100, "{case}");
+                assert_eq!(read_counts.documents, returned, "{case}");
+                assert!(read_counts.entries <= 2 * returned + 100, "{case}");
                 most = most.max(returned);
             }
         }
@@ -494,12 +494,12 @@ fn counts_are_read_from_the_index_without_any_document() {
         for org in lists.orgs(&viewer("alice", "acme")) {
             counted = counted.plus(lists.counts(Range::Public { org, creator: None, status: None })?);
         }
-        Ok((counted, lists.examined()))
+        Ok((counted, lists.read_counts()))
     };
-    let (counted, examined) = store.database.run(work).expect("read");
+    let (counted, read_counts) = store.database.run(work).expect("read");
     assert_eq!(counted, Scan::of(&store).counts(&viewer("alice", "acme")).0);
     assert!(counted.active > 500 && counted.completed > 100 && counted.failed > 100, "{counted:?}");
-    assert_eq!((examined.entries, examined.documents), (2, 0));
+    assert_eq!((read_counts.entries, read_counts.documents), (2, 0));
 }
 
 #[test]
@@ -510,12 +510,12 @@ fn a_delivery_reads_only_the_task_that_it_is_about() {
     let scan = Scan::of(&store);
     let all: Vec<&Task> = scan.0.iter().collect();
     for (event, payload) in payloads(&repository(1, "Acme/WEB"), &[]) {
-        let Search { ways } = delivery("d", event, &payload).search;
-        for search in ways.into_iter().map(|way| Search { ways: vec![way] }) {
+        let Search { criteria } = delivery("d", event, &payload).search;
+        for search in criteria.into_iter().map(|criterion| Search { criteria: vec![criterion] }) {
             let work = |db: &redb::Database| {
                 let txn = db.begin_write()?;
                 let tables = Tables::open(&txn, &store.default_org)?;
-                let meant = tables.meant(&search)?.map(|(_, task)| task);
+                let meant = tables.find_task(&search)?.map(|(_, task)| task);
                 let read = tables.documents_read.get();
                 drop(tables);
                 txn.abort()?;
@@ -541,24 +541,24 @@ async fn an_interrupted_indexing_is_continued() {
         forget_index(&store);
         let mut progress = migrate::Progress::default();
         for _ in 0..3 {
-            assert!(!index_some(&store, 15, &mut progress));
+            assert!(!index_chunk(&store, 15, &mut progress));
         }
         if with_earlier_release {
             let document = r#"{"_id":"aaa","title":"t","createdBy":"alice","orgId":"acme"}"#;
             write_as_earlier(&store, "aaa", document);
         }
         let mut rest = migrate::Progress::default();
-        assert!(index_some(&store, 1000, &mut rest));
+        assert!(index_chunk(&store, 1000, &mut rest));
         // The earlier release may have written any task, so all tasks are indexed again.
         assert_eq!(rest.done, if with_earlier_release { 61 } else { 15 });
         check(&store).await;
     }
 }
 
-fn index_some(store: &EmbeddedStore, most: usize, progress: &mut migrate::Progress) -> bool {
+fn index_chunk(store: &EmbeddedStore, limit: usize, progress: &mut migrate::Progress) -> bool {
     let work = |db: &redb::Database| {
         let txn = db.begin_write()?;
-        let is_done = migrate::index_some(&txn, most, progress)?;
+        let is_done = migrate::index_chunk(&txn, limit, progress)?;
         txn.commit()?;
         Ok(is_done)
     };
@@ -571,11 +571,11 @@ fn forget_index(store: &EmbeddedStore) {
         let txn = db.begin_write()?;
         txn.delete_table(LISTS)?;
         txn.delete_table(COUNTS)?;
-        txn.delete_table(FINDS)?;
+        txn.delete_table(LOOKUPS)?;
         {
             let mut meta = txn.open_table(META)?;
-            meta.remove(migrate::FORMAT_NAME)?;
-            meta.remove(migrate::INDEXED)?;
+            meta.remove(migrate::FORMAT_KEY)?;
+            meta.remove(migrate::INDEXED_SEQUENCE)?;
         }
         txn.commit()?;
         Ok(())

@@ -10,7 +10,7 @@ use super::{
     database::{DELIVERIES, Fault, LAST_SEQUENCE, LOG, LOG_BYTES, META, TASKS, TIMELINE},
     facts::Facts,
     index::Index,
-    migrate::INDEXED,
+    migrate::INDEXED_SEQUENCE,
     ranges::Indexed,
     read,
     record::{self, Document, LogEntry},
@@ -23,8 +23,8 @@ use crate::{
 };
 
 /// How much history the log keeps. A new follower starts at its oldest entry.
-const LOG_ENTRIES: u64 = 10_000;
-const LOG_MAX_BYTES: u64 = 64 << 20;
+const MAX_LOG_ENTRIES: u64 = 10_000;
+const MAX_LOG_BYTES: u64 = 64 << 20;
 const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
 /// All tables, open for writing.
@@ -74,35 +74,35 @@ impl<'txn> Tables<'txn> {
                 Write::Create { task, creator, name } => {
                     let id = self.unused_id()?;
                     let writes = task.writes(&creator, name.as_deref(), now);
-                    let task = self.make(&id, None, writes, now)?;
-                    Ok(Written::Task(Box::new(self.whole(task)?)))
+                    let task = self.write_document(&id, None, writes, now)?;
+                    Ok(Written::Task(Box::new(self.with_timeline(task)?)))
                 }
                 Write::Edit { id, by, edit } => self.edit(&id, &by, edit, now)?,
                 Write::Deliver(delivery) => Ok(Written::Delivery(self.deliver(&delivery, now)?)),
             });
         }
-        self.trim()?;
+        self.trim_log()?;
         self.meta.insert(LAST_SEQUENCE, self.sequence)?;
-        self.meta.insert(INDEXED, self.sequence)?;
+        self.meta.insert(INDEXED_SEQUENCE, self.sequence)?;
         self.meta.insert(LOG_BYTES, self.log_bytes)?;
-        let changed = self.sequence != before || self.facts.has_learnt();
+        let changed = self.sequence != before || self.facts.has_new_facts();
         Ok((outcomes, self.sequence, changed))
     }
 
     fn edit(&mut self, id: &TaskId, by: &Viewer, edit: Edit, now: Timestamp) -> Result<Outcome, Fault> {
         let before = match self.tasks.get(id.as_str())? {
-            Some(bytes) if may(&edit, by, &record::access(bytes.value(), self.default_org)?) => {
+            Some(bytes) if is_allowed(&edit, by, &record::access(bytes.value(), self.default_org)?) => {
                 record::decode(bytes.value())?
             }
             _ => return Ok(Err(WriteError::NotFound)),
         };
         let task = record::task(before.clone(), self.default_org)?;
-        match writes(edit, &before, &task, now) {
+        match writes_of_edit(edit, &before, &task, now) {
             Ok(writes) => {
-                let task = self.make(id, Some((before, task)), writes, now)?;
-                Ok(Ok(Written::Task(Box::new(self.whole(task)?))))
+                let task = self.write_document(id, Some((before, task)), writes, now)?;
+                Ok(Ok(Written::Task(Box::new(self.with_timeline(task)?))))
             }
-            Err(refusal) => Ok(Err(refusal)),
+            Err(error) => Ok(Err(error)),
         }
     }
 
@@ -113,28 +113,29 @@ impl<'txn> Tables<'txn> {
                 return Ok(Delivered::Duplicate);
             }
         }
-        let delivery = &self.facts.informed(delivery, now)?;
-        let Some((document, task)) = self.meant(&delivery.search)? else { return Ok(Delivered::NoTask) };
+        let delivery = &self.facts.with_known_facts(delivery, now)?;
+        let Some((document, task)) = self.find_task(&delivery.search)? else { return Ok(Delivered::NoTask) };
         let id = task.id.clone();
         let writes = delivery.writes(&task, &document, now);
-        self.make(&id, Some((document, task)), writes, now)?;
+        self.write_document(&id, Some((document, task)), writes, now)?;
         self.deliveries.insert((today, delivery.id.as_str()), ())?;
         self.forget_deliveries(today.saturating_sub(DELIVERY_DAYS))?;
         Ok(Delivered::Written(id))
     }
 
-    /// The task that a delivery is about, with its document. If a lookup finds several tasks, the first that the way leads to
-    /// is the best match.
-    pub(super) fn meant(&self, search: &Search) -> Result<Option<(Document, Task)>, Fault> {
-        for way in &search.ways {
+    /// The task that a delivery is about, with its document. If a lookup finds several tasks, the first one that the
+    /// criterion matches is the best match.
+    pub(super) fn find_task(&self, search: &Search) -> Result<Option<(Document, Task)>, Fault> {
+        for criterion in &search.criteria {
             let mut candidates = Vec::new();
-            for lookup in way.lookups() {
-                let candidate =
-                    |id: &str| Ok::<_, Fault>(self.readable(id)?.filter(|(_, task)| way.leads_to(task)));
+            for lookup in criterion.lookups() {
+                let candidate = |id: &str| {
+                    Ok::<_, Fault>(self.read_document(id)?.filter(|(_, task)| criterion.matches(task)))
+                };
                 match lookup {
                     Lookup::Id(id) => candidates.extend(candidate(id.as_str())?),
                     Lookup::Text(text) => {
-                        for id in self.index.found(&text)? {
+                        for id in self.index.task_ids(&text)? {
                             if let Some(found) = candidate(&id?)? {
                                 candidates.push(found);
                                 break;
@@ -152,7 +153,7 @@ impl<'txn> Tables<'txn> {
     }
 
     /// Returns `None` if there is no such task, or if its document can't be read as a task.
-    fn readable(&self, id: &str) -> Result<Option<(Document, Task)>, Fault> {
+    fn read_document(&self, id: &str) -> Result<Option<(Document, Task)>, Fault> {
         self.documents_read.update(|read| read + 1);
         let Some(bytes) = self.tasks.get(id)? else { return Ok(None) };
         let Ok(document) = record::decode(bytes.value()) else { return Ok(None) };
@@ -167,7 +168,7 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    fn make(
+    fn write_document(
         &mut self,
         id: &TaskId,
         before: Option<(Document, Task)>,
@@ -186,23 +187,23 @@ impl<'txn> Tables<'txn> {
         self.tasks.insert(id.as_str(), &*serde_json::to_vec(&after)?)?;
         let added: Vec<Value> = writes.push_event.map(record::event).into_iter().collect();
         for entry in &added {
-            let place = read::length(&self.timeline, id)?;
-            self.timeline.insert((id.as_str(), place), &*serde_json::to_vec(entry)?)?;
+            let entry_index = read::length(&self.timeline, id)?;
+            self.timeline.insert((id.as_str(), entry_index), &*serde_json::to_vec(entry)?)?;
         }
         let task = record::task(after.clone(), self.default_org)?;
         let indexed = Indexed::of(id.as_str(), &task, &after);
-        self.index.change(indexed_before.as_ref(), indexed.as_ref())?;
-        self.log(&LogEntry { at: now.millis(), before, after, added })?;
+        self.index.update(indexed_before.as_ref(), indexed.as_ref())?;
+        self.append_log(&LogEntry { at: now.millis(), before, after, added })?;
         Ok(task)
     }
 
     /// Adds the whole timeline to a task that is returned to the caller. A delivery returns no task, so it does not read a
     /// long timeline.
-    fn whole(&self, task: Task) -> Result<FullTask, Fault> {
+    fn with_timeline(&self, task: Task) -> Result<FullTask, Fault> {
         read::with_timeline(&self.timeline, task, Window::ALL)
     }
 
-    fn log(&mut self, entry: &LogEntry) -> Result<(), Fault> {
+    fn append_log(&mut self, entry: &LogEntry) -> Result<(), Fault> {
         let bytes = serde_json::to_vec(entry)?;
         self.sequence += 1;
         self.log_bytes += bytes.len() as u64;
@@ -211,10 +212,10 @@ impl<'txn> Tables<'txn> {
     }
 
     /// Removes the oldest entries of the log until it is within its limits. The newest entry always stays.
-    fn trim(&mut self) -> Result<(), Fault> {
-        while let Some((oldest, bytes)) = self.oldest()? {
+    fn trim_log(&mut self) -> Result<(), Fault> {
+        while let Some((oldest, bytes)) = self.oldest_log_entry()? {
             let entries = self.sequence - oldest + 1;
-            if entries <= 1 || (entries <= LOG_ENTRIES && self.log_bytes <= LOG_MAX_BYTES) {
+            if entries <= 1 || (entries <= MAX_LOG_ENTRIES && self.log_bytes <= MAX_LOG_BYTES) {
                 break;
             }
             self.log.remove(oldest)?;
@@ -224,7 +225,7 @@ impl<'txn> Tables<'txn> {
     }
 
     /// The oldest entry's number and size.
-    fn oldest(&self) -> Result<Option<(u64, u64)>, Fault> {
+    fn oldest_log_entry(&self) -> Result<Option<(u64, u64)>, Fault> {
         let oldest = self.log.first()?;
         Ok(oldest.map(|(key, entry)| (key.value(), entry.value().len() as u64)))
     }
@@ -240,7 +241,7 @@ impl<'txn> Tables<'txn> {
     }
 }
 
-fn may(edit: &Edit, by: &Viewer, access: &Access) -> bool {
+fn is_allowed(edit: &Edit, by: &Viewer, access: &Access) -> bool {
     match edit {
         Edit::Clarify(_) => access.allows(by),
         Edit::Patch(_) => access.writable_by(by),
@@ -248,7 +249,12 @@ fn may(edit: &Edit, by: &Viewer, access: &Access) -> bool {
 }
 
 /// Returns what an edit writes, or a conflict if the status of the task does not allow the edit.
-fn writes(edit: Edit, document: &Document, task: &Task, now: Timestamp) -> Result<Writes, WriteError> {
+fn writes_of_edit(
+    edit: Edit,
+    document: &Document,
+    task: &Task,
+    now: Timestamp,
+) -> Result<Writes, WriteError> {
     let current = task.status();
     match edit {
         Edit::Clarify(_) if current != Status::NeedsClarification => Err(WriteError::Conflict(format!(

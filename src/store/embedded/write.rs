@@ -13,8 +13,8 @@ use crate::{
     task::{Answers, DefaultOrg, FullTask, NewTask, TaskId, TaskPatch, Viewer},
 };
 
-/// The most writes that share a transaction.
-const GROUP: usize = 256;
+/// The maximum number of writes that share a transaction.
+const MAX_GROUP_SIZE: usize = 256;
 
 /// One write that a caller waits for.
 #[derive(Debug)]
@@ -41,17 +41,17 @@ pub(super) enum Written {
 pub(super) type Outcome = Result<Written, WriteError>;
 
 /// A write, and the channel for its outcome.
-type Waiting = (Write, oneshot::Sender<Outcome>);
+type QueuedWrite = (Write, oneshot::Sender<Outcome>);
 
-/// Runs one transaction at a time. The caller whose turn it is also makes the writes of the callers that wait.
+/// Runs one transaction at a time. The caller that holds `write_lock` also makes the writes of the callers that wait.
 #[derive(Debug)]
 pub(super) struct Writer {
     database: Arc<Database>,
     default_org: DefaultOrg,
     committed: watch::Sender<u64>,
     /// The waiting writes. The queue needs no limit, because each request in progress waits for its own write.
-    waiting: Arc<Mutex<VecDeque<Waiting>>>,
-    turn: Arc<tokio::sync::Mutex<()>>,
+    queue: Arc<Mutex<VecDeque<QueuedWrite>>>,
+    write_lock: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Writer {
@@ -60,39 +60,35 @@ impl Writer {
         default_org: DefaultOrg,
         committed: watch::Sender<u64>,
     ) -> Self {
-        Self { database, default_org, committed, waiting: Arc::default(), turn: Arc::default() }
+        Self { database, default_org, committed, queue: Arc::default(), write_lock: Arc::default() }
     }
 
-    /// If the caller drops this future before its turn, the write is not made. After that, the write is made.
+    /// If the caller drops this future before it has `write_lock`, the write is not made. After that, the write is made.
     pub(super) async fn write(&self, write: Write) -> Outcome {
         let (answer, mut outcome) = oneshot::channel();
-        self.waiting.lock().push_back((write, answer));
+        self.queue.lock().push_back((write, answer));
         loop {
-            let turn = tokio::select! {
+            let write_lock = tokio::select! {
                 biased;
-                outcome = &mut outcome => return outcome.unwrap_or_else(|_| Err(ending().into())),
-                turn = self.turn.clone().lock_owned() => turn,
+                outcome = &mut outcome => return outcome.unwrap_or_else(|_| Err(shutting_down().into())),
+                write_lock = self.write_lock.clone().lock_owned() => write_lock,
             };
-            let (database, default_org, committed, waiting) = (
-                self.database.clone(),
-                self.default_org.clone(),
-                self.committed.clone(),
-                self.waiting.clone(),
-            );
+            let (database, default_org, committed, queue) =
+                (self.database.clone(), self.default_org.clone(), self.committed.clone(), self.queue.clone());
             let group = move || {
-                let _turn = turn;
-                let mut waiting = waiting.lock();
-                let size = waiting.len().min(GROUP);
-                let group = waiting.drain(..size).collect();
-                drop(waiting);
+                let _write_lock = write_lock;
+                let mut queue = queue.lock();
+                let size = queue.len().min(MAX_GROUP_SIZE);
+                let group = queue.drain(..size).collect();
+                drop(queue);
                 commit_group(&database, &default_org, &committed, group);
             };
-            tokio::task::spawn_blocking(group).await.map_err(|_| ending())?;
+            tokio::task::spawn_blocking(group).await.map_err(|_| shutting_down())?;
         }
     }
 }
 
-fn ending() -> StoreError {
+fn shutting_down() -> StoreError {
     StoreError::Unavailable("the process is ending".to_owned())
 }
 
@@ -100,7 +96,7 @@ fn commit_group(
     database: &Database,
     default_org: &DefaultOrg,
     committed: &watch::Sender<u64>,
-    group: Vec<Waiting>,
+    group: Vec<QueuedWrite>,
 ) {
     let (writes, answers): (Vec<_>, Vec<_>) =
         group.into_iter().filter(|(_, answer)| !answer.is_closed()).unzip();
@@ -128,13 +124,13 @@ fn commit_group(
             // The transaction may or may not have reached the disk, so the followers read the log again.
             committed.send_modify(|_| ());
             for answer in answers {
-                let _ = answer.send(Err(same(&error).into()));
+                let _ = answer.send(Err(clone_error(&error).into()));
             }
         }
     }
 }
 
-fn same(error: &StoreError) -> StoreError {
+fn clone_error(error: &StoreError) -> StoreError {
     match error {
         StoreError::Unavailable(text) => StoreError::Unavailable(text.clone()),
         other => StoreError::Unusable(other.to_string()),

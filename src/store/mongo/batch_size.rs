@@ -7,19 +7,19 @@
 
 use std::time::Duration;
 
-use super::open::AWAIT;
+use super::open::MAX_AWAIT_TIME;
 
 /// The limit while the server is fast. The driver's own cursor uses this limit, which costs this node least. Even if each change takes the
 /// server 100 ms, an answer takes only about three seconds.
-pub(super) const ORDINARY: u32 = 32;
+pub(super) const DEFAULT_LIMIT: u32 = 32;
 /// The limit of a new stream, which may begin with a backlog of large documents.
-const FIRST: u32 = 4;
-const MOST: u32 = 4096;
+const INITIAL_LIMIT: u32 = 4;
+const MAX_LIMIT: u32 = 4096;
 /// The changes of one answer may take the server this many seconds, or as long as the delay of the answer.
-const TARGET: f64 = 0.2;
-const GROWTH: u32 = 4;
+const TARGET_SECONDS: f64 = 0.2;
+const GROWTH_FACTOR: u32 = 4;
 /// A measurement is discarded after this number of answers, because the server may have changed.
-const FRESH: u32 = 8;
+const MAX_SAMPLE_AGE: u32 = 8;
 
 /// Chooses the limit of each request from how long the previous answers took.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ struct Estimate {
 
 impl Default for BatchSize {
     fn default() -> Self {
-        Self { limit: FIRST, is_behind: false, last: None, other: None }
+        Self { limit: INITIAL_LIMIT, is_behind: false, last: None, other: None }
     }
 }
 
@@ -72,9 +72,9 @@ impl BatchSize {
         let limit = if was_behind {
             self.after_work(changes, took.as_secs_f64())
         } else {
-            self.after_waiting(changes, took.saturating_sub(AWAIT).as_secs_f64())
+            self.after_waiting(changes, took.saturating_sub(MAX_AWAIT_TIME).as_secs_f64())
         };
-        self.limit = limit.clamp(1, MOST);
+        self.limit = limit.clamp(1, MAX_LIMIT);
     }
 
     /// The changes were ready when the request was sent, so the server did not wait for them.
@@ -85,16 +85,18 @@ impl BatchSize {
         {
             self.other = Some((last, 0));
         }
-        self.other = self.other.and_then(|(other, age)| (age < FRESH).then_some((other, age + 1)));
+        self.other = self.other.and_then(|(other, age)| (age < MAX_SAMPLE_AGE).then_some((other, age + 1)));
         match self.estimate() {
             Some(Estimate { delay, per_change }) => {
-                let fitting = (delay.max(TARGET) / per_change).min(f64::from(MOST)) as u32;
+                let fitting = (delay.max(TARGET_SECONDS) / per_change).min(f64::from(MAX_LIMIT)) as u32;
                 // A delay of more than a fifth of the work for an ordinary answer would make a backlog notably slower.
-                let is_delayed = delay > per_change * f64::from(ORDINARY) / 5.0;
-                let most = if is_delayed { MOST } else { ORDINARY };
-                fitting.min(most).min(self.grown())
+                let is_delayed = delay > per_change * f64::from(DEFAULT_LIMIT) / 5.0;
+                let max_limit = if is_delayed { MAX_LIMIT } else { DEFAULT_LIMIT };
+                fitting.min(max_limit).min(self.grown())
             }
-            None if seconds <= TARGET && self.limit < ORDINARY => self.grown().min(ORDINARY),
+            None if seconds <= TARGET_SECONDS && self.limit < DEFAULT_LIMIT => {
+                self.grown().min(DEFAULT_LIMIT)
+            }
             // A second measurement with another number of changes will separate the delay from the time for each change.
             None if changes > 1 => changes / 2,
             None => 2,
@@ -106,30 +108,30 @@ impl BatchSize {
     fn after_waiting(&mut self, changes: u32, seconds: f64) -> u32 {
         let expected =
             self.estimate().map_or(0.0, |known| known.delay + known.per_change * f64::from(changes));
-        if seconds <= TARGET {
-            self.forget();
-            if self.is_behind { self.grown().min(ORDINARY) } else { ORDINARY }
+        if seconds <= TARGET_SECONDS {
+            self.clear_samples();
+            if self.is_behind { self.grown().min(DEFAULT_LIMIT) } else { DEFAULT_LIMIT }
         } else if changes == 0 || seconds <= 2.0 * expected {
             self.limit
         } else {
-            self.forget();
-            (f64::from(changes) * TARGET / seconds) as u32
+            self.clear_samples();
+            (f64::from(changes) * TARGET_SECONDS / seconds) as u32
         }
     }
 
     fn grown(&self) -> u32 {
-        self.limit.saturating_mul(GROWTH)
+        self.limit.saturating_mul(GROWTH_FACTOR)
     }
 
-    fn forget(&mut self) {
+    fn clear_samples(&mut self) {
         (self.last, self.other) = (None, None);
     }
 
     fn estimate(&self) -> Option<Estimate> {
         let (now, (other, _)) = (self.last?, self.other?);
         let slope = (now.seconds - other.seconds) / (now.changes - other.changes);
-        let most = if now.changes > 0.0 { now.seconds / now.changes } else { slope };
-        let per_change = slope.min(most).max(0.0);
+        let max_per_change = if now.changes > 0.0 { now.seconds / now.changes } else { slope };
+        let per_change = slope.min(max_per_change).max(0.0);
         Some(Estimate { delay: (now.seconds - per_change * now.changes).max(0.0), per_change })
     }
 }
@@ -167,7 +169,7 @@ mod tests {
     }
 
     fn idle(size: &mut BatchSize) {
-        size.answered(0, AWAIT);
+        size.answered(0, MAX_AWAIT_TIME);
     }
 
     #[test]
@@ -175,7 +177,7 @@ mod tests {
         let mut size = BatchSize::default();
         for (changes, millis) in [(0, 250), (1, 240), (3, 1), (0, 251), (2, 90), (1, 249)] {
             size.answered(changes, Duration::from_millis(millis));
-            assert_eq!(size.limit(), ORDINARY);
+            assert_eq!(size.limit(), DEFAULT_LIMIT);
             assert!(!size.is_behind());
         }
     }
@@ -185,7 +187,7 @@ mod tests {
         let mut size = BatchSize::default();
         idle(&mut size);
         let (batches, _) = Server { delay: 0.001, per_change: 1.0 }.read(&mut size, 60);
-        assert_eq!(batches[0], ORDINARY, "the first batch has the ordinary limit");
+        assert_eq!(batches[0], DEFAULT_LIMIT, "the first batch has the ordinary limit");
         assert!(batches[1..].iter().all(|batch| *batch <= 4), "{batches:?}");
     }
 
@@ -211,7 +213,7 @@ mod tests {
         Server { delay: 0.5, per_change: 1.0 }.read(&mut size, 20);
         Server { delay: 0.000_2, per_change: 0.000_06 }.read(&mut size, 100);
         idle(&mut size);
-        assert_eq!(size.limit(), ORDINARY);
+        assert_eq!(size.limit(), DEFAULT_LIMIT);
     }
 
     proptest! {
@@ -232,10 +234,10 @@ mod tests {
             let (batches, seconds) = server.read(&mut size, backlog);
             for batch in batches.iter().skip(3) {
                 let work = per_change * f64::from(*batch);
-                prop_assert!(work <= 4.0 * per_change.max(TARGET).max(delay), "{batches:?}");
+                prop_assert!(work <= 4.0 * per_change.max(TARGET_SECONDS).max(delay), "{batches:?}");
             }
             let changes = f64::from(backlog);
-            let rounds = (per_change * changes / TARGET.max(delay)).max(changes / f64::from(if delay > per_change * 6.4 { MOST } else { ORDINARY }));
+            let rounds = (per_change * changes / TARGET_SECONDS.max(delay)).max(changes / f64::from(if delay > per_change * 6.4 { MAX_LIMIT } else { DEFAULT_LIMIT }));
             let good = per_change * changes + delay * (2.0 * rounds + 16.0);
             prop_assert!(seconds <= 1.5 * good + 1.0, "{seconds} instead of {good}: {batches:?}");
         }
@@ -244,10 +246,10 @@ mod tests {
         fn every_limit_is_within_the_bounds(answers in proptest::collection::vec((0..10_000usize, 0..100_000u64), 0..60)) {
             let mut size = BatchSize::default();
             for (changes, millis) in answers {
-                let asked = size.limit() as usize;
-                size.answered(changes.min(asked), Duration::from_millis(millis));
-                prop_assert!((1..=MOST).contains(&size.limit()));
-                prop_assert!(size.limit() as usize <= asked * GROWTH as usize || size.limit() <= ORDINARY);
+                let limit = size.limit() as usize;
+                size.answered(changes.min(limit), Duration::from_millis(millis));
+                prop_assert!((1..=MAX_LIMIT).contains(&size.limit()));
+                prop_assert!(size.limit() as usize <= limit * GROWTH_FACTOR as usize || size.limit() <= DEFAULT_LIMIT);
             }
         }
     }

@@ -18,33 +18,33 @@ use super::{
 use crate::feed::Position;
 
 /// A change normally reaches the feed much sooner. After this time the caller stops waiting and reads the counts from the index.
-const PATIENCE: Duration = Duration::from_millis(300);
+const CATCH_UP_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Waits for at most [`PATIENCE`]. Returns whether the feed has read all changes up to `moment`.
+/// Waits for at most [`CATCH_UP_TIMEOUT`]. Returns whether the feed has read all changes up to `moment`.
 pub(super) async fn caught_up(store: &MongoStore, moment: Position) -> bool {
-    timeout(PATIENCE, catch_up(store, moment)).await.unwrap_or(false)
+    timeout(CATCH_UP_TIMEOUT, catch_up(store, moment)).await.unwrap_or(false)
 }
 
 async fn catch_up(store: &MongoStore, moment: Position) -> bool {
     loop {
-        let mut further = pin!(store.counts.comes_further());
-        further.as_mut().enable();
+        let mut advanced = pin!(store.counts.comes_further());
+        advanced.as_mut().enable();
         match store.counts.distance(moment) {
             Distance::Reached => return true,
             Distance::TooFar => return false,
-            Distance::Reading => further.await,
+            Distance::Reading => advanced.await,
             Distance::Behind(token) => {
-                let turn = store.looks.lock().await;
+                let guard = store.catch_up_lock.lock().await;
                 if store.counts.distance(moment) != Distance::Behind(token.clone()) {
                     continue;
                 }
-                let seen = look(store, &token).await;
-                drop(turn);
-                match seen {
-                    Ok(Seen::Nothing { up_to }) if up_to >= moment => {
+                let result = probe_stream(store, &token).await;
+                drop(guard);
+                match result {
+                    Ok(ProbeResult::NoChange { up_to }) if up_to >= moment => {
                         store.counts.nothing_since(&token, up_to)
                     }
-                    Ok(Seen::Change { time }) if !is_far_behind(time, moment) => further.await,
+                    Ok(ProbeResult::Change { time }) if !is_far_behind(time, moment) => advanced.await,
                     // The feed itself reports errors of MongoDB.
                     _ => return false,
                 }
@@ -54,12 +54,12 @@ async fn catch_up(store: &MongoStore, moment: Position) -> bool {
 }
 
 /// The result of a short change stream after a token.
-enum Seen {
-    Nothing { up_to: Position },
+enum ProbeResult {
+    NoChange { up_to: Position },
     Change { time: u64 },
 }
 
-async fn look(store: &MongoStore, after: &Document) -> Result<Seen, StreamFailure> {
+async fn probe_stream(store: &MongoStore, after: &Document) -> Result<ProbeResult, StreamFailure> {
     let stages = vec![
         doc! {"$changeStream": {"startAfter": after}},
         // The projection contains no field of a task, so MongoDB does not read the task.
@@ -71,10 +71,10 @@ async fn look(store: &MongoStore, after: &Document) -> Result<Seen, StreamFailur
         decode::cluster_time(event.as_document()?)
     });
     Ok(match change {
-        Some(time) => Seen::Change { time },
+        Some(time) => ProbeResult::Change { time },
         None => {
             let reached = batch.and_then(|batch| ordinals::cluster_time(&batch.token()?));
-            Seen::Nothing { up_to: reached.map_or(Position::ZERO, Position::end_of) }
+            ProbeResult::NoChange { up_to: reached.map_or(Position::ZERO, Position::end_of) }
         }
     })
 }

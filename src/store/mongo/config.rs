@@ -12,10 +12,10 @@ const SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The driver checks an unusable server again after this time at the latest. With the driver's default of ten seconds, every client would
 /// wait for ten seconds. This interval and the connect timeout also limit how long the driver treats a frozen server as alive.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// The maximum number of connections to each server, unless the URI sets one. The driver's default of ten is too few for a burst of
 /// webhooks.
-const POOL: u32 = 32;
+const MAX_POOL_SIZE: u32 = 32;
 /// Options whose values are secrets. No error message may be made from a URI that contains these options.
 const SECRET_OPTIONS: [&str; 3] =
     ["authmechanismproperties", "tlscertificatekeyfilepassword", "proxypassword"];
@@ -101,8 +101,8 @@ pub(super) fn database_name(config: &MongoConfig, uri: &ConnectionString) -> Str
 }
 
 /// How many connections may wait for a document that a transaction has locked. The commit of the transaction needs a connection, too.
-pub(super) fn waiting_writes(uri: &ConnectionString) -> usize {
-    (uri.max_pool_size.unwrap_or(POOL) as usize / 2).max(1)
+pub(super) fn max_waiting_writes(uri: &ConnectionString) -> usize {
+    (uri.max_pool_size.unwrap_or(MAX_POOL_SIZE) as usize / 2).max(1)
 }
 
 /// Asks DNS only if the URI begins with `mongodb+srv`.
@@ -110,8 +110,8 @@ pub(super) async fn client_options(uri: &ConnectionString) -> Result<ClientOptio
     let mut options = ClientOptions::parse(uri.clone()).await?;
     options.server_selection_timeout.get_or_insert(SELECTION_TIMEOUT);
     options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
-    options.heartbeat_freq.get_or_insert(HEARTBEAT);
-    options.max_pool_size.get_or_insert(POOL);
+    options.heartbeat_freq.get_or_insert(HEARTBEAT_INTERVAL);
+    options.max_pool_size.get_or_insert(MAX_POOL_SIZE);
     options.app_name.get_or_insert_with(|| "taskcast".to_owned());
     options.write_concern = Some(WriteConcern::majority());
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
@@ -123,7 +123,7 @@ pub(super) async fn client_options(uri: &ConnectionString) -> Result<ClientOptio
 fn without_secrets(uri: &str) -> String {
     let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (hosts, query) = rest.split_once('?').unwrap_or((rest, ""));
     let query: Vec<&str> = query
         .split('&')
         .filter(|option| {
@@ -132,7 +132,7 @@ fn without_secrets(uri: &str) -> String {
         })
         .collect();
     let scheme = if matches!(scheme, "mongodb" | "mongodb+srv") { scheme } else { "unknown" };
-    format!("{scheme}://{place}?{}", query.join("&"))
+    format!("{scheme}://{hosts}?{}", query.join("&"))
 }
 
 #[cfg(test)]

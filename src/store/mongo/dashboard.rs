@@ -16,9 +16,9 @@ use super::{
     caught_up::caught_up,
     counting,
     kept_counts::Whose,
-    newest::{Listed, Looked, counted},
-    read::{now, position, snapshot, snapshot_time},
-    select::Visible,
+    list_query::{ListQuery, ListedTask, count_tasks},
+    read::{current_snapshot_time, position, snapshot, snapshot_time},
+    select::AccessFilters,
 };
 use crate::{
     store::{DashboardSnapshot, StoreError},
@@ -27,28 +27,28 @@ use crate::{
 
 /// The maximum number of tasks, visible only to their creators, in one combined read. If there are more, a separate read follows for each
 /// user.
-const MOST_OWN: usize = 1000;
+const MAX_OWN_TASKS_PER_READ: usize = 1000;
 /// The maximum number of separate reads at the same time.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_READS: usize = 8;
 
 /// The dashboard of the tasks that everybody in an organisation sees.
 #[derive(Clone, Debug)]
 struct SharedDashboard {
-    listed: Arc<[Listed]>,
+    listed: Arc<[ListedTask]>,
     snapshot: Arc<DashboardSnapshot>,
     moment: Timestamp,
 }
 
 /// A dashboard whose counts were read from an index. All requests that came before this read began share it.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(super) struct CountedDashboard {
     begun: Instant,
     limit: usize,
     shared: SharedDashboard,
 }
 
 impl SharedDashboard {
-    fn of(listed: Vec<Listed>, org_counts: Counts, moment: Timestamp) -> Self {
+    fn of(listed: Vec<ListedTask>, org_counts: Counts, moment: Timestamp) -> Self {
         let tasks = listed.iter().map(|listed| listed.task.clone()).collect();
         let (own_counts, position) = (Counts::default(), position(moment));
         let snapshot = Arc::new(DashboardSnapshot { tasks, org_counts, own_counts, position });
@@ -62,21 +62,21 @@ pub(super) async fn dashboard(
     limit: usize,
 ) -> Result<Arc<DashboardSnapshot>, StoreError> {
     let read = |users| async move {
-        let asked = Asked { store, org: viewer.org.as_ref(), limit };
-        asked.read(users).await
+        let query = DashboardQuery { store, org: viewer.org.as_ref(), limit };
+        query.read(users).await
     };
     let found = store.dashboards.ask((viewer.org.clone(), limit), viewer.user.clone(), read).await?;
     found.ok_or_else(|| StoreError::Unavailable("a dashboard was not read".to_owned()))
 }
 
 /// A request for the dashboards of users of one organisation, or of users without one.
-struct Asked<'a> {
+struct DashboardQuery<'a> {
     store: &'a MongoStore,
     org: Option<&'a OrgId>,
     limit: usize,
 }
 
-impl Asked<'_> {
+impl DashboardQuery<'_> {
     /// Reads all dashboards at one moment, which is the moment of the first read.
     async fn read(&self, users: Vec<UserId>) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
         let shared = match self.org {
@@ -85,7 +85,7 @@ impl Asked<'_> {
         };
         let moment = match &shared {
             Some(shared) => shared.moment,
-            None => now(self.store).await?,
+            None => current_snapshot_time(self.store).await?,
         };
         let counts = self.own_counts(&users, moment).await?;
         let mut own = self.own_lists(&counts, moment).await?;
@@ -94,7 +94,7 @@ impl Asked<'_> {
             let listed = own.remove(&user).unwrap_or_default();
             let snapshot = match &shared {
                 Some(shared) if counts == Counts::default() => shared.snapshot.clone(),
-                shared => Arc::new(self.of_one(listed, counts, shared.as_ref(), moment)),
+                shared => Arc::new(self.user_snapshot(listed, counts, shared.as_ref(), moment)),
             };
             (user, snapshot)
         });
@@ -102,42 +102,45 @@ impl Asked<'_> {
     }
 
     async fn shared(&self, org: &OrgId) -> Result<SharedDashboard, StoreError> {
-        let asked = Instant::now();
-        let (listed, is_all, moment) = self.listed(org).await?;
-        if is_all {
-            let counts = counted(&listed);
+        let requested_at = Instant::now();
+        let (listed, is_complete, moment) = self.listed(org).await?;
+        if is_complete {
+            let counts = count_tasks(&listed);
             return Ok(SharedDashboard::of(listed, counts, moment));
         }
         let whose = Whose::Org(org.clone());
         if let Some(counts) = self.kept(&whose, moment).await {
             return Ok(SharedDashboard::of(listed, counts, moment));
         }
-        let mut turn = self.store.counting.of(org).await;
+        let mut previous_count = self.store.counting.of(org).await;
         if let Some(counts) = self.kept(&whose, moment).await {
             return Ok(SharedDashboard::of(listed, counts, moment));
         }
         // Kept counts are useless while the feed is far behind. All waiting requests then share the next read.
-        if let Some(left) = turn.as_ref().filter(|left| left.begun >= asked && left.limit == self.limit) {
-            return Ok(left.shared.clone());
+        if let Some(previous) = previous_count
+            .as_ref()
+            .filter(|previous| previous.begun >= requested_at && previous.limit == self.limit)
+        {
+            return Ok(previous.shared.clone());
         }
         let begun = Instant::now();
         let (listed, _, moment) = self.listed(org).await?;
         let counts = counting::of_org(self.store, org, moment).await?;
         self.store.counts.keep(whose, counts, position(moment));
         let shared = SharedDashboard::of(listed, counts, moment);
-        *turn = Some(Counted { begun, limit: self.limit, shared: shared.clone() });
+        *previous_count = Some(CountedDashboard { begun, limit: self.limit, shared: shared.clone() });
         Ok(shared)
     }
 
     /// Returns the newest tasks, whether these are all tasks, and the moment of the read.
-    async fn listed(&self, org: &OrgId) -> Result<(Vec<Listed>, bool, Timestamp), StoreError> {
-        let way = Visible::of(&[], Some(org), &self.store.config.default_org).shared();
-        let passes = |task: &Task| task.access.public_org() == Some(org);
-        let ways = way.into_iter().collect();
-        let looked = Looked { store: self.store, ways, conditions: Vec::new(), passes: &passes };
+    async fn listed(&self, org: &OrgId) -> Result<(Vec<ListedTask>, bool, Timestamp), StoreError> {
+        let indexed_filter = AccessFilters::of(&[], Some(org), &self.store.config.default_org).shared();
+        let matches = |task: &Task| task.access.public_org() == Some(org);
+        let filters = indexed_filter.into_iter().collect();
+        let query = ListQuery { store: self.store, filters, conditions: Vec::new(), matches: &matches };
         let mut session = snapshot(self.store, None).await?;
-        let (listed, is_all) = looked.newest(&mut session, self.limit).await?;
-        Ok((listed, is_all, snapshot_time(&session)?))
+        let (listed, is_complete) = query.newest(&mut session, self.limit).await?;
+        Ok((listed, is_complete, snapshot_time(&session)?))
     }
 
     async fn kept(&self, whose: &Whose, moment: Timestamp) -> Option<Counts> {
@@ -174,24 +177,25 @@ impl Asked<'_> {
         &self,
         counts: &HashMap<UserId, Counts>,
         moment: Timestamp,
-    ) -> Result<HashMap<UserId, Vec<Listed>>, StoreError> {
+    ) -> Result<HashMap<UserId, Vec<ListedTask>>, StoreError> {
         let users: Vec<UserId> = counts.keys().cloned().collect();
         let number: u64 = counts.values().map(|counts| counts.total()).sum();
         let all = match usize::try_from(number) {
             Ok(0) => return Ok(HashMap::new()),
-            Ok(number) if number <= MOST_OWN => self.all_own(&users, number, moment).await?,
+            Ok(number) if number <= MAX_OWN_TASKS_PER_READ => self.all_own(&users, number, moment).await?,
             _ => HashMap::new(),
         };
         // The filters may miss some documents, because an index scan can't recognise all of them.
-        let is_all = |user: &UserId| {
+        let is_complete = |user: &UserId| {
             let found = all.get(user).map_or(0, Vec::len);
             counts.get(user).is_some_and(|counts| counts.total() == found as u64)
         };
-        let apart: Vec<UserId> = users.into_iter().filter(|user| !is_all(user)).collect();
+        let separate: Vec<UserId> = users.into_iter().filter(|user| !is_complete(user)).collect();
         // The futures are collected first, because the compiler can't prove that a lazy iterator over them is `Send`.
-        let reads: Vec<_> = apart.into_iter().map(|user| self.newest_own(user, moment)).collect();
-        let apart: HashMap<_, _> = stream::iter(reads).buffer_unordered(AT_ONCE).try_collect().await?;
-        Ok(all.into_iter().chain(apart).collect())
+        let reads: Vec<_> = separate.into_iter().map(|user| self.newest_own(user, moment)).collect();
+        let separate: HashMap<_, _> =
+            stream::iter(reads).buffer_unordered(MAX_CONCURRENT_READS).try_collect().await?;
+        Ok(all.into_iter().chain(separate).collect())
     }
 
     async fn all_own(
@@ -199,17 +203,17 @@ impl Asked<'_> {
         users: &[UserId],
         number: usize,
         moment: Timestamp,
-    ) -> Result<HashMap<UserId, Vec<Listed>>, StoreError> {
-        let asked: HashSet<&UserId> = users.iter().collect();
-        let passes = |task: &Task| {
+    ) -> Result<HashMap<UserId, Vec<ListedTask>>, StoreError> {
+        let requested: HashSet<&UserId> = users.iter().collect();
+        let matches = |task: &Task| {
             task.access.is_only_its_creators(self.org)
-                && task.access.creator.as_ref().is_some_and(|creator| asked.contains(creator))
+                && task.access.creator.as_ref().is_some_and(|creator| requested.contains(creator))
         };
-        let ways = Visible::of(users, self.org, &self.store.config.default_org).only_own();
-        let looked = Looked { store: self.store, ways, conditions: Vec::new(), passes: &passes };
+        let filters = AccessFilters::of(users, self.org, &self.store.config.default_org).only_own();
+        let query = ListQuery { store: self.store, filters, conditions: Vec::new(), matches: &matches };
         let mut session = snapshot(self.store, Some(moment)).await?;
-        let mut own: HashMap<UserId, Vec<Listed>> = HashMap::new();
-        for listed in looked.any(&mut session, number).await? {
+        let mut own: HashMap<UserId, Vec<ListedTask>> = HashMap::new();
+        for listed in query.any(&mut session, number).await? {
             if let Some(creator) = listed.task.access.creator.clone() {
                 own.entry(creator).or_default().push(listed);
             }
@@ -218,26 +222,31 @@ impl Asked<'_> {
     }
 
     /// The newest tasks that only this user sees. Tasks that the organisation sees too are on the shared dashboard if they are new enough.
-    async fn newest_own(&self, user: UserId, moment: Timestamp) -> Result<(UserId, Vec<Listed>), StoreError> {
-        let passes = |task: &Task| task.access.creator.as_ref() == Some(&user);
-        let ways =
-            vec![Visible::of(std::slice::from_ref(&user), self.org, &self.store.config.default_org).own()];
-        let looked = Looked { store: self.store, ways, conditions: Vec::new(), passes: &passes };
+    async fn newest_own(
+        &self,
+        user: UserId,
+        moment: Timestamp,
+    ) -> Result<(UserId, Vec<ListedTask>), StoreError> {
+        let matches = |task: &Task| task.access.creator.as_ref() == Some(&user);
+        let filters = vec![
+            AccessFilters::of(std::slice::from_ref(&user), self.org, &self.store.config.default_org).own(),
+        ];
+        let query = ListQuery { store: self.store, filters, conditions: Vec::new(), matches: &matches };
         let mut session = snapshot(self.store, Some(moment)).await?;
-        let (mut listed, _) = looked.newest(&mut session, self.limit).await?;
+        let (mut listed, _) = query.newest(&mut session, self.limit).await?;
         listed.retain(|listed| listed.task.access.is_only_its_creators(self.org));
         Ok((user, listed))
     }
 
-    fn of_one(
+    fn user_snapshot(
         &self,
-        own: Vec<Listed>,
+        own: Vec<ListedTask>,
         own_counts: Counts,
         shared: Option<&SharedDashboard>,
         moment: Timestamp,
     ) -> DashboardSnapshot {
         let shared_list = shared.iter().flat_map(|shared| shared.listed.iter());
-        let mut all: Vec<&Listed> = shared_list.chain(&own).collect();
+        let mut all: Vec<&ListedTask> = shared_list.chain(&own).collect();
         all.sort_by_key(|listed| Reverse(&listed.key));
         let tasks = all.into_iter().take(self.limit).map(|listed| listed.task.clone()).collect();
         let org_counts = shared.map_or_else(Counts::default, |shared| shared.snapshot.org_counts);

@@ -3,8 +3,8 @@
 use mongodb::bson::RawDocument;
 
 use super::{
-    meaning,
     pipeline::{ADDED, AFTER, BEFORE, TIMELINE},
+    task_document,
 };
 use crate::{
     feed::{Change, GapReason, Position, TimelineChange},
@@ -69,7 +69,7 @@ type Image = Result<Task, DocumentError>;
 /// `None` means that the server sent no image.
 fn image(event: &RawDocument, name: &str, default_org: &DefaultOrg) -> Option<Image> {
     let image = event.get_document(name).ok()?;
-    Some(meaning::task(image, default_org))
+    Some(task_document::task(image, default_org))
 }
 
 fn change(
@@ -104,12 +104,12 @@ fn occurred_at(event: &RawDocument, position: Position) -> Timestamp {
 }
 
 fn timeline(event: &RawDocument) -> TimelineChange {
-    let Ok(told) = event.get_document(TIMELINE) else { return TimelineChange::Unchanged };
+    let Ok(described) = event.get_document(TIMELINE) else { return TimelineChange::Unchanged };
     let entries = |name: &str| -> Vec<TimelineEntry> {
-        let items = told.get_array(name).map(meaning::entries).unwrap_or_default();
+        let items = described.get_array(name).map(task_document::entries).unwrap_or_default();
         items.into_iter().map(TimelineEntry::from_document).collect()
     };
-    match told.get_array(BEFORE) {
+    match described.get_array(BEFORE) {
         Ok(_) => TimelineChange::between(&entries(BEFORE), entries(AFTER)),
         Err(_) => TimelineChange::between(&[], entries(ADDED)),
     }

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use super::{
     MongoStore, bson_json, facts,
     failure::{answer, code, store_error, write_error},
-    meaning,
-    select::{exactly, meant_by, visible_fields},
+    select::{delivery_filter, exactly, visible_fields},
+    task_document,
     write::{unchanged, update},
 };
 use crate::{
@@ -33,11 +33,11 @@ const DUPLICATE_KEY: i32 = 11000;
 /// Between two attempts.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(4), Duration::from_millis(250));
 /// Far more attempts than fit into a caller's deadline.
-const ATTEMPTS: u32 = 200;
+const MAX_ATTEMPTS: u32 = 200;
 /// MongoDB itself ends a transaction after this time.
 const TRANSACTION_LIFETIME: Duration = Duration::from_secs(60);
 /// The maximum number of tasks that the query returns. More tasks of one pull request, branch or issue indicate an error.
-const CANDIDATES: i64 = 1000;
+const MAX_CANDIDATES: i64 = 1000;
 /// The projected field that contains the BSON type of a document's timeline.
 const TIMELINE_TYPE: &str = "timelineType";
 
@@ -45,16 +45,16 @@ const TIMELINE_TYPE: &str = "timelineType";
 enum Attempt {
     Done(Delivered),
     /// Another write was faster, or the state of the server has changed.
-    Again,
+    Retry,
 }
 
 /// Retries until the result is known. A caller that can't wait may drop this future. The delivery is then applied as a whole or not at all.
 pub(super) async fn deliver(store: &MongoStore, delivery: &Delivery) -> Result<Delivered, WriteError> {
-    let delivery = &facts::informed(store, delivery).await?;
-    if delivery.search.ways.is_empty() {
+    let delivery = &facts::with_known_facts(store, delivery).await?;
+    if delivery.search.criteria.is_empty() {
         return Ok(Delivered::NoTask);
     }
-    for attempt in 0..ATTEMPTS {
+    for attempt in 0..MAX_ATTEMPTS {
         if attempt > 0 {
             tokio::time::sleep(BACKOFF.pause_with_jitter(attempt, 0.0..=1.0)).await;
             if is_marked(store, delivery).await? {
@@ -95,7 +95,7 @@ async fn attempt_once(store: &MongoStore, delivery: &Delivery) -> Result<Attempt
             abort(&mut session).await;
             let is_known = code(&error) == Some(DUPLICATE_KEY);
             return if is_known || is_retryable(&error) {
-                Ok(Attempt::Again)
+                Ok(Attempt::Retry)
             } else {
                 Err(write_error(error))
             };
@@ -111,7 +111,7 @@ async fn attempt_once(store: &MongoStore, delivery: &Delivery) -> Result<Attempt
     match committed.map_err(|_| StoreError::Unavailable("the process is ending".to_owned()))? {
         Ok(()) => Ok(Attempt::Done(Delivered::Written(written))),
         // If the transaction was committed nevertheless, the next attempt finds its mark.
-        Err(error) if is_retryable(&error) => Ok(Attempt::Again),
+        Err(error) if is_retryable(&error) => Ok(Attempt::Retry),
         Err(error) => Err(write_error(error)),
     }
 }
@@ -123,7 +123,7 @@ async fn commit(mut session: ClientSession) -> Result<(), Error> {
     let mut attempt = 0;
     loop {
         match answer(session.commit_transaction()).await {
-            Err(error) if is_unknown(&error) && Instant::now() < deadline => {
+            Err(error) if is_result_unknown(&error) && Instant::now() < deadline => {
                 attempt += 1;
                 tokio::time::sleep(BACKOFF.pause_with_jitter(attempt, 0.0..=1.0)).await;
             }
@@ -133,7 +133,7 @@ async fn commit(mut session: ClientSession) -> Result<(), Error> {
 }
 
 /// Returns whether the result of the commit is unknown: MongoDB says so, or the connection failed, or no answer came in time.
-fn is_unknown(error: &Error) -> bool {
+fn is_result_unknown(error: &Error) -> bool {
     error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) || matches!(error.kind.as_ref(), ErrorKind::Io(_))
 }
 
@@ -162,9 +162,9 @@ async fn write(
 
     let writes = delivery.writes(task, &bson_json::to_json(document), Timestamp::now());
     let appends = matches!(document.get_str(TIMELINE_TYPE), Ok("array" | "missing"));
-    let this = doc! {"_id": unchanged(document, "_id")};
+    let filter = doc! {"_id": unchanged(document, "_id")};
     let tasks = store.collection().await.map_err(Failure::Store)?;
-    let request = tasks.update_one(this, update(document, writes, appends)).collation(exactly());
+    let request = tasks.update_one(filter, update(document, writes, appends)).collation(exactly());
     let request = request.session(&mut *session);
     answer(request).await.map_err(Failure::Server)?;
     Ok(Some(task.id.clone()))
@@ -177,18 +177,21 @@ async fn candidates(
     session: &mut ClientSession,
 ) -> Result<Vec<(RawDocumentBuf, Task)>, Failure> {
     let mut fields = visible_fields();
-    fields.extend(Delivery::DECISIVE.map(|name| (name.to_owned(), 1.into())));
+    fields.extend(Delivery::EXTRA_FIELDS.map(|name| (name.to_owned(), 1.into())));
     fields.insert(TIMELINE_TYPE, doc! {"$type": "$events"});
     let tasks = store.collection().await.map_err(Failure::Store)?;
     // The query has no sort order, because the server might then prefer the index of that order.
-    let find =
-        tasks.find(meant_by(&delivery.search)).projection(fields).limit(CANDIDATES).collation(exactly());
+    let find = tasks
+        .find(delivery_filter(&delivery.search))
+        .projection(fields)
+        .limit(MAX_CANDIDATES)
+        .collation(exactly());
     let found: Vec<RawDocumentBuf> =
         answer(async { find.session(&mut *session).await?.stream(&mut *session).try_collect().await })
             .await
             .map_err(Failure::Server)?;
     let read = |document: RawDocumentBuf| {
-        let task = meaning::task(&document, &store.config.default_org);
+        let task = task_document::task(&document, &store.config.default_org);
         task.ok().map(|task| (document, task))
     };
     Ok(found.into_iter().filter_map(read).collect())

@@ -13,37 +13,40 @@ use super::{
     failure::{answer, store_error},
 };
 use crate::{
-    github::{Delivery, Fact, Known, Lesson},
+    github::{Delivery, Fact, FactRecord, KnownFacts},
     store::StoreError,
     task::Timestamp,
 };
 
 const DUPLICATE_KEY: i32 = 11000;
 /// The maximum number of facts that one query returns. More facts about one delivery indicate an error.
-const MOST: i64 = 1000;
+const MAX_FACTS_PER_QUERY: i64 = 1000;
 
 /// Stores the facts that the delivery contains. Returns the delivery with a search that uses all known facts.
-pub(super) async fn informed(store: &MongoStore, delivery: &Delivery) -> Result<Delivery, StoreError> {
-    let mut known = Known::default();
+pub(super) async fn with_known_facts(
+    store: &MongoStore,
+    delivery: &Delivery,
+) -> Result<Delivery, StoreError> {
+    let mut known = KnownFacts::default();
     loop {
-        let keys = delivery.unasked(&known);
+        let keys = delivery.missing_keys(&known);
         if keys.is_empty() {
             break;
         }
         let facts = find(store, &keys).await?;
         known.add(keys, facts);
     }
-    let lessons = delivery.lessons(&known, Timestamp::now());
-    if !lessons.is_empty() {
-        insert(store, &lessons).await?;
+    let new_facts = delivery.new_facts(&known, Timestamp::now());
+    if !new_facts.is_empty() {
+        insert(store, &new_facts).await?;
     }
-    known.learn(lessons.into_iter().map(|lesson| lesson.fact));
-    Ok(delivery.informed(&known))
+    known.add_facts(new_facts.into_iter().map(|record| record.fact));
+    Ok(delivery.with_known_facts(&known))
 }
 
 async fn find(store: &MongoStore, keys: &[String]) -> Result<Vec<Fact>, StoreError> {
     let facts = store.facts().await?;
-    let find = facts.find(doc! {"keys": {"$in": keys}}).limit(MOST);
+    let find = facts.find(doc! {"keys": {"$in": keys}}).limit(MAX_FACTS_PER_QUERY);
     let found: Vec<RawDocumentBuf> =
         answer(async { find.await?.try_collect().await }).await.map_err(store_error)?;
     let read = |document: RawDocumentBuf| {
@@ -53,10 +56,10 @@ async fn find(store: &MongoStore, keys: &[String]) -> Result<Vec<Fact>, StoreErr
     Ok(found.into_iter().filter_map(read).collect())
 }
 
-async fn insert(store: &MongoStore, lessons: &[Lesson]) -> Result<(), StoreError> {
-    let documents: Vec<RawDocumentBuf> = lessons
+async fn insert(store: &MongoStore, new_facts: &[FactRecord]) -> Result<(), StoreError> {
+    let documents: Vec<RawDocumentBuf> = new_facts
         .iter()
-        .map(|lesson| RawDocumentBuf::try_from(&document(lesson)).map_err(|error| store_error(error.into())))
+        .map(|record| RawDocumentBuf::try_from(&document(record)).map_err(|error| store_error(error.into())))
         .collect::<Result<_, _>>()?;
     match answer(store.facts().await?.insert_many(documents).ordered(false)).await {
         Err(error) if !only_duplicates(&error) => Err(store_error(error)),
@@ -64,10 +67,10 @@ async fn insert(store: &MongoStore, lessons: &[Lesson]) -> Result<(), StoreError
     }
 }
 
-fn document(lesson: &Lesson) -> Document {
-    let fact = serde_json::to_value(&lesson.fact).map_or(Bson::Null, bson_json::to_bson);
-    let mut document = doc! {"_id": &lesson.id, "keys": &lesson.keys, "fact": fact};
-    if lesson.expires {
+fn document(record: &FactRecord) -> Document {
+    let fact = serde_json::to_value(&record.fact).map_or(Bson::Null, bson_json::to_bson);
+    let mut document = doc! {"_id": &record.id, "keys": &record.keys, "fact": fact};
+    if record.expires {
         document.insert("at", DateTime::now());
     }
     document

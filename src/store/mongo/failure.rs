@@ -20,18 +20,18 @@ const HISTORY_LOST: [i32; 4] = [286, 280, 260, 10334];
 const CURSOR_NOT_FOUND: i32 = 43;
 /// Errors that the written value causes: BadValue, FailedToParse, TypeMismatch, Overflow, InvalidLength, DollarPrefixedFieldName,
 /// BSONObjectTooLarge, and two older codes of the last one.
-const VALUE_REFUSED: [i32; 9] = [2, 9, 14, 15, 21, 52, 10334, 17419, 17420];
+const VALUE_REJECTED: [i32; 9] = [2, 9, 14, 15, 21, 52, 10334, 17419, 17420];
 
 /// The timeout of one request. The driver detects a dead server much sooner by its missing heartbeat, and ends all requests to that server.
 /// This timeout is for an answer that is lost while the server is alive. A slow server needs time: a caller that gives up early sends the
 /// same request again and makes the server slower.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The reason why a change stream ended. It decides how the feed continues.
 #[derive(Debug)]
 pub(super) enum StreamFailure {
     /// A retry after the last token may succeed.
-    Passing(String),
+    Temporary(String),
     /// A retry after the last token never succeeds. The field is the reason.
     HistoryLost(GapReason),
     /// MongoDB refused the request. If it refuses again and again, the token is the cause.
@@ -39,19 +39,19 @@ pub(super) enum StreamFailure {
     Fatal(StoreError),
 }
 
-/// Waits for one request for at most [`PATIENCE`].
+/// Waits for one request for at most [`REQUEST_TIMEOUT`].
 pub(super) async fn answer<T>(
     request: impl IntoFuture<Output = Result<T, Error>, IntoFuture: Future + Send>,
 ) -> Result<T, Error> {
-    answer_within(PATIENCE, request).await
+    answer_within(REQUEST_TIMEOUT, request).await
 }
 
 /// Waits with another timeout. `requests` may also be several requests in a row, with an error type of its own.
 pub(super) async fn answer_within<T, E: From<Error>>(
-    patience: Duration,
+    duration: Duration,
     requests: impl IntoFuture<Output = Result<T, E>, IntoFuture: Future + Send>,
 ) -> Result<T, E> {
-    tokio::time::timeout(patience, requests.into_future())
+    tokio::time::timeout(duration, requests.into_future())
         .await
         .unwrap_or_else(|_| Err(timed_out("no answer in time").into()))
 }
@@ -82,24 +82,27 @@ pub(super) fn store_error(error: Error) -> StoreError {
         (_, Some(UNAUTHORIZED)) => StoreError::Denied(format!(
             "the user of MONGODB_URI lacks a privilege. The role readWrite on the database is enough for everything \
              except the preparations at the start: {}",
-            text(&error)
+            message_of(&error)
         )),
         (_, Some(ONLY_ON_REPLICA_SETS)) => StoreError::Unusable(super::prepare::STANDALONE.to_owned()),
         (ErrorKind::InvalidTlsConfig { .. } | ErrorKind::SessionsNotSupported, _)
         | (ErrorKind::IncompatibleServer { .. } | ErrorKind::InvalidArgument { .. }, _) => {
-            StoreError::Unusable(format!("MongoDB can't be used with this MONGODB_URI: {}", text(&error)))
+            StoreError::Unusable(format!(
+                "MongoDB can't be used with this MONGODB_URI: {}",
+                message_of(&error)
+            ))
         }
-        _ => StoreError::Unavailable(text(&error)),
+        _ => StoreError::Unavailable(message_of(&error)),
     }
 }
 
 pub(super) fn write_error(error: Error) -> WriteError {
-    let refused = match error.kind.as_ref() {
+    let is_rejected = match error.kind.as_ref() {
         ErrorKind::Bson(_) => true,
-        _ => code(&error).is_some_and(|code| VALUE_REFUSED.contains(&code)),
+        _ => code(&error).is_some_and(|code| VALUE_REJECTED.contains(&code)),
     };
-    if refused {
-        rate_limited_log!(warn, error = text(&error), "MongoDB refused to write a value");
+    if is_rejected {
+        rate_limited_log!(warn, error = message_of(&error), "MongoDB refused to write a value");
         return WriteError::Conflict(
             "the task can't store this value: it is too large, too deep, or has an invalid key".to_owned(),
         );
@@ -112,20 +115,20 @@ pub(super) fn stream_failure(error: Error) -> StreamFailure {
     if server_error.is_some_and(|code| HISTORY_LOST.contains(&code)) {
         return StreamFailure::HistoryLost(GapReason::History);
     }
-    let passing = error.contains_label("ResumableChangeStreamError")
+    let is_temporary = error.contains_label("ResumableChangeStreamError")
         || error.contains_label("RetryableWriteError")
         || server_error == Some(CURSOR_NOT_FOUND)
         || server_error.is_none();
     match store_error(error) {
-        StoreError::Unavailable(text) if passing => StreamFailure::Passing(text),
+        StoreError::Unavailable(text) if is_temporary => StreamFailure::Temporary(text),
         StoreError::Unavailable(text) => StreamFailure::Refused(text),
-        StoreError::Denied(text) => StreamFailure::Passing(text),
+        StoreError::Denied(text) => StreamFailure::Temporary(text),
         fatal => StreamFailure::Fatal(fatal),
     }
 }
 
 /// Returns the message without the command. MongoDB quotes the whole command in some messages, and documents must not be logged.
-fn text(error: &Error) -> String {
+fn message_of(error: &Error) -> String {
     let text = match error.kind.as_ref() {
         ErrorKind::Command(command) => format!("{} ({})", command.message, command.code),
         _ => error.to_string(),

@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use super::{
     MongoStore,
     failure::{answer, answer_within, code, store_error},
-    prepare::{lacking, options_of},
+    prepare::{missing_privilege, options_of},
 };
 use crate::{rate_limited_log::rate_limited_log, store::StoreError, task::Field};
 
@@ -22,11 +22,11 @@ use crate::{rate_limited_log::rate_limited_log, store::StoreError, task::Field};
 const INDEX_CONFLICT: [i32; 2] = [85, 86];
 /// CannotIndexParallelArrays, CannotCreateIndex: a document has arrays in two of the fields, or the collection has the maximum number of
 /// indexes.
-const NO_PLACE: [i32; 2] = [171, 67];
+const INDEX_IMPOSSIBLE: [i32; 2] = [171, 67];
 /// MongoDB's error for a hint that names an index that does not exist.
 const BAD_VALUE: i32 = 2;
 /// The timeout for the creation of one index. A large collection needs a long time.
-const INDEX_PATIENCE: Duration = Duration::from_secs(1800);
+const INDEX_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// An index in the order of lists. The indexes with a status also contain all fields that counts need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ impl ListIndex {
     ];
 
     /// The index of the same tasks that also contains the status.
-    pub(super) fn of_one_status(self) -> Self {
+    pub(super) fn with_status(self) -> Self {
         match self {
             Self::Org | Self::OrgStatus => Self::OrgStatus,
             Self::Creator | Self::CreatorStatus => Self::CreatorStatus,
@@ -66,7 +66,7 @@ impl ListIndex {
                 doc! {"createdBy": 1, "orgId": 1, "isPrivate": 1}
             }
         };
-        if self == self.of_one_status() {
+        if self == self.with_status() {
             key.insert("status", 1);
         }
         key.extend(doc! {"createdAt": -1, "_id": -1});
@@ -111,17 +111,17 @@ pub(super) async fn ensure(store: &MongoStore, database: &Database) -> Result<()
             index = index.get_str("name").unwrap_or_default(),
             "making an index: with a million tasks, MongoDB needs some seconds for it"
         );
-        match make(database, name, &index).await {
-            Err(error) if code(&error).is_some_and(|code| NO_PLACE.contains(&code)) => {
+        match create_index(database, name, &index).await {
+            Err(error) if code(&error).is_some_and(|code| INDEX_IMPOSSIBLE.contains(&code)) => {
                 tracing::warn!(%error, "an index can't be made: reads are slower without it, see docs/troubleshooting.md")
             }
-            made => made.map_err(|error| not_made(database, name, &index, error))?,
+            result => result.map_err(|error| creation_error(database, name, &index, error))?,
         }
     }
-    let there = existing(database, name).await?;
+    let existing_indexes = existing(database, name).await?;
     let named = |index: ListIndex| {
         let key = index.key();
-        let serves = there.iter().find(|one| one.is_whole && one.key == key)?;
+        let serves = existing_indexes.iter().find(|index| index.is_complete && index.key == key)?;
         Some((index, serves.name.clone()))
     };
     store.hints.set(ListIndex::ALL.into_iter().filter_map(named).collect());
@@ -136,14 +136,16 @@ pub(super) async fn are_missing(store: &MongoStore, database: &Database) -> bool
 async fn missing(store: &MongoStore, database: &Database) -> Result<Vec<Document>, StoreError> {
     let name = &store.config.collection;
     let collation = collation_of(database, name).await?;
-    let there = existing(database, name).await?;
-    let wanted = wanted(collation.is_some()).chain(store.config.webhooks.then(found_by_github));
+    let existing_indexes = existing(database, name).await?;
+    let wanted = wanted(collation.is_some()).chain(store.config.webhooks.then(delivery_index));
     let lists = ListIndex::ALL.map(|index| named(index.key()));
     let has = |index: &Document, serves: fn(&Existing) -> bool| {
-        index.get_document("key").is_ok_and(|key| there.iter().any(|one| serves(one) && one.key == *key))
+        index
+            .get_document("key")
+            .is_ok_and(|key| existing_indexes.iter().any(|index| serves(index) && index.key == *key))
     };
     let wanted = wanted.filter(|index| !has(index, |_| true));
-    let missing = wanted.chain(lists.into_iter().filter(|index| !has(index, |one| one.is_whole)));
+    let missing = wanted.chain(lists.into_iter().filter(|index| !has(index, |index| index.is_complete)));
     let named = missing.map(|mut index| {
         if collation.is_some()
             && let Ok(name) = index.get_str("name")
@@ -166,28 +168,28 @@ pub(super) async fn collation_of(database: &Database, name: &str) -> Result<Opti
 }
 
 pub(super) async fn create(database: &Database, name: &str, index: Document) -> Result<(), StoreError> {
-    make(database, name, &index).await.map_err(|error| not_made(database, name, &index, error))
+    create_index(database, name, &index).await.map_err(|error| creation_error(database, name, &index, error))
 }
 
-async fn make(database: &Database, name: &str, index: &Document) -> Result<(), Error> {
+async fn create_index(database: &Database, name: &str, index: &Document) -> Result<(), Error> {
     let request = database.run_command(command(name, index));
-    match answer_within(INDEX_PATIENCE, request).await.map(drop) {
+    match answer_within(INDEX_TIMEOUT, request).await.map(drop) {
         Err(error) if code(&error).is_some_and(|code| INDEX_CONFLICT.contains(&code)) => {
             tracing::info!(%error, "another index already serves the same purpose");
             Ok(())
         }
-        made => made,
+        result => result,
     }
 }
 
-fn not_made(database: &Database, name: &str, index: &Document, error: Error) -> StoreError {
+fn creation_error(database: &Database, name: &str, index: &Document, error: Error) -> StoreError {
     let privilege = format!(
         "createIndex on {name} (or create the index {}: db.getSiblingDB({:?}).runCommand({}))",
         index.get_str("name").unwrap_or_default(),
         database.name(),
         command(name, index),
     );
-    lacking(&error, &privilege, "readWrite").unwrap_or_else(|| store_error(error))
+    missing_privilege(&error, &privilege, "readWrite").unwrap_or_else(|| store_error(error))
 }
 
 fn command(name: &str, index: &Document) -> Document {
@@ -198,7 +200,7 @@ struct Existing {
     key: Document,
     name: String,
     /// The index contains every document and is not hidden.
-    is_whole: bool,
+    is_complete: bool,
 }
 
 /// The finished indexes that compare byte by byte. An index that is still being built is left out. A request that creates the same index
@@ -207,22 +209,23 @@ async fn existing(database: &Database, name: &str) -> Result<Vec<Existing>, Stor
     // With `includeBuildUUIDs`, an unfinished index has its key only inside a `spec` field, so the code below leaves it out.
     let command = doc! {"listIndexes": name, "cursor": {"batchSize": 1000}, "includeBuildUUIDs": true};
     let reply = answer(database.run_command(command)).await.map_err(|error| {
-        lacking(&error, &format!("listIndexes on {name}"), "read").unwrap_or_else(|| store_error(error))
+        missing_privilege(&error, &format!("listIndexes on {name}"), "read")
+            .unwrap_or_else(|| store_error(error))
     })?;
     let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
     let indexes = batch.into_iter().flatten().filter_map(Bson::as_document);
     let simple = indexes.filter(|index| !index.contains_key("collation"));
     let read = |index: &Document| {
-        let is_on = |option: &str| index.get_bool(option).unwrap_or(false);
-        let is_part = is_on("sparse") || is_on("hidden") || index.contains_key("partialFilterExpression");
-        let key = whole_numbers(index.get_document("key").ok()?);
-        Some(Existing { key, name: index.get_str("name").ok()?.to_owned(), is_whole: !is_part })
+        let is_set = |option: &str| index.get_bool(option).unwrap_or(false);
+        let is_part = is_set("sparse") || is_set("hidden") || index.contains_key("partialFilterExpression");
+        let key = with_int32_orders(index.get_document("key").ok()?);
+        Some(Existing { key, name: index.get_str("name").ok()?.to_owned(), is_complete: !is_part })
     };
     Ok(simple.filter_map(read).collect())
 }
 
 /// The key with 32-bit numbers. The shell and Mongoose may have written a direction as a double or a long.
-fn whole_numbers(key: &Document) -> Document {
+fn with_int32_orders(key: &Document) -> Document {
     key.iter()
         .map(|(field, order)| {
             let order = match order {
@@ -235,10 +238,10 @@ fn whole_numbers(key: &Document) -> Document {
         .collect()
 }
 
-/// The indexes besides those of lists and deliveries. `collated` means that the index of `_id` has another collation, so MongoDB can't use
+/// The indexes besides those of lists and deliveries. `has_collation` means that the index of `_id` has another collation, so MongoDB can't use
 /// it for texts.
-fn wanted(collated: bool) -> impl Iterator<Item = Document> {
-    let by_id = collated.then(|| doc! {"_id": 1, "createdAt": 1});
+fn wanted(has_collation: bool) -> impl Iterator<Item = Document> {
+    let by_id = has_collation.then(|| doc! {"_id": 1, "createdAt": 1});
     let keys =
         [doc! {"status": 1}, doc! {"createdBy": 1}, doc! {"createdAt": -1}, doc! {"events.eventType": 1}];
     by_id.into_iter().chain(keys).map(named)
@@ -251,7 +254,7 @@ fn named(key: Document) -> Document {
 
 /// The index for deliveries: numbers, links and branches under all their names. It is one wildcard index over nine fields that most tasks
 /// do not have. Each alternative of a search names one of the fields.
-fn found_by_github() -> Document {
+fn delivery_index() -> Document {
     let fields = [Field::PrNumber, Field::PrUrl, Field::IssueNumber, Field::IssueUrl, Field::GithubBranch];
     let names = fields.iter().flat_map(|field| field.document_names());
     let projection: Document = names.map(|name| ((*name).to_owned(), Bson::Int32(1))).collect();

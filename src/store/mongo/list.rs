@@ -2,9 +2,9 @@
 
 use super::{
     MongoStore,
-    newest::Looked,
+    list_query::ListQuery,
     read,
-    select::{Visible, narrowed},
+    select::{AccessFilters, list_conditions},
 };
 use crate::{
     store::{Cursor, Page, StoreError, TaskFilter},
@@ -18,11 +18,11 @@ pub(super) async fn list(
     cursor: Option<&Cursor>,
     limit: usize,
 ) -> Result<Page, StoreError> {
-    let passes = |task: &Task| task.access.allows(viewer) && filter.matches(task);
-    let ways = Visible::listed(viewer, filter, &store.config.default_org);
-    let looked = Looked { store, ways, conditions: narrowed(filter), passes: &passes };
+    let matches = |task: &Task| task.access.allows(viewer) && filter.matches(task);
+    let filters = AccessFilters::for_list(viewer, filter, &store.config.default_org);
+    let query = ListQuery { store, filters, conditions: list_conditions(filter), matches: &matches };
     let mut session = read::snapshot(store, None).await?;
-    let from_the_beginning = Cursor::default();
-    let (listed, next) = looked.page(&mut session, cursor.unwrap_or(&from_the_beginning), limit).await?;
+    let first_page = Cursor::default();
+    let (listed, next) = query.page(&mut session, cursor.unwrap_or(&first_page), limit).await?;
     Ok(Page { tasks: listed.into_iter().map(|listed| listed.task).collect(), next })
 }

@@ -8,14 +8,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{
     MongoStore,
     failure::timed_out,
-    patience::{Next, Said, Wait},
-    stream_cursor::{Batch, StreamCursor, is_under_way},
+    request_timeout::{PendingRequest, RequestState, WaitStep},
+    stream_cursor::{Batch, StreamCursor, request_state},
 };
 use crate::rate_limited_log::rate_limited_log;
 
 /// The reason why there is no answer.
 #[derive(Debug)]
-pub(super) enum NotAnswered {
+pub(super) enum NoAnswer {
     /// This node has stopped waiting.
     GivenUp(Error),
     /// The answer came, but this node could not decode it.
@@ -24,7 +24,7 @@ pub(super) enum NotAnswered {
     Failed(Error),
 }
 
-impl From<Error> for NotAnswered {
+impl From<Error> for NoAnswer {
     fn from(error: Error) -> Self {
         match error.kind.as_ref() {
             ErrorKind::Bson(_) => Self::Unreadable(error),
@@ -38,24 +38,24 @@ pub(super) async fn next_answer(
     store: &MongoStore,
     cursor: &mut StreamCursor,
     limit: u32,
-    mut wait: Wait,
-) -> Result<Option<Batch>, NotAnswered> {
+    mut pending: PendingRequest,
+) -> Result<Option<Batch>, NoAnswer> {
     let (id, begun) = (cursor.id(), Instant::now());
     let mut answer = pin!(cursor.next(limit));
     loop {
-        match wait.next(begun.elapsed()) {
-            Next::WaitUntil(time) => {
+        match pending.next(begun.elapsed()) {
+            WaitStep::WaitUntil(time) => {
                 if let Ok(answer) = timeout_at(begun + time, &mut answer).await {
                     return Ok(answer?);
                 }
             }
-            Next::Ask => {
-                let asked = Instant::now();
-                let question = timeout(wait.longest(), is_under_way(store, id));
+            WaitStep::QueryState => {
+                let queried_at = Instant::now();
+                let query = timeout(pending.query_timeout(), request_state(store, id));
                 tokio::select! {
                     biased;
                     answer = &mut answer => return Ok(answer?),
-                    said = question => wait.said(said.unwrap_or(Said::Nothing), begun.elapsed(), asked.elapsed()),
+                    state = query => pending.reported(state.unwrap_or(RequestState::Unknown), begun.elapsed(), queried_at.elapsed()),
                 }
                 rate_limited_log!(
                     warn,
@@ -63,7 +63,7 @@ pub(super) async fn next_answer(
                     "MongoDB has not answered the change stream for a long time; clients see changes late until it does"
                 );
             }
-            Next::GiveUp(why) => return Err(NotAnswered::GivenUp(timed_out(why))),
+            WaitStep::GiveUp(reason) => return Err(NoAnswer::GivenUp(timed_out(reason))),
         }
     }
 }

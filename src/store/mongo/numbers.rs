@@ -3,9 +3,9 @@
 use mongodb::bson::Decimal128;
 
 /// Whole numbers of up to this many digits are written without an exponent. A decimal has no more digits.
-const DIGITS: i64 = 34;
+const MAX_DIGITS: i64 = 34;
 /// A fraction with this many leading zeros or more is written with an exponent.
-const ZEROS: i64 = 5;
+const EXPONENT_ZEROS: i64 = 5;
 
 pub(super) fn double(number: f64) -> String {
     match number {
@@ -14,7 +14,7 @@ pub(super) fn double(number: f64) -> String {
         f64::NEG_INFINITY => "-Infinity".to_owned(),
         _ if number == 0.0 => "0".to_owned(),
         _ if number.fract() == 0.0 && number.abs() < 1e34 => format!("{number:.0}"),
-        _ => written(&format!("{number:e}")),
+        _ => canonical(&format!("{number:e}")),
     }
 }
 
@@ -22,7 +22,7 @@ pub(super) fn decimal(number: Decimal128) -> String {
     match number.to_string().as_str() {
         "Infinity" => "Infinity".to_owned(),
         "-Infinity" => "-Infinity".to_owned(),
-        text if text.contains(|c: char| c.is_ascii_digit()) => written(text),
+        text if text.contains(|c: char| c.is_ascii_digit()) => canonical(text),
         _ => "NaN".to_owned(),
     }
 }
@@ -32,7 +32,7 @@ pub(super) fn is_whole(number: Decimal128) -> bool {
 }
 
 /// Brings a decimal text, with or without a point and an exponent, into the common form.
-fn written(text: &str) -> String {
+fn canonical(text: &str) -> String {
     let (sign, text) = text.strip_prefix('-').map_or(("", text), |text| ("-", text));
     let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
@@ -45,14 +45,14 @@ fn written(text: &str) -> String {
     if digits.is_empty() {
         return "0".to_owned();
     }
-    if point >= length(digits) && point <= DIGITS {
+    if point >= length(digits) && point <= MAX_DIGITS {
         return format!("{sign}{digits}{}", zeros(point - length(digits)));
     }
     if point > 0 && point < length(digits) {
         let (whole, fraction) = digits.split_at(usize::try_from(point).unwrap_or(0));
         return format!("{sign}{whole}.{fraction}");
     }
-    if point <= 0 && point > -ZEROS {
+    if point <= 0 && point > -EXPONENT_ZEROS {
         return format!("{sign}0.{}{digits}", zeros(-point));
     }
     let (first, rest) = digits.split_at(1);

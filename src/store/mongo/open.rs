@@ -9,7 +9,7 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    failure::{PATIENCE, StreamFailure, answer, answer_within, stream_failure},
+    failure::{REQUEST_TIMEOUT, StreamFailure, answer, answer_within, stream_failure},
     pipeline::pipeline,
     prepare,
     stream_cursor::StreamCursor,
@@ -19,11 +19,11 @@ use crate::store::StoreError;
 /// How far back the first stream begins. A restarted node can then replay the missed events to its clients.
 const LOOK_BACK_SECS: u32 = 120;
 /// How long MongoDB waits for a change before it sends an empty answer. The position advances at the same interval.
-pub(super) const AWAIT: Duration = Duration::from_millis(250);
+pub(super) const MAX_AWAIT_TIME: Duration = Duration::from_millis(250);
 
 /// The starting point of a stream.
 #[derive(Clone, Debug)]
-pub(super) enum Begin {
+pub(super) enum StartPoint {
     /// [`LOOK_BACK_SECS`] before now. The oplog must reach back that far.
     Past,
     Now,
@@ -31,7 +31,7 @@ pub(super) enum Begin {
     After(Document),
 }
 
-pub(super) struct Opened {
+pub(super) struct OpenedStream {
     pub(super) cursor: StreamCursor,
     /// The first cluster time that the stream covers. `None` means that it resumes an earlier stream.
     pub(super) at: Option<u64>,
@@ -41,20 +41,20 @@ pub(super) struct Opened {
 /// has not read.
 ///
 /// The driver's own `ChangeStream` is not used: it returns single changes, copies each one twice, and reopens the stream without notice.
-pub(super) async fn open(store: &MongoStore, begin: &Begin) -> Result<Opened, StreamFailure> {
+pub(super) async fn open(store: &MongoStore, start: &StartPoint) -> Result<OpenedStream, StreamFailure> {
     let mut options = doc! {"fullDocument": "whenAvailable", "fullDocumentBeforeChange": "whenAvailable"};
-    let at = match begin {
-        Begin::After(token) => {
+    let at = match start {
+        StartPoint::After(token) => {
             options.insert("startAfter", token);
             None
         }
-        Begin::Now => {
+        StartPoint::Now => {
             // The change that broke the last stream is committed by now. The new stream begins after it, so it does not break again.
-            let Timestamp { time, increment } = committed(store).await?;
+            let Timestamp { time, increment } = majority_commit_time(store).await?;
             Some(Timestamp { time, increment: increment.saturating_add(1) })
         }
-        Begin::Past => {
-            let now = committed(store).await?;
+        StartPoint::Past => {
+            let now = majority_commit_time(store).await?;
             Some(Timestamp { time: now.time.saturating_sub(LOOK_BACK_SECS), increment: 1 })
         }
     };
@@ -62,12 +62,12 @@ pub(super) async fn open(store: &MongoStore, begin: &Begin) -> Result<Opened, St
         options.insert("startAtOperationTime", at);
     }
     let stages = std::iter::once(doc! {"$changeStream": options}).chain(pipeline()).collect();
-    let cursor = answer_within(PATIENCE, StreamCursor::open(store, stages)).await?;
-    Ok(Opened { cursor, at: at.map(|at| u64::from(at.time) << 32 | u64::from(at.increment)) })
+    let cursor = answer_within(REQUEST_TIMEOUT, StreamCursor::open(store, stages)).await?;
+    Ok(OpenedStream { cursor, at: at.map(|at| u64::from(at.time) << 32 | u64::from(at.increment)) })
 }
 
 /// Returns the time up to which a majority has committed all changes. Every later snapshot contains these changes.
-async fn committed(store: &MongoStore) -> Result<Timestamp, StreamFailure> {
+async fn majority_commit_time(store: &MongoStore) -> Result<Timestamp, StreamFailure> {
     let database = store.database().await?;
     let hello = answer(database.run_command(doc! {"hello": 1})).await?;
     let time = hello
@@ -77,14 +77,14 @@ async fn committed(store: &MongoStore) -> Result<Timestamp, StreamFailure> {
     time.map_err(|_| match prepare::is_standalone(&hello) {
         true => StreamFailure::Fatal(StoreError::Unusable(prepare::STANDALONE.to_owned())),
         // A member that has just started knows neither its replica set nor the majority's commit point.
-        false => StreamFailure::Passing("MongoDB does not report a majority-committed time yet".to_owned()),
+        false => StreamFailure::Temporary("MongoDB does not report a majority-committed time yet".to_owned()),
     })
 }
 
 impl From<StoreError> for StreamFailure {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(text) | StoreError::Denied(text) => Self::Passing(text),
+            StoreError::Unavailable(text) | StoreError::Denied(text) => Self::Temporary(text),
             other => Self::Fatal(other),
         }
     }

@@ -21,9 +21,9 @@ pub(super) const STANDALONE: &str = "MongoDB is not a replica set, and a standal
     mongod with --replSet rs0 and run rs.initiate() once (one member is enough)";
 const MONGOS: &str = "MONGODB_URI points to a mongos, but taskcast needs one replica set: events of \
     several shards have no exact order. Use the URI of the replica set that holds the tasks";
-const OLDEST: i64 = 6;
+const MIN_MAJOR_VERSION: i64 = 6;
 /// The number of attempts. Nodes that start together may create the collection at the same moment.
-const LOOKS: u32 = 3;
+const MAX_ATTEMPTS: u32 = 3;
 const NAMESPACE_EXISTS: i32 = 48;
 const NAMESPACE_NOT_FOUND: i32 = 26;
 /// FailedToParse, InvalidOptions, CommandNotSupported, an unknown field: this MongoDB does not support images.
@@ -45,8 +45,8 @@ pub(super) async fn prepare(store: &MongoStore) -> Result<(), StoreError> {
 /// Also called after the collection was dropped, because Mongoose creates the new one without images.
 pub(super) async fn ensure_images(store: &MongoStore) -> Result<(), StoreError> {
     let (database, name) = (store.database().await?, store.config.collection.as_str());
-    for _ in 0..LOOKS {
-        if images_are_on(store, &database, name).await? {
+    for _ in 0..MAX_ATTEMPTS {
+        if ensure_images_once(store, &database, name).await? {
             return Ok(());
         }
     }
@@ -54,17 +54,17 @@ pub(super) async fn ensure_images(store: &MongoStore) -> Result<(), StoreError> 
 }
 
 /// Returns `false` if another node has just created the collection. The caller then checks the collection again.
-async fn images_are_on(store: &MongoStore, database: &Database, name: &str) -> Result<bool, StoreError> {
+async fn ensure_images_once(store: &MongoStore, database: &Database, name: &str) -> Result<bool, StoreError> {
     match images_of(database, name).await? {
         Some(true) => Ok(true),
         Some(false) if store.config.images == Images::Require => Err(StoreError::Unusable(format!(
             "exact history needs pre- and post-images on the collection {name}. With MONGODB_IMAGES=require, \
              taskcast does not switch them on. Run: {}",
-            switch_on_in_shell(database, name)
+            enable_images_command(database, name)
         ))),
         Some(false) => {
             tracing::info!(collection = name, "switching pre- and post-images on");
-            switch_on(database, name).await
+            enable_images(database, name).await
         }
         None => create(database, name).await,
     }
@@ -81,7 +81,8 @@ pub(super) async fn images_of(database: &Database, name: &str) -> Result<Option<
 pub(super) async fn options_of(database: &Database, name: &str) -> Result<Option<Document>, StoreError> {
     let command = doc! {"listCollections": 1, "filter": {"name": name}};
     let reply = answer(database.run_command(command)).await.map_err(|error| {
-        lacking(&error, "listCollections on the database", "read").unwrap_or_else(|| store_error(error))
+        missing_privilege(&error, "listCollections on the database", "read")
+            .unwrap_or_else(|| store_error(error))
     })?;
     let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
     let Some(info) = batch.ok().and_then(|batch| batch.first()).and_then(Bson::as_document) else {
@@ -103,7 +104,7 @@ async fn check_server(database: &Database) -> Result<(), StoreError> {
     let build = answer(database.run_command(doc! {"buildInfo": 1})).await.map_err(store_error)?;
     let version = build.get_str("version").unwrap_or("unknown");
     let major = version.split('.').next().and_then(|major| major.parse::<i64>().ok());
-    if major.is_some_and(|major| major < OLDEST) {
+    if major.is_some_and(|major| major < MIN_MAJOR_VERSION) {
         return Err(StoreError::Unusable(format!(
             "MongoDB {version} is too old: taskcast needs 6.0 or newer, for pre- and post-images in change streams"
         )));
@@ -129,8 +130,8 @@ pub(super) fn is_standalone(hello: &Document) -> bool {
     hello.get_str("setName").is_err() && !hello.get_bool("isreplicaset").unwrap_or(false)
 }
 
-/// Returns the same as [`images_are_on`].
-async fn switch_on(database: &Database, name: &str) -> Result<bool, StoreError> {
+/// Returns the same as [`ensure_images_once`].
+async fn enable_images(database: &Database, name: &str) -> Result<bool, StoreError> {
     let command = doc! {"collMod": name, "changeStreamPreAndPostImages": {"enabled": true}};
     match answer(database.run_command(command)).await {
         Ok(_) => Ok(true),
@@ -138,13 +139,13 @@ async fn switch_on(database: &Database, name: &str) -> Result<bool, StoreError> 
         Err(error) if is_unauthorized(&error) => Err(StoreError::Denied(format!(
             "exact history needs pre- and post-images on the collection {name}, and the user of MONGODB_URI lacks \
              the privilege collMod (role dbAdmin) to switch them on. Grant it, or run: {}",
-            switch_on_in_shell(database, name)
+            enable_images_command(database, name)
         ))),
-        Err(error) => Err(images_refused(error)),
+        Err(error) => Err(images_error(error)),
     }
 }
 
-fn images_refused(error: Error) -> StoreError {
+fn images_error(error: Error) -> StoreError {
     if code(&error).is_some_and(|code| NO_SUCH_OPTION.contains(&code)) {
         return StoreError::Unusable(format!(
             "MongoDB refuses to switch pre- and post-images on; is its featureCompatibilityVersion below 6.0? {error}"
@@ -153,14 +154,14 @@ fn images_refused(error: Error) -> StoreError {
     store_error(error)
 }
 
-/// Returns the same as [`images_are_on`].
+/// Returns the same as [`ensure_images_once`].
 async fn create(database: &Database, name: &str) -> Result<bool, StoreError> {
     let command = doc! {"create": name, "changeStreamPreAndPostImages": {"enabled": true}};
     match answer(database.run_command(command)).await {
         Ok(_) => Ok(true),
         Err(error) if code(&error) == Some(NAMESPACE_EXISTS) => Ok(false),
-        Err(error) => Err(lacking(&error, "createCollection on the database", "readWrite")
-            .unwrap_or_else(|| images_refused(error))),
+        Err(error) => Err(missing_privilege(&error, "createCollection on the database", "readWrite")
+            .unwrap_or_else(|| images_error(error))),
     }
 }
 
@@ -177,14 +178,14 @@ fn github_indexes(store: &MongoStore) -> [(String, Document); 3] {
     ]
 }
 
-fn switch_on_in_shell(database: &Database, name: &str) -> String {
+fn enable_images_command(database: &Database, name: &str) -> String {
     format!(
         "db.getSiblingDB({:?}).runCommand({{collMod: {name:?}, changeStreamPreAndPostImages: {{enabled: true}}}})",
         database.name()
     )
 }
 
-pub(super) fn lacking(error: &Error, privilege: &str, role: &str) -> Option<StoreError> {
+pub(super) fn missing_privilege(error: &Error, privilege: &str, role: &str) -> Option<StoreError> {
     is_unauthorized(error).then(|| {
         StoreError::Denied(format!(
             "the user of MONGODB_URI lacks the privilege {privilege} (the role {role} has it)"

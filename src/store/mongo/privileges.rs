@@ -20,7 +20,7 @@ pub(super) async fn granted(database: &Database) -> Option<Vec<Document>> {
 }
 
 /// Returns the missing privileges. `images` is `None` if the collection does not exist yet, or if its options can't be read.
-pub(super) async fn lacking(
+pub(super) async fn missing(
     store: &MongoStore,
     database: &Database,
     granted: &[Document],
@@ -51,19 +51,20 @@ pub(super) async fn lacking(
             needed.extend(["find", "insert", "createIndex"].map(|action| (collection.as_str(), action)));
         }
     }
-    let may = |collection: &str, action: &str| {
+    let is_granted = |collection: &str, action: &str| {
         granted.iter().any(|privilege| {
             covers(privilege, database.name(), collection)
                 && privilege.get_array("actions").is_ok_and(|actions| {
-                    actions
-                        .iter()
-                        .any(|one| one.as_str() == Some(action) || one.as_str() == Some("anyAction"))
+                    actions.iter().any(|granted_action| {
+                        granted_action.as_str() == Some(action)
+                            || granted_action.as_str() == Some("anyAction")
+                    })
                 })
         })
     };
     needed
         .into_iter()
-        .filter(|(collection, action)| !may(collection, action))
+        .filter(|(collection, action)| !is_granted(collection, action))
         .map(|(collection, action)| match collection {
             "" => format!("{action} on {}", database.name()),
             name => format!("{action} on {}.{name}", database.name()),

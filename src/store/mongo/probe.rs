@@ -33,13 +33,13 @@ pub struct MongoProbe {
     /// How far back the oplog reaches. A node can be away for this long without a new epoch.
     pub oplog_window_secs: Option<u64>,
     /// How far back a full oplog will reach at the current write rate. `None` means that the oplog is too young for an estimate.
-    pub oplog_room_secs: Option<u64>,
+    pub full_oplog_window_secs: Option<u64>,
     /// The lower bound of the latency from commit to client.
     pub journal_commit_interval_ms: Option<u64>,
     pub clock: Option<ClockReading>,
     /// The missing privileges of the user, as `action on database.collection`. `None` means that MongoDB requires no user, or does not
     /// report the privileges.
-    pub lacking: Option<Vec<String>>,
+    pub missing_privileges: Option<Vec<String>>,
 }
 
 pub(super) async fn probe(store: &MongoStore, writes: bool) -> Result<MongoProbe, StoreError> {
@@ -48,14 +48,14 @@ pub(super) async fn probe(store: &MongoStore, writes: bool) -> Result<MongoProbe
     let build = answer(database.run_command(doc! {"buildInfo": 1})).await.map_err(store_error)?;
     let client = store.client().await?;
     let clock = clock(&database).await;
-    let may = privileges::granted(&database).await;
+    let granted = privileges::granted(&database).await;
     let images = match prepare::images_of(&database, &store.config.collection).await {
-        Err(StoreError::Denied(_)) if may.is_some() => None,
+        Err(StoreError::Denied(_)) if granted.is_some() => None,
         images => images?,
     };
     let collation = indexes::collation_of(&database, &store.config.collection).await.ok().flatten();
-    let lacking = match may {
-        Some(granted) => Some(privileges::lacking(store, &database, &granted, images, writes).await),
+    let missing_privileges = match granted {
+        Some(granted) => Some(privileges::missing(store, &database, &granted, images, writes).await),
         None => None,
     };
     let oplog_window_secs = oplog_window(&client.database("local")).await;
@@ -66,9 +66,9 @@ pub(super) async fn probe(store: &MongoStore, writes: bool) -> Result<MongoProbe
         images,
         collation,
         oplog_window_secs,
-        oplog_room_secs: oplog_window_secs.zip(fill).and_then(|(secs, fill)| room(secs, fill)),
+        full_oplog_window_secs: oplog_window_secs.zip(fill).and_then(|(secs, fill)| full_window(secs, fill)),
         clock,
-        lacking,
+        missing_privileges,
         journal_commit_interval_ms: journal_commit_interval(&client.database("admin")).await,
     })
 }
@@ -86,12 +86,12 @@ async fn oplog_end(local: &Database, order: i32) -> Option<bson::Timestamp> {
     entry.get_timestamp("ts").ok()
 }
 
-fn room(window_secs: u64, fill: f64) -> Option<u64> {
+fn full_window(window_secs: u64, fill: f64) -> Option<u64> {
     let is_young = window_secs < YOUNG_SECS && fill < YOUNG_FILL;
     (!is_young).then(|| (window_secs as f64 / fill.min(1.0)) as u64)
 }
 
-/// Returns the used part of the oplog's maximum size. The result is never zero, because [`room`] divides by it.
+/// Returns the used part of the oplog's maximum size. The result is never zero, because [`full_window`] divides by it.
 async fn oplog_fill(local: &Database) -> Option<f64> {
     let oplog = local.collection::<Document>("oplog.rs");
     let stages = [
@@ -118,8 +118,8 @@ async fn clock(database: &Database) -> Option<ClockReading> {
     for _ in 0..3 {
         let before = Timestamp::now();
         let hello = answer(database.run_command(doc! {"hello": 1})).await.ok()?;
-        let there = Timestamp::from_millis(hello.get_datetime("localTime").ok()?.timestamp_millis())?;
-        let reading = ClockReading { before, there, after: Timestamp::now() };
+        let remote = Timestamp::from_millis(hello.get_datetime("localTime").ok()?.timestamp_millis())?;
+        let reading = ClockReading { before, remote, after: Timestamp::now() };
         let took = |reading: &ClockReading| reading.after.millis() - reading.before.millis();
         best = best.filter(|best| took(best) <= took(&reading)).or(Some(reading));
     }
@@ -141,13 +141,13 @@ async fn journal_commit_interval(admin: &Database) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::room;
+    use super::full_window;
 
     #[test]
     fn the_future_oplog_window_follows_from_the_used_part() {
-        assert_eq!(room(3600, 0.25), Some(14_400));
-        assert_eq!(room(30, 0.9), Some(33), "the oplog is nearly full");
-        assert_eq!(room(90_000, 1.2), Some(90_000));
-        assert_eq!(room(2, 0.01), None);
+        assert_eq!(full_window(3600, 0.25), Some(14_400));
+        assert_eq!(full_window(30, 0.9), Some(33), "the oplog is nearly full");
+        assert_eq!(full_window(90_000, 1.2), Some(90_000));
+        assert_eq!(full_window(2, 0.01), None);
     }
 }

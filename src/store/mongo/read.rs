@@ -13,8 +13,8 @@ use super::{
     MongoStore,
     failure::{answer, store_error},
     ids::task_id,
-    meaning,
-    select::{access_fields, by_any_id, exactly, part_of_task},
+    select::{access_fields, by_any_id, exactly, windowed_task_fields},
+    task_document,
 };
 use crate::{
     feed::Position,
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A combined read of several tasks ends after this number of bytes. A task of megabytes then delays the others only by one answer.
-const MOST_BYTES_TOGETHER: usize = 1 << 20;
+const MAX_BATCH_BYTES: usize = 1 << 20;
 
 pub(super) async fn access(store: &MongoStore, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
     let found = store.accesses.ask((), id.clone(), |ids| accesses(store, ids)).await?;
@@ -34,7 +34,8 @@ async fn accesses(
     store: &MongoStore,
     tasks: Vec<TaskId>,
 ) -> Result<HashMap<TaskId, AccessSnapshot>, StoreError> {
-    let Found { documents, position, .. } = any_of(store, &tasks, access_fields(), usize::MAX).await?;
+    let FoundDocuments { documents, position, .. } =
+        find_documents(store, &tasks, access_fields(), usize::MAX).await?;
     let mut found = HashMap::new();
     for document in &documents {
         let Some(id) = task_id(document) else { continue };
@@ -45,10 +46,10 @@ async fn accesses(
             Entry::Occupied(_) => store.ambiguous(),
         }
     }
-    let snapshots = tasks.into_iter().map(|asked| {
+    let snapshots = tasks.into_iter().map(|requested| {
         let (id, access) =
-            found.remove(&asked).map_or((asked.clone(), None), |(id, access)| (id, Some(access)));
-        (asked, AccessSnapshot { id, access, position })
+            found.remove(&requested).map_or((requested.clone(), None), |(id, access)| (id, Some(access)));
+        (requested, AccessSnapshot { id, access, position })
     });
     Ok(snapshots.collect())
 }
@@ -60,9 +61,10 @@ pub(super) async fn task(
 ) -> Result<TaskSnapshot, StoreError> {
     match store.tasks.ask(window, id.clone(), |ids| tasks(store, ids, window)).await? {
         Some(TaskRead::Done(read)) => *read,
-        Some(TaskRead::NotReached) => {
-            let Found { documents, position, .. } =
-                any_of(store, std::slice::from_ref(id), part_of_task(window), usize::MAX).await?;
+        Some(TaskRead::SizeLimitReached) => {
+            let FoundDocuments { documents, position, .. } =
+                find_documents(store, std::slice::from_ref(id), windowed_task_fields(window), usize::MAX)
+                    .await?;
             let named = documents.iter().find(|document| task_id(document).as_ref() == Some(id));
             snapshot_of(store, named, window, position)
         }
@@ -75,7 +77,7 @@ pub(super) async fn task(
 pub(super) enum TaskRead {
     Done(Box<Result<TaskSnapshot, StoreError>>),
     /// The read ended before this task because of its size limit. The caller reads the task separately.
-    NotReached,
+    SizeLimitReached,
 }
 
 async fn tasks(
@@ -83,8 +85,8 @@ async fn tasks(
     tasks: Vec<TaskId>,
     window: Window,
 ) -> Result<HashMap<TaskId, TaskRead>, StoreError> {
-    let Found { documents, position, is_all } =
-        any_of(store, &tasks, part_of_task(window), MOST_BYTES_TOGETHER).await?;
+    let FoundDocuments { documents, position, is_complete } =
+        find_documents(store, &tasks, windowed_task_fields(window), MAX_BATCH_BYTES).await?;
     let done = |document| TaskRead::Done(Box::new(snapshot_of(store, document, window, position)));
     let mut found = HashMap::new();
     for document in &documents {
@@ -94,7 +96,7 @@ async fn tasks(
     }
     let reads = tasks.into_iter().map(|id| {
         let read = found.remove(&id);
-        let other = || if is_all { done(None) } else { TaskRead::NotReached };
+        let other = || if is_complete { done(None) } else { TaskRead::SizeLimitReached };
         (id, read.unwrap_or_else(other))
     });
     Ok(reads.collect())
@@ -106,36 +108,36 @@ fn snapshot_of(
     window: Window,
     position: Position,
 ) -> Result<TaskSnapshot, StoreError> {
-    let read = |document| meaning::part_of_task(document, window, &store.config.default_org);
+    let read = |document| task_document::windowed_task(document, window, &store.config.default_org);
     let task = document.map(|document| read(document)).transpose()?;
     Ok(TaskSnapshot { task, position })
 }
 
 /// Some fields of several tasks at one moment.
-struct Found {
+struct FoundDocuments {
     documents: Vec<RawDocumentBuf>,
     position: Position,
     /// `true` means that these are all documents. Otherwise there may be more.
-    is_all: bool,
+    is_complete: bool,
 }
 
-/// Reads documents until they have more than `most_bytes`. If several ids have the same text, the first document in MongoDB's order is the
+/// Reads documents until they have more than `max_bytes`. If several ids have the same text, the first document in MongoDB's order is the
 /// task.
-async fn any_of(
+async fn find_documents(
     store: &MongoStore,
     tasks: &[TaskId],
     fields: Document,
-    most_bytes: usize,
-) -> Result<Found, StoreError> {
+    max_bytes: usize,
+) -> Result<FoundDocuments, StoreError> {
     let collection = store.snapshot_collection().await?;
     let mut session = snapshot(store, None).await?;
     let find =
         collection.find(by_any_id(tasks)).sort(doc! {"_id": 1}).projection(fields).collation(exactly());
-    let (documents, is_all) = answer(async {
+    let (documents, is_complete) = answer(async {
         let (mut documents, mut bytes) = (Vec::new(), 0);
         let mut cursor = find.session(&mut session).await?;
         let mut stream = cursor.stream(&mut session);
-        while bytes <= most_bytes {
+        while bytes <= max_bytes {
             let Some(document) = stream.try_next().await? else { return Ok((documents, true)) };
             bytes += document.as_bytes().len();
             documents.push(document);
@@ -144,7 +146,7 @@ async fn any_of(
     })
     .await
     .map_err(store_error)?;
-    Ok(Found { documents, position: position(snapshot_time(&session)?), is_all })
+    Ok(FoundDocuments { documents, position: position(snapshot_time(&session)?), is_complete })
 }
 
 /// A session whose reads all see one moment. This is the given moment, or else the moment of the first read.
@@ -159,16 +161,16 @@ pub(super) async fn snapshot(
 }
 
 /// The snapshot time of a read that begins now.
-pub(super) async fn now(store: &MongoStore) -> Result<Timestamp, StoreError> {
+pub(super) async fn current_snapshot_time(store: &MongoStore) -> Result<Timestamp, StoreError> {
     let collection = store.snapshot_collection().await?;
     let mut session = snapshot(store, None).await?;
-    let nothing = collection.find_one(doc! {"_id": Bson::MinKey}).session(&mut session);
-    answer(nothing).await.map_err(store_error)?;
+    let request = collection.find_one(doc! {"_id": Bson::MinKey}).session(&mut session);
+    answer(request).await.map_err(store_error)?;
     snapshot_time(&session)
 }
 
 pub(super) fn read_access(document: &RawDocument, default_org: &DefaultOrg) -> Access {
-    Access::from_document(&meaning::top(document), default_org)
+    Access::from_document(&task_document::top_level_fields(document), default_org)
 }
 
 pub(super) fn snapshot_time(session: &ClientSession) -> Result<Timestamp, StoreError> {

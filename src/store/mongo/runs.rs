@@ -8,10 +8,10 @@ use std::cmp::{Ordering, Reverse};
 
 use mongodb::bson::{Bson, DateTime, Document, RawBson, RawBsonRef, RawDocument, doc};
 
-use super::{ids, meaning, numbers};
+use super::{ids, numbers, task_document};
 use crate::{
-    store::Place,
-    task::{FEWEST_MILLIS, TIME_TEXT, TaskId, Timestamp},
+    store::RunCursor,
+    task::{MILLIS_THRESHOLD, TIME_TEXT, TaskId, Timestamp},
 };
 
 /// A part of a list that is read separately.
@@ -24,9 +24,9 @@ pub(super) enum Run {
     OldMillis,
     Timestamps,
     /// Tasks whose `createdAt` is missing or null. They come after all tasks with a time, in the order of `_id`.
-    Nothing,
+    Missing,
     /// Tasks whose `createdAt` is not a valid time. They come last, in the order of `_id`.
-    Odd,
+    Invalid,
 }
 
 impl Run {
@@ -42,8 +42,8 @@ impl Run {
             Self::Seconds => 's',
             Self::OldMillis => 'o',
             Self::Timestamps => 'c',
-            Self::Nothing => 'n',
-            Self::Odd => 'x',
+            Self::Missing => 'n',
+            Self::Invalid => 'x',
         }
     }
 
@@ -61,18 +61,18 @@ impl Run {
         match self {
             Self::Dates => within(doc! {"$gte": date(Timestamp::FIRST), "$lte": date(Timestamp::LAST)}),
             Self::Texts => within(doc! {"$gte": "0", "$lt": ":", "$type": "string", "$regex": TIME_TEXT}),
-            Self::Millis => within(doc! {"$gte": FEWEST_MILLIS, "$lt": Timestamp::LAST + 1}),
-            Self::Seconds => within(doc! {"$gt": EARLIEST_SECOND, "$lt": FEWEST_MILLIS}),
-            Self::OldMillis => within(doc! {"$gte": Timestamp::FIRST, "$lte": -FEWEST_MILLIS}),
+            Self::Millis => within(doc! {"$gte": MILLIS_THRESHOLD, "$lt": Timestamp::LAST + 1}),
+            Self::Seconds => within(doc! {"$gt": EARLIEST_SECOND, "$lt": MILLIS_THRESHOLD}),
+            Self::OldMillis => within(doc! {"$gte": Timestamp::FIRST, "$lte": -MILLIS_THRESHOLD}),
             Self::Timestamps => within(doc! {"$type": "timestamp"}),
-            Self::Nothing => doc! {"createdAt": {"$eq": null, "$not": {"$type": ["array", "undefined"]}}},
-            Self::Odd => odd(true),
+            Self::Missing => doc! {"createdAt": {"$eq": null, "$not": {"$type": ["array", "undefined"]}}},
+            Self::Invalid => invalid_times(true),
         }
     }
 
     pub(super) fn order(self) -> Document {
         if self.is_dated() {
-            newest()
+            newest_first()
         } else {
             doc! {"_id": -1}
         }
@@ -81,11 +81,11 @@ impl Run {
     /// The run that contains a document.
     pub(super) fn of(document: &RawDocument) -> Self {
         let created_at = document.get("createdAt").ok().flatten();
-        if meaning::created_at(document).is_none() {
+        if task_document::created_at(document).is_none() {
             return match created_at {
-                None if document.get("createdAt").is_ok() => Self::Nothing,
-                Some(RawBsonRef::Null) => Self::Nothing,
-                _ => Self::Odd,
+                None if document.get("createdAt").is_ok() => Self::Missing,
+                Some(RawBsonRef::Null) => Self::Missing,
+                _ => Self::Invalid,
             };
         }
         match created_at {
@@ -93,26 +93,28 @@ impl Run {
             Some(RawBsonRef::Timestamp(_)) => Self::Timestamps,
             Some(RawBsonRef::String(_)) => Self::Texts,
             other => match other.and_then(number) {
-                Some(number) if number >= FEWEST_MILLIS => Self::Millis,
-                Some(number) if number <= -FEWEST_MILLIS => Self::OldMillis,
+                Some(number) if number >= MILLIS_THRESHOLD => Self::Millis,
+                Some(number) if number <= -MILLIS_THRESHOLD => Self::OldMillis,
                 _ => Self::Seconds,
             },
         }
     }
 
-    /// A filter for the documents after a place in this run. `None` means that the place is not valid for this run.
-    pub(super) fn after(self, place: &Place) -> Option<Document> {
-        let id = value_of(&place.id)?;
+    /// A filter for the documents after a cursor in this run. `None` means that the cursor is not valid for this run.
+    pub(super) fn after(self, run_cursor: &RunCursor) -> Option<Document> {
+        let id = id_value(&run_cursor.id)?;
         if !self.is_dated() {
             return Some(ids_below(id));
         }
         let at = match self {
-            Self::Texts => Bson::String(place.created_at.clone()),
-            Self::Dates => Bson::DateTime(DateTime::from_millis(place.created_at.parse().ok()?)),
-            Self::Timestamps => candidate(&place.created_at, |value| matches!(value, Bson::Timestamp(_)))?,
-            _ => match place.created_at.strip_prefix(DECIMAL) {
+            Self::Texts => Bson::String(run_cursor.created_at.clone()),
+            Self::Dates => Bson::DateTime(DateTime::from_millis(run_cursor.created_at.parse().ok()?)),
+            Self::Timestamps => {
+                candidate(&run_cursor.created_at, |value| matches!(value, Bson::Timestamp(_)))?
+            }
+            _ => match run_cursor.created_at.strip_prefix(DECIMAL) {
                 Some(number) => Bson::Decimal128(number.parse().ok()?),
-                None => candidate(&place.created_at, |value| {
+                None => candidate(&run_cursor.created_at, |value| {
                     matches!(value, Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_))
                 })?,
             },
@@ -123,14 +125,14 @@ impl Run {
         Some(doc! {"createdAt": {"$lte": at.clone()}, "$or": [{"createdAt": {"$lt": at}}, same_time]})
     }
 
-    pub(super) fn find(self, places: &[Place]) -> Option<&Place> {
-        places.iter().find(|place| place.run == self.name())
+    pub(super) fn find(self, run_cursors: &[RunCursor]) -> Option<&RunCursor> {
+        run_cursors.iter().find(|run_cursor| run_cursor.run == self.name())
     }
 }
 
-/// The filter of [`Run::Odd`], which contains all documents that are in no other run. The ranges let an index scan find these documents
+/// The filter of [`Run::Invalid`], which contains all documents that are in no other run. The ranges let an index scan find these documents
 /// without reading all documents that have a time. Exceptions are arrays, and texts that are not times among texts that are.
-pub(super) fn odd(arrays_too: bool) -> Document {
+pub(super) fn invalid_times(with_arrays: bool) -> Document {
     const TYPES: [&str; 13] = [
         "string",
         "object",
@@ -146,18 +148,18 @@ pub(super) fn odd(arrays_too: bool) -> Document {
         "minKey",
         "maxKey",
     ];
-    let types: Vec<&str> = TYPES.into_iter().chain(arrays_too.then_some("array")).collect();
+    let types: Vec<&str> = TYPES.into_iter().chain(with_arrays.then_some("array")).collect();
     let date = |millis| Bson::DateTime(DateTime::from_millis(millis));
     let ranges = [
         doc! {"$lt": date(Timestamp::FIRST)},
         doc! {"$gt": date(Timestamp::LAST)},
         doc! {"$lt": Timestamp::FIRST},
-        doc! {"$gt": -FEWEST_MILLIS, "$lte": EARLIEST_SECOND},
+        doc! {"$gt": -MILLIS_THRESHOLD, "$lte": EARLIEST_SECOND},
         doc! {"$gte": Timestamp::LAST + 1},
         doc! {"$eq": f64::NAN},
         doc! {"$type": types},
     ];
-    let others = Run::DATED.into_iter().chain([Run::Nothing]).map(Run::filter);
+    let others = Run::DATED.into_iter().chain([Run::Missing]).map(Run::filter);
     doc! {
         "$or": ranges.map(|range| doc! {"createdAt": range}).to_vec(),
         "$nor": others.collect::<Vec<_>>(),
@@ -171,7 +173,7 @@ const DECIMAL: &str = "decimal:";
 const EARLIEST_SECOND: f64 = Timestamp::FIRST as f64 / 1000.0 - 0.0005;
 
 /// The sort order of the list indexes, the newest task first.
-pub(super) fn newest() -> Document {
+pub(super) fn newest_first() -> Document {
     doc! {"createdAt": -1, "_id": -1}
 }
 
@@ -180,8 +182,8 @@ pub(super) fn has_other_time() -> Document {
     doc! {"createdAt": {"$type": ["string", "number", "timestamp"]}}
 }
 
-/// The place of a document in its run.
-pub(super) fn place_of(run: Run, document: &RawDocument, id: &TaskId) -> Option<Place> {
+/// The cursor that points to a document in its run.
+pub(super) fn run_cursor_at(run: Run, document: &RawDocument, id: &TaskId) -> Option<RunCursor> {
     let created_at = match document.get("createdAt").ok().flatten() {
         Some(RawBsonRef::DateTime(time)) => time.timestamp_millis().to_string(),
         Some(RawBsonRef::String(text)) => text.to_owned(),
@@ -190,14 +192,14 @@ pub(super) fn place_of(run: Run, document: &RawDocument, id: &TaskId) -> Option<
         _ => String::new(),
     };
     let created_at = if run.is_dated() { created_at } else { String::new() };
-    Some(Place { run: run.name(), created_at, id: id.clone() })
+    Some(RunCursor { run: run.name(), created_at, id: id.clone() })
 }
 
-fn candidate(text: &str, is_meant: impl Fn(&Bson) -> bool) -> Option<Bson> {
-    ids::candidates(text).into_iter().find(|value| is_meant(value))
+fn candidate(text: &str, accepts: impl Fn(&Bson) -> bool) -> Option<Bson> {
+    ids::candidates(text).into_iter().find(|value| accepts(value))
 }
 
-fn value_of(id: &TaskId) -> Option<Bson> {
+fn id_value(id: &TaskId) -> Option<Bson> {
     ids::candidates(id.as_str()).into_iter().find(|value| {
         let raw = RawBson::try_from(value.clone()).ok();
         raw.and_then(|raw| ids::id(raw.as_raw_bson_ref())).is_some_and(|known| known.is_same_document(id))
@@ -255,7 +257,7 @@ impl Key {
         let read = |name| document.get(name).ok().flatten().map_or(Value::Other, Value::of);
         let run = Run::of(document);
         let created_at = if run.is_dated() { read("createdAt") } else { Value::Other };
-        Self { millis: meaning::created_at(document), run: Reverse(run), created_at, id: read("_id") }
+        Self { millis: task_document::created_at(document), run: Reverse(run), created_at, id: read("_id") }
     }
 }
 
@@ -333,12 +335,12 @@ impl Number {
         match value {
             RawBsonRef::Int32(number) => Some(Self(Some((number.into(), 0.0)))),
             RawBsonRef::Int64(number) => Some(Self(Some((number.into(), 0.0)))),
-            RawBsonRef::Decimal128(decimal) => Self::written(&numbers::decimal(decimal)),
+            RawBsonRef::Decimal128(decimal) => Self::parse(&numbers::decimal(decimal)),
             other => number(other).map(Self::of_double),
         }
     }
 
-    fn written(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
         let exact = || {
             let rest: f64 = format!("0.{fraction}").parse().ok()?;

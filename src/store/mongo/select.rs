@@ -1,6 +1,6 @@
 //! Builds filters and projections: they select the documents, and the fields that MongoDB returns.
 //!
-//! Each filter has exactly the meaning of `meaning.rs` and the domain code, if the operation uses the collation [`exactly`]. MongoDB's
+//! Each filter has exactly the meaning of `task_document.rs` and the domain code, if the operation uses the collation [`exactly`]. MongoDB's
 //! equality also matches an array that contains the value, and a symbol with the same text. Each equality therefore has a condition on the
 //! type.
 
@@ -45,11 +45,11 @@ pub(super) fn by_any_id(tasks: &[TaskId]) -> Document {
 }
 
 /// The characters that a usable id must not contain.
-const CONTROL: &str = r"\x00-\x1f\x7f-\x{9f}";
+const CONTROL_CHARACTERS: &str = r"\x00-\x1f\x7f-\x{9f}";
 
 /// Matches ids that are texts of `from` to `to` characters. A regular expression matches neither invalid UTF-8 nor values of other types.
 pub(super) fn is_usable_text(from: usize, to: usize) -> Document {
-    doc! {"_id": {"$regex": format!(r"\A[^{CONTROL}]{{{from},{to}}}\z")}}
+    doc! {"_id": {"$regex": format!(r"\A[^{CONTROL_CHARACTERS}]{{{from},{to}}}\z")}}
 }
 
 /// Matches documents for which `ids::task_id` returns an id. This filter costs more than the rest of a list's filter, and it may cause
@@ -79,7 +79,7 @@ pub(super) const SCALARS: [&str; 5] = ["objectId", "number", "date", "bool", "ti
 
 /// The rules of `Access::allows` as filters for documents that are tasks.
 #[derive(Clone, Debug)]
-pub(super) struct Visible {
+pub(super) struct AccessFilters {
     /// Tasks that the viewers created.
     own: Document,
     /// Public tasks of the viewer's organisation.
@@ -88,14 +88,14 @@ pub(super) struct Visible {
     org_names: Vec<Bson>,
 }
 
-/// One reason why tasks are visible: a filter for these documents, and the index that returns them in order.
+/// A filter for visible tasks, and the index that returns these tasks in order.
 #[derive(Clone, Debug)]
-pub(super) struct Way {
+pub(super) struct IndexedFilter {
     condition: Document,
     pub(super) index: ListIndex,
 }
 
-impl Visible {
+impl AccessFilters {
     /// The tasks that at least one of these users sees. All users belong to one organisation, or all belong to none.
     pub(super) fn of(users: &[UserId], org: Option<&OrgId>, default_org: &DefaultOrg) -> Self {
         let mut org_names = org.map(|org| names(org.as_str())).unwrap_or_default();
@@ -107,38 +107,44 @@ impl Visible {
         Self { own: created_by(users), org, org_names }
     }
 
-    /// The ways in which a viewer sees the tasks of a list with `filter`. Together they contain the whole list.
-    pub(super) fn listed(viewer: &Viewer, filter: &TaskFilter, default_org: &DefaultOrg) -> Vec<Way> {
+    /// The filters for the tasks of a list with `filter`. Together they match all tasks of the list that the viewer sees.
+    pub(super) fn for_list(
+        viewer: &Viewer,
+        filter: &TaskFilter,
+        default_org: &DefaultOrg,
+    ) -> Vec<IndexedFilter> {
         let visible = Self::of(std::slice::from_ref(&viewer.user), viewer.org.as_ref(), default_org);
-        let mut ways = match (&filter.creator, visible.shared()) {
+        let mut filters = match (&filter.creator, visible.shared()) {
             (None, shared) => shared.into_iter().chain([visible.own()]).collect(),
             (Some(creator), _) if *creator == viewer.user => vec![visible.own()],
             // The viewer sees tasks of another creator only through the organisation.
-            (Some(_), Some(shared)) => vec![Way { index: ListIndex::CreatorInOrg, ..shared }],
+            (Some(_), Some(shared)) => vec![IndexedFilter { index: ListIndex::CreatorInOrg, ..shared }],
             (Some(_), None) => Vec::new(),
         };
         if filter.status.is_some() {
-            ways.iter_mut().for_each(|way| way.index = way.index.of_one_status());
+            filters
+                .iter_mut()
+                .for_each(|indexed_filter| indexed_filter.index = indexed_filter.index.with_status());
         }
-        ways
+        filters
     }
 
     /// Tasks that the whole organisation sees.
-    pub(super) fn shared(&self) -> Option<Way> {
-        self.org.clone().map(|condition| Way { condition, index: ListIndex::Org })
+    pub(super) fn shared(&self) -> Option<IndexedFilter> {
+        self.org.clone().map(|condition| IndexedFilter { condition, index: ListIndex::Org })
     }
 
-    pub(super) fn own(&self) -> Way {
-        Way { condition: self.own.clone(), index: ListIndex::Creator }
+    pub(super) fn own(&self) -> IndexedFilter {
+        IndexedFilter { condition: self.own.clone(), index: ListIndex::Creator }
     }
 
     /// Tasks that nobody else in the organisation sees: private tasks, and tasks of another organisation. Some of them may be missing if
     /// `isPrivate` or `orgId` is an array, because the index conditions can't recognise arrays.
-    pub(super) fn only_own(&self) -> Vec<Way> {
+    pub(super) fn only_own(&self) -> Vec<IndexedFilter> {
         if self.org.is_none() {
             return vec![self.own()];
         }
-        let with = |condition: Document| Way {
+        let with = |condition: Document| IndexedFilter {
             condition: doc! {"$and": [self.own.clone(), condition]},
             index: ListIndex::CreatorInOrg,
         };
@@ -149,16 +155,16 @@ impl Visible {
     }
 }
 
-impl Way {
-    /// A filter for the documents of this way that meet the conditions. Some documents may have an `_id` that no task can have.
-    pub(super) fn with(&self, conditions: &[Document]) -> Document {
+impl IndexedFilter {
+    /// Adds conditions to the filter. Some documents may have an `_id` that no task can have.
+    pub(super) fn and(&self, conditions: &[Document]) -> Document {
         let all = std::iter::once(&self.condition).chain(conditions);
         doc! {"$and": all.cloned().collect::<Vec<_>>()}
     }
 }
 
 /// The conditions of a list's filter.
-pub(super) fn narrowed(filter: &TaskFilter) -> Vec<Document> {
+pub(super) fn list_conditions(filter: &TaskFilter) -> Vec<Document> {
     let status = filter.status.as_ref().map(|status| doc! {"status": is_one_of(vec![status.into()])});
     status
         .into_iter()
@@ -168,9 +174,9 @@ pub(super) fn narrowed(filter: &TaskFilter) -> Vec<Document> {
 
 /// Matches the documents that a delivery's search may select, and some more, because the repository is compared as text. An index scan can
 /// answer each alternative.
-pub(super) fn meant_by(search: &Search) -> Document {
+pub(super) fn delivery_filter(search: &Search) -> Document {
     let mut alternatives = Vec::new();
-    let mut either = |field: Field, value: Bson, repo: Document| {
+    let mut add = |field: Field, value: Bson, repo: Document| {
         for name in field.document_names() {
             let mut alternative = repo.clone();
             alternative.insert(*name, value.clone());
@@ -187,20 +193,21 @@ pub(super) fn meant_by(search: &Search) -> Document {
     let of_none = || doc! {"repo": {"$in": [Bson::Null, Bson::String(String::new())]}};
     let number = |number: u64| Bson::Int64(i64::try_from(number).unwrap_or(i64::MAX));
     let mut named = Vec::new();
-    for way in &search.ways {
-        match way {
-            github::Way::PullRequest { repo, number: pr, url } => {
-                either(Field::PrNumber, number(*pr), of(repo));
-                links(repo, url).into_iter().for_each(|url| either(Field::PrUrl, url.into(), of_none()));
+    for criterion in &search.criteria {
+        match criterion {
+            github::Criterion::PullRequest { repo, number: pr, url } => {
+                add(Field::PrNumber, number(*pr), of(repo));
+                links(repo, url).into_iter().for_each(|url| add(Field::PrUrl, url.into(), of_none()));
             }
-            github::Way::Issue { repo, number: issue, url } => {
-                either(Field::IssueNumber, number(*issue), of(repo));
-                links(repo, url).into_iter().for_each(|url| either(Field::IssueUrl, url.into(), of_none()));
+            github::Criterion::Issue { repo, number: issue, url } => {
+                add(Field::IssueNumber, number(*issue), of(repo));
+                links(repo, url).into_iter().for_each(|url| add(Field::IssueUrl, url.into(), of_none()));
             }
-            github::Way::Branch { repo, branch } | github::Way::CheckedBranch { repo, branch } => {
-                either(Field::GithubBranch, branch.into(), of(repo))
+            github::Criterion::Branch { repo, branch }
+            | github::Criterion::CheckedBranch { repo, branch } => {
+                add(Field::GithubBranch, branch.into(), of(repo))
             }
-            github::Way::Named { ids: tasks, .. } => {
+            github::Criterion::TaskIds { ids: tasks, .. } => {
                 named.extend(tasks.iter().flat_map(|id| ids::candidates(id.as_str())))
             }
         }
@@ -223,36 +230,36 @@ pub(super) fn access_fields() -> Document {
 }
 
 /// The visible fields and the timeline.
-pub(super) fn whole_task() -> Document {
+pub(super) fn full_task_fields() -> Document {
     let mut fields = visible_fields();
     fields.insert("events", 1);
     fields
 }
 
-/// The field with the number of timeline entries, in a document that was read with [`part_of_task`].
+/// The field with the number of timeline entries, in a document that was read with [`windowed_task_fields`].
 pub(super) const TIMELINE_LENGTH: &str = "timelineLength";
 
-/// The visible fields, and the timeline entries in the window. `meaning::part_of_task` decodes the result.
-pub(super) fn part_of_task(window: Window) -> Document {
+/// The visible fields, and the timeline entries in the window. `task_document::windowed_task` decodes the result.
+pub(super) fn windowed_task_fields(window: Window) -> Document {
     if window == Window::ALL {
-        return whole_task();
+        return full_task_fields();
     }
     let is_array = || doc! {"$isArray": "$events"};
     let mut fields = visible_fields();
-    fields.insert("events", doc! {"$cond": [is_array(), entries_in(window), Bson::Null]});
+    fields.insert("events", doc! {"$cond": [is_array(), timeline_slice(window), Bson::Null]});
     fields.insert(TIMELINE_LENGTH, doc! {"$cond": [is_array(), {"$size": "$events"}, 0]});
     fields
 }
 
-/// The last `most` entries of the first `before` entries.
-fn entries_in(Window { before, most }: Window) -> Document {
+/// The last `limit` entries of the first `before` entries.
+fn timeline_slice(Window { before, limit }: Window) -> Document {
     // The conversion may reduce the numbers to `i32::MAX`. No document can contain that many entries.
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-    doc! {"$slice": [{"$slice": ["$events", count(before)]}, -count(most)]}
+    doc! {"$slice": [{"$slice": ["$events", count(before)]}, -count(limit)]}
 }
 
 /// The visible fields, and `events` as far as a write needs it: an empty array in place of any array, or else the value itself.
-pub(super) fn without_entries() -> Document {
+pub(super) fn fields_without_entries() -> Document {
     let mut fields = visible_fields();
     fields.insert("events", doc! {"$cond": [{"$isArray": "$events"}, [], "$events"]});
     fields

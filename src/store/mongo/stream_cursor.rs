@@ -8,7 +8,10 @@ use mongodb::{
     raw_batch_cursor::{RawBatch, SessionRawBatchCursor},
 };
 
-use super::{MongoStore, batch_size::ORDINARY, failure::StreamFailure, open::AWAIT, patience::Said};
+use super::{
+    MongoStore, batch_size::DEFAULT_LIMIT, failure::StreamFailure, open::MAX_AWAIT_TIME,
+    request_timeout::RequestState,
+};
 
 /// A cursor with a separate limit for each request.
 ///
@@ -29,7 +32,7 @@ pub(super) struct StreamCursor {
 /// One reply of the server.
 pub(super) enum Batch {
     Raw(RawBatch),
-    Own(RawDocumentBuf),
+    Encoded(RawDocumentBuf),
 }
 
 impl StreamCursor {
@@ -40,13 +43,13 @@ impl StreamCursor {
         let command = aggregate(&collection, stages, 0);
         let mut cursor = database
             .run_cursor_command(command)
-            .batch_size(ORDINARY)
-            .max_time(AWAIT)
+            .batch_size(DEFAULT_LIMIT)
+            .max_time(MAX_AWAIT_TIME)
             .session(&mut session)
             .batch()
             .await?;
         let first = cursor.stream(&mut session).try_next().await?;
-        let id = first.as_ref().and_then(|batch| inner(batch.as_raw_document())?.get_i64("id").ok());
+        let id = first.as_ref().and_then(|batch| cursor_of(batch.as_raw_document())?.get_i64("id").ok());
         Ok(Self { database, collection, id: id.unwrap_or_default(), session, cursor })
     }
 
@@ -56,17 +59,17 @@ impl StreamCursor {
 
     /// Returns the next reply with at most `limit` changes. `None` means that the server has closed the cursor.
     pub(super) async fn next(&mut self, limit: u32) -> Result<Option<Batch>, Error> {
-        if limit == ORDINARY {
+        if limit == DEFAULT_LIMIT {
             return Ok(self.cursor.stream(&mut self.session).try_next().await?.map(Batch::Raw));
         }
         let command = doc! {
             "getMore": self.id,
             "collection": &self.collection,
             "batchSize": i64::from(limit),
-            "maxTimeMS": i64::try_from(AWAIT.as_millis()).unwrap_or(i64::MAX),
+            "maxTimeMS": i64::try_from(MAX_AWAIT_TIME.as_millis()).unwrap_or(i64::MAX),
         };
         let reply = self.database.run_command(command).session(&mut self.session).await?;
-        Ok(Some(Batch::Own(RawDocumentBuf::try_from(&reply)?)))
+        Ok(Some(Batch::Encoded(RawDocumentBuf::try_from(&reply)?)))
     }
 }
 
@@ -74,33 +77,33 @@ impl Batch {
     fn reply(&self) -> &RawDocument {
         match self {
             Self::Raw(batch) => batch.as_raw_document(),
-            Self::Own(reply) => reply,
+            Self::Encoded(reply) => reply,
         }
     }
 
     pub(super) fn changes(&self) -> Option<&RawArray> {
-        let cursor = inner(self.reply())?;
+        let cursor = cursor_of(self.reply())?;
         cursor.get_array("nextBatch").or_else(|_| cursor.get_array("firstBatch")).ok()
     }
 
-    pub(super) fn number(&self) -> usize {
+    pub(super) fn change_count(&self) -> usize {
         self.changes().map_or(0, |changes| changes.into_iter().count())
     }
 
     /// The resume token of the batch, or else of its last change.
     pub(super) fn token(&self) -> Option<Document> {
-        let of_batch = || inner(self.reply())?.get_document("postBatchResumeToken").ok();
+        let of_batch = || cursor_of(self.reply())?.get_document("postBatchResumeToken").ok();
         let of_last = || self.changes()?.into_iter().last()?.ok()?.as_document()?.get_document("_id").ok();
         Document::try_from(of_batch().or_else(of_last)?).ok()
     }
 
     /// Returns whether the server has closed the cursor with this reply.
     pub(super) fn is_last(&self) -> bool {
-        inner(self.reply()).and_then(|cursor| cursor.get_i64("id").ok()) == Some(0)
+        cursor_of(self.reply()).and_then(|cursor| cursor.get_i64("id").ok()) == Some(0)
     }
 }
 
-fn inner(reply: &RawDocument) -> Option<&RawDocument> {
+fn cursor_of(reply: &RawDocument) -> Option<&RawDocument> {
     reply.get_document("cursor").ok()
 }
 
@@ -126,21 +129,21 @@ fn aggregate(collection: &str, stages: Vec<Document>, limit: i32) -> Document {
 
 /// Asks the server over another connection whether it still works on a `getMore` of this cursor. `$currentOp` needs no privilege for the
 /// user's own operations.
-pub(super) async fn is_under_way(store: &MongoStore, cursor: i64) -> Said {
+pub(super) async fn request_state(store: &MongoStore, cursor: i64) -> RequestState {
     let pipeline = [
         doc! {"$currentOp": {}},
         doc! {"$match": {"command.getMore": cursor}},
         doc! {"$limit": 1},
         doc! {"$project": {"_id": 0, "opid": 1}},
     ];
-    let Ok(client) = store.client().await else { return Said::Nothing };
+    let Ok(client) = store.client().await else { return RequestState::Unknown };
     let found = async { client.database("admin").aggregate(pipeline).await?.try_next().await }.await;
     match found {
-        Ok(Some(_)) => Said::UnderWay,
-        Ok(None) => Said::Finished,
+        Ok(Some(_)) => RequestState::Running,
+        Ok(None) => RequestState::Finished,
         Err(error) => {
             tracing::debug!(%error, "MongoDB does not report whether it still works on the change stream");
-            Said::Nothing
+            RequestState::Unknown
         }
     }
 }

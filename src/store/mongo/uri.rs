@@ -4,7 +4,7 @@
 use std::fmt;
 
 /// Options that the driver reads.
-const READ: [&str; 36] = [
+const SUPPORTED: [&str; 36] = [
     "appName",
     "authMechanism",
     "authMechanismProperties",
@@ -151,7 +151,7 @@ const NO_REVOCATIONS: &str = "is not supported: taskcast does not check certific
 const NO_ENCRYPTION: &str = "is not supported: taskcast does not read encrypted fields";
 
 /// Options that taskcast must not ignore: without them it would use another server, another user or a less secure connection.
-const REFUSED: [(&str, &str); 29] = [
+const REJECTED: [(&str, &str); 29] = [
     ("tlsAllowInvalidHostnames", HOST_NAMES),
     ("sslAllowInvalidHostnames", HOST_NAMES),
     ("sslInvalidHostNameAllowed", HOST_NAMES),
@@ -184,7 +184,7 @@ const REFUSED: [(&str, &str); 29] = [
 ];
 
 /// The minimum similarity, from 0 to 1, of an unknown name to a known one. Below it, the error suggests no name.
-const ALIKE: f64 = 0.84;
+const MIN_SIMILARITY: f64 = 0.84;
 
 /// The reason why the options of a URI can't be used. The error contains no part of the URI, because the URI contains a password. A
 /// password that is not percent-encoded may even appear where an option is expected.
@@ -194,11 +194,11 @@ pub enum UriError {
     Malformed,
     Refused {
         option: &'static str,
-        why: &'static str,
+        reason: &'static str,
     },
     Unknown {
         /// The position of the option in the list of options, from 1.
-        place: usize,
+        number: usize,
         similar: Option<&'static str>,
     },
     /// Two options are separated by `;` or `?`. The driver would read the second option as a part of the first one's value.
@@ -212,12 +212,12 @@ impl fmt::Display for UriError {
                 "must be a MongoDB connection string, mongodb://… or mongodb+srv://…, with : / ? # [ ] @ % in the user name and the \
                  password percent-encoded",
             ),
-            Self::Refused { option, why } => write!(f, "its option {option} {why}"),
-            Self::Unknown { place, similar: Some(similar) } => {
-                write!(f, "its option number {place} is not known; did you mean {similar}?")
+            Self::Refused { option, reason } => write!(f, "its option {option} {reason}"),
+            Self::Unknown { number, similar: Some(similar) } => {
+                write!(f, "its option number {number} is not known; did you mean {similar}?")
             }
-            Self::Unknown { place, similar: None } => {
-                write!(f, "its option number {place} is not known; correct its name, or remove it")
+            Self::Unknown { number, similar: None } => {
+                write!(f, "its option number {number} is not known; correct its name, or remove it")
             }
             Self::Semicolon => f.write_str("its options must have & between them, not ; or ?"),
         }
@@ -226,7 +226,7 @@ impl fmt::Display for UriError {
 
 /// Returns the URI without the ignored options, and the names of these options.
 pub(super) fn without_ignored(uri: &str) -> Result<(String, Vec<&'static str>), UriError> {
-    let Some((place, query)) = uri.split_once('?') else { return Ok((uri.to_owned(), Vec::new())) };
+    let Some((base, query)) = uri.split_once('?') else { return Ok((uri.to_owned(), Vec::new())) };
     let (mut kept, mut ignored) = (Vec::new(), Vec::new());
     for (index, option) in query.split('&').enumerate().filter(|(_, option)| !option.is_empty()) {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
@@ -234,36 +234,36 @@ pub(super) fn without_ignored(uri: &str) -> Result<(String, Vec<&'static str>), 
             return Err(UriError::Semicolon);
         }
         if name.eq_ignore_ascii_case("connect") && !matches!(value, "true" | "false") {
-            return Err(UriError::Refused { option: "connect", why: TO_DIRECT });
+            return Err(UriError::Refused { option: "connect", reason: TO_DIRECT });
         }
         if let Some(name) = IGNORED.into_iter().find(|known| known.eq_ignore_ascii_case(name)) {
             ignored.push(name);
-        } else if READ.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        } else if SUPPORTED.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             kept.push(option);
         } else {
             return Err(unknown(index + 1, name));
         }
     }
     ignored.dedup();
-    let uri = if kept.is_empty() { place.to_owned() } else { format!("{place}?{}", kept.join("&")) };
+    let uri = if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) };
     Ok((uri, ignored))
 }
 
-fn unknown(place: usize, name: &str) -> UriError {
+fn unknown(number: usize, name: &str) -> UriError {
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
         return UriError::Malformed;
     }
-    let refused = REFUSED.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-    if let Some((option, why)) = refused {
-        return UriError::Refused { option, why };
+    let refused = REJECTED.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    if let Some((option, reason)) = refused {
+        return UriError::Refused { option, reason };
     }
     let name = name.to_ascii_lowercase();
-    let known = READ.into_iter().chain(IGNORED).chain(REFUSED.map(|(name, _)| name));
-    let likeness = |known: &'static str| (strsim::jaro_winkler(&known.to_ascii_lowercase(), &name), known);
-    let best = known.map(likeness).max_by(|(a, _), (b, _)| a.total_cmp(b));
+    let known = SUPPORTED.into_iter().chain(IGNORED).chain(REJECTED.map(|(name, _)| name));
+    let similarity = |known: &'static str| (strsim::jaro_winkler(&known.to_ascii_lowercase(), &name), known);
+    let best = known.map(similarity).max_by(|(a, _), (b, _)| a.total_cmp(b));
     UriError::Unknown {
-        place,
-        similar: best.filter(|(likeness, _)| *likeness >= ALIKE).map(|(_, name)| name),
+        number,
+        similar: best.filter(|(similarity, _)| *similarity >= MIN_SIMILARITY).map(|(_, name)| name),
     }
 }
 
@@ -271,7 +271,7 @@ fn unknown(place: usize, name: &str) -> UriError {
 /// would read `appName=x;tls=true` as a name and would not use TLS.
 fn has_second_option(value: &str) -> bool {
     value.split([';', '?']).skip(1).filter_map(|rest| rest.split_once('=')).any(|(name, _)| {
-        let all = READ.into_iter().chain(IGNORED).chain(REFUSED.map(|(name, _)| name));
+        let all = SUPPORTED.into_iter().chain(IGNORED).chain(REJECTED.map(|(name, _)| name));
         all.into_iter().any(|known| known.eq_ignore_ascii_case(name))
     })
 }
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn the_driver_accepts_every_read_option_and_no_ignored_or_refused_option() {
-        for option in READ {
+        for option in SUPPORTED {
             driver(option).unwrap_or_else(|error| panic!("{option}: {error}"));
             let uri = format!("mongodb://host/?{option}={}", value_of(option));
             assert_eq!(without_ignored(&uri), Ok((uri.clone(), Vec::new())));
@@ -319,13 +319,13 @@ mod tests {
         for option in IGNORED.into_iter().filter(|option| !without_effect.contains(option)) {
             driver(option).expect_err(option);
         }
-        for (option, _) in REFUSED {
+        for (option, _) in REJECTED {
             driver(option).expect_err(option);
         }
-        let all: Vec<String> = READ
+        let all: Vec<String> = SUPPORTED
             .into_iter()
             .chain(IGNORED)
-            .chain(REFUSED.map(|(name, _)| name))
+            .chain(REJECTED.map(|(name, _)| name))
             .map(str::to_lowercase)
             .collect();
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn a_mistyped_option_is_an_error_with_a_suggestion() {
         let similar = |options: &str| match without_ignored(&format!("mongodb://host/?w=1&{options}")) {
-            Err(UriError::Unknown { place: 2, similar }) => similar,
+            Err(UriError::Unknown { number: 2, similar }) => similar,
             other => panic!("{options}: {other:?}"),
         };
         for (typed, meant) in [
@@ -372,12 +372,12 @@ mod tests {
 
     #[test]
     fn an_option_that_would_change_the_connection_is_an_error() {
-        for (option, why) in REFUSED {
+        for (option, reason) in REJECTED {
             let uri = format!("mongodb://host/?{}=x", option.to_uppercase());
-            assert_eq!(without_ignored(&uri), Err(UriError::Refused { option, why }));
+            assert_eq!(without_ignored(&uri), Err(UriError::Refused { option, reason }));
         }
         let direct = without_ignored("mongodb://host/?connect=direct");
-        assert_eq!(direct, Err(UriError::Refused { option: "connect", why: TO_DIRECT }));
+        assert_eq!(direct, Err(UriError::Refused { option: "connect", reason: TO_DIRECT }));
         assert_eq!(without_ignored("mongodb://host/?connect=false").expect("PyMongo's").1, ["connect"]);
         for uri in [
             "mongodb://h/db?appName=x?tls=true",
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn the_documentation_names_every_ignored_and_refused_option() {
         let page = include_str!("../../../docs/configuration.md");
-        for option in IGNORED.into_iter().chain(REFUSED.map(|(name, _)| name)) {
+        for option in IGNORED.into_iter().chain(REJECTED.map(|(name, _)| name)) {
             assert!(page.contains(&format!("`{option}`")), "{option} is not documented");
         }
     }

@@ -11,8 +11,9 @@ use super::{
     bson_json::{time_to_bson, to_bson},
     failure::{answer, store_error, write_error},
     ids::{is_hex, task_id},
-    meaning, read,
-    select::{access_fields, by_id, exactly, whole_task, without_entries},
+    read,
+    select::{access_fields, by_id, exactly, fields_without_entries, full_task_fields},
+    task_document,
 };
 use crate::{
     store::{StoreError, WriteError},
@@ -23,9 +24,9 @@ use crate::{
 };
 
 /// The fields that decide whether a write is allowed.
-const DECISIVE: [&str; 4] = ["status", "createdBy", "orgId", "isPrivate"];
+const CONDITION_FIELDS: [&str; 4] = ["status", "createdBy", "orgId", "isPrivate"];
 /// The maximum number of attempts. Another write between the read and the update makes an attempt fail.
-const ATTEMPTS: usize = 8;
+const MAX_ATTEMPTS: usize = 8;
 
 pub(super) async fn create(
     store: &MongoStore,
@@ -41,7 +42,7 @@ pub(super) async fn create(
     }
     let document = RawDocumentBuf::try_from(&document).map_err(|error| store_error(error.into()))?;
     answer(store.collection().await?.insert_one(&document)).await.map_err(store_error)?;
-    Ok(meaning::full_task(&document, &store.config.default_org)?)
+    Ok(task_document::full_task(&document, &store.config.default_org)?)
 }
 
 pub(super) async fn clarify(
@@ -50,8 +51,8 @@ pub(super) async fn clarify(
     viewer: &Viewer,
     answers: Answers,
 ) -> Result<FullTask, WriteError> {
-    let may = |access: &Access| access.allows(viewer);
-    decide_and_write(store, id, may, |task, _| match task.status() {
+    let is_allowed = |access: &Access| access.allows(viewer);
+    decide_and_write(store, id, is_allowed, |task, _| match task.status() {
         Status::NeedsClarification => Ok(answers.clone().writes(Timestamp::now())),
         status => Err(WriteError::Conflict(format!(
             "answers are accepted only in the status needs_clarification; the task is {status}"
@@ -66,8 +67,8 @@ pub(super) async fn patch(
     writer: &Viewer,
     patch: TaskPatch,
 ) -> Result<FullTask, WriteError> {
-    let may = |access: &Access| access.writable_by(writer);
-    decide_and_write(store, id, may, |task, document| {
+    let is_allowed = |access: &Access| access.writable_by(writer);
+    decide_and_write(store, id, is_allowed, |task, document| {
         if let Some(next) = patch.status().filter(|_| !patch.allowed_from(task.status())) {
             let current = task.status();
             return Err(WriteError::Conflict(format!("a task that is {current} can't be moved to {next}")));
@@ -80,33 +81,33 @@ pub(super) async fn patch(
 async fn decide_and_write(
     store: &MongoStore,
     id: &TaskId,
-    may: impl Fn(&Access) -> bool,
+    is_allowed: impl Fn(&Access) -> bool,
     decide: impl Fn(&Task, &RawDocument) -> Result<Writes, WriteError>,
 ) -> Result<FullTask, WriteError> {
     let (collection, default_org) = (store.collection().await?, &store.config.default_org);
     // A client without access must not learn the size of the task from the response time. This first read returns only the access fields.
     let found = find(store, id, access_fields()).await?;
-    if !found.is_some_and(|document| may(&read::read_access(&document, default_org))) {
+    if !found.is_some_and(|document| is_allowed(&read::read_access(&document, default_org))) {
         return Err(WriteError::NotFound);
     }
-    for _ in 0..ATTEMPTS {
-        let found = find(store, id, without_entries()).await?;
+    for _ in 0..MAX_ATTEMPTS {
+        let found = find(store, id, fields_without_entries()).await?;
         let document = found.ok_or(WriteError::NotFound)?;
-        let current = meaning::task(&document, default_org).map_err(StoreError::from)?;
-        if !may(&current.access) {
+        let current = task_document::task(&document, default_org).map_err(StoreError::from)?;
+        if !is_allowed(&current.access) {
             return Err(WriteError::NotFound);
         }
         let (condition, update) = conditional(&document, decide(&current, &document)?);
         let request = collection
             .find_one_and_update(condition, update)
-            .projection(whole_task())
+            .projection(full_task_fields())
             .collation(exactly())
             .return_document(ReturnDocument::After);
         // The request may wait on the server while a delivery's transaction has locked the document. The semaphore limits these requests
         // and is never closed.
-        let _turn = store.writes.acquire().await;
+        let _permit = store.writes.acquire().await;
         if let Some(written) = answer(request).await.map_err(write_error)? {
-            return Ok(meaning::full_task(&written, default_org).map_err(StoreError::from)?);
+            return Ok(task_document::full_task(&written, default_org).map_err(StoreError::from)?);
         }
     }
     Err(WriteError::Conflict("other requests are changing the task at the same time; try again".to_owned()))
@@ -133,7 +134,7 @@ async fn find(
 /// The update, and a filter that matches only while the deciding fields have the values that were read.
 fn conditional(document: &RawDocument, writes: Writes) -> (Document, Document) {
     let mut condition = Document::new();
-    for name in ["_id"].into_iter().chain(DECISIVE) {
+    for name in ["_id"].into_iter().chain(CONDITION_FIELDS) {
         condition.insert(name, unchanged(document, name));
     }
     let appends = matches!(document.get("events"), Ok(None | Some(RawBsonRef::Array(_))));

@@ -69,8 +69,8 @@ pub struct SocketIoxide {
 /// One client's transport, from its handshake on.
 #[derive(Debug, Default)]
 struct Transport {
-    /// The TCP connection of the client's WebSocket. It is empty while the client uses polling.
-    tcp: Mutex<TcpHandle>,
+    /// The TCP connections of the client's WebSockets. The library decides which of them becomes the transport, and closes the others.
+    websockets: Mutex<Vec<TcpHandle>>,
     /// The share of the limits for clients without a token. It is given back when the client has shown one, or after some seconds.
     newcomer: Option<Arc<Newcomer>>,
     is_authenticated: AtomicBool,
@@ -136,7 +136,7 @@ impl Transport {
     /// The client has shown a valid token.
     fn authenticate(&self) {
         self.is_authenticated.store(true, Ordering::Relaxed);
-        self.tcp.lock().trust();
+        self.websockets.lock().iter().for_each(TcpHandle::trust);
         self.leave();
     }
 
@@ -149,7 +149,22 @@ impl Transport {
     fn end(&self) {
         self.has_ended.store(true, Ordering::Relaxed);
         self.ended.notify_waiters();
-        self.tcp.lock().shut();
+        self.websockets.lock().iter().for_each(TcpHandle::shut);
+    }
+
+    fn add_websocket(&self, tcp: TcpHandle, unauthenticated_bytes: usize) {
+        let mut websockets = self.websockets.lock();
+        websockets.retain(TcpHandle::is_open);
+        match self.is_authenticated.load(Ordering::Relaxed) {
+            true => tcp.trust(),
+            false => tcp.allow(unauthenticated_bytes),
+        }
+        websockets.push(tcp);
+    }
+
+    /// When the client last took bytes.
+    fn took(&self) -> Option<Instant> {
+        self.websockets.lock().iter().filter_map(TcpHandle::took).max()
     }
 
     /// Waits until the client was closed.
@@ -206,7 +221,7 @@ impl EndTransport for EndOf {
     }
 
     fn took(&self) -> Option<Instant> {
-        self.0.upgrade()?.tcp.lock().took()
+        self.0.upgrade()?.took()
     }
 }
 
@@ -267,8 +282,7 @@ impl Routes {
         give_back_later(&transport);
         let is_websocket = parameter(request.uri(), "transport") == Some("websocket");
         if is_websocket {
-            tcp.allow(self.server.unauthenticated_bytes);
-            *transport.tcp.lock() = tcp;
+            transport.add_websocket(tcp, self.server.unauthenticated_bytes);
         }
         let mut request = self.with_body(request, false).await?;
         request.extensions_mut().insert(transport.clone());
@@ -294,11 +308,7 @@ impl Routes {
         let Some(transport) = transport else { return Err(EngineError::UnknownSid.response()) };
         let is_authenticated = transport.is_authenticated.load(Ordering::Relaxed);
         if parameter(request.uri(), "transport") == Some("websocket") {
-            match is_authenticated {
-                true => tcp.trust(),
-                false => tcp.allow(self.server.unauthenticated_bytes),
-            }
-            *transport.tcp.lock() = tcp;
+            transport.add_websocket(tcp, self.server.unauthenticated_bytes);
         } else if is_authenticated {
             tcp.trust();
         }

@@ -1,8 +1,8 @@
 // Compares taskcast with Node's socket.io and its two Redis adapters: one table shows what each loses in the faults of a cluster.
 import { faults } from '../support/cluster-faults.js';
-import { ClusterField } from '../support/cluster-field.js';
-import { seconds } from '../support/field.js';
-import { PeerField } from './field.js';
+import { ClusterTestbed } from '../support/cluster-testbed.js';
+import { seconds } from '../support/testbed.js';
+import { PeerTestbed } from './testbed.js';
 
 /** There are few clients and a slow writer, because the comparison is about faults, not about performance. */
 const SIZES = {
@@ -11,9 +11,9 @@ const SIZES = {
 };
 const DOWN = 2;
 const GATEWAYS = {
-  taskcast: { Field: ClusterField },
-  'redis-streams-adapter': { Field: PeerField, adapter: 'streams' },
-  'redis-adapter': { Field: PeerField, adapter: 'pubsub' },
+  taskcast: { Testbed: ClusterTestbed },
+  'redis-streams-adapter': { Testbed: PeerTestbed, adapter: 'streams' },
+  'redis-adapter': { Testbed: PeerTestbed, adapter: 'pubsub' },
 };
 
 const none = { name: 'no fault', strike: () => {} };
@@ -27,23 +27,23 @@ const follower = {
   },
 };
 
-const comparison = ({ name, strike, proxied }, gateway, { Field, adapter }) => {
+const comparison = ({ name, strike, proxied }, gateway, { Testbed, adapter }) => {
   const run = async (ctx) => {
     // Most faults run without a proxy. A proxy accepts connections while Redis is down, and Node's client then loses its commands there.
-    const field = await Field.start(ctx, { ...SIZES[ctx.long ? 'long' : 'short'], adapter, direct: !proxied });
+    const testbed = await Testbed.start(ctx, { ...SIZES[ctx.long ? 'long' : 'short'], adapter, direct: !proxied });
     try {
-      await field.populate();
-      const spread = await field.connections();
-      await field.write();
-      await strike(field, ctx, spread);
-      await field.moreWrites();
-      await field.connected();
-      await field.acquainted();
-      const row = await field.judge();
-      row.note = `${field.hit().length} reconnected; silence of the other clients ${field.calm()} ms${field.behind ? `; ${field.behind} clients lack events` : ''}`;
+      await testbed.populate();
+      const spread = await testbed.connections();
+      await testbed.write();
+      await strike(testbed, ctx, spread);
+      await testbed.moreWrites();
+      await testbed.connected();
+      await testbed.nodesConnected();
+      const row = await testbed.judge();
+      row.note = `${testbed.hit().length} reconnected; silence of the other clients ${testbed.longestSilence()} ms${testbed.behind ? `; ${testbed.behind} clients lack events` : ''}`;
       return row;
     } finally {
-      await field.close();
+      await testbed.close();
     }
   };
   return { name: `${gateway}: ${name}`, short: run, long: run };

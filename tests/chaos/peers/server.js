@@ -18,7 +18,7 @@ import { serve } from './serve.js';
 const { ADAPTER, DATA_DIR, JWT_SECRET, MONGODB_DB, MONGODB_URI, PORT, REDIS_URL, ROLE } = process.env;
 const RECOVERY = { maxDisconnectionDuration: 120_000 };
 const STREAM_LENGTH = 100_000;
-const SERVER_COUNT_WITHIN = 2000;
+const SERVER_COUNT_TIMEOUT_MS = 2000;
 
 // The adapters do not await their publishes. Without this handler, a failure of Redis would end the process.
 process.on('unhandledRejection', (error) => console.error('unhandled:', error.message));
@@ -65,7 +65,7 @@ process.once('SIGTERM', () => {
 /** `/api/health` with the fields that the balancer and the tests read. */
 async function answer(request, response) {
   if (request.url !== '/api/health') return void response.writeHead(404).end();
-  const late = new Promise((resolve) => setTimeout(resolve, SERVER_COUNT_WITHIN, 0));
+  const late = new Promise((resolve) => setTimeout(resolve, SERVER_COUNT_TIMEOUT_MS, 0));
   const servers = await Promise.race([io.of('/').adapter.serverCount().catch(() => 0), late]);
   response.writeHead(draining ? 503 : 200, { 'content-type': 'application/json' });
   response.end(JSON.stringify({

@@ -20,41 +20,41 @@ export class History {
     this.last = lastOf(numbers);
   }
 
-  told(n) {
+  event(n) {
     this.#log.push({ n });
     this.last = n;
   }
 
   /** Adds the faults of this history to `counts`. `truth` are the numbers of the database, in its order. */
-  judge(truth, counts) {
-    const place = new Map(truth.map((n, index) => [n, index]));
+  countFaults(truth, counts) {
+    const indexOf = new Map(truth.map((n, index) => [n, index]));
     let next = null;
-    let seen = new Set();
+    let received = new Set();
     const missing = new Set();
     for (const item of this.#log) {
       if ('numbers' in item) {
         // Events that were missing before are in the state, or older than it.
         missing.clear();
-        seen = new Set();
+        received = new Set();
         const { numbers, omitted } = item;
         const last = lastOf(numbers);
-        const index = last === 0 ? -1 : place.get(last);
+        const index = last === 0 ? -1 : indexOf.get(last);
         const isWrong = () => omitted + numbers.length !== index + 1 || numbers.some((n, i) => truth[omitted + i] !== n);
         if (index === undefined || (Array.isArray(numbers) && isWrong())) counts.wrongStates += 1;
         next = (index ?? -1) + 1;
         continue;
       }
-      const index = place.get(item.n);
+      const index = indexOf.get(item.n);
       if (index === undefined) counts.unknown += 1;
       else if (next === null) counts.beforeState += 1;
-      else if (index === next) seen.add(next++);
+      else if (index === next) received.add(next++);
       else if (index > next) {
         for (let lost = next; lost < index; lost += 1) missing.add(lost);
-        seen.add(index);
+        received.add(index);
         next = index + 1;
       } else if (missing.delete(index)) {
         counts.outOfOrder += 1;
-        seen.add(index);
+        received.add(index);
       } else counts.doubled += 1;
     }
     counts.lost += missing.size + (next === null ? truth.length : truth.length - next);

@@ -27,7 +27,7 @@ export class Dice {
 
 const EVENTS = ['task:join', 'task:leave', 'dashboard:join', 'dashboard:leave', 'resync_requested', 'auth:refresh', 'nonsense', '', 'connect', 'disconnect', '__proto__', 'task:state'];
 /** JSON values that replace a valid value. */
-const ODD = ['null', 'true', '0', '-0', '1e400', '1e-400', '9007199254740993', '-1.5', '""', '"x"', '"\\u0000"', '"\\ud800"', '"🦀"', '[]', '{}', '[[]]', '{"$ne":null}', '{"__proto__":{"taskId":"x"}}',
+const INVALID_VALUES = ['null', 'true', '0', '-0', '1e400', '1e-400', '9007199254740993', '-1.5', '""', '"x"', '"\\u0000"', '"\\ud800"', '"🦀"', '[]', '{}', '[[]]', '{"$ne":null}', '{"__proto__":{"taskId":"x"}}',
   '{"_placeholder":true,"num":0}', '{"_placeholder":true,"num":-1}', '{"_placeholder":true,"num":"splice"}', '{"toString":"x","length":1e9}', '"constructor"', '"../../x"', '"%00"', '"$where"'];
 const INVALID_UTF8 = [[0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xf4, 0x90, 0x80, 0x80], [0xe2, 0x82], [0x80]].map((bytes) => Buffer.from(bytes));
 
@@ -55,12 +55,12 @@ export class Packets {
     const ack = dice.once(3) ? '' : String(dice.below(1000));
     let payload = this.payload(event);
     switch (dice.below(12)) {
-      case 0: payload = dice.pick(ODD); break;
-      case 1: payload = payload.replace(/:("[^"]*"|\[[^\]]*\]|true)/, () => `:${dice.pick(ODD)}`); break;
+      case 0: payload = dice.pick(INVALID_VALUES); break;
+      case 1: payload = payload.replace(/:("[^"]*"|\[[^\]]*\]|true)/, () => `:${dice.pick(INVALID_VALUES)}`); break;
       case 2: payload = `${'['.repeat(dice.below(3000))}`.replace(/^(\[*)$/, (open) => open + ']'.repeat(open.length)) || '[]'; break;
       case 3: payload = `{"taskId":"${'x'.repeat(dice.below(5000))}"}`; break;
-      case 4: payload = `${payload},${dice.pick(ODD)}`; break;
-      case 5: payload = `{"taskId":"a","taskId":${dice.pick(ODD)},"more":${payload}}`; break;
+      case 4: payload = `${payload},${dice.pick(INVALID_VALUES)}`; break;
+      case 5: payload = `{"taskId":"a","taskId":${dice.pick(INVALID_VALUES)},"more":${payload}}`; break;
       default:
     }
     const body = `[${JSON.stringify(event)},${payload}]`;
@@ -68,7 +68,7 @@ export class Packets {
       case 0: return Buffer.from(`45${dice.pick(['0', '1', '2', '10', '4294967295'])}-${ack}${body}`);
       case 1: return Buffer.from(`42/${dice.pick(['', 'admin', '🦀', 'x'.repeat(300)])},${ack}${body}`);
       case 2: return Buffer.from(`43${ack}[]`);
-      case 3: return Buffer.from(dice.pick(['40', '40{}', '40/admin,', `40{"token":${dice.pick(ODD)}}`]));
+      case 3: return Buffer.from(dice.pick(['40', '40{}', '40/admin,', `40{"token":${dice.pick(INVALID_VALUES)}}`]));
       case 4: return Buffer.from('3');
       default: return Buffer.from(`42${ack}${body}`);
     }
@@ -77,8 +77,8 @@ export class Packets {
   /** Breaks a packet in a random way. */
   broken(packet) {
     const { dice } = this;
-    const place = dice.below(packet.length + 1);
-    const [head, tail] = [packet.subarray(0, place), packet.subarray(place)];
+    const offset = dice.below(packet.length + 1);
+    const [head, tail] = [packet.subarray(0, offset), packet.subarray(offset)];
     const text = () => packet.toString('latin1');
     switch (dice.below(14)) {
       case 0: {

@@ -69,7 +69,7 @@ export class Proxies {
   }
 }
 
-if (process.argv[1] === SELF && process.argv[2] === 'proxy') obey();
+if (process.argv[1] === SELF && process.argv[2] === 'proxy') runProxy();
 
 /** In an OP_MSG, the command's name follows 16 bytes of header, 4 of flags, 1 for the kind, 4 for a length and 1 for a type. */
 const OP_MSG = 2013;
@@ -83,15 +83,15 @@ function asksForWork(chunk) {
   return !HEARTBEATS.includes(name);
 }
 
-function obey() {
+function runProxy() {
   const links = new Set();
   let harms = [];
-  const matches = (link, { name, port }) => (port === undefined || link.port === port) && (name === undefined || link.said.includes(name));
-  const harmsOf = (link) => harms.filter((one) => matches(link, one)).map(({ harm }) => harm);
+  const matches = (link, { name, port }) => (port === undefined || link.port === port) && (name === undefined || link.firstBytes.includes(name));
+  const harmsOf = (link) => harms.filter((rule) => matches(link, rule)).map(({ harm }) => harm);
 
   function forward(link, from, to, direction) {
     from.on('data', (chunk) => {
-      if (direction === 'up' && link.said.length < 2000) link.said += chunk.toString('latin1');
+      if (direction === 'up' && link.firstBytes.length < 2000) link.firstBytes += chunk.toString('latin1');
       if (direction === 'up' && !link.works) link.works = asksForWork(chunk);
       link.queue[direction].push({ chunk, at: Date.now() });
       pump(link, to, direction);
@@ -129,11 +129,11 @@ function obey() {
     }
   }
 
-  const orders = {
+  const commands = {
     open: ({ port, target }) => new Promise((resolve, reject) => {
       const server = createServer({ noDelay: true }, (client) => {
         const upstream = connect({ port: target, host: '127.0.0.1', noDelay: true });
-        const link = { port, client, server: upstream, said: '', served: false, queue: { up: [], down: [] }, pumps: {}, sources: {} };
+        const link = { port, client, server: upstream, firstBytes: '', served: false, queue: { up: [], down: [] }, pumps: {}, sources: {} };
         links.add(link);
         forward(link, client, upstream, 'up');
         forward(link, upstream, client, 'down');
@@ -155,6 +155,6 @@ function obey() {
       return found.length;
     },
   };
-  process.on('message', async ({ id, what, ...order }) => process.send({ id, answer: (await orders[what](order)) ?? true }));
+  process.on('message', async ({ id, what, ...order }) => process.send({ id, answer: (await commands[what](order)) ?? true }));
   process.on('disconnect', () => process.exit());
 }

@@ -67,17 +67,17 @@ export class ReplicaSet {
       replSetInitiate: { _id: 'chaos', members: set.members.map(({ address }, _id) => ({ _id, host: address })) },
     }));
     set.uri = `mongodb://${set.members.map(({ address }) => address).join(',')}/?replicaSet=chaos`;
-    await set.whole();
+    await set.waitUntilHealthy();
     return set;
   }
 
   /** Waits until there is one primary and two secondaries. */
-  async whole() {
-    let said = [];
+  async waitUntilHealthy() {
+    let answers = [];
     await until(async () => {
-      said = await Promise.all(this.members.map((member) => member.hello()));
-      return said.filter(({ isWritablePrimary }) => isWritablePrimary).length === 1 && said.filter(({ secondary }) => secondary).length === MEMBERS - 1;
-    }, () => `one primary, two secondaries: ${JSON.stringify(said.map(({ isWritablePrimary, secondary, setName, info }) => ({ isWritablePrimary, secondary, setName, info })))}`, 90_000);
+      answers = await Promise.all(this.members.map((member) => member.hello()));
+      return answers.filter(({ isWritablePrimary }) => isWritablePrimary).length === 1 && answers.filter(({ secondary }) => secondary).length === MEMBERS - 1;
+    }, () => `one primary, two secondaries: ${JSON.stringify(answers.map(({ isWritablePrimary, secondary, setName, info }) => ({ isWritablePrimary, secondary, setName, info })))}`, 90_000);
   }
 
   async primary() {

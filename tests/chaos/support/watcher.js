@@ -12,14 +12,14 @@ export class Silence {
   longest = 0;
   #last = null;
 
-  heard() {
+  record() {
     const now = performance.now();
     if (this.#last !== null) this.longest = Math.max(this.longest, now - this.#last);
     this.#last = now;
   }
 
   /** The time since any client last received something. */
-  lasts() {
+  current() {
     return performance.now() - this.#last;
   }
 
@@ -53,7 +53,7 @@ export class Watcher {
     Object.assign(this, { tasks, allowed, dashboard, kind, silence });
     for (const id of tasks) for (const histories of [this.entries, this.titles]) histories.set(id, new History());
     this.socket = io(gateway.url, { auth: { token }, forceNew: true, ...(kind === 'existing' ? EXISTING : MODERN), ...options });
-    this.socket.onAny((event, payload, more) => this.#take(event, payload, more));
+    this.socket.onAny((event, payload, more) => this.#receive(event, payload, more));
     this.socket.on('disconnect', (reason) => this.disconnects.push(reason));
     this.socket.on('connect_error', ({ message, description }) => this.refusals.push(`${message} ${description?.status ?? description?.message ?? description ?? ''}`));
     let before = false;
@@ -99,8 +99,8 @@ export class Watcher {
     }
   }
 
-  #take(event, payload, more) {
-    this.silence?.heard();
+  #receive(event, payload, more) {
+    this.silence?.record();
     if (event === 'dashboard:task_count_changed' || event === 'error') return;
     if (event === 'dashboard:state') {
       this.listed = new Map();
@@ -124,12 +124,12 @@ export class Watcher {
     const last = this.#last.get(room);
     if (last !== undefined && payload.eventId <= last) this.disordered.push(`${event} ${payload.eventId} after ${last}`);
     this.#last.set(room, payload.eventId);
-    if (event === 'task:event_added') this.entries.get(id)?.told(payload.event.payload.n);
-    if (event === 'task:updated' && 'title' in payload.changed) this.titles.get(id)?.told(numberOf(payload.changed.title));
+    if (event === 'task:event_added') this.entries.get(id)?.event(payload.event.payload.n);
+    if (event === 'task:updated' && 'title' in payload.changed) this.titles.get(id)?.event(numberOf(payload.changed.title));
     if (event === 'dashboard:task_list_updated') {
       const history = this.listed.get(id);
       // The first update of a new task is its state.
-      if (history) history.told(numberOf(payload.title));
+      if (history) history.event(numberOf(payload.title));
       else this.#list(id).state(numberOf(payload.title));
     }
     if (event === 'dashboard:task_removed') this.listed.delete(id);
@@ -158,12 +158,12 @@ export class Watcher {
       && (!this.dashboard || [...this.allowed].every((id) => this.listed.get(id)?.last === last(id)));
   }
 
-  judge(truth, counts) {
+  countFaults(truth, counts) {
     for (const id of this.tasks) {
-      this.entries.get(id).judge(truth.get(id), counts);
-      this.titles.get(id).judge(truth.get(id), counts);
+      this.entries.get(id).countFaults(truth.get(id), counts);
+      this.titles.get(id).countFaults(truth.get(id), counts);
     }
-    if (this.dashboard) for (const id of this.allowed) (this.listed.get(id) ?? new History()).judge(truth.get(id), counts);
+    if (this.dashboard) for (const id of this.allowed) (this.listed.get(id) ?? new History()).countFaults(truth.get(id), counts);
     counts.forbidden += this.forbidden.length;
     counts.outOfOrder += this.disordered.length;
   }

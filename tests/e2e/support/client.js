@@ -6,7 +6,7 @@ import { io as io48 } from 'socket.io-client';
 import { DashboardCopy, TaskCopy } from './copy.js';
 import { once, until } from './until.js';
 
-const ACK_WITHIN = 30_000;
+const ACK_TIMEOUT_MS = 30_000;
 
 const open = new Set();
 
@@ -42,11 +42,11 @@ export class Client {
     });
     open.add(this);
     this.keep = keep;
-    this.socket.onAny((event, payload, more) => this.#take(event, payload, more));
+    this.socket.onAny((event, payload, more) => this.#receive(event, payload, more));
     this.socket.on('disconnect', (reason) => this.disconnects.push(reason));
   }
 
-  #take(event, payload, more) {
+  #receive(event, payload, more) {
     if (this.keep) this.received.push({ event, payload });
     try {
       if (event.startsWith('dashboard:') || event === 'task:created') this.dashboard.apply(event, payload, more);
@@ -59,7 +59,7 @@ export class Client {
   async connected() {
     if (this.socket.connected) return this;
     await new Promise((resolve, reject) => {
-      const timer = setTimeout(reject, ACK_WITHIN, new Error('not connected in time'));
+      const timer = setTimeout(reject, ACK_TIMEOUT_MS, new Error('not connected in time'));
       this.socket.once('connect', () => (clearTimeout(timer), resolve()));
       if (!this.socket.io.opts.reconnection) {
         this.socket.once('connect_error', (error) => (clearTimeout(timer), reject(error)));
@@ -76,10 +76,10 @@ export class Client {
 
   /** Emits and returns the acknowledgement. */
   ask(event, ...payload) {
-    return this.socket.timeout(ACK_WITHIN).emitWithAck
-      ? this.socket.timeout(ACK_WITHIN).emitWithAck(event, ...payload)
+    return this.socket.timeout(ACK_TIMEOUT_MS).emitWithAck
+      ? this.socket.timeout(ACK_TIMEOUT_MS).emitWithAck(event, ...payload)
       : new Promise((resolve, reject) => {
-          this.socket.timeout(ACK_WITHIN).emit(event, ...payload, (error, answer) => (error ? reject(error) : resolve(answer)));
+          this.socket.timeout(ACK_TIMEOUT_MS).emit(event, ...payload, (error, answer) => (error ? reject(error) : resolve(answer)));
         });
   }
 
@@ -101,19 +101,19 @@ export class Client {
   }
 
   /** Waits for an event that `matches` and returns its payload. */
-  async saw(event, matches = () => true, within) {
-    const found = () => this.received.find((one) => one.event === event && matches(one.payload));
-    return (await until(found, () => `${event}; received: ${this.told()}`, within)).payload;
+  async waitForEvent(event, matches = () => true, within) {
+    const found = () => this.received.find((entry) => entry.event === event && matches(entry.payload));
+    return (await until(found, () => `${event}; received: ${this.lastEvents()}`, within)).payload;
   }
 
   /** The last received events, for error messages. */
-  told() {
+  lastEvents() {
     return this.received.slice(-20).map(({ event, payload }) => `${event} ${JSON.stringify(payload)?.slice(0, 120)}`).join('\n');
   }
 
   /** The payloads of all events of this name, in order. */
   all(event) {
-    return this.received.filter((one) => one.event === event).map(({ payload }) => payload);
+    return this.received.filter((entry) => entry.event === event).map(({ payload }) => payload);
   }
 
   /** The next time this socket is disconnected. */

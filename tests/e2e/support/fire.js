@@ -20,9 +20,9 @@ export class Fire {
     createInterface({ input: this.child.stdout }).on('line', (line) => this.#progress(JSON.parse(line)));
   }
 
-  #progress(said) {
-    if (typeof said === 'object') this.result = said;
-    this.writes = this.result?.writes ?? said;
+  #progress(progress) {
+    if (typeof progress === 'object') this.result = progress;
+    this.writes = this.result?.writes ?? progress;
     while (this.#planned.length > 0 && this.#planned[0].at <= this.writes) this.#planned.shift().what();
   }
 

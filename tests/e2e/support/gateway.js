@@ -89,7 +89,7 @@ export class Gateway {
   }
 
   /** Waits until the log matches `pattern`. The log and HTTP answers arrive over different pipes, so either may be read first. */
-  async says(pattern) {
+  async waitForLog(pattern) {
     await until(() => pattern.test(this.output), () => `the log says ${pattern}\n${this.lastLines()}`);
   }
 

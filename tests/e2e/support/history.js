@@ -29,7 +29,7 @@ export class History {
     const n = (fences += 1);
     await this.collection.updateOne({ _id: this.id }, { $push: { events: { eventType: FENCE, payload: { n }, createdAt: new Date() } } });
     const isFence = ({ event, payload }) => event === 'task:event_added' && payload.taskId === this.taskId && payload.event.payload.n === n;
-    await until(() => this.client.received.some(isFence), () => `the fence; received: ${this.client.told()}`);
+    await until(() => this.client.received.some(isFence), () => `the fence; received: ${this.client.lastEvents()}`);
     return this.client.received.slice(0, this.client.received.findIndex(isFence));
   }
 

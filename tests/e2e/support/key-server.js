@@ -17,7 +17,7 @@ export const CA = tls('ca.pem');
 export class KeyServer {
   /** The keys of the set. The server answers 503 while this is undefined. */
   keys = [];
-  asked = 0;
+  requestCount = 0;
 
   static async start(options) {
     const server = new KeyServer();
@@ -28,7 +28,7 @@ export class KeyServer {
   /** Listens on its previous port, or on a free one. */
   async listen({ secure = false } = {}) {
     const answer = (_request, response) => {
-      this.asked += 1;
+      this.requestCount += 1;
       if (this.keys === undefined) response.writeHead(503).end();
       else response.writeHead(200, { 'content-type': 'application/jwk-set+json', 'cache-control': 'public, max-age=3600' }).end(JSON.stringify({ keys: this.keys }));
     };

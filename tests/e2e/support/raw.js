@@ -13,7 +13,7 @@ export function frame(payload, { opcode = 1, fin = true, rsv = 0, masked = true,
 }
 
 /** How many received characters are kept. */
-const KEPT = 8192;
+const MAX_KEPT_CHARACTERS = 8192;
 /** A ping of the gateway, which may arrive at any time. */
 const HEARTBEAT = '\x81\x012';
 
@@ -28,7 +28,7 @@ export class RawSocket {
   constructor(port, { path = '/socket.io/?EIO=4&transport=websocket', headers = '', behind = '' } = {}) {
     this.socket = connect({ port, host: '127.0.0.1', noDelay: true });
     this.socket.on('data', (data) => {
-      this.text = (this.text + data.toString('latin1')).replaceAll(HEARTBEAT, '').slice(-KEPT);
+      this.text = (this.text + data.toString('latin1')).replaceAll(HEARTBEAT, '').slice(-MAX_KEPT_CHARACTERS);
       this.#wake();
     });
     this.socket.on('error', () => {});
@@ -41,7 +41,7 @@ export class RawSocket {
   }
 
   /** Waits until `what` is received, the connection is closed or the time is over; returns whether it was received. */
-  async hears(what, within = 20_000) {
+  async waitForText(what, within = 20_000) {
     const deadline = Date.now() + within;
     while (!this.text.includes(what) && !this.closed && Date.now() < deadline) {
       await new Promise((resolve) => {
@@ -53,8 +53,8 @@ export class RawSocket {
   }
 
   /** Waits until the gateway closes the connection; returns whether it did. */
-  async ends(within = 20_000) {
-    await this.hears('\u{10ffff}', within);
+  async waitForClose(within = 20_000) {
+    await this.waitForText('\u{10ffff}', within);
     return this.closed;
   }
 

@@ -51,11 +51,11 @@ export class Tab {
     window.TextDecoder = TextDecoder;
     window.localStorage.setItem('auth_token', token);
     window.currentTaskId = path.match(/^\/tasks\/(.+)/)?.[1];
-    window.fetch = async (asked) => {
+    window.fetch = async (request) => {
       this.requests += 1;
       this.pending += 1;
       try {
-        const answer = await backend(asked);
+        const answer = await backend(request);
         return { json: async () => answer };
       } finally {
         this.pending -= 1;

@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { MongoClient } from 'mongodb';
 
 const STEP = 10;
-const { uri, db, ids, kind, least, most, seed } = JSON.parse(process.env.WRITER);
+const { uri, db, ids, kind, minWrites, maxWrites, seed } = JSON.parse(process.env.WRITER);
 const STATUSES = ['analyzing', 'needs_clarification', 'dispatched', 'coding', 'pr_open', 'merged', 'failed', 'on_hold'];
 
 let state = seed;
@@ -61,7 +61,7 @@ async function writeMany(n) {
 const write = kind === 'task' ? writeTask : writeMany;
 const started = Date.now();
 let writes = 0;
-while (writes < most && (writes < least || !stopped)) {
+while (writes < maxWrites && (writes < minWrites || !stopped)) {
   await write(writes);
   writes += 1;
   if (writes % STEP === 0) process.stdout.write(`${writes}\n`);

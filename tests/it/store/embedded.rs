@@ -267,9 +267,9 @@ async fn only_the_requested_entries_of_a_long_timeline_are_read() {
     }
     let store = open_shared(folder.path());
     let length = whole.timeline.len();
-    for (window, places) in [(Window::newest(length - 1), 1..length), (Window { before: 4, most: 3 }, 1..4)] {
+    for (window, range) in [(Window::newest(length - 1), 1..length), (Window { before: 4, limit: 3 }, 1..4)] {
         let part = store.task_part(&id, window).await.expect("read").task.expect("there");
-        assert_eq!(part.timeline, whole.timeline[places]);
+        assert_eq!(part.timeline, whole.timeline[range]);
     }
     assert!(store.task(&id).await.is_err(), "all entries were requested");
     // A delivery changes the task without reading its earlier entries.

@@ -1,7 +1,7 @@
 //! Runs the conformance tests against MongoDB.
 
 use super::*;
-use crate::mongod::Place;
+use crate::mongod::TestDatabase;
 
 struct Mongo;
 
@@ -11,9 +11,9 @@ impl Backend for Mongo {
     }
 
     async fn fresh(&self, default_org: DefaultOrg) -> Prepared {
-        let mut place = Place::new().await;
-        place.config.default_org = default_org;
-        Prepared { store: Arc::new(place.prepared().await), keep: Box::new(place) }
+        let mut db = TestDatabase::new().await;
+        db.config.default_org = default_org;
+        Prepared { store: Arc::new(db.prepared_store().await), keep: Box::new(db) }
     }
 }
 

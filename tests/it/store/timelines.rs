@@ -25,13 +25,13 @@ pub async fn every_part_of_a_timeline_is_read(backend: &impl Backend) {
     let alice = viewer("alice", "acme");
     let (whole, empty) = (long(&*store, &alice).await, create(&*store, &alice, "without entries").await);
     assert_eq!((whole.timeline.len(), whole.older, whole.newer), (ENTRIES, 0, 0));
-    let places = [0, 1, 4, ENTRIES - 1, ENTRIES, ENTRIES + 1, usize::MAX];
-    for before in places {
-        for most in places {
-            let window = Window { before, most };
+    let indexes = [0, 1, 4, ENTRIES - 1, ENTRIES, ENTRIES + 1, usize::MAX];
+    for before in indexes {
+        for limit in indexes {
+            let window = Window { before, limit };
             let part = store.task_part(&whole.task.id, window).await.expect("read").task.expect("there");
             let end = before.min(ENTRIES);
-            let start = end.saturating_sub(most);
+            let start = end.saturating_sub(limit);
             let expected: &[TimelineEntry] = &whole.timeline[start..end];
             assert_eq!(part.timeline, expected, "{window:?}");
             assert_eq!((part.older, part.newer), (start, ENTRIES - end), "{window:?}");

@@ -1,11 +1,11 @@
-// Like ClusterField, but with Node's servers: three behind the same nginx, and one process that follows the change stream. Lost events do
+// Like ClusterTestbed, but with Node's servers: three behind the same nginx, and one process that follows the change stream. Lost events do
 // not fail a scenario here; they are counted.
 import { fileURLToPath } from 'node:url';
 
 import { Gateway } from '../../e2e/support/gateway.js';
 import { until } from '../../e2e/support/until.js';
-import { ClusterField } from '../support/cluster-field.js';
-import { seconds } from '../support/field.js';
+import { ClusterTestbed } from '../support/cluster-testbed.js';
+import { seconds } from '../support/testbed.js';
 
 /** When no client has received anything for this long, no more events will arrive. */
 const SETTLED_AFTER = 10_000;
@@ -18,7 +18,7 @@ class Peer extends Gateway {
   }
 }
 
-export class PeerField extends ClusterField {
+export class PeerTestbed extends ClusterTestbed {
   program(port, env) {
     return new Peer(port, { ROLE: 'serve', ADAPTER: this.size.adapter, ...env });
   }
@@ -42,7 +42,7 @@ export class PeerField extends ClusterField {
     await super.connected().catch((error) => this.ctx.say(error.message));
   }
 
-  async acquainted() {
+  async nodesConnected() {
     const all = this.nodes.length + 1;
     await until(async () => (await this.healths()).every(({ cluster }) => cluster.nodes.length === all), `all ${all} servers know of each other`).catch((error) => this.ctx.say(error.message));
   }

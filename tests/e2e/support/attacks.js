@@ -34,8 +34,8 @@ const PING = 9;
 export class Raw {
   constructor(port, { from } = {}) {
     this.socket = connect({ host: '127.0.0.1', port, localAddress: from }).on('error', () => {});
-    this.heard = '';
-    this.socket.on('data', (data) => (this.heard = (this.heard + data.toString('latin1')).slice(-65536)));
+    this.received = '';
+    this.socket.on('data', (data) => (this.received = (this.received + data.toString('latin1')).slice(-65536)));
     this.ended = new Promise((resolve) => this.socket.once('close', resolve));
   }
 
@@ -50,7 +50,7 @@ export class Raw {
 
   /** The status of the last answer. */
   get status() {
-    return Number([...this.heard.matchAll(/HTTP\/1\.1 (\d+)/g)].at(-1)?.[1]);
+    return Number([...this.received.matchAll(/HTTP\/1\.1 (\d+)/g)].at(-1)?.[1]);
   }
 
   close() {
@@ -61,26 +61,26 @@ export class Raw {
 /** The id of a polling session that this connection has begun. */
 async function sid(raw) {
   await raw.write(head('GET', 'polling'));
-  return until(() => /"sid":"([^"]+)"/.exec(raw.heard)?.[1] ?? (raw.open ? false : 'none'), 'a session begins');
+  return until(() => /"sid":"([^"]+)"/.exec(raw.received)?.[1] ?? (raw.open ? false : 'none'), 'a session begins');
 }
 
 /** Sends `piece` repeatedly while the connection is open, at most `most` bytes. */
-async function pour(raw, piece, most) {
-  for (let sent = 0; sent < most && raw.open; sent += piece.length) await raw.write(piece);
+async function sendRepeatedly(raw, piece, maxBytes) {
+  for (let sent = 0; sent < maxBytes && raw.open; sent += piece.length) await raw.write(piece);
 }
 
 async function overWebSocket(raw, ...frames) {
   await raw.write(upgrade());
-  for (const one of frames) await raw.write(one);
+  for (const bytes of frames) await raw.write(bytes);
 }
 
 const polling = (act) => async (raw) => act(raw, await sid(raw));
 
 /** By name. `run(raw)` sends the attack. With `ends`, the gateway must close the connection before its five-second timeout. */
-export const TRICKS = {
+export const ATTACKS = {
   'says nothing': { run: async () => {} },
   'a head that never ends': { run: (raw) => raw.write(head('GET', 'polling').slice(0, -2)) },
-  'a head of 400 KB': { ends: true, run: (raw) => pour(raw, Buffer.from(`GET / HTTP/1.1${CRLF}X: ${'x'.repeat(8000)}`), 400_000) },
+  'a head of 400 KB': { ends: true, run: (raw) => sendRepeatedly(raw, Buffer.from(`GET / HTTP/1.1${CRLF}X: ${'x'.repeat(8000)}`), 400_000) },
   'many short headers': { ends: true, run: (raw) => raw.write(`GET / HTTP/1.1${CRLF}${`x: y${CRLF}`.repeat(1500)}${CRLF}`) },
   'a hundred requests at once': { run: (raw) => raw.write(`GET /api/health HTTP/1.1${CRLF}Host: gate${CRLF}${CRLF}`.repeat(100)) },
   'HTTP/2 without being asked': { ends: true, run: (raw) => raw.write(`PRI * HTTP/2.0${CRLF}${CRLF}SM${CRLF}${CRLF}`) },
@@ -91,7 +91,7 @@ export const TRICKS = {
   'a POST of chunks': {
     run: polling(async (raw, id) => {
       await raw.write(head('POST', `polling&sid=${id}`, { 'Transfer-Encoding': 'chunked', 'Content-Type': 'text/plain' }));
-      await pour(raw, `1000${CRLF}${'x'.repeat(4096)}${CRLF}`, 200_000);
+      await sendRepeatedly(raw, `1000${CRLF}${'x'.repeat(4096)}${CRLF}`, 200_000);
     }),
   },
   'a WebSocket that says nothing': { run: (raw) => overWebSocket(raw) },

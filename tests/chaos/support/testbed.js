@@ -16,20 +16,20 @@ const SIZES = {
   short: { clients: 12, tasks: 6, roomsEach: 2, dashboards: 3, writes: 60, pause: 4 },
   long: { clients: 200, tasks: 100, roomsEach: 2, dashboards: 8, writes: 2000, pause: 0 },
 };
-const CONNECT_AT_ONCE = 20;
-const ARRIVES_WITHIN = 60_000;
+const CONNECT_BATCH_SIZE = 20;
+const ARRIVAL_TIMEOUT_MS = 60_000;
 
-export class Field {
+export class Testbed {
   watchers = [];
   silence = new Silence();
 
   /** `launch` says whether to start the gateway. `under` is a command that runs it. Other options override the size. */
   static async start(ctx, { env = {}, under, launch = true, ...size } = {}) {
-    const field = new Field();
-    await field.prepare(ctx, { ...SIZES[ctx.long ? 'long' : 'short'], ...size });
-    field.gateway = new Gateway(await freePort(), { ...field.database.env, ...env }, under);
-    if (launch) await field.gateway.launch();
-    return field;
+    const testbed = new Testbed();
+    await testbed.prepare(ctx, { ...SIZES[ctx.long ? 'long' : 'short'], ...size });
+    testbed.gateway = new Gateway(await freePort(), { ...testbed.database.env, ...env }, under);
+    if (launch) await testbed.gateway.launch();
+    return testbed;
   }
 
   /** Prepares everything except the gateway. */
@@ -37,9 +37,9 @@ export class Field {
     this.ctx = ctx;
     this.size = size;
     this.set = await ctx.replicaSet();
-    await this.set.whole();
+    await this.set.waitUntilHealthy();
     this.database = await this.set.database();
-    await this.plant();
+    await this.createTasks();
   }
 
   /** Connection options of the n-th client, in addition to those of its kind. */
@@ -53,12 +53,12 @@ export class Field {
   }
 
   /** The recorder of a client's events. */
-  ear() {
+  recorder() {
     return this.silence;
   }
 
   /** Creates tasks that all members of acme see, two private ones, and two of another organisation. */
-  async plant() {
+  async createTasks() {
     const { db, tasks } = this.database;
     await db.createCollection('tasks', { changeStreamPreAndPostImages: { enabled: true } });
     const document = (_id, more = {}) => ({
@@ -77,22 +77,22 @@ export class Field {
   async populate({ ready = true } = {}) {
     const { clients, roomsEach, dashboards } = this.size;
     const allowed = new Set(this.open);
-    for (let n = 0; n < clients; n += CONNECT_AT_ONCE) {
-      const some = [];
-      for (let i = n; i < Math.min(n + CONNECT_AT_ONCE, clients); i += 1) {
+    for (let n = 0; n < clients; n += CONNECT_BATCH_SIZE) {
+      const batch = [];
+      for (let i = n; i < Math.min(n + CONNECT_BATCH_SIZE, clients); i += 1) {
         const tasks = Array.from({ length: roomsEach }, (_, room) => this.open[(i * roomsEach + room) % this.open.length]);
-        some.push(new Watcher(this.gateway, await member(`user-${i}`), {
+        batch.push(new Watcher(this.gateway, await member(`user-${i}`), {
           tasks: i === 0 ? tasks.slice(0, 1) : tasks,
           allowed,
           dashboard: i < dashboards,
           kind: this.kindOf(i),
-          silence: this.ear(),
+          silence: this.recorder(),
           options: this.optionsOf(i),
         }));
       }
-      this.watchers.push(...some);
-      for (const watcher of some) await until(() => watcher.connected, 'a client is connected', 60_000);
-      const joins = Promise.all(some.map((watcher) => watcher.join()));
+      this.watchers.push(...batch);
+      for (const watcher of batch) await until(() => watcher.connected, 'a client is connected', 60_000);
+      const joins = Promise.all(batch.map((watcher) => watcher.join()));
       if (ready) await joins;
       else joins.catch(() => {});
     }
@@ -110,9 +110,9 @@ export class Field {
       env: { ...process.env, WRITER: JSON.stringify(options) }, stdio: ['pipe', 'pipe', 'inherit'],
     });
     createInterface({ input: this.writer.stdout }).on('line', (line) => {
-      const said = JSON.parse(line);
-      if (typeof said === 'object') this.written = said;
-      this.writes = this.written?.writes ?? said;
+      const progress = JSON.parse(line);
+      if (typeof progress === 'object') this.written = progress;
+      this.writes = this.written?.writes ?? progress;
     });
     await this.moreWrites(this.size.writes);
     this.silence.begin();
@@ -129,7 +129,7 @@ export class Field {
     const silence = new Silence();
     const client = await new MongoClient(this.database.uri, { appName: 'chaos-peer' }).connect();
     const stream = client.db(this.database.name).collection('tasks').watch();
-    stream.on('change', () => silence.heard());
+    stream.on('change', () => silence.record());
     const peer = { silence, failed: null, stop: async () => (await stream.close(), await client.close()) };
     stream.on('error', (error) => (peer.failed = error));
     return peer;
@@ -153,7 +153,7 @@ export class Field {
 
   /** Waits until all clients are up to date. */
   async arrived(truth) {
-    await until(() => this.watchers.every((watcher) => watcher.upToDate(truth)), 'all clients are up to date', ARRIVES_WITHIN);
+    await until(() => this.watchers.every((watcher) => watcher.upToDate(truth)), 'all clients are up to date', ARRIVAL_TIMEOUT_MS);
   }
 
   /** Stops the writer, waits until all clients have everything, and compares. */
@@ -167,7 +167,7 @@ export class Field {
     await this.arrived(truth).catch((error) => this.ctx.say(error.message));
     const silenceMs = Math.round(this.silence.longest);
     const counts = nothingWrong();
-    for (const watcher of this.watchers) watcher.judge(truth, counts);
+    for (const watcher of this.watchers) watcher.countFaults(truth, counts);
     for (const answer of await this.forbiddenJoins) if (answer.error?.code !== 'not_found') counts.forbidden += 1;
     const health = await until(async () => {
       const health = await this.health();
@@ -184,9 +184,9 @@ export class Field {
   /** Compares and asserts that there is no fault; returns the row. */
   async judge({ epochs = 0, ...more } = {}) {
     const { row, counts } = await this.compare(more);
-    const told = JSON.stringify({ ...row, ...counts, examples: this.watchers.flatMap(({ forbidden, disordered }) => [...forbidden, ...disordered]).slice(0, 5) });
-    assert.deepEqual(counts, nothingWrong(), told);
-    assert.equal(row.epochs, epochs, `epochs: ${told}`);
+    const details = JSON.stringify({ ...row, ...counts, examples: this.watchers.flatMap(({ forbidden, disordered }) => [...forbidden, ...disordered]).slice(0, 5) });
+    assert.deepEqual(counts, nothingWrong(), details);
+    assert.equal(row.epochs, epochs, `epochs: ${details}`);
     assert.ok(this.watchers.every(({ connected }) => connected), 'all clients are connected');
     return row;
   }
@@ -208,12 +208,12 @@ export class Field {
 /** The duration of a fault. Do not use it to wait for a condition. */
 export const seconds = (n) => new Promise((resolve) => setTimeout(resolve, n * 1000));
 
-/** Runs `body` in a new field. */
-export async function inField(ctx, options, body) {
-  const field = await Field.start(ctx, options);
+/** Runs `body` in a new testbed. */
+export async function withTestbed(ctx, options, body) {
+  const testbed = await Testbed.start(ctx, options);
   try {
-    return await body(field);
+    return await body(testbed);
   } finally {
-    await field.close();
+    await testbed.close();
   }
 }

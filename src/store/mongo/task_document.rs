@@ -14,7 +14,7 @@ use super::{bson_json, ids, select::TIMELINE_LENGTH};
 use crate::task::{DefaultOrg, DocumentError, Fields, FullTask, Task, Timestamp, Window};
 
 /// Stands for an invalid value: it names no user and no organisation, and makes a task private.
-const ODD: Value = Value::Bool(true);
+const INVALID: Value = Value::Bool(true);
 
 pub(super) fn task(document: &RawDocument, default_org: &DefaultOrg) -> Result<Task, DocumentError> {
     let mut task = Task::from_document(fields(document), default_org)?;
@@ -28,15 +28,15 @@ pub(super) fn full_task(document: &RawDocument, default_org: &DefaultOrg) -> Res
     Ok(full)
 }
 
-/// Decodes a document that was read with `select::part_of_task`.
-pub(super) fn part_of_task(
+/// Decodes a document that was read with `select::windowed_task_fields`.
+pub(super) fn windowed_task(
     document: &RawDocument,
     window: Window,
     default_org: &DefaultOrg,
 ) -> Result<FullTask, DocumentError> {
     let FullTask { task, timeline, .. } = full_task(document, default_org)?;
-    let told = document.get_i32(TIMELINE_LENGTH).ok().and_then(|length| usize::try_from(length).ok());
-    let length = told.unwrap_or(timeline.len());
+    let reported = document.get_i32(TIMELINE_LENGTH).ok().and_then(|length| usize::try_from(length).ok());
+    let length = reported.unwrap_or(timeline.len());
     Ok(FullTask::with_part(task, timeline, window, length))
 }
 
@@ -46,7 +46,7 @@ pub(super) fn fields(document: &RawDocument) -> impl Iterator<Item = (&str, Valu
     elements.map(|element| (element.key().as_str(), value(&element)))
 }
 
-pub(super) fn top(document: &RawDocument) -> Fields<&str> {
+pub(super) fn top_level_fields(document: &RawDocument) -> Fields<&str> {
     fields(document).collect()
 }
 
@@ -65,12 +65,12 @@ fn value(element: &RawElement<'_>) -> Value {
             Ok(RawBsonRef::String(name)) => name.into(),
             Ok(RawBsonRef::ObjectId(id)) => id.to_hex().into(),
             Ok(RawBsonRef::Null) => Value::Null,
-            _ => ODD,
+            _ => INVALID,
         },
         "isPrivate" => match element.value() {
             Ok(RawBsonRef::Null) => Value::Null,
             Ok(RawBsonRef::Boolean(private)) => private.into(),
-            _ => ODD,
+            _ => INVALID,
         },
         "status" => match element.value() {
             Ok(RawBsonRef::String(status)) => status.into(),
@@ -167,9 +167,9 @@ mod tests {
     fn invalid_utf8_names_no_user_and_no_organisation() {
         let document = doc! {"_id": "t", "orgId": "xyz", "createdBy": "xyz", "status": "xyz", "title": "xyz"};
         let mut bytes = RawDocumentBuf::try_from(&document).expect("encodes").into_bytes();
-        for place in 0..bytes.len() - 3 {
-            if &bytes[place..place + 3] == b"xyz" {
-                bytes[place] = 0xff;
+        for index in 0..bytes.len() - 3 {
+            if &bytes[index..index + 3] == b"xyz" {
+                bytes[index] = 0xff;
             }
         }
         let document = RawDocumentBuf::from_bytes(bytes).expect("a document");
@@ -198,7 +198,7 @@ mod tests {
             let entry = serde_json::to_value(&full.timeline[0]).expect("serialises");
             assert_eq!(entry["createdAt"], written, "{time:?}");
         }
-        for odd in [
+        for invalid in [
             Bson::DateTime(DateTime::MAX),
             Bson::JavaScriptCode("2026-01-01".into()),
             Bson::Symbol("2026-01-01".into()),
@@ -206,8 +206,8 @@ mod tests {
             true.into(),
             f64::NAN.into(),
         ] {
-            let task = read(doc! {"_id": "t", "createdAt": odd.clone()}).task;
-            assert_eq!(task.get(Field::CreatedAt), &Value::Null, "{odd:?}");
+            let task = read(doc! {"_id": "t", "createdAt": invalid.clone()}).task;
+            assert_eq!(task.get(Field::CreatedAt), &Value::Null, "{invalid:?}");
         }
     }
 }

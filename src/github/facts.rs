@@ -31,7 +31,7 @@ pub enum Fact {
 
 /// A fact in the form in which it is stored.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lesson {
+pub struct FactRecord {
     /// Two facts with the same id are the same fact. The store keeps the first one.
     pub id: String,
     /// The keys under which the store finds the fact.
@@ -43,8 +43,8 @@ pub struct Lesson {
 
 /// The facts that the store has about one delivery, and the keys that the store has been asked for.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
-    asked: BTreeSet<String>,
+pub struct KnownFacts {
+    queried_keys: BTreeSet<String>,
     facts: Vec<Fact>,
 }
 
@@ -52,7 +52,7 @@ pub(super) fn name_key(host: &str, name: &str) -> String {
     format!("name {host} {}", name.to_ascii_lowercase())
 }
 
-impl Lesson {
+impl FactRecord {
     /// `event` is the id of the delivery that states the fact explicitly. It is empty when the fact is only inferred, so
     /// that an inferred fact is stored once.
     pub(super) fn named(repository: &Repository, created: Option<i64>, at: i64, event: &str) -> Option<Self> {
@@ -74,14 +74,14 @@ impl Lesson {
     }
 }
 
-impl Known {
+impl KnownFacts {
     /// Adds the facts that the store returned for `keys`.
     pub fn add(&mut self, keys: Vec<String>, facts: impl IntoIterator<Item = Fact>) {
-        self.asked.extend(keys);
-        self.learn(facts);
+        self.queried_keys.extend(keys);
+        self.add_facts(facts);
     }
 
-    pub fn learn(&mut self, facts: impl IntoIterator<Item = Fact>) {
+    pub fn add_facts(&mut self, facts: impl IntoIterator<Item = Fact>) {
         for fact in facts {
             if !self.facts.contains(&fact) {
                 self.facts.push(fact);
@@ -90,15 +90,15 @@ impl Known {
     }
 
     /// The keys that the store has not been asked for yet. They come from `wanted` and from the facts that are known.
-    pub(super) fn unasked(&self, wanted: impl IntoIterator<Item = String>, host: &str) -> Vec<String> {
+    pub(super) fn missing_keys(&self, wanted: impl IntoIterator<Item = String>, host: &str) -> Vec<String> {
         let mut keys: BTreeSet<String> = wanted.into_iter().collect();
         for fact in &self.facts {
             if let Fact::Named { repository, name, .. } | Fact::Left { repository, name, .. } = fact {
                 keys.extend([repository.clone(), name_key(host, name)]);
             }
         }
-        let room = MAX_KEYS.saturating_sub(self.asked.len());
-        keys.into_iter().filter(|key| !self.asked.contains(key)).take(room).collect()
+        let remaining = MAX_KEYS.saturating_sub(self.queried_keys.len());
+        keys.into_iter().filter(|key| !self.queried_keys.contains(key)).take(remaining).collect()
     }
 
     /// Returns whether the limit of facts about the repository's names is reached.
@@ -241,7 +241,7 @@ impl Known {
     }
 
     /// The repository with all names under which its tasks may be stored.
-    pub(super) fn informed(&self, repository: &Repository) -> Repository {
+    pub(super) fn with_known_facts(&self, repository: &Repository) -> Repository {
         let owner = self.current_users(&repository.host, &repository.name);
         let key = match (repository.key(), owner.as_slice()) {
             (Some(key), _) => key,

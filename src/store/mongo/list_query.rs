@@ -13,63 +13,63 @@ use mongodb::{
 use super::{
     MongoStore,
     failure::{answer, store_error},
-    meaning,
-    runs::{Key, Run, has_other_time, newest, odd, place_of},
-    select::{Way, exactly, has_usable_id, visible_fields},
+    runs::{Key, Run, has_other_time, invalid_times, newest_first, run_cursor_at},
+    select::{IndexedFilter, exactly, has_usable_id, visible_fields},
+    task_document,
 };
 use crate::{
     rate_limited_log::rate_limited_log,
-    store::{Cursor, Place, StoreError},
+    store::{Cursor, RunCursor, StoreError},
     task::{Counts, Task},
 };
 
 /// The maximum number of reads for one run of a page. More than one read is needed if documents do not pass the check.
-const MOST_READS: usize = 20;
+const MAX_READS: usize = 20;
 
 /// A task with its sort key.
 #[derive(Clone, Debug)]
-pub(super) struct Listed {
+pub(super) struct ListedTask {
     pub(super) key: Key,
     pub(super) task: Task,
 }
 
 /// A query for a list of tasks.
-pub(super) struct Looked<'a> {
+pub(super) struct ListQuery<'a> {
     pub(super) store: &'a MongoStore,
-    /// A task that is visible in several ways is listed only once.
-    pub(super) ways: Vec<Way>,
+    /// A task that several filters match is listed only once.
+    pub(super) filters: Vec<IndexedFilter>,
     pub(super) conditions: Vec<Document>,
     /// Checks again that a task matches.
-    pub(super) passes: &'a (dyn Fn(&Task) -> bool + Sync),
+    pub(super) matches: &'a (dyn Fn(&Task) -> bool + Sync),
 }
 
 /// Tasks of one run, in its order.
-struct OfRun {
+struct TasksOfRun {
     run: Run,
-    found: Vec<(Listed, Option<Place>)>,
+    found: Vec<(ListedTask, Option<RunCursor>)>,
 }
 
-impl Looked<'_> {
+impl ListQuery<'_> {
     /// Returns the newest tasks at one moment, and whether these are all tasks. `false` also means that this is not known.
     pub(super) async fn newest(
         &self,
         session: &mut ClientSession,
         limit: usize,
-    ) -> Result<(Vec<Listed>, bool), StoreError> {
+    ) -> Result<(Vec<ListedTask>, bool), StoreError> {
         // A limit of 0 means no limit in MongoDB. A limit of 1 is used, because the caller needs the snapshot time of this read.
-        let asked = limit.max(1);
-        if let [way] = &self.ways[..] {
-            let documents = self.find(session, way, &[], Some(newest()), asked).await?;
-            let mut listed = self.checked(&documents);
-            if documents.len() < asked {
+        let read_limit = limit.max(1);
+        if let [indexed_filter] = &self.filters[..] {
+            let documents = self.find(session, indexed_filter, &[], Some(newest_first()), read_limit).await?;
+            let mut listed = self.decode_matching(&documents);
+            if documents.len() < read_limit {
                 listed.sort_by(|a, b| b.key.cmp(&a.key));
-                let is_all = listed.len() <= limit;
+                let is_complete = listed.len() <= limit;
                 listed.truncate(limit);
-                return Ok((listed, is_all));
+                return Ok((listed, is_complete));
             }
             // The index order is the list order only if all times are dates.
             let are_dates = documents.iter().all(|document| Run::of(document) == Run::Dates);
-            if listed.len() == asked && are_dates && !self.has_any(session, &has_other_time()).await? {
+            if listed.len() == read_limit && are_dates && !self.has_any(session, &has_other_time()).await? {
                 listed.truncate(limit);
                 return Ok((listed, false));
             }
@@ -77,15 +77,15 @@ impl Looked<'_> {
         Ok((self.page(session, &Cursor::default(), limit).await?.0, false))
     }
 
-    /// Returns at most `most` tasks of each way, not necessarily the newest ones. The result is sorted, the newest task first.
+    /// Returns at most `most` tasks of each filter, not necessarily the newest ones. The result is sorted, the newest task first.
     pub(super) async fn any(
         &self,
         session: &mut ClientSession,
-        most: usize,
-    ) -> Result<Vec<Listed>, StoreError> {
-        let mut all: Vec<Listed> = Vec::new();
-        for way in &self.ways {
-            all.extend(self.checked(&self.find(session, way, &[], None, most).await?));
+        limit: usize,
+    ) -> Result<Vec<ListedTask>, StoreError> {
+        let mut all: Vec<ListedTask> = Vec::new();
+        for indexed_filter in &self.filters {
+            all.extend(self.decode_matching(&self.find(session, indexed_filter, &[], None, limit).await?));
         }
         all.sort_by(|a, b| b.key.cmp(&a.key));
         all.dedup_by(|a, b| a.task.id.is_same_document(&b.task.id));
@@ -98,89 +98,93 @@ impl Looked<'_> {
         session: &mut ClientSession,
         after: &Cursor,
         limit: usize,
-    ) -> Result<(Vec<Listed>, Option<Cursor>), StoreError> {
+    ) -> Result<(Vec<ListedTask>, Option<Cursor>), StoreError> {
         // One task more than requested shows whether there is a next page.
         let wanted = limit.saturating_add(1);
-        let mut dated = vec![self.run(session, Run::Dates, Run::Dates.filter(), after, wanted).await?];
+        let mut dated =
+            vec![self.tasks_of_run(session, Run::Dates, Run::Dates.filter(), after, wanted).await?];
         if self.has_any(session, &has_other_time()).await? {
             for run in Run::DATED.into_iter().skip(1) {
-                dated.push(self.run(session, run, run.filter(), after, wanted).await?);
+                dated.push(self.tasks_of_run(session, run, run.filter(), after, wanted).await?);
             }
         }
         let mut merged = merge(dated, wanted);
         if merged.len() < wanted {
             let rest = wanted - merged.len();
-            merged.extend(self.run(session, Run::Nothing, Run::Nothing.filter(), after, rest).await?.found);
+            merged.extend(
+                self.tasks_of_run(session, Run::Missing, Run::Missing.filter(), after, rest).await?.found,
+            );
         }
         if merged.len() < wanted {
             // MongoDB sorts these documents in memory, so this function first checks whether there are any.
-            let (rest, filter) = (wanted - merged.len(), odd(has_arrays(self.store).await?));
+            let (rest, filter) = (wanted - merged.len(), invalid_times(has_arrays(self.store).await?));
             if self.has_any(session, &filter).await? {
-                merged.extend(self.run(session, Run::Odd, filter, after, rest).await?.found);
+                merged.extend(self.tasks_of_run(session, Run::Invalid, filter, after, rest).await?.found);
             }
         }
         let has_more = merged.len() > limit;
         merged.truncate(limit);
-        let mut places = after.places.clone();
-        for place in merged.iter().filter_map(|(_, place)| place.as_ref()) {
-            places.retain(|other| other.run != place.run);
-            places.push(place.clone());
+        let mut run_cursors = after.run_cursors.clone();
+        for run_cursor in merged.iter().filter_map(|(_, run_cursor)| run_cursor.as_ref()) {
+            run_cursors.retain(|other| other.run != run_cursor.run);
+            run_cursors.push(run_cursor.clone());
         }
-        let next = (has_more && !places.is_empty()).then_some(Cursor { places });
+        let next = (has_more && !run_cursors.is_empty()).then_some(Cursor { run_cursors });
         Ok((merged.into_iter().map(|(listed, _)| listed).collect(), next))
     }
 
-    /// Returns the tasks of one run after a cursor, from all ways.
-    async fn run(
+    /// Returns the tasks of one run after a cursor, from all filters.
+    async fn tasks_of_run(
         &self,
         session: &mut ClientSession,
         run: Run,
         filter: Document,
         after: &Cursor,
         wanted: usize,
-    ) -> Result<OfRun, StoreError> {
+    ) -> Result<TasksOfRun, StoreError> {
         let mut found = Vec::new();
-        for way in &self.ways {
-            found.extend(self.run_of(session, way, run, &filter, after, wanted).await?);
+        for indexed_filter in &self.filters {
+            found.extend(self.read_run(session, indexed_filter, run, &filter, after, wanted).await?);
         }
-        if self.ways.len() > 1 {
+        if self.filters.len() > 1 {
             found.sort_by(|(a, _), (b, _)| b.key.order_in_run(&a.key));
             found.dedup_by(|(a, _), (b, _)| a.task.id.is_same_document(&b.task.id));
             found.truncate(wanted);
         }
-        Ok(OfRun { run, found })
+        Ok(TasksOfRun { run, found })
     }
 
-    /// Reads the tasks of one run and one way until there are enough tasks, or no more documents.
-    async fn run_of(
+    /// Reads the tasks of one run and one filter until there are enough tasks, or no more documents.
+    async fn read_run(
         &self,
         session: &mut ClientSession,
-        way: &Way,
+        indexed_filter: &IndexedFilter,
         run: Run,
         filter: &Document,
         after: &Cursor,
         wanted: usize,
-    ) -> Result<Vec<(Listed, Option<Place>)>, StoreError> {
+    ) -> Result<Vec<(ListedTask, Option<RunCursor>)>, StoreError> {
         let mut found = Vec::new();
-        let mut place = run.find(&after.places).cloned();
+        let mut run_cursor = run.find(&after.run_cursors).cloned();
         let mut usable = None;
-        for _ in 0..MOST_READS {
+        for _ in 0..MAX_READS {
             let mut conditions = vec![filter.clone()];
             conditions.extend(usable.clone());
-            conditions.extend(place.as_ref().and_then(|place| run.after(place)));
-            let asked = wanted - found.len();
-            let documents = self.find(session, way, &conditions, Some(run.order()), asked).await?;
+            conditions.extend(run_cursor.as_ref().and_then(|run_cursor| run.after(run_cursor)));
+            let read_limit = wanted - found.len();
+            let documents =
+                self.find(session, indexed_filter, &conditions, Some(run.order()), read_limit).await?;
             for document in &documents {
-                let Ok(task) = meaning::task(document, &self.store.config.default_org) else {
+                let Ok(task) = task_document::task(document, &self.store.config.default_org) else {
                     usable.get_or_insert_with(has_usable_id);
                     continue;
                 };
-                place = place_of(run, document, &task.id);
-                if (self.passes)(&task) {
-                    found.push((Listed { key: Key::of(document), task }, place.clone()));
+                run_cursor = run_cursor_at(run, document, &task.id);
+                if (self.matches)(&task) {
+                    found.push((ListedTask { key: Key::of(document), task }, run_cursor.clone()));
                 }
             }
-            if found.len() == wanted || documents.len() < asked {
+            if found.len() == wanted || documents.len() < read_limit {
                 break;
             }
         }
@@ -188,8 +192,9 @@ impl Looked<'_> {
     }
 
     async fn has_any(&self, session: &mut ClientSession, condition: &Document) -> Result<bool, StoreError> {
-        for way in &self.ways {
-            if !self.find(session, way, std::slice::from_ref(condition), None, 1).await?.is_empty() {
+        for indexed_filter in &self.filters {
+            if !self.find(session, indexed_filter, std::slice::from_ref(condition), None, 1).await?.is_empty()
+            {
                 return Ok(true);
             }
         }
@@ -200,14 +205,17 @@ impl Looked<'_> {
     async fn find(
         &self,
         session: &mut ClientSession,
-        way: &Way,
+        indexed_filter: &IndexedFilter,
         conditions: &[Document],
         order: Option<Document>,
         limit: usize,
     ) -> Result<Vec<RawDocumentBuf>, StoreError> {
-        let mut hint = self.store.hints.of(way.index);
+        let mut hint = self.store.hints.of(indexed_filter.index);
         loop {
-            match self.find_with(session, way, conditions, order.clone(), limit, hint.clone()).await {
+            match self
+                .find_with(session, indexed_filter, conditions, order.clone(), limit, hint.clone())
+                .await
+            {
                 Err(error) if self.store.hints.is_gone(&mut hint, &error) => {}
                 found => return found.map_err(store_error),
             }
@@ -217,7 +225,7 @@ impl Looked<'_> {
     async fn find_with(
         &self,
         session: &mut ClientSession,
-        way: &Way,
+        indexed_filter: &IndexedFilter,
         conditions: &[Document],
         order: Option<Document>,
         limit: usize,
@@ -227,7 +235,7 @@ impl Looked<'_> {
         let batch = u32::try_from(limit).unwrap_or(u32::MAX);
         let all: Vec<Document> = self.conditions.iter().chain(conditions).cloned().collect();
         let mut find = collection
-            .find(way.with(&all))
+            .find(indexed_filter.and(&all))
             .limit(i64::from(batch))
             .batch_size(batch)
             .projection(visible_fields())
@@ -241,29 +249,29 @@ impl Looked<'_> {
         answer(async { find.session(&mut *session).await?.stream(&mut *session).try_collect().await }).await
     }
 
-    fn checked(&self, documents: &[RawDocumentBuf]) -> Vec<Listed> {
+    fn decode_matching(&self, documents: &[RawDocumentBuf]) -> Vec<ListedTask> {
         let tasks = documents.iter().filter_map(|document| {
-            let task = meaning::task(document, &self.store.config.default_org);
+            let task = task_document::task(document, &self.store.config.default_org);
             let task = task.inspect_err(|error| rate_limited_log!(warn, %error, "a task was left out of a list: its document can't be read")).ok()?;
-            (self.passes)(&task).then(|| Listed { key: Key::of(document), task })
+            (self.matches)(&task).then(|| ListedTask { key: Key::of(document), task })
         });
         tasks.collect()
     }
 }
 
 /// The counts of a complete list of tasks.
-pub(super) fn counted<'a>(listed: impl IntoIterator<Item = &'a Listed>) -> Counts {
+pub(super) fn count_tasks<'a>(listed: impl IntoIterator<Item = &'a ListedTask>) -> Counts {
     let mut counts = Counts::default();
-    for one in listed {
-        counts.add(one.task.status().class(), 1);
+    for listed_task in listed {
+        counts.add(listed_task.task.status().class(), 1);
     }
     counts
 }
 
 /// Merges runs: it repeatedly takes the newest of the first tasks of all runs. At equal times, it takes the task of the first run.
-fn merge(runs: Vec<OfRun>, wanted: usize) -> Vec<(Listed, Option<Place>)> {
+fn merge(runs: Vec<TasksOfRun>, wanted: usize) -> Vec<(ListedTask, Option<RunCursor>)> {
     let mut runs: Vec<_> =
-        runs.into_iter().map(|OfRun { run, found }| (run, found.into_iter().peekable())).collect();
+        runs.into_iter().map(|TasksOfRun { run, found }| (run, found.into_iter().peekable())).collect();
     let mut merged = Vec::new();
     while merged.len() < wanted {
         let first = runs
@@ -273,8 +281,8 @@ fn merge(runs: Vec<OfRun>, wanted: usize) -> Vec<(Listed, Option<Place>)> {
                 Some((millis, std::cmp::Reverse(*run), found))
             })
             .max_by_key(|(millis, run, _)| (*millis, *run));
-        let Some(one) = first.and_then(|(_, _, found)| found.next()) else { break };
-        merged.push(one);
+        let Some(next) = first.and_then(|(_, _, found)| found.next()) else { break };
+        merged.push(next);
     }
     merged
 }

@@ -15,7 +15,7 @@ use taskcast::{
     },
 };
 
-use crate::mongod::{Followed, Place};
+use crate::mongod::{TestDatabase, TestFeed};
 
 const HEX: &str = "65a1b2c3d4e5f60718293a4b";
 
@@ -36,22 +36,22 @@ fn binary(subtype: BinarySubtype, bytes: usize) -> Bson {
 }
 
 /// A separate database. With `collated`, its collection has a collation that treats ACME and acme as equal.
-async fn place(collated: bool) -> Place {
-    let mut place = Place::new().await;
-    place.config.default_org = DefaultOrg(OrgId::parse("default"));
-    if collated {
-        let name = place.config.database.as_deref().expect("named");
+async fn test_database(has_collation: bool) -> TestDatabase {
+    let mut db = TestDatabase::new().await;
+    db.config.default_org = DefaultOrg(OrgId::parse("default"));
+    if has_collation {
+        let name = db.config.database.as_deref().expect("named");
         let command = doc! {"create": "tasks", "collation": {"locale": "en", "strength": 2}};
-        place.client.database(name).run_command(command).await.expect("created");
+        db.client.database(name).run_command(command).await.expect("created");
     }
-    place
+    db
 }
 
 /// The document with invalid UTF-8: each `\u{fffd}` is replaced by bytes that can't be in a text.
 fn broken(document: &Document) -> RawDocumentBuf {
     let mut bytes = RawDocumentBuf::try_from(document).expect("encodes").into_bytes();
-    while let Some(place) = bytes.windows(3).position(|window| window == "\u{fffd}".as_bytes()) {
-        bytes[place..place + 3].copy_from_slice(&[0xff, b'a', b'b']);
+    while let Some(index) = bytes.windows(3).position(|window| window == "\u{fffd}".as_bytes()) {
+        bytes[index..index + 3].copy_from_slice(&[0xff, b'a', b'b']);
     }
     RawDocumentBuf::from_bytes(bytes).expect("a document")
 }
@@ -72,12 +72,12 @@ fn array(items: &[&str]) -> Bson {
 
 /// `None` means that the field is absent.
 fn names() -> Vec<Option<Bson>> {
-    let mut odd: Vec<Option<Bson>> =
+    let mut unusual: Vec<Option<Bson>> =
         vec![None, Some(Bson::Null), Some("".into()), Some(hex()), Some(HEX.into())];
     for text in ["acme", "ACME", "Acme", "default", "DEFAULT", "5", "\u{fffd}"] {
-        odd.push(Some(text.into()));
+        unusual.push(Some(text.into()));
     }
-    odd.extend([
+    unusual.extend([
         Some(array(&["acme", "other"])),
         Some(array(&[])),
         Some(Bson::Array(vec![Bson::Null])),
@@ -92,13 +92,13 @@ fn names() -> Vec<Option<Bson>> {
         Some(false.into()),
         Some(Bson::MinKey),
     ]);
-    odd
+    unusual
 }
 
 fn privates() -> Vec<Option<Bson>> {
-    let mut odd =
+    let mut unusual =
         vec![None, None, Some(Bson::Null), Some(false.into()), Some(false.into()), Some(true.into())];
-    odd.extend([
+    unusual.extend([
         Some(0.into()),
         Some("".into()),
         Some("false".into()),
@@ -108,34 +108,34 @@ fn privates() -> Vec<Option<Bson>> {
         Some(Bson::Undefined),
         Some(decimal("0")),
     ]);
-    odd
+    unusual
 }
 
 fn statuses() -> Vec<Option<Bson>> {
-    let mut odd: Vec<Option<Bson>> = vec![None, Some(Bson::Null), Some(7.into()), Some("".into())];
+    let mut unusual: Vec<Option<Bson>> = vec![None, Some(Bson::Null), Some(7.into()), Some("".into())];
     for text in ["merged", "MERGED", "failed", "Failed", "coding", "needs_clarification", "\u{fffd}"] {
-        odd.push(Some(text.into()));
+        unusual.push(Some(text.into()));
     }
-    odd.extend([
+    unusual.extend([
         Some(array(&["merged"])),
         Some(Bson::Symbol("merged".into())),
         Some(Bson::JavaScriptCode("failed".into())),
         Some(hex()),
         Some(Bson::Undefined),
     ]);
-    odd
+    unusual
 }
 
 fn times() -> Vec<Option<Bson>> {
     let at = 1_767_221_517_000_i64;
-    let mut odd = vec![None, Some(Bson::Null)];
+    let mut unusual = vec![None, Some(Bson::Null)];
     for n in 0..4 {
-        odd.push(Some(Bson::DateTime(DateTime::from_millis(at + n * 1000))));
+        unusual.push(Some(Bson::DateTime(DateTime::from_millis(at + n * 1000))));
     }
     for number in [at, at + 2000, at / 1000, at / 1000 + 1, 0, -1, -at, 99_999_999_999, 100_000_000_000] {
-        odd.push(Some(Bson::Int64(number)));
+        unusual.push(Some(Bson::Int64(number)));
     }
-    odd.extend(
+    unusual.extend(
         [1_767_221_518.5, f64::NAN, f64::INFINITY, 1e18, -1e18, 1.5e12].map(|n| Some(Bson::Double(n))),
     );
     for text in [
@@ -152,9 +152,9 @@ fn times() -> Vec<Option<Bson>> {
         "0",
         "\u{fffd}",
     ] {
-        odd.push(Some(text.into()));
+        unusual.push(Some(text.into()));
     }
-    odd.extend([
+    unusual.extend([
         Some(decimal("1767221517.25")),
         Some(decimal("NaN")),
         Some(Bson::Timestamp(ClusterTime { time: 1_767_221_518, increment: 3 })),
@@ -168,12 +168,12 @@ fn times() -> Vec<Option<Bson>> {
         Some(Bson::Symbol("2025-12-31".into())),
         Some(doc! {"$date": 0}.into()),
     ]);
-    odd
+    unusual
 }
 
 /// Ids that a task may have, all with different texts, and ids that a task can't have.
-fn ids(collated: bool) -> (Vec<Bson>, Vec<Bson>) {
-    let fine = vec![
+fn ids(has_collation: bool) -> (Vec<Bson>, Vec<Bson>) {
+    let usable_ids = vec![
         "t".into(),
         "a/b ?#%".into(),
         "x".repeat(256).into(),
@@ -201,7 +201,7 @@ fn ids(collated: bool) -> (Vec<Bson>, Vec<Bson>) {
         false.into(),
         Bson::Timestamp(ClusterTime { time: 7, increment: 9 }),
     ];
-    let mut odd: Vec<Bson> = vec![
+    let mut unusual: Vec<Bson> = vec![
         "".into(),
         "line\nbreak".into(),
         "nul\0".into(),
@@ -216,19 +216,19 @@ fn ids(collated: bool) -> (Vec<Bson>, Vec<Bson>) {
         Bson::JavaScriptCode("f()".into()),
         binary(BinarySubtype::Generic, 181),
     ];
-    if !collated {
+    if !has_collation {
         // In another collation the index of `_id` can't hold this value.
-        odd.push(Bson::Symbol("s".into()));
+        unusual.push(Bson::Symbol("s".into()));
     }
-    (fine, odd)
+    (usable_ids, unusual)
 }
 
 /// One document for each id, and many with ObjectIds and texts as ids. The other fields are random.
-fn documents(seed: u64, collated: bool) -> Vec<RawDocumentBuf> {
+fn documents(seed: u64, has_collation: bool) -> Vec<RawDocumentBuf> {
     let mut dice = Dice(seed);
-    let (fine, odd) = ids(collated);
+    let (usable_ids, unusual) = ids(has_collation);
     let more = (0..300).map(|n| if n % 2 == 0 { ObjectId::new().into() } else { format!("task-{n}").into() });
-    let all = fine.into_iter().chain(odd).chain(more).map(|id: Bson| {
+    let all = usable_ids.into_iter().chain(unusual).chain(more).map(|id: Bson| {
         let mut document = doc! {"_id": id, "title": "t"};
         let fields = [
             ("createdBy", dice.pick(&names())),
@@ -262,7 +262,7 @@ fn viewers() -> Vec<Viewer> {
 }
 
 /// The tasks as the feed delivers them. They are the domain's view of the documents.
-async fn told(feed: &mut Followed, wanted: usize) -> Vec<Task> {
+async fn read_tasks(feed: &mut TestFeed, wanted: usize) -> Vec<Task> {
     let mut tasks: Vec<Task> = Vec::new();
     while tasks.len() < wanted {
         match feed.next().await {
@@ -303,9 +303,9 @@ async fn all_pages(store: &MongoStore, viewer: &Viewer, filter: &TaskFilter, lim
     }
 }
 
-async fn inserted(place: &Place, documents: &[RawDocumentBuf]) {
+async fn insert_all(db: &TestDatabase, documents: &[RawDocumentBuf]) {
     // The driver's own insert refuses invalid UTF-8.
-    let database = place.client.database(place.config.database.as_deref().expect("named"));
+    let database = db.client.database(db.config.database.as_deref().expect("named"));
     for some in documents.chunks(100) {
         let mut command = RawDocumentBuf::new();
         command.append(cstr!("insert"), "tasks");
@@ -317,14 +317,14 @@ async fn inserted(place: &Place, documents: &[RawDocumentBuf]) {
     }
 }
 
-async fn whatever_is_asked(collated: bool, seed: u64) {
-    let place = place(collated).await;
-    let store = place.prepared().await;
-    let mut feed = place.followed().await;
-    let documents = documents(seed, collated);
-    inserted(&place, &documents).await;
-    let usable = documents.len() - ids(collated).1.len();
-    let all = told(&mut feed, usable).await;
+async fn assert_every_answer_agrees(has_collation: bool, seed: u64) {
+    let db = test_database(has_collation).await;
+    let store = db.prepared_store().await;
+    let mut feed = db.open_feed().await;
+    let documents = documents(seed, has_collation);
+    insert_all(&db, &documents).await;
+    let usable = documents.len() - ids(has_collation).1.len();
+    let all = read_tasks(&mut feed, usable).await;
     assert_eq!(id_set(&all).len(), usable, "each has a text of its own");
 
     for task in &all {
@@ -334,18 +334,18 @@ async fn whatever_is_asked(collated: bool, seed: u64) {
         assert_eq!(access.as_ref(), Some(&task.access), "{}", task.id);
     }
     for viewer in viewers() {
-        let seen: Vec<&Task> = all.iter().filter(|task| task.access.allows(&viewer)).collect();
+        let visible: Vec<&Task> = all.iter().filter(|task| task.access.allows(&viewer)).collect();
         let is_shared =
             |task: &&&Task| viewer.org.is_some() && task.access.public_org() == viewer.org.as_ref();
-        let shared = counts(seen.iter().filter(is_shared).copied());
-        let own = counts(seen.iter().filter(|task| !is_shared(task)).copied());
+        let shared = counts(visible.iter().filter(is_shared).copied());
+        let own = counts(visible.iter().filter(|task| !is_shared(task)).copied());
         let whole = all_pages(&store, &viewer, &TaskFilter::default(), 500).await;
-        assert_eq!(id_set(&whole), id_set(seen.iter().copied()), "{viewer:?}");
-        assert_eq!(whole.len(), seen.len());
+        assert_eq!(id_set(&whole), id_set(visible.iter().copied()), "{viewer:?}");
+        assert_eq!(whole.len(), visible.len());
         for limit in [1, 2, 7, 500] {
             let dashboard = store.dashboard(&viewer, limit).await.expect("read");
             assert_eq!((dashboard.org_counts, dashboard.own_counts), (shared, own), "{viewer:?}");
-            assert_eq!(dashboard.tasks.len(), limit.min(seen.len()), "{viewer:?} {limit}");
+            assert_eq!(dashboard.tasks.len(), limit.min(visible.len()), "{viewer:?} {limit}");
             assert!(dashboard.tasks.iter().all(|task| task.access.allows(&viewer)));
         }
         for limit in [1, 3] {
@@ -355,13 +355,13 @@ async fn whatever_is_asked(collated: bool, seed: u64) {
         }
         for status in ["merged", "Merged", "coding", HEX, "\u{fffd}ab"] {
             let filter = TaskFilter { status: Some(status.to_owned()), creator: None };
-            let expected = seen.iter().filter(|task| task.status() == Status::of(status)).copied();
+            let expected = visible.iter().filter(|task| task.status() == Status::of(status)).copied();
             let found = all_pages(&store, &viewer, &filter, 5).await;
             assert_eq!(id_set(&found), id_set(expected), "{viewer:?} {status}");
         }
         for creator in ["acme", "ACME", HEX, "5"] {
             let filter = TaskFilter { status: None, creator: UserId::parse(creator) };
-            let expected = seen.iter().filter(|task| task.access.creator == filter.creator).copied();
+            let expected = visible.iter().filter(|task| task.access.creator == filter.creator).copied();
             let found = all_pages(&store, &viewer, &filter, 5).await;
             assert_eq!(id_set(&found), id_set(expected), "{viewer:?} {creator}");
         }
@@ -371,29 +371,29 @@ async fn whatever_is_asked(collated: bool, seed: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answer_agrees_with_the_domain() {
     for seed in [1] {
-        whatever_is_asked(false, seed).await;
+        assert_every_answer_agrees(false, seed).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answer_agrees_with_the_domain_in_another_collation() {
     for seed in [3] {
-        whatever_is_asked(true, seed).await;
+        assert_every_answer_agrees(true, seed).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_permitted_writes_succeed_and_they_change_the_right_document() {
-    for collated in [false, true] {
-        let place = place(collated).await;
-        let store = place.prepared().await;
-        let mut feed = place.followed().await;
+    for has_collation in [false, true] {
+        let db = test_database(has_collation).await;
+        let store = db.prepared_store().await;
+        let mut feed = db.open_feed().await;
         // The driver can't read an answer with invalid UTF-8.
         let is_whole = |document: &RawDocumentBuf| Document::try_from(document.clone()).is_ok();
-        let documents: Vec<_> = documents(11, collated).into_iter().filter(is_whole).collect();
-        inserted(&place, &documents).await;
-        let odd = ids(collated).1.iter().filter(|id| id.as_str() != Some("\u{fffd}")).count();
-        let all = told(&mut feed, documents.len() - odd).await;
+        let documents: Vec<_> = documents(11, has_collation).into_iter().filter(is_whole).collect();
+        insert_all(&db, &documents).await;
+        let unusual = ids(has_collation).1.iter().filter(|id| id.as_str() != Some("\u{fffd}")).count();
+        let all = read_tasks(&mut feed, documents.len() - unusual).await;
         let writer = viewer("acme", "acme");
         for task in all {
             let answers = Answers::parse(json!({"answers": ["a"]})).expect("answers");
@@ -423,12 +423,12 @@ async fn only_permitted_writes_succeed_and_they_change_the_right_document() {
 /// With the collation, MongoDB finds the tasks of ACME when taskcast asks for acme.
 #[tokio::test]
 async fn a_list_does_not_show_tasks_that_only_the_collation_treats_as_equal() {
-    let place = place(true).await;
-    let store = place.prepared().await;
+    let db = test_database(true).await;
+    let store = db.prepared_store().await;
     let tasks = ["a", "b"].map(|id| doc! {"_id": id, "orgId": "ACME", "createdAt": DateTime::now()});
-    place.tasks().insert_many(tasks).await.expect("inserted");
-    let odd = doc! {"_id": "c", "orgId": ["acme", "other"], "createdAt": DateTime::now()};
-    place.tasks().insert_one(odd).await.expect("inserted");
+    db.tasks().insert_many(tasks).await.expect("inserted");
+    let unusual = doc! {"_id": "c", "orgId": ["acme", "other"], "createdAt": DateTime::now()};
+    db.tasks().insert_one(unusual).await.expect("inserted");
     let bob = viewer("bob", "acme");
     let page = store.list(&bob, &TaskFilter::default(), None, 1).await.expect("a page");
     assert_eq!((page.tasks, page.next), (Vec::new(), None));
@@ -462,13 +462,13 @@ async fn mongodb_returns_only_documents_that_the_user_may_see() {
     let alice = viewer("alice", "acme");
     let merged = TaskFilter { status: Some("merged".to_owned()), creator: None };
     let mut given = Vec::new();
-    for collated in [false, true] {
-        let place = place(collated).await;
-        let store = place.prepared().await;
+    for has_collation in [false, true] {
+        let db = test_database(has_collation).await;
+        let store = db.prepared_store().await;
         for document in &hidden {
-            place.tasks().insert_one(document.clone()).await.expect("inserted");
+            db.tasks().insert_one(document.clone()).await.expect("inserted");
             let is_own = document.contains_key("status");
-            let notes = place.noted(async {
+            let profile_entries = db.profile(async {
                 let filter = if is_own { &merged } else { &TaskFilter::default() };
                 let page = store.list(&alice, filter, None, 10).await.expect("a page");
                 assert_eq!((page.tasks, page.next), (Vec::new(), None), "{document}");
@@ -478,17 +478,18 @@ async fn mongodb_returns_only_documents_that_the_user_may_see() {
                 }
             });
             // Only the queries for tasks have several conditions.
-            let of_lists = notes.await.into_iter().filter(|note| {
-                let filter = note.get_document("command").and_then(|command| command.get_document("filter"));
+            let of_lists = profile_entries.await.into_iter().filter(|profile_entry| {
+                let filter =
+                    profile_entry.get_document("command").and_then(|command| command.get_document("filter"));
                 filter.is_ok_and(|filter| filter.contains_key("$and"))
             });
             let returned: Vec<i32> =
-                of_lists.map(|note| note.get_i32("nreturned").expect("a number")).collect();
+                of_lists.map(|profile_entry| profile_entry.get_i32("nreturned").expect("a number")).collect();
             assert!(returned.len() > 2, "{returned:?}");
             if returned.iter().any(|number| *number > 0) {
-                given.push(format!("{document}, collated: {collated}"));
+                given.push(format!("{document}, collation: {has_collation}"));
             }
-            place.tasks().delete_many(doc! {}).await.expect("deleted");
+            db.tasks().delete_many(doc! {}).await.expect("deleted");
         }
     }
     assert!(given.is_empty(), "{given:#?}");
@@ -496,17 +497,17 @@ async fn mongodb_returns_only_documents_that_the_user_may_see() {
 
 #[tokio::test]
 async fn documents_that_can_not_be_tasks_take_no_place_in_a_dashboard() {
-    let place = place(false).await;
-    let store = place.prepared().await;
+    let db = test_database(false).await;
+    let store = db.prepared_store().await;
     let newest = DateTime::from_millis(1_800_000_000_000);
-    let odd =
+    let unusual =
         ids(false).1.into_iter().map(|id| broken(&doc! {"_id": id, "orgId": "acme", "createdAt": newest}));
-    inserted(&place, &odd.collect::<Vec<_>>()).await;
+    insert_all(&db, &unusual.collect::<Vec<_>>()).await;
     let tasks = (0..5).map(|n| {
         doc! {"_id": format!("t{n}"), "orgId": "acme", "createdBy": format!("u{n}"),
         "createdAt": DateTime::from_millis(n)}
     });
-    place.tasks().insert_many(tasks).await.expect("inserted");
+    db.tasks().insert_many(tasks).await.expect("inserted");
     for user in ["u0", "u1", "nobody"] {
         let dashboard = store.dashboard(&viewer(user, "acme"), 2).await.expect("read");
         let shown: Vec<&str> = dashboard.tasks.iter().map(|task| task.id.as_str()).collect();
@@ -520,8 +521,8 @@ async fn documents_that_can_not_be_tasks_take_no_place_in_a_dashboard() {
 
 #[tokio::test]
 async fn the_newest_are_the_newest_whatever_type_their_time_has() {
-    let place = place(false).await;
-    let store = place.prepared().await;
+    let db = test_database(false).await;
+    let store = db.prepared_store().await;
     let at = |n: i64| 1_767_221_500_000 + n * 1000;
     let time = |n: i64| match n % 7 {
         0 => Bson::DateTime(DateTime::from_millis(at(n))),
@@ -541,7 +542,7 @@ async fn the_newest_are_the_newest_whatever_type_their_time_has() {
         .collect();
     tasks.push(doc! {"_id": "none", "orgId": "acme", "title": "none"});
     tasks.push(doc! {"_id": "odd", "orgId": "acme", "title": "odd", "createdAt": "soon"});
-    place.tasks().insert_many(&tasks).await.expect("inserted");
+    db.tasks().insert_many(&tasks).await.expect("inserted");
     for user in ["alice", "bob", "carol"] {
         let viewer = viewer(user, "acme");
         let sees = |n: i64| n % 5 != 0 || user == if n % 2 == 0 { "alice" } else { "bob" };
@@ -562,9 +563,9 @@ async fn the_newest_are_the_newest_whatever_type_their_time_has() {
 /// When two ids have the same text, a number is chosen before a text, and a text before an ObjectId.
 #[tokio::test]
 async fn one_document_is_chosen_when_two_ids_have_the_same_text() {
-    let place = place(false).await;
-    let store = place.prepared().await;
-    let mut feed = place.followed().await;
+    let db = test_database(false).await;
+    let store = db.prepared_store().await;
+    let mut feed = db.open_feed().await;
     let pairs: [(Bson, Bson, &str); 3] = [
         (42.into(), "42".into(), "42"),
         (HEX.into(), hex(), HEX),
@@ -577,8 +578,8 @@ async fn one_document_is_chosen_when_two_ids_have_the_same_text() {
     for (first, second, text) in &pairs {
         let id = TaskId::parse(text).expect("an id");
         let task = |id: &Bson, user: &str| doc! {"_id": id.clone(), "createdBy": user, "title": user};
-        place.tasks().insert_many([task(second, "bob"), task(first, "alice")]).await.expect("inserted");
-        let changes = told(&mut feed, 2).await;
+        db.tasks().insert_many([task(second, "bob"), task(first, "alice")]).await.expect("inserted");
+        let changes = read_tasks(&mut feed, 2).await;
         assert!(!changes[0].id.is_same_document(&changes[1].id) && changes[0].id == changes[1].id);
         let before = store.ambiguous_ids();
         let access = store.access(&id).await.expect("read");
@@ -594,30 +595,33 @@ async fn one_document_is_chosen_when_two_ids_have_the_same_text() {
         assert!(store.ambiguous_ids() > before, "a write is counted, too");
         let refused = store.patch(&id, &viewer("bob", "x"), patch()).await;
         assert!(matches!(refused, Err(WriteError::NotFound)));
-        let other = place.tasks().find_one(doc! {"_id": second.clone()}).await.expect("read").expect("there");
+        let other = db.tasks().find_one(doc! {"_id": second.clone()}).await.expect("read").expect("there");
         assert_eq!(other.get_str("title").ok(), Some("bob"));
-        let _ = told(&mut feed, 1).await;
+        let _ = read_tasks(&mut feed, 1).await;
     }
 }
 
 /// Filters and readers of the document must agree on a field name that the document contains twice.
 #[tokio::test]
 async fn the_first_of_two_fields_with_the_same_name_counts() {
-    let place = place(false).await;
-    let store = place.prepared().await;
-    let mut feed = place.followed().await;
+    let db = test_database(false).await;
+    let store = db.prepared_store().await;
+    let mut feed = db.open_feed().await;
     let mut document = RawDocumentBuf::new();
     document.append(cstr!("_id"), "t");
     document.append(cstr!("orgId"), "acme");
     document.append(cstr!("orgId"), "globex");
     document.append(cstr!("title"), "t");
-    inserted(&place, &[document]).await;
-    let told = told(&mut feed, 1).await;
+    insert_all(&db, &[document]).await;
+    let told = read_tasks(&mut feed, 1).await;
     for org in ["acme", "globex"] {
         let viewer = viewer("bob", org);
-        let seen = store.dashboard(&viewer, 10).await.expect("read");
+        let visible = store.dashboard(&viewer, 10).await.expect("read");
         let access = store.access(&told[0].id).await.expect("read").access.expect("there");
-        assert_eq!((seen.tasks.len(), seen.org_counts.active), if org == "acme" { (1, 1) } else { (0, 0) });
+        assert_eq!(
+            (visible.tasks.len(), visible.org_counts.active),
+            if org == "acme" { (1, 1) } else { (0, 0) }
+        );
         assert_eq!(access.allows(&viewer), org == "acme");
         assert_eq!(told[0].access, access);
     }
@@ -626,8 +630,8 @@ async fn the_first_of_two_fields_with_the_same_name_counts() {
 /// The users are in one organisation and request their dashboards at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_with_many_tasks_of_their_own_are_read_at_once() {
-    let place = place(false).await;
-    let store = place.prepared().await;
+    let db = test_database(false).await;
+    let store = db.prepared_store().await;
     let mut tasks = Vec::new();
     for user in 0..4 {
         tasks.extend((0..400_i64).map(|n| {
@@ -635,7 +639,7 @@ async fn users_with_many_tasks_of_their_own_are_read_at_once() {
             "isPrivate": true, "status": if n % 2 == 0 { "merged" } else { "coding" }, "createdAt": DateTime::from_millis(n)}
         }));
     }
-    place.tasks().insert_many(tasks).await.expect("inserted");
+    db.tasks().insert_many(tasks).await.expect("inserted");
     let viewers: Vec<Viewer> = (0..5).map(|n| viewer(&format!("u{n}"), "acme")).collect();
     let read = futures_util::future::join_all(viewers.iter().map(|viewer| store.dashboard(viewer, 3))).await;
     for (n, dashboard) in read.into_iter().enumerate() {

@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     batches::Batches,
-    config::{MongoConfig, client_options, database_name, parse_uri, waiting_writes},
+    config::{MongoConfig, client_options, database_name, max_waiting_writes, parse_uri},
     counting::Turns,
-    dashboard::{self, Counted},
+    dashboard::{self, CountedDashboard},
     deliver,
     failure::{answer, store_error},
     follow,
@@ -55,12 +55,12 @@ pub struct MongoStore {
     pub(super) counts: KeptCounts,
     pub(super) hints: Hints,
     /// A caller that checks for changes that the feed has not read holds this lock. Other callers wait for the result.
-    pub(super) looks: Mutex<()>,
+    pub(super) catch_up_lock: Mutex<()>,
     /// `true` means that this node has found ids of this kind in the collection.
     pub(super) has_text_ids: AtomicBool,
     pub(super) has_other_ids: AtomicBool,
     /// Only one caller at a time counts the tasks of an organisation.
-    pub(super) counting: Turns<Counted>,
+    pub(super) counting: Turns<CountedDashboard>,
     /// Limits the writes that may wait on the server for a locked document.
     pub(super) writes: Semaphore,
     pub(super) dashboards: Batches<(Option<OrgId>, usize), UserId, Arc<DashboardSnapshot>>,
@@ -74,7 +74,7 @@ impl MongoStore {
     pub fn new(config: MongoConfig) -> Result<Self, StoreError> {
         let uri = parse_uri(&config.uri)?;
         let database = database_name(&config, &uri);
-        let writes = Semaphore::new(waiting_writes(&uri));
+        let writes = Semaphore::new(max_waiting_writes(&uri));
         Ok(Self {
             config,
             uri,
@@ -83,7 +83,7 @@ impl MongoStore {
             stream: StreamState::default(),
             counts: KeptCounts::default(),
             hints: Hints::default(),
-            looks: Mutex::default(),
+            catch_up_lock: Mutex::default(),
             has_text_ids: AtomicBool::new(false),
             has_other_ids: AtomicBool::new(false),
             counting: Turns::default(),

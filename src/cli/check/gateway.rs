@@ -8,18 +8,18 @@ use tokio_tungstenite::tungstenite::Message;
 use super::Finding;
 use crate::cli::{ask::ask, gateway_url::GatewayUrl, websocket::open_websocket};
 
-const WITHIN: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// A proxy that alternates between two nodes is found at the first try. With a proxy that chooses at random, all tries
 /// reach the same node in only one of thousands of runs.
-const TRIES: usize = 12;
+const ATTEMPTS: usize = 12;
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 
-pub(super) async fn check_reached(gateway: &GatewayUrl) -> Vec<Finding> {
+pub(super) async fn check_gateway(gateway: &GatewayUrl) -> Vec<Finding> {
     let health = health(gateway).await;
     if health.level == super::Level::Fail {
         return vec![health];
     }
-    vec![health, websocket(gateway).await, polling(gateway).await, public(gateway).await]
+    vec![health, websocket(gateway).await, polling(gateway).await, public_metrics(gateway).await]
 }
 
 async fn health(gateway: &GatewayUrl) -> Finding {
@@ -39,7 +39,7 @@ async fn health(gateway: &GatewayUrl) -> Finding {
 }
 
 async fn websocket(gateway: &GatewayUrl) -> Finding {
-    let opened = timeout(WITHIN, async {
+    let opened = timeout(TIMEOUT, async {
         let mut socket = open_websocket(gateway).await.ok()?;
         match socket.next().await?.ok()? {
             Message::Text(text) => text.as_str().starts_with("0{").then_some(()),
@@ -63,7 +63,7 @@ enum Polled {
 }
 
 async fn polling(gateway: &GatewayUrl) -> Finding {
-    for _ in 0..TRIES {
+    for _ in 0..ATTEMPTS {
         match poll(gateway).await {
             Polled::Found => {}
             Polled::Lost(status) => {
@@ -102,7 +102,7 @@ async fn poll(gateway: &GatewayUrl) -> Polled {
     }
 }
 
-async fn public(gateway: &GatewayUrl) -> Finding {
+async fn public_metrics(gateway: &GatewayUrl) -> Finding {
     match ask(gateway, Method::GET, "/metrics", "", &[]).await {
         Ok(answer) if answer.status == 200 && answer.body.contains("taskcast_") => Finding::warn(
             format!("anyone who can reach {gateway} can read /metrics"),

@@ -6,7 +6,7 @@ import { api } from '../../e2e/support/http.js';
 import { member } from '../../e2e/support/tokens.js';
 import { until } from '../../e2e/support/until.js';
 
-export class Suspects {
+export class DisconnectedUser {
   /** Connects a client of the user to each node. */
   static async on(nodes, user) {
     const token = await member(user);
@@ -15,14 +15,14 @@ export class Suspects {
   }
 
   /** Disconnects the user through the first node. */
-  async turnOut() {
+  async disconnect() {
     const token = await member('ops', 'acme', { scope: 'admin' });
     const answer = await api(this.nodes[0].url, 'POST', '/api/admin/disconnect', { token, body: { userId: this.user } });
     assert.equal(answer.status, 200);
   }
 
   /** Waits until this many nodes have disconnected the user; returns the milliseconds from now. */
-  async out(nodes = this.nodes.length) {
+  async waitUntilDisconnected(nodes = this.nodes.length) {
     const begun = performance.now();
     const left = () => this.clients.filter(({ socket }) => !socket.connected);
     await until(() => left().length >= nodes, 'the user is disconnected', 60_000);

@@ -1,4 +1,4 @@
-//! The repository that a delivery comes from, and the ways from that repository to tasks.
+//! The repository that a delivery comes from, and the criteria for tasks of that repository.
 
 use super::{
     entry::web_link,
@@ -6,23 +6,23 @@ use super::{
     pull_request::MAX_SHA,
     reference::closed_issues,
     repository::{Relation, Repository},
-    search::Way,
+    search::Criterion,
     source::ForkHead,
 };
 
 /// The approximate limit that Git has for a branch name.
 const MAX_BRANCH_BYTES: usize = 500;
 
-/// The repository that a delivery comes from, and what the payload says about that repository.
-pub(super) struct Place<'a> {
+/// The repository that a delivery comes from, and what the payload says about it.
+pub(super) struct RepositoryContext<'a> {
     pub repository: Repository,
     pub payload: &'a payload::Repository,
 }
 
-impl Place<'_> {
-    /// The ways to the task of a pull request: its number, and its branch unless the branch is in another repository.
-    pub(super) fn pull_request(&self, pr: &payload::PullRequest) -> Vec<Way> {
-        let number = Way::PullRequest {
+impl RepositoryContext<'_> {
+    /// The criteria for the task of a pull request: its number, and its branch unless the branch is in another repository.
+    pub(super) fn pull_request(&self, pr: &payload::PullRequest) -> Vec<Criterion> {
+        let number = Criterion::PullRequest {
             repo: self.repository.clone(),
             number: pr.number,
             url: web_link(pr.html_url.as_deref()),
@@ -36,8 +36,8 @@ impl Place<'_> {
         pr.head.as_ref().is_some_and(|head| self.repository.relation(&head.repo) == Relation::Foreign)
     }
 
-    fn branch(&self, branch: String) -> Way {
-        Way::Branch { repo: self.repository.clone(), branch }
+    fn branch(&self, branch: String) -> Criterion {
+        Criterion::Branch { repo: self.repository.clone(), branch }
     }
 
     pub(super) fn fork_head(&self, pr: &payload::PullRequest) -> Option<ForkHead> {
@@ -52,7 +52,7 @@ impl Place<'_> {
 
     /// The issues that a text says it closes. References to repositories of other owners are ignored. Anyone can create a
     /// repository, so a text written in a repository of another owner must not close issues of this owner.
-    pub(super) fn closed_by(&self, text: &str) -> impl Iterator<Item = Way> {
+    pub(super) fn closed_by(&self, text: &str) -> impl Iterator<Item = Criterion> {
         let host = self.repository.host.as_str();
         closed_issues(text, host).into_iter().filter_map(move |reference| {
             let repo = match reference.repo {
@@ -62,7 +62,7 @@ impl Place<'_> {
                 None => self.repository.clone(),
             };
             let url = Some(format!("{host}/{}/issues/{}", repo.name, reference.number));
-            Some(Way::Issue { repo, number: reference.number, url })
+            Some(Criterion::Issue { repo, number: reference.number, url })
         })
     }
 }

@@ -1,5 +1,5 @@
 // Three gateways with the replica set and one Redis, behind nginx. Each gateway has its own application name in MongoDB and its own proxy
-// to Redis, unless the field is `direct`.
+// to Redis, unless the testbed is `direct`.
 import assert from 'node:assert/strict';
 
 import { Balancer } from '../../e2e/support/balancer.js';
@@ -7,7 +7,7 @@ import { Gateway } from '../../e2e/support/gateway.js';
 import { freePort } from '../../e2e/support/ports.js';
 import { Redis } from '../../e2e/support/redis.js';
 import { until } from '../../e2e/support/until.js';
-import { Field } from './field.js';
+import { Testbed } from './testbed.js';
 
 const NODES = 3;
 const SIZES = {
@@ -16,22 +16,22 @@ const SIZES = {
 };
 const TRANSPORTS = [['websocket'], ['polling'], ['polling', 'websocket']];
 
-export class ClusterField extends Field {
+export class ClusterTestbed extends Testbed {
   nodes = [];
   /** Measurements for the note of the row. */
   notes = [];
-  #ears = [];
+  #recordedTimes = [];
   #begun = 0;
 
   static async start(ctx, options = {}) {
-    const field = new this();
-    await field.prepare(ctx, { ...SIZES[ctx.long ? 'long' : 'short'], ...options });
-    field.redis = await Redis.start();
-    for (let n = 0; n < NODES; n += 1) field.nodes.push(await field.node(`taskcast-${n}`));
-    await field.launch();
-    await field.acquainted();
-    field.gateway = await Balancer[field.size.balancer ?? 'nginx'](field.nodes.map(({ port }) => port));
-    return field;
+    const testbed = new this();
+    await testbed.prepare(ctx, { ...SIZES[ctx.long ? 'long' : 'short'], ...options });
+    testbed.redis = await Redis.start();
+    for (let n = 0; n < NODES; n += 1) testbed.nodes.push(await testbed.node(`taskcast-${n}`));
+    await testbed.launch();
+    await testbed.nodesConnected();
+    testbed.gateway = await Balancer[testbed.size.balancer ?? 'nginx'](testbed.nodes.map(({ port }) => port));
+    return testbed;
   }
 
   /** A gateway that is not started yet. `extra` are more of its settings. */
@@ -52,7 +52,7 @@ export class ClusterField extends Field {
   }
 
   /** Waits until the nodes' health shows the fault. */
-  noticed(condition, what) {
+  waitForFault(condition, what) {
     return until(condition, what, 30_000);
   }
 
@@ -68,10 +68,10 @@ export class ClusterField extends Field {
   }
 
   /** Records the events of each client separately, so that clients with a lost connection can be left out. */
-  ear() {
+  recorder() {
     const times = [];
-    this.#ears.push(times);
-    return { heard: () => (this.silence.heard(), times.push(performance.now())) };
+    this.#recordedTimes.push(times);
+    return { record: () => (this.silence.record(), times.push(performance.now())) };
   }
 
   async write() {
@@ -80,7 +80,7 @@ export class ClusterField extends Field {
   }
 
   /** Waits until the health of all nodes is ok and each node knows the others. */
-  async acquainted() {
+  async nodesConnected() {
     await until(async () => {
       const healths = await this.healths();
       return healths.every(({ status, cluster }) => status === 'ok' && cluster.nodes.length === NODES);
@@ -107,8 +107,8 @@ export class ClusterField extends Field {
   }
 
   /** The longest time without any event for the clients that kept their connection. */
-  calm() {
-    const times = this.#ears.flatMap((own, n) => (this.watchers[n].disconnects.length === 0 ? own.filter((at) => at >= this.#begun) : []));
+  longestSilence() {
+    const times = this.#recordedTimes.flatMap((own, n) => (this.watchers[n].disconnects.length === 0 ? own.filter((at) => at >= this.#begun) : []));
     times.push(this.#begun);
     times.sort((a, b) => a - b);
     return Math.round(times.reduce((longest, at, n) => Math.max(longest, n > 0 ? at - times[n - 1] : 0), 0));
@@ -128,20 +128,20 @@ export class ClusterField extends Field {
   }
 }
 
-/** Runs `body` in a new field. */
-export async function inCluster(ctx, options, body) {
-  const field = await ClusterField.start(ctx, options);
+/** Runs `body` in a new testbed. */
+export async function withCluster(ctx, options, body) {
+  const testbed = await ClusterTestbed.start(ctx, options);
   try {
-    return await body(field);
+    return await body(testbed);
   } finally {
-    await field.close();
+    await testbed.close();
   }
 }
 
 /** Asserts that all clients are connected and that each node has some; returns the number for each node. */
-export async function assertSpread(field) {
-  const spread = await field.connections();
-  assert.equal(spread.reduce((sum, count) => sum + count, 0), field.size.clients);
+export async function assertSpread(testbed) {
+  const spread = await testbed.connections();
+  assert.equal(spread.reduce((sum, count) => sum + count, 0), testbed.size.clients);
   assert.ok(spread.every((count) => count > 0), `${spread}`);
   return spread;
 }
