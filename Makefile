@@ -71,8 +71,9 @@ test-mongods: test-deps ## test what may differ between versions of MongoDB, wit
 
 # FILES="transports.test.js …" runs only these files.
 test-e2e: test-deps $(E2E_MODULES) $(E2E_PYTHON)
-	cargo build --locked
+	cargo build --locked --bin taskcast --example own_application
 	node $(E2E)/run.js $(FILES)
+	@if [ -z "$(FILES)" ]; then node $(E2E)/run.js --socketioxide; fi
 
 # The short form, which asserts counts and contents. SCENARIOS="stepdown …" runs only these scenarios; the beginning of a name is enough.
 test-chaos: test-deps $(E2E_MODULES) $(PEER_MODULES)

@@ -22,7 +22,7 @@ use crate::{
     auth::{SignError, UnixTime},
     cli,
     cluster::LinkError,
-    config::{Config, DevSecretError, Origins, SocketIoTransport},
+    config::{Config, DevSecretError, Origins},
     edge::{Capacity, CorsRule, MemoryLimit, Newcomers, OriginRule, head_bytes},
     http::{HttpState, Routes, Webhook, router},
     lifecycle::{Drain, Signals},
@@ -173,22 +173,15 @@ pub async fn run(config: Config) -> Result<(), AppError> {
 
 /// Builds the configured implementation of Socket.IO, and its routes.
 fn socket_io(config: &Config, sessions: &Arc<Sessions>, gate: Gate) -> (Arc<dyn Server>, Router) {
-    let (heartbeat, limits) = (config.heartbeat.clone(), &config.limits);
+    let heartbeat = config.heartbeat.clone();
     match config.server.transport {
         #[cfg(feature = "socketioxide")]
-        SocketIoTransport::Socketioxide => {
-            let server = SocketIoxide::new(sessions.clone(), heartbeat, limits, gate.metrics.clone());
+        crate::config::SocketIoTransport::Socketioxide => {
+            let server = SocketIoxide::new(sessions.clone(), &heartbeat);
             (server.attached.clone(), socketioxide::routes(server, gate))
         }
         _ => {
-            let server = SocketIo::new(
-                sessions.clone(),
-                heartbeat,
-                limits,
-                gate.newcomers.clone(),
-                gate.metrics.clone(),
-            );
-            let server = Arc::new(server);
+            let server = Arc::new(SocketIo::new(sessions.clone(), heartbeat, gate.newcomers.clone()));
             (server.clone(), socketio::routes(server, gate))
         }
     }

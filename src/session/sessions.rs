@@ -155,6 +155,14 @@ impl Sessions {
         }
     }
 
+    pub fn limits(&self) -> &LimitsConfig {
+        &self.settings.limits
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// The longest token that is accepted.
     pub fn max_token_bytes(&self) -> usize {
         self.tokens.max_token_bytes

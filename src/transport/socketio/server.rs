@@ -14,7 +14,7 @@ use super::{
     sockets::Sockets,
 };
 use crate::{
-    config::{HeartbeatConfig, LimitsConfig},
+    config::HeartbeatConfig,
     edge::{Newcomers, bytes_with_a_token},
     json::replace_lone_surrogates,
     metrics::Metrics,
@@ -41,20 +41,14 @@ pub struct SocketIo {
 }
 
 impl SocketIo {
-    pub fn new(
-        sessions: Arc<Sessions>,
-        heartbeat: HeartbeatConfig,
-        limits: &LimitsConfig,
-        newcomers: Arc<Newcomers>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(sessions: Arc<Sessions>, heartbeat: HeartbeatConfig, newcomers: Arc<Newcomers>) -> Self {
         Self {
+            send_queue: sessions.limits().send_queue,
+            max_message_bytes: sessions.limits().max_message_bytes,
+            metrics: sessions.metrics().clone(),
             sessions,
             heartbeat,
-            send_queue: limits.send_queue,
-            max_message_bytes: limits.max_message_bytes,
             newcomers,
-            metrics,
             sockets: Sockets::default(),
             next_connection: AtomicU64::new(1),
         }

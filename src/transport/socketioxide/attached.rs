@@ -27,7 +27,6 @@ use super::{
     request::{OwnedSocket, RawMessage},
 };
 use crate::{
-    config::LimitsConfig,
     edge::bytes_with_a_token,
     metrics::Metrics,
     rate_limited_log::rate_limited_log,
@@ -40,29 +39,12 @@ use crate::{
 /// Finds the way to end a socket's transport.
 pub(super) type EndOf = dyn Fn(&Arc<Socket<LocalAdapter>>) -> Box<dyn EndTransport> + Send + Sync;
 
-#[derive(Clone, Copy, Debug)]
-pub struct AttachSettings {
-    pub send_queue: usize,
-    pub max_message_bytes: usize,
-    /// An event with another name is refused. This is `false` if the application has events of its own in this namespace.
-    pub refuse_unknown: bool,
-}
-
-impl AttachSettings {
-    pub fn of(limits: &LimitsConfig) -> Self {
-        Self {
-            send_queue: limits.send_queue,
-            max_message_bytes: limits.max_message_bytes,
-            refuse_unknown: false,
-        }
-    }
-}
-
 /// The clients in the namespace.
 pub struct Attached {
     pub(super) sessions: Arc<Sessions>,
-    pub(super) settings: AttachSettings,
     pub(super) metrics: Arc<Metrics>,
+    /// An event with another name is refused. This is `false` if the application has events of its own in this namespace.
+    refuse_unknown: bool,
     end_of: Box<EndOf>,
     clients: Mutex<ShrinkingMap<Sid, Arc<Client>>>,
     next_connection: AtomicU64,
@@ -73,19 +55,12 @@ pub struct Attached {
 ///
 /// A client that would miss an event is disconnected from the namespace. A JavaScript client does not reconnect by itself after
 /// that: `docs/transports.md` shows what to do.
-pub fn attach(
-    io: &SocketIo,
-    namespace: &'static str,
-    sessions: Arc<Sessions>,
-    settings: AttachSettings,
-    metrics: Arc<Metrics>,
-) -> Arc<Attached> {
+pub fn attach(io: &SocketIo, namespace: &'static str, sessions: Arc<Sessions>) -> Arc<Attached> {
     attach_with(
         io,
         namespace,
         sessions,
-        settings,
-        metrics,
+        false,
         Box::new(|socket| Box::new(EndNamespace(Arc::downgrade(socket)))),
     )
 }
@@ -94,14 +69,13 @@ pub(super) fn attach_with(
     io: &SocketIo,
     namespace: &'static str,
     sessions: Arc<Sessions>,
-    settings: AttachSettings,
-    metrics: Arc<Metrics>,
+    refuse_unknown: bool,
     end_of: Box<EndOf>,
 ) -> Arc<Attached> {
     let attached = Arc::new(Attached {
+        metrics: sessions.metrics().clone(),
         sessions,
-        settings,
-        metrics,
+        refuse_unknown,
         end_of,
         clients: Mutex::default(),
         next_connection: AtomicU64::new(1),
@@ -129,7 +103,7 @@ impl Attached {
         for name in ClientEventName::VARIANTS {
             socket.on(<&str>::from(name), self.handler(&client));
         }
-        if self.settings.refuse_unknown {
+        if self.refuse_unknown {
             socket.on_fallback(self.handler(&client));
         }
         let (attached, leaving, id) = (self.clone(), client.clone(), socket.id);
@@ -170,7 +144,7 @@ impl Attached {
     }
 
     fn pass_on(&self, client: &Arc<Client>, session: &Arc<Session>, message: &RawMessage) {
-        let max = self.settings.max_message_bytes;
+        let max = self.sessions.limits().max_message_bytes;
         let event = message.event().filter(|(name, _)| {
             let max = match name.parse() {
                 Ok(ClientEventName::AuthRefresh) => {
@@ -228,7 +202,7 @@ impl Server for Attached {
 
 impl fmt::Debug for Attached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attached").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Attached").field("refuse_unknown", &self.refuse_unknown).finish_non_exhaustive()
     }
 }
 

@@ -76,7 +76,7 @@ struct State {
 impl Client {
     pub fn new(attached: &Arc<Attached>, id: Sid, span: Span, transport: Box<dyn EndTransport>) -> Self {
         Self {
-            capacity: attached.settings.send_queue,
+            capacity: attached.sessions.limits().send_queue,
             span,
             transport,
             attached: Arc::downgrade(attached),

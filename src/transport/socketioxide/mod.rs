@@ -10,5 +10,5 @@ mod client;
 mod request;
 mod routes;
 
-pub use attached::{AttachSettings, Attached, attach};
+pub use attached::{Attached, attach};
 pub use routes::{SocketIoxide, routes};

@@ -27,16 +27,11 @@ use socketioxide::{SocketIo, adapter::LocalAdapter, socket::Socket};
 use tokio::sync::Notify;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 
-use super::{
-    Attached,
-    attached::{AttachSettings, attach_with},
-    client::EndTransport,
-};
+use super::{Attached, attached::attach_with, client::EndTransport};
 use crate::{
     address::ClientAddress,
-    config::{HeartbeatConfig, LimitsConfig},
+    config::HeartbeatConfig,
     edge::{Evict, Newcomer, bytes_with_a_token},
-    metrics::Metrics,
     session::Sessions,
     shrinking_map::ShrinkingMap,
     transport::{
@@ -93,12 +88,8 @@ struct Known {
 const FEW: usize = 64;
 
 impl SocketIoxide {
-    pub fn new(
-        sessions: Arc<Sessions>,
-        heartbeat: HeartbeatConfig,
-        limits: &LimitsConfig,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(sessions: Arc<Sessions>, heartbeat: &HeartbeatConfig) -> Self {
+        let limits = sessions.limits();
         let unauthenticated_bytes = bytes_with_a_token(sessions.max_token_bytes());
         let max_message_bytes = unauthenticated_bytes.max(limits.max_message_bytes);
         let max_body_bytes = MAX_BODY_BYTES.max(max_message_bytes);
@@ -113,15 +104,7 @@ impl SocketIoxide {
             .ws_max_message_size(max_message_bytes)
             .ws_max_frame_size(max_message_bytes)
             .build_svc();
-        let settings = AttachSettings { refuse_unknown: true, ..AttachSettings::of(limits) };
-        let attached = attach_with(
-            &io,
-            "/",
-            sessions,
-            settings,
-            metrics,
-            Box::new(|socket| Box::new(EndOf::of(socket))),
-        );
+        let attached = attach_with(&io, "/", sessions, true, Box::new(|socket| Box::new(EndOf::of(socket))));
         let service = ServiceExt::<Request>::map_response(service, |response| response.map(Body::new));
         let service = LibraryService::new(service);
         Self { attached, service, transports: Arc::default(), unauthenticated_bytes, max_body_bytes }
