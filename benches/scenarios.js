@@ -3,17 +3,17 @@
 const ALWAYS = Infinity;
 const BOTH = { taskcast: ALWAYS, node: ALWAYS };
 /** The other servers are measured once, because they take a long time. */
-const ALL = { ...BOTH, nest: 1, bare: 1, floor: 1 };
+const ALL = { ...BOTH, sioxide: 1, nest: 1, bare: 1, floor: 1 };
 /** One task and no dashboards, so that an event is one packet for each client. */
 const ONE_ROOM = { tasks: 1, conns: 1000, rate: 10, secs: 6, warm: 2 };
 
 export const SCENARIOS = {
   idle: { title: 'Idle connections, joined to one of 20 tasks and the dashboard', run: 'idle', args: { stages: '1000,5000,10000', conns: 10_000, tasks: 20, dash: 1 }, servers: ALL },
   room100: { title: '10 writes/s, one room of 100', run: 'fanout', args: { ...ONE_ROOM, conns: 100 }, servers: { ...BOTH, floor: ALWAYS } },
-  modest: { title: '10 writes/s, one room of 1,000', run: 'fanout', args: ONE_ROOM, servers: { ...BOTH, nest: 1, bare: ALWAYS, floor: ALWAYS } },
+  modest: { title: '10 writes/s, one room of 1,000', run: 'fanout', args: ONE_ROOM, servers: { ...BOTH, sioxide: ALWAYS, nest: 1, bare: ALWAYS, floor: ALWAYS } },
   room10k: { title: '2 writes/s, one room of 10,000', run: 'fanout', args: { ...ONE_ROOM, conns: 10_000, rate: 2 }, servers: { taskcast: ALWAYS, node: 1, floor: 1 } },
-  sustained: { title: 'The highest write rate for one room of 2,000', run: 'sweep', args: { ...ONE_ROOM, conns: 2000, secs: 3, warm: 1 }, servers: { ...BOTH, nest: 1, bare: 1 } },
-  rooms: { title: '1,000 writes/s, 200 rooms of 5', run: 'fanout', args: { tasks: 200, conns: 1000, rate: 1000, secs: 5, warm: 2 }, servers: { ...BOTH, nest: 1, bare: 1, floor: 1 } },
+  sustained: { title: 'The highest write rate for one room of 2,000', run: 'sweep', args: { ...ONE_ROOM, conns: 2000, secs: 3, warm: 1 }, servers: { ...BOTH, sioxide: 1, nest: 1, bare: 1 } },
+  rooms: { title: '1,000 writes/s, 200 rooms of 5', run: 'fanout', args: { tasks: 200, conns: 1000, rate: 1000, secs: 5, warm: 2 }, servers: { ...BOTH, sioxide: 1, nest: 1, bare: 1, floor: 1 } },
   writes: {
     title: '200 writes/s (status, title, timeline) to 100 tasks of 4 organisations; 500 clients, each in a task, 100 on the dashboard', run: 'fanout',
     args: { tasks: 100, orgs: 4, conns: 500, dash: 0.2, rate: 200, secs: 8, warm: 2, write: 'full', pad: 40 }, servers: { ...BOTH, nest: 1 },
@@ -35,6 +35,7 @@ export const SCENARIOS = {
 
 export const SERVERS = {
   taskcast: 'taskcast',
+  sioxide: 'taskcast with SOCKETIO_TRANSPORT=socketioxide',
   node: "Node's socket.io with a token check, a change stream with images, rooms with authorization",
   nest: 'the same with NestJS, whose dashboard checks the permission of each socket',
   bare: 'socketioxide with defaults: no token check, no store, no authorization; it receives events by HTTP POST',

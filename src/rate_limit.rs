@@ -1,4 +1,4 @@
-//! RateLimit limits. Joins, resyncs and token refreshes wait for their turn, and are refused only if the wait is too long. Messages as
+//! Rate limits. Joins, resyncs and token refreshes wait for their turn, and are refused only if the wait is too long. Messages as
 //! such, and handshakes, are refused at once.
 
 use std::{

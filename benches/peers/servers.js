@@ -11,6 +11,8 @@ export const SERVER_CORE = '0';
 const script = (name) => () => [process.execPath, fileURLToPath(new URL(name, import.meta.url))];
 const example = (name) => () => [join(REPO, 'target/release/examples', name)];
 
+/** These servers are taskcast, each with its settings. */
+const TASKCAST = { taskcast: {}, sioxide: { SOCKETIO_TRANSPORT: 'socketioxide' } };
 const PROGRAMS = { node: script('server.js'), nest: script('nest.js'), bare: example('bare_sioxide'), floor: example('limit_raw') };
 /** These servers have no MongoDB. The load generator posts the events to them. */
 export const WITHOUT_STORE = new Set(['bare', 'floor']);
@@ -34,8 +36,9 @@ class Peer extends Gateway {
 export async function startServers(name, count, env) {
   const servers = [];
   for (let n = 0; n < count; n += 1) {
-    const more = name === 'taskcast' ? OF_TASKCAST : { NODE_ENV: 'production', FOLLOW: n === 0 ? '1' : '0' };
-    const server = new (name === 'taskcast' ? Gateway : Peer)(await freePort(), { ...env, ...more }, ['taskset', '-c', SERVER_CORE]);
+    const settings = TASKCAST[name];
+    const more = settings ? { ...OF_TASKCAST, ...settings } : { NODE_ENV: 'production', FOLLOW: n === 0 ? '1' : '0' };
+    const server = new (settings ? Gateway : Peer)(await freePort(), { ...env, ...more }, ['taskset', '-c', SERVER_CORE]);
     server.name = name;
     servers.push(server);
     await server.launch();

@@ -10,9 +10,9 @@ const SERVER: &[Setting] = &[
     Setting::new(
         "TRUSTED_PROXIES",
         "NETWORKS",
-        "Comma-separated addresses or networks whose X-Forwarded-For, -Proto and -Host, or Forwarded, are believed",
+        "Comma-separated addresses or networks whose X-Forwarded-For, -Proto and -Host, or Forwarded, are trusted",
     )
-    .unset("none is believed"),
+    .unset("no proxy is trusted"),
     Setting::new(
         "HTTP_KEEP_ALIVE",
         "DURATION",
@@ -25,7 +25,7 @@ const SERVER: &[Setting] = &[
         "Implementation of Socket.IO: the gateway's own, or the library socketioxide",
     )
     .or("native"),
-    Setting::new("SHUTDOWN_GRACE", "DURATION", "How long running requests and clients have after SIGTERM")
+    Setting::new("SHUTDOWN_GRACE", "DURATION", "Time after SIGTERM for running requests and connected clients to end")
         .or("10s"),
 ];
 
@@ -140,7 +140,7 @@ const LIMITS: &[Setting] = &[
     Setting::new("TIMELINE_LIMIT", "COUNT", "Maximum number of timeline entries in task:state; the newest are sent").or("1000"),
     Setting::new("DASHBOARD_STATE_SHAPE", "array|object", "dashboard:state is [task] or {tasks: [task]}")
         .or("array"),
-    Setting::new("SEND_QUEUE", "PACKETS", "Packets that may wait for one client; with more, the client is disconnected")
+    Setting::new("SEND_QUEUE", "PACKETS", "Size of a client's send queue; if 8 times as many more packets wait, the client is disconnected")
         .or("4096"),
     Setting::new(
         "SLOW_CLIENT_TIMEOUT",

@@ -28,8 +28,8 @@ const PREFLIGHT_VARIES: HeaderValue = HeaderValue::from_static(
 );
 
 /// The methods that pages may use, and the headers of an answer that they may read.
-const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PATCH");
-const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, retry-after, location");
+const METHODS: HeaderValue = HeaderValue::from_static("GET,POST,PATCH");
+const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id,retry-after,location");
 
 /// What pages of other origins may do.
 #[derive(Clone, Debug)]

@@ -45,7 +45,7 @@ pub enum ApiError {
     TooLarge(usize),
     #[error("{0}")]
     Conflict(String),
-    /// Lasts until an operator configures it.
+    /// Permanent until an operator sets the missing setting.
     #[error("{0}")]
     NotConfigured(&'static str),
     /// Temporary.
@@ -53,9 +53,9 @@ pub enum ApiError {
     Unavailable(String),
     #[error("the request took too long")]
     TimedOut,
-    #[error("too many requests are being worked on")]
+    #[error("the server is handling too many requests")]
     Overloaded,
-    #[error("something went wrong; the log says what, under this request's x-request-id")]
+    #[error("something went wrong; see the log entry with this response's x-request-id")]
     Internal(String),
 }
 

@@ -21,8 +21,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The timeout of a request. It is longer than any timeout of a store, and shorter than the usual timeouts of proxies.
 const DEADLINE: Duration = Duration::from_secs(30);
 const MAX_REQUEST_ID_BYTES: usize = 128;
-/// The route under which metrics count requests of Socket.IO clients.
-const SOCKET_IO: &str = "/socket.io";
 /// The route under which metrics count a path without a route.
 const NO_ROUTE: &str = "none";
 
@@ -75,15 +73,10 @@ async fn measured(metrics: &Metrics, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let response = next.run(request).await;
     let elapsed = start.elapsed();
-    // A route that is also served with a slash at its end, or with further segments, counts as one route.
-    let route = route
-        .as_ref()
-        .map_or(NO_ROUTE, |route| route.as_str().trim_end_matches("{*rest}").trim_end_matches('/'));
+    // A route that is also served with a slash at its end counts as one route.
+    let route = route.as_ref().map_or(NO_ROUTE, |route| route.as_str().trim_end_matches('/'));
     metrics.http.answered(route, &method, response.status());
-    // A polling client's request waits for packets, so its time says nothing.
-    if route != SOCKET_IO {
-        metrics.http.observe_duration(route, elapsed);
-    }
+    metrics.http.observe_duration(route, elapsed);
     tracing::debug!(status = response.status().as_u16(), elapsed_ms = elapsed.as_millis() as u64, "answered");
     response
 }

@@ -77,9 +77,9 @@ pub fn router(
         .layer(from_fn(observe::in_time))
         .layer(from_fn_with_state(cors_rule, cors))
         .layer(from_fn_with_state(requests, observe::counted))
-        .merge(transports)
         .layer(map_response(observe::safe_headers))
         .layer(from_fn_with_state(metrics, observe::identified))
+        .merge(transports)
 }
 
 fn public() -> Router<HttpState> {

@@ -12,7 +12,8 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    middleware::from_fn_with_state,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
     response::Response,
 };
 use http::{HeaderValue, StatusCode, Uri, header};
@@ -29,6 +30,8 @@ use crate::{
     rate_limited_log::rate_limited_log,
 };
 
+/// The route under which metrics count the requests.
+const SOCKET_IO: &str = "/socket.io";
 /// The timeout for the body of a polling request. A client sends a body at once. The server holds its first bytes until the last
 /// ones have come.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -46,10 +49,13 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Lets only pages use these routes that are allowed to.
+    /// Lets only pages use these routes that are allowed to, and counts the requests.
     pub(super) fn guard(self, routes: Router) -> Router {
-        let Self { cors: cors_rule, origin, .. } = self;
-        routes.layer(from_fn_with_state(cors_rule, cors)).layer(from_fn_with_state(origin, check_origin))
+        let Self { cors: cors_rule, origin, metrics, .. } = self;
+        routes
+            .layer(from_fn_with_state(cors_rule, cors))
+            .layer(from_fn_with_state(origin, check_origin))
+            .layer(from_fn_with_state(metrics, observe))
     }
 
     pub(super) fn check_query(&self, uri: &Uri) -> Result<(), Response> {
@@ -138,6 +144,17 @@ impl Gate {
         self.metrics.clients.turned_away.inc([code]);
         error_response(status, code, message)
     }
+}
+
+/// Counts the request, and tells caches and browsers not to keep or interpret the answer.
+async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let mut response = next.run(request).await;
+    metrics.http.answered(SOCKET_IO, &method, response.status());
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// Returns whether the query contains a token, which would end up in logs.

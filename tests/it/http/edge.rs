@@ -169,7 +169,7 @@ async fn only_configured_origins_may_read_answers() {
             .expect("valid")
     };
     let preflight = app.send(from("OPTIONS", ORIGIN)).await;
-    assert_eq!(preflight.status, StatusCode::OK);
+    assert_eq!(preflight.status, StatusCode::NO_CONTENT);
     assert_eq!(preflight.header("access-control-allow-origin"), Some(ORIGIN));
     assert_eq!(preflight.header("access-control-allow-methods"), Some("GET,POST,PATCH"));
     assert_eq!(
@@ -209,7 +209,7 @@ async fn a_preflight_allows_every_header_to_an_allowed_origin_and_none_to_others
     ];
     for path in ["/api/tasks", "/api/tasks/x", "/api/health", "/no/such"] {
         let answer = ask(ORIGIN, path, &asked).await;
-        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(answer.status, StatusCode::NO_CONTENT);
         for (name, value) in [
             ("access-control-allow-origin", ORIGIN),
             ("access-control-allow-headers", asked[0].1),
@@ -268,7 +268,7 @@ async fn an_unreachable_store_is_reported_as_a_temporary_error() {
 async fn internal_errors_do_not_reveal_their_reason() {
     let app = App::over(Arc::new(Broken { passing: false }), TaskApi::Full, well());
     for answer in ask_everything(&app).await {
-        let message = "something went wrong; the log says what, under this request's x-request-id";
+        let message = "something went wrong; see the log entry with this response's x-request-id";
         answer.is_error(500, "internal", message);
         assert_eq!(answer.header("retry-after"), None);
     }
@@ -288,7 +288,7 @@ async fn requests_above_the_limit_are_refused_at_once() {
     // One user can have only a part of the concurrent requests.
     let mut held: Vec<_> = (0..64).map(|_| slow("0")).collect();
     assert!(held.iter_mut().all(|answer| answer.as_mut().now_or_never().is_none()));
-    slow("0").await.is_error(503, "overloaded", "too many requests are being worked on");
+    slow("0").await.is_error(503, "overloaded", "the server is handling too many requests");
     assert_eq!(app.get("/api/tasks", &alice).await.status, StatusCode::OK);
     for n in 64..512 {
         let mut answer = slow(&(n / 64).to_string());
@@ -296,7 +296,7 @@ async fn requests_above_the_limit_are_refused_at_once() {
         held.push(answer);
     }
     let answer = app.get("/api/tasks", &alice).await;
-    answer.is_error(503, "overloaded", "too many requests are being worked on");
+    answer.is_error(503, "overloaded", "the server is handling too many requests");
     assert_eq!(answer.header("retry-after"), Some("1"));
     assert_eq!(app.get("/api/health", "").await.status, StatusCode::OK);
     assert_eq!(
