@@ -34,7 +34,7 @@ impl Peer for Sink {
 
     fn cut(&self) {}
 
-    fn refresh(&self) {}
+    fn refresh(&self, _: &'static str) {}
 }
 
 fn document(status: &str, entries: usize) -> Map<String, Value> {
@@ -84,7 +84,7 @@ fn opened() -> Fanout<Sink> {
         patience: Duration::from_secs(10),
         behind_messages: 32_768,
     });
-    fanout.open(Position::end_of(1));
+    fanout.tasks.open(Position::end_of(1));
     fanout
 }
 
@@ -144,7 +144,7 @@ fn stages(criterion: &mut Criterion) {
                 let change = &changes[time as usize % changes.len()];
                 translate(&Change { position: Position::change(time, 0), ..change.clone() }, TIMELINE_LIMIT)
             },
-            |steps| steps.into_iter().for_each(|step| fanout.apply(step)),
+            |steps| steps.into_iter().for_each(|step| fanout.tasks.apply(step, &mut fanout.clients)),
             BatchSize::PerIteration,
         );
     });
@@ -162,7 +162,7 @@ fn stages(criterion: &mut Criterion) {
         bench.iter(|| {
             time += 1;
             for step in translate(&change(time), TIMELINE_LIMIT) {
-                fanout.apply(step);
+                fanout.tasks.apply(step, &mut fanout.clients);
             }
         });
     });
@@ -178,10 +178,10 @@ fn stages(criterion: &mut Criterion) {
                 for event in step.events() {
                     metrics.relay.emitted(event.name, 1);
                 }
-                fanout.apply(step);
+                fanout.tasks.apply(step, &mut fanout.clients);
             }
             metrics.relay.fanout_seconds.observe(begun.elapsed().as_secs_f64());
-            let sent = fanout.take_sent();
+            let sent = fanout.clients.take_sent();
             metrics.clients.deliveries.inc_by(sent.messages);
             metrics.clients.delivered_bytes.inc_by(sent.bytes);
             metrics.relay.commit_to_emit_seconds.observe(0.01);
@@ -206,7 +206,7 @@ fn stages(criterion: &mut Criterion) {
             || {
                 let (mut fanout, task) = room_of(1);
                 for step in (2..102).flat_map(|time| translate(&change(time), TIMELINE_LIMIT)) {
-                    fanout.apply(step);
+                    fanout.tasks.apply(step, &mut fanout.clients);
                 }
                 (fanout, task)
             },

@@ -3,7 +3,7 @@
 use std::{
     borrow::Borrow,
     collections::{HashMap, HashSet, hash_map, hash_set},
-    hash::Hash,
+    hash::{BuildHasher, Hash, RandomState},
     ops::Deref,
 };
 
@@ -18,23 +18,23 @@ fn smaller_capacity(len: usize, capacity: usize) -> Option<usize> {
 
 /// A `HashMap` that shrinks on removal. All methods that only read are those of `HashMap`.
 #[derive(Clone, Debug)]
-pub struct ShrinkingMap<K, V>(HashMap<K, V>);
+pub struct ShrinkingMap<K, V, S = RandomState>(HashMap<K, V, S>);
 
-impl<K, V> Default for ShrinkingMap<K, V> {
+impl<K, V, S: Default> Default for ShrinkingMap<K, V, S> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self(HashMap::default())
     }
 }
 
-impl<K, V> Deref for ShrinkingMap<K, V> {
-    type Target = HashMap<K, V>;
+impl<K, V, S> Deref for ShrinkingMap<K, V, S> {
+    type Target = HashMap<K, V, S>;
 
-    fn deref(&self) -> &HashMap<K, V> {
+    fn deref(&self) -> &HashMap<K, V, S> {
         &self.0
     }
 }
 
-impl<K: Eq + Hash, V> ShrinkingMap<K, V> {
+impl<K: Eq + Hash, V, S: BuildHasher> ShrinkingMap<K, V, S> {
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         self.0.insert(key, value)
     }
@@ -76,7 +76,7 @@ impl<K: Eq + Hash, V> ShrinkingMap<K, V> {
     }
 }
 
-impl<'a, K, V> IntoIterator for &'a ShrinkingMap<K, V> {
+impl<'a, K, V, S> IntoIterator for &'a ShrinkingMap<K, V, S> {
     type Item = (&'a K, &'a V);
     type IntoIter = hash_map::Iter<'a, K, V>;
 
@@ -85,7 +85,7 @@ impl<'a, K, V> IntoIterator for &'a ShrinkingMap<K, V> {
     }
 }
 
-impl<'a, K, V> IntoIterator for &'a mut ShrinkingMap<K, V> {
+impl<'a, K, V, S> IntoIterator for &'a mut ShrinkingMap<K, V, S> {
     type Item = (&'a K, &'a mut V);
     type IntoIter = hash_map::IterMut<'a, K, V>;
 
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_table_shrinks_rarely_and_in_time() {
-        let (mut map, mut set) = (ShrinkingMap::default(), ShrinkingSet::default());
+        let (mut map, mut set): (ShrinkingMap<_, _>, _) = (ShrinkingMap::default(), ShrinkingSet::default());
         for n in 0..10_000 {
             map.insert(n, ());
             set.insert(n);
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_map_shrinks_when_it_retains_little() {
-        let mut map = ShrinkingMap::default();
+        let mut map: ShrinkingMap<_, _> = ShrinkingMap::default();
         for n in 0..10_000 {
             map.insert(n, ());
         }

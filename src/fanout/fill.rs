@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fanout, rooms::Joined};
+use super::{Fanout, Peer, tasks::Tasks};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fill {
@@ -27,18 +27,20 @@ pub struct RingFill {
     pub span: Duration,
 }
 
-impl<P> Fanout<P> {
-    /// Visits only the peers that are behind, each once.
+impl<P: Peer> Fanout<P> {
+    /// Visits only the clients that are behind, each once.
     pub fn fill(&self) -> Fill {
-        let overflow = |id| self.peers.get(&id).map_or(0, |joined: &Joined<P>| joined.outbox.overflow.len());
+        let (behind, messages_behind) = self.clients.behind();
+        let Tasks { counts, dashboards, task_members } = &self.tasks.kind;
         Fill {
-            task_rooms: self.rooms.len(),
-            task_members: self.joined_tasks,
-            dashboards: self.dashboards_of_org.len(),
-            dashboard_members: self.in_dashboard,
-            behind: self.sending.pressed.len(),
-            messages_behind: self.sending.pressed.ids().map(overflow).sum(),
-            ring: self.ring.fill(),
+            // Each room of dashboards has counts.
+            task_rooms: self.tasks.rooms.len() - counts.orgs() - counts.users(),
+            task_members: *task_members,
+            dashboards: counts.orgs(),
+            dashboard_members: dashboards.len(),
+            behind,
+            messages_behind,
+            ring: self.tasks.ring.fill(),
         }
     }
 }

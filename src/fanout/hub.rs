@@ -21,20 +21,27 @@ pub struct Hub<P> {
     fanout: Mutex<Fanout<P>>,
     /// A clone of the fan-out's list, which needs no lock of the fan-out.
     relief: Relief,
-    /// True while handoffs are possible.
-    open: watch::Sender<bool>,
+    /// The feed of tasks.
+    pub tasks: Following,
     /// Wakes the pump when counts have become dirty, or a queue full, outside the pump.
     pub(super) touched: Notify,
-    epoch: AtomicU64,
-    lag_ms: AtomicU64,
     pub(super) metrics: Arc<Metrics>,
     /// When this process started. Changes that were committed earlier do not count in the latency metric.
     pub(super) began: Timestamp,
 }
 
-/// The status of the hub for `/api/health`.
+/// How the node follows the feed of one stream.
+#[derive(Debug)]
+pub struct Following {
+    /// True while handoffs are possible.
+    open: watch::Sender<bool>,
+    epoch: AtomicU64,
+    lag_ms: AtomicU64,
+}
+
+/// The status of a stream for `/api/health`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HubStatus {
+pub struct StreamStatus {
     pub open: bool,
     pub position: Position,
     /// How often the feed was opened: once at the start, and again after each gap, when every room is sent again.
@@ -47,12 +54,10 @@ impl<P: Peer> Hub<P> {
     pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
         let fanout = Fanout::new(limits);
         Self {
-            relief: fanout.relief(),
+            relief: fanout.clients.relief(),
             fanout: Mutex::new(fanout),
-            open: watch::Sender::new(false),
+            tasks: Following::new(),
             touched: Notify::new(),
-            epoch: AtomicU64::new(0),
-            lag_ms: AtomicU64::new(0),
             metrics,
             began: Timestamp::now(),
         }
@@ -61,10 +66,10 @@ impl<P: Peer> Hub<P> {
     /// One turn of the fan-out.
     pub fn turn<T>(&self, work: impl FnOnce(&mut Fanout<P>) -> T) -> T {
         let mut fanout = self.fanout.lock();
-        let (was_dirty, was_pressed) = (fanout.counts_are_dirty(), fanout.anyone_pressed());
+        let (was_dirty, was_pressed) = (fanout.counts_are_dirty(), fanout.clients.anyone_pressed());
         let result = work(&mut fanout);
-        let sent = fanout.take_sent();
-        if !was_dirty && fanout.counts_are_dirty() || !was_pressed && fanout.anyone_pressed() {
+        let sent = fanout.clients.take_sent();
+        if !was_dirty && fanout.counts_are_dirty() || !was_pressed && fanout.clients.anyone_pressed() {
             self.touched.notify_one();
         }
         drop(fanout);
@@ -76,19 +81,9 @@ impl<P: Peer> Hub<P> {
         result
     }
 
-    /// Waits until the feed is being followed.
-    pub async fn opened(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.open.subscribe().wait_for(|open| *open).await;
-    }
-
-    pub fn status(&self) -> HubStatus {
-        HubStatus {
-            open: *self.open.borrow(),
-            position: self.fanout.lock().position(),
-            epoch: self.epoch.load(Ordering::Relaxed),
-            lag_ms: self.lag_ms.load(Ordering::Relaxed),
-        }
+    /// The status of the stream of tasks.
+    pub fn status(&self) -> StreamStatus {
+        self.tasks.status(self.fanout.lock().tasks.position())
     }
 
     /// Sets the metrics of what the fan-out holds right now, before a scrape.
@@ -108,21 +103,6 @@ impl<P: Peer> Hub<P> {
         metrics.ring_span_seconds.set(fill.ring.span.as_secs_f64());
     }
 
-    pub(super) fn open_at(&self, position: Position) {
-        self.turn(|fanout| fanout.open(position));
-        self.epoch.fetch_add(1, Ordering::Relaxed);
-        self.open.send_replace(true);
-    }
-
-    pub(super) fn gap(&self) {
-        self.open.send_replace(false);
-        self.turn(Fanout::gap);
-    }
-
-    pub(super) fn set_lag(&self, millis: u64) {
-        self.lag_ms.store(millis, Ordering::Relaxed);
-    }
-
     /// The list in which peers report that their queue has room again. The pump then sends what waits. A report does not wait for the
     /// lock of the fan-out.
     pub fn relief(&self) -> Relief {
@@ -133,10 +113,10 @@ impl<P: Peer> Hub<P> {
     /// accepted nothing for too long. Returns whether the pump can continue without waiting.
     pub fn relieve(&self) -> bool {
         let (waits, cut) = self.turn(|fanout| {
-            if fanout.relieve() {
+            if fanout.clients.relieve() {
                 return (false, 0);
             }
-            (fanout.waits(), fanout.cut_pressed())
+            (fanout.clients.waits(), fanout.cut_pressed())
         });
         if cut > 0 {
             rate_limited_log!(
@@ -146,6 +126,41 @@ impl<P: Peer> Hub<P> {
             );
         }
         !waits
+    }
+}
+
+impl Following {
+    fn new() -> Self {
+        Self { open: watch::Sender::new(false), epoch: AtomicU64::new(0), lag_ms: AtomicU64::new(0) }
+    }
+
+    /// Waits until the feed is being followed.
+    pub async fn opened(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.open.subscribe().wait_for(|open| *open).await;
+    }
+
+    /// The stream has been opened, so handoffs are possible.
+    pub(super) fn open(&self) {
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        self.open.send_replace(true);
+    }
+
+    pub(super) fn close(&self) {
+        self.open.send_replace(false);
+    }
+
+    pub(super) fn set_lag(&self, millis: u64) {
+        self.lag_ms.store(millis, Ordering::Relaxed);
+    }
+
+    fn status(&self, position: Position) -> StreamStatus {
+        StreamStatus {
+            open: *self.open.borrow(),
+            position,
+            epoch: self.epoch.load(Ordering::Relaxed),
+            lag_ms: self.lag_ms.load(Ordering::Relaxed),
+        }
     }
 }
 

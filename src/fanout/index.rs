@@ -1,4 +1,4 @@
-//! An index of the ring: the numbers of the steps that concern one task, organisation or user.
+//! An index of the ring: the numbers of the steps that concern each room.
 
 use std::{collections::VecDeque, hash::Hash};
 

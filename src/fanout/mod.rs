@@ -1,29 +1,37 @@
-//! Sends events to clients: the ring of recent events, the rooms with their members, the exact handoff at every join, and
-//! the counts of each viewer.
+//! Sends events to clients. [`Clients`] are the connected clients with their queues. A [`Stream`] has the rooms,
+//! the ring of recent events and the exact handoff at every join for one kind of thing that clients follow. [`Tasks`] is the
+//! kind of tasks: their rooms, the dashboards, and the counts of each viewer.
 //!
-//! [`Fanout`] is synchronous and knows sockets only as [`Peer`]s, so that tests need no sockets. [`Hub`] puts it behind a
-//! lock, and [`pump()`] drives it from the feed.
+//! [`Fanout`] has the clients and the stream of each kind. It is synchronous and knows sockets only as [`Peer`]s, so that tests
+//! need no sockets. [`Hub`] puts it behind a lock, and [`pump()`] drives a stream from the feed.
 
-mod counts;
-mod delivery;
+mod clients;
+mod fanout;
 mod fill;
 mod handoff;
 mod hub;
 mod index;
+mod kind;
 #[cfg(test)]
 mod model;
+mod outbox;
 mod peer;
 mod pressed;
 mod pump;
 mod ring;
-mod rooms;
+mod stream;
+mod tasks;
 
 pub use crate::feed::Position;
-pub use delivery::Sent;
+pub use clients::Clients;
+pub use fanout::{Fanout, Limits};
 pub use fill::{Fill, RingFill};
-pub use handoff::{DashboardOffer, Entry, TaskOffer};
-pub use hub::{Hub, HubStatus};
+pub use handoff::Entry;
+pub use hub::{Following, Hub, StreamStatus};
+pub use kind::{Effect, Key, Kind, Mark, Step};
+pub use outbox::Sent;
 pub use peer::{Peer, PeerId, SendError};
 pub use pressed::Relief;
 pub use pump::pump;
-pub use rooms::{Fanout, Limits};
+pub use stream::Stream;
+pub use tasks::{DashboardOffer, TaskOffer, Tasks};

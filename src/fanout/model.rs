@@ -2,6 +2,9 @@
 //! queues, gaps and visibility changes. A reference client replaces its copy on a state and applies every other event. Its
 //! copy must always end equal to the store, and the client must never get what it may not see. The copy has only the end of
 //! a long timeline and the number of the missing entries.
+//!
+//! The same clients follow a second kind, the posts of `posts.rs`. A gap in one kind must leave the rooms of the other as they
+//! are, and each kind must deliver exactly its events.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -12,8 +15,8 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::{
-    DashboardOffer, Entry, Fanout, Limits, Peer, PeerId, Relief, SendError, TaskOffer,
-    rooms::{Dashboard, sees},
+    DashboardOffer, Entry, Fanout, Kind, Limits, Peer, PeerId, Relief, SendError, TaskOffer, Tasks,
+    tasks::{Key, sees},
 };
 use crate::{
     feed::{Change, Position, TimelineChange, translate},
@@ -23,6 +26,10 @@ use crate::{
     },
     wire::{Content, Message, emitted},
 };
+
+mod posts;
+
+pub(super) use posts::Posts;
 
 /// The most timeline entries in a state.
 const TIMELINE_LIMIT: usize = 3;
@@ -61,6 +68,7 @@ enum Op {
     Counts,
     Cut,
     Gap,
+    Posts(posts::Op),
 }
 
 /// The number of commits before now (negative: after now), and the position in that commit. `None` means after the commit.
@@ -125,6 +133,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Counts),
         1 => Just(Op::Cut),
         1 => Just(Op::Gap),
+        12 => posts::op().prop_map(Op::Posts),
     ]
 }
 
@@ -133,9 +142,16 @@ fn op() -> impl Strategy<Value = Op> {
 struct Socket {
     queue: Arc<Mutex<VecDeque<Message>>>,
     capacity: usize,
-    flags: Arc<Mutex<(bool, bool)>>,
+    flags: Arc<Mutex<Flags>>,
     id: PeerId,
     relief: Relief,
+}
+
+#[derive(Debug, Default)]
+struct Flags {
+    cut: bool,
+    /// The streams whose rooms the client has to enter again.
+    refresh: BTreeSet<&'static str>,
 }
 
 impl Peer for Socket {
@@ -149,11 +165,11 @@ impl Peer for Socket {
     }
 
     fn cut(&self) {
-        self.flags.lock().unwrap().0 = true;
+        self.flags.lock().unwrap().cut = true;
     }
 
-    fn refresh(&self) {
-        self.flags.lock().unwrap().1 = true;
+    fn refresh(&self, stream: &'static str) {
+        self.flags.lock().unwrap().refresh.insert(stream);
     }
 }
 
@@ -183,6 +199,7 @@ struct Client {
     last: BTreeMap<Room, Position>,
     /// Rooms whose last event was a `task:deleted`.
     ended: BTreeSet<Room>,
+    posts: posts::Reader,
 }
 
 struct World {
@@ -199,6 +216,7 @@ struct World {
     clients: Vec<Client>,
     next_peer: u64,
     capacity: usize,
+    board: posts::Board,
 }
 
 fn new_fanout() -> Fanout<Socket> {
@@ -236,8 +254,10 @@ impl World {
             clients: Vec::new(),
             next_peer: 0,
             capacity,
+            board: posts::Board::default(),
         };
-        world.fanout.open(Position::end_of(1));
+        world.fanout.tasks.open(Position::end_of(1));
+        world.move_posts(0);
         for index in 0..CLIENTS {
             let (peer, socket) = world.connect(&viewer(index));
             world.clients.push(Client {
@@ -250,6 +270,7 @@ impl World {
                 counts: None,
                 last: BTreeMap::new(),
                 ended: BTreeSet::new(),
+                posts: posts::Reader::default(),
             });
         }
         world
@@ -261,9 +282,9 @@ impl World {
         let socket = Socket {
             queue: Arc::default(),
             capacity: self.capacity,
-            flags: Arc::new(Mutex::new((false, false))),
+            flags: Arc::default(),
             id: peer,
-            relief: self.fanout.relief(),
+            relief: self.fanout.clients.relief(),
         };
         self.fanout.add_peer(peer, socket.clone(), viewer.clone());
         (peer, socket)
@@ -305,16 +326,21 @@ impl World {
             Op::Read(client) => self.read(client),
             Op::Counts => drop(self.fanout.flush_counts()),
             Op::Cut => {
-                if !self.fanout.relieve() {
+                if !self.fanout.clients.relieve() {
                     self.fanout.cut_pressed();
                 }
             }
             Op::Gap => {
-                self.fanout.gap();
+                let (rooms, refreshed) = (self.members_of_posts(), self.refreshed(Posts::NAME));
+                self.fanout.tasks.gap(&mut self.fanout.clients);
+                assert!(self.fanout.tasks.rooms.is_empty());
                 // The fan-out misses the changes that it has not got yet.
                 self.fed = self.log.len();
-                self.fanout.open(Position::end_of(self.time));
+                self.fanout.tasks.open(Position::end_of(self.time));
+                // Nothing happens to the rooms of posts.
+                assert_eq!((self.members_of_posts(), self.refreshed(Posts::NAME)), (rooms, refreshed));
             }
+            Op::Posts(op) => self.run_posts(op),
         }
         self.follow_up();
     }
@@ -322,12 +348,17 @@ impl World {
     /// Does what sessions do at once: a client that was disconnected reconnects, and a refresh asks for rooms like a join.
     fn follow_up(&mut self) {
         for index in 0..CLIENTS {
-            let (cut, refresh) = *self.clients[index].socket.flags.lock().unwrap();
+            let Flags { cut, refresh } =
+                std::mem::take(&mut *self.clients[index].socket.flags.lock().unwrap());
             if cut {
                 self.reconnect(index, true);
-            } else if refresh {
-                self.clients[index].socket.flags.lock().unwrap().1 = false;
-                let (tasks, dashboard) = self.fanout.wanted(self.clients[index].peer);
+                continue;
+            }
+            if refresh.contains(Posts::NAME) {
+                self.refresh_posts(index);
+            }
+            if refresh.contains(Tasks::NAME) {
+                let (tasks, dashboard) = self.fanout.joined_rooms(self.clients[index].peer);
                 for task in tasks {
                     self.ask(index, room_of(task.as_str()), None, true);
                 }
@@ -336,6 +367,17 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The clients that have to enter their rooms of this stream again.
+    fn refreshed(&self, stream: &str) -> Vec<PeerId> {
+        let refreshed = |client: &&Client| client.socket.flags.lock().unwrap().refresh.contains(stream);
+        self.clients.iter().filter(refreshed).map(|client| client.peer).collect()
+    }
+
+    /// The members of each room of tasks and dashboards.
+    fn members_of_tasks(&self) -> BTreeMap<String, Vec<PeerId>> {
+        posts::members(&self.fanout.tasks.rooms, |key| format!("{key:?}"))
     }
 
     fn document(&self, index: usize) -> Map<String, Value> {
@@ -426,18 +468,23 @@ impl World {
             let Some(change) = self.log.get(self.fed) else { return };
             for step in translate(change, TIMELINE_LIMIT) {
                 let (task, seen_by) = (step.task.clone(), step.after.clone());
-                self.fanout.apply(step);
-                assert!(self.fanout.rooms.get(&task).is_none_or(|room| room.access == seen_by));
-                // The pump waits for clients with full queues. The clients here then read at once.
-                while !self.fanout.relieve() {
-                    for client in 0..CLIENTS {
-                        self.read(client);
-                    }
-                }
+                self.fanout.tasks.apply(step, &mut self.fanout.clients);
+                let followed = self.fanout.tasks.rooms.get(&Key::Task(task)).map(|room| &room.about);
+                assert!(followed.is_none_or(|followed| followed.as_ref().unwrap().access == seen_by));
+                self.wait_for_clients();
             }
             let change = &self.log[self.fed];
-            self.fanout.advance(change.position.end_of_change());
+            self.fanout.tasks.advance(change.position.end_of_change());
             self.fed += 1;
+        }
+    }
+
+    /// The pump waits for clients with full queues. The clients here then read at once.
+    fn wait_for_clients(&mut self) {
+        while !self.fanout.clients.relieve() {
+            for client in 0..CLIENTS {
+                self.read(client);
+            }
         }
     }
 
@@ -495,7 +542,7 @@ impl World {
 
     fn answer_dashboard(&mut self, index: usize, pending: &Pending) -> Entry {
         let client = &self.clients[index];
-        if pending.refreshing && !self.fanout.wanted(client.peer).1 {
+        if pending.refreshing && !self.fanout.joined_rooms(client.peer).1 {
             return Entry::Entered;
         }
         let viewer = &client.viewer;
@@ -507,7 +554,7 @@ impl World {
             at,
             org_counts,
             own_counts,
-            counts_told: !pending.refreshing,
+            counts_in_reply: !pending.refreshing,
             state: Some(&state),
         };
         if let Some(since) = pending.since
@@ -517,7 +564,7 @@ impl World {
         }
         let peer = client.peer;
         let entry = self.fanout.enter_dashboard(peer, offer);
-        if entry == Entry::Entered && offer.counts_told {
+        if entry == Entry::Entered && offer.counts_in_reply {
             // The ack.
             let counts = serde_json::to_value(org_counts.plus(own_counts)).unwrap();
             self.fanout.reply(peer, &Message::event("ack", &counts));
@@ -577,12 +624,15 @@ impl World {
         }
         let start = time(fed).map_or(Position::end_of(self.time), Position::before);
         self.fanout = new_fanout();
-        self.fanout.open(start);
+        self.fanout.tasks.open(start);
         self.fed = fed;
+        self.move_posts(behind);
         for index in 0..CLIENTS {
             self.reconnected(index, since);
             let asked = self.clients[index].pending.len();
             (0..asked).filter(|_| at_once).for_each(|_| self.answer(index));
+            let asked = self.clients[index].posts.pending.len();
+            (0..asked).filter(|_| at_once).for_each(|_| self.answer_posts(index));
         }
     }
 
@@ -601,6 +651,7 @@ impl World {
         // A viewer of another organisation has another history.
         client.last.clear();
         client.pending.iter_mut().for_each(|pending| pending.since = None);
+        client.posts.pending.iter_mut().for_each(|pending| pending.since = None);
         self.fanout.change_viewer(client.peer, client.viewer.clone());
     }
 
@@ -617,12 +668,13 @@ impl World {
             let last = self.clients[index].last.get(&room).copied();
             self.ask(index, room, if since { last } else { None }, false);
         }
+        self.ask_posts_again(index, since);
     }
 
     fn read_all(&mut self, index: usize) {
         loop {
             self.read(index);
-            if self.fanout.relieve() && self.clients[index].socket.queue.lock().unwrap().is_empty() {
+            if self.fanout.clients.relieve() && self.clients[index].socket.queue.lock().unwrap().is_empty() {
                 return;
             }
             for other in 0..CLIENTS {
@@ -640,6 +692,10 @@ impl World {
         for message in messages {
             let Content::Event { name, payload, .. } = message.content() else { continue };
             let payload: Value = serde_json::from_str(payload).unwrap();
+            if matches!(*name, posts::STATE | posts::POST | posts::RECOVERY) {
+                self.clients[index].posts.take(name, &payload);
+                continue;
+            }
             self.check_audience(index, name, &payload);
             if index != LIAR {
                 self.clients[index].take(name, payload);
@@ -817,23 +873,29 @@ fn check_end(world: &mut World) {
     for round in 0.. {
         assert!(round < 500, "does not settle");
         world.feed(usize::MAX);
-        world.fanout.advance(Position::end_of(world.time));
+        world.fanout.tasks.advance(Position::end_of(world.time));
+        world.feed_posts(usize::MAX);
         for client in 0..CLIENTS {
             world.answer(client);
+            world.answer_posts(client);
             world.read_all(client);
         }
         world.follow_up();
         world.fanout.flush_counts();
-        if world.clients.iter().all(|client| client.pending.is_empty()) {
+        if world.clients.iter().all(|client| client.pending.is_empty() && client.posts.pending.is_empty()) {
             break;
         }
     }
     for client in 0..CLIENTS {
         world.read_all(client);
     }
-    for (id, room) in &world.fanout.rooms {
-        assert_eq!(room.access.as_ref(), world.tasks.get(id).map(|full| &full.task.access), "{id:?}");
+    for (key, room) in &world.fanout.tasks.rooms {
+        if let (Key::Task(id), Some(followed)) = (key, &room.about) {
+            let access = world.tasks.get(id).map(|full| &full.task.access);
+            assert_eq!(followed.access.as_ref(), access, "{id:?}");
+        }
     }
+    world.check_end_of_posts();
     for client in &world.clients[..LIAR] {
         for (id, copy) in &client.tasks {
             let full = world.tasks.get(&TaskId::parse(id).unwrap());
@@ -843,7 +905,7 @@ fn check_end(world: &mut World) {
             assert_eq!(without_updated_at(copy.clone()), without_updated_at(expected));
             assert!(full.task.access.allows(&client.viewer), "{:?} has {copy}", client.viewer);
         }
-        let (joined, in_dashboard) = world.fanout.wanted(client.peer);
+        let (joined, in_dashboard) = world.fanout.joined_rooms(client.peer);
         let joined: BTreeSet<&str> = joined.iter().map(TaskId::as_str).collect();
         assert_eq!(joined, client.tasks.keys().map(String::as_str).collect(), "copies and rooms");
         assert_eq!(in_dashboard, client.dashboard.is_some());
@@ -861,13 +923,16 @@ fn check_end(world: &mut World) {
 /// The counters that joins and leaves update are equal to the real numbers.
 fn check_fill(fanout: &Fanout<Socket>) {
     let fill = fanout.fill();
-    let peers = || fanout.peers.values();
-    assert_eq!(fill.task_members, peers().map(|joined| joined.tasks.len()).sum::<usize>());
-    let dashboards = peers().filter(|joined| matches!(joined.dashboard, Dashboard::In { .. })).count();
-    assert_eq!(fill.dashboard_members, dashboards);
-    assert_eq!(fill.messages_behind, peers().map(|joined| joined.outbox.overflow.len()).sum::<usize>());
-    let pressed = fanout.peers.iter().filter(|(_, joined)| !joined.outbox.overflow.is_empty());
-    assert!(pressed.map(|(id, _)| *id).all(|id| fanout.is_pressed(id)), "an overflow is forgotten");
+    let rooms = |which: fn(&Key) -> bool| fanout.tasks.rooms.iter().filter(move |(key, _)| which(key));
+    let members = |which| rooms(which).map(|(_, room)| room.members.len()).sum::<usize>();
+    assert_eq!(fill.task_rooms, rooms(|key| matches!(key, Key::Task(_))).count());
+    assert_eq!(fill.task_members, members(|key| matches!(key, Key::Task(_))));
+    assert_eq!(fill.dashboards, rooms(|key| matches!(key, Key::Org(_))).count());
+    assert_eq!(fill.dashboard_members, members(|key| matches!(key, Key::User(_))));
+    assert!(fanout.tasks.rooms.values().all(|room| !room.members.is_empty()), "an empty room stays");
+    assert_eq!(fill.messages_behind, fanout.clients.overflows().map(|(_, waiting)| waiting).sum::<usize>());
+    let mut pressed = fanout.clients.overflows().filter(|(_, waiting)| *waiting > 0);
+    assert!(pressed.all(|(id, _)| fanout.clients.is_pressed(id)), "an overflow is forgotten");
 }
 
 fn check_nothing_stays(world: &mut World) {
@@ -876,10 +941,10 @@ fn check_nothing_stays(world: &mut World) {
     }
     check_fill(&world.fanout);
     let fanout = &world.fanout;
-    assert!(!fanout.anyone_pressed() && !fanout.waits());
-    assert!(fanout.peers.is_empty() && fanout.rooms.is_empty());
-    assert!(fanout.dashboards_of_org.is_empty() && fanout.dashboards_of_user.is_empty());
-    assert!(fanout.counts.is_empty(), "counts without a dashboard");
+    assert!(!fanout.clients.anyone_pressed() && !fanout.clients.waits());
+    assert!(fanout.clients.is_empty() && fanout.tasks.has_nobody() && fanout.posts.has_nobody());
+    assert!(fanout.tasks.kind.dashboards.is_empty());
+    assert!(fanout.tasks.kind.counts.is_empty(), "counts without a dashboard");
 }
 
 fn cases() -> u32 {

@@ -1,12 +1,36 @@
 //! A connected client as the fan-out sees it.
 
-use std::time::Instant;
+use std::{
+    hash::{BuildHasherDefault, Hasher},
+    time::Instant,
+};
 
-use crate::wire::Message;
+use crate::{shrinking_map::ShrinkingMap, wire::Message};
 
 /// The id of a peer. One process never uses an id twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub u64);
+
+/// A map by peers. Each delivery looks up its peer. No client chooses the ids, so they need no slow hash.
+pub(super) type PeerMap<V> = ShrinkingMap<PeerId, V, BuildHasherDefault<PeerIdHasher>>;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PeerIdHasher(u64);
+
+impl Hasher for PeerIdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64((self.0 << 8) ^ u64::from(*byte)));
+    }
+
+    /// Consecutive ids differ in the low bits, and the multiplication spreads them over the high bits.
+    fn write_u64(&mut self, id: u64) {
+        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum SendError {
@@ -33,6 +57,6 @@ pub trait Peer: Clone + Send + 'static {
         None
     }
 
-    /// Requests that the session enters every room in [`super::Fanout::wanted`] again.
-    fn refresh(&self);
+    /// Requests that the session enters every room again that the client has joined in this stream (see [`super::Kind::NAME`]).
+    fn refresh(&self, stream: &'static str);
 }

@@ -1,4 +1,4 @@
-//! Drives the fan-out from the feed, and sends slow clients the messages that wait for them.
+//! Drives the stream of tasks from its feed, and sends slow clients of all streams the messages that wait for them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,14 +23,14 @@ const BEHIND_POLL: Duration = Duration::from_millis(5);
 pub async fn pump<P: Peer>(hub: Arc<Hub<P>>, mut items: mpsc::Receiver<FeedItem>, timeline_limit: usize) {
     let mut counted_at: Option<Instant> = None;
     loop {
-        let (dirty, behind) = hub.turn(|fanout| (fanout.counts_are_dirty(), fanout.anyone_pressed()));
+        let (dirty, behind) = hub.turn(|fanout| (fanout.counts_are_dirty(), fanout.clients.anyone_pressed()));
         let due = match dirty {
             true => Some(counted_at.map_or_else(Instant::now, |last| last + COUNTS_EVERY)),
             false => None,
         };
         if due.is_some_and(|due| due <= Instant::now()) {
-            let told = hub.turn(Fanout::flush_counts);
-            hub.metrics.relay.emitted(emitted::DASHBOARD_TASK_COUNT_CHANGED, told as u64);
+            let sent = hub.turn(Fanout::flush_counts);
+            hub.metrics.relay.emitted(emitted::DASHBOARD_TASK_COUNT_CHANGED, sent as u64);
             counted_at = Some(Instant::now());
             settle(&hub).await;
             continue;
@@ -53,17 +53,19 @@ async fn take<P: Peer>(hub: &Hub<P>, item: FeedItem, timeline_limit: usize) {
     match item {
         FeedItem::Opened(position) => {
             tracing::info!(%position, "following the store");
-            hub.open_at(position);
+            hub.turn(|fanout| fanout.tasks.open(position));
+            hub.tasks.open();
         }
         FeedItem::Change(change) => apply(hub, &change, timeline_limit).await,
         FeedItem::Idle(position) => {
-            hub.turn(|fanout| fanout.advance(position));
-            hub.set_lag(0);
+            hub.turn(|fanout| fanout.tasks.advance(position));
+            hub.tasks.set_lag(0);
         }
         FeedItem::Gap(reason) => {
             hub.metrics.relay.history_lost.inc([reason.as_str()]);
             tracing::warn!(%reason, "changes may have been missed: every room is sent again");
-            hub.gap();
+            hub.tasks.close();
+            hub.turn(|fanout| fanout.tasks.gap(&mut fanout.clients));
         }
     }
 }
@@ -79,15 +81,15 @@ async fn apply<P: Peer>(hub: &Hub<P>, change: &Change, timeline_limit: usize) {
             metrics.emitted(event.name, 1);
         }
         let begun = Instant::now();
-        hub.turn(|fanout| fanout.apply(step));
+        hub.turn(|fanout| fanout.tasks.apply(step, &mut fanout.clients));
         sending += begun.elapsed();
         settle(hub).await;
     }
-    hub.turn(|fanout| fanout.advance(change.position.end_of_change()));
+    hub.turn(|fanout| fanout.tasks.advance(change.position.end_of_change()));
     metrics.fanout_seconds.observe(sending.as_secs_f64());
     let lag = Timestamp::now().millis().saturating_sub(change.occurred_at.millis());
     let lag_ms = lag.try_into().unwrap_or(0);
-    hub.set_lag(lag_ms);
+    hub.tasks.set_lag(lag_ms);
     metrics.changes.inc();
     tracing::debug!(task = %change.task, position = %change.position, lag_ms, "relayed a change");
     if change.occurred_at >= hub.began {

@@ -111,7 +111,7 @@ impl Sessions {
         &self,
         session: &Session,
         since: Option<Position>,
-        counts_told: bool,
+        counts_in_reply: bool,
     ) -> Result<DashboardJoin, Refusal> {
         let viewer = session.identity().viewer;
         let mut reads = 0;
@@ -128,7 +128,7 @@ impl Sessions {
                 at: loaded.snapshot.position,
                 org_counts: loaded.snapshot.org_counts,
                 own_counts: loaded.snapshot.own_counts,
-                counts_told,
+                counts_in_reply,
                 state: None,
             };
             if let Some(since) = since
@@ -160,7 +160,7 @@ impl Sessions {
     pub(super) async fn settle(&self, session: &Session) {
         let (mut waiting, mut pause) = (None, FIRST_LOOK);
         // The fan-out's pump sends what waits.
-        while self.hub.turn(|fanout| fanout.is_pressed(session.id)) && !session.has_ended() {
+        while self.hub.turn(|fanout| fanout.clients.is_pressed(session.id)) && !session.has_ended() {
             waiting.get_or_insert_with(|| self.metrics.clients.join_waits("client"));
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_LOOK);
@@ -171,7 +171,7 @@ impl Sessions {
     async fn ready(&self, session: &Session) -> Result<(), Refusal> {
         self.settle(session).await;
         let _waiting = self.metrics.clients.join_waits("store");
-        while tokio::time::timeout(STORE_RETRY, self.hub.opened()).await.is_err() {
+        while tokio::time::timeout(STORE_RETRY, self.hub.tasks.opened()).await.is_err() {
             still_there(session)?;
         }
         still_there(session)

@@ -40,7 +40,8 @@ impl Peer for SessionPeer {
         self.session.connection.took()
     }
 
-    fn refresh(&self) {
+    /// There is only one stream so far.
+    fn refresh(&self, _: &'static str) {
         if let Some(sessions) = self.sessions.upgrade() {
             sessions.submit(&self.session, Request::Refresh);
         }

@@ -134,7 +134,7 @@ impl Sessions {
     async fn resync(&self, session: &Session, resync: Resync) -> Result<Resynced, Refusal> {
         match resync {
             Resync::Bare => {
-                let (tasks, mut dashboard) = self.hub.turn(|fanout| fanout.wanted(session.id));
+                let (tasks, mut dashboard) = self.hub.turn(|fanout| fanout.joined_rooms(session.id));
                 if tasks.is_empty() && !dashboard && self.settings.features.dashboard {
                     let user = session.user();
                     dashboard = self.cluster.may_have_lost_dashboard(&user).await;
@@ -188,7 +188,7 @@ impl Sessions {
 
     /// Enters all joined rooms again, for example after a gap in the feed or when the client's organisation has changed.
     async fn refresh(&self, session: &Session) {
-        let (tasks, dashboard) = self.hub.turn(|fanout| fanout.wanted(session.id));
+        let (tasks, dashboard) = self.hub.turn(|fanout| fanout.joined_rooms(session.id));
         if let Err(refusal) = self.send_rooms(session, &tasks, dashboard).await {
             // Without this the client would miss events and not notice.
             self.metrics.clients.cut.inc(["not_refreshed"]);
@@ -230,7 +230,7 @@ impl Sessions {
     /// Checks that these rooms fit beside those that the client has already joined.
     fn has_space(&self, session: &Session, tasks: &[TaskId], dashboard: bool) -> Result<(), Refusal> {
         let rooms = self.hub.turn(|fanout| {
-            let (_, in_dashboard) = fanout.wanted(session.id);
+            let (_, in_dashboard) = fanout.joined_rooms(session.id);
             let new = tasks.iter().filter(|task| !fanout.has_joined(session.id, task)).count();
             fanout.rooms_of(session.id) + new + usize::from(dashboard && !in_dashboard)
         });

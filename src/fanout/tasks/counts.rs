@@ -6,9 +6,10 @@
 
 use std::collections::HashSet;
 
-use super::ring::Ring;
+use super::Key;
 use crate::{
-    feed::{Counted, CountsAt, Position},
+    fanout::ring::Ring,
+    feed::{Counted, CountsAt, Position, Step},
     shrinking_map::ShrinkingMap,
     task::{Counts, OrgId, UserId, Viewer},
 };
@@ -31,12 +32,18 @@ pub struct CountBook {
 
 impl CountBook {
     /// Adds a dashboard of `viewer` with a snapshot at `at`. `ring` has all steps after `at` that have been applied.
-    pub fn enter(&mut self, viewer: &Viewer, (public, own): (Counts, Counts), at: Position, ring: &Ring) {
+    pub fn enter(
+        &mut self,
+        viewer: &Viewer,
+        (public, own): (Counts, Counts),
+        at: Position,
+        ring: &Ring<Step>,
+    ) {
         let fresh = |counts| Cell { kept: CountsAt { counts, as_of: at }, users: 0 };
         if let Some(org) = &viewer.org {
             let cell = self.public.entry(org.clone()).or_insert_with(|| {
                 let mut cell = fresh(public);
-                for step in ring.of_org(Some(org), at) {
+                for step in ring.of(&Key::Org(org.clone()), at) {
                     cell.kept.shift(step.position, step.counted.public(org));
                 }
                 cell
@@ -46,7 +53,7 @@ impl CountBook {
         let cells = self.own.entry(viewer.user.clone()).or_default();
         let cell = cells.entry(viewer.org.clone()).or_insert_with(|| {
             let mut cell = fresh(own);
-            for step in ring.of_user(&viewer.user, at) {
+            for step in ring.of(&Key::User(viewer.user.clone()), at) {
                 let shift = step.counted.own(&viewer.user, viewer.org.as_ref());
                 cell.kept.shift(step.position, shift);
             }
@@ -107,6 +114,16 @@ impl CountBook {
         Some(public.plus(own))
     }
 
+    /// The number of organisations with dashboards.
+    pub fn orgs(&self) -> usize {
+        self.public.len()
+    }
+
+    /// The number of users with dashboards.
+    pub fn users(&self) -> usize {
+        self.own.len()
+    }
+
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.public.is_empty() && self.own.is_empty()
@@ -114,9 +131,5 @@ impl CountBook {
 
     pub fn is_dirty(&self) -> bool {
         !self.dirty_orgs.is_empty() || !self.dirty_users.is_empty()
-    }
-
-    pub fn clear(&mut self) {
-        *self = Self::default();
     }
 }
