@@ -191,7 +191,7 @@ impl Sessions {
         let (tasks, dashboard) = self.hub.turn(|fanout| fanout.wanted(session.id));
         if let Err(refusal) = self.send_rooms(session, &tasks, dashboard).await {
             // Without this the client would miss events and not notice.
-            self.metrics.clients.cut.inc(["not_refreshed"]);
+            self.metrics.clients.disconnected.inc(["not_refreshed"]);
             rate_limited_log!(
                 warn,
                 code = refusal.code.as_str(),

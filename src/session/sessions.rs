@@ -246,7 +246,7 @@ impl Sessions {
         let user = session.user();
         let Err(early) = self.messages.check(&user) else { return true };
         if self.warnings.check(&user).is_err() {
-            self.metrics.clients.cut.inc(["flooding"]);
+            self.metrics.clients.disconnected.inc(["flooding"]);
             rate_limited_log!(
                 warn,
                 "closed a connection: its user sends too many messages and ignores the refusals"
@@ -348,7 +348,7 @@ impl Sessions {
     }
 
     fn close_one_too_many(&self, session: &Session) {
-        self.metrics.clients.cut.inc(["too_many"]);
+        self.metrics.clients.disconnected.inc(["too_many"]);
         self.end(session, true);
         session.connection.clone().close_in_order();
     }

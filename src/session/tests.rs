@@ -88,7 +88,7 @@ impl Connection for TestConnection {
         self.changed.notify_waiters();
     }
 
-    fn took(&self) -> Option<std::time::Instant> {
+    fn last_progress(&self) -> Option<std::time::Instant> {
         None
     }
 

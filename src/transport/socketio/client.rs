@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 use tracing::Span;
 
-use crate::{edge::Newcomer, session::Session, transport::TcpHandle};
+use crate::{edge::UnauthenticatedPermit, session::Session, transport::TcpHandle};
 
 /// The server reads at most this many bodies of one polling client at once. A client sends one after the other, but the next may
 /// overtake the end of the one before.
@@ -13,8 +13,8 @@ const MAX_POSTS: usize = 2;
 
 #[derive(Debug, Default)]
 pub(super) struct Client {
-    /// The client's share of the limits for clients without a token.
-    pub newcomer: Option<Arc<Newcomer>>,
+    /// The client's permit from the limits for clients without a token.
+    pub unauthenticated_permit: Option<Arc<UnauthenticatedPermit>>,
     /// The token in the header of its first request.
     pub bearer: Option<String>,
     span: OnceLock<Span>,
@@ -41,8 +41,8 @@ pub(super) struct Posting(Arc<()>);
 pub(super) struct TooManyPosts;
 
 impl Client {
-    pub fn new(newcomer: Option<Arc<Newcomer>>, bearer: Option<String>) -> Self {
-        Self { newcomer, bearer, ..Self::default() }
+    pub fn new(unauthenticated_permit: Option<Arc<UnauthenticatedPermit>>, bearer: Option<String>) -> Self {
+        Self { unauthenticated_permit, bearer, ..Self::default() }
     }
 
     /// Sets the span of all log lines about this client.
@@ -62,8 +62,8 @@ impl Client {
     /// Sets the session, which removes the limits for clients without a token. Returns the previous session, if two requests of a
     /// polling client connected at once.
     pub fn set_session(&self, session: &Arc<Session>) -> Option<Arc<Session>> {
-        if let Some(newcomer) = &self.newcomer {
-            newcomer.leave();
+        if let Some(unauthenticated_permit) = &self.unauthenticated_permit {
+            unauthenticated_permit.release();
         }
         let mut state = self.state.lock();
         state.tcp.trust();

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::HeartbeatConfig,
-    edge::{Newcomers, bytes_with_a_token},
+    edge::{UnauthenticatedLimits, max_token_message_bytes},
     json::replace_lone_surrogates,
     metrics::Metrics,
     rate_limited_log::rate_limited_log,
@@ -34,21 +34,25 @@ pub struct SocketIo {
     pub(super) heartbeat: HeartbeatConfig,
     pub(super) send_queue: usize,
     max_message_bytes: usize,
-    pub(super) newcomers: Arc<Newcomers>,
+    pub(super) unauthenticated_limits: Arc<UnauthenticatedLimits>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) sockets: Sockets,
     next_connection: AtomicU64,
 }
 
 impl SocketIo {
-    pub fn new(sessions: Arc<Sessions>, heartbeat: HeartbeatConfig, newcomers: Arc<Newcomers>) -> Self {
+    pub fn new(
+        sessions: Arc<Sessions>,
+        heartbeat: HeartbeatConfig,
+        unauthenticated_limits: Arc<UnauthenticatedLimits>,
+    ) -> Self {
         Self {
             send_queue: sessions.limits().send_queue,
             max_message_bytes: sessions.limits().max_message_bytes,
             metrics: sessions.metrics().clone(),
             sessions,
             heartbeat,
-            newcomers,
+            unauthenticated_limits,
             sockets: Sockets::default(),
             next_connection: AtomicU64::new(1),
         }
@@ -56,7 +60,7 @@ impl SocketIo {
 
     /// The limit for what a client may send before it has a session.
     pub(super) fn unauthenticated_bytes(&self) -> usize {
-        bytes_with_a_token(self.sessions.max_token_bytes())
+        max_token_message_bytes(self.sessions.max_token_bytes())
     }
 
     /// The limit for a message that may bring a token. The limit for any other message is `MAX_MESSAGE_BYTES`.
@@ -75,8 +79,8 @@ impl SocketIo {
         socket.client.set_span(tracing::info_span!("connection", id, user = field::Empty));
         self.sockets.insert(socket);
         // This call may close the socket at once, so it comes after the insertion: the socket can then be removed.
-        if let Some(newcomer) = &socket.client.newcomer {
-            self.newcomers.came(newcomer, socket.clone());
+        if let Some(unauthenticated_permit) = &socket.client.unauthenticated_permit {
+            self.unauthenticated_limits.register(unauthenticated_permit, socket.clone());
         }
         Self::await_connect(socket);
     }
@@ -84,8 +88,8 @@ impl SocketIo {
     pub(super) fn on_disconnect(&self, socket: &Socket, reason: DisconnectReason) {
         let _span = socket.client.span().entered();
         self.sockets.remove(socket.id);
-        if let Some(newcomer) = &socket.client.newcomer {
-            newcomer.leave();
+        if let Some(unauthenticated_permit) = &socket.client.unauthenticated_permit {
+            unauthenticated_permit.release();
         }
         if let Some(session) = socket.client.take_session() {
             self.sessions.end(&session, true);

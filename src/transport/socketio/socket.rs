@@ -45,7 +45,7 @@ pub enum DisconnectReason {
     /// Two polling requests waited for packets at once.
     MultiplePolling,
     Malformed,
-    /// The connection failed, or the server cut it.
+    /// The connection failed, or the server aborted it.
     TransportError,
     HeartbeatTimeout,
     /// The server closed it. The client reconnects.
@@ -264,7 +264,7 @@ impl Socket {
         let Transport::Websocket(tcp) = &core.transport else { return };
         let tcp = tcp.clone();
         core.stalled = false;
-        core.write(|slices| tcp.write_at_once(slices), &tcp);
+        core.write(|slices| tcp.write_directly(slices), &tcp);
         // The rest waits until the runtime reports room, as before.
         core.stalled = !core.queue.is_empty();
         let has_room = core.has_room(self.capacity);
@@ -488,8 +488,8 @@ impl Connection for Socket {
         }
     }
 
-    fn took(&self) -> Option<Instant> {
-        self.polled_until().or_else(|| self.client.tcp().took())
+    fn last_progress(&self) -> Option<Instant> {
+        self.polled_until().or_else(|| self.client.tcp().last_progress())
     }
 
     fn transport(&self) -> &'static str {

@@ -168,7 +168,7 @@ impl WebsocketTask {
                 Beat::Dead => return DisconnectReason::HeartbeatTimeout,
             };
             if self.is_stuck(socket, &mut probe) {
-                self.tcp.give_up();
+                self.tcp.abort_stalled();
                 return DisconnectReason::TransportError;
             }
             let changed = socket.changed();
@@ -188,10 +188,10 @@ impl WebsocketTask {
             }
             // The kernel's buffer may have become full since the check above.
             match stalled {
-                true => _ = probe.get_or_insert_with(|| Instant::now() + self.tcp.probe_after()),
+                true => _ = probe.get_or_insert_with(|| Instant::now() + self.tcp.write_retry_interval()),
                 false => probe = None,
             }
-            let due = probe.map_or(beat, |probe| beat.min(probe).min(self.tcp.patience_ends()));
+            let due = probe.map_or(beat, |probe| beat.min(probe).min(self.tcp.stall_deadline()));
             // The socket of a client that never stops sending is always readable. This lets other tasks run.
             consume_budget().await;
             tokio::select! {
@@ -225,13 +225,13 @@ impl WebsocketTask {
             return false;
         }
         let now = Instant::now();
-        let next = *probe.get_or_insert_with(|| now + self.tcp.probe_after());
-        if next > now && self.tcp.patience_ends() > now {
+        let next = *probe.get_or_insert_with(|| now + self.tcp.write_retry_interval());
+        if next > now && self.tcp.stall_deadline() > now {
             return false;
         }
         socket.probe();
-        *probe = Some(now + self.tcp.probe_after());
-        socket.is_stalled() && self.tcp.patience_ends() <= now
+        *probe = Some(now + self.tcp.write_retry_interval());
+        socket.is_stalled() && self.tcp.stall_deadline() <= now
     }
 
     /// Reads and handles up to [`TURN`] messages.
@@ -289,13 +289,13 @@ impl WebsocketTask {
         while !socket.has_sent_all() {
             // The kernel always has room if the client reads everything at once. This lets other tasks run.
             consume_budget().await;
-            match timeout(self.tcp.probe_after(), tcp.writable()).await {
+            match timeout(self.tcp.write_retry_interval(), tcp.writable()).await {
                 Ok(Ok(())) => socket.resume(),
                 Ok(Err(_)) => return,
                 Err(_) => {
                     socket.probe();
-                    if self.tcp.patience_ends() <= Instant::now() {
-                        return self.tcp.give_up();
+                    if self.tcp.stall_deadline() <= Instant::now() {
+                        return self.tcp.abort_stalled();
                     }
                 }
             }

@@ -27,7 +27,7 @@ use super::{
     request::{OwnedSocket, RawMessage},
 };
 use crate::{
-    edge::bytes_with_a_token,
+    edge::max_token_message_bytes,
     metrics::Metrics,
     rate_limited_log::rate_limited_log,
     session::{Connection, Incoming, Session, Sessions},
@@ -148,7 +148,7 @@ impl Attached {
         let event = message.event().filter(|(name, _)| {
             let max = match name.parse() {
                 Ok(ClientEventName::AuthRefresh) => {
-                    max.max(bytes_with_a_token(self.sessions.max_token_bytes()))
+                    max.max(max_token_message_bytes(self.sessions.max_token_bytes()))
                 }
                 _ => max,
             };

@@ -41,7 +41,7 @@ pub trait EndTransport: std::fmt::Debug + Send + Sync {
     fn end(&self);
 
     /// When the client last took bytes.
-    fn took(&self) -> Option<Instant> {
+    fn last_progress(&self) -> Option<Instant> {
         None
     }
 }
@@ -241,8 +241,8 @@ impl Connection for Client {
         }
     }
 
-    fn took(&self) -> Option<Instant> {
-        self.transport.took().max(self.state.lock().accepted)
+    fn last_progress(&self) -> Option<Instant> {
+        self.transport.last_progress().max(self.state.lock().accepted)
     }
 
     fn transport(&self) -> &'static str {

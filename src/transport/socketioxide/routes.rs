@@ -31,7 +31,7 @@ use super::{Attached, attached::attach_with, client::EndTransport};
 use crate::{
     address::ClientAddress,
     config::HeartbeatConfig,
-    edge::{Evict, Newcomer, bytes_with_a_token},
+    edge::{Evict, UnauthenticatedPermit, max_token_message_bytes},
     session::Sessions,
     shrinking_map::ShrinkingMap,
     transport::{
@@ -66,8 +66,8 @@ pub struct SocketIoxide {
 struct Transport {
     /// The TCP connections of the client's WebSockets. The library decides which of them becomes the transport, and closes the others.
     websockets: Mutex<Vec<TcpHandle>>,
-    /// The share of the limits for clients without a token. It is given back when the client has shown one, or after some seconds.
-    newcomer: Option<Arc<Newcomer>>,
+    /// The permit from the limits for clients without a token. It is released when the client has shown a token, or after some seconds.
+    unauthenticated_permit: Option<Arc<UnauthenticatedPermit>>,
     is_authenticated: AtomicBool,
     has_ended: AtomicBool,
     ended: Notify,
@@ -90,7 +90,7 @@ const FEW: usize = 64;
 impl SocketIoxide {
     pub fn new(sessions: Arc<Sessions>, heartbeat: &HeartbeatConfig) -> Self {
         let limits = sessions.limits();
-        let unauthenticated_bytes = bytes_with_a_token(sessions.max_token_bytes());
+        let unauthenticated_bytes = max_token_message_bytes(sessions.max_token_bytes());
         let max_message_bytes = unauthenticated_bytes.max(limits.max_message_bytes);
         let max_body_bytes = MAX_BODY_BYTES.max(max_message_bytes);
         let (service, io) = SocketIo::builder()
@@ -112,20 +112,20 @@ impl SocketIoxide {
 }
 
 impl Transport {
-    fn new(newcomer: Option<Arc<Newcomer>>) -> Arc<Self> {
-        Arc::new(Self { newcomer, ..Self::default() })
+    fn new(unauthenticated_permit: Option<Arc<UnauthenticatedPermit>>) -> Arc<Self> {
+        Arc::new(Self { unauthenticated_permit, ..Self::default() })
     }
 
     /// The client has shown a valid token.
     fn authenticate(&self) {
         self.is_authenticated.store(true, Ordering::Relaxed);
         self.websockets.lock().iter().for_each(TcpHandle::trust);
-        self.leave();
+        self.release();
     }
 
-    fn leave(&self) {
-        if let Some(newcomer) = &self.newcomer {
-            newcomer.leave();
+    fn release(&self) {
+        if let Some(unauthenticated_permit) = &self.unauthenticated_permit {
+            unauthenticated_permit.release();
         }
     }
 
@@ -146,8 +146,8 @@ impl Transport {
     }
 
     /// When the client last took bytes.
-    fn took(&self) -> Option<Instant> {
-        self.websockets.lock().iter().filter_map(TcpHandle::took).max()
+    fn last_progress(&self) -> Option<Instant> {
+        self.websockets.lock().iter().filter_map(TcpHandle::last_progress).max()
     }
 
     /// Waits until the client was closed.
@@ -203,8 +203,8 @@ impl EndTransport for EndOf {
         }
     }
 
-    fn took(&self) -> Option<Instant> {
-        self.0.upgrade()?.took()
+    fn last_progress(&self) -> Option<Instant> {
+        self.0.upgrade()?.last_progress()
     }
 }
 
@@ -259,10 +259,10 @@ impl Routes {
         address: ClientAddress,
         tcp: TcpHandle,
     ) -> Result<Response, Response> {
-        let newcomer = self.gate.admit(address)?;
-        let transport = Transport::new(Some(newcomer.clone()));
-        self.gate.newcomers.came(&newcomer, transport.clone());
-        give_back_later(&transport);
+        let unauthenticated_permit = self.gate.admit(address)?;
+        let transport = Transport::new(Some(unauthenticated_permit.clone()));
+        self.gate.unauthenticated_limits.register(&unauthenticated_permit, transport.clone());
+        release_permit_later(&transport);
         let is_websocket = parameter(request.uri(), "transport") == Some("websocket");
         if is_websocket {
             transport.add_websocket(tcp, self.server.unauthenticated_bytes);
@@ -322,13 +322,13 @@ impl Routes {
     }
 }
 
-/// A client without a token gives its share back when the library has closed it.
-fn give_back_later(transport: &Arc<Transport>) {
+/// Releases the permit of a client without a token when the library has closed the client.
+fn release_permit_later(transport: &Arc<Transport>) {
     let transport = Arc::downgrade(transport);
     tokio::spawn(async move {
         tokio::time::sleep(TIME_TO_CONNECT).await;
         if let Some(transport) = transport.upgrade() {
-            transport.leave();
+            transport.release();
         }
     });
 }
