@@ -31,7 +31,7 @@ use crate::{address::QuotaPermit, metrics::Metrics, rate_limited_log::rate_limit
 const SEND_BUFFER: usize = 128 * 1024;
 /// While the kernel's buffer is full, the server tries to write this many times in `SLOW_CLIENT_TIMEOUT`.
 const WRITE_RETRIES: u32 = 4;
-/// A peer that takes fewer bytes than this in `SLOW_CLIENT_TIMEOUT` counts as one that takes none. Otherwise a client could keep its
+/// A peer that accepts fewer bytes than this in `SLOW_CLIENT_TIMEOUT` counts as one that accepts none. Otherwise a client could keep its
 /// queue in memory for ever by reading a byte now and then.
 const MIN_PROGRESS: usize = 4096;
 /// After its last answer, the server reads for this long what the peer still sends. The kernel resets a connection that is closed
@@ -43,7 +43,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct TcpConnection {
     tcp: Arc<Tcp>,
     stall_timeout: Duration,
-    /// Runs while the peer takes nothing.
+    /// Runs while the peer accepts nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Runs after the last answer.
     lingering: Option<Pin<Box<Sleep>>>,
@@ -58,7 +58,7 @@ pub struct Tcp {
     stream: TcpStream,
     /// When the peer last made progress, in milliseconds of [`CLOCK`].
     last_progress: AtomicU64,
-    /// How many bytes the peer has taken since then. They are not progress yet: see [`MIN_PROGRESS`].
+    /// How many bytes the peer has accepted since then. They are not progress yet: see [`MIN_PROGRESS`].
     bytes_since_progress: AtomicU32,
     /// How many more bytes are read from the peer. [`UNLIMITED`] means that there is no limit.
     allowance: AtomicUsize,
@@ -130,7 +130,7 @@ impl TcpHandle {
         }
     }
 
-    /// When the peer last took bytes.
+    /// When the peer last accepted bytes.
     pub fn last_progress(&self) -> Option<Instant> {
         self.0.upgrade().map(|tcp| tcp.last_progress_at())
     }
@@ -147,7 +147,7 @@ impl Tcp {
         Ok(written)
     }
 
-    /// The same, even if the runtime has not noticed that there is room.
+    /// Writes as much as the kernel accepts, even if the runtime has not noticed that there is room.
     pub fn write_directly(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let written = SockRef::from(&self.stream).send_vectored(slices)?;
         self.record_written(written, slices.iter().map(|slice| slice.len()).sum());
@@ -199,7 +199,7 @@ impl Tcp {
         }
     }
 
-    /// When the peer last took bytes.
+    /// When the peer last accepted bytes.
     pub fn last_progress_at(&self) -> Instant {
         *CLOCK + Duration::from_millis(self.last_progress.load(Ordering::Relaxed))
     }
@@ -285,7 +285,7 @@ impl TcpConnection {
         Err(io::ErrorKind::FileTooLarge.into())
     }
 
-    /// The deadline of a peer that takes nothing.
+    /// The deadline of a peer that accepts nothing.
     pub fn stall_deadline(&self) -> Instant {
         self.tcp.last_progress_at() + self.stall_timeout
     }
@@ -295,7 +295,7 @@ impl TcpConnection {
         self.stall_timeout / WRITE_RETRIES
     }
 
-    /// Ends the connection, because the peer has taken nothing for too long.
+    /// Ends the connection, because the peer has accepted nothing for too long.
     pub fn abort_stalled(&self) {
         if let Some(metrics) = &self.metrics {
             metrics.clients.disconnected.inc(["stalled"]);

@@ -59,7 +59,7 @@ impl Routes {
         let authenticated = query.sid.is_some_and(|sid| server.sockets.is_authenticated(sid));
         let (mut parts, body) = request.into_parts();
         let post = query.sid.filter(|_| parts.method == Method::POST);
-        let Ok(_posting) = post.map(|sid| server.sockets.begin_post(sid)).transpose() else {
+        let Ok(_post_guard) = post.map(|sid| server.sockets.begin_post(sid)).transpose() else {
             return Err(self.gate.refused(
                 StatusCode::BAD_REQUEST,
                 "overlapping_requests",
