@@ -193,8 +193,8 @@ impl BuiltRelay {
             std::future::pending().await
         });
         let clock = sessions.clone();
-        parts.run_forever("the clock", async move { clock.keep_time().await });
-        parts.run_forever("the orders", async move { sessions.carry_out(orders).await });
+        parts.run_forever("the clock", async move { clock.run_timers().await });
+        parts.run_forever("the orders", async move { sessions.run_orders(orders).await });
         if let Keys::Fetched(keys) = &tokens.keys {
             let keys = keys.clone();
             parts.run_forever("the keys", async move { keys.keep_fresh(&metrics.keys).await });
