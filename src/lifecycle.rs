@@ -18,15 +18,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{cluster::Cluster, serve::Idle, transport::Server};
 
 /// How long a client may take to read the packets that are queued for it.
-const FAREWELL: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long idle HTTP connections are kept at least after the signal. Each answer is the last one of its connection, so
 /// a client that sends request after request opens new connections in this time. It loses no request when the old ones
 /// are closed.
-const LAST_REQUESTS: Duration = Duration::from_millis(200);
+const MIN_IDLE_GRACE: Duration = Duration::from_millis(200);
 /// How long requests of the last moment may take, counted from when the listener is closed. This is longer than a
 /// request head may take then.
-const LAST_ANSWERS: Duration = Duration::from_millis(1500);
+const FINAL_ANSWERS_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Both signals that ask a process to end.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl Drain {
         self.draining.store(true, Ordering::Relaxed);
         self.requests.close();
         self.connections.close();
-        let last_requests = Instant::now() + LAST_REQUESTS.min(self.grace / 10);
+        let idle_grace_end = Instant::now() + MIN_IDLE_GRACE.min(self.grace / 10);
         // Half of the grace is for the requests, the other half for closing the clients' connections.
         if timeout_at(deadline - self.grace / 2, self.requests.wait()).await.is_err() {
             tracing::warn!(running = self.requests.len(), "some requests did not end in time");
@@ -86,22 +86,26 @@ impl Drain {
         self.server.close_all();
         // Clients that read the close are already trying to reconnect, some of them only five times. They must not wait
         // for clients that read nothing.
-        if timeout_at(deadline.min(Instant::now() + FAREWELL), all_gone(&*self.server)).await.is_err() {
+        if timeout_at(deadline.min(Instant::now() + CLOSE_TIMEOUT), wait_until_empty(&*self.server))
+            .await
+            .is_err()
+        {
             self.server.shut_all();
-            if timeout_at(deadline, all_gone(&*self.server)).await.is_err() {
+            if timeout_at(deadline, wait_until_empty(&*self.server)).await.is_err() {
                 tracing::warn!("some client connections did not end in time");
             }
         }
-        while !self.idle.is_empty() && Instant::now() < last_requests {
+        while !self.idle.is_empty() && Instant::now() < idle_grace_end {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.closing.cancel();
-        let _ = timeout_at(deadline.min(Instant::now() + LAST_ANSWERS), self.connections.wait()).await;
+        let _ =
+            timeout_at(deadline.min(Instant::now() + FINAL_ANSWERS_TIMEOUT), self.connections.wait()).await;
     }
 }
 
 /// Waits until the server has no connection left.
-async fn all_gone(server: &dyn Server) {
+async fn wait_until_empty(server: &dyn Server) {
     while !server.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -28,7 +28,7 @@ pub(super) struct Client {
 
 /// Scheme and host with which a client reached the first trusted proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reached<'a> {
+pub struct ForwardedOrigin<'a> {
     /// `http` or `https`. `None` means that no proxy names the scheme.
     pub scheme: Option<&'static str>,
     pub host: Option<Cow<'a, str>>,
@@ -59,14 +59,18 @@ pub(super) fn client(peer: IpAddr, headers: &HeaderMap, proxies: &TrustedProxies
 
 /// Returns scheme and host with which the client reached the first trusted proxy. Headers from any other peer are
 /// ignored.
-pub fn reached<'a>(peer: IpAddr, headers: &'a HeaderMap, proxies: &TrustedProxies) -> Reached<'a> {
+pub fn forwarded_origin<'a>(
+    peer: IpAddr,
+    headers: &'a HeaderMap,
+    proxies: &TrustedProxies,
+) -> ForwardedOrigin<'a> {
     if !proxies.contains(peer) {
-        return Reached::default();
+        return ForwardedOrigin::default();
     }
     let entry = client(peer, headers, proxies).entry;
     if has_x_forwarded(headers) {
         let hosts: Vec<&str> = values(headers, HOST).collect();
-        return Reached {
+        return ForwardedOrigin {
             scheme: scheme(values(headers, PROTO)),
             // The host at the position of the client's entry. If there are fewer hosts, because inner proxies add none,
             // the first host.
@@ -78,7 +82,7 @@ pub fn reached<'a>(peer: IpAddr, headers: &'a HeaderMap, proxies: &TrustedProxie
     let scheme = scheme(elements.iter().filter_map(|element| element.proto.as_deref()));
     let first = elements.len().saturating_sub(entry + 1);
     let host = elements.drain(first..).find_map(|element| element.host);
-    Reached { scheme, host }
+    ForwardedOrigin { scheme, host }
 }
 
 /// Returns `https` if any proxy reports it, because proxies behind the one that ends TLS report `http`. A client can't
@@ -219,18 +223,25 @@ mod tests {
     }
 
     #[track_caller]
-    fn from(peer: &str, lines: &[(&'static str, &str)]) -> (String, Option<&'static str>, Option<String>) {
+    fn from_peer(
+        peer: &str,
+        lines: &[(&'static str, &str)],
+    ) -> (String, Option<&'static str>, Option<String>) {
         let (headers, peer) = (headers(lines), peer.parse().expect("an address"));
-        let reached = reached(peer, &headers, &proxies());
+        let origin = forwarded_origin(peer, &headers, &proxies());
         let address = client(peer, &headers, &proxies()).address;
-        (address.to_string(), reached.scheme, reached.host.map(Cow::into_owned))
+        (address.to_string(), origin.scheme, origin.host.map(Cow::into_owned))
     }
 
-    fn by(lines: &[(&'static str, &str)]) -> (String, Option<&'static str>, Option<String>) {
-        from("10.0.0.1", lines)
+    fn from_proxy(lines: &[(&'static str, &str)]) -> (String, Option<&'static str>, Option<String>) {
+        from_peer("10.0.0.1", lines)
     }
 
-    fn is(address: &str, scheme: &'static str, host: &str) -> (String, Option<&'static str>, Option<String>) {
+    fn expected(
+        address: &str,
+        scheme: &'static str,
+        host: &str,
+    ) -> (String, Option<&'static str>, Option<String>) {
         (address.to_owned(), Some(scheme), Some(host.to_owned()))
     }
 
@@ -243,27 +254,36 @@ mod tests {
             "for=198.51.100.7:80;proto=\"ht\\tps\";host=\"ga\\te.test\";secret=\"a,b;c\\\"d\"",
             ",, for=198.51.100.7;;proto=https;host=gate.test;",
         ] {
-            assert_eq!(by(&[("forwarded", line)]), is("198.51.100.7", "https", "gate.test"), "{line}");
             assert_eq!(
-                from("192.0.2.1", &[("forwarded", line)]),
+                from_proxy(&[("forwarded", line)]),
+                expected("198.51.100.7", "https", "gate.test"),
+                "{line}"
+            );
+            assert_eq!(
+                from_peer("192.0.2.1", &[("forwarded", line)]),
                 ("192.0.2.1".to_owned(), None, None),
                 "{line}"
             );
         }
-        let v6 = by(&[("forwarded", "for=\"[2001:db8::1]:4711\";proto=http;host=\"[2001:db8::2]:8080\"")]);
-        assert_eq!(v6, is("2001:db8::1", "http", "[2001:db8::2]:8080"));
+        let v6 =
+            from_proxy(&[("forwarded", "for=\"[2001:db8::1]:4711\";proto=http;host=\"[2001:db8::2]:8080\"")]);
+        assert_eq!(v6, expected("2001:db8::1", "http", "[2001:db8::2]:8080"));
     }
 
     #[test]
     fn elements_left_of_the_client_are_ignored() {
         let line = "for=203.0.113.9;host=evil.test, for=198.51.100.7;proto=https;host=gate.test, for=10.2.2.2;proto=http;host=inner";
-        assert_eq!(by(&[("forwarded", line)]), is("198.51.100.7", "https", "gate.test"));
+        assert_eq!(from_proxy(&[("forwarded", line)]), expected("198.51.100.7", "https", "gate.test"));
         let lines = line.split(", ").map(|element| ("forwarded", element)).collect::<Vec<_>>();
-        assert_eq!(by(&lines), is("198.51.100.7", "https", "gate.test"), "each on a line of its own");
+        assert_eq!(
+            from_proxy(&lines),
+            expected("198.51.100.7", "https", "gate.test"),
+            "each on a line of its own"
+        );
         let line = "for=198.51.100.7;proto=https, for=10.2.2.2;host=gate.test";
-        assert_eq!(by(&[("forwarded", line)]), is("198.51.100.7", "https", "gate.test"));
+        assert_eq!(from_proxy(&[("forwarded", line)]), expected("198.51.100.7", "https", "gate.test"));
         let line = "host=evil.test, for=198.51.100.7;proto=https";
-        assert_eq!(by(&[("forwarded", line)]), ("198.51.100.7".to_owned(), Some("https"), None));
+        assert_eq!(from_proxy(&[("forwarded", line)]), ("198.51.100.7".to_owned(), Some("https"), None));
     }
 
     #[test]
@@ -280,13 +300,19 @@ mod tests {
             "f or=1",
             "for = 198.51.100.7",
         ] {
-            assert_eq!(by(&[("forwarded", garbage)]), ("10.0.0.1".to_owned(), None, None), "{garbage}");
-            let behind =
-                by(&[("forwarded", garbage), ("forwarded", "for=198.51.100.8;proto=https;host=gate.test")]);
-            assert_eq!(behind, is("198.51.100.8", "https", "gate.test"), "{garbage}");
+            assert_eq!(
+                from_proxy(&[("forwarded", garbage)]),
+                ("10.0.0.1".to_owned(), None, None),
+                "{garbage}"
+            );
+            let behind = from_proxy(&[
+                ("forwarded", garbage),
+                ("forwarded", "for=198.51.100.8;proto=https;host=gate.test"),
+            ]);
+            assert_eq!(behind, expected("198.51.100.8", "https", "gate.test"), "{garbage}");
         }
         for unknown in ["for=unknown", "for=_hidden", "for=\"_hidden:1\"", "for=\"\"", "proto=http"] {
-            assert_eq!(by(&[("forwarded", unknown)]).0, "10.0.0.1", "{unknown}");
+            assert_eq!(from_proxy(&[("forwarded", unknown)]).0, "10.0.0.1", "{unknown}");
         }
     }
 
@@ -298,7 +324,7 @@ mod tests {
             ("x-forwarded-proto", "http"),
             ("x-forwarded-host", "gate.test"),
         ] {
-            let (address, scheme, host) = by(&[line, other]);
+            let (address, scheme, host) = from_proxy(&[line, other]);
             assert_ne!(address, "203.0.113.9");
             assert_ne!((scheme, host.as_deref()), (Some("https"), Some("evil.test")));
         }
@@ -320,21 +346,24 @@ mod tests {
             (&[""], None),
         ] {
             let lines: Vec<_> = words.iter().map(|word| ("x-forwarded-proto", *word)).collect();
-            assert_eq!(by(&lines).1, scheme, "{words:?}");
+            assert_eq!(from_proxy(&lines).1, scheme, "{words:?}");
         }
     }
 
     #[test]
     fn the_host_is_taken_from_the_entry_of_the_client() {
         let by = |addresses: &str, hosts: &str| {
-            by(&[("x-forwarded-for", addresses), ("x-forwarded-host", hosts)]).2
+            from_proxy(&[("x-forwarded-for", addresses), ("x-forwarded-host", hosts)]).2
         };
-        assert_eq!(by("198.51.100.7", "gate.test").as_deref(), Some("gate.test"));
-        assert_eq!(by("198.51.100.7", "evil.test, gate.test").as_deref(), Some("gate.test"));
-        assert_eq!(by("198.51.100.7, 10.2.2.2", "gate.test, inner").as_deref(), Some("gate.test"));
-        assert_eq!(by("198.51.100.7, 10.2.2.2", "evil.test, gate.test, inner").as_deref(), Some("gate.test"));
+        assert_eq!(from_proxy("198.51.100.7", "gate.test").as_deref(), Some("gate.test"));
+        assert_eq!(from_proxy("198.51.100.7", "evil.test, gate.test").as_deref(), Some("gate.test"));
+        assert_eq!(from_proxy("198.51.100.7, 10.2.2.2", "gate.test, inner").as_deref(), Some("gate.test"));
         assert_eq!(
-            by("198.51.100.7, 10.2.2.2", "gate.test").as_deref(),
+            from_proxy("198.51.100.7, 10.2.2.2", "evil.test, gate.test, inner").as_deref(),
+            Some("gate.test")
+        );
+        assert_eq!(
+            from_proxy("198.51.100.7, 10.2.2.2", "gate.test").as_deref(),
             Some("gate.test"),
             "the inner one adds nothing"
         );
@@ -347,8 +376,8 @@ mod tests {
             name in prop::sample::select(vec!["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]),
         ) {
             let lines: Vec<_> = lines.iter().map(|line| (name, line.as_str())).collect();
-            by(&lines);
-            prop_assert_eq!(from("192.0.2.1", &lines), ("192.0.2.1".to_owned(), None, None));
+            from_proxy(&lines);
+            prop_assert_eq!(from_peer("192.0.2.1", &lines), ("192.0.2.1".to_owned(), None, None));
         }
     }
 }

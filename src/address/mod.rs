@@ -2,8 +2,8 @@
 
 mod client;
 mod forwarded;
-mod shares;
+mod quotas;
 
 pub use client::ClientAddress;
-pub use forwarded::{Reached, reached};
-pub use shares::{Share, Shares};
+pub use forwarded::{ForwardedOrigin, forwarded_origin};
+pub use quotas::{QuotaPermit, Quotas};

@@ -18,15 +18,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 #[cfg(feature = "socketioxide")]
 use crate::transport::socketioxide::{self, SocketIoxide};
 use crate::{
-    address::Shares,
+    address::Quotas,
     auth::{SignError, UnixTime},
     cli,
     cluster::LinkError,
     config::{Config, DevSecretError, Origins},
-    edge::{Capacity, CorsRule, MemoryLimit, Newcomers, OriginRule, head_bytes},
+    edge::{Capacity, CorsRule, MemoryLimit, OriginRule, UnauthenticatedLimits, head_bytes},
     http::{HttpState, Routes, Webhook, router},
     lifecycle::{Drain, Signals},
-    serve::{Doors, Idle, serve},
+    serve::{Idle, ListenerContext, serve},
     session::Sessions,
     store::StoreError,
     transport::{
@@ -39,7 +39,7 @@ use parts::Parts;
 pub use relay::{BuiltRelay, Relay};
 use status::Status;
 
-const FEED_FAREWELL: Duration = Duration::from_secs(1);
+const FEED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many connections may wait to be accepted. The system may lower the number (`net.core.somaxconn`). After a
 /// restart all clients connect at once, and a connection that finds no slot is retried only after a second.
 const BACKLOG: u32 = 65_535;
@@ -79,16 +79,16 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         None => None,
     };
 
-    let newcomers = Arc::new(Newcomers::new(&config.limits));
+    let unauthenticated_limits = Arc::new(UnauthenticatedLimits::new(&config.limits));
     let draining = Arc::new(AtomicBool::new(false));
-    let memory = MemoryLimit::of_this_process(config.limits.max_memory_bytes);
+    let memory = MemoryLimit::for_this_process(config.limits.max_memory_bytes);
     if let Some(bytes) = memory.max() {
         metrics.process.set_memory_limit(bytes);
     }
-    let capacity = Capacity::of_this_process(memory.clone());
+    let capacity = Capacity::for_this_process(memory.clone());
     let status = Arc::new(Status {
         relay: relay.clone(),
-        newcomers: newcomers.clone(),
+        unauthenticated_limits: unauthenticated_limits.clone(),
         capacity: capacity.clone(),
         draining: draining.clone(),
     });
@@ -109,7 +109,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
             proxies: config.server.trusted_proxies.clone(),
             metrics: metrics.clone(),
         },
-        newcomers: newcomers.clone(),
+        unauthenticated_limits: unauthenticated_limits.clone(),
         draining: draining.clone(),
         capacity: capacity.clone(),
         metrics: metrics.clone(),
@@ -117,10 +117,10 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let (server, transports) = socket_io(&config, &relay.sessions, gate);
     let (requests, connections) = (TaskTracker::new(), TaskTracker::new());
     let (idle, closing) = (Idle::default(), CancellationToken::new());
-    let admin_doors = Doors {
+    let admin_context = ListenerContext {
         router: router(Routes::Admin, http.clone(), Origins::default(), requests.clone(), Router::new()),
-        capacity: Capacity::up_to(ADMIN_CONNECTIONS, memory.clone()),
-        shares: Shares::of(None),
+        capacity: Capacity::new(ADMIN_CONNECTIONS, memory.clone()),
+        quotas: Quotas::new(None),
         proxies: config.server.trusted_proxies.clone(),
         head_bytes: head_bytes(config.auth.max_token_bytes),
         stall_timeout: config.limits.slow_client_timeout,
@@ -132,24 +132,24 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         metrics: metrics.clone(),
     };
     let routes = if admin.is_some() { Routes::Public } else { Routes::All };
-    let doors = Doors {
+    let context = ListenerContext {
         router: router(routes, http, config.origins.clone(), requests.clone(), transports),
         capacity,
-        shares: Shares::of(config.limits.max_unauthenticated_per_address),
+        quotas: Quotas::new(config.limits.max_unauthenticated_per_address),
         idle: idle.clone(),
-        ..admin_doors.clone()
+        ..admin_context.clone()
     };
 
     announce(&config, &tokens, listening)?;
     let stop = CancellationToken::new();
     let mut parts = Parts::default();
     built.start(&mut parts, stop.clone());
-    parts.run_forever("the listener", listening_for_ever(listener, doors));
+    parts.run_forever("the listener", serve_forever(listener, context));
     if let Some((listener, address)) = admin {
         tracing::info!(%address, "listening for operators");
-        parts.run_forever("the operators' listener", listening_for_ever(listener, admin_doors));
+        parts.run_forever("the operators' listener", serve_forever(listener, admin_context));
     }
-    parts.run_forever("the limits of newcomers", async move { newcomers.keep_tidy().await });
+    parts.run_forever("the limits of newcomers", async move { unauthenticated_limits.run_cleanup().await });
     parts.run_forever("the memory's check", memory.watch());
 
     tokio::select! {
@@ -167,7 +167,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     // The feed stops only here, when every request that has come has been answered.
     stop.cancel();
     // The feed closes its cursor on the database server. The gateway does not wait for a server that is unreachable.
-    let _ = tokio::time::timeout(FEED_FAREWELL, parts.first_end()).await;
+    let _ = tokio::time::timeout(FEED_CLOSE_TIMEOUT, parts.first_end()).await;
     Ok(())
 }
 
@@ -181,15 +181,16 @@ fn socket_io(config: &Config, sessions: &Arc<Sessions>, gate: Gate) -> (Arc<dyn 
             (server.attached.clone(), socketioxide::routes(server, gate))
         }
         _ => {
-            let server = Arc::new(SocketIo::new(sessions.clone(), heartbeat, gate.newcomers.clone()));
+            let server =
+                Arc::new(SocketIo::new(sessions.clone(), heartbeat, gate.unauthenticated_limits.clone()));
             (server.clone(), socketio::routes(server, gate))
         }
     }
 }
 
 /// The listeners close when the drain ends. The process ends then, too.
-async fn listening_for_ever(listener: TcpListener, doors: Doors) {
-    serve(listener, doors).await;
+async fn serve_forever(listener: TcpListener, context: ListenerContext) {
+    serve(listener, context).await;
     std::future::pending().await
 }
 

@@ -34,8 +34,8 @@ const ORDER_QUEUE: usize = 1024;
 /// The capacity of the queue between the feed and the fan-out. Further changes wait in the store.
 pub(super) const FEED_QUEUE: usize = 256;
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
-const STORE_CHECK_EVERY: Duration = Duration::from_secs(2);
-const OPLOG_CHECK_EVERY: Duration = Duration::from_secs(60);
+const STORE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+const OPLOG_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The parts of a relay that others use.
 #[derive(Debug)]
@@ -150,9 +150,9 @@ impl Relay {
 
     /// Runs for ever.
     async fn watch_store(&self) {
-        let mut every = tokio::time::interval(STORE_CHECK_EVERY);
+        let mut interval = tokio::time::interval(STORE_CHECK_INTERVAL);
         loop {
-            every.tick().await;
+            interval.tick().await;
             let ok = self.store.ping().await;
             if self.store_ok.swap(ok.is_ok(), Ordering::Relaxed) != ok.is_ok() {
                 match ok {
@@ -165,9 +165,9 @@ impl Relay {
 
     /// Runs for ever. It is separate from the check of the store, which must not wait for it.
     async fn watch_oplog(&self) {
-        let mut every = tokio::time::interval(OPLOG_CHECK_EVERY);
+        let mut interval = tokio::time::interval(OPLOG_CHECK_INTERVAL);
         loop {
-            every.tick().await;
+            interval.tick().await;
             self.metrics.store.set_oplog_window(self.store.oplog_window().await);
         }
     }
@@ -193,8 +193,8 @@ impl BuiltRelay {
             std::future::pending().await
         });
         let clock = sessions.clone();
-        parts.run_forever("the clock", async move { clock.keep_time().await });
-        parts.run_forever("the orders", async move { sessions.carry_out(orders).await });
+        parts.run_forever("the clock", async move { clock.run_timers().await });
+        parts.run_forever("the orders", async move { sessions.run_orders(orders).await });
         if let Keys::Fetched(keys) = &tokens.keys {
             let keys = keys.clone();
             parts.run_forever("the keys", async move { keys.keep_fresh(&metrics.keys).await });

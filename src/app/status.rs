@@ -8,7 +8,7 @@ use std::sync::{
 use super::relay::{FEED_QUEUE, Relay};
 use crate::{
     auth::Keys,
-    edge::{Capacity, Newcomers},
+    edge::{Capacity, UnauthenticatedLimits},
     http::{
         ClusterHealth, GatewayStatus, HealthReport, NodeHealth, Phase, RelayHealth, StoreHealth,
         WebsocketHealth,
@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Status {
     pub relay: Arc<Relay>,
-    pub newcomers: Arc<Newcomers>,
+    pub unauthenticated_limits: Arc<UnauthenticatedLimits>,
     pub capacity: Capacity,
     pub draining: Arc<AtomicBool>,
 }
@@ -33,7 +33,7 @@ impl Status {
         } else if store_ok && !self.relay.prepared.load(Ordering::Relaxed) {
             Phase::Starting
         } else if store_ok
-            && self.relay.cluster.is_well()
+            && self.relay.cluster.is_connected()
             && self.relay.hub.status().open
             && self.relay.tokens.keys.are_known()
         {
@@ -49,9 +49,9 @@ impl GatewayStatus for Status {
         self.relay.sessions.measure();
         self.relay.hub.measure();
         let Metrics { clients, relay, store, cluster, process, keys, .. } = &*self.relay.metrics;
-        clients.newcomers.set(self.newcomers.count() as u64);
-        clients.places_taken.set(self.capacity.open() as u64);
-        clients.places.set(self.capacity.max() as u64);
+        clients.unauthenticated.set(self.unauthenticated_limits.count() as u64);
+        clients.connection_slots_used.set(self.capacity.open() as u64);
+        clients.connection_slots.set(self.capacity.max() as u64);
         relay.feed_queue_max.set(FEED_QUEUE as u64);
         relay.lag_seconds.set(self.relay.lag_ms() as f64 / 1000.0);
         if let Some(queue) = self.relay.feed_queue.upgrade() {
@@ -63,7 +63,7 @@ impl GatewayStatus for Status {
             store.set_ambiguous_ids(self.relay.store.ambiguous_ids());
         }
         if let Some(lost) = self.relay.cluster.redis_lost() {
-            cluster.set_redis(self.relay.cluster.is_well(), lost);
+            cluster.set_redis(self.relay.cluster.is_connected(), lost);
         }
         cluster.nodes.set(self.relay.cluster.nodes(self.relay.own_report()).len() as u64);
         if let Keys::Fetched(fetched) = &self.relay.tokens.keys {
@@ -94,7 +94,7 @@ impl GatewayStatus for Status {
                 ok: self.relay.store_ok.load(Ordering::Relaxed),
             },
             cluster: ClusterHealth {
-                ok: self.relay.cluster.is_well(),
+                ok: self.relay.cluster.is_connected(),
                 nodes: self
                     .relay
                     .cluster

@@ -16,7 +16,7 @@ impl Keys {
     pub fn are_known(&self) -> bool {
         match self {
             Self::Configured(_) => true,
-            Self::Fetched(keys) => !keys.known().is_empty(),
+            Self::Fetched(keys) => !keys.keys().is_empty(),
         }
     }
 

@@ -24,7 +24,7 @@ pub use identity::Identity;
 pub use jwks::{FetchError, FetchTimes, FetchedKeys, KeyServer, KeySetUrl};
 pub use key::{Key, KeyError};
 pub use keys::Keys;
-pub use revocations::{REVOKED_FOR, Revocations};
+pub use revocations::{REVOCATION_TTL, Revocations};
 pub use signer::{Grant, SignError, TokenSigner};
 pub use time::UnixTime;
 pub use verifier::{AuthError, DEFAULT_MAX_TOKEN_BYTES, TokenVerifier};

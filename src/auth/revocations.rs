@@ -9,7 +9,7 @@ use crate::{shrinking_map::ShrinkingMap, task::UserId};
 use super::UnixTime;
 
 /// How long a disconnect is remembered. A token with a longer lifetime is accepted again afterwards.
-pub const REVOKED_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub const REVOCATION_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Administrators disconnect users by hand. This limit bounds the memory that a runaway script can use.
 const MAX_USERS: usize = 100_000;
 
@@ -35,7 +35,7 @@ impl Revocations {
 
     /// Returns true if a token of this user that was issued then is refused. `iat` has whole seconds, so a token from
     /// the same second may be older than the disconnect. A token without `iat` may be of any age.
-    pub fn cover(&self, user: &UserId, issued_at: Option<UnixTime>) -> bool {
+    pub fn is_revoked(&self, user: &UserId, issued_at: Option<UnixTime>) -> bool {
         let Some(at) = self.0.lock().get(user).copied() else { return false };
         issued_at.is_none_or(|issued_at| issued_at.as_secs() <= at.as_secs())
     }
@@ -45,7 +45,7 @@ impl Revocations {
     }
 
     pub fn forget_old(&self, now: UnixTime) {
-        self.0.lock().retain(|_, at| now.since(*at) < REVOKED_FOR);
+        self.0.lock().retain(|_, at| now.since(*at) < REVOCATION_TTL);
     }
 }
 
@@ -58,15 +58,15 @@ mod tests {
         let revocations = Revocations::default();
         let (ann, bob) = (UserId::parse("ann").unwrap(), UserId::parse("bob").unwrap());
         let at = |secs| Some(UnixTime::from_secs(secs));
-        assert!(!revocations.cover(&ann, None));
+        assert!(!revocations.is_revoked(&ann, None));
         let moment = UnixTime::from_secs(100).plus(Duration::from_millis(400));
         assert!(revocations.add(ann.clone(), moment) && !revocations.add(ann.clone(), moment));
-        assert!(revocations.cover(&ann, None) && revocations.cover(&ann, at(100)));
-        assert!(!revocations.cover(&ann, at(101)) && !revocations.cover(&bob, at(1)));
+        assert!(revocations.is_revoked(&ann, None) && revocations.is_revoked(&ann, at(100)));
+        assert!(!revocations.is_revoked(&ann, at(101)) && !revocations.is_revoked(&bob, at(1)));
         assert!(!revocations.add(ann.clone(), UnixTime::from_secs(99)), "an earlier one changes nothing");
-        assert!(revocations.cover(&ann, at(100)));
-        revocations.forget_old(UnixTime::from_secs(101).plus(REVOKED_FOR));
-        assert!(!revocations.cover(&ann, at(1)) && revocations.all().is_empty());
+        assert!(revocations.is_revoked(&ann, at(100)));
+        revocations.forget_old(UnixTime::from_secs(101).plus(REVOCATION_TTL));
+        assert!(!revocations.is_revoked(&ann, at(1)) && revocations.all().is_empty());
     }
 
     #[test]
@@ -76,6 +76,6 @@ mod tests {
             revocations.add(UserId::parse(&n.to_string()).unwrap(), UnixTime::from_secs(n));
         }
         assert_eq!(revocations.all().len(), MAX_USERS);
-        assert!(!revocations.cover(&UserId::parse("0").unwrap(), None), "the oldest was removed");
+        assert!(!revocations.is_revoked(&UserId::parse("0").unwrap(), None), "the oldest was removed");
     }
 }

@@ -42,7 +42,7 @@ impl AuthError {
     }
 
     /// Returns true if the same token may be accepted later.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         matches!(self, Self::NoKey { .. })
     }
 }
@@ -100,7 +100,7 @@ impl TokenVerifier {
 
         let user = claims.user(&self.claims.user)?;
         let user = UserId::parse(&user).ok_or(AuthError::Unauthorized("the user claim is empty"))?;
-        if self.revocations.cover(&user, issued_at) {
+        if self.revocations.is_revoked(&user, issued_at) {
             return Err(AuthError::Unauthorized("the user was disconnected after the token was issued"));
         }
         let org = claims.org(&self.claims.org)?;

@@ -172,7 +172,7 @@ impl Cluster {
     }
 
     /// Returns true if Redis is connected, or if there is no Redis.
-    pub fn is_well(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
         self.shared.as_ref().is_none_or(|shared| shared.commands().is_some())
     }
 

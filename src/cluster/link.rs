@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    auth::{REVOKED_FOR, UnixTime},
+    auth::{REVOCATION_TTL, UnixTime},
     task::UserId,
 };
 
@@ -218,7 +218,7 @@ impl Commands {
         let arguments = vec![
             user.to_string(),
             at.as_millis().to_string(),
-            millis(REVOKED_FOR),
+            millis(REVOCATION_TTL),
             message,
             self.broadcast_channel(),
         ];

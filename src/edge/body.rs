@@ -12,19 +12,19 @@ pub enum BodyError {
         bytes: usize,
     },
     #[error("the body is incomplete")]
-    BrokenOff,
+    Incomplete,
 }
 
 /// Copies each piece of the body. A piece is a slice of the connection's read buffer, and would keep that buffer in memory. The
 /// buffer may be as large as a request head.
-pub async fn whole(mut body: Body, max: usize) -> Result<Bytes, BodyError> {
-    let told = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if told > max {
-        return Err(BodyError::TooLarge { bytes: told });
+pub async fn read_body(mut body: Body, max: usize) -> Result<Bytes, BodyError> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > max {
+        return Err(BodyError::TooLarge { bytes: announced });
     }
-    let mut bytes = Vec::with_capacity(told);
+    let mut bytes = Vec::with_capacity(announced);
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| BodyError::BrokenOff)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| BodyError::Incomplete)?.into_data() else { continue };
         if bytes.len() + data.len() > max {
             return Err(BodyError::TooLarge { bytes: bytes.len() + data.len() });
         }

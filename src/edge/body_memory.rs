@@ -12,29 +12,29 @@ use crate::{address::ClientAddress, shrinking_map::ShrinkingMap};
 
 const UNIT: usize = 64 << 10;
 /// The memory for all senders together. Bytes count when they come, so a sender that sends nothing takes no memory.
-const OPEN_BYTES: usize = 64 << 20;
+const GENERAL_BYTES: usize = 64 << 20;
 /// The limit for one address. It suffices for a delivery of the largest size and some of the usual size.
 const ADDRESS_BYTES: usize = 32 << 20;
-/// When `OPEN_BYTES` are used up, addresses that have sent a delivery with a valid signature can use this memory.
-const KEPT_BYTES: usize = 32 << 20;
+/// When `GENERAL_BYTES` are used up, addresses that have sent a delivery with a valid signature can use this memory.
+const RESERVED_BYTES: usize = 32 << 20;
 /// At most this many such addresses are remembered, the latest ones.
-const MAX_KNOWN: usize = 64;
+const MAX_VERIFIED: usize = 64;
 
 #[derive(Debug)]
 pub struct BodyMemory {
-    open: Arc<Semaphore>,
-    kept: Arc<Semaphore>,
+    general: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
     /// The limits of the addresses that have a body here at the moment.
-    shares: Mutex<ShrinkingMap<ClientAddress, Weak<Semaphore>>>,
+    address_limits: Mutex<ShrinkingMap<ClientAddress, Weak<Semaphore>>>,
     /// Addresses that have sent a delivery with a valid signature, the latest last.
-    known: Mutex<VecDeque<ClientAddress>>,
+    verified: Mutex<VecDeque<ClientAddress>>,
 }
 
 /// The memory that one body has taken.
 #[derive(Debug)]
 pub struct Reservation {
-    share: Arc<Semaphore>,
-    known: bool,
+    address_limit: Arc<Semaphore>,
+    verified: bool,
     bytes: usize,
     permits: Vec<OwnedSemaphorePermit>,
 }
@@ -42,52 +42,54 @@ pub struct Reservation {
 impl Default for BodyMemory {
     fn default() -> Self {
         Self {
-            open: Arc::new(Semaphore::new(OPEN_BYTES / UNIT)),
-            kept: Arc::new(Semaphore::new(KEPT_BYTES / UNIT)),
-            shares: Mutex::default(),
-            known: Mutex::default(),
+            general: Arc::new(Semaphore::new(GENERAL_BYTES / UNIT)),
+            reserved: Arc::new(Semaphore::new(RESERVED_BYTES / UNIT)),
+            address_limits: Mutex::default(),
+            verified: Mutex::default(),
         }
     }
 }
 
 impl BodyMemory {
-    pub fn enter(&self, address: ClientAddress) -> Reservation {
-        let mut shares = self.shares.lock();
-        let share = shares.get(&address).and_then(Weak::upgrade).unwrap_or_else(|| {
-            shares.retain(|_, share| share.strong_count() > 0);
-            let share = Arc::new(Semaphore::new(ADDRESS_BYTES / UNIT));
-            shares.insert(address, Arc::downgrade(&share));
-            share
+    pub fn open_reservation(&self, address: ClientAddress) -> Reservation {
+        let mut address_limits = self.address_limits.lock();
+        let address_limit = address_limits.get(&address).and_then(Weak::upgrade).unwrap_or_else(|| {
+            address_limits.retain(|_, address_limit| address_limit.strong_count() > 0);
+            let address_limit = Arc::new(Semaphore::new(ADDRESS_BYTES / UNIT));
+            address_limits.insert(address, Arc::downgrade(&address_limit));
+            address_limit
         });
-        let known = self.known.lock().contains(&address);
-        Reservation { share, known, bytes: 0, permits: Vec::new() }
+        let verified = self.verified.lock().contains(&address);
+        Reservation { address_limit, verified, bytes: 0, permits: Vec::new() }
     }
 
     /// Waits until there is room for a body of this length.
-    pub async fn grow(&self, taken: &mut Reservation, length: usize) {
-        let units = length.div_ceil(UNIT).saturating_sub(taken.bytes.div_ceil(UNIT));
-        taken.bytes = taken.bytes.max(length);
+    pub async fn grow(&self, reservation: &mut Reservation, length: usize) {
+        let units = length.div_ceil(UNIT).saturating_sub(reservation.bytes.div_ceil(UNIT));
+        reservation.bytes = reservation.bytes.max(length);
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         if units == 0 {
             return;
         }
         // The semaphores are never closed, so waiting for permits does not fail.
-        taken.permits.extend(taken.share.clone().acquire_many_owned(units).await);
-        let open = self.open.clone();
-        match open.clone().try_acquire_many_owned(units) {
-            Ok(permit) => taken.permits.push(permit),
-            Err(_) if taken.known => taken.permits.extend(self.kept.clone().acquire_many_owned(units).await),
-            Err(_) => taken.permits.extend(open.acquire_many_owned(units).await),
+        reservation.permits.extend(reservation.address_limit.clone().acquire_many_owned(units).await);
+        let general = self.general.clone();
+        match general.clone().try_acquire_many_owned(units) {
+            Ok(permit) => reservation.permits.push(permit),
+            Err(_) if reservation.verified => {
+                reservation.permits.extend(self.reserved.clone().acquire_many_owned(units).await)
+            }
+            Err(_) => reservation.permits.extend(general.acquire_many_owned(units).await),
         }
     }
 
     /// Remembers an address that has sent a delivery with a valid signature.
     pub fn trust(&self, address: ClientAddress) {
-        let mut known = self.known.lock();
-        known.retain(|one| *one != address);
-        known.push_back(address);
-        if known.len() > MAX_KNOWN {
-            known.pop_front();
+        let mut verified = self.verified.lock();
+        verified.retain(|other| *other != address);
+        verified.push_back(address);
+        if verified.len() > MAX_VERIFIED {
+            verified.pop_front();
         }
     }
 }
@@ -103,39 +105,40 @@ mod tests {
     }
 
     /// Returns whether there is room right now.
-    fn fits(memory: &BodyMemory, taken: &mut Reservation, bytes: usize) -> bool {
-        memory.grow(taken, bytes).now_or_never().is_some()
+    fn fits(memory: &BodyMemory, reservation: &mut Reservation, bytes: usize) -> bool {
+        memory.grow(reservation, bytes).now_or_never().is_some()
     }
 
     #[test]
     fn one_address_leaves_room_for_others() {
         let memory = BodyMemory::default();
-        let mut greedy = memory.enter(address(1));
+        let mut greedy = memory.open_reservation(address(1));
         assert!(fits(&memory, &mut greedy, 25 << 20));
-        assert!(!fits(&memory, &mut memory.enter(address(1)), 8 << 20));
-        assert!(fits(&memory, &mut memory.enter(address(1)), 4 << 20));
-        assert!(fits(&memory, &mut memory.enter(address(2)), 25 << 20));
+        assert!(!fits(&memory, &mut memory.open_reservation(address(1)), 8 << 20));
+        assert!(fits(&memory, &mut memory.open_reservation(address(1)), 4 << 20));
+        assert!(fits(&memory, &mut memory.open_reservation(address(2)), 25 << 20));
         drop(greedy);
-        assert!(fits(&memory, &mut memory.enter(address(1)), 32 << 20));
+        assert!(fits(&memory, &mut memory.open_reservation(address(1)), 32 << 20));
     }
 
     #[test]
     fn many_addresses_leave_room_for_those_that_are_known() {
         let memory = BodyMemory::default();
         memory.trust(address(9));
-        let mut held: Vec<Reservation> = (1..3).map(|n| memory.enter(address(n))).collect();
-        assert!(held.iter_mut().all(|taken| fits(&memory, taken, 32 << 20)));
-        assert!(!fits(&memory, &mut memory.enter(address(8)), 1));
-        assert!(fits(&memory, &mut memory.enter(address(9)), 25 << 20));
+        let mut reservations: Vec<Reservation> =
+            (1..3).map(|n| memory.open_reservation(address(n))).collect();
+        assert!(reservations.iter_mut().all(|reservation| fits(&memory, reservation, 32 << 20)));
+        assert!(!fits(&memory, &mut memory.open_reservation(address(8)), 1));
+        assert!(fits(&memory, &mut memory.open_reservation(address(9)), 25 << 20));
     }
 
     #[test]
     fn the_tables_of_addresses_do_not_grow_without_limit() {
         let memory = BodyMemory::default();
         for n in 0..200 {
-            memory.enter(address(n));
+            memory.open_reservation(address(n));
             memory.trust(address(n));
         }
-        assert_eq!((memory.shares.lock().len(), memory.known.lock().len()), (1, MAX_KNOWN));
+        assert_eq!((memory.address_limits.lock().len(), memory.verified.lock().len()), (1, MAX_VERIFIED));
     }
 }

@@ -27,17 +27,17 @@ pub struct Slot(Arc<AtomicUsize>);
 
 impl Capacity {
     /// Derives the capacity from the process's limits for file descriptors and memory.
-    pub fn of_this_process(memory: MemoryLimit) -> Self {
+    pub fn for_this_process(memory: MemoryLimit) -> Self {
         let descriptors = getrlimit(Resource::Nofile).current;
         let descriptors = descriptors.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-        Self::of(descriptors, memory)
+        Self::from_descriptors(descriptors, memory)
     }
 
-    fn of(descriptors: usize, memory: MemoryLimit) -> Self {
-        Self::up_to(descriptors - RESERVED.min(descriptors / 4), memory)
+    fn from_descriptors(descriptors: usize, memory: MemoryLimit) -> Self {
+        Self::new(descriptors - RESERVED.min(descriptors / 4), memory)
     }
 
-    pub fn up_to(max: usize, memory: MemoryLimit) -> Self {
+    pub fn new(max: usize, memory: MemoryLimit) -> Self {
         Self { open: Arc::default(), max, memory }
     }
 
@@ -74,8 +74,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_free_again_when_its_connection_ends() {
-        let capacity = Capacity::of(16, MemoryLimit::of_this_process(Some(u64::MAX)));
+    fn a_slot_is_free_again_when_its_connection_ends() {
+        let capacity = Capacity::from_descriptors(16, MemoryLimit::for_this_process(Some(u64::MAX)));
         assert_eq!(capacity.max(), 12);
         let mut slots: Vec<Slot> = std::iter::from_fn(|| capacity.take()).collect();
         assert_eq!(slots.len(), 12);

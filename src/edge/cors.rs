@@ -49,7 +49,7 @@ pub async fn cors(State(rule): State<CorsRule>, request: Request, next: Next) ->
         _ => next.run(request).await,
     };
     let headers = response.headers_mut();
-    varies(headers);
+    add_vary_origin(headers);
     if let Some(origin) = allowed {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
@@ -60,17 +60,17 @@ pub async fn cors(State(rule): State<CorsRule>, request: Request, next: Next) ->
     response
 }
 
-fn preflight(asked: &HeaderMap, is_allowed: bool) -> Response {
+fn preflight(request_headers: &HeaderMap, is_allowed: bool) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     if is_allowed {
-        allow_preflight(asked, response.headers_mut());
+        allow_preflight(request_headers, response.headers_mut());
     }
     response
 }
 
 /// Tells caches that the answer depends on the page's origin, also if this origin was refused.
-pub(super) fn varies(answer: &mut HeaderMap) {
+pub(super) fn add_vary_origin(answer: &mut HeaderMap) {
     answer.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 
@@ -106,7 +106,7 @@ fn requested_headers(request: &HeaderMap) -> Option<HeaderValue> {
 mod tests {
     use super::*;
 
-    fn asked(lines: &[&[u8]]) -> Option<String> {
+    fn request_headers(lines: &[&[u8]]) -> Option<String> {
         let mut headers = HeaderMap::new();
         for line in lines {
             let value = HeaderValue::from_bytes(line).expect("a value");
@@ -117,20 +117,20 @@ mod tests {
 
     #[test]
     fn the_requested_names_are_allowed() {
-        assert_eq!(asked(&[b"baggage,sentry-trace"]).as_deref(), Some("baggage,sentry-trace"));
+        assert_eq!(request_headers(&[b"baggage,sentry-trace"]).as_deref(), Some("baggage,sentry-trace"));
         assert_eq!(
-            asked(&[b"X-Tenant , traceparent", b"tracestate"]).as_deref(),
+            request_headers(&[b"X-Tenant , traceparent", b"tracestate"]).as_deref(),
             Some("x-tenant,traceparent,tracestate")
         );
-        assert_eq!(asked(&[]), None);
+        assert_eq!(request_headers(&[]), None);
     }
 
     #[test]
     fn an_invalid_name_is_left_out() {
         for line in [&b""[..], b" , ,", b"*", b"a b", b"a:b", b"caf\xe9", b"(x)", b"\"x\"", b"a/b"] {
-            assert_eq!(asked(&[line]), None, "{line:?}");
+            assert_eq!(request_headers(&[line]), None, "{line:?}");
         }
-        assert_eq!(asked(&[b"*, x-one,a b,\xff,x-two"]).as_deref(), Some("x-one,x-two"));
+        assert_eq!(request_headers(&[b"*, x-one,a b,\xff,x-two"]).as_deref(), Some("x-one,x-two"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{metrics::held_bytes, rate_limited_log::rate_limited_log};
 
-const CHECK_EVERY: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Where the kernel shows control groups, of version 2 and of version 1.
 const CGROUP: &str = "/sys/fs/cgroup";
 const CGROUP_1: &str = "/sys/fs/cgroup/memory";
@@ -28,7 +28,7 @@ pub struct MemoryLimit {
 
 impl MemoryLimit {
     /// Uses the configured limit, or otherwise the container's.
-    pub fn of_this_process(configured: Option<u64>) -> Self {
+    pub fn for_this_process(configured: Option<u64>) -> Self {
         let max = configured.or_else(|| {
             let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
             limit_of(&groups, |path| fs::read_to_string(path).ok())
@@ -52,9 +52,9 @@ impl MemoryLimit {
             bytes = max,
             "new connections are refused when seven eighths of this memory are in use"
         );
-        let mut every = tokio::time::interval(CHECK_EVERY);
+        let mut interval = tokio::time::interval(CHECK_INTERVAL);
         loop {
-            every.tick().await;
+            interval.tick().await;
             let Some(held) = held_bytes() else { return std::future::pending().await };
             self.compare(held, max);
         }
@@ -88,14 +88,16 @@ fn limit_of(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64>
         }
     });
     files
-        .flat_map(|(root, path, file)| above(root, path).into_iter().map(move |folder| folder.join(file)))
+        .flat_map(|(root, path, file)| {
+            with_ancestors(root, path).into_iter().map(move |folder| folder.join(file))
+        })
         // Without a limit, the file contains "max", or in version 1 a number that no machine reaches.
         .filter_map(|file| read(&file)?.trim().parse().ok().filter(|bytes| *bytes < 1 << 60))
         .min()
 }
 
 /// The folder of a group, and the folders above it up to `root`. In a container, the path may exist only on the host.
-fn above(root: &str, path: &str) -> Vec<PathBuf> {
+fn with_ancestors(root: &str, path: &str) -> Vec<PathBuf> {
     let root = Path::new(root);
     let group = root.join(path.trim_start_matches('/'));
     group.ancestors().take_while(|folder| folder.starts_with(root)).map(Path::to_path_buf).collect()

@@ -10,9 +10,9 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::{cors::varies, error_response};
+use super::{cors::add_vary_origin, error_response};
 use crate::{
-    address::reached,
+    address::forwarded_origin,
     config::{Origin, Origins, TrustedProxies},
     metrics::Metrics,
     rate_limited_log::rate_limited_log,
@@ -45,10 +45,10 @@ pub async fn check_origin(
     }
     let origin = request.headers().get(header::ORIGIN);
     rate_limited_log!(info, origin = shown(origin), "refused an Origin that is not in WEBSOCKET_CORS_ORIGIN");
-    rule.metrics.clients.turned_away.inc(["forbidden_origin"]);
+    rule.metrics.clients.rejected.inc(["forbidden_origin"]);
     let mut response =
         error_response(StatusCode::FORBIDDEN, "forbidden_origin", "This Origin is not allowed");
-    varies(response.headers_mut());
+    add_vary_origin(response.headers_mut());
     response
 }
 
@@ -74,12 +74,12 @@ fn allows(headers: &HeaderMap, allowed: &Origins, proxies: &TrustedProxies, peer
 
 /// The origin of this gateway as the browser sees it, from the headers of trusted proxies or otherwise from the request itself.
 fn own_origin(headers: &HeaderMap, proxies: &TrustedProxies, peer: IpAddr) -> Option<Origin> {
-    let reached = reached(peer, headers, proxies);
-    let host = match &reached.host {
+    let forwarded = forwarded_origin(peer, headers, proxies);
+    let host = match &forwarded.host {
         Some(host) => host,
         None => headers.get(header::HOST)?.to_str().ok()?,
     };
-    Origin::parse(&format!("{}://{host}", reached.scheme.unwrap_or("http")))
+    Origin::parse(&format!("{}://{host}", forwarded.scheme.unwrap_or("http")))
 }
 
 #[cfg(test)]

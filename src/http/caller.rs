@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::{ApiError, HttpState};
 use crate::{
-    address::{Share, Shares},
+    address::{QuotaPermit, Quotas},
     auth::{AuthError, Identity, UnixTime, bearer},
     task::UserId,
 };
@@ -40,13 +40,13 @@ const MAX_WAITING_FOR_KEYS: usize = 64;
 static KEY_WAITERS: Semaphore = Semaphore::const_new(MAX_WAITING_FOR_KEYS);
 /// At most this many bodies of one user are read at once. Bodies may come slowly, and the number of concurrent requests is limited.
 const MAX_BODIES_PER_USER: usize = 64;
-static BODY_QUOTAS: LazyLock<Shares<UserId>> = LazyLock::new(|| Shares::of(Some(MAX_BODIES_PER_USER)));
+static BODY_QUOTAS: LazyLock<Quotas<UserId>> = LazyLock::new(|| Quotas::new(Some(MAX_BODIES_PER_USER)));
 const ADMIN_SCOPE: &str = "admin";
 const WRITE_SCOPE: &str = "tasks:write";
 
 /// One of [`MAX_BODIES_PER_USER`] slots, held while the body is read.
 #[derive(Clone, Debug)]
-pub(super) struct BodyPermit(#[expect(dead_code, reason = "held, not read")] Arc<Share<UserId>>);
+pub(super) struct BodyPermit(#[expect(dead_code, reason = "held, not read")] Arc<QuotaPermit<UserId>>);
 
 impl FromRequestParts<HttpState> for Reader {
     type Rejection = ApiError;

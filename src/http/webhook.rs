@@ -97,7 +97,7 @@ impl Webhook {
         address: ClientAddress,
         mut body: Body,
     ) -> Result<(Bytes, Reservation), ApiError> {
-        let (mut bytes, mut reservation) = (BytesMut::new(), self.body_memory.enter(address));
+        let (mut bytes, mut reservation) = (BytesMut::new(), self.body_memory.open_reservation(address));
         while let Some(frame) = body.frame().await {
             let frame =
                 frame.map_err(|_| ApiError::Invalid("the body could not be read to its end".to_owned()))?;

@@ -8,7 +8,7 @@ use crate::wire::{ClientEventName, Code};
 
 use super::labelled::{Counters, Gauges, Level, counter, gauge};
 
-const ENDS: [&str; 6] = [
+const END_REASONS: [&str; 6] = [
     "transport_close",
     "multiple_polling",
     "malformed",
@@ -18,7 +18,7 @@ const ENDS: [&str; 6] = [
 ];
 const HANDSHAKES: [&str; 6] =
     ["accepted", "unauthorized", "token_expired", "unavailable", "feature_disabled", "invalid_namespace"];
-const REFUSED: [&str; 12] = [
+const REJECT_REASONS: [&str; 12] = [
     "capacity",
     "address",
     "idle",
@@ -38,12 +38,12 @@ pub struct ClientMetrics {
     /// `[transport]`: `websocket` or `polling`.
     pub connections: Gauges<1>,
     pub users: Level,
-    pub newcomers: Level,
+    pub unauthenticated: Level,
     /// Every accepted TCP connection takes a slot, HTTP connections too.
-    pub places_taken: Level,
-    pub places: Level,
+    pub connection_slots_used: Level,
+    pub connection_slots: Level,
     /// `[reason]`
-    pub turned_away: Counters<1>,
+    pub rejected: Counters<1>,
     /// `[outcome]`: `accepted`, or the code that the client receives.
     pub handshakes: Counters<1>,
     /// `[reason]`
@@ -55,7 +55,7 @@ pub struct ClientMetrics {
     /// `totalErrors` of `/api/health` shows it, too.
     pub errors: Counter,
     /// `[reason]`
-    pub cut: Counters<1>,
+    pub disconnected: Counters<1>,
     /// `messagesPerSecond` of `/api/health` is its growth per second.
     pub deliveries: Counter,
     pub delivered_bytes: Counter,
@@ -66,19 +66,19 @@ pub struct ClientMetrics {
 
 /// A join or resync counts as waiting until this is dropped.
 #[derive(Debug)]
-pub struct Waiting(Level);
+pub struct WaitingJoin(Level);
 
-impl Drop for Waiting {
+impl Drop for WaitingJoin {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
 impl ClientMetrics {
-    pub fn join_waits(&self, cause: &'static str) -> Waiting {
+    pub fn join_waits(&self, cause: &'static str) -> WaitingJoin {
         let level = self.joins_waiting.of([cause]);
         level.inc();
-        Waiting(level)
+        WaitingJoin(level)
     }
 
     pub(super) fn register(registry: &mut Registry) -> Self {
@@ -90,24 +90,24 @@ impl ClientMetrics {
                 ["transport"],
             ).with(["websocket", "polling"].map(|transport| [transport])),
             users: gauge(registry, "users", "Users that have at least one connection"),
-            newcomers: gauge(
+            unauthenticated: gauge(
                 registry,
                 "unauthenticated_connections",
                 "Engine.IO connections that have not sent a token yet",
             ),
-            places_taken: gauge(registry, "tcp_connections", "Open TCP connections of Socket.IO and HTTP"),
-            places: gauge(
+            connection_slots_used: gauge(registry, "tcp_connections", "Open TCP connections of Socket.IO and HTTP"),
+            connection_slots: gauge(
                 registry,
                 "tcp_connections_max",
                 "Maximum number of TCP connections; the last eighth is reserved for existing clients",
             ),
-            turned_away: Counters::register(
+            rejected: Counters::register(
                 registry,
                 "connections_refused",
                 "Connections and Socket.IO requests that were refused before a handshake",
                 ["reason"],
             )
-            .with(REFUSED.map(|reason| [reason])),
+            .with(REJECT_REASONS.map(|reason| [reason])),
             handshakes: Counters::register(
                 registry,
                 "handshakes",
@@ -122,7 +122,7 @@ impl ClientMetrics {
                 "Engine.IO connections that ended, by the reason that the transport gave",
                 ["reason"],
             )
-            .with(ENDS.map(|reason| [reason])),
+            .with(END_REASONS.map(|reason| [reason])),
             requests: Counters::register(
                 registry,
                 "client_events",
@@ -142,7 +142,7 @@ impl ClientMetrics {
                 "client_errors",
                 "Refused requests and handshakes, and connections that were closed because of what the client sent",
             ),
-            cut: Counters::register(
+            disconnected: Counters::register(
                 registry,
                 "clients_cut",
                 "Connections that the server cut so that the client reconnects and resyncs: behind (its queue stayed full), \

@@ -27,7 +27,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    Doors,
+    ListenerContext,
     idle::{IdleConnection, Peer},
     respond,
 };
@@ -39,9 +39,9 @@ use crate::{
 /// The timeout for a request head, from its first byte on. A new connection must also send its first byte within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// During shutdown, a client has this long to send the rest of a request head that it has begun.
-const LAST_HEAD: Duration = Duration::from_secs(1);
+const SHUTDOWN_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// During shutdown, a client that has sent nothing yet has this long to send its first byte.
-const LAST_OPENED: Duration = Duration::from_millis(250);
+const SHUTDOWN_FIRST_BYTE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// State that two parts of a connection share: the service, which answers requests, and the task, which waits for them.
 #[derive(Debug)]
@@ -52,31 +52,31 @@ struct Requests {
     /// How many requests have been answered.
     answered: AtomicU64,
     /// When the last request was answered, in milliseconds from `opened`.
-    last: AtomicU64,
+    last_answered: AtomicU64,
 }
 
 /// The way in which a connection ends at its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// The connection is cut, because its client is too slow.
-    Cut,
+    /// The connection is aborted, because its client is too slow.
+    Abort,
     /// The connection is closed, because there is nothing to answer.
     Close,
 }
 
-pub(super) async fn serve_connection(connection: TcpConnection, peer: SocketAddr, doors: Doors) {
+pub(super) async fn serve_connection(connection: TcpConnection, peer: SocketAddr, context: ListenerContext) {
     let tcp = connection.shared();
     let requests = Arc::new(Requests::new());
-    let closing = doors.closing.clone();
-    let (keep_alive, head_bytes) = (doors.keep_alive, doors.head_bytes);
-    let who = Peer { address: peer.ip(), is_proxy: doors.proxies.contains(peer.ip()) };
-    let idle = Arc::new(doors.idle.connection(who, connection.handle()));
+    let closing = context.closing.clone();
+    let (keep_alive, head_bytes) = (context.keep_alive, context.head_bytes);
+    let peer_info = Peer { address: peer.ip(), is_proxy: context.proxies.contains(peer.ip()) };
+    let idle = Arc::new(context.idle.connection(peer_info, connection.handle()));
     let service = {
         let (requests, handle, idle) = (requests.clone(), connection.handle(), idle.clone());
         service_fn(move |request: Request<Incoming>| {
-            let (doors, handle, idle, requests) =
-                (doors.clone(), handle.clone(), idle.clone(), requests.clone());
-            async move { Ok::<_, Infallible>(answer(doors, request, peer, handle, &requests, &idle).await) }
+            let (context, handle, idle, requests) =
+                (context.clone(), handle.clone(), idle.clone(), requests.clone());
+            async move { Ok::<_, Infallible>(answer(context, request, peer, handle, &requests, &idle).await) }
         })
     };
     let served = http1::Builder::new()
@@ -85,10 +85,10 @@ pub(super) async fn serve_connection(connection: TcpConnection, peer: SocketAddr
         .serve_connection(TokioIo::new(connection), service)
         .with_upgrades();
     tokio::pin!(served);
-    let mut wait = Wait { tcp, requests, keep_alive, timer: None, closing_since: None };
+    let mut end_timer = EndTimer { tcp, requests, keep_alive, timer: None, closing_since: None };
     let closed = closing.cancelled();
     tokio::pin!(closed);
-    let (mut finishing, mut counted) = (false, 0);
+    let (mut finishing, mut entered_after) = (false, 0);
     let result = poll_fn(|cx| {
         loop {
             if let Poll::Ready(result) = served.as_mut().poll(cx) {
@@ -99,16 +99,18 @@ pub(super) async fn serve_connection(connection: TcpConnection, peer: SocketAddr
             }
             // The connection counts as idle only after hyper was polled: then the last answer has been written, or it waits for a client
             // that does not read.
-            if let Some(answered) = wait.requests.idle_after().filter(|answered| *answered > counted) {
-                counted = answered;
+            if let Some(answered) =
+                end_timer.requests.answered_if_idle().filter(|answered| *answered > entered_after)
+            {
+                entered_after = answered;
                 idle.enter();
             }
-            if wait.closing_since.is_none() && closed.as_mut().poll(cx).is_ready() {
-                wait.closing_since = Some(Instant::now());
+            if end_timer.closing_since.is_none() && closed.as_mut().poll(cx).is_ready() {
+                end_timer.closing_since = Some(Instant::now());
             }
-            match wait.poll(cx) {
+            match end_timer.poll(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(End::Cut) => {
+                Poll::Ready(End::Abort) => {
                     rate_limited_log!(debug, "closed a connection: its request head took too long");
                     return Poll::Ready(Ok(()));
                 }
@@ -135,7 +137,7 @@ pub(super) async fn serve_connection(connection: TcpConnection, peer: SocketAddr
 
 /// Answers one request, and records its beginning and end.
 async fn answer(
-    doors: Doors,
+    context: ListenerContext,
     request: Request<Incoming>,
     peer: SocketAddr,
     handle: TcpHandle,
@@ -145,8 +147,8 @@ async fn answer(
     idle.leave();
     let has_body = !request.body().is_end_stream();
     requests.begin(&handle);
-    let draining = doors.draining.clone();
-    let mut response = respond(doors, request, peer, handle.clone()).await;
+    let draining = context.draining.clone();
+    let mut response = respond(context, request, peer, handle.clone()).await;
     if draining.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -160,12 +162,12 @@ impl Requests {
             opened: Instant::now(),
             answering: AtomicBool::new(false),
             answered: AtomicU64::new(0),
-            last: AtomicU64::new(0),
+            last_answered: AtomicU64::new(0),
         }
     }
 
     /// How many requests have been answered, if none is being answered.
-    fn idle_after(&self) -> Option<u64> {
+    fn answered_if_idle(&self) -> Option<u64> {
         let answering = self.answering.load(Ordering::Relaxed);
         (!answering).then(|| self.answered.load(Ordering::Relaxed))
     }
@@ -182,14 +184,14 @@ impl Requests {
             handle.forget_first_byte();
         }
         let elapsed = self.opened.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-        self.last.store(elapsed, Ordering::Relaxed);
+        self.last_answered.store(elapsed, Ordering::Relaxed);
         self.answered.fetch_add(1, Ordering::Relaxed);
         self.answering.store(false, Ordering::Relaxed);
     }
 }
 
 /// Waits for the end of a connection.
-struct Wait {
+struct EndTimer {
     tcp: Arc<Tcp>,
     requests: Arc<Requests>,
     keep_alive: Duration,
@@ -197,7 +199,7 @@ struct Wait {
     closing_since: Option<Instant>,
 }
 
-impl Wait {
+impl EndTimer {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             let Some((deadline, end)) = self.deadline() else { return Poll::Pending };
@@ -222,21 +224,22 @@ impl Wait {
 
     /// `None` means that a request is being answered, which has timeouts of its own.
     fn deadline(&self) -> Option<(Instant, End)> {
-        let answered = self.requests.idle_after()?;
-        let earlier = |deadline: Instant, last: Duration| match self.closing_since {
-            Some(since) => deadline.min(since + last),
+        let answered = self.requests.answered_if_idle()?;
+        let earlier = |deadline: Instant, shutdown_timeout: Duration| match self.closing_since {
+            Some(since) => deadline.min(since + shutdown_timeout),
             None => deadline,
         };
-        let last = self.requests.opened + Duration::from_millis(self.requests.last.load(Ordering::Relaxed));
+        let last_answered =
+            self.requests.opened + Duration::from_millis(self.requests.last_answered.load(Ordering::Relaxed));
         if let Some(first) = self.tcp.first_byte() {
             // Bytes that came during the previous answer had to wait for it, so their time counts from the end of that answer.
-            let written = Instant::from_std(self.tcp.took_at());
-            let first = Instant::from_std(first).max(last).max(written);
-            Some((earlier(first + HEAD_TIMEOUT, LAST_HEAD), End::Cut))
+            let written = Instant::from_std(self.tcp.last_progress_at());
+            let first = Instant::from_std(first).max(last_answered).max(written);
+            Some((earlier(first + HEAD_TIMEOUT, SHUTDOWN_HEAD_TIMEOUT), End::Abort))
         } else if answered == 0 {
-            Some((earlier(last + HEAD_TIMEOUT, LAST_OPENED), End::Close))
+            Some((earlier(last_answered + HEAD_TIMEOUT, SHUTDOWN_FIRST_BYTE_TIMEOUT), End::Close))
         } else {
-            Some((earlier(last + self.keep_alive, Duration::ZERO), End::Close))
+            Some((earlier(last_answered + self.keep_alive, Duration::ZERO), End::Close))
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use crate::{
-    address::{ClientAddress, Share, Shares},
+    address::{ClientAddress, QuotaPermit, Quotas},
     config::TrustedProxies,
     edge::{Capacity, PeerIp, Slot},
     metrics::Metrics,
@@ -35,11 +35,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Everything that a listener needs to serve its connections.
 #[derive(Clone, Debug)]
-pub struct Doors {
+pub struct ListenerContext {
     pub router: Router,
     pub capacity: Capacity,
     /// How many connections without a token each address may have.
-    pub shares: Shares,
+    pub quotas: Quotas,
     pub proxies: TrustedProxies,
     /// The limit for a request's line and headers, together with the bytes behind them that are already read.
     pub head_bytes: usize,
@@ -59,25 +59,25 @@ pub struct Doors {
 }
 
 /// Accepts connections until `closing`, and then those that clients had opened by that moment.
-pub async fn serve(listener: TcpListener, doors: Doors) {
+pub async fn serve(listener: TcpListener, context: ListenerContext) {
     // A task that waits for the end of all connections also waits for those that are still to be accepted.
-    let _accepting = doors.connections.token();
+    let _accepting = context.connections.token();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = doors.closing.cancelled() => break,
+            () = context.closing.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => admit(stream, peer, &doors).await,
-            Err(error) => failed(&error).await,
+            Ok((stream, peer)) => admit(stream, peer, &context).await,
+            Err(error) => log_accept_error(&error).await,
         }
     }
-    accept_the_last(listener, &doors).await;
+    accept_pending(listener, &context).await;
 }
 
 /// The kernel may hold connections that the server has not accepted yet, and their requests may have come. Closing the listener would
 /// reset them, so this function accepts them. From now on the kernel admits no new client.
-async fn accept_the_last(listener: TcpListener, doors: &Doors) {
+async fn accept_pending(listener: TcpListener, context: &ListenerContext) {
     if SockRef::from(&listener).listen(0).is_err() {
         return;
     }
@@ -85,66 +85,67 @@ async fn accept_the_last(listener: TcpListener, doors: &Doors) {
     while let Ok((stream, peer)) = listener.accept() {
         let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
         if let Ok(stream) = stream {
-            admit(stream, peer, doors).await;
+            admit(stream, peer, context).await;
         }
     }
 }
 
-async fn admit(stream: TcpStream, peer: SocketAddr, doors: &Doors) {
-    let Some(slot) = slot(doors) else {
+async fn admit(stream: TcpStream, peer: SocketAddr, context: &ListenerContext) {
+    let Some(slot) = take_slot(context) else {
         // The server accepts the connection and closes it at once, because a client would wait for a connection that is not accepted.
         drop(stream);
-        doors.metrics.clients.turned_away.inc(["capacity"]);
-        let max = doors.capacity.max();
+        context.metrics.clients.rejected.inc(["capacity"]);
+        let max = context.capacity.max();
         rate_limited_log!(warn, max, "no room for more connections: raise the limit of open files");
         return;
     };
     // A proxy's connections carry many clients, so the limit per address does not apply.
-    let share = match doors.proxies.contains(peer.ip()) {
+    let quota_permit = match context.proxies.contains(peer.ip()) {
         true => None,
-        false => match share(doors, ClientAddress::of_peer(peer.ip())) {
-            Some(share) => Some(share),
+        false => match take_quota_permit(context, ClientAddress::of_peer(peer.ip())) {
+            Some(quota_permit) => Some(quota_permit),
             None => {
-                doors.metrics.clients.turned_away.inc(["address"]);
+                context.metrics.clients.rejected.inc(["address"]);
                 rate_limited_log!(warn, "closed connections: one address has too many without a token");
                 return;
             }
         },
     };
-    match TcpConnection::accept(stream, doors.stall_timeout) {
+    match TcpConnection::accept(stream, context.stall_timeout) {
         Ok(connection) => {
-            let connection = connection.counted(slot, share, doors.metrics.clone());
-            doors.connections.spawn(serve_connection(connection, peer, doors.clone()));
+            let connection = connection.with_slot(slot, quota_permit, context.metrics.clone());
+            context.connections.spawn(serve_connection(connection, peer, context.clone()));
         }
-        Err(error) => failed(&error).await,
+        Err(error) => log_accept_error(&error).await,
     }
 }
 
 /// Takes a slot for a connection. If few slots are left, this function closes an idle connection.
-fn slot(doors: &Doors) -> Option<Slot> {
-    if doors.capacity.is_scarce() && doors.idle.close_a_stranger() {
-        doors.metrics.clients.turned_away.inc(["idle"]);
+fn take_slot(context: &ListenerContext) -> Option<Slot> {
+    if context.capacity.is_scarce() && context.idle.close_oldest_unauthenticated() {
+        context.metrics.clients.rejected.inc(["idle"]);
     }
-    doors.capacity.take().or_else(|| {
+    context.capacity.take().or_else(|| {
         // The slot becomes free only when the task of the closed connection ends, so a later connection gets it.
-        if doors.idle.close_one() {
-            doors.metrics.clients.turned_away.inc(["idle"]);
+        if context.idle.close_one() {
+            context.metrics.clients.rejected.inc(["idle"]);
         }
         None
     })
 }
 
-/// Takes a share of what an address may have without a token. If none is left, the share of an idle connection is taken over.
-fn share(doors: &Doors, address: ClientAddress) -> Option<Share> {
-    doors.shares.take(address, 1).or_else(|| {
-        let share = doors.idle.make_room_of(address)?;
-        doors.metrics.clients.turned_away.inc(["idle"]);
-        Some(share)
+/// Takes a permit from the quota of an address for connections without a token. If the quota is used up, this function closes an idle
+/// connection of the address and takes over its permit.
+fn take_quota_permit(context: &ListenerContext, address: ClientAddress) -> Option<QuotaPermit> {
+    context.quotas.take(address, 1).or_else(|| {
+        let quota_permit = context.idle.close_oldest_of(address)?;
+        context.metrics.clients.rejected.inc(["idle"]);
+        Some(quota_permit)
     })
 }
 
-async fn failed(error: &io::Error) {
-    if is_of_one_connection(error) {
+async fn log_accept_error(error: &io::Error) {
+    if is_connection_error(error) {
         rate_limited_log!(debug, %error, "a connection ended before it was accepted");
     } else {
         rate_limited_log!(warn, %error, "could not accept a connection");
@@ -153,23 +154,23 @@ async fn failed(error: &io::Error) {
 }
 
 async fn respond(
-    doors: Doors,
+    context: ListenerContext,
     mut request: Request<Incoming>,
     peer: SocketAddr,
     tcp: TcpHandle,
 ) -> Response<Body> {
-    let address = ClientAddress::of_request(peer.ip(), request.headers(), &doors.proxies);
+    let address = ClientAddress::of_request(peer.ip(), request.headers(), &context.proxies);
     let extensions = request.extensions_mut();
     extensions.insert(address);
     extensions.insert(PeerIp(peer.ip()));
     extensions.insert(tcp);
-    match doors.router.oneshot(request.map(Body::new)).await {
+    match context.router.oneshot(request.map(Body::new)).await {
         Ok(response) => response,
         Err(never) => match never {},
     }
 }
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset

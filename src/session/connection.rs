@@ -26,7 +26,7 @@ pub trait Connection: fmt::Debug + Send + Sync {
     fn close_now(self: Arc<Self>);
 
     /// When the client last accepted bytes.
-    fn took(&self) -> Option<Instant>;
+    fn last_progress(&self) -> Option<Instant>;
 
     /// The transport's name, for metrics.
     fn transport(&self) -> &'static str;

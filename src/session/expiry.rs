@@ -12,7 +12,7 @@ use crate::{auth::UnixTime, fanout::PeerId};
 pub struct Expiries {
     /// Expiry times in milliseconds since 1970.
     due: Mutex<BTreeSet<(u64, PeerId)>>,
-    earlier: Notify,
+    earlier_added: Notify,
 }
 
 impl Expiries {
@@ -21,7 +21,7 @@ impl Expiries {
         let mut due = self.due.lock();
         due.insert(entry);
         if due.first() == Some(&entry) {
-            self.earlier.notify_one();
+            self.earlier_added.notify_one();
         }
     }
 
@@ -44,7 +44,7 @@ impl Expiries {
             };
             tokio::select! {
                 () = clock.sleep_until(next) => {}
-                () = self.earlier.notified() => {}
+                () = self.earlier_added.notified() => {}
             }
         }
     }

@@ -31,13 +31,13 @@ impl Peer for SessionPeer {
 
     fn cut(&self) {
         if let Some(sessions) = self.sessions.upgrade() {
-            sessions.metrics.clients.cut.inc(["behind"]);
+            sessions.metrics.clients.disconnected.inc(["behind"]);
         }
         self.session.connection.clone().close_now();
     }
 
     fn took(&self) -> Option<Instant> {
-        self.session.connection.took()
+        self.session.connection.last_progress()
     }
 
     /// There is only one stream so far.

@@ -23,22 +23,22 @@ impl Registry {
     pub fn add(&self, session: &Arc<Session>, user: UserId, max: usize) -> Option<Arc<Session>> {
         let mut inner = self.0.lock();
         inner.by_peer.insert(session.id, session.clone());
-        let of_user = inner.by_user.entry(user).or_default();
+        let user_peers = inner.by_user.entry(user).or_default();
         // Two sessions that begin at the same moment may be added in the other order.
-        of_user.insert(of_user.partition_point(|id| *id < session.id), session.id);
+        user_peers.insert(user_peers.partition_point(|id| *id < session.id), session.id);
         // The oldest session leaves the queue at once, so that two concurrent calls do not return the same one.
-        let oldest = (of_user.len() > max).then(|| of_user.pop_front()).flatten()?;
+        let oldest = (user_peers.len() > max).then(|| user_peers.pop_front()).flatten()?;
         inner.by_peer.get(&oldest).cloned()
     }
 
     pub fn remove(&self, peer: PeerId, user: &UserId) {
         let mut inner = self.0.lock();
         inner.by_peer.remove(&peer);
-        if let Some(of_user) = inner.by_user.get_mut(user) {
-            if let Ok(place) = of_user.binary_search(&peer) {
-                of_user.remove(place);
+        if let Some(user_peers) = inner.by_user.get_mut(user) {
+            if let Ok(index) = user_peers.binary_search(&peer) {
+                user_peers.remove(index);
             }
-            if of_user.is_empty() {
+            if user_peers.is_empty() {
                 inner.by_user.remove(user);
             }
         }

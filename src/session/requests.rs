@@ -26,13 +26,13 @@ use super::{
 
 /// The first resyncs of a session are not rate limited. The existing client sends one on each connect, and one more for the task
 /// that it shows.
-const FREE_RESYNCS: u32 = 2;
+const UNLIMITED_RESYNCS: u32 = 2;
 /// A new token may wait this long for a fetch of keys. The session's other requests wait behind it.
-const KEY_PATIENCE: Duration = Duration::from_secs(6);
+const KEY_WAIT_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// The ack of a successful resync.
 #[derive(Serialize)]
-struct Resynced {
+struct ResyncReply {
     ok: bool,
     gone: Vec<TaskId>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,15 +41,15 @@ struct Resynced {
 
 impl Sessions {
     /// Works on a session's requests, one after the other, until there are no more.
-    pub(super) async fn work(self: Arc<Self>, session: Arc<Session>) {
+    pub(super) async fn process_requests(self: Arc<Self>, session: Arc<Session>) {
         while let Some(request) = session.pop() {
             match request {
                 Request::Refresh => self.refresh(&session).await,
                 Request::Client { event, name, id, arrived } => {
-                    let answered = self.answer(&session, event, id, arrived).await;
-                    let code = answered.as_ref().err().map(|refusal| refusal.code.as_str());
+                    let result = self.answer(&session, event, id, arrived).await;
+                    let code = result.as_ref().err().map(|refusal| refusal.code.as_str());
                     tracing::debug!(event = <&str>::from(name), refused = code, "answered");
-                    if let Err(refusal) = answered {
+                    if let Err(refusal) = result {
                         self.refuse(&session, id, &refusal.of(name));
                     }
                     self.settle(&session).await;
@@ -67,23 +67,23 @@ impl Sessions {
     ) -> Result<(), Refusal> {
         match event {
             ClientEvent::TaskJoin { task } => {
-                let task = self.task_room(&task)?;
-                self.take_turn(session, arrived).await?;
-                self.has_space(session, std::slice::from_ref(&task), false)?;
+                let task = self.check_task_room(&task)?;
+                self.wait_for_rate_limit(session, arrived).await?;
+                self.check_room_limit(session, std::slice::from_ref(&task), false)?;
                 match self.join_task(session, &task, None).await? {
                     TaskJoin::Gone => return Err(Refusal::new(Code::NotFound, "No such task")),
-                    TaskJoin::State | TaskJoin::Recovered => self.done(session, id),
+                    TaskJoin::State | TaskJoin::Recovered => self.acknowledge(session, id),
                 }
             }
             ClientEvent::TaskLeave { task } => {
-                let task = self.task_room(&task)?;
+                let task = self.check_task_room(&task)?;
                 self.hub.turn(|fanout| fanout.leave_task(session.id, &task));
-                self.done(session, id);
+                self.acknowledge(session, id);
             }
             ClientEvent::DashboardJoin => {
-                self.dashboard_room()?;
-                self.take_turn(session, arrived).await?;
-                self.has_space(session, &[], true)?;
+                self.check_dashboard_room()?;
+                self.wait_for_rate_limit(session, arrived).await?;
+                self.check_room_limit(session, &[], true)?;
                 if let DashboardJoin::State(loaded) = self.join_dashboard(session, None, id.is_some()).await?
                     && let Some(id) = id
                 {
@@ -91,24 +91,24 @@ impl Sessions {
                 }
             }
             ClientEvent::DashboardLeave => {
-                self.dashboard_room()?;
+                self.check_dashboard_room()?;
                 self.hub.turn(|fanout| fanout.leave_dashboard(session.id));
                 self.cluster.dashboard(session.id.0, false);
-                self.done(session, id);
+                self.acknowledge(session, id);
             }
             ClientEvent::Resync(resync) => {
-                if session.count_resync() > FREE_RESYNCS {
-                    self.take_turn(session, arrived).await?;
+                if session.count_resync() > UNLIMITED_RESYNCS {
+                    self.wait_for_rate_limit(session, arrived).await?;
                 }
-                let resynced = self.resync(session, resync).await?;
+                let reply = self.resync(session, resync).await?;
                 if let Some(id) = id {
-                    self.reply(session, &Message::reply(id, &resynced));
+                    self.reply(session, &Message::reply(id, &reply));
                 }
             }
             ClientEvent::AuthRefresh { token } => {
                 self.refreshes.turn(&session.user(), arrived).await.map_err(too_many)?;
                 let identity =
-                    self.tokens.admit(without_scheme(&token), KEY_PATIENCE).await.map_err(|error| {
+                    self.tokens.admit(without_scheme(&token), KEY_WAIT_TIMEOUT).await.map_err(|error| {
                         log_refused(&error, "refused a token refresh");
                         match error {
                             AuthError::Expired => Refusal::new(Code::TokenExpired, "The token has expired"),
@@ -125,13 +125,13 @@ impl Sessions {
                     return Err(Refusal::new(Code::Conflict, "The token is another user's"));
                 }
                 self.renew(session, identity);
-                self.done(session, id);
+                self.acknowledge(session, id);
             }
         }
         Ok(())
     }
 
-    async fn resync(&self, session: &Session, resync: Resync) -> Result<Resynced, Refusal> {
+    async fn resync(&self, session: &Session, resync: Resync) -> Result<ResyncReply, Refusal> {
         match resync {
             Resync::Bare => {
                 let (tasks, mut dashboard) = self.hub.turn(|fanout| fanout.joined_rooms(session.id));
@@ -142,28 +142,29 @@ impl Sessions {
                 self.send_rooms(session, &tasks, dashboard).await
             }
             Resync::Rooms { tasks, dashboard } => {
-                let tasks = tasks.iter().map(|task| self.task_room(task)).collect::<Result<Vec<_>, _>>()?;
+                let tasks =
+                    tasks.iter().map(|task| self.check_task_room(task)).collect::<Result<Vec<_>, _>>()?;
                 if dashboard {
-                    self.dashboard_room()?;
+                    self.check_dashboard_room()?;
                 }
-                self.has_space(session, &tasks, dashboard)?;
+                self.check_room_limit(session, &tasks, dashboard)?;
                 self.send_rooms(session, &tasks, dashboard).await
             }
             Resync::TaskSince { task, since } => {
-                let task = self.task_room(&task)?;
+                let task = self.check_task_room(&task)?;
                 let since = position(&since)?;
-                self.has_space(session, std::slice::from_ref(&task), false)?;
+                self.check_room_limit(session, std::slice::from_ref(&task), false)?;
                 let joined = self.join_task(session, &task, Some(since)).await?;
                 let gone = if joined == TaskJoin::Gone { vec![task] } else { Vec::new() };
-                Ok(Resynced { ok: true, gone, recovered: Some(joined == TaskJoin::Recovered) })
+                Ok(ResyncReply { ok: true, gone, recovered: Some(joined == TaskJoin::Recovered) })
             }
             Resync::DashboardSince { since } => {
-                self.dashboard_room()?;
+                self.check_dashboard_room()?;
                 let since = position(&since)?;
-                self.has_space(session, &[], true)?;
+                self.check_room_limit(session, &[], true)?;
                 let joined = self.join_dashboard(session, Some(since), false).await?;
                 let recovered = matches!(joined, DashboardJoin::Recovered);
-                Ok(Resynced { ok: true, gone: Vec::new(), recovered: Some(recovered) })
+                Ok(ResyncReply { ok: true, gone: Vec::new(), recovered: Some(recovered) })
             }
         }
     }
@@ -173,7 +174,7 @@ impl Sessions {
         session: &Session,
         tasks: &[TaskId],
         dashboard: bool,
-    ) -> Result<Resynced, Refusal> {
+    ) -> Result<ResyncReply, Refusal> {
         let mut gone = Vec::new();
         for task in tasks {
             if self.join_task(session, task, None).await? == TaskJoin::Gone {
@@ -183,7 +184,7 @@ impl Sessions {
         if dashboard {
             self.join_dashboard(session, None, false).await?;
         }
-        Ok(Resynced { ok: true, gone, recovered: None })
+        Ok(ResyncReply { ok: true, gone, recovered: None })
     }
 
     /// Enters all joined rooms again, for example after a gap in the feed or when the client's organisation has changed.
@@ -191,7 +192,7 @@ impl Sessions {
         let (tasks, dashboard) = self.hub.turn(|fanout| fanout.joined_rooms(session.id));
         if let Err(refusal) = self.send_rooms(session, &tasks, dashboard).await {
             // Without this the client would miss events and not notice.
-            self.metrics.clients.cut.inc(["not_refreshed"]);
+            self.metrics.clients.disconnected.inc(["not_refreshed"]);
             rate_limited_log!(
                 warn,
                 code = refusal.code.as_str(),
@@ -201,20 +202,20 @@ impl Sessions {
         }
     }
 
-    fn done(&self, session: &Session, id: Option<u64>) {
+    fn acknowledge(&self, session: &Session, id: Option<u64>) {
         if let Some(id) = id {
             self.reply(session, &Message::reply(id, &json!({"ok": true})));
         }
     }
 
-    fn task_room(&self, task: &str) -> Result<TaskId, Refusal> {
+    fn check_task_room(&self, task: &str) -> Result<TaskId, Refusal> {
         if !self.settings.features.task_detail {
             return Err(Refusal::new(Code::FeatureDisabled, "Tasks are switched off"));
         }
         TaskId::parse(task).ok_or(Refusal::invalid("taskId must be a non-empty string"))
     }
 
-    fn dashboard_room(&self) -> Result<(), Refusal> {
+    fn check_dashboard_room(&self) -> Result<(), Refusal> {
         if self.settings.features.dashboard {
             Ok(())
         } else {
@@ -222,13 +223,13 @@ impl Sessions {
         }
     }
 
-    async fn take_turn(&self, session: &Session, arrived: Instant) -> Result<(), Refusal> {
+    async fn wait_for_rate_limit(&self, session: &Session, arrived: Instant) -> Result<(), Refusal> {
         let _waiting = self.metrics.clients.join_waits("rate");
         self.joins.turn(&session.user(), arrived).await.map_err(too_many)
     }
 
     /// Checks that these rooms fit beside those that the client has already joined.
-    fn has_space(&self, session: &Session, tasks: &[TaskId], dashboard: bool) -> Result<(), Refusal> {
+    fn check_room_limit(&self, session: &Session, tasks: &[TaskId], dashboard: bool) -> Result<(), Refusal> {
         let rooms = self.hub.turn(|fanout| {
             let (_, in_dashboard) = fanout.joined_rooms(session.id);
             let new = tasks.iter().filter(|task| !fanout.has_joined(session.id, task)).count();
@@ -241,8 +242,8 @@ impl Sessions {
     }
 }
 
-fn too_many(early: RateLimited) -> Refusal {
-    Refusal::new(Code::RateLimited, "Too many requests").retry_after(early.retry_after)
+fn too_many(limited: RateLimited) -> Refusal {
+    Refusal::new(Code::RateLimited, "Too many requests").retry_after(limited.retry_after)
 }
 
 fn position(since: &str) -> Result<Position, Refusal> {

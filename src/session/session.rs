@@ -21,9 +21,9 @@ use crate::{
 
 /// The server refuses further requests of a client with this many unanswered ones. A page may join all rooms that it may have at
 /// once.
-const MAX_WAITING: usize = 256;
+const MAX_QUEUED_REQUESTS: usize = 256;
 /// After access is revoked, a slow client has this long to read the queued messages. After that, unsent messages are dropped.
-const LAST_WORDS: Duration = Duration::from_millis(950);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(950);
 
 /// A request that a session has to handle.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Session {
     pub(super) fn push(&self, request: Request) -> Result<bool, Request> {
         let mut queue = self.queue.lock();
         let is_refresh = matches!(request, Request::Refresh);
-        if queue.waiting.len() >= MAX_WAITING && !is_refresh {
+        if queue.waiting.len() >= MAX_QUEUED_REQUESTS && !is_refresh {
             return Err(request);
         }
         // A refresh that already waits will enter all rooms that are wanted by then.
@@ -143,12 +143,12 @@ impl Session {
 
     /// Closes the connection of a client that must receive nothing more, whether it reads or not. The reason is queued behind the
     /// messages that already wait.
-    pub(super) fn close_for_good(&self, reason: Message) {
+    pub(super) fn close_with_reason(&self, reason: Message) {
         let connection = self.connection.clone();
         connection.send_now(reason);
         tokio::spawn(async move {
             connection.clone().close_in_order();
-            tokio::time::sleep(LAST_WORDS).await;
+            tokio::time::sleep(CLOSE_TIMEOUT).await;
             connection.close_now();
         });
     }

@@ -35,10 +35,10 @@ const MESSAGE_BURST: u32 = 10_000;
 /// The rate limit for refusals of a user's messages. A user with more refused messages ignores the refusals, and is disconnected.
 const WARNINGS_PER_SECOND: u32 = 50;
 const WARNING_BURST: u32 = 1000;
-/// The rate limit for `auth:refresh` of one user: each checks a token. Further requests wait for their turn.
+/// The rate limit for `auth:refresh` of one user: each checks a token. Further requests wait until the limit admits them.
 const REFRESHES_PER_SECOND: u32 = 10;
 /// How often idle rate limits and other old entries are removed.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
@@ -46,7 +46,7 @@ pub struct SessionSettings {
     pub limits: LimitsConfig,
 }
 
-/// A message of a client that asks for something. Its transport has removed the framing.
+/// A request of a client. Its transport has removed the framing.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
     pub name: &'a str,
@@ -107,8 +107,8 @@ impl Sessions {
     }
 
     /// Ends sessions when their tokens expire, and removes old entries. This function never returns.
-    pub async fn keep_time(&self) {
-        let mut forget = tokio::time::interval(FORGET_EVERY);
+    pub async fn run_timers(&self) {
+        let mut cleanup = tokio::time::interval(CLEANUP_INTERVAL);
         let mut second = tokio::time::interval(Duration::from_secs(1));
         // Each sample stands for one second, so missed ticks are not made up for.
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -117,11 +117,11 @@ impl Sessions {
                 expired = self.expiries.next(&*self.clock) => {
                     for session in expired.into_iter().filter_map(|id| self.registry.get(id)) {
                         let _span = session.connection.span().entered();
-                        self.dismiss(&session, &Refusal::new(Code::TokenExpired, "The token has expired"), true);
+                        self.end_with_reason(&session, &Refusal::new(Code::TokenExpired, "The token has expired"), true);
                     }
                 }
                 _ = second.tick() => self.throughput.sample(self.metrics.clients.deliveries.get()),
-                _ = forget.tick() => {
+                _ = cleanup.tick() => {
                     for limit in [&self.joins, &self.refreshes, &self.messages, &self.warnings] {
                         limit.forget_idle();
                     }
@@ -132,7 +132,7 @@ impl Sessions {
     }
 
     /// Carries out the orders of this node and of other nodes. This function runs as long as the node.
-    pub async fn carry_out(&self, mut orders: mpsc::Receiver<Order>) {
+    pub async fn run_orders(&self, mut orders: mpsc::Receiver<Order>) {
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Close(id) => {
@@ -141,7 +141,7 @@ impl Sessions {
                             info,
                             "closed the oldest connection of a user who has too many on all nodes together"
                         );
-                        self.close_one_too_many(&session);
+                        self.close_excess(&session);
                     }
                 }
                 Order::Disconnect(user) => {
@@ -149,7 +149,7 @@ impl Sessions {
                     let disconnected: Vec<_> =
                         sessions.into_iter().filter(|session| self.is_disconnected(session)).collect();
                     tracing::info!(connections = disconnected.len(), "disconnected a user");
-                    disconnected.iter().for_each(|session| self.dismiss_disconnected(session));
+                    disconnected.iter().for_each(|session| self.end_disconnected(session));
                 }
             }
         }
@@ -178,9 +178,9 @@ impl Sessions {
         self.tokens.verify(token, self.clock.now())
     }
 
-    /// Verifies a token, and waits up to `patience` for its key.
-    pub async fn admit(&self, token: &str, patience: Duration) -> Result<Identity, AuthError> {
-        self.tokens.admit(token, patience).await
+    /// Verifies a token, and waits up to `timeout` for its key.
+    pub async fn admit(&self, token: &str, timeout: Duration) -> Result<Identity, AuthError> {
+        self.tokens.admit(token, timeout).await
     }
 
     /// Creates a session. The caller gives it to its connection, and then calls [`Sessions::begin`].
@@ -207,7 +207,7 @@ impl Sessions {
         self.expiries.add(expires_at, session.id);
         if let Some(oldest) = oldest {
             rate_limited_log!(info, "closed the oldest connection of a user who has too many");
-            self.close_one_too_many(&oldest);
+            self.close_excess(&oldest);
         }
         // The other nodes learn of this session after those that it replaced. Otherwise they could close one session too many.
         self.cluster.opened(session.id.0, viewer.user.clone());
@@ -216,11 +216,11 @@ impl Sessions {
         }
         // The user may have been disconnected while the token was checked.
         if self.is_disconnected(session) {
-            self.dismiss_disconnected(session);
+            self.end_disconnected(session);
         }
     }
 
-    /// Handles a client's request. The caller has asked [`Sessions::may_send`].
+    /// Handles a client's request. The caller has called [`Sessions::may_send`] first.
     pub fn receive(self: &Arc<Self>, session: &Arc<Session>, incoming: Incoming<'_>) {
         let Incoming { id, arguments, is_binary, .. } = incoming;
         let name = incoming.name.parse::<ClientEventName>().ok();
@@ -244,9 +244,9 @@ impl Sessions {
             return false;
         }
         let user = session.user();
-        let Err(early) = self.messages.check(&user) else { return true };
+        let Err(limited) = self.messages.check(&user) else { return true };
         if self.warnings.check(&user).is_err() {
-            self.metrics.clients.cut.inc(["flooding"]);
+            self.metrics.clients.disconnected.inc(["flooding"]);
             rate_limited_log!(
                 warn,
                 "closed a connection: its user sends too many messages and ignores the refusals"
@@ -255,7 +255,7 @@ impl Sessions {
             session.connection.clone().close_now();
             return false;
         }
-        let refusal = Refusal::new(Code::RateLimited, "Too many requests").retry_after(early.retry_after);
+        let refusal = Refusal::new(Code::RateLimited, "Too many requests").retry_after(limited.retry_after);
         let refusal = match incoming.and_then(|incoming| incoming.name.parse().ok()) {
             Some(name) => refusal.of(name),
             None => refusal,
@@ -285,7 +285,7 @@ impl Sessions {
             Ok(false) => {}
             Ok(true) => {
                 let span = session.connection.span();
-                tokio::spawn(self.clone().work(session.clone()).instrument(span));
+                tokio::spawn(self.clone().process_requests(session.clone()).instrument(span));
             }
             Err(Request::Client { name, id, .. }) => {
                 let refusal = Refusal::new(Code::RateLimited, "Too many requests").of(name);
@@ -324,31 +324,31 @@ impl Sessions {
             self.expiries.remove(expires_at, session.id);
         }
         if self.is_disconnected(session) {
-            self.dismiss_disconnected(session);
+            self.end_disconnected(session);
         }
     }
 
     /// Returns whether the user was disconnected after the session's token was issued.
     fn is_disconnected(&self, session: &Session) -> bool {
         let identity = session.identity();
-        self.tokens.revocations.cover(&identity.viewer.user, identity.issued_at)
+        self.tokens.revocations.is_revoked(&identity.viewer.user, identity.issued_at)
     }
 
-    fn dismiss_disconnected(&self, session: &Session) {
-        self.dismiss(session, &Refusal::new(Code::Unauthorized, "The user was disconnected"), false);
+    fn end_disconnected(&self, session: &Session) {
+        self.end_with_reason(session, &Refusal::new(Code::Unauthorized, "The user was disconnected"), false);
     }
 
     /// Ends a session whose client must receive nothing more, and sends the client the reason.
-    fn dismiss(&self, session: &Session, refusal: &Refusal, lost: bool) {
+    fn end_with_reason(&self, session: &Session, refusal: &Refusal, lost: bool) {
         // The reason goes to the connection directly. With a full queue, the fan-out would hold it back and drop it with the session.
         if self.end(session, lost) {
             self.count_refusal(refusal.code);
-            session.close_for_good(Message::event(emitted::ERROR, refusal));
+            session.close_with_reason(Message::event(emitted::ERROR, refusal));
         }
     }
 
-    fn close_one_too_many(&self, session: &Session) {
-        self.metrics.clients.cut.inc(["too_many"]);
+    fn close_excess(&self, session: &Session) {
+        self.metrics.clients.disconnected.inc(["too_many"]);
         self.end(session, true);
         session.connection.clone().close_in_order();
     }

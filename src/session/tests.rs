@@ -88,7 +88,7 @@ impl Connection for TestConnection {
         self.changed.notify_waiters();
     }
 
-    fn took(&self) -> Option<std::time::Instant> {
+    fn last_progress(&self) -> Option<std::time::Instant> {
         None
     }
 
@@ -204,8 +204,8 @@ impl Node {
         tokio::spawn(async move { following.follow(items, CancellationToken::new()).await });
         tokio::spawn(pump(hub, feed, 1_000));
         let (clocked, ordering) = (sessions.clone(), sessions.clone());
-        tokio::spawn(async move { clocked.keep_time().await });
-        tokio::spawn(async move { ordering.carry_out(ordered).await });
+        tokio::spawn(async move { clocked.run_timers().await });
+        tokio::spawn(async move { ordering.run_orders(ordered).await });
         Self { sessions, store, clock, metrics, _folder: folder }
     }
 

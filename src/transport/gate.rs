@@ -1,4 +1,4 @@
-//! What a request for a connection meets before it reaches its transport: the page's origin, tokens in the query, shutdown, capacity,
+//! The checks of a request for a connection before it reaches its transport: the page's origin, tokens in the query, shutdown, capacity,
 //! the rate of new connections, and the size of bodies. All transports share it.
 
 use std::{
@@ -22,8 +22,8 @@ use tokio::time::timeout;
 use crate::{
     address::ClientAddress,
     edge::{
-        BodyError, Capacity, CorsRule, Newcomer, Newcomers, OriginRule, check_origin, cors, error_response,
-        whole,
+        BodyError, Capacity, CorsRule, OriginRule, UnauthenticatedLimits, UnauthenticatedPermit,
+        check_origin, cors, error_response, read_body,
     },
     metrics::Metrics,
     rate_limit::RateLimited,
@@ -42,7 +42,7 @@ const UNAUTHENTICATED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Gate {
     pub cors: CorsRule,
     pub origin: OriginRule,
-    pub newcomers: Arc<Newcomers>,
+    pub unauthenticated_limits: Arc<UnauthenticatedLimits>,
     pub draining: Arc<AtomicBool>,
     pub capacity: Capacity,
     pub metrics: Arc<Metrics>,
@@ -71,7 +71,7 @@ impl Gate {
     }
 
     /// Decides whether a new connection is admitted.
-    pub fn admit(&self, address: ClientAddress) -> Result<Arc<Newcomer>, Response> {
+    pub fn admit(&self, address: ClientAddress) -> Result<Arc<UnauthenticatedPermit>, Response> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(self.refused(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -94,13 +94,13 @@ impl Gate {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             return Err(response);
         }
-        self.newcomers.admit(address).map_err(|limited| self.too_many(limited))
+        self.unauthenticated_limits.admit(address).map_err(|limited| self.too_many_connections(limited))
     }
 
     /// Reads a body of at most `max` bytes.
     pub async fn read(&self, body: Body, max: usize, authenticated: bool) -> Result<Bytes, Response> {
         let body_timeout = if authenticated { BODY_TIMEOUT } else { UNAUTHENTICATED_BODY_TIMEOUT };
-        match timeout(body_timeout, whole(body, max)).await {
+        match timeout(body_timeout, read_body(body, max)).await {
             Ok(Ok(body)) => Ok(body),
             Ok(Err(BodyError::TooLarge { bytes })) => {
                 log_too_large(bytes, max, authenticated);
@@ -111,7 +111,7 @@ impl Gate {
                 ))
             }
             // The client has disconnected and does not get this answer.
-            Ok(Err(BodyError::BrokenOff)) => {
+            Ok(Err(BodyError::Incomplete)) => {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = StatusCode::BAD_REQUEST;
                 Err(response)
@@ -125,7 +125,7 @@ impl Gate {
     }
 
     /// Answers 429. The JavaScript client treats this as a network error, and retries by itself.
-    fn too_many(&self, RateLimited { retry_after }: RateLimited) -> Response {
+    fn too_many_connections(&self, RateLimited { retry_after }: RateLimited) -> Response {
         rate_limited_log!(
             warn,
             "refused connections: one address opens too many, or has too many without a token"
@@ -141,7 +141,7 @@ impl Gate {
     }
 
     pub fn refused(&self, status: StatusCode, code: &'static str, message: &str) -> Response {
-        self.metrics.clients.turned_away.inc([code]);
+        self.metrics.clients.rejected.inc([code]);
         error_response(status, code, message)
     }
 }

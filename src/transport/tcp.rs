@@ -24,16 +24,16 @@ use tokio::{
 };
 
 use crate::edge::Slot;
-use crate::{address::Share, metrics::Metrics, rate_limited_log::rate_limited_log};
+use crate::{address::QuotaPermit, metrics::Metrics, rate_limited_log::rate_limited_log};
 
 /// By default, the kernel would hold megabytes for each client that reads nothing. Meanwhile, the server could not see that the
 /// client does not read.
 const SEND_BUFFER: usize = 128 * 1024;
 /// While the kernel's buffer is full, the server tries to write this many times in `SLOW_CLIENT_TIMEOUT`.
-const PROBES: u32 = 4;
-/// A peer that takes fewer bytes than this in `SLOW_CLIENT_TIMEOUT` counts as one that takes none. Otherwise a client could keep its
+const WRITE_RETRIES: u32 = 4;
+/// A peer that accepts fewer bytes than this in `SLOW_CLIENT_TIMEOUT` counts as one that accepts none. Otherwise a client could keep its
 /// queue in memory for ever by reading a byte now and then.
-const PROGRESS: usize = 4096;
+const MIN_PROGRESS: usize = 4096;
 /// After its last answer, the server reads for this long what the peer still sends. The kernel resets a connection that is closed
 /// with unread bytes, and a client that is refused in the middle of a large body would not get the reason.
 const LINGER: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct TcpConnection {
     tcp: Arc<Tcp>,
     stall_timeout: Duration,
-    /// Runs while the peer takes nothing.
+    /// Runs while the peer accepts nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Runs after the last answer.
     lingering: Option<Pin<Box<Sleep>>>,
@@ -57,19 +57,19 @@ pub struct TcpConnection {
 pub struct Tcp {
     stream: TcpStream,
     /// When the peer last made progress, in milliseconds of [`CLOCK`].
-    took: AtomicU64,
-    /// How many bytes the peer has taken since then. They are not progress yet: see [`PROGRESS`].
-    gathered: AtomicU32,
-    /// How many more bytes are read from the peer. [`UNCOUNTED`] means that there is no limit.
+    last_progress: AtomicU64,
+    /// How many bytes the peer has accepted since then. They are not progress yet: see [`MIN_PROGRESS`].
+    bytes_since_progress: AtomicU32,
+    /// How many more bytes are read from the peer. [`UNLIMITED`] means that there is no limit.
     allowance: AtomicUsize,
-    /// A share of what the peer's address may have without a token.
-    share: Mutex<Option<Share>>,
+    /// A permit from the quota of the peer's address for connections without a token.
+    quota_permit: Mutex<Option<QuotaPermit>>,
     /// When the first byte since the last reset was read, in milliseconds of [`CLOCK`]. 0 means that none was read.
     first_byte: AtomicU64,
 }
 
 /// An allowance without a limit.
-const UNCOUNTED: usize = usize::MAX;
+const UNLIMITED: usize = usize::MAX;
 
 static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -95,26 +95,26 @@ impl TcpHandle {
         }
     }
 
-    /// The client has shown a token. This removes the limit on what is read, and gives the address's share back.
+    /// The client has shown a token. This removes the limit on what is read, and returns the quota permit.
     pub fn trust(&self) {
         if let Some(tcp) = self.0.upgrade() {
-            tcp.allowance.store(UNCOUNTED, Ordering::Relaxed);
-            tcp.share.lock().take();
+            tcp.allowance.store(UNLIMITED, Ordering::Relaxed);
+            tcp.quota_permit.lock().take();
         }
     }
 
-    /// Returns whether the connection holds a share of what its address may have without a token.
-    pub fn has_share(&self) -> bool {
-        self.0.upgrade().is_some_and(|tcp| tcp.share.lock().is_some())
+    /// Returns whether the connection holds a permit from the quota of its address for connections without a token.
+    pub fn has_quota_permit(&self) -> bool {
+        self.0.upgrade().is_some_and(|tcp| tcp.quota_permit.lock().is_some())
     }
 
-    /// Takes this share from the connection.
-    pub fn take_share(&self) -> Option<Share> {
-        self.0.upgrade()?.share.lock().take()
+    /// Takes this permit from the connection.
+    pub fn take_quota_permit(&self) -> Option<QuotaPermit> {
+        self.0.upgrade()?.quota_permit.lock().take()
     }
 
     /// Ends the connection, unless bytes have come that are not read yet. Returns whether the connection has ended.
-    pub fn shut_if_quiet(&self) -> bool {
+    pub fn shut_if_no_unread(&self) -> bool {
         let Some(tcp) = self.0.upgrade() else { return true };
         let is_quiet = !tcp.has_unread();
         if is_quiet {
@@ -130,9 +130,9 @@ impl TcpHandle {
         }
     }
 
-    /// When the peer last took bytes.
-    pub fn took(&self) -> Option<Instant> {
-        self.0.upgrade().map(|tcp| tcp.took_at())
+    /// When the peer last accepted bytes.
+    pub fn last_progress(&self) -> Option<Instant> {
+        self.0.upgrade().map(|tcp| tcp.last_progress_at())
     }
 }
 
@@ -143,14 +143,14 @@ impl Tcp {
             [one] => self.stream.try_write(one),
             many => self.stream.try_write_vectored(many),
         }?;
-        self.took(written, slices.iter().map(|slice| slice.len()).sum());
+        self.record_written(written, slices.iter().map(|slice| slice.len()).sum());
         Ok(written)
     }
 
-    /// The same, even if the runtime has not noticed that there is room.
-    pub fn write_at_once(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// Writes as much as the kernel accepts, even if the runtime has not noticed that there is room.
+    pub fn write_directly(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let written = SockRef::from(&self.stream).send_vectored(slices)?;
-        self.took(written, slices.iter().map(|slice| slice.len()).sum());
+        self.record_written(written, slices.iter().map(|slice| slice.len()).sum());
         Ok(written)
     }
 
@@ -179,7 +179,7 @@ impl Tcp {
         (at > 0).then(|| *CLOCK + Duration::from_millis(at))
     }
 
-    fn note_first_byte(&self) {
+    fn record_first_byte(&self) {
         if self.first_byte.load(Ordering::Relaxed) == 0 {
             let now = CLOCK.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
             self.first_byte.store(now.max(1), Ordering::Relaxed);
@@ -190,8 +190,8 @@ impl Tcp {
     /// concurrent [`TcpHandle::trust`] stays in effect.
     fn is_allowed(&self, read: usize) -> bool {
         let left = |allowance: usize| match allowance {
-            UNCOUNTED => None,
-            counted => Some(counted.saturating_sub(read)),
+            UNLIMITED => None,
+            limited => Some(limited.saturating_sub(read)),
         };
         match self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) {
             Err(_) => true,
@@ -199,26 +199,27 @@ impl Tcp {
         }
     }
 
-    /// When the peer last took bytes.
-    pub fn took_at(&self) -> Instant {
-        *CLOCK + Duration::from_millis(self.took.load(Ordering::Relaxed))
+    /// When the peer last accepted bytes.
+    pub fn last_progress_at(&self) -> Instant {
+        *CLOCK + Duration::from_millis(self.last_progress.load(Ordering::Relaxed))
     }
 
     /// Records that the kernel has accepted `written` of the `offered` bytes. Returns whether this is progress of the peer. Only one
     /// task writes at a time.
-    fn took(&self, written: usize, offered: usize) -> bool {
-        let gathered = self.gathered.load(Ordering::Relaxed) as usize + written;
-        let moves = written >= offered || gathered >= PROGRESS;
-        self.gathered.store(if moves { 0 } else { gathered as u32 }, Ordering::Relaxed);
-        if moves {
-            self.took_something();
+    fn record_written(&self, written: usize, offered: usize) -> bool {
+        let bytes_since_progress = self.bytes_since_progress.load(Ordering::Relaxed) as usize + written;
+        let is_progress = written >= offered || bytes_since_progress >= MIN_PROGRESS;
+        self.bytes_since_progress
+            .store(if is_progress { 0 } else { bytes_since_progress as u32 }, Ordering::Relaxed);
+        if is_progress {
+            self.record_progress();
         }
-        moves
+        is_progress
     }
 
-    fn took_something(&self) {
+    fn record_progress(&self) {
         let now = CLOCK.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-        self.took.store(now, Ordering::Relaxed);
+        self.last_progress.store(now, Ordering::Relaxed);
     }
 }
 
@@ -232,13 +233,13 @@ impl TcpConnection {
         SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER)?;
         let tcp = Tcp {
             stream,
-            took: AtomicU64::new(0),
-            gathered: AtomicU32::new(0),
-            allowance: AtomicUsize::new(UNCOUNTED),
-            share: Mutex::default(),
+            last_progress: AtomicU64::new(0),
+            bytes_since_progress: AtomicU32::new(0),
+            allowance: AtomicUsize::new(UNLIMITED),
+            quota_permit: Mutex::default(),
             first_byte: AtomicU64::new(0),
         };
-        tcp.took_something();
+        tcp.record_progress();
         Ok(Self {
             tcp: Arc::new(tcp),
             stall_timeout,
@@ -249,10 +250,10 @@ impl TcpConnection {
         })
     }
 
-    /// Gives the connection its slot, and the share of its address that it holds until [`TcpHandle::trust`]. The metrics count
+    /// Gives the connection its slot, and a quota permit, which it holds until [`TcpHandle::trust`]. The metrics count
     /// it if its peer stalls.
-    pub fn counted(self, slot: Slot, share: Option<Share>, metrics: Arc<Metrics>) -> Self {
-        *self.tcp.share.lock() = share;
+    pub fn with_slot(self, slot: Slot, quota_permit: Option<QuotaPermit>, metrics: Arc<Metrics>) -> Self {
+        *self.tcp.quota_permit.lock() = quota_permit;
         Self { _slot: Some(slot), metrics: Some(metrics), ..self }
     }
 
@@ -268,13 +269,13 @@ impl TcpConnection {
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.tcp.stream.try_read(buffer)?;
         if read > 0 {
-            self.tcp.note_first_byte();
+            self.tcp.record_first_byte();
         }
         if self.tcp.is_allowed(read) {
             return Ok(read);
         }
         if let Some(metrics) = &self.metrics {
-            metrics.clients.turned_away.inc(["unauthenticated_bytes"]);
+            metrics.clients.rejected.inc(["unauthenticated_bytes"]);
         }
         rate_limited_log!(
             warn,
@@ -284,20 +285,20 @@ impl TcpConnection {
         Err(io::ErrorKind::FileTooLarge.into())
     }
 
-    /// The deadline of a peer that takes nothing.
-    pub fn patience_ends(&self) -> Instant {
-        self.tcp.took_at() + self.stall_timeout
+    /// The deadline of a peer that accepts nothing.
+    pub fn stall_deadline(&self) -> Instant {
+        self.tcp.last_progress_at() + self.stall_timeout
     }
 
     /// How long to wait before a write is tried although the kernel's buffer is full. The runtime reports room late.
-    pub fn probe_after(&self) -> Duration {
-        self.stall_timeout / PROBES
+    pub fn write_retry_interval(&self) -> Duration {
+        self.stall_timeout / WRITE_RETRIES
     }
 
-    /// Ends the connection, because the peer has taken nothing for too long.
-    pub fn give_up(&self) {
+    /// Ends the connection, because the peer has accepted nothing for too long.
+    pub fn abort_stalled(&self) {
         if let Some(metrics) = &self.metrics {
-            metrics.clients.cut.inc(["stalled"]);
+            metrics.clients.disconnected.inc(["stalled"]);
         }
         self.tcp.shut();
     }
@@ -318,17 +319,17 @@ impl TcpConnection {
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let pause = self.probe_after();
+        let pause = self.write_retry_interval();
         loop {
             let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
             std::task::ready!(timer.as_mut().poll(cx));
             self.stalled = None;
-            match self.tcp.write_at_once(slices) {
+            match self.tcp.write_directly(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done),
             }
-            if self.patience_ends() <= Instant::now() {
-                self.give_up();
+            if self.stall_deadline() <= Instant::now() {
+                self.abort_stalled();
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
@@ -452,9 +453,9 @@ mod tests {
         });
         peer.write_all(&vec![0; 8 << 20]).await.unwrap();
         peer.shutdown().await.unwrap();
-        let mut heard = String::new();
-        peer.read_to_string(&mut heard).await.unwrap();
-        assert_eq!(heard, "too large");
+        let mut received = String::new();
+        peer.read_to_string(&mut received).await.unwrap();
+        assert_eq!(received, "too large");
         closing.await.unwrap();
     }
 
@@ -464,14 +465,14 @@ mod tests {
         let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let tcp = TcpConnection::accept(accepted, Duration::from_secs(60)).unwrap().shared();
-        assert!(tcp.took(1, 1), "everything that was offered");
-        for _ in 1..PROGRESS {
-            assert!(!tcp.took(1, 1_000_000));
+        assert!(tcp.record_written(1, 1), "everything that was offered");
+        for _ in 1..MIN_PROGRESS {
+            assert!(!tcp.record_written(1, 1_000_000));
         }
-        assert!(tcp.took(1, 1_000_000), "enough bytes together");
-        assert!(!tcp.took(PROGRESS - 1, 1_000_000));
-        assert!(tcp.took(PROGRESS, PROGRESS));
-        assert!(!tcp.took(PROGRESS - 1, 1_000_000), "the count starts again");
+        assert!(tcp.record_written(1, 1_000_000), "enough bytes together");
+        assert!(!tcp.record_written(MIN_PROGRESS - 1, 1_000_000));
+        assert!(tcp.record_written(MIN_PROGRESS, MIN_PROGRESS));
+        assert!(!tcp.record_written(MIN_PROGRESS - 1, 1_000_000), "the count starts again");
     }
 
     #[tokio::test]

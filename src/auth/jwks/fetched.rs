@@ -18,27 +18,27 @@ const MAX_WAITING: usize = 1024;
 /// When keys are fetched.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchTimes {
-    /// The time until the next regular fetch: the server's `max-age`, limited to `least..=most`, or `usual` without
+    /// The time until the next regular fetch: the server's `max-age`, limited to `min_interval..=max_interval`, or `default_interval` without
     /// one.
-    pub least: Duration,
-    pub usual: Duration,
-    pub most: Duration,
+    pub min_interval: Duration,
+    pub default_interval: Duration,
+    pub max_interval: Duration,
     /// The least time between two fetches that tokens with unknown keys cause, for all such tokens together.
-    pub on_demand: Duration,
-    /// The delay after a failed fetch. Each further failure doubles it, up to `slowest_retry`.
-    pub retry: Duration,
-    pub slowest_retry: Duration,
+    pub min_on_demand_interval: Duration,
+    /// The delay after a failed fetch. Each further failure doubles it, up to `max_retry`.
+    pub min_retry: Duration,
+    pub max_retry: Duration,
 }
 
 impl Default for FetchTimes {
     fn default() -> Self {
         Self {
-            least: Duration::from_secs(60),
-            usual: Duration::from_secs(5 * 60),
-            most: Duration::from_secs(60 * 60),
-            on_demand: Duration::from_secs(60),
-            retry: Duration::from_secs(1),
-            slowest_retry: Duration::from_secs(15),
+            min_interval: Duration::from_secs(60),
+            default_interval: Duration::from_secs(5 * 60),
+            max_interval: Duration::from_secs(60 * 60),
+            min_on_demand_interval: Duration::from_secs(60),
+            min_retry: Duration::from_secs(1),
+            max_retry: Duration::from_secs(15),
         }
     }
 }
@@ -49,66 +49,67 @@ impl Default for FetchTimes {
 pub struct FetchedKeys {
     server: KeyServer,
     times: FetchTimes,
-    known: watch::Sender<Known>,
+    cached: watch::Sender<CachedKeys>,
     /// Notified when a token comes whose key is not known.
-    wanted: Notify,
-    places: Semaphore,
+    fetch_requested: Notify,
+    wait_slots: Semaphore,
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+struct CachedKeys {
     keys: Arc<KeySet>,
     /// When the fetch that returned these keys began.
     as_of: Option<Instant>,
-    last: Option<Attempt>,
+    last_attempt: Option<Attempt>,
     /// No fetch begins before this time.
-    next: Instant,
+    next_fetch: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Attempt {
     began: Instant,
-    worked: bool,
+    succeeded: bool,
 }
 
 impl FetchedKeys {
     /// Has no keys until [`keep_fresh`](Self::keep_fresh) runs.
     pub fn new(server: KeyServer, times: FetchTimes) -> Self {
-        let known = Known { keys: Arc::default(), as_of: None, last: None, next: Instant::now() };
+        let cached =
+            CachedKeys { keys: Arc::default(), as_of: None, last_attempt: None, next_fetch: Instant::now() };
         Self {
             server,
             times,
-            known: watch::Sender::new(known),
-            wanted: Notify::new(),
-            places: Semaphore::new(MAX_WAITING),
+            cached: watch::Sender::new(cached),
+            fetch_requested: Notify::new(),
+            wait_slots: Semaphore::new(MAX_WAITING),
         }
     }
 
     #[cfg(test)]
-    pub(super) fn knowing(keys: KeySet) -> Self {
+    pub(super) fn with_keys(keys: KeySet) -> Self {
         let url = "http://localhost/".parse().expect("a URL");
         let fetched = Self::new(KeyServer::new(url), FetchTimes::default());
-        fetched.known.send_modify(|known| known.keys = Arc::new(keys));
+        fetched.cached.send_modify(|cached| cached.keys = Arc::new(keys));
         fetched
     }
 
-    pub(in crate::auth) fn known(&self) -> Arc<KeySet> {
-        self.known.borrow().keys.clone()
+    pub(in crate::auth) fn keys(&self) -> Arc<KeySet> {
+        self.cached.borrow().keys.clone()
     }
 
     /// How long ago the keys were fetched. `None` means that there are no keys.
     pub fn age(&self) -> Option<Duration> {
-        self.known.borrow().as_of.map(|as_of| as_of.elapsed())
+        self.cached.borrow().as_of.map(|as_of| as_of.elapsed())
     }
 
     /// How many tokens wait for a fetch.
     pub fn waiting(&self) -> usize {
-        MAX_WAITING - self.places.available_permits()
+        MAX_WAITING - self.wait_slots.available_permits()
     }
 
     pub(in crate::auth) fn accept(&self, jws: &Jws<'_>) -> Result<(), AuthError> {
-        self.known().accept(jws).map_err(|error| match error {
-            AuthError::NoKey { .. } => no_key_before(self.known.borrow().next),
+        self.keys().accept(jws).map_err(|error| match error {
+            AuthError::NoKey { .. } => no_key_before(self.cached.borrow().next_fetch),
             other => other,
         })
     }
@@ -118,89 +119,93 @@ impl FetchedKeys {
     /// [`AuthError::NoKey`], because the key may exist.
     pub(in crate::auth) async fn wait_for<T>(
         &self,
-        patience: Duration,
+        max_wait: Duration,
         attempt: impl Fn() -> Result<T, AuthError>,
     ) -> Result<T, AuthError> {
         let arrived = Instant::now();
-        let deadline = arrived + patience;
-        let mut changes = self.known.subscribe();
-        let mut place = None;
+        let deadline = arrived + max_wait;
+        let mut changes = self.cached.subscribe();
+        let mut slot = None;
         loop {
-            let Known { last, next, .. } = changes.borrow_and_update().clone();
+            let CachedKeys { last_attempt, next_fetch, .. } = changes.borrow_and_update().clone();
             match attempt() {
                 Err(AuthError::NoKey { .. }) => {}
-                decided => return decided,
+                result => return result,
             }
-            match last.filter(|last| last.began >= arrived) {
-                Some(Attempt { worked: true, .. }) => {
+            match last_attempt.filter(|attempt| attempt.began >= arrived) {
+                Some(Attempt { succeeded: true, .. }) => {
                     return Err(AuthError::Unauthorized("the key server has no key that fits the token"));
                 }
-                Some(_) => return Err(no_key_before(next)),
-                None if next > deadline => return Err(no_key_before(next)),
+                Some(_) => return Err(no_key_before(next_fetch)),
+                None if next_fetch > deadline => return Err(no_key_before(next_fetch)),
                 None => {}
             }
-            if place.is_none() {
-                place = Some(self.places.try_acquire().map_err(|_| no_key_before(next))?);
+            if slot.is_none() {
+                slot = Some(self.wait_slots.try_acquire().map_err(|_| no_key_before(next_fetch))?);
             }
-            self.wanted.notify_one();
+            self.fetch_requested.notify_one();
             if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
-                return Err(no_key_before(next));
+                return Err(no_key_before(next_fetch));
             }
         }
     }
 
     /// Fetches keys again and again. This function never returns.
     pub async fn keep_fresh(&self, metrics: &KeyMetrics) {
-        let mut said = None;
+        let mut last_logged = None;
         let mut failures = 0;
-        let mut on_demand = Instant::now();
+        let mut next_on_demand = Instant::now();
         loop {
             let began = Instant::now();
             let fetched = self.server.fetch().await;
             metrics.fetched(fetched.as_ref().err().map_or("fetched", FetchError::outcome));
-            tell(&fetched, &mut said);
+            log_outcome(&fetched, &mut last_logged);
             let now = Instant::now();
             let pause = match &fetched {
                 Ok(fetched) => {
                     failures = 0;
-                    fetched.max_age.unwrap_or(self.times.usual).clamp(self.times.least, self.times.most)
+                    fetched
+                        .max_age
+                        .unwrap_or(self.times.default_interval)
+                        .clamp(self.times.min_interval, self.times.max_interval)
                 }
                 Err(_) => {
                     failures += 1;
                     self.pause_after(failures)
                 }
             };
-            let (fresh_until, worked) = (now + pause, fetched.is_ok());
+            let (fresh_until, succeeded) = (now + pause, fetched.is_ok());
             // This fetch answers every caller that waited for it, so their notification is cleared.
-            let _ = self.wanted.notified().now_or_never();
-            self.known.send_modify(|known| {
+            let _ = self.fetch_requested.notified().now_or_never();
+            self.cached.send_modify(|cached| {
                 if let Ok(Fetched { keys, .. }) = fetched {
-                    (known.keys, known.as_of) = (Arc::new(keys), Some(began));
+                    (cached.keys, cached.as_of) = (Arc::new(keys), Some(began));
                 }
-                known.last = Some(Attempt { began, worked });
+                cached.last_attempt = Some(Attempt { began, succeeded });
                 // After a failure the regular retry comes soon, so tokens do not cause an earlier fetch.
-                known.next = if worked { on_demand.clamp(now, fresh_until) } else { fresh_until };
+                cached.next_fetch =
+                    if succeeded { next_on_demand.clamp(now, fresh_until) } else { fresh_until };
             });
-            let wanted = async {
-                if !worked {
+            let fetch_requested = async {
+                if !succeeded {
                     std::future::pending::<()>().await;
                 }
-                self.wanted.notified().await;
-                sleep_until(on_demand).await;
+                self.fetch_requested.notified().await;
+                sleep_until(next_on_demand).await;
             };
-            if first(wanted, sleep_until(fresh_until)).await {
-                on_demand = Instant::now() + self.times.on_demand;
+            if finishes_first(fetch_requested, sleep_until(fresh_until)).await {
+                next_on_demand = Instant::now() + self.times.min_on_demand_interval;
             }
         }
     }
 
     fn pause_after(&self, failures: u32) -> Duration {
-        Backoff::new(self.times.retry, self.times.slowest_retry).pause(failures.saturating_sub(1))
+        Backoff::new(self.times.min_retry, self.times.max_retry).pause(failures.saturating_sub(1))
     }
 }
 
 /// Returns true if `one` finished first.
-async fn first(one: impl Future<Output = ()>, other: impl Future<Output = ()>) -> bool {
+async fn finishes_first(one: impl Future<Output = ()>, other: impl Future<Output = ()>) -> bool {
     tokio::select! {
         () = one => true,
         () = other => false,
@@ -212,14 +217,14 @@ fn no_key_before(moment: Instant) -> AuthError {
 }
 
 /// Logs a line only if the result differs from the one that was logged last.
-fn tell(fetched: &Result<Fetched, FetchError>, said: &mut Option<String>) {
-    let news = match fetched {
+fn log_outcome(fetched: &Result<Fetched, FetchError>, last_logged: &mut Option<String>) {
+    let summary = match fetched {
         Ok(Fetched { keys, left_out, .. }) => {
             format!("{} keys for {}; left out: {left_out:?}", keys.len(), keys.algorithms().join(", "))
         }
         Err(error) => error.outcome().to_owned(),
     };
-    if said.as_ref() == Some(&news) {
+    if last_logged.as_ref() == Some(&summary) {
         return;
     }
     match fetched {
@@ -229,13 +234,13 @@ fn tell(fetched: &Result<Fetched, FetchError>, said: &mut Option<String>) {
                 algorithms = keys.algorithms().join(", "),
                 "fetched the keys that tokens are checked with"
             );
-            for (place, reason) in left_out {
-                tracing::warn!(place, %reason, "a key of the key server can't be used and is left out");
+            for (index, reason) in left_out {
+                tracing::warn!(place = index, %reason, "a key of the key server can't be used and is left out");
             }
         }
         Err(error) => {
             tracing::warn!(%error, "the keys of tokens can't be fetched; the known keys stay valid")
         }
     }
-    *said = Some(news);
+    *last_logged = Some(summary);
 }

@@ -24,7 +24,7 @@ struct NamedKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
     #[error("it is not a JSON object with keys")]
-    NotASet,
+    NotAKeySet,
     #[error("it has more than {MAX_KEYS} keys")]
     TooMany,
     #[error("none of its keys can be used")]
@@ -78,15 +78,15 @@ struct Jwk {
 impl KeySet {
     /// Returns the usable keys, and the index and reason of each key that was left out.
     pub fn parse(json: &[u8]) -> Result<(Self, Vec<(usize, UnusableKey)>), KeySetError> {
-        let document: Document<'_> = serde_json::from_slice(json).map_err(|_| KeySetError::NotASet)?;
+        let document: Document<'_> = serde_json::from_slice(json).map_err(|_| KeySetError::NotAKeySet)?;
         if document.keys.len() > MAX_KEYS {
             return Err(KeySetError::TooMany);
         }
         let (mut usable, mut left_out) = (Vec::new(), Vec::new());
-        for (place, json) in document.keys.into_iter().enumerate() {
+        for (index, json) in document.keys.into_iter().enumerate() {
             match NamedKey::parse(json.get()) {
                 Ok(key) => usable.push(key),
-                Err(reason) => left_out.push((place, reason)),
+                Err(reason) => left_out.push((index, reason)),
             }
         }
         if usable.is_empty() { Err(KeySetError::NoneUsable) } else { Ok((Self(usable), left_out)) }
@@ -113,7 +113,7 @@ impl KeySet {
         }
         match &jws.kid {
             Some(kid) => self.accept_named(jws, kid),
-            None => self.accept_nameless(jws),
+            None => self.accept_unnamed(jws),
         }
     }
 
@@ -121,16 +121,16 @@ impl KeySet {
     /// because the key server published all of them.
     fn accept_named(&self, jws: &Jws<'_>, kid: &str) -> Result<(), AuthError> {
         let named = || self.0.iter().filter(|named| named.kid.as_deref() == Some(kid));
-        let mut fitting = named().filter(|named| named.key.algorithm() == jws.algorithm).peekable();
-        if fitting.peek().is_none() {
+        let mut matching = named().filter(|named| named.key.algorithm() == jws.algorithm).peekable();
+        if matching.peek().is_none() {
             return Err(if named().next().is_none() { NO_KEY } else { WRONG_ALGORITHM });
         }
-        if fitting.any(|named| named.accepts(jws)) { Ok(()) } else { Err(WRONG_SIGNATURE) }
+        if matching.any(|named| named.accepts(jws)) { Ok(()) } else { Err(WRONG_SIGNATURE) }
     }
 
-    fn accept_nameless(&self, jws: &Jws<'_>) -> Result<(), AuthError> {
-        let mut fitting = self.0.iter().filter(|named| named.key.algorithm() == jws.algorithm);
-        match (fitting.next(), fitting.next()) {
+    fn accept_unnamed(&self, jws: &Jws<'_>) -> Result<(), AuthError> {
+        let mut matching = self.0.iter().filter(|named| named.key.algorithm() == jws.algorithm);
+        match (matching.next(), matching.next()) {
             (None, _) => Err(NO_KEY),
             (Some(only), None) if only.accepts(jws) => Ok(()),
             // If keys have no names, a wrong signature may mean that the server has a new key.

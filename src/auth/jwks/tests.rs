@@ -25,12 +25,12 @@ const LONG: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Fetches on demand and retries follow after 20 ms. There are no regular fetches.
 const EAGER: FetchTimes = FetchTimes {
-    least: NEVER,
-    usual: NEVER,
-    most: NEVER,
-    on_demand: Duration::from_millis(20),
-    retry: Duration::from_millis(20),
-    slowest_retry: Duration::from_millis(20),
+    min_interval: NEVER,
+    default_interval: NEVER,
+    max_interval: NEVER,
+    min_on_demand_interval: Duration::from_millis(20),
+    min_retry: Duration::from_millis(20),
+    max_retry: Duration::from_millis(20),
 };
 
 fn private(algorithm: Algorithm) -> EncodingKey {
@@ -70,7 +70,7 @@ fn token(algorithm: Algorithm, kid: Option<&str>) -> String {
 struct Server {
     url: String,
     answer: watch::Sender<String>,
-    asked: Arc<AtomicUsize>,
+    request_count: Arc<AtomicUsize>,
     /// Each answer needs one permit.
     leave: Arc<Semaphore>,
 }
@@ -84,15 +84,16 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/keys", listener.local_addr().expect("an address"));
         let (answer, told) = watch::channel(answer);
-        let server = Self { url, answer, asked: Arc::default(), leave: Arc::new(Semaphore::new(1_000_000)) };
-        let (asked, leave) = (server.asked.clone(), server.leave.clone());
+        let server =
+            Self { url, answer, request_count: Arc::default(), leave: Arc::new(Semaphore::new(1_000_000)) };
+        let (request_count, leave) = (server.request_count.clone(), server.leave.clone());
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") {
                     head.push(stream.read_u8().await.expect("a request"));
                 }
-                asked.fetch_add(1, Ordering::SeqCst);
+                request_count.fetch_add(1, Ordering::SeqCst);
                 // The server sends the answer that was configured when the request came.
                 let answer = told.borrow().clone();
                 leave.acquire().await.expect("open").forget();
@@ -102,12 +103,12 @@ impl Server {
         server
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    fn request_count(&self) -> usize {
+        self.request_count.load(Ordering::SeqCst)
     }
 
-    async fn asked_for(&self, times: usize) {
-        while self.asked() < times {
+    async fn wait_for_requests(&self, times: usize) {
+        while self.request_count() < times {
             tokio::task::yield_now().await;
         }
     }
@@ -145,15 +146,19 @@ async fn a_new_set_adds_and_removes_keys() {
         is_final(&tokens.admit(&old, LONG).await),
         "the key was removed, and a newer set has been fetched"
     );
-    assert_eq!(server.asked(), 3);
+    assert_eq!(server.request_count(), 3);
 }
 
 #[tokio::test]
 async fn while_the_key_server_fails_known_keys_stay_valid_and_no_token_is_refused_for_good() {
     let good = ok(&set([jwk(Algorithm::RS256, json!({"kid": "a"}))]));
     let server = Server::start(good.clone()).await;
-    let tokens =
-        server.verifier(FetchTimes { least: EAGER.retry, usual: EAGER.retry, most: EAGER.retry, ..EAGER });
+    let tokens = server.verifier(FetchTimes {
+        min_interval: EAGER.min_retry,
+        default_interval: EAGER.min_retry,
+        max_interval: EAGER.min_retry,
+        ..EAGER
+    });
     let (known, unknown) = (token(Algorithm::RS256, Some("a")), token(Algorithm::ES256, Some("b")));
     tokens.admit(&known, LONG).await.expect("valid");
     for broken in [
@@ -170,8 +175,8 @@ async fn while_the_key_server_fails_known_keys_stay_valid_and_no_token_is_refuse
         ok(&format!(r#"{{"keys":[],"x":"{}"}}"#, "x".repeat(300_000))),
     ] {
         server.answer.send_replace(broken.clone());
-        let asked = server.asked();
-        server.asked_for(asked + 2).await;
+        let request_count = server.request_count();
+        server.wait_for_requests(request_count + 2).await;
         assert!(is_no_key(&tokens.admit(&unknown, LONG).await), "{broken:.80}");
         tokens.admit(&known, LONG).await.expect("still good");
     }
@@ -196,7 +201,7 @@ async fn before_the_first_keys_a_token_is_not_refused_for_good() {
 #[tokio::test]
 async fn invented_key_names_cause_one_fetch_and_valid_tokens_are_still_accepted() {
     let server = Server::start(ok(&set([jwk(Algorithm::RS256, json!({"kid": "a"}))]))).await;
-    let keys = server.keys(FetchTimes { on_demand: NEVER, ..EAGER });
+    let keys = server.keys(FetchTimes { min_on_demand_interval: NEVER, ..EAGER });
     let tokens = Arc::new(verifier(Keys::Fetched(keys.clone())));
     let known = token(Algorithm::RS256, Some("a"));
     tokens.admit(&known, LONG).await.expect("valid");
@@ -211,7 +216,7 @@ async fn invented_key_names_cause_one_fetch_and_valid_tokens_are_still_accepted(
         assert!(retry_after > NEVER / 2, "{retry_after:?}");
         tokens.admit(&known, Duration::ZERO).await.expect("valid");
     }
-    assert_eq!(server.asked(), 2);
+    assert_eq!(server.request_count(), 2);
 
     // Callers with enough patience wait, up to the limit.
     let mut waiting = tokio::task::JoinSet::new();
@@ -226,7 +231,7 @@ async fn invented_key_names_cause_one_fetch_and_valid_tokens_are_still_accepted(
     assert_eq!(keys.waiting(), 1_024);
     tokens.admit(&known, Duration::ZERO).await.expect("valid");
     waiting.shutdown().await;
-    assert_eq!((keys.waiting(), server.asked()), (0, 2));
+    assert_eq!((keys.waiting(), server.request_count()), (0, 2));
 }
 
 /// The race: the keys change while an answer is on its way. A key that is missing from this answer may be in the next
@@ -240,7 +245,7 @@ async fn only_a_set_that_was_requested_after_the_token_came_can_refuse_it_for_go
     let first = token(Algorithm::EdDSA, Some("made up"));
     let admitting = tokens.clone();
     let first = tokio::spawn(async move { admitting.admit(&first, LONG).await });
-    server.asked_for(2).await;
+    server.wait_for_requests(2).await;
     server.answer.send_replace(ok(&set([jwk(Algorithm::ES256, json!({"kid": "b"}))])));
     let (admitting, late) = (tokens.clone(), token(Algorithm::ES256, Some("b")));
     let mut late = Running::start(async move { admitting.admit(&late, LONG).await });
@@ -249,7 +254,7 @@ async fn only_a_set_that_was_requested_after_the_token_came_can_refuse_it_for_go
     assert!(is_final(&first.await.expect("no panic")), "the set was requested after the token came");
     server.leave.add_permits(1);
     late.done().await.expect("the key is in the next set");
-    assert_eq!(server.asked(), 3);
+    assert_eq!(server.request_count(), 3);
 }
 
 /// A future that runs in the background.
@@ -274,7 +279,7 @@ impl Running {
 
 fn parsed(keys: impl IntoIterator<Item = Value>) -> TokenVerifier {
     let (keys, _) = KeySet::parse(set(keys).as_bytes()).expect("a set");
-    verifier(Keys::Fetched(Arc::new(FetchedKeys::knowing(keys))))
+    verifier(Keys::Fetched(Arc::new(FetchedKeys::with_keys(keys))))
 }
 
 #[test]

@@ -19,25 +19,25 @@ use crate::{
 
 /// A client whose key has not been fetched yet waits this long: for the next fetch that may begin, and for its answer. Clients
 /// treat a refusal as final.
-pub(in crate::transport) const KEY_PATIENCE: Duration = Duration::from_secs(70);
+pub(in crate::transport) const KEY_WAIT_TIMEOUT: Duration = Duration::from_secs(70);
 /// A connection may send this many `CONNECT` packets.
 const MAX_CONNECTS: u32 = 3;
 /// A connection without a session is closed after this time, unless it waits for its token's key.
-pub(in crate::transport) const TIME_TO_CONNECT: Duration = Duration::from_secs(5);
+pub(in crate::transport) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl SocketIo {
     /// Handles a `CONNECT`.
     pub(super) fn connect(self: &Arc<Self>, socket: &Arc<Socket>, namespace: &str, auth: Option<&RawValue>) {
         let namespace = namespace.split('?').next().unwrap_or_default();
         if socket.client.session().is_some() {
-            // The client already has a session, and asks for another namespace. It must learn that this namespace does not exist.
+            // The client already has a session, and requests another namespace. It must learn that this namespace does not exist.
             if namespace != "/" {
                 self.reject(socket, namespace, "Invalid namespace");
             }
             return;
         }
         if socket.client.count_connect() > MAX_CONNECTS {
-            self.count_fault();
+            self.count_error();
             socket.close(DisconnectReason::Malformed);
             return;
         }
@@ -53,37 +53,37 @@ impl SocketIo {
     fn authenticate(self: &Arc<Self>, socket: &Arc<Socket>, auth: Option<&RawValue>) {
         let token = token(socket, auth);
         match self.sessions.verify(&token) {
-            Err(AuthError::NoKey { .. }) => self.await_key(socket, token),
-            decided => self.decide(socket, decided),
+            Err(AuthError::NoKey { .. }) => self.wait_for_key(socket, token),
+            result => self.finish_connect(socket, result),
         }
     }
 
-    fn await_key(self: &Arc<Self>, socket: &Arc<Socket>, token: String) {
+    fn wait_for_key(self: &Arc<Self>, socket: &Arc<Socket>, token: String) {
         // If a client sends two `CONNECT`s, only one of them waits.
-        if !socket.client.wait() {
+        if !socket.client.begin_key_wait() {
             return;
         }
         let (span, socket, server) = (socket.client.span(), socket.clone(), self.clone());
-        let waiting = async move {
+        let key_wait = async move {
             tokio::select! {
-                decided = server.sessions.admit(&token, KEY_PATIENCE) => {
-                    socket.client.end_wait();
-                    server.decide(&socket, decided);
+                result = server.sessions.admit(&token, KEY_WAIT_TIMEOUT) => {
+                    socket.client.end_key_wait();
+                    server.finish_connect(&socket, result);
                     if socket.client.session().is_none() {
-                        Self::await_connect(&socket);
+                        Self::close_without_connect(&socket);
                     }
                 }
-                // The connection has closed. Another client can wait for keys in its place.
+                // The connection has closed. This frees a slot for another client that waits for keys.
                 () = socket.closed() => {}
             }
         };
-        tokio::spawn(waiting.instrument(span));
+        tokio::spawn(key_wait.instrument(span));
     }
 
-    fn decide(&self, socket: &Arc<Socket>, decided: Result<Identity, AuthError>) {
-        match decided {
+    fn finish_connect(&self, socket: &Arc<Socket>, result: Result<Identity, AuthError>) {
+        match result {
             Ok(identity) => self.accept(socket, identity),
-            Err(error) if error.is_passing() => {
+            Err(error) if error.is_temporary() => {
                 rate_limited_log!(warn, %error, "closed a connection: its client may try again");
                 self.metrics.clients.handshakes.inc(["unavailable"]);
                 socket.close(DisconnectReason::ClosedHere);
@@ -97,10 +97,10 @@ impl SocketIo {
 
     fn accept(&self, socket: &Arc<Socket>, identity: Identity) {
         let session = self.sessions.open(socket.clone(), identity);
-        let before = socket.client.set_session(&session);
+        let previous = socket.client.set_session(&session);
         self.sessions.begin(&session);
-        if let Some(before) = before {
-            self.sessions.end(&before, false);
+        if let Some(previous) = previous {
+            self.sessions.end(&previous, false);
         }
         if socket.is_closed() {
             // `on_disconnect` may have run before the session was set.
@@ -108,14 +108,14 @@ impl SocketIo {
         }
     }
 
-    /// Closes the socket after [`TIME_TO_CONNECT`] if it has no session by then and waits for no key.
-    pub(super) fn await_connect(socket: &Arc<Socket>) {
+    /// Closes the socket after [`CONNECT_TIMEOUT`] if it has no session by then and waits for no key.
+    pub(super) fn close_without_connect(socket: &Arc<Socket>) {
         let socket = Arc::downgrade(socket);
         tokio::spawn(async move {
-            tokio::time::sleep(TIME_TO_CONNECT).await;
+            tokio::time::sleep(CONNECT_TIMEOUT).await;
             if let Some(socket) = socket.upgrade()
                 && socket.client.session().is_none()
-                && !socket.client.is_waiting()
+                && !socket.client.is_waiting_for_key()
             {
                 socket.close(DisconnectReason::TransportClose);
             }
@@ -125,7 +125,7 @@ impl SocketIo {
     fn reject(&self, socket: &Socket, namespace: &str, message: &'static str) {
         let outcome = if namespace == "/" { message } else { "invalid_namespace" };
         self.metrics.clients.handshakes.inc([outcome]);
-        self.count_fault();
+        self.count_error();
         socket.send_now(connect_error(namespace, message));
     }
 }
@@ -133,7 +133,7 @@ impl SocketIo {
 fn token(socket: &Socket, auth: Option<&RawValue>) -> String {
     let auth = auth.and_then(|auth| serde_json::from_str::<Auth>(auth.get()).ok());
     match auth.and_then(|auth| auth.token) {
-        Some(given) => without_scheme(&given).to_owned(),
+        Some(token_text) => without_scheme(&token_text).to_owned(),
         None => socket.client.bearer.clone().unwrap_or_default(),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 use tracing::Span;
 
-use crate::{edge::Newcomer, session::Session, transport::TcpHandle};
+use crate::{edge::UnauthenticatedPermit, session::Session, transport::TcpHandle};
 
 /// The server reads at most this many bodies of one polling client at once. A client sends one after the other, but the next may
 /// overtake the end of the one before.
@@ -13,8 +13,8 @@ const MAX_POSTS: usize = 2;
 
 #[derive(Debug, Default)]
 pub(super) struct Client {
-    /// The client's share of the limits for clients without a token.
-    pub newcomer: Option<Arc<Newcomer>>,
+    /// The client's permit from the limits for clients without a token.
+    pub unauthenticated_permit: Option<Arc<UnauthenticatedPermit>>,
     /// The token in the header of its first request.
     pub bearer: Option<String>,
     span: OnceLock<Span>,
@@ -27,22 +27,22 @@ struct State {
     session: Option<Weak<Session>>,
     connects: u32,
     /// The client waits for its token's key.
-    is_waiting: bool,
+    is_waiting_for_key: bool,
     /// The TCP connection of the WebSocket. It is empty while the client uses polling.
     tcp: TcpHandle,
-    posts: Posting,
+    post_guards: PostGuard,
 }
 
 /// Stands for a body of a polling client that is being read. Each is a clone of the client's own.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Posting(Arc<()>);
+pub(super) struct PostGuard(Arc<()>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooManyPosts;
 
 impl Client {
-    pub fn new(newcomer: Option<Arc<Newcomer>>, bearer: Option<String>) -> Self {
-        Self { newcomer, bearer, ..Self::default() }
+    pub fn new(unauthenticated_permit: Option<Arc<UnauthenticatedPermit>>, bearer: Option<String>) -> Self {
+        Self { unauthenticated_permit, bearer, ..Self::default() }
     }
 
     /// Sets the span of all log lines about this client.
@@ -62,8 +62,8 @@ impl Client {
     /// Sets the session, which removes the limits for clients without a token. Returns the previous session, if two requests of a
     /// polling client connected at once.
     pub fn set_session(&self, session: &Arc<Session>) -> Option<Arc<Session>> {
-        if let Some(newcomer) = &self.newcomer {
-            newcomer.leave();
+        if let Some(unauthenticated_permit) = &self.unauthenticated_permit {
+            unauthenticated_permit.release();
         }
         let mut state = self.state.lock();
         state.tcp.trust();
@@ -74,7 +74,7 @@ impl Client {
         self.state.lock().session.take()?.upgrade()
     }
 
-    /// How many times this client has asked to connect, from 1.
+    /// Counts a `CONNECT` of this client. Returns the count, from 1.
     pub fn count_connect(&self) -> u32 {
         let mut state = self.state.lock();
         state.connects = state.connects.saturating_add(1);
@@ -82,16 +82,16 @@ impl Client {
     }
 
     /// Marks the client as waiting for a key. Returns whether it was not waiting before.
-    pub fn wait(&self) -> bool {
-        !std::mem::replace(&mut self.state.lock().is_waiting, true)
+    pub fn begin_key_wait(&self) -> bool {
+        !std::mem::replace(&mut self.state.lock().is_waiting_for_key, true)
     }
 
-    pub fn end_wait(&self) {
-        self.state.lock().is_waiting = false;
+    pub fn end_key_wait(&self) {
+        self.state.lock().is_waiting_for_key = false;
     }
 
-    pub fn is_waiting(&self) -> bool {
-        self.state.lock().is_waiting
+    pub fn is_waiting_for_key(&self) -> bool {
+        self.state.lock().is_waiting_for_key
     }
 
     pub fn tcp(&self) -> TcpHandle {
@@ -99,7 +99,7 @@ impl Client {
     }
 
     /// Limits how many bytes are read of a WebSocket that has not shown a token yet.
-    pub fn limit(&self, tcp: &TcpHandle, bytes: usize) {
+    pub fn limit_unauthenticated(&self, tcp: &TcpHandle, bytes: usize) {
         if self.session().is_none() {
             tcp.allow(bytes);
         }
@@ -114,18 +114,18 @@ impl Client {
         state.tcp = tcp;
     }
 
-    pub fn begin_post(&self) -> Result<Posting, TooManyPosts> {
+    pub fn begin_post(&self) -> Result<PostGuard, TooManyPosts> {
         let state = self.state.lock();
         // One reference is the client's own.
-        if Arc::strong_count(&state.posts.0) > MAX_POSTS {
+        if Arc::strong_count(&state.post_guards.0) > MAX_POSTS {
             Err(TooManyPosts)
         } else {
-            Ok(state.posts.clone())
+            Ok(state.post_guards.clone())
         }
     }
 
     /// Returns whether a body of a polling client is being read.
     pub fn is_posting(&self) -> bool {
-        Arc::strong_count(&self.state.lock().posts.0) > 1
+        Arc::strong_count(&self.state.lock().post_guards.0) > 1
     }
 }

@@ -20,7 +20,7 @@ pub enum Frame<'a> {
         ack: Option<u64>,
         binary: bool,
     },
-    /// A client's answer to an event of the server. The server asks for none.
+    /// A client's answer to an event of the server. The server requests none.
     Ack,
 }
 
@@ -89,7 +89,7 @@ fn event_frame(rest: &str, binary: bool) -> Result<Frame<'_>, FrameError> {
 }
 
 /// Encodes a message of the server for all clients that get it.
-pub fn encoded(message: &Message) -> Packet {
+pub fn encode_message(message: &Message) -> Packet {
     Packet::from(message.encoded(Dialect::SocketIo, |content| encode(content).into()))
 }
 
@@ -166,10 +166,10 @@ mod tests {
             ),
             (Message::reply(12, &payload), r#"312[{"taskId":"x"}]"#),
         ] {
-            assert_eq!(encoded(&message).text(), text);
+            assert_eq!(encode_message(&message).text(), text);
             assert_eq!(
-                encoded(&message).frame().as_ptr(),
-                encoded(&message).frame().as_ptr(),
+                encode_message(&message).frame().as_ptr(),
+                encode_message(&message).frame().as_ptr(),
                 "encoded once"
             );
         }

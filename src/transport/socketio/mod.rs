@@ -19,7 +19,7 @@ mod socket;
 mod sockets;
 mod websocket;
 
-pub use frame::{Frame, FrameError, encoded};
+pub use frame::{Frame, FrameError, encode_message};
 pub use packet::Packet;
 pub use routes::routes;
 pub use server::SocketIo;
@@ -30,5 +30,5 @@ pub(super) struct Auth {
     pub token: Option<String>,
 }
 
-pub(super) use admission::{KEY_PATIENCE, TIME_TO_CONNECT};
+pub(super) use admission::{CONNECT_TIMEOUT, KEY_WAIT_TIMEOUT};
 pub(super) use polling::EngineError;

@@ -24,15 +24,15 @@ use super::{
     client::Client,
     packet::Packet,
     sid::Sid,
-    socket::{DisconnectReason, Polled, SEPARATOR, Socket},
+    socket::{DisconnectReason, PollAnswer, SEPARATOR, Socket},
     websocket::WebsocketTask,
 };
 use crate::transport::{TcpConnection, gate::BODY_TIMEOUT};
 
 /// The server sends an answer in pieces of this size. The pieces show how fast the client reads.
-const PIECE: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 16 * 1024;
 /// The timeout between the answer 101 and the moment when hyper hands the connection over.
-const HANDOVER: Duration = Duration::from_secs(10);
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The errors of Engine.IO itself, with the codes of its reference server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,27 +65,29 @@ impl SocketIo {
     /// Opens a new polling connection.
     pub(super) fn open(self: &Arc<Self>, client: Client) -> Response<Body> {
         let socket = Socket::polling(self.send_queue, client);
-        let packet = self.opening(&socket, &["websocket"]);
+        let packet = self.open_packet(&socket, &["websocket"]);
         self.on_connect(&socket);
         tokio::spawn(self.clone().run_polling(socket));
-        text(Body::from(packet.payload().to_vec()))
+        text_response(Body::from(packet.payload().to_vec()))
     }
 
-    /// A client asks for its packets, and waits for them.
+    /// Answers a client's request for packets, when there are packets.
     pub(super) async fn poll(&self, sid: Sid) -> Response<Body> {
         let Some(socket) = self.sockets.get(sid) else { return EngineError::UnknownSid.response() };
-        let Some(asking) = socket.ask() else {
+        let Some(poll) = socket.begin_poll() else {
             // A late request of a client that has upgraded to a WebSocket meanwhile must not close the connection.
             if socket.is_polling() {
                 socket.close(DisconnectReason::MultiplePolling);
             }
             return EngineError::BadRequest.response();
         };
-        let answer = match asking.answer().await {
-            Polled::Packets(packets) => Answer { rest: joined(&packets), socket: Some(socket.clone()) },
-            Polled::Nothing => Answer { rest: joined(&[Packet::noop()]), socket: None },
+        let answer = match poll.answer().await {
+            PollAnswer::Packets(packets) => {
+                Answer { rest: encode_payload(&packets), socket: Some(socket.clone()) }
+            }
+            PollAnswer::Nothing => Answer { rest: encode_payload(&[Packet::noop()]), socket: None },
         };
-        text(Body::new(answer))
+        text_response(Body::new(answer))
     }
 
     /// A client sends packets.
@@ -103,7 +105,7 @@ impl SocketIo {
             match packet.as_bytes().first() {
                 Some(b'4') => self.on_message(&packet[1..], &socket),
                 Some(b'b') => self.on_binary(&socket),
-                Some(b'3' | b'2') => socket.hear(),
+                Some(b'3' | b'2') => socket.record_pong(),
                 Some(b'1') => _ = socket.close(DisconnectReason::ClientClose),
                 _ => {
                     socket.close(DisconnectReason::Malformed);
@@ -114,7 +116,7 @@ impl SocketIo {
                 break;
             }
         }
-        text(Body::from("ok"))
+        text_response(Body::from("ok"))
     }
 
     /// Starts a WebSocket, for a new connection or for the polling client with this id.
@@ -145,7 +147,7 @@ impl SocketIo {
     }
 
     async fn websocket(self: Arc<Self>, upgrade: OnUpgrade, client: Result<Client, Arc<Socket>>) {
-        let Ok(Ok(upgraded)) = timeout(HANDOVER, upgrade).await else { return };
+        let Ok(Ok(upgraded)) = timeout(HANDOVER_TIMEOUT, upgrade).await else { return };
         // `read_buf` is a slice of the 8 KiB buffer that the request was read into. It is dropped early to free that buffer.
         let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<TcpConnection>>() else { return };
         let mut task = WebsocketTask::new(self.clone(), io.into_inner(), &read_buf);
@@ -154,9 +156,9 @@ impl SocketIo {
         match client {
             Ok(client) => {
                 let socket = Socket::websocket(self.send_queue, client, tcp.shared());
-                socket.client.limit(&tcp.handle(), self.unauthenticated_bytes());
+                socket.client.limit_unauthenticated(&tcp.handle(), self.unauthenticated_bytes());
                 socket.client.set_tcp(tcp.handle());
-                socket.send_now(self.opening(&socket, &[]));
+                socket.send_now(self.open_packet(&socket, &[]));
                 self.on_connect(&socket);
                 // This gets a task of its own, because the future of the current task is larger.
                 tokio::spawn(task.run(socket, Instant::now()));
@@ -164,7 +166,7 @@ impl SocketIo {
             Err(socket) => {
                 // If the client has already upgraded, this second WebSocket is dropped.
                 if socket.is_polling() {
-                    socket.client.limit(&tcp.handle(), self.unauthenticated_bytes());
+                    socket.client.limit_unauthenticated(&tcp.handle(), self.unauthenticated_bytes());
                     if let Some(pinged) = task.upgrade(&socket).await {
                         tokio::spawn(task.run(socket, pinged));
                     }
@@ -173,7 +175,7 @@ impl SocketIo {
         }
     }
 
-    fn opening(&self, socket: &Socket, upgrades: &[&str]) -> Packet {
+    fn open_packet(&self, socket: &Socket, upgrades: &[&str]) -> Packet {
         let heartbeat = &self.heartbeat;
         Packet::open(
             &serde_json::json!({
@@ -189,32 +191,33 @@ impl SocketIo {
 
     /// The task of a polling client: it keeps the heartbeat until the client moves to a WebSocket, or the connection ends.
     async fn run_polling(self: Arc<Self>, socket: Arc<Socket>) {
-        self.beat(&socket).await;
+        self.run_heartbeat(&socket).await;
         if let Some(reason) = socket.polling_end() {
             self.on_disconnect(&socket, reason);
         }
     }
 
     /// The heartbeat of a polling client. A WebSocket's task keeps its own.
-    async fn beat(&self, socket: &Socket) {
+    async fn run_heartbeat(&self, socket: &Socket) {
         let heartbeat = &self.heartbeat;
         let mut next = tokio::time::Instant::now();
         loop {
             // The interval runs from ping to ping, so that the late answer of a slow client does not delay the next ping.
             next += heartbeat.interval;
-            if timeout_at(next, socket.polled_enough()).await.is_ok() {
+            if timeout_at(next, socket.polling_ended()).await.is_ok() {
                 return;
             }
             next = tokio::time::Instant::now();
-            socket.forget_heard();
+            socket.clear_pong();
             socket.ping();
-            while let Some(due) = answer_due(socket, heartbeat.timeout) {
-                match timeout_at(due.into(), socket.heard_polling()).await {
+            while let Some(due) = pong_deadline(socket, heartbeat.timeout) {
+                match timeout_at(due.into(), socket.wait_for_polling_pong()).await {
                     Ok(true) => break,
                     Ok(false) => return,
                     // The deadline has moved, for example because bytes have left meanwhile.
                     Err(_)
-                        if answer_due(socket, heartbeat.timeout).is_some_and(|due| due > Instant::now()) => {}
+                        if pong_deadline(socket, heartbeat.timeout)
+                            .is_some_and(|due| due > Instant::now()) => {}
                     Err(_) => {
                         socket.close(DisconnectReason::HeartbeatTimeout);
                         return;
@@ -226,8 +229,8 @@ impl SocketIo {
 }
 
 /// The deadline for the client's answer to a ping. `None` means that this is no longer a polling connection.
-fn answer_due(socket: &Socket, timeout: Duration) -> Option<Instant> {
-    let due = socket.answer_due(timeout)?;
+fn pong_deadline(socket: &Socket, timeout: Duration) -> Option<Instant> {
+    let due = socket.pong_deadline(timeout)?;
     // A client sends one request after the other, so its answer to a ping waits for the end of a large request.
     Some(if socket.client.is_posting() { due + BODY_TIMEOUT } else { due })
 }
@@ -259,12 +262,12 @@ impl hyper::body::Body for Answer {
         if self.rest.is_empty() {
             return Poll::Ready(None);
         }
-        let length = self.rest.len().min(PIECE);
-        let piece = self.rest.split_to(length);
+        let length = self.rest.len().min(CHUNK_BYTES);
+        let chunk = self.rest.split_to(length);
         if let Some(socket) = &self.socket {
-            socket.took(length);
+            socket.record_sent(length);
         }
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -277,7 +280,7 @@ impl hyper::body::Body for Answer {
 }
 
 /// Encodes packets as the body of an answer to a polling request.
-fn joined(packets: &[Packet]) -> Bytes {
+fn encode_payload(packets: &[Packet]) -> Bytes {
     let length = packets.iter().map(|packet| packet.payload().len() + 1).sum();
     let mut body = Vec::with_capacity(length);
     for packet in packets {
@@ -295,10 +298,10 @@ fn accept_key(parts: &request::Parts) -> Option<HeaderValue> {
         let values = parts.headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(wanted))
     };
-    let is_right = has(header::CONNECTION, "upgrade")
+    let is_upgrade = has(header::CONNECTION, "upgrade")
         && has(header::UPGRADE, "websocket")
         && has(header::SEC_WEBSOCKET_VERSION, "13");
-    let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| is_right)?;
+    let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| is_upgrade)?;
     HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
 }
 
@@ -306,7 +309,7 @@ fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-fn text(body: Body) -> Response<Body> {
+fn text_response(body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     response
         .headers_mut()

@@ -5,21 +5,21 @@
 
 use std::time::{Duration, Instant};
 
-use super::heartbeat::time_to_take;
+use super::heartbeat::in_flight_time;
 
 #[derive(Debug)]
 pub(super) struct PollingState {
     /// A request waits for packets.
-    pub asking: bool,
+    pub poll_pending: bool,
     /// The client has probed a WebSocket.
     pub upgrading: bool,
     /// When the client was last pinged, or when the connection began.
-    pub pinged: Instant,
+    pub last_ping: Instant,
     ping: Ping,
     /// The last time when bytes of the last answer left.
-    took: Instant,
+    last_sent: Instant,
     /// How many bytes of the last answer have left.
-    taken: u64,
+    sent_bytes: u64,
 }
 
 /// Where the last ping is.
@@ -27,55 +27,62 @@ pub(super) struct PollingState {
 enum Ping {
     Queued,
     /// It is in the answer that the client reads at the moment.
-    Left,
+    Sent,
     /// The client has read it: at this time, the client sent its next request.
     Read(Instant),
 }
 
 impl PollingState {
     pub fn new(now: Instant) -> Self {
-        Self { asking: false, upgrading: false, pinged: now, ping: Ping::Read(now), took: now, taken: 0 }
+        Self {
+            poll_pending: false,
+            upgrading: false,
+            last_ping: now,
+            ping: Ping::Read(now),
+            last_sent: now,
+            sent_bytes: 0,
+        }
     }
 
     /// A ping was queued.
-    pub fn ping(&mut self, now: Instant) {
-        (self.pinged, self.ping) = (now, Ping::Queued);
+    pub fn record_ping(&mut self, now: Instant) {
+        (self.last_ping, self.ping) = (now, Ping::Queued);
     }
 
-    /// The client asks for packets. Returns whether it may: only one request at a time may wait.
-    pub fn ask(&mut self, now: Instant) -> bool {
-        if self.ping == Ping::Left {
+    /// Begins a request for packets. Returns false if another request already waits: only one may wait at a time.
+    pub fn begin_poll(&mut self, now: Instant) -> bool {
+        if self.ping == Ping::Sent {
             self.ping = Ping::Read(now);
         }
-        !std::mem::replace(&mut self.asking, true)
+        !std::mem::replace(&mut self.poll_pending, true)
     }
 
     /// The first packets of the queue have become an answer.
-    pub fn answer(&mut self, now: Instant) {
+    pub fn begin_answer(&mut self, now: Instant) {
         if self.ping == Ping::Queued {
-            self.ping = Ping::Left;
+            self.ping = Ping::Sent;
         }
-        (self.took, self.taken) = (now, 0);
+        (self.last_sent, self.sent_bytes) = (now, 0);
     }
 
     /// Bytes of the answer have left.
-    pub fn took(&mut self, now: Instant, bytes: usize) {
-        self.took = now;
-        self.taken += bytes as u64;
+    pub fn record_sent(&mut self, now: Instant, bytes: usize) {
+        self.last_sent = now;
+        self.sent_bytes += bytes as u64;
     }
 
     /// Until this time, the client may still be reading the last answer.
     pub fn busy_until(&self) -> Instant {
-        self.took + time_to_take(self.taken)
+        self.last_sent + in_flight_time(self.sent_bytes)
     }
 
     /// The deadline for the client's answer to the last ping.
-    pub fn answer_due(&self, timeout: Duration) -> Instant {
-        let could = match self.ping {
+    pub fn pong_deadline(&self, timeout: Duration) -> Instant {
+        let answerable_from = match self.ping {
             Ping::Read(at) => at,
-            Ping::Queued | Ping::Left => self.pinged.max(self.busy_until()),
+            Ping::Queued | Ping::Sent => self.last_ping.max(self.busy_until()),
         };
-        could + timeout
+        answerable_from + timeout
     }
 }
 
@@ -90,29 +97,29 @@ mod tests {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         let mut polling = PollingState::new(begin);
-        assert!(polling.ask(at(0)) && !polling.ask(at(0)), "once at a time");
-        polling.answer(at(1));
-        polling.asking = false;
-        polling.ping(at(25));
-        assert_eq!(polling.answer_due(TIMEOUT), at(45));
+        assert!(polling.begin_poll(at(0)) && !polling.begin_poll(at(0)), "once at a time");
+        polling.begin_answer(at(1));
+        polling.poll_pending = false;
+        polling.record_ping(at(25));
+        assert_eq!(polling.pong_deadline(TIMEOUT), at(45));
         // The answer before the ping is still on its way.
-        polling.took(at(30), 64 * 1024);
-        assert_eq!(polling.answer_due(TIMEOUT), at(30 + 2 + 20));
-        polling.took(at(40), 64 * 1024);
-        assert_eq!(polling.answer_due(TIMEOUT), at(40 + 4 + 20));
+        polling.record_sent(at(30), 64 * 1024);
+        assert_eq!(polling.pong_deadline(TIMEOUT), at(30 + 2 + 20));
+        polling.record_sent(at(40), 64 * 1024);
+        assert_eq!(polling.pong_deadline(TIMEOUT), at(40 + 4 + 20));
         // The next answer contains the ping.
-        assert!(polling.ask(at(50)));
-        polling.answer(at(50));
-        polling.asking = false;
-        polling.took(at(55), 32 * 1024);
-        assert_eq!(polling.answer_due(TIMEOUT), at(55 + 1 + 20));
-        // A client that asks again has read the ping. From then on, nothing moves the deadline.
-        assert!(polling.ask(at(60)));
-        polling.answer(at(70));
-        polling.took(at(75), 1 << 20);
-        polling.asking = false;
-        assert!(polling.ask(at(76)));
-        assert_eq!(polling.answer_due(TIMEOUT), at(60 + 20));
+        assert!(polling.begin_poll(at(50)));
+        polling.begin_answer(at(50));
+        polling.poll_pending = false;
+        polling.record_sent(at(55), 32 * 1024);
+        assert_eq!(polling.pong_deadline(TIMEOUT), at(55 + 1 + 20));
+        // A client that sends its next request has read the ping. From then on, nothing moves the deadline.
+        assert!(polling.begin_poll(at(60)));
+        polling.begin_answer(at(70));
+        polling.record_sent(at(75), 1 << 20);
+        polling.poll_pending = false;
+        assert!(polling.begin_poll(at(76)));
+        assert_eq!(polling.pong_deadline(TIMEOUT), at(60 + 20));
     }
 
     #[test]
@@ -120,7 +127,7 @@ mod tests {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         let mut polling = PollingState::new(begin);
-        polling.ping(at(25));
-        assert_eq!(polling.answer_due(TIMEOUT), at(45));
+        polling.record_ping(at(25));
+        assert_eq!(polling.pong_deadline(TIMEOUT), at(45));
     }
 }

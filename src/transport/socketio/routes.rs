@@ -51,7 +51,7 @@ impl Routes {
     ) -> Result<Response, Response> {
         self.gate.check_query(request.uri())?;
         let query = Query::of(request.uri()).map_err(EngineError::response)?;
-        let newcomer = match query.sid {
+        let unauthenticated_permit = match query.sid {
             Some(_) => None,
             None => Some(self.gate.admit(address)?),
         };
@@ -59,7 +59,7 @@ impl Routes {
         let authenticated = query.sid.is_some_and(|sid| server.sockets.is_authenticated(sid));
         let (mut parts, body) = request.into_parts();
         let post = query.sid.filter(|_| parts.method == Method::POST);
-        let Ok(_posting) = post.map(|sid| server.sockets.begin_post(sid)).transpose() else {
+        let Ok(_post_guard) = post.map(|sid| server.sockets.begin_post(sid)).transpose() else {
             return Err(self.gate.refused(
                 StatusCode::BAD_REQUEST,
                 "overlapping_requests",
@@ -75,7 +75,7 @@ impl Routes {
         if authenticated {
             tcp.trust();
         }
-        let client = || Client::new(newcomer, bearer(&parts.headers).map(str::to_owned));
+        let client = || Client::new(unauthenticated_permit, bearer(&parts.headers).map(str::to_owned));
         Ok(match (query.transport, &parts.method, query.sid) {
             (TransportType::Polling, &Method::GET, None) => server.open(client()),
             (TransportType::Polling, &Method::GET, Some(sid)) => server.poll(sid).await,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::HeartbeatConfig,
-    edge::{Newcomers, bytes_with_a_token},
+    edge::{UnauthenticatedLimits, max_token_message_bytes},
     json::replace_lone_surrogates,
     metrics::Metrics,
     rate_limited_log::rate_limited_log,
@@ -34,21 +34,25 @@ pub struct SocketIo {
     pub(super) heartbeat: HeartbeatConfig,
     pub(super) send_queue: usize,
     max_message_bytes: usize,
-    pub(super) newcomers: Arc<Newcomers>,
+    pub(super) unauthenticated_limits: Arc<UnauthenticatedLimits>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) sockets: Sockets,
     next_connection: AtomicU64,
 }
 
 impl SocketIo {
-    pub fn new(sessions: Arc<Sessions>, heartbeat: HeartbeatConfig, newcomers: Arc<Newcomers>) -> Self {
+    pub fn new(
+        sessions: Arc<Sessions>,
+        heartbeat: HeartbeatConfig,
+        unauthenticated_limits: Arc<UnauthenticatedLimits>,
+    ) -> Self {
         Self {
             send_queue: sessions.limits().send_queue,
             max_message_bytes: sessions.limits().max_message_bytes,
             metrics: sessions.metrics().clone(),
             sessions,
             heartbeat,
-            newcomers,
+            unauthenticated_limits,
             sockets: Sockets::default(),
             next_connection: AtomicU64::new(1),
         }
@@ -56,10 +60,10 @@ impl SocketIo {
 
     /// The limit for what a client may send before it has a session.
     pub(super) fn unauthenticated_bytes(&self) -> usize {
-        bytes_with_a_token(self.sessions.max_token_bytes())
+        max_token_message_bytes(self.sessions.max_token_bytes())
     }
 
-    /// The limit for a message that may bring a token. The limit for any other message is `MAX_MESSAGE_BYTES`.
+    /// The limit for a message that may contain a token. The limit for any other message is `MAX_MESSAGE_BYTES`.
     pub(super) fn max_read_bytes(&self) -> usize {
         self.unauthenticated_bytes().max(self.max_message_bytes)
     }
@@ -75,17 +79,17 @@ impl SocketIo {
         socket.client.set_span(tracing::info_span!("connection", id, user = field::Empty));
         self.sockets.insert(socket);
         // This call may close the socket at once, so it comes after the insertion: the socket can then be removed.
-        if let Some(newcomer) = &socket.client.newcomer {
-            self.newcomers.came(newcomer, socket.clone());
+        if let Some(unauthenticated_permit) = &socket.client.unauthenticated_permit {
+            self.unauthenticated_limits.register(unauthenticated_permit, socket.clone());
         }
-        Self::await_connect(socket);
+        Self::close_without_connect(socket);
     }
 
     pub(super) fn on_disconnect(&self, socket: &Socket, reason: DisconnectReason) {
         let _span = socket.client.span().entered();
         self.sockets.remove(socket.id);
-        if let Some(newcomer) = &socket.client.newcomer {
-            newcomer.leave();
+        if let Some(unauthenticated_permit) = &socket.client.unauthenticated_permit {
+            unauthenticated_permit.release();
         }
         if let Some(session) = socket.client.take_session() {
             self.sessions.end(&session, true);
@@ -96,15 +100,15 @@ impl SocketIo {
     pub(super) fn on_message(self: &Arc<Self>, message: &str, socket: &Arc<Socket>) {
         let _span = socket.client.span().entered();
         if message.len() > self.max_read_bytes() {
-            return self.fault(socket, FrameError::TooLong);
+            return self.reject_malformed(socket, FrameError::TooLong);
         }
         let message = replace_lone_surrogates(message);
         let (frame, session) = (Frame::parse(&message), socket.client.session());
-        if message.len() > self.max_message_bytes && !may_bring_a_token(&frame) {
-            return self.fault(socket, FrameError::TooLong);
+        if message.len() > self.max_message_bytes && !may_contain_token(&frame) {
+            return self.reject_malformed(socket, FrameError::TooLong);
         }
         if let Some(session) = &session
-            && !self.sessions.may_send(session, request(&frame))
+            && !self.sessions.may_send(session, incoming_of(&frame))
         {
             return;
         }
@@ -113,7 +117,7 @@ impl SocketIo {
             (Ok(Frame::Disconnect), Some(session)) => {
                 socket.client.take_session();
                 self.sessions.end(&session, false);
-                Self::await_connect(socket);
+                Self::close_without_connect(socket);
             }
             (Ok(Frame::Event { name, args, ack, binary }), Some(session)) => {
                 self.sessions.receive(&session, incoming(name, args, *ack, *binary));
@@ -121,7 +125,7 @@ impl SocketIo {
             (Ok(Frame::Ack | Frame::Disconnect) | Err(FrameError::Namespace), _) => {}
             // An event without a session is ignored. It may have been on its way when its session ended.
             (Ok(Frame::Event { .. }), None) => {}
-            (Err(error), _) => self.fault(socket, *error),
+            (Err(error), _) => self.reject_malformed(socket, *error),
         }
     }
 
@@ -133,18 +137,18 @@ impl SocketIo {
     }
 
     /// Counts a client that is rejected, or whose connection is closed, because of what it sent.
-    pub(super) fn count_fault(&self) {
+    pub(super) fn count_error(&self) {
         self.metrics.clients.errors.inc();
     }
 
-    fn fault(&self, socket: &Arc<Socket>, error: FrameError) {
-        self.count_fault();
+    fn reject_malformed(&self, socket: &Arc<Socket>, error: FrameError) {
+        self.count_error();
         rate_limited_log!(info, %error, "closed a connection that does not speak Socket.IO");
         socket.close(DisconnectReason::Malformed);
     }
 }
 
-fn request<'a>(frame: &'a Result<Frame<'a>, FrameError>) -> Option<Incoming<'a>> {
+fn incoming_of<'a>(frame: &'a Result<Frame<'a>, FrameError>) -> Option<Incoming<'a>> {
     match frame {
         Ok(Frame::Event { name, args, ack, binary }) => Some(incoming(name, args, *ack, *binary)),
         _ => None,
@@ -180,8 +184,8 @@ impl Server for SocketIo {
     }
 }
 
-/// Returns whether a message may bring a token. Such a message has a length limit of its own.
-fn may_bring_a_token(frame: &Result<Frame<'_>, FrameError>) -> bool {
+/// Returns whether a message may contain a token. Such a message has a length limit of its own.
+fn may_contain_token(frame: &Result<Frame<'_>, FrameError>) -> bool {
     match frame {
         Ok(Frame::Connect { .. }) => true,
         Ok(Frame::Event { name, .. }) => name.parse() == Ok(ClientEventName::AuthRefresh),

@@ -12,19 +12,19 @@ use tokio::sync::{Notify, futures::Notified};
 
 use tracing::Span;
 
-use super::{client::Client, frame::encoded, packet::Packet, polling_state::PollingState, sid::Sid};
+use super::{client::Client, frame::encode_message, packet::Packet, polling_state::PollingState, sid::Sid};
 use crate::{edge::Evict, fanout::SendError, session::Connection, transport::Tcp, wire::Message};
 
 /// One system call writes at most this many packets.
-const MAX_SLICES: usize = 32;
+const MAX_SLICES_PER_WRITE: usize = 32;
 /// One system call writes at most this many bytes. The connection's lock is held for one system call at a time, because the
 /// fan-out may wait for this lock while it holds its own.
-const MAX_WRITTEN: usize = 128 * 1024;
+const MAX_BYTES_PER_WRITE: usize = 128 * 1024;
 /// One flush makes at most this many system calls. The connection's task does the rest, because the caller has other connections
 /// to flush.
-const MAX_WRITES: usize = 4;
+const MAX_WRITES_PER_FLUSH: usize = 4;
 /// Control frames of the WebSocket protocol are dropped when this many packets wait ahead of the messages.
-const MAX_ANSWERS: usize = 64;
+const MAX_CONTROL_FRAMES: usize = 64;
 /// An empty queue with a larger capacity than this frees its memory.
 const SMALL_QUEUE: usize = 16;
 /// The separator between packets in the body of a polling request or answer.
@@ -45,7 +45,7 @@ pub enum DisconnectReason {
     /// Two polling requests waited for packets at once.
     MultiplePolling,
     Malformed,
-    /// The connection failed, or the server cut it.
+    /// The connection failed, or the server aborted it.
     TransportError,
     HeartbeatTimeout,
     /// The server closed it. The client reconnects.
@@ -65,7 +65,7 @@ impl DisconnectReason {
         }
     }
 
-    /// Returns whether the client ended the connection. It then knows the id no more.
+    /// Returns whether the client ended the connection. The client then no longer uses the id.
     pub fn is_by_client(self) -> bool {
         matches!(self, Self::ClientClose | Self::Malformed | Self::MultiplePolling)
     }
@@ -97,16 +97,16 @@ pub struct Socket {
 struct Core {
     queue: VecDeque<Packet>,
     /// How many bytes of the first packet have been written.
-    written: usize,
-    /// How many bytes were given to the kernel since the WebSocket began.
-    given: u64,
+    front_written: usize,
+    /// How many bytes were written to the kernel since the WebSocket began.
+    total_written: u64,
     transport: Transport,
     /// The connection's task has to write the rest: the kernel's buffer is full, or there was too much for one flush.
     stalled: bool,
     /// The client has answered a heartbeat.
-    heard: bool,
+    has_pong: bool,
     /// The fan-out found no room in the queue, and waits to be notified of room.
-    wanted: bool,
+    room_requested: bool,
     closed: Option<DisconnectReason>,
 }
 
@@ -115,12 +115,12 @@ enum Transport {
     Polling(Box<PollingState>),
     Websocket(Arc<Tcp>),
     /// The task of the WebSocket has ended.
-    Gone,
+    Ended,
 }
 
 /// The answer to a polling request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Polled {
+pub enum PollAnswer {
     Packets(Vec<Packet>),
     Nothing,
 }
@@ -137,12 +137,12 @@ impl Socket {
     fn new(capacity: usize, client: Client, transport: Transport) -> Arc<Self> {
         let core = Core {
             queue: VecDeque::new(),
-            written: 0,
-            given: 0,
+            front_written: 0,
+            total_written: 0,
             transport,
             stalled: false,
-            heard: false,
-            wanted: false,
+            has_pong: false,
+            room_requested: false,
             closed: None,
         };
         let (core, changed) = (Mutex::new(core), Notify::new());
@@ -156,7 +156,7 @@ impl Socket {
     pub fn transport_type(&self) -> TransportType {
         match self.core.lock().transport {
             Transport::Polling(_) => TransportType::Polling,
-            Transport::Websocket(_) | Transport::Gone => TransportType::Websocket,
+            Transport::Websocket(_) | Transport::Ended => TransportType::Websocket,
         }
     }
 
@@ -168,10 +168,10 @@ impl Socket {
             return Err(SendError::Closed);
         }
         if core.queue.len() >= self.capacity {
-            core.wanted = true;
+            core.room_requested = true;
             return Err(SendError::Full(message));
         }
-        core.queue.push_back(encoded(&message));
+        core.queue.push_back(encode_message(&message));
         Ok(core.queue.len() == 1)
     }
 
@@ -186,20 +186,20 @@ impl Socket {
     }
 
     /// Queues a ping ahead of all messages, unless a ping already waits there. The order of pings and messages has no meaning, and
-    /// behind the messages a ping would reach a slow client too late. Returns where the ping ends, counted as in `Traffic::given`.
+    /// behind the messages a ping would reach a slow client too late. Returns where the ping ends, counted as in `Traffic::written`.
     pub fn ping(&self) -> u64 {
         let mut core = self.core.lock();
-        let place = core.ahead();
-        let before: usize = core.queue.iter().take(place).map(|packet| packet.frame().len()).sum();
-        let end = core.given + (before - core.written) as u64;
+        let index = core.priority_count();
+        let before: usize = core.queue.iter().take(index).map(|packet| packet.frame().len()).sum();
+        let end = core.total_written + (before - core.front_written) as u64;
         let ping = Packet::ping();
-        if core.closed.is_some() || core.queue.iter().take(place).any(|packet| *packet == ping) {
+        if core.closed.is_some() || core.queue.iter().take(index).any(|packet| *packet == ping) {
             return end;
         }
         let end = end + ping.frame().len() as u64;
-        core.queue.insert(place, ping);
+        core.queue.insert(index, ping);
         if let Transport::Polling(polling) = &mut core.transport {
-            polling.ping(Instant::now());
+            polling.record_ping(Instant::now());
         }
         drop(core);
         self.flush();
@@ -208,25 +208,25 @@ impl Socket {
 
     /// Queues answers that the WebSocket protocol requires, ahead of all messages. A client that reads nothing gets only the first
     /// answers. After the connection is closed nothing is queued, so nothing follows a packet that was cut off in the middle.
-    pub fn answer(&self, frames: Vec<u8>) {
+    pub fn queue_control_frames(&self, frames: Vec<u8>) {
         let mut core = self.core.lock();
-        let place = core.ahead();
-        if core.closed.is_none() && place < MAX_ANSWERS {
-            core.queue.insert(place, Packet::control(frames));
+        let index = core.priority_count();
+        if core.closed.is_none() && index < MAX_CONTROL_FRAMES {
+            core.queue.insert(index, Packet::control(frames));
             drop(core);
             self.flush();
         }
     }
 
     /// Queues the answer to the close frame of a WebSocket. Nothing may follow it.
-    pub fn answer_end(&self, frames: Vec<u8>) {
+    pub fn queue_close_frame(&self, frames: Vec<u8>) {
         self.send_now(Packet::control(frames));
     }
 
-    /// Writes queued packets until the kernel's buffer is full, with at most [`MAX_WRITES`] system calls. If the client uses polling,
+    /// Writes queued packets until the kernel's buffer is full, with at most [`MAX_WRITES_PER_FLUSH`] system calls. If the client uses polling,
     /// this wakes its waiting request instead.
     pub fn flush(&self) {
-        for writes_left in (0..MAX_WRITES).rev() {
+        for writes_left in (0..MAX_WRITES_PER_FLUSH).rev() {
             let mut core = self.core.lock();
             let stalled = core.stalled;
             let Transport::Websocket(tcp) = &core.transport else {
@@ -243,7 +243,7 @@ impl Socket {
                 self.changed.notify_waiters();
             }
             if has_room {
-                self.tell_of_room();
+                self.report_room();
             }
             if is_done {
                 return;
@@ -259,18 +259,18 @@ impl Socket {
 
     /// Tries to write although the kernel's buffer was full. The runtime reports room only when a third of that buffer is empty. A
     /// slow client may need longer for this than `SLOW_CLIENT_TIMEOUT`.
-    pub fn probe(&self) {
+    pub fn retry_write(&self) {
         let mut core = self.core.lock();
         let Transport::Websocket(tcp) = &core.transport else { return };
         let tcp = tcp.clone();
         core.stalled = false;
-        core.write(|slices| tcp.write_at_once(slices), &tcp);
+        core.write(|slices| tcp.write_directly(slices), &tcp);
         // The rest waits until the runtime reports room, as before.
         core.stalled = !core.queue.is_empty();
         let has_room = core.has_room(self.capacity);
         drop(core);
         if has_room {
-            self.tell_of_room();
+            self.report_room();
         }
     }
 
@@ -278,10 +278,10 @@ impl Socket {
         self.core.lock().stalled
     }
 
-    /// How many bytes were given to the kernel, and whether more wait.
-    pub fn given(&self) -> (u64, bool) {
+    /// How many bytes were written to the kernel, and whether more wait.
+    pub fn write_progress(&self) -> (u64, bool) {
         let core = self.core.lock();
-        (core.given, core.stalled)
+        (core.total_written, core.stalled)
     }
 
     pub fn has_sent_all(&self) -> bool {
@@ -289,7 +289,7 @@ impl Socket {
     }
 
     /// The time until which a slow polling client may still be reading its last answer.
-    pub fn polled_until(&self) -> Option<Instant> {
+    pub fn polling_busy_until(&self) -> Option<Instant> {
         match &self.core.lock().transport {
             Transport::Polling(polling) => Some(polling.busy_until()),
             _ => None,
@@ -297,22 +297,22 @@ impl Socket {
     }
 
     /// Records that bytes of an answer to a polling client have left.
-    pub fn took(&self, bytes: usize) {
+    pub fn record_sent(&self, bytes: usize) {
         if let Transport::Polling(polling) = &mut self.core.lock().transport {
-            polling.took(Instant::now(), bytes);
+            polling.record_sent(Instant::now(), bytes);
         }
     }
 
     /// The deadline for a polling client's answer to a ping.
-    pub fn answer_due(&self, timeout: Duration) -> Option<Instant> {
+    pub fn pong_deadline(&self, timeout: Duration) -> Option<Instant> {
         match &self.core.lock().transport {
-            Transport::Polling(polling) => Some(polling.answer_due(timeout)),
+            Transport::Polling(polling) => Some(polling.pong_deadline(timeout)),
             _ => None,
         }
     }
 
     /// Tells the fan-out, which has been waiting for it, that the queue has room.
-    fn tell_of_room(&self) {
+    fn report_room(&self) {
         if let Some(session) = self.client.session() {
             session.has_room();
         }
@@ -333,7 +333,7 @@ impl Socket {
         drop(core);
         self.changed.notify_waiters();
         if has_room {
-            self.tell_of_room();
+            self.report_room();
         }
         true
     }
@@ -357,26 +357,26 @@ impl Socket {
     }
 
     /// Records that the client has answered a heartbeat.
-    pub fn hear(&self) {
-        self.core.lock().heard = true;
+    pub fn record_pong(&self) {
+        self.core.lock().has_pong = true;
         self.changed.notify_waiters();
     }
 
-    pub fn forget_heard(&self) {
-        self.core.lock().heard = false;
+    pub fn clear_pong(&self) {
+        self.core.lock().has_pong = false;
     }
 
     /// Waits until the client has answered a heartbeat. `false` means that the connection is closed or no longer uses polling.
-    pub async fn heard_polling(&self) -> bool {
+    pub async fn wait_for_polling_pong(&self) -> bool {
         self.until(|core| match (&core.transport, core.closed) {
-            (Transport::Polling(_), None) => core.heard.then_some(true),
+            (Transport::Polling(_), None) => core.has_pong.then_some(true),
             _ => Some(false),
         })
         .await
     }
 
     /// Waits until the connection is closed or no longer uses polling.
-    pub async fn polled_enough(&self) {
+    pub async fn polling_ended(&self) {
         self.until(|core| (!core.is_polling() || core.closed.is_some()).then_some(())).await;
     }
 
@@ -387,18 +387,18 @@ impl Socket {
     }
 
     /// Begins a request that waits for packets. `None` means that another request already waits, or that the client has a WebSocket.
-    pub fn ask(self: &Arc<Self>) -> Option<Asking> {
+    pub fn begin_poll(self: &Arc<Self>) -> Option<PendingPoll> {
         match &mut self.core.lock().transport {
-            Transport::Polling(polling) => {
-                polling.ask(Instant::now()).then(|| Asking { socket: self.clone(), is_answered: false })
-            }
+            Transport::Polling(polling) => polling
+                .begin_poll(Instant::now())
+                .then(|| PendingPoll { socket: self.clone(), is_answered: false }),
             _ => None,
         }
     }
 
     #[cfg(test)]
-    fn is_asked(&self) -> bool {
-        matches!(&self.core.lock().transport, Transport::Polling(polling) if polling.asking)
+    fn has_pending_poll(&self) -> bool {
+        matches!(&self.core.lock().transport, Transport::Polling(polling) if polling.poll_pending)
     }
 
     /// The client tries to upgrade to a WebSocket. During the upgrade, its polling requests are answered at once. Returns whether no
@@ -425,30 +425,30 @@ impl Socket {
         if core.closed.is_some() {
             return None;
         }
-        let pinged = match &core.transport {
-            Transport::Polling(polling) => polling.pinged,
+        let last_ping = match &core.transport {
+            Transport::Polling(polling) => polling.last_ping,
             _ => Instant::now(),
         };
         core.transport = Transport::Websocket(tcp);
         drop(core);
         self.flush();
         self.changed.notify_waiters();
-        Some(pinged)
+        Some(last_ping)
     }
 
     /// Drops the tcp and the queue. The TCP connection closes when its last holder has dropped the tcp.
-    pub fn hang_up(&self) {
+    pub fn end_transport(&self) {
         let mut core = self.core.lock();
-        core.transport = Transport::Gone;
+        core.transport = Transport::Ended;
         core.queue = VecDeque::new();
     }
 
-    async fn until<T>(&self, look: impl Fn(&mut Core) -> Option<T>) -> T {
+    async fn until<T>(&self, check: impl Fn(&mut Core) -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(found) = look(&mut self.core.lock()) {
+            if let Some(found) = check(&mut self.core.lock()) {
                 return found;
             }
             changed.await;
@@ -462,7 +462,7 @@ impl Connection for Socket {
     }
 
     fn send_now(&self, message: Message) {
-        self.send_now(encoded(&message));
+        self.send_now(encode_message(&message));
     }
 
     fn flush(&self) {
@@ -488,8 +488,8 @@ impl Connection for Socket {
         }
     }
 
-    fn took(&self) -> Option<Instant> {
-        self.polled_until().or_else(|| self.client.tcp().took())
+    fn last_progress(&self) -> Option<Instant> {
+        self.polling_busy_until().or_else(|| self.client.tcp().last_progress())
     }
 
     fn transport(&self) -> &'static str {
@@ -512,28 +512,28 @@ impl Evict for Socket {
 
 /// A polling request that waits for packets. If the client breaks it off, the session ends, as the Engine.IO protocol requires.
 #[derive(Debug)]
-pub struct Asking {
+pub struct PendingPoll {
     socket: Arc<Socket>,
     is_answered: bool,
 }
 
-impl Asking {
+impl PendingPoll {
     /// Waits until there is something to answer.
-    pub async fn answer(mut self) -> Polled {
+    pub async fn answer(mut self) -> PollAnswer {
         let socket = &self.socket;
-        let polled = socket.until(Core::polled).await;
+        let answer = socket.until(Core::take_poll_answer).await;
         if socket.core.lock().has_room(socket.capacity) {
-            socket.tell_of_room();
+            socket.report_room();
         }
         self.is_answered = true;
-        polled
+        answer
     }
 }
 
-impl Drop for Asking {
+impl Drop for PendingPoll {
     fn drop(&mut self) {
         if let Transport::Polling(polling) = &mut self.socket.core.lock().transport {
-            polling.asking = false;
+            polling.poll_pending = false;
         }
         if !self.is_answered && self.socket.is_polling() {
             self.socket.close(DisconnectReason::TransportError);
@@ -546,18 +546,18 @@ impl Core {
         matches!(self.transport, Transport::Polling(_))
     }
 
-    fn polled(&mut self) -> Option<Polled> {
+    fn take_poll_answer(&mut self) -> Option<PollAnswer> {
         let (upgrading, by_websocket) = match &self.transport {
             Transport::Polling(polling) => (polling.upgrading, false),
             Transport::Websocket(_) => (true, true),
-            Transport::Gone => (false, false),
+            Transport::Ended => (false, false),
         };
         if self.queue.is_empty() || by_websocket {
             return match self.closed {
                 // The client knows that the session has ended.
-                Some(DisconnectReason::ClientClose) => Some(Polled::Nothing),
-                Some(_) => Some(Polled::Packets(vec![Packet::close()])),
-                None => upgrading.then_some(Polled::Nothing),
+                Some(DisconnectReason::ClientClose) => Some(PollAnswer::Nothing),
+                Some(_) => Some(PollAnswer::Packets(vec![Packet::close()])),
+                None => upgrading.then_some(PollAnswer::Nothing),
             };
         }
         let (mut packets, mut bytes) = (Vec::new(), 0);
@@ -573,24 +573,24 @@ impl Core {
             packets.push(Packet::close());
         }
         if let Transport::Polling(polling) = &mut self.transport {
-            polling.answer(Instant::now());
+            polling.begin_answer(Instant::now());
         }
-        self.give_back();
-        Some(Polled::Packets(packets))
+        self.free_unused_memory();
+        Some(PollAnswer::Packets(packets))
     }
 
     /// How many packets are ahead of the first message that can still be overtaken. These are a packet that is written in part, and
     /// packets that are not messages.
-    fn ahead(&self) -> usize {
-        let begun = usize::from(self.written > 0);
+    fn priority_count(&self) -> usize {
+        let begun = usize::from(self.front_written > 0);
         begun + self.queue.iter().skip(begun).take_while(|packet| !packet.is_message()).count()
     }
 
     /// Returns whether the fan-out waits for room and the queue has room. `true` is returned only once, and the caller then notifies
     /// the fan-out.
     fn has_room(&mut self, capacity: usize) -> bool {
-        let has_room = self.wanted && (self.queue.len() < capacity || self.closed.is_some());
-        self.wanted &= !has_room;
+        let has_room = self.room_requested && (self.queue.len() < capacity || self.closed.is_some());
+        self.room_requested &= !has_room;
         has_room
     }
 
@@ -606,15 +606,15 @@ impl Core {
                 // The connection's task notices that it has ended.
                 tcp.shut();
                 self.queue.clear();
-                self.written = 0;
+                self.front_written = 0;
             }
         }
-        self.give_back();
+        self.free_unused_memory();
     }
 
     fn write_some(&self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let (mut count, mut left, mut skipped) = (0, MAX_WRITTEN, self.written);
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES_PER_WRITE];
+        let (mut count, mut left, mut skipped) = (0, MAX_BYTES_PER_WRITE, self.front_written);
         for (slice, packet) in slices.iter_mut().zip(&self.queue) {
             let rest = packet.frame().get(skipped..).unwrap_or_default();
             let rest = rest.get(..left).unwrap_or(rest);
@@ -630,17 +630,17 @@ impl Core {
     }
 
     fn advance(&mut self, written: usize) {
-        self.given += written as u64;
-        self.written += written;
+        self.total_written += written as u64;
+        self.front_written += written;
         while let Some(packet) = self.queue.front()
-            && self.written >= packet.frame().len()
+            && self.front_written >= packet.frame().len()
         {
-            self.written -= packet.frame().len();
+            self.front_written -= packet.frame().len();
             self.queue.pop_front();
         }
     }
 
-    fn give_back(&mut self) {
+    fn free_unused_memory(&mut self) {
         if self.queue.is_empty() && self.queue.capacity() > SMALL_QUEUE {
             self.queue = VecDeque::new();
         }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use crate::shrinking_map::ShrinkingMap;
 
 use super::{
-    client::{Posting, TooManyPosts},
+    client::{PostGuard, TooManyPosts},
     sid::Sid,
     socket::{DisconnectReason, Socket},
 };
@@ -29,7 +29,7 @@ impl Sockets {
     }
 
     /// The caller holds the result while it reads a body of this connection. `None` means that there is no such connection.
-    pub fn begin_post(&self, sid: Sid) -> Result<Option<Posting>, TooManyPosts> {
+    pub fn begin_post(&self, sid: Sid) -> Result<Option<PostGuard>, TooManyPosts> {
         self.get(sid).map(|socket| socket.client.begin_post()).transpose()
     }
 

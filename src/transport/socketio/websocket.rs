@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{
     SocketIo,
-    heartbeat::{Beat, Heartbeat, Traffic},
+    heartbeat::{Heartbeat, HeartbeatAction, Traffic},
     packet::Packet,
     socket::{DisconnectReason, Socket},
 };
@@ -29,7 +29,7 @@ use crate::transport::TcpConnection;
 /// Each connection holds a buffer of this size as long as it lives.
 const READ_BUFFER: usize = 512;
 /// The server reads this many messages of one client before other tasks run.
-const TURN: usize = 64;
+const MAX_BATCH: usize = 64;
 /// The timeout for the upgrade of a polling client.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// An empty close frame.
@@ -45,20 +45,20 @@ pub(super) struct WebsocketTask {
 }
 
 /// The result of one read of the WebSocket.
-enum Heard {
+enum ReadOutcome {
     Text(Utf8Bytes),
     Binary,
     /// A message that needs no handling here.
     Other,
     /// Everything that has come has been read.
-    All,
+    Drained,
     End(DisconnectReason),
 }
 
-/// The result of reading up to [`TURN`] messages.
-struct Turn {
+/// The result of reading up to [`MAX_BATCH`] messages.
+struct ReadBatch {
     /// How many pings the client has answered.
-    answers: usize,
+    pongs: usize,
     has_more: bool,
 }
 
@@ -81,14 +81,14 @@ impl WebsocketTask {
     /// Runs the upgrade of a polling client after the handshake of its WebSocket. Returns when the client was last pinged. `None`
     /// means that the client does not move to this WebSocket.
     pub async fn upgrade(&mut self, socket: &Arc<Socket>) -> Option<Instant> {
-        let mut begun = false;
+        let mut has_begun = false;
         let upgraded = timeout(UPGRADE_TIMEOUT, async {
             // Until the probe comes, a proxy may let no frame through. Polling requests therefore still wait for packets as before.
-            if self.next().await.as_deref() != Some("2probe") {
+            if self.next_text().await.as_deref() != Some("2probe") {
                 return false;
             }
-            begun = socket.begin_upgrade();
-            if !begun {
+            has_begun = socket.begin_upgrade();
+            if !has_begun {
                 return false;
             }
             // No other task writes to this WebSocket yet.
@@ -96,14 +96,14 @@ impl WebsocketTask {
             if self.tcp.write_all(probed.frame()).await.is_err() {
                 return false;
             }
-            self.next().await.as_deref() == Some("5")
+            self.next_text().await.as_deref() == Some("5")
         });
         let upgraded = tokio::select! {
             upgraded = upgraded => upgraded.unwrap_or(false),
             () = socket.closed() => false,
         };
         if !upgraded {
-            if begun {
+            if has_begun {
                 socket.abandon_upgrade();
             }
             return None;
@@ -114,61 +114,61 @@ impl WebsocketTask {
     }
 
     /// Reads the next text message, while no other task writes to this WebSocket.
-    async fn next(&mut self) -> Option<Utf8Bytes> {
+    async fn next_text(&mut self) -> Option<Utf8Bytes> {
         loop {
             // A client that never stops sending always has more data to read. This lets other tasks run.
             consume_budget().await;
-            let mut answers = Vec::new();
-            let heard = self.hear(&mut answers);
-            self.tcp.write_all(&answers).await.ok()?;
-            match heard {
-                Heard::Text(text) => return Some(text),
-                Heard::Binary | Heard::Other => {}
-                Heard::All => self.tcp.shared().readable().await.ok()?,
-                Heard::End(_) => return None,
+            let mut control_frames = Vec::new();
+            let outcome = self.read_message(&mut control_frames);
+            self.tcp.write_all(&control_frames).await.ok()?;
+            match outcome {
+                ReadOutcome::Text(text) => return Some(text),
+                ReadOutcome::Binary | ReadOutcome::Other => {}
+                ReadOutcome::Drained => self.tcp.shared().readable().await.ok()?,
+                ReadOutcome::End(_) => return None,
             }
         }
     }
 
-    /// Runs until the connection ends. `pinged` is when the client was last pinged, or when its connection began.
-    pub async fn run(mut self, socket: Arc<Socket>, pinged: Instant) {
-        let reason = self.converse(&socket, Heartbeat::new(pinged)).await;
+    /// Runs until the connection ends. `last_ping` is when the client was last pinged, or when its connection began.
+    pub async fn run(mut self, socket: Arc<Socket>, last_ping: Instant) {
+        let reason = self.run_until_end(&socket, Heartbeat::new(last_ping)).await;
         // The server may have closed the connection for another reason. Then the client still gets the queued packets.
-        let is_closing = !socket.close(reason);
+        let closes_orderly = !socket.close(reason);
         let reason = socket.closed_for().unwrap_or(reason);
-        let is_closing = is_closing && reason.is_orderly();
-        if is_closing {
+        let closes_orderly = closes_orderly && reason.is_orderly();
+        if closes_orderly {
             socket.flush();
             self.drain(&socket).await;
             // The close frame must leave before the connection counts as ended. The kernel has room for it, or the client no longer
             // reads.
             let _ = self.tcp.shared().try_write(&[IoSlice::new(&CLOSE)]);
         }
-        socket.hang_up();
+        socket.end_transport();
         self.server.on_disconnect(&socket, reason);
-        if is_closing {
+        if closes_orderly {
             let _ = self.tcp.shutdown().await;
         }
     }
 
-    async fn converse(&mut self, socket: &Arc<Socket>, mut heartbeat: Heartbeat) -> DisconnectReason {
+    async fn run_until_end(&mut self, socket: &Arc<Socket>, mut heartbeat: Heartbeat) -> DisconnectReason {
         let tcp = self.tcp.shared();
-        let mut probe = None;
+        let mut next_retry = None;
         loop {
-            let Turn { answers, has_more } = match self.read(socket) {
-                Ok(turn) => turn,
+            let ReadBatch { pongs, has_more } = match self.read_batch(socket) {
+                Ok(batch) => batch,
                 Err(reason) => return reason,
             };
             // The heartbeat comes after the read, so that answers that have already arrived count.
-            let beat = match self.beat(&mut heartbeat, socket, answers) {
-                Beat::Wait(until) => until,
-                // The next turn of the loop asks what comes after the ping.
-                Beat::Ping => continue,
-                Beat::Dead if has_more || tcp.has_unread() => Instant::now(),
-                Beat::Dead => return DisconnectReason::HeartbeatTimeout,
+            let wake_at = match self.next_heartbeat_action(&mut heartbeat, socket, pongs) {
+                HeartbeatAction::Wait(until) => until,
+                // The next iteration determines the action after the ping.
+                HeartbeatAction::Ping => continue,
+                HeartbeatAction::Dead if has_more || tcp.has_unread() => Instant::now(),
+                HeartbeatAction::Dead => return DisconnectReason::HeartbeatTimeout,
             };
-            if self.is_stuck(socket, &mut probe) {
-                self.tcp.give_up();
+            if self.is_stalled_too_long(socket, &mut next_retry) {
+                self.tcp.abort_stalled();
                 return DisconnectReason::TransportError;
             }
             let changed = socket.changed();
@@ -188,10 +188,13 @@ impl WebsocketTask {
             }
             // The kernel's buffer may have become full since the check above.
             match stalled {
-                true => _ = probe.get_or_insert_with(|| Instant::now() + self.tcp.probe_after()),
-                false => probe = None,
+                true => {
+                    _ = next_retry.get_or_insert_with(|| Instant::now() + self.tcp.write_retry_interval())
+                }
+                false => next_retry = None,
             }
-            let due = probe.map_or(beat, |probe| beat.min(probe).min(self.tcp.patience_ends()));
+            let due = next_retry
+                .map_or(wake_at, |next_retry| wake_at.min(next_retry).min(self.tcp.stall_deadline()));
             // The socket of a client that never stops sending is always readable. This lets other tasks run.
             consume_budget().await;
             tokio::select! {
@@ -205,52 +208,57 @@ impl WebsocketTask {
         }
     }
 
-    /// Returns what the heartbeat does next. If a ping is due, this function has queued it.
-    fn beat(&self, heartbeat: &mut Heartbeat, socket: &Socket, answers: usize) -> Beat {
+    /// Returns the next action of the heartbeat. If a ping is due, this function has queued it.
+    fn next_heartbeat_action(
+        &self,
+        heartbeat: &mut Heartbeat,
+        socket: &Socket,
+        pongs: usize,
+    ) -> HeartbeatAction {
         let now = Instant::now();
-        let (given, stalled) = socket.given();
-        let traffic = Traffic { given, stalled, received: self.received };
-        (0..answers).for_each(|_| heartbeat.answered(now, traffic));
+        let (written, stalled) = socket.write_progress();
+        let traffic = Traffic { written, stalled, received: self.received };
+        (0..pongs).for_each(|_| heartbeat.record_pong(now, traffic));
         let next = heartbeat.next(now, &self.server.heartbeat, traffic);
-        if next == Beat::Ping {
-            heartbeat.pinged(now, socket.ping(), traffic);
+        if next == HeartbeatAction::Ping {
+            heartbeat.record_ping(now, socket.ping(), traffic);
         }
         next
     }
 
     /// Returns whether the client has read nothing for too long. While the kernel's buffer is full, this function tries to write now
-    /// and then. `probe` is the time of the next try.
-    fn is_stuck(&self, socket: &Socket, probe: &mut Option<Instant>) -> bool {
+    /// and then. `next_retry` is the time of the next try.
+    fn is_stalled_too_long(&self, socket: &Socket, next_retry: &mut Option<Instant>) -> bool {
         if !socket.is_stalled() {
             return false;
         }
         let now = Instant::now();
-        let next = *probe.get_or_insert_with(|| now + self.tcp.probe_after());
-        if next > now && self.tcp.patience_ends() > now {
+        let next = *next_retry.get_or_insert_with(|| now + self.tcp.write_retry_interval());
+        if next > now && self.tcp.stall_deadline() > now {
             return false;
         }
-        socket.probe();
-        *probe = Some(now + self.tcp.probe_after());
-        socket.is_stalled() && self.tcp.patience_ends() <= now
+        socket.retry_write();
+        *next_retry = Some(now + self.tcp.write_retry_interval());
+        socket.is_stalled() && self.tcp.stall_deadline() <= now
     }
 
-    /// Reads and handles up to [`TURN`] messages.
-    fn read(&mut self, socket: &Arc<Socket>) -> Result<Turn, DisconnectReason> {
+    /// Reads and handles up to [`MAX_BATCH`] messages.
+    fn read_batch(&mut self, socket: &Arc<Socket>) -> Result<ReadBatch, DisconnectReason> {
         let mut pongs = 0;
-        for _ in 0..TURN {
-            let mut answers = Vec::new();
-            let heard = self.hear(&mut answers);
-            match heard {
-                _ if answers.is_empty() => {}
-                Heard::End(_) => socket.answer_end(answers),
-                _ => socket.answer(answers),
+        for _ in 0..MAX_BATCH {
+            let mut control_frames = Vec::new();
+            let outcome = self.read_message(&mut control_frames);
+            match outcome {
+                _ if control_frames.is_empty() => {}
+                ReadOutcome::End(_) => socket.queue_close_frame(control_frames),
+                _ => socket.queue_control_frames(control_frames),
             }
-            match heard {
-                Heard::All => return Ok(Turn { answers: pongs, has_more: false }),
-                Heard::Other => {}
-                Heard::End(reason) => return Err(reason),
-                Heard::Binary => self.server.on_binary(socket),
-                Heard::Text(text) => match text.as_bytes().first() {
+            match outcome {
+                ReadOutcome::Drained => return Ok(ReadBatch { pongs, has_more: false }),
+                ReadOutcome::Other => {}
+                ReadOutcome::End(reason) => return Err(reason),
+                ReadOutcome::Binary => self.server.on_binary(socket),
+                ReadOutcome::Text(text) => match text.as_bytes().first() {
                     Some(b'4') => self.server.on_message(&text[1..], socket),
                     Some(b'3' | b'2') => pongs += 1,
                     Some(b'1') => return Err(DisconnectReason::ClientClose),
@@ -261,25 +269,25 @@ impl WebsocketTask {
                 return Err(reason);
             }
         }
-        Ok(Turn { answers: pongs, has_more: true })
+        Ok(ReadBatch { pongs, has_more: true })
     }
 
-    /// Reads one message. The frames with which the WebSocket protocol answers it are appended to `answers`.
-    fn hear(&mut self, answers: &mut Vec<u8>) -> Heard {
-        let mut stream = Stream { tcp: &self.tcp, received: &mut self.received, answers };
+    /// Reads one message. The frames with which the WebSocket protocol answers it are appended to `control_frames`.
+    fn read_message(&mut self, control_frames: &mut Vec<u8>) -> ReadOutcome {
+        let mut stream = Stream { tcp: &self.tcp, received: &mut self.received, control_frames };
         match self.context.read(&mut stream) {
-            Ok(Message::Text(text)) => Heard::Text(text),
-            Ok(Message::Binary(_)) => Heard::Binary,
+            Ok(Message::Text(text)) => ReadOutcome::Text(text),
+            Ok(Message::Binary(_)) => ReadOutcome::Binary,
             Ok(Message::Close(_)) => {
                 let _ = self.context.flush(&mut stream);
-                Heard::End(DisconnectReason::TransportClose)
+                ReadOutcome::End(DisconnectReason::TransportClose)
             }
-            Ok(_) => Heard::Other,
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Heard::All,
+            Ok(_) => ReadOutcome::Other,
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Drained,
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
-                Heard::End(DisconnectReason::TransportClose)
+                ReadOutcome::End(DisconnectReason::TransportClose)
             }
-            Err(_) => Heard::End(DisconnectReason::TransportError),
+            Err(_) => ReadOutcome::End(DisconnectReason::TransportError),
         }
     }
 
@@ -289,13 +297,13 @@ impl WebsocketTask {
         while !socket.has_sent_all() {
             // The kernel always has room if the client reads everything at once. This lets other tasks run.
             consume_budget().await;
-            match timeout(self.tcp.probe_after(), tcp.writable()).await {
+            match timeout(self.tcp.write_retry_interval(), tcp.writable()).await {
                 Ok(Ok(())) => socket.resume(),
                 Ok(Err(_)) => return,
                 Err(_) => {
-                    socket.probe();
-                    if self.tcp.patience_ends() <= Instant::now() {
-                        return self.tcp.give_up();
+                    socket.retry_write();
+                    if self.tcp.stall_deadline() <= Instant::now() {
+                        return self.tcp.abort_stalled();
                     }
                 }
             }
@@ -303,11 +311,11 @@ impl WebsocketTask {
     }
 }
 
-/// The transport as the decoder sees it. Reads never wait, and writes are collected in `answers`, to be queued like other packets.
+/// The transport as the decoder sees it. Reads never wait, and writes are collected in `control_frames`, to be queued like other packets.
 struct Stream<'a> {
     tcp: &'a TcpConnection,
     received: &'a mut u64,
-    answers: &'a mut Vec<u8>,
+    control_frames: &'a mut Vec<u8>,
 }
 
 impl Read for Stream<'_> {
@@ -320,7 +328,7 @@ impl Read for Stream<'_> {
 
 impl Write for Stream<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.answers.extend_from_slice(bytes);
+        self.control_frames.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -10,7 +10,7 @@ use crate::{
     auth::{AuthError, Identity, bearer, without_scheme},
     rate_limited_log::rate_limited_log,
     session::log_refused,
-    transport::socketio::{Auth, KEY_PATIENCE, TIME_TO_CONNECT},
+    transport::socketio::{Auth, CONNECT_TIMEOUT, KEY_WAIT_TIMEOUT},
     wire::Code,
 };
 
@@ -44,27 +44,28 @@ pub(super) async fn admit(
     if !sessions.are_enabled() {
         return refused(Code::FeatureDisabled.as_str());
     }
-    let given = auth.and_then(|auth| serde_json::from_value::<Auth>(auth).ok()).and_then(|auth| auth.token);
-    let token = match &given {
-        Some(given) => without_scheme(given),
+    let token_text =
+        auth.and_then(|auth| serde_json::from_value::<Auth>(auth).ok()).and_then(|auth| auth.token);
+    let token = match &token_text {
+        Some(token_text) => without_scheme(token_text),
         None => bearer(&socket.req_parts().headers).unwrap_or_default(),
     };
-    let decided = match sessions.verify(token) {
-        Err(AuthError::NoKey { .. }) => sessions.admit(token, KEY_PATIENCE).await,
-        decided => decided,
+    let result = match sessions.verify(token) {
+        Err(AuthError::NoKey { .. }) => sessions.admit(token, KEY_WAIT_TIMEOUT).await,
+        result => result,
     };
-    match decided {
+    match result {
         Ok(identity) => {
             let client = attached.register(&socket);
             socket.extensions.insert(Admitted { client, identity });
             Ok(())
         }
-        Err(error) if error.is_passing() => {
+        Err(error) if error.is_temporary() => {
             rate_limited_log!(warn, %error, "closed a connection: its client may try again");
             attached.metrics.clients.handshakes.inc(["unavailable"]);
             // A client does not try again after a refusal. The library closes a connection without a namespace after this time, and the
             // client then reconnects.
-            tokio::time::sleep(2 * TIME_TO_CONNECT).await;
+            tokio::time::sleep(2 * CONNECT_TIMEOUT).await;
             Err(Refused(Code::Unavailable.as_str()))
         }
         Err(error) => {

@@ -27,7 +27,7 @@ use super::{
     request::{OwnedSocket, RawMessage},
 };
 use crate::{
-    edge::bytes_with_a_token,
+    edge::max_token_message_bytes,
     metrics::Metrics,
     rate_limited_log::rate_limited_log,
     session::{Connection, Incoming, Session, Sessions},
@@ -37,7 +37,8 @@ use crate::{
 };
 
 /// Finds the way to end a socket's transport.
-pub(super) type EndOf = dyn Fn(&Arc<Socket<LocalAdapter>>) -> Box<dyn EndTransport> + Send + Sync;
+pub(super) type EndTransportFactory =
+    dyn Fn(&Arc<Socket<LocalAdapter>>) -> Box<dyn EndTransport> + Send + Sync;
 
 /// The clients in the namespace.
 pub struct Attached {
@@ -45,7 +46,7 @@ pub struct Attached {
     pub(super) metrics: Arc<Metrics>,
     /// An event with another name is refused. This is `false` if the application has events of its own in this namespace.
     refuse_unknown: bool,
-    end_of: Box<EndOf>,
+    end_transport_factory: Box<EndTransportFactory>,
     clients: Mutex<ShrinkingMap<Sid, Arc<Client>>>,
     next_connection: AtomicU64,
 }
@@ -70,13 +71,13 @@ pub(super) fn attach_with(
     namespace: &'static str,
     sessions: Arc<Sessions>,
     refuse_unknown: bool,
-    end_of: Box<EndOf>,
+    end_transport_factory: Box<EndTransportFactory>,
 ) -> Arc<Attached> {
     let attached = Arc::new(Attached {
         metrics: sessions.metrics().clone(),
         sessions,
         refuse_unknown,
-        end_of,
+        end_transport_factory,
         clients: Mutex::default(),
         next_connection: AtomicU64::new(1),
     });
@@ -99,18 +100,18 @@ impl Attached {
     pub(super) fn register(self: &Arc<Self>, socket: &Arc<Socket<LocalAdapter>>) -> Arc<Client> {
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let span = tracing::info_span!("connection", id, user = field::Empty);
-        let client = Arc::new(Client::new(self, socket.id, span, (self.end_of)(socket)));
+        let client = Arc::new(Client::new(self, socket.id, span, (self.end_transport_factory)(socket)));
         for name in ClientEventName::VARIANTS {
             socket.on(<&str>::from(name), self.handler(&client));
         }
         if self.refuse_unknown {
             socket.on_fallback(self.handler(&client));
         }
-        let (attached, leaving, id) = (self.clone(), client.clone(), socket.id);
+        let (attached, ended_client, id) = (self.clone(), client.clone(), socket.id);
         socket.on_disconnect(move |reason: DisconnectReason| {
-            let left = reason == DisconnectReason::ClientNSDisconnect;
-            attached.finish(id, leaving.disconnected(), !left);
-            attached.metrics.clients.ended.inc([ended(reason)]);
+            let has_left = reason == DisconnectReason::ClientNSDisconnect;
+            attached.finish(id, ended_client.disconnected(), !has_left);
+            attached.metrics.clients.ended.inc([end_reason_label(reason)]);
             std::future::ready(())
         });
         client
@@ -123,7 +124,7 @@ impl Attached {
         let (attached, client) = (self.clone(), client.clone());
         move |message: RawMessage| {
             let _span = client.span().entered();
-            client.receive(message, |session, message| attached.pass_on(&client, session, &message));
+            client.receive(message, |session, message| attached.handle_message(&client, session, &message));
             std::future::ready(())
         }
     }
@@ -135,7 +136,7 @@ impl Attached {
         let session = self.sessions.open(client.clone(), identity);
         self.clients.lock().insert(socket.id, client.clone());
         self.sessions.begin(&session);
-        client.begin(&session, |session, message| self.pass_on(&client, session, &message));
+        client.begin(&session, |session, message| self.handle_message(&client, session, &message));
         if client.is_closed() {
             // The disconnect handler may have run before the session was set.
             self.finish(socket.id, Some(session), true);
@@ -143,12 +144,12 @@ impl Attached {
         tokio::spawn(client.write(socket));
     }
 
-    fn pass_on(&self, client: &Arc<Client>, session: &Arc<Session>, message: &RawMessage) {
+    fn handle_message(&self, client: &Arc<Client>, session: &Arc<Session>, message: &RawMessage) {
         let max = self.sessions.limits().max_message_bytes;
         let event = message.event().filter(|(name, _)| {
             let max = match name.parse() {
                 Ok(ClientEventName::AuthRefresh) => {
-                    max.max(bytes_with_a_token(self.sessions.max_token_bytes()))
+                    max.max(max_token_message_bytes(self.sessions.max_token_bytes()))
                 }
                 _ => max,
             };
@@ -223,7 +224,7 @@ impl fmt::Debug for EndNamespace {
 }
 
 /// The label of the metric.
-fn ended(reason: DisconnectReason) -> &'static str {
+fn end_reason_label(reason: DisconnectReason) -> &'static str {
     match reason {
         DisconnectReason::TransportClose | DisconnectReason::ClientNSDisconnect => "transport_close",
         DisconnectReason::MultipleHttpPollingError => "multiple_polling",

@@ -29,19 +29,19 @@ use crate::{
 
 /// How long the task waits before it offers a message again that did not fit into the library's queue. The library does not report
 /// when its queue has room.
-const FULL: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
+const FULL_QUEUE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
 /// The library writes its queue within this time, if the client reads. It does not report when it has written everything.
-const LAST_WRITES: Duration = Duration::from_millis(900);
+const FINAL_WRITE_TIME: Duration = Duration::from_millis(900);
 
 /// A client may send this many messages before its session has begun.
-const MAX_EARLY: usize = 64;
+const MAX_EARLY_MESSAGES: usize = 64;
 
 /// Ends the transport of a client. The library can only end the namespace, and a JavaScript client does not reconnect after that.
 pub trait EndTransport: std::fmt::Debug + Send + Sync {
     fn end(&self);
 
-    /// When the client last took bytes.
-    fn took(&self) -> Option<Instant> {
+    /// When the client last accepted bytes.
+    fn last_progress(&self) -> Option<Instant> {
         None
     }
 }
@@ -62,7 +62,7 @@ struct State {
     queue: VecDeque<Message>,
     session: Option<Weak<Session>>,
     /// The fan-out found no room in the queue.
-    wanted: bool,
+    room_requested: bool,
     /// No message is queued any more. Those that are queued are still written.
     is_closing: bool,
     /// Nothing is written any more.
@@ -90,7 +90,7 @@ impl Client {
     pub fn receive(&self, message: RawMessage, handle: impl FnOnce(&Arc<Session>, RawMessage)) {
         let session = {
             let mut state = self.state.lock();
-            match (&state.session, state.early.len() < MAX_EARLY) {
+            match (&state.session, state.early.len() < MAX_EARLY_MESSAGES) {
                 (Some(session), _) => session.upgrade(),
                 (None, true) => {
                     state.early.push(message);
@@ -147,7 +147,7 @@ impl Client {
                 }
                 Err(EmitError::Socket(SocketError::InternalChannelFull)) => {
                     tokio::select! {
-                        () = tokio::time::sleep(FULL.pause(failures)) => failures += 1,
+                        () = tokio::time::sleep(FULL_QUEUE_BACKOFF.pause(failures)) => failures += 1,
                         () = self.closed() => return,
                     }
                 }
@@ -156,7 +156,7 @@ impl Client {
         }
         // The messages are in the library's queue. The transport ends after the library had time to write them.
         tokio::select! {
-            () = tokio::time::sleep(LAST_WRITES) => self.close_now(),
+            () = tokio::time::sleep(FINAL_WRITE_TIME) => self.close_now(),
             () = self.closed() => {}
         }
     }
@@ -191,7 +191,7 @@ impl Client {
         let mut state = self.state.lock();
         state.queue.pop_front();
         state.accepted = Some(Instant::now());
-        let has_room = std::mem::take(&mut state.wanted);
+        let has_room = std::mem::take(&mut state.room_requested);
         let session = if has_room { state.session.clone() } else { None };
         drop(state);
         if let Some(session) = session.and_then(|session| session.upgrade()) {
@@ -207,7 +207,7 @@ impl Connection for Client {
             return Err(SendError::Closed);
         }
         if state.queue.len() >= self.capacity {
-            state.wanted = true;
+            state.room_requested = true;
             return Err(SendError::Full(message));
         }
         state.queue.push_back(message);
@@ -241,8 +241,8 @@ impl Connection for Client {
         }
     }
 
-    fn took(&self) -> Option<Instant> {
-        self.transport.took().max(self.state.lock().accepted)
+    fn last_progress(&self) -> Option<Instant> {
+        self.transport.last_progress().max(self.state.lock().accepted)
     }
 
     fn transport(&self) -> &'static str {

@@ -31,12 +31,12 @@ use super::{Attached, attached::attach_with, client::EndTransport};
 use crate::{
     address::ClientAddress,
     config::HeartbeatConfig,
-    edge::{Evict, Newcomer, bytes_with_a_token},
+    edge::{Evict, UnauthenticatedPermit, max_token_message_bytes},
     session::Sessions,
     shrinking_map::ShrinkingMap,
     transport::{
         Gate, TcpHandle,
-        socketio::{EngineError, TIME_TO_CONNECT},
+        socketio::{CONNECT_TIMEOUT, EngineError},
     },
 };
 
@@ -66,8 +66,8 @@ pub struct SocketIoxide {
 struct Transport {
     /// The TCP connections of the client's WebSockets. The library decides which of them becomes the transport, and closes the others.
     websockets: Mutex<Vec<TcpHandle>>,
-    /// The share of the limits for clients without a token. It is given back when the client has shown one, or after some seconds.
-    newcomer: Option<Arc<Newcomer>>,
+    /// The permit from the limits for clients without a token. It is released when the client has shown a token, or after some seconds.
+    unauthenticated_permit: Option<Arc<UnauthenticatedPermit>>,
     is_authenticated: AtomicBool,
     has_ended: AtomicBool,
     ended: Notify,
@@ -75,36 +75,37 @@ struct Transport {
 
 /// The transports of clients that began with polling, by their Engine.IO id. The library holds each as long as its socket lives.
 #[derive(Debug, Default)]
-struct Transports(Mutex<Known>);
+struct Transports(Mutex<TransportTable>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct TransportTable {
     by_id: ShrinkingMap<String, Weak<Transport>>,
     /// At this size, entries of ended sockets are removed. It is twice the number that the last removal left.
-    enough: usize,
+    cleanup_size: usize,
 }
 
 /// No entry is removed from a smaller table.
-const FEW: usize = 64;
+const MIN_CLEANUP_SIZE: usize = 64;
 
 impl SocketIoxide {
     pub fn new(sessions: Arc<Sessions>, heartbeat: &HeartbeatConfig) -> Self {
         let limits = sessions.limits();
-        let unauthenticated_bytes = bytes_with_a_token(sessions.max_token_bytes());
+        let unauthenticated_bytes = max_token_message_bytes(sessions.max_token_bytes());
         let max_message_bytes = unauthenticated_bytes.max(limits.max_message_bytes);
         let max_body_bytes = MAX_BODY_BYTES.max(max_message_bytes);
         let (service, io) = SocketIo::builder()
             .req_path("/socket.io")
             .ping_interval(heartbeat.interval)
             .ping_timeout(heartbeat.timeout)
-            .connect_timeout(TIME_TO_CONNECT)
+            .connect_timeout(CONNECT_TIMEOUT)
             .max_buffer_size(LIBRARY_QUEUE)
             .max_payload(max_body_bytes as u64)
             .ws_read_buffer_size(READ_BUFFER)
             .ws_max_message_size(max_message_bytes)
             .ws_max_frame_size(max_message_bytes)
             .build_svc();
-        let attached = attach_with(&io, "/", sessions, true, Box::new(|socket| Box::new(EndOf::of(socket))));
+        let attached =
+            attach_with(&io, "/", sessions, true, Box::new(|socket| Box::new(TransportEnder::of(socket))));
         let service = ServiceExt::<Request>::map_response(service, |response| response.map(Body::new));
         let service = LibraryService::new(service);
         Self { attached, service, transports: Arc::default(), unauthenticated_bytes, max_body_bytes }
@@ -112,20 +113,20 @@ impl SocketIoxide {
 }
 
 impl Transport {
-    fn new(newcomer: Option<Arc<Newcomer>>) -> Arc<Self> {
-        Arc::new(Self { newcomer, ..Self::default() })
+    fn new(unauthenticated_permit: Option<Arc<UnauthenticatedPermit>>) -> Arc<Self> {
+        Arc::new(Self { unauthenticated_permit, ..Self::default() })
     }
 
     /// The client has shown a valid token.
     fn authenticate(&self) {
         self.is_authenticated.store(true, Ordering::Relaxed);
         self.websockets.lock().iter().for_each(TcpHandle::trust);
-        self.leave();
+        self.release();
     }
 
-    fn leave(&self) {
-        if let Some(newcomer) = &self.newcomer {
-            newcomer.leave();
+    fn release(&self) {
+        if let Some(unauthenticated_permit) = &self.unauthenticated_permit {
+            unauthenticated_permit.release();
         }
     }
 
@@ -145,9 +146,9 @@ impl Transport {
         websockets.push(tcp);
     }
 
-    /// When the client last took bytes.
-    fn took(&self) -> Option<Instant> {
-        self.websockets.lock().iter().filter_map(TcpHandle::took).max()
+    /// When the client last accepted bytes.
+    fn last_progress(&self) -> Option<Instant> {
+        self.websockets.lock().iter().filter_map(TcpHandle::last_progress).max()
     }
 
     /// Waits until the client was closed.
@@ -169,12 +170,12 @@ impl Evict for Transport {
 
 impl Transports {
     fn insert(&self, id: String, transport: &Arc<Transport>) {
-        let mut known = self.0.lock();
-        if known.by_id.len() >= known.enough.max(FEW) {
-            known.by_id.retain(|_, transport| transport.strong_count() > 0);
-            known.enough = known.by_id.len() * 2;
+        let mut table = self.0.lock();
+        if table.by_id.len() >= table.cleanup_size.max(MIN_CLEANUP_SIZE) {
+            table.by_id.retain(|_, transport| transport.strong_count() > 0);
+            table.cleanup_size = table.by_id.len() * 2;
         }
-        known.by_id.insert(id, Arc::downgrade(transport));
+        table.by_id.insert(id, Arc::downgrade(transport));
     }
 
     fn get(&self, id: &str) -> Option<Arc<Transport>> {
@@ -184,9 +185,9 @@ impl Transports {
 
 /// Ends the transport of a socket, which is in the extensions of the socket's first request.
 #[derive(Debug)]
-struct EndOf(Weak<Transport>);
+struct TransportEnder(Weak<Transport>);
 
-impl EndOf {
+impl TransportEnder {
     fn of(socket: &Socket<LocalAdapter>) -> Self {
         let transport = socket.req_parts().extensions.get::<Arc<Transport>>();
         if let Some(transport) = transport {
@@ -196,15 +197,15 @@ impl EndOf {
     }
 }
 
-impl EndTransport for EndOf {
+impl EndTransport for TransportEnder {
     fn end(&self) {
         if let Some(transport) = self.0.upgrade() {
             transport.end();
         }
     }
 
-    fn took(&self) -> Option<Instant> {
-        self.0.upgrade()?.took()
+    fn last_progress(&self) -> Option<Instant> {
+        self.0.upgrade()?.last_progress()
     }
 }
 
@@ -247,22 +248,22 @@ impl Routes {
     ) -> Result<Response, Response> {
         self.gate.check_query(request.uri())?;
         match parameter(request.uri(), "sid").map(str::to_owned) {
-            Some(id) => self.go_on(request, &id, tcp).await,
-            None => self.begin(request, address, tcp).await,
+            Some(id) => self.continue_client(request, &id, tcp).await,
+            None => self.open_client(request, address, tcp).await,
         }
     }
 
     /// A new client.
-    async fn begin(
+    async fn open_client(
         &self,
         request: Request,
         address: ClientAddress,
         tcp: TcpHandle,
     ) -> Result<Response, Response> {
-        let newcomer = self.gate.admit(address)?;
-        let transport = Transport::new(Some(newcomer.clone()));
-        self.gate.newcomers.came(&newcomer, transport.clone());
-        give_back_later(&transport);
+        let unauthenticated_permit = self.gate.admit(address)?;
+        let transport = Transport::new(Some(unauthenticated_permit.clone()));
+        self.gate.unauthenticated_limits.register(&unauthenticated_permit, transport.clone());
+        release_permit_later(&transport);
         let is_websocket = parameter(request.uri(), "transport") == Some("websocket");
         if is_websocket {
             transport.add_websocket(tcp, self.server.unauthenticated_bytes);
@@ -285,7 +286,12 @@ impl Routes {
     }
 
     /// Another request of a client that began with polling.
-    async fn go_on(&self, request: Request, id: &str, tcp: TcpHandle) -> Result<Response, Response> {
+    async fn continue_client(
+        &self,
+        request: Request,
+        id: &str,
+        tcp: TcpHandle,
+    ) -> Result<Response, Response> {
         let transport = self.server.transports.get(id);
         let transport = transport.filter(|transport| !transport.has_ended.load(Ordering::Relaxed));
         let Some(transport) = transport else { return Err(EngineError::UnknownSid.response()) };
@@ -322,22 +328,22 @@ impl Routes {
     }
 }
 
-/// A client without a token gives its share back when the library has closed it.
-fn give_back_later(transport: &Arc<Transport>) {
+/// Releases the permit of a client without a token when the library has closed the client.
+fn release_permit_later(transport: &Arc<Transport>) {
     let transport = Arc::downgrade(transport);
     tokio::spawn(async move {
-        tokio::time::sleep(TIME_TO_CONNECT).await;
+        tokio::time::sleep(CONNECT_TIMEOUT).await;
         if let Some(transport) = transport.upgrade() {
-            transport.leave();
+            transport.release();
         }
     });
 }
 
-fn parameter<'a>(uri: &'a Uri, wanted: &str) -> Option<&'a str> {
+fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
     let pairs = uri.query().unwrap_or_default().split('&');
     pairs
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .find(|(name, _)| *name == wanted)
+        .find(|(key, _)| *key == name)
         .map(|(_, value)| value)
 }
 

@@ -52,9 +52,9 @@ async fn resume_until_all_is_sent(socket: Arc<Socket>, connection: TcpConnection
     connection
 }
 
-fn packets(text: &str) -> Polled {
+fn packets(text: &str) -> PollAnswer {
     let split = text.split(char::from(SEPARATOR));
-    Polled::Packets(
+    PollAnswer::Packets(
         split
             .map(|packet| {
                 if packet == "2" {
@@ -62,7 +62,7 @@ fn packets(text: &str) -> Polled {
                 } else if packet == "1" {
                     Packet::close()
                 } else {
-                    encoded(&message(&packet[1..]))
+                    encode_message(&message(&packet[1..]))
                 }
             })
             .collect(),
@@ -81,7 +81,7 @@ async fn a_client_that_pauses_gets_everything_when_it_reads_again() {
     }
     assert!(queued > 100 && socket.is_stalled(), "{queued} packets");
     // This packet comes on top of a full queue.
-    socket.send_now(encoded(&message("last")));
+    socket.send_now(encode_message(&message("last")));
 
     let resumes = tokio::spawn(resume_until_all_is_sent(socket.clone(), connection));
     for n in 0..queued {
@@ -101,7 +101,7 @@ async fn nothing_is_sent_after_a_connection_fails_within_a_packet() {
         send(&socket, &"x".repeat(50_000)).unwrap();
     }
     socket.close(DisconnectReason::TransportError);
-    socket.answer(vec![0x8A, 0]);
+    socket.queue_control_frames(vec![0x8A, 0]);
     assert!(socket.has_sent_all());
 }
 
@@ -116,11 +116,11 @@ async fn a_ping_overtakes_messages_and_interrupts_none() {
         queued += 1;
     }
     assert!(socket.is_stalled());
-    let (given, _) = socket.given();
+    let (given, _) = socket.write_progress();
     let end = socket.ping();
     assert!(end > given && end <= given + 50_000, "behind one message at most: {given}, {end}");
     assert_eq!(socket.ping(), end, "a ping already waits");
-    socket.answer(vec![0x8A, 0]);
+    socket.queue_control_frames(vec![0x8A, 0]);
     let resumes = tokio::spawn(resume_until_all_is_sent(socket.clone(), connection));
     let (mut heard, mut ping_at, mut pong_at) = (0, None, None);
     while heard < queued {
@@ -136,7 +136,7 @@ async fn a_ping_overtakes_messages_and_interrupts_none() {
     resumes.await.unwrap();
     assert_eq!(ping_at, pong_at);
     assert!(ping_at.is_some_and(|at| at < queued - 50), "{ping_at:?} of {queued}");
-    assert!(socket.given().0 > end);
+    assert!(socket.write_progress().0 > end);
 }
 
 /// The caller of a flush has other connections to flush, and the fan-out may wait for the lock.
@@ -150,7 +150,7 @@ async fn a_flush_writes_a_limited_amount_and_leaves_the_rest_to_the_task() {
     }
     socket.flush();
     let waiting = socket.core.lock().queue.len();
-    assert_eq!((waiting, socket.is_stalled()), (1000 - MAX_WRITES * MAX_SLICES, true));
+    assert_eq!((waiting, socket.is_stalled()), (1000 - MAX_WRITES_PER_FLUSH * MAX_SLICES_PER_WRITE, true));
     socket.flush();
     assert_eq!(socket.core.lock().queue.len(), waiting, "the rest is for the task");
     let mut turns = 0;
@@ -158,23 +158,26 @@ async fn a_flush_writes_a_limited_amount_and_leaves_the_rest_to_the_task() {
         socket.resume();
         turns += 1;
     }
-    assert_eq!((turns, socket.is_stalled()), (waiting.div_ceil(MAX_WRITES * MAX_SLICES), false));
+    assert_eq!(
+        (turns, socket.is_stalled()),
+        (waiting.div_ceil(MAX_WRITES_PER_FLUSH * MAX_SLICES_PER_WRITE), false)
+    );
     for n in 0..1000 {
         hears(&mut client, &n.to_string()).await;
     }
     let large = message(&"x".repeat(4 << 20));
-    let (before, _) = socket.given();
+    let (before, _) = socket.write_progress();
     let reading = tokio::spawn(async move { client.next().await.unwrap().unwrap().len() });
     socket.send(large.clone()).unwrap();
     socket.flush();
     while !socket.has_sent_all() {
-        let (given, _) = socket.given();
+        let (given, _) = socket.write_progress();
         connection.shared().writable().await.unwrap();
         socket.resume();
-        assert!(socket.given().0 - given <= (MAX_WRITES * MAX_WRITTEN) as u64);
+        assert!(socket.write_progress().0 - given <= (MAX_WRITES_PER_FLUSH * MAX_BYTES_PER_WRITE) as u64);
     }
-    assert_eq!(socket.given().0 - before, encoded(&large).frame().len() as u64);
-    assert_eq!(reading.await.unwrap(), encoded(&large).payload().len());
+    assert_eq!(socket.write_progress().0 - before, encode_message(&large).frame().len() as u64);
+    assert_eq!(reading.await.unwrap(), encode_message(&large).payload().len());
 }
 
 #[tokio::test]
@@ -183,15 +186,15 @@ async fn a_probe_writes_before_the_runtime_reports_room() {
     let over = Transport::Websocket(connection.shared());
     let socket = Socket::new(1000, Client::default(), over);
     while send(&socket, &"x".repeat(50_000)).is_ok() {}
-    let (given, _) = socket.given();
+    let (given, _) = socket.write_progress();
     let mut client = client.into_inner();
     let mut read = 0;
     // The runtime does not run in between, so it cannot notice that there is room.
-    while socket.given().0 == given {
+    while socket.write_progress().0 == given {
         let mut some = [0; 16 * 1024];
         client.readable().await.unwrap();
         read += client.try_read(&mut some).unwrap_or(0);
-        socket.probe();
+        socket.retry_write();
         assert!(socket.is_stalled() && read < 64 << 20);
     }
     let _ = client.shutdown().await;
@@ -215,7 +218,7 @@ fn the_fan_out_is_told_once_that_there_is_room() {
     send(&socket, "d").unwrap();
     assert!(matches!(send(&socket, "e"), Err(SendError::Full(_))));
     socket.close(DisconnectReason::ClosedHere);
-    assert!(!socket.core.lock().wanted, "it does not wait for a closed connection");
+    assert!(!socket.core.lock().room_requested, "it does not wait for a closed connection");
 }
 
 #[tokio::test]
@@ -225,7 +228,7 @@ async fn a_ping_overtakes_the_queued_messages_of_a_polling_client() {
     send(&socket, "b").unwrap();
     socket.ping();
     socket.ping();
-    assert_eq!(socket.ask().unwrap().answer().await, packets("2\u{1e}4a\u{1e}4b"));
+    assert_eq!(socket.begin_poll().unwrap().answer().await, packets("2\u{1e}4a\u{1e}4b"));
 }
 
 #[tokio::test]
@@ -238,7 +241,7 @@ async fn an_answer_to_a_polling_client_has_a_size_limit() {
     send(&socket, &large.repeat(4)).unwrap();
     let mut answers = Vec::new();
     while !socket.has_sent_all() {
-        let Polled::Packets(packets) = socket.ask().unwrap().answer().await else { unreachable!() };
+        let Polled::Packets(packets) = socket.begin_poll().unwrap().answer().await else { unreachable!() };
         answers.push(packets.len());
     }
     assert_eq!(answers, [1, 1, 1, 1, 1], "two packets are more than the limit");
@@ -249,15 +252,15 @@ async fn one_polling_request_at_a_time_gets_the_queued_packets() {
     let socket = polling(3);
     send(&socket, "a").unwrap();
     send(&socket, "b").unwrap();
-    let asking = socket.ask().unwrap();
-    assert!(socket.ask().is_none(), "one at a time");
+    let asking = socket.begin_poll().unwrap();
+    assert!(socket.begin_poll().is_none(), "one at a time");
     assert_eq!(asking.answer().await, packets("4a\u{1e}4b"));
     for text in ["c", "d", "e"] {
         send(&socket, text).unwrap();
     }
     assert!(matches!(send(&socket, "f"), Err(SendError::Full(_))));
     socket.send_now(Packet::ping());
-    assert_eq!(socket.ask().unwrap().answer().await, packets("4c\u{1e}4d\u{1e}4e\u{1e}2"));
+    assert_eq!(socket.begin_poll().unwrap().answer().await, packets("4c\u{1e}4d\u{1e}4e\u{1e}2"));
 }
 
 #[tokio::test]
@@ -265,7 +268,7 @@ async fn a_waiting_request_gets_the_queued_packets_and_then_the_end() {
     let socket = polling(3);
     let waiting = tokio::spawn({
         let socket = socket.clone();
-        async move { socket.ask().unwrap().answer().await }
+        async move { socket.begin_poll().unwrap().answer().await }
     });
     while !socket.is_asked() {
         tokio::task::yield_now().await;
@@ -277,13 +280,13 @@ async fn a_waiting_request_gets_the_queued_packets_and_then_the_end() {
     let broken = polling(3);
     send(&broken, "lost").unwrap();
     broken.close(DisconnectReason::TransportError);
-    assert_eq!(broken.ask().unwrap().answer().await, packets("1"));
+    assert_eq!(broken.begin_poll().unwrap().answer().await, packets("1"));
 }
 
 #[tokio::test]
 async fn a_client_that_breaks_off_its_request_ends_the_session() {
     let socket = polling(3);
-    assert!(futures_util::FutureExt::now_or_never(socket.ask().unwrap().answer()).is_none());
+    assert!(futures_util::FutureExt::now_or_never(socket.begin_poll().unwrap().answer()).is_none());
     assert_eq!(socket.closed_for(), Some(DisconnectReason::TransportError));
 }
 
@@ -293,15 +296,15 @@ async fn a_client_that_closes_the_session_is_not_sent_the_same() {
     send(&busy, "last").unwrap();
     idle.close(DisconnectReason::ClientClose);
     busy.close(DisconnectReason::ClientClose);
-    assert_eq!(idle.ask().unwrap().answer().await, Polled::Nothing);
-    assert_eq!(busy.ask().unwrap().answer().await, packets("4last"));
+    assert_eq!(idle.begin_poll().unwrap().answer().await, Polled::Nothing);
+    assert_eq!(busy.begin_poll().unwrap().answer().await, packets("4last"));
 }
 
 #[tokio::test]
 async fn after_an_upgrade_everything_is_sent_on_the_websocket() {
     let (connection, mut client) = wire().await;
     let socket = polling(3);
-    let asking = socket.ask().unwrap();
+    let asking = socket.begin_poll().unwrap();
     assert!(socket.begin_upgrade() && !socket.begin_upgrade(), "once");
     assert_eq!(asking.answer().await, Polled::Nothing);
     send(&socket, "a").unwrap();
@@ -309,7 +312,7 @@ async fn after_an_upgrade_everything_is_sent_on_the_websocket() {
     send(&socket, "b").unwrap();
     hears(&mut client, "a").await;
     hears(&mut client, "b").await;
-    assert!(socket.ask().is_none(), "it accepts no polling request any more");
+    assert!(socket.begin_poll().is_none(), "it accepts no polling request any more");
 
     let ended = polling(3);
     ended.close(DisconnectReason::ClosedHere);
