@@ -12,7 +12,7 @@ use axum::{Router, routing::get};
 use serde_json::Value;
 use socketioxide::{
     SocketIo,
-    extract::{Data, SocketRef},
+    extract::{AckSender, Data, SocketRef},
 };
 use taskcast::{
     app::Relay,
@@ -30,7 +30,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let (layer, io) = SocketIo::new_layer();
     // The task rooms are in `/`, beside an event of the application.
-    attach(&io, "/", built.relay.sessions.clone());
+    attach(&io, "/", built.relay.sessions.clone(), |socket: SocketRef| {
+        socket.on("whoami", async |socket: SocketRef, ack: AckSender| {
+            let _ = ack.send(&socket.id.to_string());
+        });
+    });
     io.ns("/chat", async |socket: SocketRef| {
         socket.on("say", async |socket: SocketRef, Data::<Value>(text)| {
             // A client that reads too slowly misses a message of the chat, but never an event of a task.

@@ -12,6 +12,7 @@ mod measure;
 mod peer;
 mod registry;
 mod requests;
+#[allow(clippy::module_inception, reason = "one session, among the files about all of them")]
 mod session;
 mod sessions;
 mod single_flight;

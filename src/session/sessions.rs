@@ -212,6 +212,9 @@ impl Sessions {
         // The other nodes learn of this session after those that it replaced. Otherwise they could close one session too many.
         self.cluster.opened(session.id.0, viewer.user.clone());
         if session.has_ended() {
+            // The connection ended before the session was in these tables, so this call removes it from them.
+            self.registry.remove(session.id, &viewer.user);
+            self.expiries.remove(expires_at, session.id);
             self.cluster.ended(session.id.0, &viewer.user, false);
         }
         // The user may have been disconnected while the token was checked.

@@ -38,6 +38,9 @@ pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// The timeout before the client has shown a token. The token is all that the client has to send.
 const UNAUTHENTICATED_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The answer to a request that the gate does not let through.
+pub(super) type Refused = Box<Response>;
+
 #[derive(Clone, Debug)]
 pub struct Gate {
     pub cors: CorsRule,
@@ -58,7 +61,7 @@ impl Gate {
             .layer(from_fn_with_state(metrics, observe))
     }
 
-    pub(super) fn check_query(&self, uri: &Uri) -> Result<(), Response> {
+    pub(super) fn check_query(&self, uri: &Uri) -> Result<(), Refused> {
         if !has_token(uri) {
             return Ok(());
         }
@@ -71,7 +74,7 @@ impl Gate {
     }
 
     /// Decides whether a new connection is admitted.
-    pub fn admit(&self, address: ClientAddress) -> Result<Arc<UnauthenticatedPermit>, Response> {
+    pub(super) fn admit(&self, address: ClientAddress) -> Result<Arc<UnauthenticatedPermit>, Refused> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(self.refused(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -98,7 +101,7 @@ impl Gate {
     }
 
     /// Reads a body of at most `max` bytes.
-    pub async fn read(&self, body: Body, max: usize, authenticated: bool) -> Result<Bytes, Response> {
+    pub(super) async fn read(&self, body: Body, max: usize, authenticated: bool) -> Result<Bytes, Refused> {
         let body_timeout = if authenticated { BODY_TIMEOUT } else { UNAUTHENTICATED_BODY_TIMEOUT };
         match timeout(body_timeout, read_body(body, max)).await {
             Ok(Ok(body)) => Ok(body),
@@ -114,7 +117,7 @@ impl Gate {
             Ok(Err(BodyError::Incomplete)) => {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = StatusCode::BAD_REQUEST;
-                Err(response)
+                Err(Box::new(response))
             }
             Err(_) => Err(self.refused(
                 StatusCode::REQUEST_TIMEOUT,
@@ -124,8 +127,16 @@ impl Gate {
         }
     }
 
+    pub(super) fn overlapping_posts(&self) -> Refused {
+        self.refused(
+            StatusCode::BAD_REQUEST,
+            "overlapping_requests",
+            "Too many POST requests at once: a polling client sends one after the other",
+        )
+    }
+
     /// Answers 429. The JavaScript client treats this as a network error, and retries by itself.
-    fn too_many_connections(&self, RateLimited { retry_after }: RateLimited) -> Response {
+    fn too_many_connections(&self, RateLimited { retry_after }: RateLimited) -> Refused {
         rate_limited_log!(
             warn,
             "refused connections: one address opens too many, or has too many without a token"
@@ -140,9 +151,9 @@ impl Gate {
         response
     }
 
-    pub fn refused(&self, status: StatusCode, code: &'static str, message: &str) -> Response {
+    pub(super) fn refused(&self, status: StatusCode, code: &'static str, message: &str) -> Refused {
         self.metrics.clients.rejected.inc([code]);
-        error_response(status, code, message)
+        Box::new(error_response(status, code, message))
     }
 }
 

@@ -43,6 +43,7 @@ test('a client joins a task and receives its changes, beside the namespace of th
   const { insertedId: _id } = await database.tasks.insertOne({ title: 'a task', status: 'received', orgId: 'acme', createdBy: 'bob', createdAt: new Date() });
   const client = await Client.connect({ url }, await member('alice', 'acme'));
   await client.join(String(_id));
+  assert.equal(await client.socket.timeout(20_000).emitWithAck('whoami'), client.socket.id, 'an event of the application in the same namespace');
   const chats = await Promise.all([0, 1].map(async () => {
     const chat = io(`${url}/chat`, { forceNew: true, transports: ['websocket'] });
     await new Promise((resolve, reject) => chat.on('connect', resolve).on('connect_error', reject));

@@ -19,7 +19,7 @@ use crate::{
 
 /// A client whose key has not been fetched yet waits this long: for the next fetch that may begin, and for its answer. Clients
 /// treat a refusal as final.
-pub(in crate::transport) const KEY_WAIT_TIMEOUT: Duration = Duration::from_secs(70);
+const KEY_WAIT_TIMEOUT: Duration = Duration::from_secs(70);
 /// A connection may send this many `CONNECT` packets.
 const MAX_CONNECTS: u32 = 3;
 /// A connection without a session is closed after this time, unless it waits for its token's key.

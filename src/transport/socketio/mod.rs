@@ -30,5 +30,7 @@ pub(super) struct Auth {
     pub token: Option<String>,
 }
 
-pub(super) use admission::{CONNECT_TIMEOUT, KEY_WAIT_TIMEOUT};
+pub(super) use admission::CONNECT_TIMEOUT;
 pub(super) use polling::EngineError;
+pub(super) use query::RawQuery;
+pub(super) use socket::TransportType;

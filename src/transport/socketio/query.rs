@@ -12,8 +12,16 @@ pub(super) struct Query {
     pub sid: Option<Sid>,
 }
 
-impl Query {
-    pub fn of(uri: &Uri) -> Result<Self, EngineError> {
+/// The parameters of a request, with the id as the client wrote it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::transport) struct RawQuery<'a> {
+    pub transport: TransportType,
+    /// `None` means that the request opens a new connection.
+    pub sid: Option<&'a str>,
+}
+
+impl<'a> RawQuery<'a> {
+    pub fn of(uri: &'a Uri) -> Result<Self, EngineError> {
         let value = |wanted| pairs(uri).find(|(name, _)| *name == wanted).map(|(_, value)| value);
         if value("EIO") != Some("4") {
             return Err(EngineError::UnsupportedVersion);
@@ -23,7 +31,14 @@ impl Query {
             Some("websocket") => TransportType::Websocket,
             _ => return Err(EngineError::UnknownTransport),
         };
-        let sid = value("sid").map(|sid| sid.parse().map_err(|_| EngineError::UnknownSid)).transpose()?;
+        Ok(Self { transport, sid: value("sid") })
+    }
+}
+
+impl Query {
+    pub fn of(uri: &Uri) -> Result<Self, EngineError> {
+        let RawQuery { transport, sid } = RawQuery::of(uri)?;
+        let sid = sid.map(|sid| sid.parse().map_err(|_| EngineError::UnknownSid)).transpose()?;
         Ok(Self { transport, sid })
     }
 }

@@ -8,13 +8,13 @@ use axum::{
     response::Response,
     routing::any,
 };
-use http::{Method, StatusCode};
+use http::Method;
 
 use super::{SocketIo, client::Client, polling::EngineError, query::Query, socket::TransportType};
 use crate::{
     address::ClientAddress,
     auth::bearer,
-    transport::{Gate, TcpHandle},
+    transport::{Gate, TcpHandle, gate::Refused},
 };
 
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ async fn handle(
     Extension(tcp): Extension<TcpHandle>,
     request: Request,
 ) -> Response {
-    routes.answer(request, address, tcp).await.unwrap_or_else(|refused| refused)
+    routes.answer(request, address, tcp).await.unwrap_or_else(|refused| *refused)
 }
 
 impl Routes {
@@ -48,9 +48,9 @@ impl Routes {
         request: Request,
         address: ClientAddress,
         tcp: TcpHandle,
-    ) -> Result<Response, Response> {
+    ) -> Result<Response, Refused> {
         self.gate.check_query(request.uri())?;
-        let query = Query::of(request.uri()).map_err(EngineError::response)?;
+        let query = Query::of(request.uri()).map_err(|error| Box::new(error.response()))?;
         let unauthenticated_permit = match query.sid {
             Some(_) => None,
             None => Some(self.gate.admit(address)?),
@@ -60,11 +60,7 @@ impl Routes {
         let (mut parts, body) = request.into_parts();
         let post = query.sid.filter(|_| parts.method == Method::POST);
         let Ok(_post_guard) = post.map(|sid| server.sockets.begin_post(sid)).transpose() else {
-            return Err(self.gate.refused(
-                StatusCode::BAD_REQUEST,
-                "overlapping_requests",
-                "Too many POST requests at once: a polling client sends one after the other",
-            ));
+            return Err(self.gate.overlapping_posts());
         };
         let max = match (&parts.method, authenticated) {
             (&Method::POST, true) => server.max_body_bytes(),

@@ -10,7 +10,7 @@ use crate::{
     auth::{AuthError, Identity, bearer, without_scheme},
     rate_limited_log::rate_limited_log,
     session::log_refused,
-    transport::socketio::{Auth, CONNECT_TIMEOUT, KEY_WAIT_TIMEOUT},
+    transport::socketio::{Auth, CONNECT_TIMEOUT},
     wire::Code,
 };
 
@@ -51,7 +51,7 @@ pub(super) async fn admit(
         None => bearer(&socket.req_parts().headers).unwrap_or_default(),
     };
     let result = match sessions.verify(token) {
-        Err(AuthError::NoKey { .. }) => sessions.admit(token, KEY_WAIT_TIMEOUT).await,
+        Err(AuthError::NoKey { .. }) => sessions.admit(token, CONNECT_TIMEOUT).await,
         result => result,
     };
     match result {

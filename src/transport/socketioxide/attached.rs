@@ -11,9 +11,9 @@ use std::{
 use parking_lot::Mutex;
 use serde_json::Value;
 use socketioxide::{
-    SocketIo,
+    SocketError, SocketIo,
     adapter::LocalAdapter,
-    extract::TryData,
+    extract::{SocketRef, TryData},
     handler::ConnectHandler,
     socket::{DisconnectReason, Socket},
 };
@@ -23,7 +23,7 @@ use tracing::field;
 
 use super::{
     admission::{Admitted, admit},
-    client::{Client, EndTransport},
+    client::{Client, EndTransport, FULL_QUEUE_BACKOFF},
     request::{OwnedSocket, RawMessage},
 };
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     rate_limited_log::rate_limited_log,
     session::{Connection, Incoming, Session, Sessions},
     shrinking_map::ShrinkingMap,
-    transport::Server,
+    transport::{Server, socketio::CONNECT_TIMEOUT},
     wire::ClientEventName,
 };
 
@@ -44,39 +44,55 @@ pub(super) type EndTransportFactory =
 pub struct Attached {
     pub(super) sessions: Arc<Sessions>,
     pub(super) metrics: Arc<Metrics>,
-    /// An event with another name is refused. This is `false` if the application has events of its own in this namespace.
-    refuse_unknown: bool,
+    events: Events,
     end_transport_factory: Box<EndTransportFactory>,
     clients: Mutex<ShrinkingMap<Sid, Arc<Client>>>,
     next_connection: AtomicU64,
 }
 
 /// Adds the task rooms to a namespace, for example `/`. Clients send their token as `auth.token` or in the header `Authorization`, as
-/// they do with a gateway. The application may have events of its own in this namespace, and other namespaces.
+/// they do with a gateway. The application may have other namespaces.
+///
+/// `on_connect` is called for each client that has shown a valid token. The application may register handlers for events of its own there,
+/// with [`SocketRef::on`]. It must not register a disconnect handler, because a socket has only one, and the session needs it.
 ///
 /// A client that would miss an event is disconnected from the namespace. A JavaScript client does not reconnect by itself after
 /// that: `docs/transports.md` shows what to do.
-pub fn attach(io: &SocketIo, namespace: &'static str, sessions: Arc<Sessions>) -> Arc<Attached> {
+pub fn attach(
+    io: &SocketIo,
+    namespace: &'static str,
+    sessions: Arc<Sessions>,
+    on_connect: impl Fn(SocketRef) + Send + Sync + 'static,
+) -> Arc<Attached> {
+    let end_transport = Box::new(|socket: &Arc<Socket<LocalAdapter>>| -> Box<dyn EndTransport> {
+        Box::new(EndNamespace(Arc::downgrade(socket)))
+    });
     attach_with(
         io,
         namespace,
         sessions,
-        false,
-        Box::new(|socket| Box::new(EndNamespace(Arc::downgrade(socket)))),
+        Events { refuse_unknown: false, on_connect: Box::new(on_connect) },
+        end_transport,
     )
+}
+
+/// The events of a namespace beside those of tasks.
+pub(super) struct Events {
+    pub refuse_unknown: bool,
+    pub on_connect: Box<dyn Fn(SocketRef) + Send + Sync>,
 }
 
 pub(super) fn attach_with(
     io: &SocketIo,
     namespace: &'static str,
     sessions: Arc<Sessions>,
-    refuse_unknown: bool,
+    events: Events,
     end_transport_factory: Box<EndTransportFactory>,
 ) -> Arc<Attached> {
     let attached = Arc::new(Attached {
         metrics: sessions.metrics().clone(),
         sessions,
-        refuse_unknown,
+        events,
         end_transport_factory,
         clients: Mutex::default(),
         next_connection: AtomicU64::new(1),
@@ -100,19 +116,26 @@ impl Attached {
     pub(super) fn register(self: &Arc<Self>, socket: &Arc<Socket<LocalAdapter>>) -> Arc<Client> {
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let span = tracing::info_span!("connection", id, user = field::Empty);
-        let client = Arc::new(Client::new(self, socket.id, span, (self.end_transport_factory)(socket)));
+        let client = Arc::new(Client::new(self, socket, span, (self.end_transport_factory)(socket)));
         for name in ClientEventName::VARIANTS {
             socket.on(<&str>::from(name), self.handler(&client));
         }
-        if self.refuse_unknown {
+        if self.events.refuse_unknown {
             socket.on_fallback(self.handler(&client));
         }
-        let (attached, ended_client, id) = (self.clone(), client.clone(), socket.id);
+        let (attached, ended_client) = (self.clone(), client.clone());
         socket.on_disconnect(move |reason: DisconnectReason| {
             let has_left = reason == DisconnectReason::ClientNSDisconnect;
-            attached.finish(id, ended_client.disconnected(), !has_left);
             attached.metrics.clients.ended.inc([end_reason_label(reason)]);
-            std::future::ready(())
+            let session = ended_client.disconnected();
+            // The caller may hold the fan-out's lock, so the session ends in the future.
+            async move {
+                attached.finish(&ended_client, session, !has_left);
+                if has_left {
+                    // The library removes the socket only when this future ends, so another task waits.
+                    tokio::spawn(async move { attached.end_without_session(&ended_client).await });
+                }
+            }
         });
         client
     }
@@ -124,7 +147,16 @@ impl Attached {
         let (attached, client) = (self.clone(), client.clone());
         move |message: RawMessage| {
             let _span = client.span().entered();
-            client.receive(message, |session, message| attached.handle_message(&client, session, &message));
+            let handle =
+                |session: &Arc<Session>, message| attached.handle_message(&client, session, &message);
+            if !client.receive(message, handle) {
+                attached.metrics.clients.disconnected.inc(["flooding"]);
+                rate_limited_log!(
+                    warn,
+                    "closed a connection: it sent too many messages before its session began"
+                );
+                client.clone().close_now();
+            }
             std::future::ready(())
         }
     }
@@ -136,10 +168,11 @@ impl Attached {
         let session = self.sessions.open(client.clone(), identity);
         self.clients.lock().insert(socket.id, client.clone());
         self.sessions.begin(&session);
+        (self.events.on_connect)(socket.clone().into());
         client.begin(&session, |session, message| self.handle_message(&client, session, &message));
         if client.is_closed() {
             // The disconnect handler may have run before the session was set.
-            self.finish(socket.id, Some(session), true);
+            self.finish(&client, Some(session), true);
         }
         tokio::spawn(client.write(socket));
     }
@@ -171,10 +204,24 @@ impl Attached {
     }
 
     /// Removes a client, and ends its session.
-    pub(super) fn finish(&self, id: Sid, session: Option<Arc<Session>>, lost: bool) {
-        self.clients.lock().remove(&id);
+    pub(super) fn finish(&self, client: &Arc<Client>, session: Option<Arc<Session>>, lost: bool) {
+        let mut clients = self.clients.lock();
+        // Another client may have connected on the same transport.
+        if clients.get(&client.id).is_some_and(|current| Arc::ptr_eq(current, client)) {
+            clients.remove(&client.id);
+        }
+        drop(clients);
         if let Some(session) = session {
             self.sessions.end(&session, lost);
+        }
+    }
+
+    /// A client that has left the namespace may connect again. If it does not, its transport ends: the library's own timeout runs only
+    /// until the first connect.
+    async fn end_without_session(&self, client: &Arc<Client>) {
+        tokio::time::sleep(CONNECT_TIMEOUT).await;
+        if !self.clients.lock().contains_key(&client.id) {
+            client.end_transport();
         }
     }
 
@@ -203,7 +250,9 @@ impl Server for Attached {
 
 impl fmt::Debug for Attached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attached").field("refuse_unknown", &self.refuse_unknown).finish_non_exhaustive()
+        f.debug_struct("Attached")
+            .field("refuse_unknown", &self.events.refuse_unknown)
+            .finish_non_exhaustive()
     }
 }
 
@@ -212,8 +261,17 @@ struct EndNamespace(Weak<Socket<LocalAdapter>>);
 
 impl EndTransport for EndNamespace {
     fn end(&self) {
-        // If the library's queue is full, the client does not read, and the library's heartbeat ends the transport.
-        let _ = self.0.upgrade().map(Socket::disconnect);
+        let socket = self.0.clone();
+        tokio::spawn(async move {
+            let mut failures = 0;
+            // The library refuses to disconnect a client while its queue is full, so this is repeated.
+            while let Some(socket) = socket.upgrade()
+                && let Err(SocketError::InternalChannelFull) = socket.disconnect()
+            {
+                tokio::time::sleep(FULL_QUEUE_BACKOFF.pause(failures)).await;
+                failures += 1;
+            }
+        });
     }
 }
 

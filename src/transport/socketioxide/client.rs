@@ -12,7 +12,10 @@ use std::{
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use socketioxide::{
-    SendError as EmitError, SocketError, adapter::Adapter, extract::AckSender, handler::FromMessageParts,
+    SendError as EmitError, SocketError, TransportType,
+    adapter::{Adapter, LocalAdapter},
+    extract::AckSender,
+    handler::FromMessageParts,
     socket::Socket,
 };
 use socketioxide_core::{Sid, Str, Value};
@@ -29,12 +32,13 @@ use crate::{
 
 /// How long the task waits before it offers a message again that did not fit into the library's queue. The library does not report
 /// when its queue has room.
-const FULL_QUEUE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
+pub(super) const FULL_QUEUE_BACKOFF: Backoff =
+    Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
 /// The library writes its queue within this time, if the client reads. It does not report when it has written everything.
 const FINAL_WRITE_TIME: Duration = Duration::from_millis(900);
 
-/// A client may send this many messages before its session has begun.
-const MAX_EARLY_MESSAGES: usize = 64;
+/// A client may send this many messages before its session has begun. That takes as long as a call of the fan-out.
+const MAX_EARLY_MESSAGES: usize = 1024;
 
 /// Ends the transport of a client. The library can only end the namespace, and a JavaScript client does not reconnect after that.
 pub trait EndTransport: std::fmt::Debug + Send + Sync {
@@ -52,7 +56,9 @@ pub(super) struct Client {
     span: Span,
     transport: Box<dyn EndTransport>,
     attached: Weak<Attached>,
-    id: Sid,
+    pub(super) id: Sid,
+    /// The library's socket, which holds this client in its handlers.
+    socket: Weak<Socket<LocalAdapter>>,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -74,34 +80,44 @@ struct State {
 }
 
 impl Client {
-    pub fn new(attached: &Arc<Attached>, id: Sid, span: Span, transport: Box<dyn EndTransport>) -> Self {
+    pub fn new(
+        attached: &Arc<Attached>,
+        socket: &Arc<Socket<LocalAdapter>>,
+        span: Span,
+        transport: Box<dyn EndTransport>,
+    ) -> Self {
         Self {
             capacity: attached.sessions.limits().send_queue,
             span,
             transport,
             attached: Arc::downgrade(attached),
-            id,
+            id: socket.id,
+            socket: Arc::downgrade(socket),
             state: Mutex::default(),
             changed: Notify::new(),
         }
     }
 
     /// Handles a message of the client, or keeps it until the session begins: the library answers a `CONNECT` before its handler runs.
-    pub fn receive(&self, message: RawMessage, handle: impl FnOnce(&Arc<Session>, RawMessage)) {
+    ///
+    /// Returns whether the message was handled or kept. If too many were kept, none may be dropped, and the caller closes the client.
+    pub fn receive(&self, message: RawMessage, handle: impl FnOnce(&Arc<Session>, RawMessage)) -> bool {
         let session = {
             let mut state = self.state.lock();
-            match (&state.session, state.early.len() < MAX_EARLY_MESSAGES) {
-                (Some(session), _) => session.upgrade(),
-                (None, true) => {
+            match &state.session {
+                Some(session) => session.upgrade(),
+                None if state.is_closed => None,
+                None if state.early.len() == MAX_EARLY_MESSAGES => return false,
+                None => {
                     state.early.push(message);
-                    return;
+                    return true;
                 }
-                (None, false) => return,
             }
         };
         if let Some(session) = session {
             handle(&session, message);
         }
+        true
     }
 
     /// The session has begun. Its first requests may have come before.
@@ -125,11 +141,15 @@ impl Client {
         let session = {
             let mut state = self.state.lock();
             (state.is_closing, state.is_closed) = (true, true);
-            state.queue = VecDeque::new();
-            state.session.take()?.upgrade()
+            (state.queue, state.early) = (VecDeque::new(), Vec::new());
+            state.session.take().and_then(|session| session.upgrade())
         };
         self.changed.notify_waiters();
         session
+    }
+
+    pub fn end_transport(&self) {
+        self.transport.end();
     }
 
     pub fn is_closed(&self) -> bool {
@@ -233,11 +253,15 @@ impl Connection for Client {
     }
 
     fn close_now(self: Arc<Self>) {
+        // A client that has left the namespace may have another session on the same transport.
+        if self.is_closed() {
+            return;
+        }
         let session = self.disconnected();
         self.transport.end();
         // The caller may hold the fan-out's lock, so another task ends the session.
         if let Some(attached) = self.attached.upgrade() {
-            tokio::spawn(async move { attached.finish(self.id, session, true) });
+            tokio::spawn(async move { attached.finish(&self, session, true) });
         }
     }
 
@@ -246,7 +270,10 @@ impl Connection for Client {
     }
 
     fn transport(&self) -> &'static str {
-        "websocket"
+        match self.socket.upgrade().map(|socket| socket.transport_type()) {
+            Some(TransportType::Polling) => "polling",
+            Some(TransportType::Websocket) | None => "websocket",
+        }
     }
 
     fn span(&self) -> Span {

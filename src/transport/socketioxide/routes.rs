@@ -6,23 +6,26 @@
 use std::{
     convert::Infallible,
     fmt,
+    pin::Pin,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
     time::Instant,
 };
 
 use axum::{
     Extension, Router,
-    body::{Body, to_bytes},
+    body::{Body, Bytes, HttpBody, to_bytes},
     extract::{Request, State},
     response::Response,
     routing::any,
 };
-use http::{Method, Uri};
+use http::{Method, Uri, header};
+use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde_json::Value;
 use socketioxide::{SocketIo, adapter::LocalAdapter, socket::Socket};
 use tokio::sync::Notify;
 use tower::{ServiceExt, util::BoxCloneSyncService};
@@ -36,7 +39,8 @@ use crate::{
     shrinking_map::ShrinkingMap,
     transport::{
         Gate, TcpHandle,
-        socketio::{CONNECT_TIMEOUT, EngineError},
+        gate::Refused,
+        socketio::{CONNECT_TIMEOUT, EngineError, RawQuery, TransportType},
     },
 };
 
@@ -46,6 +50,11 @@ const LIBRARY_QUEUE: usize = 32;
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Each WebSocket holds a buffer of this size as long as it lives.
 const READ_BUFFER: usize = 4096;
+/// The limit that the library has for bodies and for its answers to polling requests. If it ended an answer at a limit, an upgrade would
+/// lose the next message. [`Routes::with_body`] limits the bodies, and the handshake tells clients the limit.
+const UNLIMITED_ANSWER: u64 = u32::MAX as u64;
+/// At most this many bodies of one client are read at once.
+const MAX_POSTS: usize = 2;
 /// The answer to a handshake is shorter.
 const MAX_HANDSHAKE_BYTES: usize = 4096;
 
@@ -71,6 +80,8 @@ struct Transport {
     is_authenticated: AtomicBool,
     has_ended: AtomicBool,
     ended: Notify,
+    /// Each body that is being read holds a clone.
+    posts: Arc<()>,
 }
 
 /// The transports of clients that began with polling, by their Engine.IO id. The library holds each as long as its socket lives.
@@ -99,13 +110,14 @@ impl SocketIoxide {
             .ping_timeout(heartbeat.timeout)
             .connect_timeout(CONNECT_TIMEOUT)
             .max_buffer_size(LIBRARY_QUEUE)
-            .max_payload(max_body_bytes as u64)
+            .max_payload(UNLIMITED_ANSWER)
             .ws_read_buffer_size(READ_BUFFER)
             .ws_max_message_size(max_message_bytes)
             .ws_max_frame_size(max_message_bytes)
             .build_svc();
+        let events = Events { refuse_unknown: true, on_connect: Box::new(|_| {}) };
         let attached =
-            attach_with(&io, "/", sessions, true, Box::new(|socket| Box::new(TransportEnder::of(socket))));
+            attach_with(&io, "/", sessions, events, Box::new(|socket| Box::new(TransportEnder::of(socket))));
         let service = ServiceExt::<Request>::map_response(service, |response| response.map(Body::new));
         let service = LibraryService::new(service);
         Self { attached, service, transports: Arc::default(), unauthenticated_bytes, max_body_bytes }
@@ -138,6 +150,9 @@ impl Transport {
 
     fn add_websocket(&self, tcp: TcpHandle, unauthenticated_bytes: usize) {
         let mut websockets = self.websockets.lock();
+        if self.has_ended.load(Ordering::Relaxed) {
+            return tcp.shut();
+        }
         websockets.retain(TcpHandle::is_open);
         match self.is_authenticated.load(Ordering::Relaxed) {
             true => tcp.trust(),
@@ -231,12 +246,51 @@ async fn handle(
     Extension(tcp): Extension<TcpHandle>,
     request: Request,
 ) -> Response {
-    routes.answer(request, address, tcp).await.unwrap_or_else(|refused| refused)
+    routes.answer(request, address, tcp).await.unwrap_or_else(|refused| *refused)
 }
 
-#[derive(Deserialize)]
-struct Handshake {
-    sid: String,
+/// Ends the transport of a polling client that breaks off its request or the answer to it: it would miss the messages in the answer.
+struct UnfinishedAnswer {
+    rest: Body,
+    transport: Option<Arc<Transport>>,
+}
+
+impl UnfinishedAnswer {
+    fn new(transport: Arc<Transport>) -> Self {
+        Self { rest: Body::empty(), transport: Some(transport) }
+    }
+}
+
+impl Drop for UnfinishedAnswer {
+    fn drop(&mut self) {
+        if let Some(transport) = self.transport.take() {
+            transport.end();
+        }
+    }
+}
+
+impl HttpBody for UnfinishedAnswer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.rest).poll_frame(cx));
+        if frame.is_none() || self.rest.is_end_stream() {
+            self.transport = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.rest.size_hint()
+    }
 }
 
 impl Routes {
@@ -245,11 +299,15 @@ impl Routes {
         request: Request,
         address: ClientAddress,
         tcp: TcpHandle,
-    ) -> Result<Response, Response> {
+    ) -> Result<Response, Refused> {
         self.gate.check_query(request.uri())?;
-        match parameter(request.uri(), "sid").map(str::to_owned) {
-            Some(id) => self.continue_client(request, &id, tcp).await,
-            None => self.open_client(request, address, tcp).await,
+        let RawQuery { transport, sid } =
+            RawQuery::of(request.uri()).map_err(|error| Box::new(error.response()))?;
+        let sid = sid.map(str::to_owned);
+        let request = with_query(request, transport, sid.as_deref())?;
+        match sid {
+            Some(id) => self.continue_client(request, transport, &id, tcp).await,
+            None => self.open_client(request, transport, address, tcp).await,
         }
     }
 
@@ -257,59 +315,85 @@ impl Routes {
     async fn open_client(
         &self,
         request: Request,
+        transport_type: TransportType,
         address: ClientAddress,
         tcp: TcpHandle,
-    ) -> Result<Response, Response> {
+    ) -> Result<Response, Refused> {
         let unauthenticated_permit = self.gate.admit(address)?;
         let transport = Transport::new(Some(unauthenticated_permit.clone()));
         self.gate.unauthenticated_limits.register(&unauthenticated_permit, transport.clone());
-        release_permit_later(&transport);
-        let is_websocket = parameter(request.uri(), "transport") == Some("websocket");
-        if is_websocket {
+        if transport_type == TransportType::Websocket {
             transport.add_websocket(tcp, self.server.unauthenticated_bytes);
         }
         let mut request = self.with_body(request, false).await?;
+        release_permit_later(&transport);
         request.extensions_mut().insert(transport.clone());
         let response = self.call(request).await;
-        if is_websocket || !response.status().is_success() {
+        if transport_type == TransportType::Websocket || !response.status().is_success() {
             return Ok(response);
         }
         // Only the answer has the id of the new socket.
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
         let body = to_bytes(body, MAX_HANDSHAKE_BYTES).await.unwrap_or_default();
-        let handshake =
-            body.strip_prefix(b"0").and_then(|json| serde_json::from_slice::<Handshake>(json).ok());
-        if let Some(Handshake { sid }) = handshake {
-            self.server.transports.insert(sid, &transport);
+        let handshake = body.strip_prefix(b"0").and_then(|json| serde_json::from_slice(json).ok());
+        let Some(Value::Object(mut handshake)) = handshake else {
+            return Ok(Response::from_parts(parts, Body::from(body)));
+        };
+        if let Some(Value::String(sid)) = handshake.get("sid") {
+            self.server.transports.insert(sid.clone(), &transport);
         }
-        Ok(Response::from_parts(parts, Body::from(body)))
+        handshake.insert("maxPayload".into(), self.server.max_body_bytes.into());
+        parts.headers.remove(header::CONTENT_LENGTH);
+        Ok(Response::from_parts(parts, Body::from(format!("0{}", Value::Object(handshake)))))
     }
 
     /// Another request of a client that began with polling.
     async fn continue_client(
         &self,
         request: Request,
+        transport_type: TransportType,
         id: &str,
         tcp: TcpHandle,
-    ) -> Result<Response, Response> {
+    ) -> Result<Response, Refused> {
+        let unknown = || Box::new(EngineError::UnknownSid.response());
         let transport = self.server.transports.get(id);
         let transport = transport.filter(|transport| !transport.has_ended.load(Ordering::Relaxed));
-        let Some(transport) = transport else { return Err(EngineError::UnknownSid.response()) };
+        let Some(transport) = transport else { return Err(unknown()) };
         let is_authenticated = transport.is_authenticated.load(Ordering::Relaxed);
-        if parameter(request.uri(), "transport") == Some("websocket") {
+        if transport_type == TransportType::Websocket {
             transport.add_websocket(tcp, self.server.unauthenticated_bytes);
-        } else if is_authenticated {
+            return Ok(self.call(request).await);
+        }
+        let is_post = request.method() == Method::POST;
+        // One reference is the transport's own.
+        if is_post && Arc::strong_count(&transport.posts) > MAX_POSTS {
+            return Err(self.gate.overlapping_posts());
+        }
+        let _posting = is_post.then(|| transport.posts.clone());
+        let request = self.with_body(request, is_authenticated).await?;
+        if is_authenticated {
             tcp.trust();
         }
-        let request = self.with_body(request, is_authenticated).await?;
+        if is_post {
+            return Ok(self.call(request).await);
+        }
+        let mut unfinished = UnfinishedAnswer::new(transport.clone());
         tokio::select! {
-            response = self.call(request) => Ok(response),
-            () = transport.until_ended() => Err(EngineError::UnknownSid.response()),
+            response = self.call(request) => {
+                let (parts, body) = response.into_parts();
+                if !parts.status.is_success() || body.is_end_stream() {
+                    unfinished.transport = None;
+                    return Ok(Response::from_parts(parts, body));
+                }
+                unfinished.rest = body;
+                Ok(Response::from_parts(parts, Body::new(unfinished)))
+            }
+            () = transport.until_ended() => Err(unknown()),
         }
     }
 
     /// Reads the body of a `POST` before the library sees the request.
-    async fn with_body(&self, request: Request, is_authenticated: bool) -> Result<Request, Response> {
+    async fn with_body(&self, request: Request, is_authenticated: bool) -> Result<Request, Refused> {
         let (parts, body) = request.into_parts();
         let max = match (&parts.method, is_authenticated) {
             (&Method::POST, true) => self.server.max_body_bytes,
@@ -339,12 +423,18 @@ fn release_permit_later(transport: &Arc<Transport>) {
     });
 }
 
-fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
-    let pairs = uri.query().unwrap_or_default().split('&');
-    pairs
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
+/// The request with a query that the library reads in the same way as this module.
+fn with_query(request: Request, transport: TransportType, sid: Option<&str>) -> Result<Request, Refused> {
+    let transport = match transport {
+        TransportType::Polling => "polling",
+        TransportType::Websocket => "websocket",
+    };
+    let sid = sid.map(|sid| format!("&sid={sid}")).unwrap_or_default();
+    let (mut parts, body) = request.into_parts();
+    // The id is a part of a valid URI already.
+    let uri = format!("/socket.io/?EIO=4&transport={transport}{sid}").parse::<Uri>();
+    parts.uri = uri.map_err(|_| Box::new(EngineError::UnknownSid.response()))?;
+    Ok(Request::from_parts(parts, body))
 }
 
 impl fmt::Debug for SocketIoxide {
