@@ -16,7 +16,7 @@ use crate::{
     json::replace_lone_surrogates,
     store::decode_change,
     task::{Answers, DefaultOrg, Field, FullTask, FullView, NewTask, Summary, Task, TaskPatch, Timestamp},
-    transport::socketio::{Frame, Packet, encoded},
+    transport::socketio::{Frame, Packet, encode_message},
     wire::{ClientEvent, ClientEventName, Message},
 };
 
@@ -58,7 +58,7 @@ pub fn client(data: &[u8]) {
                 Ok(_) => {}
                 Err(refusal) => {
                     let message = Message::reply(id.unwrap_or_default(), &refusal);
-                    let packet = encoded(&message);
+                    let packet = encode_message(&message);
                     is_packet(&packet, '3');
                     assert!(message.size() < 1_000, "a refusal repeats what it refuses: {packet:?}");
                 }
@@ -175,7 +175,7 @@ fn well_formed(text: &str) -> Cow<'_, str> {
 fn translated(change: &Change) {
     for step in translate(change, 3) {
         for event in step.events() {
-            is_packet(&encoded(&event.message), '2');
+            is_packet(&encode_message(&event.message), '2');
         }
     }
 }

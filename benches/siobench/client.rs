@@ -22,15 +22,15 @@ use crate::{
     measure::{histogram, now, quantiles, rounded},
     options::{Options, Recovery},
     packet::{self, Kind},
-    stats::{Seen, Stats},
+    stats::{ReceivedNumbers, Stats},
     ws::Ws,
 };
 
-const CONNECTED_WITHIN: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The measurements and counters that all clients of a run share.
 #[derive(Debug)]
-pub struct World {
+pub struct RunState {
     pub options: Rc<Options>,
     pub stats: RefCell<Stats>,
     /// The times from opening the TCP connection to the server's CONNECT packet.
@@ -45,7 +45,7 @@ pub struct World {
     pub reached: Notify,
 }
 
-impl World {
+impl RunState {
     pub fn new(options: &Rc<Options>) -> Rc<Self> {
         Rc::new(Self {
             options: options.clone(),
@@ -60,7 +60,7 @@ impl World {
         })
     }
 
-    fn look_at_goal(&self) {
+    fn check_goal(&self) {
         if self.stats.borrow().total >= self.goal.get() {
             self.goal.set(u64::MAX);
             self.reached.notify_one();
@@ -74,7 +74,7 @@ impl World {
         }
     }
 
-    pub fn told(&self, seconds: f64, cpu: f64) -> Value {
+    pub fn summary(&self, seconds: f64, cpu: f64) -> Value {
         let ready = self.ready.get() as f64;
         json!({
             "ready": ready, "failed": self.failed.get(), "connects_per_s": (ready / seconds).round(),
@@ -87,9 +87,9 @@ impl World {
 #[derive(Debug, Default)]
 pub struct Client {
     pub n: usize,
-    pub seen: Seen,
+    pub received_numbers: ReceivedNumbers,
     /// The time at which the client began to connect.
-    pub begun: u64,
+    pub started: u64,
     /// The last `eventId` or offset, if the client needs it to recover.
     pub last: Option<String>,
     /// The private session id (`pid`), which the library's recovery needs.
@@ -114,16 +114,16 @@ impl Client {
     }
 
     /// Connects, and waits until every join has been answered.
-    pub async fn connect(&mut self, world: &World, joins: &Joins) -> io::Result<Ws> {
-        match timeout(CONNECTED_WITHIN, self.connect_in_time(world, joins)).await {
+    pub async fn connect(&mut self, state: &RunState, joins: &Joins) -> io::Result<Ws> {
+        match timeout(CONNECT_TIMEOUT, self.connect_and_join(state, joins)).await {
             Ok(done) => done,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 
-    async fn connect_in_time(&mut self, world: &World, joins: &Joins) -> io::Result<Ws> {
-        let options = &world.options;
-        self.begun = now();
+    async fn connect_and_join(&mut self, state: &RunState, joins: &Joins) -> io::Result<Ws> {
+        let options = &state.options;
+        self.started = now();
         self.recovered = false;
         let mut ws = Ws::connect(options.urls[self.n % options.urls.len()], self.n).await?;
         ws.send(&self.connect_packet(options)?).await?;
@@ -145,7 +145,7 @@ impl Client {
                         acks += 1;
                         self.recovered = memchr::memmem::find(packet, b"\"recovered\":true").is_some();
                     }
-                    [b'4', b'2', ..] => match self.take(world, packet) {
+                    [b'4', b'2', ..] => match self.record(state, packet) {
                         Kind::State => states += 1,
                         Kind::Error => refused = Some(String::from_utf8_lossy(packet).into_owned()),
                         _ => {}
@@ -165,7 +165,7 @@ impl Client {
             let Some(at) = connected else { continue };
             let by_library = self.recovered && options.recovery == Recovery::Library;
             if before.is_none() {
-                world.handshakes.borrow_mut().record(at - self.begun).ok();
+                state.handshakes.borrow_mut().record(at - self.started).ok();
                 if !by_library {
                     for packet in &joins.packets {
                         ws.send(packet).await?;
@@ -173,15 +173,15 @@ impl Client {
                 }
             }
             if by_library || (states >= joins.states && acks >= joins.acks) {
-                world.joins.borrow_mut().record((now() - at).max(1)).ok();
+                state.joins.borrow_mut().record((now() - at).max(1)).ok();
                 return Ok(ws);
             }
         }
     }
 
-    fn take(&mut self, world: &World, packet: &[u8]) -> Kind {
+    fn record(&mut self, state: &RunState, packet: &[u8]) -> Kind {
         if self.last.is_some() || self.session.is_some() {
-            let last = match world.options.recovery {
+            let last = match state.options.recovery {
                 Recovery::Since => packet::string(packet, "eventId"),
                 Recovery::Library => packet::offset(packet),
             };
@@ -189,23 +189,23 @@ impl Client {
                 self.last = Some(last.to_owned());
             }
         }
-        world.stats.borrow_mut().take(packet, &mut self.seen, self.begun)
+        state.stats.borrow_mut().record(packet, &mut self.received_numbers, self.started)
     }
 
     /// Receives packets until the connection is closed.
-    pub async fn listen(&mut self, world: &World, ws: &mut Ws) {
+    pub async fn listen(&mut self, state: &RunState, ws: &mut Ws) {
         loop {
             let mut ping = false;
             let open = ws
                 .read(&mut |packet| match packet {
                     b"2" => ping = true,
                     [b'4', b'2', ..] => {
-                        self.take(world, packet);
+                        self.record(state, packet);
                     }
                     _ => {}
                 })
                 .await;
-            world.look_at_goal();
+            state.check_goal();
             if !matches!(open, Ok(true)) || (ping && ws.send("3").await.is_err()) {
                 return;
             }
@@ -213,29 +213,29 @@ impl Client {
     }
 }
 
-async fn live(world: Rc<World>, n: usize, joins: Joins, permit: OwnedSemaphorePermit) {
+async fn run_client(state: Rc<RunState>, n: usize, joins: Joins, permit: OwnedSemaphorePermit) {
     let mut client = Client::new(n);
-    match client.connect(&world, &joins).await {
+    match client.connect(&state, &joins).await {
         Ok(mut ws) => {
-            world.ready.set(world.ready.get() + 1);
+            state.ready.set(state.ready.get() + 1);
             drop(permit);
-            client.listen(&world, &mut ws).await;
-            world.closed.set(world.closed.get() + 1);
+            client.listen(&state, &mut ws).await;
+            state.closed.set(state.closed.get() + 1);
         }
-        Err(error) => world.fail(n, &error),
+        Err(error) => state.fail(n, &error),
     }
 }
 
 /// Connects these clients, `at_once` at a time. Returns the seconds that this took, and the tasks in which the clients continue.
-pub async fn open(world: &Rc<World>, clients: std::ops::Range<usize>) -> (f64, Vec<JoinHandle<()>>) {
-    let (begun, at_once) = (now(), world.options.at_once);
-    let places = Arc::new(Semaphore::new(at_once));
-    let mut going = Vec::with_capacity(clients.len());
+pub async fn open(state: &Rc<RunState>, clients: std::ops::Range<usize>) -> (f64, Vec<JoinHandle<()>>) {
+    let (started, at_once) = (now(), state.options.at_once);
+    let permits = Arc::new(Semaphore::new(at_once));
+    let mut tasks = Vec::with_capacity(clients.len());
     for n in clients {
-        let permit = places.clone().acquire_owned().await.expect("never closed");
-        let joins = Joins::of(&world.options, n);
-        going.push(spawn_local(live(world.clone(), n, joins, permit)));
+        let permit = permits.clone().acquire_owned().await.expect("never closed");
+        let joins = Joins::of(&state.options, n);
+        tasks.push(spawn_local(run_client(state.clone(), n, joins, permit)));
     }
-    let _all = places.acquire_many(at_once as u32).await.expect("never closed");
-    ((now() - begun) as f64 / 1e6, going)
+    let _all = permits.acquire_many(at_once as u32).await.expect("never closed");
+    ((now() - started) as f64 / 1e6, tasks)
 }

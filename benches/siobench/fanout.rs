@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
-    client::{World, open},
+    client::{RunState, open},
     load::Load,
-    measure::{cpu, tell},
+    measure::{cpu, print_result},
     options::Options,
 };
 
@@ -16,22 +16,22 @@ const STEPS: usize = 7;
 /// The pause between two rates that are tried.
 const PAUSE: Duration = Duration::from_millis(500);
 
-async fn connected(options: &Rc<Options>) -> Result<(Rc<World>, Load), Box<dyn Error>> {
-    let world = World::new(options);
+async fn connected(options: &Rc<Options>) -> Result<(Rc<RunState>, Load), Box<dyn Error>> {
+    let state = RunState::new(options);
     let before = cpu(&options.pids);
-    let (seconds, _) = open(&world, 0..options.conns).await;
-    tell("connect", world.told(seconds, cpu(&options.pids) - before));
-    if world.ready.get() < options.conns {
-        return Err(format!("{} of {} clients connected", world.ready.get(), options.conns).into());
+    let (seconds, _) = open(&state, 0..options.conns).await;
+    print_result("connect", state.summary(seconds, cpu(&options.pids) - before));
+    if state.ready.get() < options.conns {
+        return Err(format!("{} of {} clients connected", state.ready.get(), options.conns).into());
     }
     sleep(PAUSE).await;
-    let load = Load::new(&world).await?;
-    Ok((world, load))
+    let load = Load::new(&state).await?;
+    Ok((state, load))
 }
 
 pub async fn fanout(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
     let (_world, mut load) = connected(&options).await?;
-    tell("fanout", load.at_rate(options.rate, options.warm, options.secs).await?);
+    print_result("fanout", load.at_rate(options.rate, options.warm, options.secs).await?);
     Ok(())
 }
 
@@ -40,19 +40,19 @@ pub async fn fanout(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
 pub async fn sweep(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
     let (_world, mut load) = connected(&options).await?;
     let audience = load.largest_audience() as f64;
-    let flat = load.flat_out(options.warm, options.secs).await?;
-    tell("flat", flat.clone());
+    let flat = load.closed_loop(options.warm, options.secs).await?;
+    print_result("flat", flat.clone());
     let top = number(&flat, "deliveries_per_s") / audience;
     let (mut low, mut high, mut best) = (0.0, f64::INFINITY, Value::Null);
     let mut rate = top;
     for _ in 0..STEPS {
         sleep(PAUSE).await;
-        let told = load.at_rate(rate, 1.0, options.secs).await?;
-        let p99 = number(&told["latency_ms"], "p99");
-        let sound = told["lost"] == 0 && told["closed"] == 0;
-        eprintln!("  {rate:.1} events/s: p99 {p99} ms, sound {sound}");
-        if sound && p99 < options.p99 {
-            (low, best) = (rate, told);
+        let result = load.at_rate(rate, 1.0, options.secs).await?;
+        let p99 = number(&result["latency_ms"], "p99");
+        let is_sustained = result["lost"] == 0 && result["closed"] == 0;
+        eprintln!("  {rate:.1} events/s: p99 {p99} ms, sound {is_sustained}");
+        if is_sustained && p99 < options.p99 {
+            (low, best) = (rate, result);
         } else {
             high = rate;
         }
@@ -65,7 +65,10 @@ pub async fn sweep(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
             (false, true) => f64::midpoint(low, high),
         };
     }
-    tell("sweep", json!({"conns": options.conns, "sustained_per_s": (low * audience).round(), "at": best}));
+    print_result(
+        "sweep",
+        json!({"conns": options.conns, "sustained_per_s": (low * audience).round(), "at": best}),
+    );
     Ok(())
 }
 

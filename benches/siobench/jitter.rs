@@ -10,22 +10,22 @@ use tokio::{
 };
 
 use crate::{
-    client::{Client, World},
+    client::{Client, RunState},
     joins::Joins,
     load::Load,
-    measure::{cpu, now, quantiles, tell},
+    measure::{cpu, now, print_result, quantiles},
     options::{Options, Recovery},
 };
 
-const BEFORE_ANOTHER_TRY: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
-struct Told {
-    cuts: Cell<u64>,
+struct ReconnectCounts {
+    disconnects: Cell<u64>,
     recovered: Cell<u64>,
     /// Reconnects after which the client received a state instead of the missed events.
     state_instead: Cell<u64>,
-    again: Cell<u64>,
+    retries: Cell<u64>,
 }
 
 fn count(cell: &Cell<u64>) {
@@ -33,100 +33,104 @@ fn count(cell: &Cell<u64>) {
 }
 
 pub async fn jitter(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
-    let world = World::new(&options);
-    let told = Rc::new(Told::default());
+    let state = RunState::new(&options);
+    let counts = Rc::new(ReconnectCounts::default());
     let (begin, end) = (Rc::new(Cell::new(u64::MAX)), Rc::new(Cell::new(u64::MAX)));
     let clock = now();
     for n in 0..options.conns {
-        let (here, told, begin, end) = (world.clone(), told.clone(), begin.clone(), end.clone());
+        let (run_state, counts, begin, end) = (state.clone(), counts.clone(), begin.clone(), end.clone());
         spawn_local(async move {
-            if let Err(error) = live(&here, &told, n, &begin, &end).await {
-                here.fail(n, &error);
+            if let Err(error) = run_client(&run_state, &counts, n, &begin, &end).await {
+                run_state.fail(n, &error);
             }
         });
-        while n + 1 >= world.ready.get() + world.failed.get() + options.at_once {
+        while n + 1 >= state.ready.get() + state.failed.get() + options.at_once {
             sleep(Duration::from_millis(1)).await;
         }
     }
-    while world.ready.get() + world.failed.get() < options.conns {
+    while state.ready.get() + state.failed.get() < options.conns {
         sleep(Duration::from_millis(5)).await;
     }
     eprintln!("  all connected after {} ms", (now() - clock) / 1000);
-    let mut load = Load::new(&world).await?;
+    let mut load = Load::new(&state).await?;
     begin.set(now());
     // No client is disconnected in the last seconds, so that all clients are connected at the end.
     end.set(now() + ((options.secs - options.away) * 1e6) as u64);
     let before = cpu(&options.pids);
     let mut result = load.at_rate(options.rate, 0.0, options.secs).await?;
     let expected = result["expected"].as_u64().unwrap_or_default().max(1);
-    result["delivered_percent"] = json!(100.0 * world.stats.borrow().got as f64 / expected as f64);
-    result["late_ms"] = quantiles(&world.stats.borrow().late);
-    result["cuts"] = json!(told.cuts.get());
-    result["recovered"] = json!(told.recovered.get());
-    result["state_instead"] = json!(told.state_instead.get());
-    result["again"] = json!(told.again.get());
-    result["failed"] = json!(world.failed.get());
+    result["delivered_percent"] = json!(100.0 * state.stats.borrow().received as f64 / expected as f64);
+    result["late_ms"] = quantiles(&state.stats.borrow().reconnect_latency);
+    result["cuts"] = json!(counts.disconnects.get());
+    result["recovered"] = json!(counts.recovered.get());
+    result["state_instead"] = json!(counts.state_instead.get());
+    result["again"] = json!(counts.retries.get());
+    result["failed"] = json!(state.failed.get());
     result["cpu_s"] = json!(cpu(&options.pids) - before);
-    tell("jitter", result);
+    print_result("jitter", result);
     Ok(())
 }
 
-async fn live(
-    world: &World,
-    told: &Told,
+async fn run_client(
+    state: &RunState,
+    counts: &ReconnectCounts,
     n: usize,
     begin: &Cell<u64>,
     end: &Cell<u64>,
 ) -> std::io::Result<()> {
-    let options = &world.options;
+    let options = &state.options;
     let mut client = Client::new(n);
     // A value in `last` makes the client remember its position from the first packet on.
     client.last = Some(String::new());
-    let mut ws = client.connect(world, &Joins::of(options, n)).await?;
-    world.ready.set(world.ready.get() + 1);
+    let mut ws = client.connect(state, &Joins::of(options, n)).await?;
+    state.ready.set(state.ready.get() + 1);
     let every = (options.every * 1e6) as u64;
     let phase = (n as u64 * every) / options.conns as u64;
     let mut round = 0;
     loop {
         // `begin` is set when all clients are connected.
-        let cut = begin.get().saturating_add(phase + round * every);
+        let cut_at = begin.get().saturating_add(phase + round * every);
         if begin.get() == u64::MAX {
-            timeout(Duration::from_millis(250), client.listen(world, &mut ws)).await.ok();
+            timeout(Duration::from_millis(250), client.listen(state, &mut ws)).await.ok();
             continue;
         }
-        if cut >= end.get() {
-            client.listen(world, &mut ws).await;
-            world.closed.set(world.closed.get() + 1);
+        if cut_at >= end.get() {
+            client.listen(state, &mut ws).await;
+            state.closed.set(state.closed.get() + 1);
             return Ok(());
         }
         round += 1;
-        let stays = Duration::from_micros(cut.saturating_sub(now()));
-        timeout(stays, client.listen(world, &mut ws)).await.ok();
+        let remaining = Duration::from_micros(cut_at.saturating_sub(now()));
+        timeout(remaining, client.listen(state, &mut ws)).await.ok();
         drop(ws);
-        count(&told.cuts);
+        count(&counts.disconnects);
         sleep(Duration::from_secs_f64(options.away)).await;
-        ws = back(world, told, &mut client).await?;
+        ws = reconnect(state, counts, &mut client).await?;
     }
 }
 
-async fn back(world: &World, told: &Told, client: &mut Client) -> std::io::Result<crate::ws::Ws> {
-    let options = &world.options;
+async fn reconnect(
+    state: &RunState,
+    counts: &ReconnectCounts,
+    client: &mut Client,
+) -> std::io::Result<crate::ws::Ws> {
+    let options = &state.options;
     loop {
         let joins = match (options.recovery, &client.last) {
             (Recovery::Since, Some(last)) => Joins::since(options, client.n, last),
             _ => Joins::of(options, client.n),
         };
-        match client.connect(world, &joins).await {
+        match client.connect(state, &joins).await {
             Ok(ws) => {
-                count(if client.recovered { &told.recovered } else { &told.state_instead });
+                count(if client.recovered { &counts.recovered } else { &counts.state_instead });
                 return Ok(ws);
             }
             Err(error) => {
-                if told.again.get() == 0 {
+                if counts.retries.get() == 0 {
                     eprintln!("client {} tries again: {error}", client.n);
                 }
-                count(&told.again);
-                sleep(BEFORE_ANOTHER_TRY).await;
+                count(&counts.retries);
+                sleep(RETRY_DELAY).await;
             }
         }
     }

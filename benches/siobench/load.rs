@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    client::World,
+    client::RunState,
     measure::{cpu, cpu_with_ended, now, own_cpu, quantiles, rounded, rss},
     options::Write,
     packet::Marker,
@@ -18,12 +18,12 @@ use crate::{
 };
 
 /// After this many seconds without any event, the generator stops waiting for more.
-const SILENCE: f64 = 3.0;
-const MOST_AT_ONCE: usize = 200;
+const MAX_SILENCE_SECONDS: f64 = 3.0;
+const MAX_BATCH: usize = 200;
 
 #[derive(Debug)]
 pub struct Load {
-    world: Rc<World>,
+    state: Rc<RunState>,
     source: Source,
     /// The number of writes to each task so far.
     written: Vec<u64>,
@@ -42,8 +42,8 @@ struct Before {
 }
 
 impl Load {
-    pub async fn new(world: &Rc<World>) -> Result<Self, Box<dyn Error>> {
-        let options = &world.options;
+    pub async fn new(state: &Rc<RunState>) -> Result<Self, Box<dyn Error>> {
+        let options = &state.options;
         let mut audience = vec![0; options.tasks];
         let in_room = if options.write == Write::Full { 2 } else { 1 };
         for n in 0..options.conns {
@@ -57,14 +57,14 @@ impl Load {
         }
         let source = Source::open(options).await?;
         let written = vec![0; options.tasks];
-        Ok(Self { world: world.clone(), source, written, audience, events: 0, expected: 0, next: 0 })
+        Ok(Self { state: state.clone(), source, written, audience, events: 0, expected: 0, next: 0 })
     }
 
     fn next(&mut self, due: u64) -> Marker {
         let task = self.next % self.written.len();
         self.next += 1;
         self.written[task] += 1;
-        if due >= self.world.stats.borrow().from {
+        if due >= self.state.stats.borrow().from {
             self.events += 1;
             self.expected += self.audience[task];
         }
@@ -76,7 +76,7 @@ impl Load {
     }
 
     fn begin(&mut self, from: u64) {
-        *self.world.stats.borrow_mut() = Stats::from(from);
+        *self.state.stats.borrow_mut() = Stats::from(from);
         (self.events, self.expected) = (0, 0);
         if let Source::Mongo { commits, .. } = &self.source {
             commits.borrow_mut().reset();
@@ -84,25 +84,25 @@ impl Load {
     }
 
     fn before(&self) -> Before {
-        let options = &self.world.options;
+        let options = &self.state.options;
         Before { cpu: cpu(&options.pids), own: own_cpu(), mongod: cpu_with_ended(&options.mongod_pid) }
     }
 
     /// Sends `rate` events per second, whether the clients receive them in time or not.
     pub async fn at_rate(&mut self, rate: f64, warm: f64, seconds: f64) -> io::Result<Value> {
-        let begun = now();
-        let from = begun + (warm * 1e6) as u64;
+        let started = now();
+        let from = started + (warm * 1e6) as u64;
         let end = from + (seconds * 1e6) as u64;
         self.begin(from);
         let (mut n, mut before) = (0_u64, None);
-        let due_at = |n: u64| begun + (n as f64 / rate * 1e6) as u64;
+        let due_at = |n: u64| started + (n as f64 / rate * 1e6) as u64;
         loop {
             let now = now();
             if now >= from && before.is_none() {
                 before = Some(self.before());
             }
             let mut markers = Vec::new();
-            while markers.len() < MOST_AT_ONCE && due_at(n) <= now && due_at(n) < end {
+            while markers.len() < MAX_BATCH && due_at(n) <= now && due_at(n) < end {
                 markers.push(self.next(due_at(n)));
                 n += 1;
             }
@@ -118,20 +118,20 @@ impl Load {
             }
         }
         let before = before.unwrap_or_else(|| self.before());
-        let mut told = self.finish(before, seconds).await;
-        told["rate"] = json!(rate);
-        Ok(told)
+        let mut result = self.finish(before, seconds).await;
+        result["rate"] = json!(rate);
+        Ok(result)
     }
 
     /// A closed loop: keeps the deliveries of `window` events in flight.
-    pub async fn flat_out(&mut self, warm: f64, seconds: f64) -> io::Result<Value> {
-        let begun = now();
-        let from = begun + (warm * 1e6) as u64;
+    pub async fn closed_loop(&mut self, warm: f64, seconds: f64) -> io::Result<Value> {
+        let started = now();
+        let from = started + (warm * 1e6) as u64;
         let end = from + (seconds * 1e6) as u64;
         self.begin(u64::MAX);
-        let world = self.world.clone();
-        let window = world.options.window * self.largest_audience();
-        let (mut wanted, mut before) = (0, None);
+        let state = self.state.clone();
+        let window = state.options.window * self.largest_audience();
+        let (mut expected_total, mut before) = (0, None);
         loop {
             let now = now();
             if now >= end {
@@ -140,18 +140,18 @@ impl Load {
             if now >= from && before.is_none() {
                 before = Some(self.before());
                 // Events in flight belong to the warm-up.
-                world.stats.borrow_mut().from = now;
+                state.stats.borrow_mut().from = now;
             }
-            if wanted >= world.stats.borrow().total + window {
-                world.goal.set(wanted - window + 1);
-                if timeout(Duration::from_secs(2), world.reached.notified()).await.is_err() {
+            if expected_total >= state.stats.borrow().total + window {
+                state.goal.set(expected_total - window + 1);
+                if timeout(Duration::from_secs(2), state.reached.notified()).await.is_err() {
                     // Lost deliveries are not waited for.
-                    wanted = world.stats.borrow().total;
+                    expected_total = state.stats.borrow().total;
                 }
                 continue;
             }
             let marker = self.next(now);
-            wanted += self.audience[marker.stream as usize];
+            expected_total += self.audience[marker.stream as usize];
             self.source.send(&[marker]).await?;
         }
         let before = before.unwrap_or_else(|| self.before());
@@ -160,35 +160,35 @@ impl Load {
 
     /// Waits until all expected deliveries have arrived, or until no more arrive.
     async fn finish(&mut self, before: Before, seconds: f64) -> Value {
-        let (world, options) = (&self.world, &self.world.options);
-        let in_time = world.stats.borrow().got;
+        let (state, options) = (&self.state, &self.state.options);
+        let received_in_time = state.stats.borrow().received;
         let (mut last, mut silence) = (0, 0.0);
-        while world.stats.borrow().got < self.expected && silence < SILENCE {
+        while state.stats.borrow().received < self.expected && silence < MAX_SILENCE_SECONDS {
             sleep(Duration::from_millis(50)).await;
-            let total = world.stats.borrow().total;
+            let total = state.stats.borrow().total;
             silence = if total == last { silence + 0.05 } else { 0.0 };
             last = total;
         }
         let used = cpu(&options.pids) - before.cpu;
-        let stats = world.stats.borrow();
-        let mut told = stats.told();
-        told["conns"] = json!(options.conns);
-        told["tasks"] = json!(options.tasks);
-        told["seconds"] = json!(seconds);
-        told["events"] = json!(self.events);
-        told["expected"] = json!(self.expected);
-        told["lost"] = json!(self.expected.saturating_sub(stats.got));
-        told["closed"] = json!(world.closed.get());
-        told["deliveries_per_s"] = json!((in_time as f64 / seconds).round());
-        told["rss_kib"] = json!(rss(&options.pids));
-        told["cpu_s"] = json!(rounded(used));
-        told["cpu_s_per_million"] = json!(rounded(used * 1e6 / stats.got.max(1) as f64));
-        told["cpu_ms_per_event"] = json!(rounded(used * 1e3 / self.events.max(1) as f64));
-        told["generator_cpu_s"] = json!(rounded(own_cpu() - before.own));
-        told["mongod_cpu_s"] = json!(rounded(cpu_with_ended(&options.mongod_pid) - before.mongod));
+        let stats = state.stats.borrow();
+        let mut result = stats.summary();
+        result["conns"] = json!(options.conns);
+        result["tasks"] = json!(options.tasks);
+        result["seconds"] = json!(seconds);
+        result["events"] = json!(self.events);
+        result["expected"] = json!(self.expected);
+        result["lost"] = json!(self.expected.saturating_sub(stats.received));
+        result["closed"] = json!(state.closed.get());
+        result["deliveries_per_s"] = json!((received_in_time as f64 / seconds).round());
+        result["rss_kib"] = json!(rss(&options.pids));
+        result["cpu_s"] = json!(rounded(used));
+        result["cpu_s_per_million"] = json!(rounded(used * 1e6 / stats.received.max(1) as f64));
+        result["cpu_ms_per_event"] = json!(rounded(used * 1e3 / self.events.max(1) as f64));
+        result["generator_cpu_s"] = json!(rounded(own_cpu() - before.own));
+        result["mongod_cpu_s"] = json!(rounded(cpu_with_ended(&options.mongod_pid) - before.mongod));
         if let Source::Mongo { commits, .. } = &self.source {
-            told["commit_ms"] = quantiles(&commits.borrow());
+            result["commit_ms"] = quantiles(&commits.borrow());
         }
-        told
+        result
     }
 }

@@ -23,8 +23,8 @@ use tokio::{runtime::Builder, task::LocalSet};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Each client needs a file descriptor, so the soft limit is raised to the hard limit.
-    let most = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
+    let hard_limit = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: hard_limit, maximum: hard_limit })?;
     let (scenario, options) = Options::parse(std::env::args().skip(1))?;
     let options = Rc::new(options);
     let runtime = Builder::new_current_thread().enable_all().build()?;

@@ -72,7 +72,7 @@ pub fn own_cpu() -> f64 {
 }
 
 /// Prints one measurement for `benches/run.js`.
-pub fn tell(kind: &str, mut value: Value) {
+pub fn print_result(kind: &str, mut value: Value) {
     value["kind"] = json!(kind);
     println!("{value}");
 }

@@ -67,34 +67,34 @@ impl Options {
     pub fn parse(mut args: impl Iterator<Item = String>) -> Result<(String, Self), String> {
         let scenario = args.next().unwrap_or_default();
         let rest: Vec<String> = args.collect();
-        let mut given = HashMap::new();
+        let mut arguments = HashMap::new();
         for pair in rest.chunks(2) {
             let [key, value] = pair else { return Err(format!("{} needs a value", pair[0])) };
-            given.insert(key.trim_start_matches('-').to_owned(), value.clone());
+            arguments.insert(key.trim_start_matches('-').to_owned(), value.clone());
         }
-        let mut text = |key: &str, default: &str| given.remove(key).unwrap_or_else(|| default.to_owned());
+        let mut text = |key: &str, default: &str| arguments.remove(key).unwrap_or_else(|| default.to_owned());
         let options = Self {
             urls: list(&text("url", "127.0.0.1:3000"))?,
             pids: list(&text("pid", ""))?,
             mongod_pid: list(&text("mongod-pid", ""))?,
             secret: text("secret", ""),
-            conns: one(&text("conns", "1000"))?,
-            at_once: one(&text("at-once", "64"))?,
+            conns: parse_value(&text("conns", "1000"))?,
+            at_once: parse_value(&text("at-once", "64"))?,
             stages: list(&text("stages", "1000,5000,10000"))?,
-            dash: one(&text("dash", "0"))?,
-            tasks: one(&text("tasks", "1"))?,
-            orgs: one(&text("orgs", "1"))?,
-            rate: one(&text("rate", "10"))?,
-            secs: one(&text("secs", "6"))?,
-            warm: one(&text("warm", "2"))?,
-            hold: one(&text("hold", "3"))?,
-            settle: one(&text("settle", "10"))?,
-            pad: one(&text("pad", "200"))?,
-            window: one(&text("window", "8"))?,
-            p99: one(&text("p99", "200"))?,
-            rounds: one(&text("rounds", "10"))?,
-            every: one(&text("every", "15"))?,
-            away: one(&text("away", "2"))?,
+            dash: parse_value(&text("dash", "0"))?,
+            tasks: parse_value(&text("tasks", "1"))?,
+            orgs: parse_value(&text("orgs", "1"))?,
+            rate: parse_value(&text("rate", "10"))?,
+            secs: parse_value(&text("secs", "6"))?,
+            warm: parse_value(&text("warm", "2"))?,
+            hold: parse_value(&text("hold", "3"))?,
+            settle: parse_value(&text("settle", "10"))?,
+            pad: parse_value(&text("pad", "200"))?,
+            window: parse_value(&text("window", "8"))?,
+            p99: parse_value(&text("p99", "200"))?,
+            rounds: parse_value(&text("rounds", "10"))?,
+            every: parse_value(&text("every", "15"))?,
+            away: parse_value(&text("away", "2"))?,
             mongo: Some(text("mongo", "")).filter(|uri| !uri.is_empty()),
             db: text("db", "bench"),
             write: if text("write", "title") == "full" { Write::Full } else { Write::Title },
@@ -104,7 +104,7 @@ impl Options {
                 Recovery::Since
             },
         };
-        match given.keys().next() {
+        match arguments.keys().next() {
             Some(unknown) => Err(format!("unknown option --{unknown}")),
             None => Ok((scenario, options)),
         }
@@ -133,10 +133,10 @@ pub fn task_id(k: usize) -> String {
     format!("{:024x}", k + 1)
 }
 
-fn one<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+fn parse_value<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("invalid value: {text}"))
 }
 
 fn list<T: std::str::FromStr>(text: &str) -> Result<Vec<T>, String> {
-    text.split(',').filter(|part| !part.is_empty()).map(one).collect()
+    text.split(',').filter(|part| !part.is_empty()).map(parse_value).collect()
 }

@@ -15,20 +15,20 @@ use tokio::{
 };
 
 use crate::{
-    client::{Client, World, open},
+    client::{Client, RunState, open},
     joins::Joins,
-    measure::{cpu, cpu_with_ended, histogram, now, quantiles, rounded, rss, tell},
+    measure::{cpu, cpu_with_ended, histogram, now, print_result, quantiles, rounded, rss},
     options::Options,
 };
 
-const BEFORE_ANOTHER_TRY: Duration = Duration::from_millis(100);
-const WHOLE_WITHIN: u64 = 120_000_000;
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+const RECONNECT_TIMEOUT_MICROS: u64 = 120_000_000;
 
 pub async fn reconnect(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
-    let world = World::new(&options);
-    let (seconds, clients) = open(&world, 0..options.conns).await;
-    tell("connect", world.told(seconds, 0.0));
-    tell("kill it", json!({}));
+    let state = RunState::new(&options);
+    let (seconds, clients) = open(&state, 0..options.conns).await;
+    print_result("connect", state.summary(seconds, 0.0));
+    print_result("kill it", json!({}));
     for client in clients {
         client.await?;
     }
@@ -36,43 +36,43 @@ pub async fn reconnect(options: Rc<Options>) -> Result<(), Box<dyn Error>> {
     let line = BufReader::new(stdin()).lines().next_line().await?.unwrap_or_default();
     let pids: Vec<u32> = line.split_whitespace().skip(1).filter_map(|pid| pid.parse().ok()).collect();
 
-    let world = World::new(&options);
+    let state = RunState::new(&options);
     let (before, mongod) = (cpu(&pids), cpu_with_ended(&options.mongod_pid));
-    let (begun, tries) = (now(), Rc::new(Cell::new(0_usize)));
-    let whole = Rc::new(RefCell::new(histogram()));
-    let going: Vec<_> = (0..options.conns)
+    let (started, retries) = (now(), Rc::new(Cell::new(0_usize)));
+    let reconnect_times = Rc::new(RefCell::new(histogram()));
+    let tasks: Vec<_> = (0..options.conns)
         .map(|n| {
-            let (world, tries, whole) = (world.clone(), tries.clone(), whole.clone());
+            let (state, retries, reconnect_times) = (state.clone(), retries.clone(), reconnect_times.clone());
             spawn_local(async move {
-                let (mut client, joins) = (Client::new(n), Joins::again(&world.options, n));
-                while now() - begun < WHOLE_WITHIN {
-                    match client.connect(&world, &joins).await {
+                let (mut client, joins) = (Client::new(n), Joins::again(&state.options, n));
+                while now() - started < RECONNECT_TIMEOUT_MICROS {
+                    match client.connect(&state, &joins).await {
                         Ok(mut ws) => {
-                            whole.borrow_mut().record(now() - begun).ok();
-                            world.ready.set(world.ready.get() + 1);
-                            client.listen(&world, &mut ws).await;
+                            reconnect_times.borrow_mut().record(now() - started).ok();
+                            state.ready.set(state.ready.get() + 1);
+                            client.listen(&state, &mut ws).await;
                             return;
                         }
                         Err(error) => {
-                            if tries.replace(tries.get() + 1) == 0 {
+                            if retries.replace(retries.get() + 1) == 0 {
                                 eprintln!("client {n} tries again: {error}");
                             }
-                            sleep(BEFORE_ANOTHER_TRY).await;
+                            sleep(RETRY_DELAY).await;
                         }
                     }
                 }
-                world.failed.set(world.failed.get() + 1);
+                state.failed.set(state.failed.get() + 1);
             })
         })
         .collect();
-    while world.ready.get() + world.failed.get() < going.len() {
+    while state.ready.get() + state.failed.get() < tasks.len() {
         sleep(Duration::from_millis(5)).await;
     }
-    let times = whole.borrow();
-    let told = json!({
-        "conns": options.conns, "whole": world.ready.get(), "again": tries.get(), "seconds": rounded(times.max() as f64 / 1e6), "whole_ms": quantiles(&times),
+    let times = reconnect_times.borrow();
+    let result = json!({
+        "conns": options.conns, "whole": state.ready.get(), "again": retries.get(), "seconds": rounded(times.max() as f64 / 1e6), "whole_ms": quantiles(&times),
         "cpu_s": rounded(cpu(&pids) - before), "mongod_cpu_s": rounded(cpu_with_ended(&options.mongod_pid) - mongod), "rss_kib": rss(&pids),
     });
-    tell("reconnect", told);
+    print_result("reconnect", result);
     Ok(())
 }

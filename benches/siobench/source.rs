@@ -25,7 +25,7 @@ use crate::{
 /// The number of concurrent writers. All writes to one task go through one writer, so that they stay in order.
 const WRITERS: usize = 16;
 /// The maximum number of writes in one command, when several are due.
-const MOST_AT_ONCE: usize = 100;
+const MAX_BATCH: usize = 100;
 const STATUSES: [&str; 5] = ["analyzing", "needs_clarification", "dispatched", "coding", "pr_open"];
 
 #[derive(Debug)]
@@ -112,7 +112,7 @@ async fn write(
     commits: Rc<RefCell<Histogram<u64>>>,
 ) {
     let mut markers = Vec::new();
-    while due.recv_many(&mut markers, MOST_AT_ONCE).await > 0 {
+    while due.recv_many(&mut markers, MAX_BATCH).await > 0 {
         let updates: Vec<Document> = markers.iter().map(|marker| update(&options, *marker)).collect();
         match database.run_command(doc! {"update": "tasks", "updates": updates}).await {
             Ok(answer) if !answer.contains_key("writeErrors") => {}

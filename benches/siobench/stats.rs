@@ -14,9 +14,9 @@ pub struct Stats {
     pub from: u64,
     pub latency: Histogram<u64>,
     /// The latency of events that were due before the client began to connect, measured from that moment.
-    pub late: Histogram<u64>,
+    pub reconnect_latency: Histogram<u64>,
     /// The number of events with a marker, without duplicates.
-    pub got: u64,
+    pub received: u64,
     pub twice: u64,
     pub out_of_order: u64,
     /// The number of events without a marker, such as counts.
@@ -29,7 +29,7 @@ pub struct Stats {
 
 /// The events that one client has received, for each stream and kind: the highest number, and which of the 64 numbers before it.
 #[derive(Debug, Default)]
-pub struct Seen(Vec<(u64, u64, u64)>);
+pub struct ReceivedNumbers(Vec<(u64, u64, u64)>);
 
 #[derive(PartialEq, Eq)]
 enum Order {
@@ -38,8 +38,8 @@ enum Order {
     Twice,
 }
 
-impl Seen {
-    fn take(&mut self, key: u64, n: u64) -> Order {
+impl ReceivedNumbers {
+    fn record(&mut self, key: u64, n: u64) -> Order {
         let at = self.0.iter().position(|entry| entry.0 == key).unwrap_or_else(|| {
             self.0.push((key, 0, 0));
             self.0.len() - 1
@@ -71,8 +71,8 @@ impl Stats {
         Self {
             from,
             latency: histogram(),
-            late: histogram(),
-            got: 0,
+            reconnect_latency: histogram(),
+            received: 0,
             twice: 0,
             out_of_order: 0,
             unmarked: 0,
@@ -82,8 +82,8 @@ impl Stats {
         }
     }
 
-    /// Counts a whole `42[…]` packet of a connection that was begun at `begun`.
-    pub fn take(&mut self, packet: &[u8], seen: &mut Seen, begun: u64) -> Kind {
+    /// Counts a whole `42[…]` packet of a connection that was begun at `started`.
+    pub fn record(&mut self, packet: &[u8], received_numbers: &mut ReceivedNumbers, started: u64) -> Kind {
         let kind = kind(packet);
         if matches!(kind, Kind::State | Kind::Error) {
             return kind;
@@ -93,7 +93,7 @@ impl Stats {
             self.unmarked += 1;
             return kind;
         };
-        let order = seen.take(stream << 3 | kind as u64, n);
+        let order = received_numbers.record(stream << 3 | kind as u64, n);
         if due < self.from {
             self.warm_up += 1;
             return kind;
@@ -103,20 +103,20 @@ impl Stats {
             return kind;
         }
         self.out_of_order += u64::from(order == Order::Late);
-        self.got += 1;
+        self.received += 1;
         self.bytes += packet.len() as u64;
         let now = now();
         self.latency.record(now.saturating_sub(due).max(1)).ok();
-        if due < begun {
-            self.late.record(now.saturating_sub(begun).max(1)).ok();
+        if due < started {
+            self.reconnect_latency.record(now.saturating_sub(started).max(1)).ok();
         }
         kind
     }
 
-    pub fn told(&self) -> Value {
+    pub fn summary(&self) -> Value {
         json!({
-            "deliveries": self.got, "twice": self.twice, "out_of_order": self.out_of_order, "unmarked": self.unmarked,
-            "warm_up": self.warm_up, "bytes_per_delivery": (self.bytes as f64 / self.got.max(1) as f64).round(),
+            "deliveries": self.received, "twice": self.twice, "out_of_order": self.out_of_order, "unmarked": self.unmarked,
+            "warm_up": self.warm_up, "bytes_per_delivery": (self.bytes as f64 / self.received.max(1) as f64).round(),
             "latency_ms": quantiles(&self.latency),
         })
     }

@@ -72,13 +72,13 @@ impl Ws {
         self.stream.write_all(&frame).await
     }
 
-    /// Reads once and calls `on` with each complete text. `false` means that the connection is closed. Dropping the future loses no data.
-    pub async fn read(&mut self, on: &mut impl FnMut(&[u8])) -> io::Result<bool> {
+    /// Reads once and calls `on_text` with each complete text. `false` means that the connection is closed. Dropping the future loses no data.
+    pub async fn read(&mut self, on_text: &mut impl FnMut(&[u8])) -> io::Result<bool> {
         if !self.rest.is_empty() {
             // These bytes arrived together with the answer to the upgrade.
-            let (taken, open) = frames(&self.rest, on);
-            self.rest.drain(..taken);
-            if taken > 0 || !open {
+            let (consumed, open) = frames(&self.rest, on_text);
+            self.rest.drain(..consumed);
+            if consumed > 0 || !open {
                 return Ok(open);
             }
         }
@@ -87,18 +87,18 @@ impl Ws {
             BUFFER.with_borrow_mut(|buffer| {
                 let mut buffer = ReadBuf::new(buffer);
                 ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
-                let came = buffer.filled();
-                if came.is_empty() {
+                let received = buffer.filled();
+                if received.is_empty() {
                     return Poll::Ready(Ok(false));
                 }
                 if rest.is_empty() {
-                    let (taken, open) = frames(came, on);
-                    rest.extend_from_slice(&came[taken..]);
+                    let (consumed, open) = frames(received, on_text);
+                    rest.extend_from_slice(&received[consumed..]);
                     return Poll::Ready(Ok(open));
                 }
-                rest.extend_from_slice(came);
-                let (taken, open) = frames(rest, on);
-                rest.drain(..taken);
+                rest.extend_from_slice(received);
+                let (consumed, open) = frames(rest, on_text);
+                rest.drain(..consumed);
                 if rest.is_empty() {
                     *rest = Vec::new();
                 }
@@ -110,7 +110,7 @@ impl Ws {
 }
 
 /// The number of bytes in complete frames, and whether the connection is still open after them.
-fn frames(bytes: &[u8], on: &mut impl FnMut(&[u8])) -> (usize, bool) {
+fn frames(bytes: &[u8], on_text: &mut impl FnMut(&[u8])) -> (usize, bool) {
     let mut at = 0;
     loop {
         let rest = &bytes[at..];
@@ -126,7 +126,7 @@ fn frames(bytes: &[u8], on: &mut impl FnMut(&[u8])) -> (usize, bool) {
             return (at, true);
         }
         match rest[0] & 15 {
-            1 => on(&rest[head..head + len]),
+            1 => on_text(&rest[head..head + len]),
             8 => return (at, false),
             _ => {}
         }

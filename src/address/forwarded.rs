@@ -352,18 +352,18 @@ mod tests {
 
     #[test]
     fn the_host_is_taken_from_the_entry_of_the_client() {
-        let by = |addresses: &str, hosts: &str| {
+        let host_of = |addresses: &str, hosts: &str| {
             from_proxy(&[("x-forwarded-for", addresses), ("x-forwarded-host", hosts)]).2
         };
-        assert_eq!(from_proxy("198.51.100.7", "gate.test").as_deref(), Some("gate.test"));
-        assert_eq!(from_proxy("198.51.100.7", "evil.test, gate.test").as_deref(), Some("gate.test"));
-        assert_eq!(from_proxy("198.51.100.7, 10.2.2.2", "gate.test, inner").as_deref(), Some("gate.test"));
+        assert_eq!(host_of("198.51.100.7", "gate.test").as_deref(), Some("gate.test"));
+        assert_eq!(host_of("198.51.100.7", "evil.test, gate.test").as_deref(), Some("gate.test"));
+        assert_eq!(host_of("198.51.100.7, 10.2.2.2", "gate.test, inner").as_deref(), Some("gate.test"));
         assert_eq!(
-            from_proxy("198.51.100.7, 10.2.2.2", "evil.test, gate.test, inner").as_deref(),
+            host_of("198.51.100.7, 10.2.2.2", "evil.test, gate.test, inner").as_deref(),
             Some("gate.test")
         );
         assert_eq!(
-            from_proxy("198.51.100.7, 10.2.2.2", "gate.test").as_deref(),
+            host_of("198.51.100.7, 10.2.2.2", "gate.test").as_deref(),
             Some("gate.test"),
             "the inner one adds nothing"
         );

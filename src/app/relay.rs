@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
@@ -82,11 +82,12 @@ impl Relay {
         let hub = Arc::new(Hub::new(limits, metrics.clone()));
         let (sender, orders) = mpsc::channel(ORDER_QUEUE);
         let revocations = tokens.revocations.clone();
+        let started = Instant::now();
         let (cluster, membership) = match config.store.cluster.clone() {
-            None => (Cluster::alone(revocations, sender), None),
+            None => (Cluster::alone(revocations, sender, started), None),
             Some(redis) => {
                 let max = config.limits.max_connections_per_user;
-                let (cluster, membership) = Cluster::with_redis(redis, max, revocations, sender);
+                let (cluster, membership) = Cluster::with_redis(redis, max, revocations, sender, started);
                 (cluster, Some(membership))
             }
         };

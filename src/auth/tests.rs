@@ -199,7 +199,7 @@ fn a_token_may_be_as_long_as_is_configured_and_no_longer() {
         let shorter = TokenVerifier { max_token_bytes: fits.len() - 1, ..hs256() };
         let error = shorter.verify(&fits, NOW).expect_err("too long");
         assert_eq!(error, AuthError::TooLong { bytes: fits.len(), max: fits.len() - 1 });
-        assert_eq!((error.code(), error.is_passing()), ("unauthorized", false));
+        assert_eq!((error.code(), error.is_temporary()), ("unauthorized", false));
         assert!(error.to_string().contains(&format!("{} bytes", fits.len())), "{error}");
         assert!(error.to_string().contains("MAX_TOKEN_BYTES"), "{error}");
     }

@@ -4,7 +4,7 @@ use http::Method;
 
 use crate::config::{ServerConfig, Sources};
 
-use super::{CliError, ask::ask, gateway_url::GatewayUrl};
+use super::{CliError, gateway_url::GatewayUrl, http_request::http_request};
 
 #[derive(Clone, Copy, Debug)]
 pub struct HealthArguments {
@@ -17,7 +17,7 @@ pub async fn health(arguments: HealthArguments, sources: &Sources) -> Result<Str
     let server = ServerConfig::read_alone(sources)?;
     let gateway = GatewayUrl::local(server.local_address(server.port));
     let path = if arguments.ready { "/api/health" } else { "/api/health/live" };
-    match ask(&gateway, Method::GET, path, "", &[]).await {
+    match http_request(&gateway, Method::GET, path, "", &[]).await {
         Ok(answer) if answer.status == 200 => Ok(format!("ok: {gateway}{path} answers 200")),
         Ok(answer) => Err(CliError::Unwell(format!("{gateway}{path} answers {}", answer.status))),
         Err(error) => Err(CliError::Unwell(format!("{gateway} does not answer: {error}"))),

@@ -1,12 +1,12 @@
 //! The command line: its parser, and all commands except the gateway itself.
 
 mod arguments;
-mod ask;
 mod check;
 mod dev;
 mod error;
 mod gateway_url;
 mod health;
+mod http_request;
 mod tail;
 mod token;
 mod websocket;

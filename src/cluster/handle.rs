@@ -85,16 +85,19 @@ pub(super) struct Shared {
 }
 
 impl Cluster {
-    pub fn alone(revocations: Arc<Revocations>, orders: mpsc::Sender<Order>) -> Arc<Self> {
-        let lost = LostDashboards::new(Instant::now());
+    /// `started` is the start of this process. Until two minutes after it, every user may have lost the dashboard.
+    pub fn alone(revocations: Arc<Revocations>, orders: mpsc::Sender<Order>, started: Instant) -> Arc<Self> {
+        let lost = LostDashboards::new(started);
         Arc::new(Self { lost, revocations, orders, shared: None })
     }
 
+    /// `started` is as in [`Cluster::alone`].
     pub fn with_redis(
         config: ClusterConfig,
         max_sessions: usize,
         revocations: Arc<Revocations>,
         orders: mpsc::Sender<Order>,
+        started: Instant,
     ) -> (Arc<Self>, Membership) {
         let (sender, changes) = mpsc::channel(MAX_QUEUED_CHANGES);
         let shared = Shared {
@@ -107,7 +110,7 @@ impl Cluster {
             nodes: Mutex::default(),
             lost_connections: AtomicU64::new(0),
         };
-        let lost = LostDashboards::new(Instant::now());
+        let lost = LostDashboards::new(started);
         let cluster = Arc::new(Self { lost, revocations, orders, shared: Some(shared) });
         (cluster.clone(), Membership::new(cluster, config, max_sessions, changes))
     }

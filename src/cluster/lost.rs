@@ -17,8 +17,8 @@ pub struct LostDashboards {
 }
 
 impl LostDashboards {
-    pub fn new(now: Instant) -> Self {
-        Self { started: now, lost: Mutex::default() }
+    pub fn new(started: Instant) -> Self {
+        Self { started, lost: Mutex::default() }
     }
 
     pub fn lost(&self, user: UserId, now: Instant) {

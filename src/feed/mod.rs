@@ -2,11 +2,13 @@
 //! and the events that clients get for each change.
 
 mod change;
-mod counted;
+mod count_change;
 mod position;
 mod translate;
 
 pub use change::{Change, FeedItem, GapReason, TimelineChange};
-pub use counted::{Counted, CountsAt, Shift};
+/// The name that the fan-out uses.
+pub use count_change::CountChange as Counted;
+pub use count_change::{CountChange, CountDelta, CountsAt};
 pub use position::{NotAPosition, Position};
 pub use translate::{Event, Step, translate};

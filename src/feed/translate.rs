@@ -10,7 +10,7 @@ use crate::{
     wire::{Message, emitted},
 };
 
-use super::{Change, Counted, Position, TimelineChange};
+use super::{Change, CountChange, Position, TimelineChange};
 
 /// The most room events that the fan-out sends in one turn. A change with more events is split into several steps.
 const EVENTS_PER_STEP: usize = 64;
@@ -43,7 +43,7 @@ pub struct Step {
     /// The event for dashboards that saw the task and no longer see it.
     pub unlisted: Option<Event>,
     /// The effect of the step on counts.
-    pub counted: Counted,
+    pub counted: CountChange,
 }
 
 impl Step {
@@ -97,7 +97,7 @@ pub fn translate(change: &Change, timeline_limit: usize) -> Vec<Step> {
         room: Vec::new(),
         listed,
         unlisted,
-        counted: Counted::of(before, after),
+        counted: CountChange::of(before, after),
     };
     while room.len() > EVENTS_PER_STEP {
         let rest = room.split_off(EVENTS_PER_STEP);
@@ -108,7 +108,7 @@ pub fn translate(change: &Change, timeline_limit: usize) -> Vec<Step> {
             room: chunk,
             listed: Vec::new(),
             unlisted: last.unlisted.take(),
-            counted: Counted::default(),
+            counted: CountChange::default(),
             ..last.clone()
         });
         last.before = is.clone();

@@ -34,7 +34,7 @@ pub(super) fn check_criteria(context: &RepositoryContext<'_>, run: &payload::Run
             let name = base.and_then(|repo| repo_of_api(repo.url.as_deref()?));
             let repo = match name {
                 Some(name) if !name.eq_ignore_ascii_case(&context.repository.name) => {
-                    context.repository.beside(base.and_then(|repo| repo.id), name)
+                    context.repository.on_same_host(base.and_then(|repo| repo.id), name)
                 }
                 _ => context.repository.clone(),
             };
@@ -46,8 +46,8 @@ pub(super) fn check_criteria(context: &RepositoryContext<'_>, run: &payload::Run
     let names_pull_request = !criteria.is_empty();
     criteria.extend(branch_of(run).and_then(|branch| match run_relation(context, run) {
         Relation::Foreign => None,
-        Relation::Unsaid if !names_pull_request => Some(Criterion::CheckedBranch { repo, branch }),
-        Relation::Unsaid | Relation::Same => Some(Criterion::Branch { repo, branch }),
+        Relation::Unknown if !names_pull_request => Some(Criterion::CheckedBranch { repo, branch }),
+        Relation::Unknown | Relation::Same => Some(Criterion::Branch { repo, branch }),
     }));
     criteria
 }
@@ -70,7 +70,7 @@ fn named_pull_requests<'a>(
 fn run_relation(context: &RepositoryContext<'_>, run: &payload::Run) -> Relation {
     let relation = context.repository.relation(&run.head_repository);
     match (&run.head_repository, &run.repository) {
-        (Origin::Repository(head), Some(own)) if head.is(own) => Relation::Same,
+        (Origin::Repository(head), Some(own)) if head.is_same_repository(own) => Relation::Same,
         _ => relation,
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::repository::{Repository, Tenure};
+use super::repository::{NamePeriod, Repository};
 use crate::task::Timestamp;
 
 /// The maximum number of facts about the names of one repository. No more facts about its names are stored then.
@@ -215,19 +215,19 @@ impl KnownFacts {
     }
 
     /// The periods during which a task whose `repo` is `name` belonged to `repository`.
-    fn tenures(&self, repository: &Repository, key: &str, name: &str) -> Vec<Tenure> {
+    fn name_periods(&self, repository: &Repository, key: &str, name: &str) -> Vec<NamePeriod> {
         let host = repository.host.as_str();
-        let spelled = |from: Option<i64>, until: Option<i64>| Tenure {
+        let spelled = |from: Option<i64>, until: Option<i64>| NamePeriod {
             name: if repository.name.eq_ignore_ascii_case(name) { &repository.name } else { name }.to_owned(),
             from: from.and_then(Timestamp::from_millis),
             until: until.and_then(Timestamp::from_millis),
         };
         let history = self.history(host, name);
-        let mut tenures = Vec::new();
+        let mut name_periods = Vec::new();
         let mut from = None;
         for (until, of) in history {
             if of == key {
-                tenures.push(spelled(from, Some(until)));
+                name_periods.push(spelled(from, Some(until)));
             }
             from = Some(until);
         }
@@ -235,9 +235,9 @@ impl KnownFacts {
         let is_called = repository.name.eq_ignore_ascii_case(name) && !self.has_left(key, name);
         let is_free = self.current_users(host, name).into_iter().all(|user| user == key);
         if is_called || is_free {
-            tenures.push(spelled(from, None));
+            name_periods.push(spelled(from, None));
         }
-        tenures
+        name_periods
     }
 
     /// The repository with all names under which its tasks may be stored.
@@ -263,7 +263,8 @@ impl KnownFacts {
             };
             self.facts.iter().find_map(same).unwrap_or_else(|| lower.to_owned())
         };
-        let tenures = names.iter().flat_map(|name| self.tenures(repository, &key, &spelled(name))).collect();
-        Repository { tenures, ..repository.clone() }
+        let name_periods =
+            names.iter().flat_map(|name| self.name_periods(repository, &key, &spelled(name))).collect();
+        Repository { name_periods, ..repository.clone() }
     }
 }

@@ -85,7 +85,7 @@ mod tests {
     use proptest::{collection::vec, option, prelude::*, sample::select};
     use serde_json::{Value, json};
 
-    use super::{super::repository::Tenure, *};
+    use super::{super::repository::NamePeriod, *};
     use crate::task::{DefaultOrg, Timestamp};
 
     const HOST: &str = "https://github.com";
@@ -98,7 +98,7 @@ mod tests {
         (host, select(NAMES.to_vec()), path).prop_map(|(host, name, path)| format!("{host}/{name}{path}"))
     }
 
-    /// A time at which a task is created, or at which a tenure begins or ends.
+    /// A time at which a task is created, or at which a name period begins or ends.
     fn seconds() -> impl Strategy<Value = Option<Timestamp>> {
         option::of((0_i64..4).prop_map(|seconds| Timestamp::from_millis(seconds * 1000).expect("a time")))
     }
@@ -129,13 +129,15 @@ mod tests {
 
     /// A repository that may have had other names, perhaps the same name twice. Its name may belong to another repository now.
     fn repositories() -> impl Strategy<Value = Repository> {
-        let tenure = (select(NAMES.to_vec()), seconds(), seconds());
-        let tenures =
-            vec(tenure.prop_map(|(name, from, until)| Tenure { name: name.to_owned(), from, until }), 0..4);
-        (select(NAMES.to_vec()), option::of(tenures)).prop_map(|(name, tenures)| {
+        let name_period = (select(NAMES.to_vec()), seconds(), seconds());
+        let name_periods = vec(
+            name_period.prop_map(|(name, from, until)| NamePeriod { name: name.to_owned(), from, until }),
+            0..4,
+        );
+        (select(NAMES.to_vec()), option::of(name_periods)).prop_map(|(name, name_periods)| {
             let repository = Repository::new(HOST.to_owned(), Some(1), name.to_owned());
-            let tenures = tenures.unwrap_or_else(|| repository.tenures.clone());
-            Repository { tenures, ..repository }
+            let name_periods = name_periods.unwrap_or_else(|| repository.name_periods.clone());
+            Repository { name_periods, ..repository }
         })
     }
 
@@ -180,9 +182,9 @@ mod tests {
     /// The property above is meaningful only if criteria match tasks. This test shows that they do.
     #[test]
     fn a_task_is_looked_up_under_each_name_and_link() {
-        let tenure = |name: &str| Tenure { name: name.to_owned(), from: None, until: None };
+        let name_period = |name: &str| NamePeriod { name: name.to_owned(), from: None, until: None };
         let repo = Repository {
-            tenures: vec![tenure("Acme/Web"), tenure("acme/Old")],
+            name_periods: vec![name_period("Acme/Web"), name_period("acme/Old")],
             ..Repository::new(HOST.to_owned(), Some(1), "Acme/Web".to_owned())
         };
         let url = |end: &str| Some(format!("{HOST}/Acme/Web/{end}"));

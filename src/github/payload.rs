@@ -38,7 +38,7 @@ pub(super) struct Repository {
 pub(super) enum Origin {
     /// The payload does not contain the field.
     #[default]
-    Unsaid,
+    Unknown,
     Deleted,
     Repository(RepositoryRef),
 }

@@ -20,13 +20,13 @@ pub struct Repository {
     pub(super) id: Option<u64>,
     pub(super) name: String,
     /// The names under which tasks of the repository may be stored. Until the store has been asked, this is only `name`.
-    pub(super) tenures: Vec<Tenure>,
+    pub(super) name_periods: Vec<NamePeriod>,
 }
 
 /// A period during which the repository had a name. Tasks with that name that were created in the period belong to the
 /// repository.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Tenure {
+pub(super) struct NamePeriod {
     pub name: String,
     pub from: Option<Timestamp>,
     pub until: Option<Timestamp>,
@@ -38,7 +38,7 @@ pub(super) enum Relation {
     Same,
     /// The origin is another repository: a fork, or a repository that has been deleted.
     Foreign,
-    Unsaid,
+    Unknown,
 }
 
 impl Repository {
@@ -50,12 +50,12 @@ impl Repository {
     }
 
     pub(super) fn new(host: String, id: Option<u64>, name: String) -> Self {
-        let tenures = vec![Tenure { name: name.clone(), from: None, until: None }];
-        Self { host, id, name, tenures }
+        let name_periods = vec![NamePeriod { name: name.clone(), from: None, until: None }];
+        Self { host, id, name, name_periods }
     }
 
     /// Another repository on the same GitHub server.
-    pub(super) fn beside(&self, id: Option<u64>, name: String) -> Self {
+    pub(super) fn on_same_host(&self, id: Option<u64>, name: String) -> Self {
         Self::new(self.host.clone(), id, name)
     }
 
@@ -69,21 +69,21 @@ impl Repository {
         owner(&self.name) == owner(name)
     }
 
-    fn is(&self, other: &RepositoryRef) -> bool {
-        RepositoryRef { id: self.id, full_name: Some(self.name.clone()) }.is(other)
+    fn is_same_repository(&self, other: &RepositoryRef) -> bool {
+        RepositoryRef { id: self.id, full_name: Some(self.name.clone()) }.is_same_repository(other)
     }
 
     pub(super) fn relation(&self, origin: &Origin) -> Relation {
         match origin {
-            Origin::Unsaid => Relation::Unsaid,
-            Origin::Repository(other) if self.is(other) => Relation::Same,
+            Origin::Unknown => Relation::Unknown,
+            Origin::Repository(other) if self.is_same_repository(other) => Relation::Same,
             Origin::Repository(_) | Origin::Deleted => Relation::Foreign,
         }
     }
 
     /// Each name under which a task of the repository may be stored.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tenures.iter().map(|tenure| tenure.name.as_str())
+        self.name_periods.iter().map(|name_period| name_period.name.as_str())
     }
 
     /// A link into the repository, and the same link under the repository's other names.
@@ -97,22 +97,26 @@ impl Repository {
     }
 
     /// Returns whether the task's `repo` named this repository when the task was created.
-    pub(super) fn has(&self, task: &Task) -> bool {
+    pub(super) fn owns(&self, task: &Task) -> bool {
         let named = text(task, Field::Repo);
-        self.tenures.iter().any(|tenure| tenure.name.eq_ignore_ascii_case(named) && tenure.covers(task))
+        self.name_periods
+            .iter()
+            .any(|name_period| name_period.name.eq_ignore_ascii_case(named) && name_period.covers(task))
     }
 
     /// Returns whether the link in `field` equals `link`, under any of the repository's names. The task must have no `repo`.
     pub(super) fn is_linked(&self, task: &Task, field: Field, link: &str) -> bool {
         let found = text(task, field);
         text(task, Field::Repo).is_empty()
-            && self.tenures.iter().any(|tenure| {
+            && self.name_periods.iter().any(|name_period| {
                 let prefix = format!("{}/{}", self.host, self.name);
                 let under_this_name = match link.strip_prefix(&prefix) {
-                    Some(path) => found.strip_prefix(&format!("{}/{}", self.host, tenure.name)) == Some(path),
+                    Some(path) => {
+                        found.strip_prefix(&format!("{}/{}", self.host, name_period.name)) == Some(path)
+                    }
                     None => found == link,
                 };
-                under_this_name && tenure.covers(task)
+                under_this_name && name_period.covers(task)
             })
     }
 }
@@ -120,7 +124,7 @@ impl Repository {
 impl RepositoryRef {
     /// If both ids are known, only the ids decide: an id never changes, and another repository may take a freed name.
     /// Otherwise the names decide.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    pub(super) fn is_same_repository(&self, other: &Self) -> bool {
         match (self.id, other.id, &self.full_name, &other.full_name) {
             (Some(one), Some(two), ..) => one == two,
             (.., Some(one), Some(two)) => one.eq_ignore_ascii_case(two),
@@ -129,7 +133,7 @@ impl RepositoryRef {
     }
 }
 
-impl Tenure {
+impl NamePeriod {
     /// Returns whether the task was created in this period. A task without a creation time counts as created now.
     fn covers(&self, task: &Task) -> bool {
         match made_at(task) {

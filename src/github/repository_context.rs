@@ -57,7 +57,9 @@ impl RepositoryContext<'_> {
         closed_issues(text, host).into_iter().filter_map(move |reference| {
             let repo = match reference.repo {
                 Some(name) if name.eq_ignore_ascii_case(&self.repository.name) => self.repository.clone(),
-                Some(name) if self.repository.has_same_owner_as(&name) => self.repository.beside(None, name),
+                Some(name) if self.repository.has_same_owner_as(&name) => {
+                    self.repository.on_same_host(None, name)
+                }
                 Some(_) => return None,
                 None => self.repository.clone(),
             };
@@ -79,6 +81,6 @@ pub(super) fn usable_sha(sha: Option<&str>) -> Option<String> {
 pub(super) fn id_of(origin: &Origin) -> Option<u64> {
     match origin {
         Origin::Repository(repository) => repository.id,
-        Origin::Unsaid | Origin::Deleted => None,
+        Origin::Unknown | Origin::Deleted => None,
     }
 }

@@ -82,12 +82,12 @@ impl Criterion {
 
     pub fn matches(&self, task: &Task) -> bool {
         let numbered =
-            |repo: &Repository, field, wanted| number(task, field) == Some(wanted) && repo.has(task);
+            |repo: &Repository, field, wanted| number(task, field) == Some(wanted) && repo.owns(task);
         let linked = |repo: &Repository, field, url: &Option<String>| {
             url.as_deref().is_some_and(|url| repo.is_linked(task, field, url))
         };
         let is_on =
-            |repo: &Repository, branch: &str| text(task, Field::GithubBranch) == branch && repo.has(task);
+            |repo: &Repository, branch: &str| text(task, Field::GithubBranch) == branch && repo.owns(task);
         match self {
             Self::PullRequest { repo, number, url } => {
                 numbered(repo, Field::PrNumber, *number) || linked(repo, Field::PrUrl, url)
@@ -100,7 +100,7 @@ impl Criterion {
                 numbered(repo, Field::IssueNumber, *number) || linked(repo, Field::IssueUrl, url)
             }
             Self::TaskIds { repo, ids } => {
-                ids.contains(&task.id) && task.get(Field::IssueNumber).is_null() && repo.has(task)
+                ids.contains(&task.id) && task.get(Field::IssueNumber).is_null() && repo.owns(task)
             }
         }
     }

@@ -169,7 +169,7 @@ impl From<AuthError> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        if error.is_passing() {
+        if error.is_temporary() {
             Self::Unavailable(error.to_string())
         } else {
             Self::Internal(error.to_string())

@@ -25,7 +25,7 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 const NO_ROUTE: &str = "none";
 
 /// Echoes `x-request-id`, or generates one. Every log line of the request contains it.
-pub(super) async fn identified(
+pub(super) async fn with_request_id(
     State(metrics): State<Arc<Metrics>>,
     request: Request,
     next: Next,
@@ -37,7 +37,7 @@ pub(super) async fn identified(
         method = %request.method(),
         path = request.uri().path(),
     );
-    let mut response = measured(&metrics, request, next).instrument(span).await;
+    let mut response = measure(&metrics, request, next).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
@@ -55,19 +55,23 @@ pub(super) async fn safe_headers(mut response: Response) -> Response {
 }
 
 /// Counts the request as long as it is being answered. A drain waits for these requests.
-pub(super) async fn counted(State(requests): State<TaskTracker>, request: Request, next: Next) -> Response {
+pub(super) async fn count_running(
+    State(requests): State<TaskTracker>,
+    request: Request,
+    next: Next,
+) -> Response {
     let _running = requests.token();
     next.run(request).await
 }
 
-pub(super) async fn in_time(request: Request, next: Next) -> Response {
+pub(super) async fn with_deadline(request: Request, next: Next) -> Response {
     match tokio::time::timeout(DEADLINE, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::TimedOut.into_response(),
     }
 }
 
-async fn measured(metrics: &Metrics, request: Request, next: Next) -> Response {
+async fn measure(metrics: &Metrics, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();

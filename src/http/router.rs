@@ -74,11 +74,11 @@ pub fn router(
         .fallback(async || ApiError::NoRoute)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .with_state(state)
-        .layer(from_fn(observe::in_time))
+        .layer(from_fn(observe::with_deadline))
         .layer(from_fn_with_state(cors_rule, cors))
-        .layer(from_fn_with_state(requests, observe::counted))
+        .layer(from_fn_with_state(requests, observe::count_running))
         .layer(map_response(observe::safe_headers))
-        .layer(from_fn_with_state(metrics, observe::identified))
+        .layer(from_fn_with_state(metrics, observe::with_request_id))
         .merge(transports)
 }
 

@@ -26,7 +26,7 @@ use super::{
 
 /// The first resyncs of a session are not rate limited. The existing client sends one on each connect, and one more for the task
 /// that it shows.
-const UNLIMITED_RESYNCS: u32 = 2;
+const RESYNCS_WITHOUT_LIMIT: u32 = 2;
 /// A new token may wait this long for a fetch of keys. The session's other requests wait behind it.
 const KEY_WAIT_TIMEOUT: Duration = Duration::from_secs(6);
 
@@ -97,7 +97,7 @@ impl Sessions {
                 self.acknowledge(session, id);
             }
             ClientEvent::Resync(resync) => {
-                if session.count_resync() > UNLIMITED_RESYNCS {
+                if session.count_resync() > RESYNCS_WITHOUT_LIMIT {
                     self.wait_for_rate_limit(session, arrived).await?;
                 }
                 let reply = self.resync(session, resync).await?;

@@ -1,6 +1,10 @@
 //! Sessions over a connection that a test reads, with a clock that the test moves. The store is the embedded one.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json, value::RawValue};
@@ -88,7 +92,7 @@ impl Connection for TestConnection {
         self.changed.notify_waiters();
     }
 
-    fn last_progress(&self) -> Option<std::time::Instant> {
+    fn last_progress(&self) -> Option<Instant> {
         None
     }
 
@@ -168,6 +172,16 @@ struct Node {
 
 impl Node {
     async fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_of_process(settings, Instant::now()).await
+    }
+
+    /// A node whose process is older than two minutes.
+    async fn start_in_old_process() -> Self {
+        let started = Instant::now().checked_sub(Duration::from_secs(121)).expect("a time");
+        Self::start_of_process(&[], started).await
+    }
+
+    async fn start_of_process(settings: &[(&str, &str)], process_started: Instant) -> Self {
         let secret = [("JWT_SECRET", SECRET)];
         let settings = secret.iter().chain(settings).map(|(name, value)| ((*name).into(), (*value).into()));
         let config = Config::read(&Sources::new(settings)).expect("settings");
@@ -187,7 +201,7 @@ impl Node {
         let hub = Arc::new(Hub::new(limits, metrics.clone()));
         let verifier = Arc::new(config.tokens().expect("tokens").verifier.clone());
         let (orders, ordered) = mpsc::channel(16);
-        let cluster = Cluster::alone(verifier.revocations.clone(), orders);
+        let cluster = Cluster::alone(verifier.revocations.clone(), orders, process_started);
         let clock = Arc::new(TestClock(watch::Sender::new(UnixTime::from_secs(1_000))));
         let sessions = Arc::new(Sessions::new(
             SessionSettings { features: config.features.clone(), limits: config.limits.clone() },
@@ -255,6 +269,19 @@ impl Client {
     async fn ask(&self, name: &str, payload: Value, id: u64) -> Value {
         self.send(name, &payload, id);
         self.connection.reply(id).await
+    }
+
+    /// Returns whether a resync that names no room sends the dashboard. The reply to a later request follows everything that the
+    /// resync sends.
+    async fn bare_resync_sends_dashboard(&self) -> bool {
+        self.send("resync_requested", &json!({}), 1_000);
+        self.send("task:leave", &json!({"taskId": "x"}), 1_001);
+        let messages = self.connection.until(|state| {
+            let is_last = |message: &Message| matches!(message.content(), Content::Reply { id: 1_001, .. });
+            state.queue.iter().any(is_last).then(|| std::mem::take(&mut state.queue))
+        });
+        let is_state = |message: &Message| matches!(message.content(), Content::Event { name, .. } if *name == "dashboard:state");
+        messages.await.iter().any(is_state)
     }
 }
 
@@ -386,4 +413,29 @@ async fn answers_that_did_not_fit_follow_when_the_client_has_read() {
         tokio::task::yield_now().await;
     }
     assert_eq!(replies, [1, 2, 3, 4, 5]);
+}
+
+/// The existing client does not join again after a reconnect. It only requests a resync.
+#[tokio::test]
+async fn a_bare_resync_sends_the_dashboard_only_to_a_user_who_lost_it_without_leaving() {
+    let node = Node::start_in_old_process().await;
+    assert!(!node.connect("never", 100).bare_resync_sends_dashboard().await);
+
+    let lost = node.connect("lost", 100);
+    assert_eq!(lost.ask("dashboard:join", json!({}), 1).await["ok"], true);
+    node.sessions.end(&lost.session, true);
+    assert!(node.connect("lost", 100).bare_resync_sends_dashboard().await);
+
+    let left = node.connect("left", 100);
+    assert_eq!(left.ask("dashboard:join", json!({}), 1).await["ok"], true);
+    assert_eq!(left.ask("dashboard:leave", json!({}), 2).await["ok"], true);
+    node.sessions.end(&left.session, true);
+    assert!(!node.connect("left", 100).bare_resync_sends_dashboard().await);
+}
+
+/// A process that has just started does not know who lost the dashboard before the start.
+#[tokio::test]
+async fn a_bare_resync_soon_after_the_start_sends_the_dashboard_to_every_user() {
+    let node = Node::start(&[]).await;
+    assert!(node.connect("never", 100).bare_resync_sends_dashboard().await);
 }

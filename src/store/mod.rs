@@ -151,8 +151,13 @@ pub enum StoreError {
 
 impl StoreError {
     /// Returns whether a retry may succeed, once the store has been prepared.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Denied(_))
+    }
+
+    /// The name that `session/join.rs` uses.
+    pub fn is_passing(&self) -> bool {
+        self.is_temporary()
     }
 }
 

@@ -15,7 +15,7 @@ const DEADLINE = 15 * 60_000;
 /** How many files run at once: few, because a loaded machine is slow, and one more, because the long file mostly waits. */
 const CONCURRENCY = process.env.TASKCAST_E2E_CONCURRENCY ?? String(Math.max(2, Math.min(4, availableParallelism())) + 1);
 /** These files start first, so that the others run meanwhile. */
-const SLOWEST = ['quiet.test.js', 'webhooks.test.js', 'jwks.test.js'];
+const SLOWEST = ['webhooks.test.js', 'jwks.test.js'];
 /** These files run alone. */
 const ALONE = ['handoff.test.js'];
 

@@ -10,7 +10,7 @@ mod webhooks;
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body};
@@ -101,7 +101,7 @@ impl App {
     ) -> Self {
         let (orders, ordered) = mpsc::channel(8);
         let revocations = Arc::<Revocations>::default();
-        let cluster = Cluster::alone(revocations.clone(), orders);
+        let cluster = Cluster::alone(revocations.clone(), orders, Instant::now());
         let tokens = TokenVerifier {
             keys: Key::secret(SECRET).into(),
             claims: ClaimNames::default(),

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod cli;
+mod cluster;
 mod http;
 mod mongo_bson_types;
 mod mongo_counts;
@@ -19,5 +20,6 @@ mod mongo_writes;
 mod mongod;
 mod operations;
 mod oracle;
+mod redis;
 mod security;
 mod store;

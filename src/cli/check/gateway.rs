@@ -6,7 +6,7 @@ use tokio::time::{Duration, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::Finding;
-use crate::cli::{ask::ask, gateway_url::GatewayUrl, websocket::open_websocket};
+use crate::cli::{gateway_url::GatewayUrl, http_request::http_request, websocket::open_websocket};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A proxy that alternates between two nodes is found at the first try. With a proxy that chooses at random, all tries
@@ -23,7 +23,7 @@ pub(super) async fn check_gateway(gateway: &GatewayUrl) -> Vec<Finding> {
 }
 
 async fn health(gateway: &GatewayUrl) -> Finding {
-    match ask(gateway, Method::GET, "/api/health", "", &[]).await {
+    match http_request(gateway, Method::GET, "/api/health", "", &[]).await {
         Ok(answer) if answer.status == 200 && answer.body.contains("\"websocket\"") => {
             Finding::ok(format!("{gateway} leads to a gateway"))
         }
@@ -88,14 +88,14 @@ async fn polling(gateway: &GatewayUrl) -> Finding {
 
 /// Opens a session and closes it with two requests. Each request has its own connection, as behind a proxy.
 async fn poll(gateway: &GatewayUrl) -> Polled {
-    let opened = match ask(gateway, Method::GET, POLLING, "", &[]).await {
+    let opened = match http_request(gateway, Method::GET, POLLING, "", &[]).await {
         Ok(answer) if answer.status == 200 => answer,
         Ok(answer) => return Polled::NotOpened(format!("its first request is answered {}", answer.status)),
         Err(error) => return Polled::NotOpened(error.to_string()),
     };
     let sid = opened.body.split_once("\"sid\":\"").and_then(|(_, rest)| rest.split('"').next());
     let Some(sid) = sid else { return Polled::NotOpened("its first answer has no session".to_owned()) };
-    match ask(gateway, Method::POST, &format!("{POLLING}&sid={sid}"), "1", &opened.cookies).await {
+    match http_request(gateway, Method::POST, &format!("{POLLING}&sid={sid}"), "1", &opened.cookies).await {
         Ok(answer) if answer.status == 200 => Polled::Found,
         Ok(answer) => Polled::Lost(answer.status),
         Err(error) => Polled::NotOpened(error.to_string()),
@@ -103,7 +103,7 @@ async fn poll(gateway: &GatewayUrl) -> Polled {
 }
 
 async fn public_metrics(gateway: &GatewayUrl) -> Finding {
-    match ask(gateway, Method::GET, "/metrics", "", &[]).await {
+    match http_request(gateway, Method::GET, "/metrics", "", &[]).await {
         Ok(answer) if answer.status == 200 && answer.body.contains("taskcast_") => Finding::warn(
             format!("anyone who can reach {gateway} can read /metrics"),
             "set ADMIN_PORT or METRICS_TOKEN, or let the proxy refuse /metrics and /api/admin",

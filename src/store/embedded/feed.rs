@@ -56,7 +56,7 @@ impl Follower {
             self.committed.mark_unchanged();
             let chunk = match self.read().await {
                 Ok(chunk) => chunk,
-                Err(error) if error.is_passing() => {
+                Err(error) if error.is_temporary() => {
                     tracing::warn!(%error, "the log of changes can't be read; trying again");
                     tokio::time::sleep(RETRY_PAUSE).await;
                     continue;

@@ -9,9 +9,10 @@ use mongodb::bson::{Document, doc};
 use tokio::time::timeout;
 
 use super::{
-    MongoStore, decode,
+    MongoStore,
+    cached_counts::{Distance, is_far_behind},
+    decode,
     failure::StreamFailure,
-    kept_counts::{Distance, is_far_behind},
     ordinals,
     stream_cursor::{Batch, first_batch},
 };
@@ -27,7 +28,7 @@ pub(super) async fn caught_up(store: &MongoStore, moment: Position) -> bool {
 
 async fn catch_up(store: &MongoStore, moment: Position) -> bool {
     loop {
-        let mut advanced = pin!(store.counts.comes_further());
+        let mut advanced = pin!(store.counts.next_advance());
         advanced.as_mut().enable();
         match store.counts.distance(moment) {
             Distance::Reached => return true,

@@ -4,9 +4,9 @@ use mongodb::bson::{Document, RawDocument};
 use tokio::sync::mpsc;
 
 use super::{
+    cached_counts::CachedCounts,
     decode::{self, Decoded},
     failure::StreamFailure,
-    kept_counts::KeptCounts,
     ordinals::{self, Ordinals},
 };
 use crate::{
@@ -38,7 +38,7 @@ enum LastSent {
 pub(super) struct FeedSender<'a> {
     items: mpsc::Sender<FeedItem>,
     /// The counts are updated before the receiver gets the item.
-    counts: &'a KeptCounts,
+    counts: &'a CachedCounts,
     last_sent: LastSent,
     /// Continues to count after a resume, which may begin in the middle of a transaction.
     ordinals: Ordinals,
@@ -52,7 +52,7 @@ pub(super) struct FeedSender<'a> {
 }
 
 impl<'a> FeedSender<'a> {
-    pub(super) fn new(items: mpsc::Sender<FeedItem>, counts: &'a KeptCounts) -> Self {
+    pub(super) fn new(items: mpsc::Sender<FeedItem>, counts: &'a CachedCounts) -> Self {
         let (last_sent, ordinals, last_position) = (LastSent::Nothing, Ordinals::default(), Position::ZERO);
         Self { items, counts, last_sent, ordinals, start_time: 0, empty_answers: 0, last_position }
     }
@@ -118,7 +118,7 @@ impl<'a> FeedSender<'a> {
         self.send(FeedItem::Idle(self.last_position)).await
     }
 
-    /// An answer was processed. See [`KeptCounts::reached`].
+    /// An answer was processed. See [`CachedCounts::reached`].
     pub(super) fn answered(&self, end_token: Option<&Document>) {
         self.counts.reached(self.last_position, end_token);
     }

@@ -7,6 +7,7 @@
 mod batch_size;
 mod batches;
 mod bson_json;
+mod cached_counts;
 mod caught_up;
 mod config;
 mod counting;
@@ -19,7 +20,6 @@ mod feed_sender;
 mod follow;
 mod ids;
 mod indexes;
-mod kept_counts;
 mod list;
 mod list_query;
 mod mongo_store;
@@ -47,3 +47,8 @@ pub(crate) use decode::decode_change;
 pub use mongo_store::MongoStore;
 pub use probe::MongoProbe;
 pub use uri::UriError;
+
+/// The names that `dashboard.rs` uses.
+mod kept_counts {
+    pub(super) use super::cached_counts::CountScope as Whose;
+}

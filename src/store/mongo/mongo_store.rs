@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     batches::Batches,
+    cached_counts::CachedCounts,
     config::{MongoConfig, client_options, database_name, max_waiting_writes, parse_uri},
     counting::Turns,
     dashboard::{self, CountedDashboard},
@@ -27,7 +28,6 @@ use super::{
     failure::{answer, store_error},
     follow,
     indexes::Hints,
-    kept_counts::KeptCounts,
     prepare, probe,
     read::{self, TaskRead},
     stream::StreamState,
@@ -52,7 +52,7 @@ pub struct MongoStore {
     /// Created at the first use, because a `mongodb+srv` URI needs DNS. DNS may be unavailable, as the server may be.
     client: OnceCell<Client>,
     pub(super) stream: StreamState,
-    pub(super) counts: KeptCounts,
+    pub(super) counts: CachedCounts,
     pub(super) hints: Hints,
     /// A caller that checks for changes that the feed has not read holds this lock. Other callers wait for the result.
     pub(super) catch_up_lock: Mutex<()>,
@@ -81,7 +81,7 @@ impl MongoStore {
             database,
             client: OnceCell::new(),
             stream: StreamState::default(),
-            counts: KeptCounts::default(),
+            counts: CachedCounts::default(),
             hints: Hints::default(),
             catch_up_lock: Mutex::default(),
             has_text_ids: AtomicBool::new(false),

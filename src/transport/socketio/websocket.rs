@@ -134,9 +134,9 @@ impl WebsocketTask {
     pub async fn run(mut self, socket: Arc<Socket>, last_ping: Instant) {
         let reason = self.run_until_end(&socket, Heartbeat::new(last_ping)).await;
         // The server may have closed the connection for another reason. Then the client still gets the queued packets.
-        let closes_orderly = !socket.close(reason);
+        let was_closed = !socket.close(reason);
         let reason = socket.closed_for().unwrap_or(reason);
-        let closes_orderly = closes_orderly && reason.is_orderly();
+        let closes_orderly = was_closed && reason.is_orderly();
         if closes_orderly {
             socket.flush();
             self.drain(&socket).await;

@@ -39,7 +39,7 @@ fn send(socket: &Socket, text: &str) -> Result<(), SendError> {
     Ok(())
 }
 
-async fn hears(client: &mut WebSocketStream<TcpStream>, text: &str) {
+async fn expect_message(client: &mut WebSocketStream<TcpStream>, text: &str) {
     assert_eq!(client.next().await.unwrap().unwrap(), Message::text(format!(r#"40{{"sid":"{text}"}}"#)));
 }
 
@@ -85,9 +85,9 @@ async fn a_client_that_pauses_gets_everything_when_it_reads_again() {
 
     let resumes = tokio::spawn(resume_until_all_is_sent(socket.clone(), connection));
     for n in 0..queued {
-        hears(&mut client, &text(n)).await;
+        expect_message(&mut client, &text(n)).await;
     }
-    hears(&mut client, "last").await;
+    expect_message(&mut client, "last").await;
     resumes.await.unwrap();
     assert!(!socket.is_stalled());
 }
@@ -116,20 +116,20 @@ async fn a_ping_overtakes_messages_and_interrupts_none() {
         queued += 1;
     }
     assert!(socket.is_stalled());
-    let (given, _) = socket.write_progress();
+    let (written, _) = socket.write_progress();
     let end = socket.ping();
-    assert!(end > given && end <= given + 50_000, "behind one message at most: {given}, {end}");
+    assert!(end > written && end <= written + 50_000, "behind one message at most: {written}, {end}");
     assert_eq!(socket.ping(), end, "a ping already waits");
     socket.queue_control_frames(vec![0x8A, 0]);
     let resumes = tokio::spawn(resume_until_all_is_sent(socket.clone(), connection));
-    let (mut heard, mut ping_at, mut pong_at) = (0, None, None);
-    while heard < queued {
+    let (mut received, mut ping_at, mut pong_at) = (0, None, None);
+    while received < queued {
         match client.next().await.unwrap().unwrap() {
-            Message::Text(text) if text.as_str() == "2" => assert_eq!(ping_at.replace(heard), None),
-            Message::Pong(_) => assert_eq!(pong_at.replace(heard), None),
+            Message::Text(text) if text.as_str() == "2" => assert_eq!(ping_at.replace(received), None),
+            Message::Pong(_) => assert_eq!(pong_at.replace(received), None),
             message => {
-                assert_eq!(message, Message::text(format!(r#"40{{"sid":"{}"}}"#, text(heard))));
-                heard += 1;
+                assert_eq!(message, Message::text(format!(r#"40{{"sid":"{}"}}"#, text(received))));
+                received += 1;
             }
         }
     }
@@ -163,7 +163,7 @@ async fn a_flush_writes_a_limited_amount_and_leaves_the_rest_to_the_task() {
         (waiting.div_ceil(MAX_WRITES_PER_FLUSH * MAX_SLICES_PER_WRITE), false)
     );
     for n in 0..1000 {
-        hears(&mut client, &n.to_string()).await;
+        expect_message(&mut client, &n.to_string()).await;
     }
     let large = message(&"x".repeat(4 << 20));
     let (before, _) = socket.write_progress();
@@ -171,10 +171,10 @@ async fn a_flush_writes_a_limited_amount_and_leaves_the_rest_to_the_task() {
     socket.send(large.clone()).unwrap();
     socket.flush();
     while !socket.has_sent_all() {
-        let (given, _) = socket.write_progress();
+        let (written, _) = socket.write_progress();
         connection.shared().writable().await.unwrap();
         socket.resume();
-        assert!(socket.write_progress().0 - given <= (MAX_WRITES_PER_FLUSH * MAX_BYTES_PER_WRITE) as u64);
+        assert!(socket.write_progress().0 - written <= (MAX_WRITES_PER_FLUSH * MAX_BYTES_PER_WRITE) as u64);
     }
     assert_eq!(socket.write_progress().0 - before, encode_message(&large).frame().len() as u64);
     assert_eq!(reading.await.unwrap(), encode_message(&large).payload().len());
@@ -186,11 +186,11 @@ async fn a_probe_writes_before_the_runtime_reports_room() {
     let over = Transport::Websocket(connection.shared());
     let socket = Socket::new(1000, Client::default(), over);
     while send(&socket, &"x".repeat(50_000)).is_ok() {}
-    let (given, _) = socket.write_progress();
+    let (written, _) = socket.write_progress();
     let mut client = client.into_inner();
     let mut read = 0;
     // The runtime does not run in between, so it cannot notice that there is room.
-    while socket.write_progress().0 == given {
+    while socket.write_progress().0 == written {
         let mut some = [0; 16 * 1024];
         client.readable().await.unwrap();
         read += client.try_read(&mut some).unwrap_or(0);
@@ -203,18 +203,18 @@ async fn a_probe_writes_before_the_runtime_reports_room() {
 #[test]
 fn the_fan_out_is_told_once_that_there_is_room() {
     let socket = polling(2);
-    let told = || {
+    let is_reported = || {
         let mut core = socket.core.lock();
         core.has_room(2)
     };
-    assert!(!told());
+    assert!(!is_reported());
     send(&socket, "a").unwrap();
     send(&socket, "b").unwrap();
-    assert!(!told(), "the fan-out does not wait for room");
+    assert!(!is_reported(), "the fan-out does not wait for room");
     assert!(matches!(send(&socket, "c"), Err(SendError::Full(_))));
-    assert!(!told(), "there is no room");
+    assert!(!is_reported(), "there is no room");
     socket.core.lock().queue.pop_front();
-    assert!(told() && !told());
+    assert!(is_reported() && !is_reported());
     send(&socket, "d").unwrap();
     assert!(matches!(send(&socket, "e"), Err(SendError::Full(_))));
     socket.close(DisconnectReason::ClosedHere);
@@ -241,7 +241,9 @@ async fn an_answer_to_a_polling_client_has_a_size_limit() {
     send(&socket, &large.repeat(4)).unwrap();
     let mut answers = Vec::new();
     while !socket.has_sent_all() {
-        let Polled::Packets(packets) = socket.begin_poll().unwrap().answer().await else { unreachable!() };
+        let PollAnswer::Packets(packets) = socket.begin_poll().unwrap().answer().await else {
+            unreachable!()
+        };
         answers.push(packets.len());
     }
     assert_eq!(answers, [1, 1, 1, 1, 1], "two packets are more than the limit");
@@ -252,9 +254,9 @@ async fn one_polling_request_at_a_time_gets_the_queued_packets() {
     let socket = polling(3);
     send(&socket, "a").unwrap();
     send(&socket, "b").unwrap();
-    let asking = socket.begin_poll().unwrap();
+    let poll = socket.begin_poll().unwrap();
     assert!(socket.begin_poll().is_none(), "one at a time");
-    assert_eq!(asking.answer().await, packets("4a\u{1e}4b"));
+    assert_eq!(poll.answer().await, packets("4a\u{1e}4b"));
     for text in ["c", "d", "e"] {
         send(&socket, text).unwrap();
     }
@@ -270,7 +272,7 @@ async fn a_waiting_request_gets_the_queued_packets_and_then_the_end() {
         let socket = socket.clone();
         async move { socket.begin_poll().unwrap().answer().await }
     });
-    while !socket.is_asked() {
+    while !socket.has_pending_poll() {
         tokio::task::yield_now().await;
     }
     socket.send(message("bye")).unwrap();
@@ -296,7 +298,7 @@ async fn a_client_that_closes_the_session_is_not_sent_the_same() {
     send(&busy, "last").unwrap();
     idle.close(DisconnectReason::ClientClose);
     busy.close(DisconnectReason::ClientClose);
-    assert_eq!(idle.begin_poll().unwrap().answer().await, Polled::Nothing);
+    assert_eq!(idle.begin_poll().unwrap().answer().await, PollAnswer::Nothing);
     assert_eq!(busy.begin_poll().unwrap().answer().await, packets("4last"));
 }
 
@@ -304,14 +306,14 @@ async fn a_client_that_closes_the_session_is_not_sent_the_same() {
 async fn after_an_upgrade_everything_is_sent_on_the_websocket() {
     let (connection, mut client) = wire().await;
     let socket = polling(3);
-    let asking = socket.begin_poll().unwrap();
+    let poll = socket.begin_poll().unwrap();
     assert!(socket.begin_upgrade() && !socket.begin_upgrade(), "once");
-    assert_eq!(asking.answer().await, Polled::Nothing);
+    assert_eq!(poll.answer().await, PollAnswer::Nothing);
     send(&socket, "a").unwrap();
     assert!(socket.upgrade(connection.shared()).is_some());
     send(&socket, "b").unwrap();
-    hears(&mut client, "a").await;
-    hears(&mut client, "b").await;
+    expect_message(&mut client, "a").await;
+    expect_message(&mut client, "b").await;
     assert!(socket.begin_poll().is_none(), "it accepts no polling request any more");
 
     let ended = polling(3);

@@ -46,14 +46,14 @@ async fn damage_anywhere_is_an_error_and_not_a_panic() {
         std::fs::write(damaged_folder.path().join("tasks.redb"), damaged(&intact, round)).expect("written");
         match open(damaged_folder.path()) {
             Err(error) => {
-                assert!(!error.is_passing(), "{error}");
+                assert!(!error.is_temporary(), "{error}");
                 refused += 1;
             }
             Ok(store) => {
                 let read = store.dashboard(&alice, 100).await.map(drop);
                 let written = store.create(parsed(json!({"title": "t"})), &alice, None).await.map(drop);
                 for error in [read, written].into_iter().filter_map(Result::err) {
-                    assert!(!error.is_passing(), "{error}");
+                    assert!(!error.is_temporary(), "{error}");
                 }
             }
         }
@@ -94,7 +94,7 @@ fn writer_on_a_full_disk() {
                 Err(error) => break error,
             }
         };
-        assert!(error.is_passing() && !kept.is_empty(), "{} kept, {error}", kept.len());
+        assert!(error.is_temporary() && !kept.is_empty(), "{} kept, {error}", kept.len());
         let pid = std::process::id().to_string();
         let raised = Command::new("prlimit").args(["--fsize=unlimited", "--pid", &pid]).status();
         assert!(raised.expect("prlimit runs").success());

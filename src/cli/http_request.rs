@@ -16,7 +16,7 @@ pub(super) struct Answer {
 }
 
 /// Sends one request. `cookies` are sent back as a browser does.
-pub(super) async fn ask(
+pub(super) async fn http_request(
     gateway: &GatewayUrl,
     method: Method,
     path: &str,
