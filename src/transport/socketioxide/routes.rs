@@ -30,7 +30,11 @@ use socketioxide::{SocketIo, adapter::LocalAdapter, socket::Socket};
 use tokio::sync::Notify;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 
-use super::{Attached, attached::attach_with, client::EndTransport};
+use super::{
+    Attached,
+    attached::{Events, attach_with},
+    client::EndTransport,
+};
 use crate::{
     address::ClientAddress,
     config::HeartbeatConfig,
