@@ -14,7 +14,6 @@ mod registry;
 mod requests;
 mod session;
 mod sessions;
-mod single_flight;
 mod snapshots;
 #[cfg(test)]
 mod tests;

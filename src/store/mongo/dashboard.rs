@@ -1,4 +1,4 @@
-//! Reads dashboards. Simultaneous requests of users of one organisation share two reads: one of the tasks that the whole organisation sees,
+//! Reads dashboards. The users of one organisation share two reads: one of the tasks that the whole organisation sees,
 //! and one of the tasks that only their creators see. Counts come from memory if they are kept there.
 
 use std::{
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     store::{DashboardSnapshot, StoreError},
-    task::{Counts, OrgId, Task, UserId, Viewer},
+    task::{Counts, OrgId, Task, UserId},
 };
 
 /// The maximum number of tasks, visible only to their creators, in one combined read. If there are more, a separate read follows for each
@@ -56,17 +56,14 @@ impl SharedDashboard {
     }
 }
 
-pub(super) async fn dashboard(
+/// Reads all dashboards at one moment, which is the moment of the first read.
+pub(super) async fn dashboards(
     store: &MongoStore,
-    viewer: &Viewer,
+    org: Option<&OrgId>,
+    users: &[UserId],
     limit: usize,
-) -> Result<Arc<DashboardSnapshot>, StoreError> {
-    let read = |users| async move {
-        let query = DashboardQuery { store, org: viewer.org.as_ref(), limit };
-        query.read(users).await
-    };
-    let found = store.dashboards.ask((viewer.org.clone(), limit), viewer.user.clone(), read).await?;
-    found.ok_or_else(|| StoreError::Unavailable("a dashboard was not read".to_owned()))
+) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
+    DashboardQuery { store, org, limit }.read(users).await
 }
 
 /// A request for the dashboards of users of one organisation, or of users without one.
@@ -77,8 +74,7 @@ struct DashboardQuery<'a> {
 }
 
 impl DashboardQuery<'_> {
-    /// Reads all dashboards at one moment, which is the moment of the first read.
-    async fn read(&self, users: Vec<UserId>) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
+    async fn read(&self, users: &[UserId]) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
         let shared = match self.org {
             Some(org) => Some(self.shared(org).await?),
             None => None,
@@ -87,16 +83,16 @@ impl DashboardQuery<'_> {
             Some(shared) => shared.moment,
             None => current_snapshot_time(self.store).await?,
         };
-        let counts = self.own_counts(&users, moment).await?;
+        let counts = self.own_counts(users, moment).await?;
         let mut own = self.own_lists(&counts, moment).await?;
-        let dashboards = users.into_iter().map(|user| {
-            let counts = counts.get(&user).copied().unwrap_or_default();
-            let listed = own.remove(&user).unwrap_or_default();
+        let dashboards = users.iter().map(|user| {
+            let counts = counts.get(user).copied().unwrap_or_default();
+            let listed = own.remove(user).unwrap_or_default();
             let snapshot = match &shared {
                 Some(shared) if counts == Counts::default() => shared.snapshot.clone(),
                 shared => Arc::new(self.user_snapshot(listed, counts, shared.as_ref(), moment)),
             };
-            (user, snapshot)
+            (user.clone(), snapshot)
         });
         Ok(dashboards.collect())
     }

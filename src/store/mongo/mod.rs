@@ -5,7 +5,6 @@
 //! comparable.
 
 mod batch_size;
-mod batches;
 mod bson_json;
 mod caught_up;
 mod config;
