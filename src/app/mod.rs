@@ -28,7 +28,7 @@ use crate::{
     lifecycle::{Drain, Signals},
     serve::{Idle, ListenerContext, serve},
     session::Sessions,
-    store::StoreError,
+    store::{BatchedReads, StoreError},
     transport::{
         Gate, Server,
         socketio::{self, SocketIo},
@@ -94,6 +94,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     });
     let http = HttpState {
         store: relay.store.clone(),
+        reads: Arc::new(BatchedReads::new(relay.store.clone())),
         tokens: relay.tokens.clone(),
         task_api: config.features.task_api,
         status,

@@ -24,7 +24,7 @@ use crate::{
     config::{Origins, Secret, TaskApi},
     edge::{CorsRule, cors},
     metrics::Metrics,
-    store::Store,
+    store::{BatchedReads, Store},
 };
 
 /// At most this many requests to the task API are in progress at once. Further requests are refused immediately, because a queue
@@ -35,6 +35,8 @@ const MAX_RUNNING: usize = 512;
 #[derive(Clone, Debug)]
 pub struct HttpState {
     pub store: Arc<dyn Store>,
+    /// Reads of single tasks.
+    pub reads: Arc<BatchedReads>,
     pub tokens: Arc<TokenVerifier>,
     pub task_api: TaskApi,
     pub status: Arc<dyn GatewayStatus>,

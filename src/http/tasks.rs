@@ -1,5 +1,7 @@
 //! The task API. Its writes reach the clients through the store's feed, like all other writes.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{FromRequestParts, Path, State},
@@ -15,7 +17,7 @@ use super::{
     parameters::{Parameters, known_parameters, limit},
 };
 use crate::{
-    store::{Cursor, Store, StoreError, TaskFilter, TaskSnapshot},
+    store::{BatchedReads, Cursor, TaskFilter, TaskSnapshot},
     task::{
         Access, Answers, FullTask, FullView, NewTask, Summary, TaskId, TaskPatch, UserId, Viewer, Window,
     },
@@ -48,29 +50,26 @@ pub(super) async fn show(
     Reader(identity): Reader,
     TaskPath(id): TaskPath,
 ) -> Result<Response, ApiError> {
-    // The store may read other tasks in the same batch. A client that disconnects must not cancel their read.
-    let read =
-        tokio::spawn(
-            async move { read_visible_task(&*state.store, &id, &identity.viewer, Window::ALL).await },
-        );
-    let read = read.await.map_err(|failed| ApiError::Internal(failed.to_string()))??;
-    Ok(Json(FullView(&read.task.ok_or(ApiError::NoTask)?)).into_response())
+    let read = read_visible_task(&state.reads, &id, &identity.viewer, Window::ALL).await?;
+    Ok(Json(FullView(read.task.as_ref().ok_or(ApiError::NoTask)?)).into_response())
 }
 
 /// Reads a task, if the viewer may see it, with the entries of its timeline that `window` selects.
 pub(super) async fn read_visible_task(
-    store: &dyn Store,
+    reads: &BatchedReads,
     id: &TaskId,
     viewer: &Viewer,
     window: Window,
-) -> Result<TaskSnapshot, StoreError> {
+) -> Result<Arc<TaskSnapshot>, ApiError> {
     let is_allowed = |access: &Access| access.allows(viewer);
-    let snapshot = store.access(id).await?;
-    if !snapshot.access.is_some_and(|access| is_allowed(&access)) {
-        return Ok(TaskSnapshot { task: None, position: snapshot.position });
+    if !reads.access(id).await?.access.as_ref().is_some_and(is_allowed) {
+        return Err(ApiError::NoTask);
     }
-    let TaskSnapshot { task, position } = store.task_part(id, window).await?;
-    Ok(TaskSnapshot { task: task.filter(|full| is_allowed(&full.task.access)), position })
+    let read = reads.task_part(id, window).await?.answer;
+    match &read.task {
+        Some(full) if is_allowed(&full.task.access) => Ok(read),
+        _ => Err(ApiError::NoTask),
+    }
 }
 
 pub(super) async fn create(

@@ -21,9 +21,8 @@ pub(super) async fn page(
     parameters: Parameters,
 ) -> Result<Json<Value>, ApiError> {
     let window = window(parameters)?;
-    // Two clients hardly ever ask for the same page, so a client that disconnects cancels its read.
-    let read = tasks::read_visible_task(&*state.store, &id, &identity.viewer, window).await?;
-    let full = read.task.ok_or(ApiError::NoTask)?;
+    let read = tasks::read_visible_task(&state.reads, &id, &identity.viewer, window).await?;
+    let full = read.task.as_ref().ok_or(ApiError::NoTask)?;
     Ok(Json(json!({
         "events": full.timeline,
         "total": full.older + full.timeline.len() + full.newer,

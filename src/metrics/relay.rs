@@ -109,7 +109,7 @@ impl RelayMetrics {
             snapshots: Counters::register(
                 registry,
                 "snapshot_reads",
-                "Snapshots for joins: own reads of the store, and those shared with a read that was under way",
+                "Snapshots for joins: own ones, and those shared with another join that needed the same at the same moment",
                 ["room", "read"],
             )
             .with(pairs(ROOMS, ["own", "shared"])),

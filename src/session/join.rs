@@ -41,13 +41,13 @@ impl Sessions {
         &self,
         session: &Session,
         task: &TaskId,
-        mut since: Option<Position>,
+        since: Option<Position>,
     ) -> Result<TaskJoin, Refusal> {
         let mut reads = 0;
         while reads < MAX_READS {
             self.ready(session).await?;
-            let (entry, shared) = match self.try_task(session, task, since, reads > 0).await {
-                Ok(Some(tried)) => tried,
+            let entry = match self.try_task(session, task, since).await {
+                Ok(Some(entry)) => entry,
                 Ok(None) => {
                     self.count_handoff("task", "recovered");
                     return Ok(TaskJoin::Recovered);
@@ -60,10 +60,7 @@ impl Sessions {
             self.count_handoff("task", entry.as_str());
             match entry {
                 Entry::Entered => return Ok(TaskJoin::State),
-                // The join does not trust a read that may have begun before it: the client may know of a task that is newer.
-                Entry::Gone if !shared => return Ok(TaskJoin::Gone),
-                // The fan-out may have told the client that the task is deleted. The client's `since` is no longer valid.
-                Entry::Gone => since = None,
+                Entry::Gone => return Ok(TaskJoin::Gone),
                 Entry::Reread => tokio::time::sleep(REREAD_PAUSE).await,
             }
             reads += 1;
@@ -71,19 +68,17 @@ impl Sessions {
         Err(too_lively())
     }
 
-    /// `None` means that the client has entered the room with its `since`. The flag says whether the read may have begun before
-    /// this call.
+    /// `None` means that the client has entered the room with its `since`.
     async fn try_task(
         &self,
         session: &Session,
         task: &TaskId,
         since: Option<Position>,
-        fresh: bool,
-    ) -> Result<Option<(Entry, bool)>, StoreError> {
+    ) -> Result<Option<Entry>, StoreError> {
         let enter = |offer: TaskOffer<'_>| self.hub.turn(|fanout| fanout.enter_task(session.id, offer));
         // The task is not read for a viewer who may not see it: the time of that read would reveal that the task exists.
         if since.is_some() || !self.hub.turn(|fanout| fanout.sees_room(session.id, task)) {
-            let (seen, shared) = self.snapshots.access(task, fresh).await?;
+            let seen = self.snapshots.access(task).await?;
             let access = seen.access.as_ref();
             let offer = TaskOffer { task: &seen.id, access, at: seen.position, state: None };
             if let Some(since) = since
@@ -93,10 +88,10 @@ impl Sessions {
             }
             let viewer = session.identity().viewer;
             if !offer.access.is_some_and(|access| access.allows(&viewer)) {
-                return Ok(Some((enter(offer), shared)));
+                return Ok(Some(enter(offer)));
             }
         }
-        let (loaded, shared) = self.snapshots.task(task, fresh).await?;
+        let loaded = self.snapshots.task(task).await?;
         let found = loaded.snapshot.task.as_ref().map(|full| &full.task);
         let offer = TaskOffer {
             task: found.map_or(task, |task| &task.id),
@@ -104,7 +99,7 @@ impl Sessions {
             at: loaded.snapshot.position,
             state: loaded.state(),
         };
-        Ok(Some((enter(offer), shared)))
+        Ok(Some(enter(offer)))
     }
 
     pub(super) async fn join_dashboard(
@@ -117,7 +112,7 @@ impl Sessions {
         let mut reads = 0;
         while reads < MAX_READS {
             self.ready(session).await?;
-            let loaded = match self.snapshots.dashboard(&viewer, reads > 0).await {
+            let loaded = match self.snapshots.dashboard(&viewer).await {
                 Ok(loaded) => loaded,
                 Err(error) => {
                     self.pause_for(&error).await?;
@@ -180,7 +175,7 @@ impl Sessions {
     /// Waits after a temporary error, so that the join stays pending until the store is available. After any other error the join is
     /// refused.
     async fn pause_for(&self, error: &StoreError) -> Result<(), Refusal> {
-        if error.is_passing() {
+        if error.is_temporary() {
             rate_limited_log!(warn, %error, "a join waits for the store");
             let _waiting = self.metrics.clients.join_waits("store");
             tokio::time::sleep(STORE_RETRY).await;

@@ -15,7 +15,6 @@ mod requests;
 #[allow(clippy::module_inception, reason = "one session, among the files about all of them")]
 mod session;
 mod sessions;
-mod single_flight;
 mod snapshots;
 #[cfg(test)]
 mod tests;

@@ -1,22 +1,16 @@
-//! Reads snapshots for joins. Joins that need the same snapshot at the same moment share one read and one encoded state.
+//! Reads snapshots for joins. Joins that share a snapshot also share its encoded state.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock, Weak},
-};
+use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{
     config::{DashboardShape, LimitsConfig},
     metrics::Metrics,
-    store::{AccessSnapshot, DashboardSnapshot, Store, StoreError, TaskSnapshot},
+    store::{AccessSnapshot, Answered, BatchedReads, DashboardSnapshot, Store, StoreError, TaskSnapshot},
     task::{Counts, FullView, Summary, TaskId, Viewer, Window},
     wire::{Message, emitted},
 };
-
-use super::single_flight::SingleFlight;
 
 /// A task, and its `task:state`, which is encoded when it is first needed.
 #[derive(Debug)]
@@ -32,91 +26,49 @@ pub struct LoadedDashboard {
     state: OnceLock<Message>,
 }
 
+impl From<TaskSnapshot> for LoadedTask {
+    fn from(snapshot: TaskSnapshot) -> Self {
+        Self { snapshot, state: OnceLock::new() }
+    }
+}
+
+impl From<Arc<DashboardSnapshot>> for LoadedDashboard {
+    fn from(snapshot: Arc<DashboardSnapshot>) -> Self {
+        Self { snapshot, state: OnceLock::new() }
+    }
+}
+
 #[derive(Debug)]
 pub struct Snapshots {
-    store: Arc<dyn Store>,
+    reads: BatchedReads<LoadedTask, LoadedDashboard>,
     dashboard_limit: usize,
     /// The part of a timeline that a `task:state` contains.
     timeline: Window,
     metrics: Arc<Metrics>,
-    accesses: SingleFlight<TaskId, AccessSnapshot>,
-    tasks: SingleFlight<TaskId, LoadedTask>,
-    dashboards: SingleFlight<Viewer, LoadedDashboard>,
-    /// The dashboards that are still in use, so that viewers with the same snapshot get the same encoded state.
-    loaded: Mutex<Loaded>,
-}
-
-/// Dashboards by the address of their snapshot.
-#[derive(Debug, Default)]
-struct Loaded {
-    all: HashMap<usize, Weak<LoadedDashboard>>,
-    /// At this size, entries that are no longer in use are removed. It is twice the number that the last removal left.
-    enough: usize,
-}
-
-/// Nothing is removed from a map that is smaller.
-const FEW: usize = 16;
-
-impl Loaded {
-    fn of(&mut self, snapshot: Arc<DashboardSnapshot>) -> Arc<LoadedDashboard> {
-        let address = Arc::as_ptr(&snapshot) as usize;
-        // An entry that is in use keeps its snapshot alive, so no other snapshot can have this address.
-        if let Some(known) = self.all.get(&address).and_then(Weak::upgrade) {
-            return known;
-        }
-        if self.all.len() >= self.enough.max(FEW) {
-            self.all.retain(|_, loaded| loaded.strong_count() > 0);
-            self.all.shrink_to(self.all.len() * 2);
-            self.enough = self.all.len() * 2;
-        }
-        let loaded = Arc::new(LoadedDashboard { snapshot, state: OnceLock::new() });
-        self.all.insert(address, Arc::downgrade(&loaded));
-        loaded
-    }
 }
 
 impl Snapshots {
     pub fn new(store: Arc<dyn Store>, limits: &LimitsConfig, metrics: Arc<Metrics>) -> Self {
-        let (accesses, tasks, dashboards) =
-            (SingleFlight::default(), SingleFlight::default(), SingleFlight::default());
-        let loaded = Mutex::default();
         let (dashboard_limit, timeline) = (limits.dashboard_limit, Window::newest(limits.timeline_limit));
-        Self { store, dashboard_limit, timeline, metrics, accesses, tasks, dashboards, loaded }
+        Self { reads: BatchedReads::new(store), dashboard_limit, timeline, metrics }
     }
 
-    /// Reads who may see a task. Nothing else is read for a viewer who may not see the task. The flag says whether the read may have
-    /// begun before this call.
-    pub async fn access(&self, id: &TaskId, fresh: bool) -> Result<(Arc<AccessSnapshot>, bool), StoreError> {
-        self.accesses.share(id, fresh, async { self.store.access(id).await.map(Arc::new) }).await
+    /// Reads who may see a task. Nothing else is read for a viewer who may not see the task.
+    pub async fn access(&self, id: &TaskId) -> Result<Arc<AccessSnapshot>, StoreError> {
+        self.reads.access(id).await
     }
 
-    /// The flag has the same meaning as in [`Snapshots::access`].
-    pub async fn task(&self, id: &TaskId, fresh: bool) -> Result<(Arc<LoadedTask>, bool), StoreError> {
-        let read = async {
-            let snapshot = self.store.task_part(id, self.timeline).await?;
-            Ok(Arc::new(LoadedTask { snapshot, state: OnceLock::new() }))
-        };
-        let (loaded, shared) = self.tasks.share(id, fresh, read).await?;
-        self.count("task", shared);
-        Ok((loaded, shared))
+    pub async fn task(&self, id: &TaskId) -> Result<Arc<LoadedTask>, StoreError> {
+        Ok(self.counted("task", self.reads.task_part(id, self.timeline).await?))
     }
 
-    pub async fn dashboard(&self, viewer: &Viewer, fresh: bool) -> Result<Arc<LoadedDashboard>, StoreError> {
-        let read = async {
-            let snapshot = self.store.dashboard(viewer, self.dashboard_limit).await?;
-            Ok(self.loaded(snapshot))
-        };
-        let (loaded, shared) = self.dashboards.share(viewer, fresh, read).await?;
-        self.count("dashboard", shared);
-        Ok(loaded)
+    pub async fn dashboard(&self, viewer: &Viewer) -> Result<Arc<LoadedDashboard>, StoreError> {
+        Ok(self.counted("dashboard", self.reads.dashboard(viewer, self.dashboard_limit).await?))
     }
 
-    fn loaded(&self, snapshot: Arc<DashboardSnapshot>) -> Arc<LoadedDashboard> {
-        self.loaded.lock().of(snapshot)
-    }
-
-    fn count(&self, room: &'static str, shared: bool) {
-        self.metrics.relay.snapshots.inc([room, if shared { "shared" } else { "own" }]);
+    fn counted<T>(&self, room: &'static str, read: Answered<T>) -> T {
+        self.metrics.relay.snapshots.inc([room, if read.is_own { "own" } else { "shared" }]);
+        read.answer
     }
 }
 
@@ -181,33 +133,5 @@ impl LoadedDashboard {
 
     fn summaries(&self) -> Vec<Summary<'_>> {
         self.snapshot.tasks.iter().map(Summary).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fanout::Position;
-
-    fn snapshot() -> Arc<DashboardSnapshot> {
-        let (org_counts, own_counts) = (Counts::default(), Counts::default());
-        Arc::new(DashboardSnapshot { tasks: Vec::new(), org_counts, own_counts, position: Position::ZERO })
-    }
-
-    #[test]
-    fn viewers_with_the_same_snapshot_share_its_encoded_state_while_it_is_in_use() {
-        let mut loaded = Loaded::default();
-        let snapshots: Vec<_> = (0..1000).map(|_| snapshot()).collect();
-        let all: Vec<_> = snapshots.iter().map(|snapshot| loaded.of(snapshot.clone())).collect();
-        for (snapshot, known) in snapshots.iter().zip(&all) {
-            assert!(Arc::ptr_eq(&loaded.of(snapshot.clone()), known));
-        }
-        assert_eq!(loaded.all.len(), 1000);
-        drop(all);
-        let others: Vec<_> = (0..1000).map(|_| snapshot()).collect();
-        for snapshot in others {
-            loaded.of(snapshot);
-        }
-        assert!(loaded.all.len() <= FEW + 1, "{}", loaded.all.len());
     }
 }

@@ -1,6 +1,7 @@
 //! A wrapper around a store that measures the duration and the failures of its operations.
 
 use std::{
+    collections::HashMap,
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,7 +19,7 @@ use crate::{
     feed::FeedItem,
     github::Delivery,
     metrics::{Metrics, StoreMetrics},
-    task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer, Window},
+    task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer, Window},
 };
 
 #[derive(Debug)]
@@ -103,16 +104,25 @@ impl Store for MeasuredStore {
         self.store.close().await;
     }
 
-    async fn access(&self, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
-        self.measure("access", self.store.access(id)).await
+    async fn accesses(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, AccessSnapshot>, StoreError> {
+        self.measure("access", self.store.accesses(ids)).await
     }
 
-    async fn task_part(&self, id: &TaskId, window: Window) -> Result<TaskSnapshot, StoreError> {
-        self.measure("task", self.store.task_part(id, window)).await
+    async fn task_parts(
+        &self,
+        ids: &[TaskId],
+        window: Window,
+    ) -> Result<HashMap<TaskId, TaskSnapshot>, StoreError> {
+        self.measure("task", self.store.task_parts(ids, window)).await
     }
 
-    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {
-        self.measure("dashboard", self.store.dashboard(viewer, limit)).await
+    async fn dashboards(
+        &self,
+        org: Option<&OrgId>,
+        users: &[UserId],
+        limit: usize,
+    ) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
+        self.measure("dashboard", self.store.dashboards(org, users, limit)).await
     }
 
     async fn list(

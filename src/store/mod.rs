@@ -1,12 +1,14 @@
 //! The [`Store`] trait, through which taskcast reads and writes tasks. Two stores implement it, and both pass one
 //! conformance suite (`tests/it/store.rs`).
 
+mod batched_reads;
+mod coalescer;
 mod embedded;
 mod measured;
 mod mongo;
 mod query;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, slice, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -15,9 +17,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     feed::FeedItem,
     github::Delivery,
-    task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer, Window},
+    task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer, Window},
 };
 
+pub use batched_reads::BatchedReads;
+pub use coalescer::Answered;
 pub use embedded::{EmbeddedConfig, EmbeddedStore};
 pub use measured::MeasuredStore;
 #[cfg(any(test, fuzzing))]
@@ -27,6 +31,8 @@ use query::RunCursor;
 pub use query::{AccessSnapshot, Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
 
 /// A store of tasks. Snapshots of tasks and dashboards have a position. Every write comes back through the feed.
+///
+/// Clients' requests read single tasks and dashboards through [`BatchedReads`]. The ids or users of one read are all different.
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// `"mongodb"` or `"embedded"`, for `/api/health`.
@@ -63,21 +69,49 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Releases what the store holds outside this process. The caller does not use the store afterwards.
     async fn close(&self);
 
-    /// A snapshot of who may see a task. The read takes the same time for a missing task and for a large one, so that an
-    /// answer made from it alone does not reveal whether the task exists.
-    async fn access(&self, id: &TaskId) -> Result<AccessSnapshot, StoreError>;
+    /// Snapshots of who may see these tasks, all at one position. The read takes the same time for a missing task and for a large one,
+    /// so that an answer made from it alone does not reveal whether the task exists.
+    async fn accesses(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, AccessSnapshot>, StoreError>;
 
-    /// A snapshot of a task, for a viewer that [`Store::access`] allows to see it. The caller checks the access again.
+    /// Snapshots of tasks for viewers that [`Store::accesses`] allows to see them, with only the timeline entries in `window`. The
+    /// callers check the access again. If there are several tasks, the answer may be incomplete: a task that is too large to be read with the others, or that
+    /// can't be read, is left out. A single task is never left out.
+    async fn task_parts(
+        &self,
+        ids: &[TaskId],
+        window: Window,
+    ) -> Result<HashMap<TaskId, TaskSnapshot>, StoreError>;
+
+    /// The dashboards of users of one organisation, or of users without one. A dashboard has the newest `limit` tasks that the user may
+    /// see, newest first, and the user's counts. All are at one position. Users that see the same tasks may share one snapshot.
+    async fn dashboards(
+        &self,
+        org: Option<&OrgId>,
+        users: &[UserId],
+        limit: usize,
+    ) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError>;
+
+    /// The same as [`Store::accesses`] for one task.
+    async fn access(&self, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
+        self.accesses(slice::from_ref(id)).await?.remove(id).ok_or_else(StoreError::not_answered)
+    }
+
+    /// The whole task.
     async fn task(&self, id: &TaskId) -> Result<TaskSnapshot, StoreError> {
         self.task_part(id, Window::ALL).await
     }
 
-    /// Like [`Store::task`], but with only the timeline entries in `window`. The store does not load the others.
-    async fn task_part(&self, id: &TaskId, window: Window) -> Result<TaskSnapshot, StoreError>;
+    /// The same as [`Store::task_parts`] for one task.
+    async fn task_part(&self, id: &TaskId, window: Window) -> Result<TaskSnapshot, StoreError> {
+        self.task_parts(slice::from_ref(id), window).await?.remove(id).ok_or_else(StoreError::not_answered)
+    }
 
-    /// The newest `limit` tasks that `viewer` may see, newest first, with its counts, all at one position.
-    /// Viewers that see the same tasks may share one snapshot.
-    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError>;
+    /// The same as [`Store::dashboards`] for one user.
+    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {
+        let users = slice::from_ref(&viewer.user);
+        let mut found = self.dashboards(viewer.org.as_ref(), users, limit).await?;
+        found.remove(&viewer.user).ok_or_else(StoreError::not_answered)
+    }
 
     /// One page of the tasks that `viewer` may see, newest first.
     async fn list(
@@ -155,9 +189,9 @@ impl StoreError {
         matches!(self, Self::Unavailable(_) | Self::Denied(_))
     }
 
-    /// The name that `session/join.rs` uses.
-    pub fn is_passing(&self) -> bool {
-        self.is_temporary()
+    /// A read has not returned what was asked for.
+    fn not_answered() -> Self {
+        Self::Unavailable("a read did not return what was asked for".to_owned())
     }
 }
 

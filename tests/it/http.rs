@@ -27,7 +27,7 @@ use taskcast::{
         ClusterHealth, GatewayStatus, HealthReport, HttpState, Phase, RelayHealth, Routes, StoreHealth,
         Webhook, WebsocketHealth, router,
     },
-    store::{EmbeddedConfig, EmbeddedStore, Store},
+    store::{BatchedReads, EmbeddedConfig, EmbeddedStore, Store},
     task::DefaultOrg,
 };
 use tokio::sync::mpsc;
@@ -113,6 +113,7 @@ impl App {
         };
         let state = HttpState {
             store: store.clone(),
+            reads: Arc::new(BatchedReads::new(store.clone())),
             tokens: Arc::new(tokens),
             task_api,
             status: Arc::new(FixedStatus(report)),

@@ -640,10 +640,10 @@ async fn users_with_many_tasks_of_their_own_are_read_at_once() {
         }));
     }
     db.tasks().insert_many(tasks).await.expect("inserted");
-    let viewers: Vec<Viewer> = (0..5).map(|n| viewer(&format!("u{n}"), "acme")).collect();
-    let read = futures_util::future::join_all(viewers.iter().map(|viewer| store.dashboard(viewer, 3))).await;
-    for (n, dashboard) in read.into_iter().enumerate() {
-        let dashboard = dashboard.expect("read");
+    let users: Vec<UserId> = (0..5).map(|n| viewer(&format!("u{n}"), "acme").user).collect();
+    let read = store.dashboards(viewer("u0", "acme").org.as_ref(), &users, 3).await.expect("read");
+    for (n, user) in users.iter().enumerate() {
+        let dashboard = &read[user];
         let half = if n < 4 { 200 } else { 0 };
         assert_eq!(dashboard.own_counts, Counts { active: half, completed: half, failed: 0 });
         let shown: Vec<&str> = dashboard.tasks.iter().map(|task| task.id.as_str()).collect();

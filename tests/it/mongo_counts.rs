@@ -12,7 +12,7 @@ use mongodb::{
     options::{CollectionOptions, ReadConcern, SessionOptions},
 };
 use taskcast::{
-    store::{Cursor, DashboardSnapshot, MongoStore, Store, TaskFilter},
+    store::{BatchedReads, Cursor, DashboardSnapshot, MongoStore, Store, TaskFilter},
     task::{Counts, DefaultOrg, OrgId, UserId, Viewer},
 };
 use tokio_util::sync::CancellationToken;
@@ -186,8 +186,12 @@ async fn a_dashboard_is_counted_once_and_then_read_by_index() {
     let _following = TestFeed::open(store.clone()).await.discard_items();
     let viewers: Vec<Viewer> = (0..7).map(|n| viewer(&format!("user-{n}"), "acme")).collect();
     let profile = Profile::of(&db).await;
-    let ask = async || join_all(viewers.iter().map(|viewer| store.dashboard(viewer, 20))).await;
-    let counts = |one: &Arc<DashboardSnapshot>| (one.org_counts, one.own_counts);
+    let reads: BatchedReads = BatchedReads::new(store.clone());
+    let ask = async || {
+        let read = join_all(viewers.iter().map(|viewer| reads.dashboard(viewer, 20))).await;
+        read.into_iter().map(|one| one.map(|one| one.answer)).collect::<Vec<_>>()
+    };
+    let counts = |one: &DashboardSnapshot| (one.org_counts, one.own_counts);
 
     let first: Vec<_> = ask().await.into_iter().map(|one| counts(&one.expect("read"))).collect();
     let commands = profile.take_commands().await;

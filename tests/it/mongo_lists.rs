@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures_util::{TryStreamExt, future::join_all};
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use taskcast::{
-    store::{Cursor, MongoStore, Store, TaskFilter},
+    store::{BatchedReads, Cursor, MongoStore, Store, TaskFilter},
     task::{Counts, DefaultOrg, OrgId, Task, UserId, Viewer},
 };
 
@@ -228,7 +228,9 @@ async fn dashboards_that_many_users_request_at_once_are_read_together() {
     let database = db.client.database(&db.tasks().namespace().db);
     database.run_command(doc! {"profile": 2}).await.expect("profiling");
     let viewers: Vec<Viewer> = (0..40).map(|n| viewer(&format!("user-{n}"), "acme")).collect();
-    let dashboards = join_all(viewers.iter().map(|viewer| store.dashboard(viewer, 20))).await;
+    let reads: BatchedReads = BatchedReads::new(store);
+    let read = join_all(viewers.iter().map(|viewer| reads.dashboard(viewer, 20))).await;
+    let dashboards: Vec<_> = read.into_iter().map(|read| read.map(|read| read.answer)).collect();
     database.run_command(doc! {"profile": 0}).await.expect("profiling");
     let first = dashboards[0].as_ref().expect("read");
     assert_eq!((first.tasks.len(), first.org_counts.active), (20, 50));

@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{TryStreamExt, future::join_all};
+use futures_util::TryStreamExt;
 use mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
 use taskcast::{
     feed::FeedItem,
     store::{MongoStore, Store, StreamStatus},
-    task::{Field, OrgId, UserId, Viewer},
+    task::{Field, OrgId, UserId},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -363,17 +363,15 @@ async fn users_with_many_tasks_of_their_own_do_not_wait_for_each_other() {
         "status": "coding", "createdAt": DateTime::now()}
     });
     db.tasks().insert_many(tasks).await.expect("inserted");
-    let viewers: Vec<Viewer> = (0..USERS)
-        .map(|n| Viewer { user: UserId::parse(&format!("u{n}")).expect("a user"), org: OrgId::parse("acme") })
-        .collect();
+    let users: Vec<UserId> = (0..USERS).map(|n| UserId::parse(&format!("u{n}")).expect("a user")).collect();
 
     proxy.answers.send_replace(Answers::HeldBack(Duration::from_millis(200)));
-    let read = join_all(viewers.iter().map(|viewer| store.dashboard(viewer, 3))).await;
-    for dashboard in read {
-        let dashboard = dashboard.expect("read");
+    let read = store.dashboards(OrgId::parse("acme").as_ref(), &users, 3).await.expect("read");
+    assert_eq!(read.len(), USERS);
+    for dashboard in read.values() {
         assert_eq!((dashboard.tasks.len(), dashboard.own_counts.active), (3, TASKS as u64));
     }
-    // The first request is read alone, and the others together. If reads ran one after the other, at most two would wait.
+    // If these reads ran one after the other, only one would wait.
     let max = proxy.finds.max.load(Ordering::SeqCst);
     assert!(max > 2, "{max} at once");
 }

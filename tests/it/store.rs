@@ -45,7 +45,8 @@ macro_rules! conformance {
         crate::store::conformance!(@cases $backend,
             writes: creates, refuses_writes_to_forbidden_tasks, clarifies, patches, moves,
                 writes_are_read_under_both_names, concurrent_writes_are_all_kept;
-            reads: absent_tasks_are_not_found, the_access_of_a_task_is_read_separately, shows_what_a_viewer_may_see, tasks_without_an_organisation_belong_to_the_default_one,
+            reads: absent_tasks_are_not_found, the_access_of_a_task_is_read_separately,
+                several_at_once_are_the_same_as_one_by_one, shows_what_a_viewer_may_see, tasks_without_an_organisation_belong_to_the_default_one,
                 pages_neither_skip_nor_repeat, filters, counts, a_dashboard_has_the_newest;
             timelines: every_part_of_a_timeline_is_read, a_part_and_its_later_changes_have_no_gap;
             deliveries: a_delivery_is_one_change, concurrent_copies_of_a_delivery_have_one_effect,

@@ -1,6 +1,6 @@
 //! Dashboards and lists. They use the index, so that they load only the tasks that they return.
 
-use std::{cell::Cell, iter::Rev};
+use std::{cell::Cell, collections::HashMap, iter::Rev, sync::Arc};
 
 use redb::{ReadOnlyTable, ReadTransaction};
 
@@ -17,28 +17,36 @@ use crate::{
         Cursor, DashboardSnapshot, Page, RunCursor, TaskFilter,
         query::{DATED_RUN, created_at},
     },
-    task::{Counts, DefaultOrg, Task, Viewer},
+    task::{Counts, DefaultOrg, Task, UserId, Viewer},
 };
 
-pub(super) fn dashboard(
+/// The viewers belong to one organisation, or all belong to none. Those who see only what the whole organisation sees share one snapshot.
+pub(super) fn dashboards(
     txn: &ReadTransaction,
-    viewer: &Viewer,
+    viewers: Vec<Viewer>,
     limit: usize,
     default_org: &DefaultOrg,
-) -> Result<DashboardSnapshot, Fault> {
-    let lists = Lists::open(txn, default_org)?;
-    let tasks = lists.newest(viewer, &TaskFilter::default(), None, limit)?;
-    let user = viewer.user.as_str();
-    let (mut org_counts, mut own_in_org) = (Counts::default(), Counts::default());
-    for org in lists.orgs(viewer) {
-        org_counts = org_counts.plus(lists.counts(Range::Public { org, creator: None, status: None })?);
-        own_in_org =
-            own_in_org.plus(lists.counts(Range::Public { org, creator: Some(user), status: None })?);
-    }
-    let own = lists.counts(Range::Own { creator: user, status: None })?;
-    let own_counts = own.minus(own_in_org);
+) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, Fault> {
     let position = Position::end_of(read::last_sequence(txn)?);
-    Ok(DashboardSnapshot { tasks, org_counts, own_counts, position })
+    let lists = Lists::open(txn, default_org)?;
+    let mut shared: Option<Arc<DashboardSnapshot>> = None;
+    let mut dashboards = HashMap::new();
+    for viewer in viewers {
+        let (org_counts, own_counts) = lists.dashboard_counts(&viewer)?;
+        let has_own = own_counts != Counts::default();
+        let snapshot = match &shared {
+            Some(shared) if !has_own => shared.clone(),
+            _ => {
+                let tasks = lists.newest(&viewer, &TaskFilter::default(), None, limit)?;
+                Arc::new(DashboardSnapshot { tasks, org_counts, own_counts, position })
+            }
+        };
+        if !has_own {
+            shared.get_or_insert_with(|| snapshot.clone());
+        }
+        dashboards.insert(viewer.user, snapshot);
+    }
+    Ok(dashboards)
 }
 
 pub(super) fn list(
@@ -134,6 +142,19 @@ impl<'a> Lists<'a> {
             tasks.extend(task.filter(|task| task.access.allows(viewer) && filter.matches(task)));
         }
         Ok(tasks)
+    }
+
+    /// The counts of the tasks that the viewer's whole organisation sees, and of the viewer's other tasks.
+    fn dashboard_counts(&self, viewer: &Viewer) -> Result<(Counts, Counts), Fault> {
+        let user = viewer.user.as_str();
+        let (mut org_counts, mut own_in_org) = (Counts::default(), Counts::default());
+        for org in self.orgs(viewer) {
+            org_counts = org_counts.plus(self.counts(Range::Public { org, creator: None, status: None })?);
+            own_in_org =
+                own_in_org.plus(self.counts(Range::Public { org, creator: Some(user), status: None })?);
+        }
+        let own = self.counts(Range::Own { creator: user, status: None })?;
+        Ok((org_counts, own.minus(own_in_org)))
     }
 
     /// The counts of a range.

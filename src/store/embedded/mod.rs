@@ -21,7 +21,7 @@ mod tests;
 mod transaction;
 mod write;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use redb::ReadableDatabase;
@@ -35,7 +35,7 @@ use super::{
 use crate::{
     feed::FeedItem,
     github::Delivery,
-    task::{Answers, DefaultOrg, FullTask, NewTask, TaskId, TaskPatch, Viewer, Window},
+    task::{Answers, DefaultOrg, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer, Window},
 };
 use database::{Database, Fault};
 use write::{Edit, Write, Writer, Written};
@@ -119,19 +119,29 @@ impl Store for EmbeddedStore {
     /// There is nothing to do: every acknowledged write is on disk already.
     async fn close(&self) {}
 
-    async fn access(&self, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
-        let id = id.clone();
-        self.read(move |txn, org| read::access(txn, &id, org)).await
+    async fn accesses(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, AccessSnapshot>, StoreError> {
+        let ids = ids.to_vec();
+        self.read(move |txn, org| read::accesses(txn, &ids, org)).await
     }
 
-    async fn task_part(&self, id: &TaskId, window: Window) -> Result<TaskSnapshot, StoreError> {
-        let id = id.clone();
-        self.read(move |txn, org| read::task(txn, &id, window, org)).await
+    async fn task_parts(
+        &self,
+        ids: &[TaskId],
+        window: Window,
+    ) -> Result<HashMap<TaskId, TaskSnapshot>, StoreError> {
+        let ids = ids.to_vec();
+        self.read(move |txn, org| read::tasks(txn, &ids, window, org)).await
     }
 
-    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {
-        let viewer = viewer.clone();
-        self.read(move |txn, org| lists::dashboard(txn, &viewer, limit, org)).await.map(Arc::new)
+    async fn dashboards(
+        &self,
+        org: Option<&OrgId>,
+        users: &[UserId],
+        limit: usize,
+    ) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
+        let viewers = users.iter().map(|user| Viewer { user: user.clone(), org: org.cloned() });
+        let viewers: Vec<Viewer> = viewers.collect();
+        self.read(move |txn, org| lists::dashboards(txn, viewers, limit, org)).await
     }
 
     async fn list(

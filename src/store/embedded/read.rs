@@ -1,6 +1,6 @@
 //! Snapshots: a read transaction sees the tasks and the number of the last change as of one commit.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use redb::{ReadTransaction, ReadableTable};
 
@@ -18,32 +18,44 @@ pub(super) fn last_sequence(txn: &ReadTransaction) -> Result<u64, Fault> {
     Ok(txn.open_table(META)?.get(LAST_SEQUENCE)?.map_or(0, |number| number.value()))
 }
 
-pub(super) fn access(
+pub(super) fn accesses(
     txn: &ReadTransaction,
-    id: &TaskId,
+    ids: &[TaskId],
     default_org: &DefaultOrg,
-) -> Result<AccessSnapshot, Fault> {
+) -> Result<HashMap<TaskId, AccessSnapshot>, Fault> {
     let position = Position::end_of(last_sequence(txn)?);
-    let found = txn.open_table(TASKS)?.get(id.as_str())?;
-    let access = found.map(|bytes| record::access(bytes.value(), default_org)).transpose()?;
-    Ok(AccessSnapshot { id: id.clone(), access, position })
+    let tasks = txn.open_table(TASKS)?;
+    let access = |id: &TaskId| {
+        let found = tasks.get(id.as_str())?;
+        let access = found.map(|bytes| record::access(bytes.value(), default_org)).transpose()?;
+        Ok((id.clone(), AccessSnapshot { id: id.clone(), access, position }))
+    };
+    ids.iter().map(access).collect()
 }
 
-pub(super) fn task(
+/// Leaves out the tasks whose records are damaged, unless there is only one task.
+pub(super) fn tasks(
     txn: &ReadTransaction,
-    id: &TaskId,
+    ids: &[TaskId],
     window: Window,
     default_org: &DefaultOrg,
-) -> Result<TaskSnapshot, Fault> {
+) -> Result<HashMap<TaskId, TaskSnapshot>, Fault> {
     let position = Position::end_of(last_sequence(txn)?);
-    let task = match txn.open_table(TASKS)?.get(id.as_str())? {
-        None => None,
-        Some(bytes) => {
-            let task = record::task(record::decode(bytes.value())?, default_org)?;
-            Some(with_timeline(&txn.open_table(TIMELINE)?, task, window)?)
-        }
+    let (tasks, timelines) = (txn.open_table(TASKS)?, txn.open_table(TIMELINE)?);
+    let task = |id: &TaskId| {
+        let Some(bytes) = tasks.get(id.as_str())? else { return Ok(None) };
+        let task = record::task(record::decode(bytes.value())?, default_org)?;
+        with_timeline(&timelines, task, window).map(Some)
     };
-    Ok(TaskSnapshot { task, position })
+    let mut snapshots = HashMap::new();
+    for id in ids {
+        match task(id) {
+            Ok(task) => snapshots.insert(id.clone(), TaskSnapshot { task, position }),
+            Err(Fault::Record(_) | Fault::Document(_)) if ids.len() > 1 => None,
+            Err(fault) => return Err(fault),
+        };
+    }
+    Ok(snapshots)
 }
 
 /// Adds the timeline entries in `window` to a task, and reads no others.

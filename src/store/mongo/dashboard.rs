@@ -1,4 +1,4 @@
-//! Reads dashboards. Simultaneous requests of users of one organisation share two reads: one of the tasks that the whole organisation sees,
+//! Reads dashboards. The users of one organisation share two reads: one of the tasks that the whole organisation sees,
 //! and one of the tasks that only their creators see. Counts come from memory if they are kept there.
 
 use std::{
@@ -13,16 +13,16 @@ use tokio::time::Instant;
 
 use super::{
     MongoStore,
+    cached_counts::CountScope,
     caught_up::caught_up,
     counting,
-    kept_counts::Whose,
     list_query::{ListQuery, ListedTask, count_tasks},
     read::{current_snapshot_time, position, snapshot, snapshot_time},
     select::AccessFilters,
 };
 use crate::{
     store::{DashboardSnapshot, StoreError},
-    task::{Counts, OrgId, Task, UserId, Viewer},
+    task::{Counts, OrgId, Task, UserId},
 };
 
 /// The maximum number of tasks, visible only to their creators, in one combined read. If there are more, a separate read follows for each
@@ -39,7 +39,7 @@ struct SharedDashboard {
     moment: Timestamp,
 }
 
-/// A dashboard whose counts were read from an index. All requests that came before this read began share it.
+/// A dashboard scope counts were read from an index. All requests that came before this read began share it.
 #[derive(Debug)]
 pub(super) struct CountedDashboard {
     begun: Instant,
@@ -56,17 +56,14 @@ impl SharedDashboard {
     }
 }
 
-pub(super) async fn dashboard(
+/// Reads all dashboards at one moment, which is the moment of the first read.
+pub(super) async fn dashboards(
     store: &MongoStore,
-    viewer: &Viewer,
+    org: Option<&OrgId>,
+    users: &[UserId],
     limit: usize,
-) -> Result<Arc<DashboardSnapshot>, StoreError> {
-    let read = |users| async move {
-        let query = DashboardQuery { store, org: viewer.org.as_ref(), limit };
-        query.read(users).await
-    };
-    let found = store.dashboards.ask((viewer.org.clone(), limit), viewer.user.clone(), read).await?;
-    found.ok_or_else(|| StoreError::Unavailable("a dashboard was not read".to_owned()))
+) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
+    DashboardQuery { store, org, limit }.read(users).await
 }
 
 /// A request for the dashboards of users of one organisation, or of users without one.
@@ -77,8 +74,7 @@ struct DashboardQuery<'a> {
 }
 
 impl DashboardQuery<'_> {
-    /// Reads all dashboards at one moment, which is the moment of the first read.
-    async fn read(&self, users: Vec<UserId>) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
+    async fn read(&self, users: &[UserId]) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
         let shared = match self.org {
             Some(org) => Some(self.shared(org).await?),
             None => None,
@@ -87,16 +83,16 @@ impl DashboardQuery<'_> {
             Some(shared) => shared.moment,
             None => current_snapshot_time(self.store).await?,
         };
-        let counts = self.own_counts(&users, moment).await?;
+        let counts = self.own_counts(users, moment).await?;
         let mut own = self.own_lists(&counts, moment).await?;
-        let dashboards = users.into_iter().map(|user| {
-            let counts = counts.get(&user).copied().unwrap_or_default();
-            let listed = own.remove(&user).unwrap_or_default();
+        let dashboards = users.iter().map(|user| {
+            let counts = counts.get(user).copied().unwrap_or_default();
+            let listed = own.remove(user).unwrap_or_default();
             let snapshot = match &shared {
                 Some(shared) if counts == Counts::default() => shared.snapshot.clone(),
                 shared => Arc::new(self.user_snapshot(listed, counts, shared.as_ref(), moment)),
             };
-            (user, snapshot)
+            (user.clone(), snapshot)
         });
         Ok(dashboards.collect())
     }
@@ -108,12 +104,12 @@ impl DashboardQuery<'_> {
             let counts = count_tasks(&listed);
             return Ok(SharedDashboard::of(listed, counts, moment));
         }
-        let whose = Whose::Org(org.clone());
-        if let Some(counts) = self.kept(&whose, moment).await {
+        let scope = CountScope::Org(org.clone());
+        if let Some(counts) = self.kept(&scope, moment).await {
             return Ok(SharedDashboard::of(listed, counts, moment));
         }
         let mut previous_count = self.store.counting.of(org).await;
-        if let Some(counts) = self.kept(&whose, moment).await {
+        if let Some(counts) = self.kept(&scope, moment).await {
             return Ok(SharedDashboard::of(listed, counts, moment));
         }
         // Kept counts are useless while the feed is far behind. All waiting requests then share the next read.
@@ -126,7 +122,7 @@ impl DashboardQuery<'_> {
         let begun = Instant::now();
         let (listed, _, moment) = self.listed(org).await?;
         let counts = counting::of_org(self.store, org, moment).await?;
-        self.store.counts.keep(whose, counts, position(moment));
+        self.store.counts.keep(scope, counts, position(moment));
         let shared = SharedDashboard::of(listed, counts, moment);
         *previous_count = Some(CountedDashboard { begun, limit: self.limit, shared: shared.clone() });
         Ok(shared)
@@ -143,10 +139,10 @@ impl DashboardQuery<'_> {
         Ok((listed, is_complete, snapshot_time(&session)?))
     }
 
-    async fn kept(&self, whose: &Whose, moment: Timestamp) -> Option<Counts> {
+    async fn kept(&self, scope: &CountScope, moment: Timestamp) -> Option<Counts> {
         let (kept, moment) = (&self.store.counts, position(moment));
-        let is_known = kept.knows(whose) && caught_up(self.store, moment).await;
-        is_known.then(|| kept.at(whose, moment)).flatten()
+        let is_known = kept.knows(scope) && caught_up(self.store, moment).await;
+        is_known.then(|| kept.at(scope, moment)).flatten()
     }
 
     /// The counts of tasks that nobody else in the organisation sees. Users without such tasks are left out.
@@ -156,15 +152,15 @@ impl DashboardQuery<'_> {
         moment: Timestamp,
     ) -> Result<HashMap<UserId, Counts>, StoreError> {
         let (kept, at) = (&self.store.counts, position(moment));
-        let whose = |user: &UserId| Whose::Own(user.clone(), self.org.cloned());
+        let scope = |user: &UserId| CountScope::Own(user.clone(), self.org.cloned());
         let mut counts = HashMap::new();
-        if users.iter().any(|user| kept.knows(&whose(user))) && caught_up(self.store, at).await {
-            counts.extend(users.iter().filter_map(|user| Some((user.clone(), kept.at(&whose(user), at)?))));
+        if users.iter().any(|user| kept.knows(&scope(user))) && caught_up(self.store, at).await {
+            counts.extend(users.iter().filter_map(|user| Some((user.clone(), kept.at(&scope(user), at)?))));
         }
         let others: Vec<UserId> = users.iter().filter(|user| !counts.contains_key(*user)).cloned().collect();
         if !others.is_empty() {
             for (user, own) in counting::of_creators(self.store, &others, self.org, moment).await? {
-                kept.keep(whose(&user), own, at);
+                kept.keep(scope(&user), own, at);
                 counts.insert(user, own);
             }
         }

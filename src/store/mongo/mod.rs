@@ -5,7 +5,6 @@
 //! comparable.
 
 mod batch_size;
-mod batches;
 mod bson_json;
 mod cached_counts;
 mod caught_up;
@@ -47,8 +46,3 @@ pub(crate) use decode::decode_change;
 pub use mongo_store::MongoStore;
 pub use probe::MongoProbe;
 pub use uri::UriError;
-
-/// The names that `dashboard.rs` uses.
-mod kept_counts {
-    pub(super) use super::cached_counts::CountScope as Whose;
-}

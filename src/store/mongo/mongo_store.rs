@@ -1,6 +1,7 @@
 //! The store itself: it holds the client and the shared state, and implements the trait [`Store`].
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -19,7 +20,6 @@ use tokio::sync::{Mutex, OnceCell, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    batches::Batches,
     cached_counts::CachedCounts,
     config::{MongoConfig, client_options, database_name, max_waiting_writes, parse_uri},
     counting::Turns,
@@ -28,8 +28,7 @@ use super::{
     failure::{answer, store_error},
     follow,
     indexes::Hints,
-    prepare, probe,
-    read::{self, TaskRead},
+    prepare, probe, read,
     stream::StreamState,
     write,
 };
@@ -63,9 +62,6 @@ pub struct MongoStore {
     pub(super) counting: Turns<CountedDashboard>,
     /// Limits the writes that may wait on the server for a locked document.
     pub(super) writes: Semaphore,
-    pub(super) dashboards: Batches<(Option<OrgId>, usize), UserId, Arc<DashboardSnapshot>>,
-    pub(super) accesses: Batches<(), TaskId, AccessSnapshot>,
-    pub(super) tasks: Batches<Window, TaskId, TaskRead>,
     ambiguous_ids: AtomicU64,
 }
 
@@ -88,9 +84,6 @@ impl MongoStore {
             has_other_ids: AtomicBool::new(false),
             counting: Turns::default(),
             writes,
-            dashboards: Batches::default(),
-            accesses: Batches::default(),
-            tasks: Batches::default(),
             ambiguous_ids: AtomicU64::new(0),
         })
     }
@@ -198,16 +191,25 @@ impl Store for MongoStore {
         }
     }
 
-    async fn access(&self, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
-        read::access(self, id).await
+    async fn accesses(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, AccessSnapshot>, StoreError> {
+        read::accesses(self, ids).await
     }
 
-    async fn task_part(&self, id: &TaskId, window: Window) -> Result<TaskSnapshot, StoreError> {
-        read::task(self, id, window).await
+    async fn task_parts(
+        &self,
+        ids: &[TaskId],
+        window: Window,
+    ) -> Result<HashMap<TaskId, TaskSnapshot>, StoreError> {
+        read::tasks(self, ids, window).await
     }
 
-    async fn dashboard(&self, viewer: &Viewer, limit: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {
-        dashboard::dashboard(self, viewer, limit).await
+    async fn dashboards(
+        &self,
+        org: Option<&OrgId>,
+        users: &[UserId],
+        limit: usize,
+    ) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
+        dashboard::dashboards(self, org, users, limit).await
     }
 
     async fn list(

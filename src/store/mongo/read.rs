@@ -1,4 +1,4 @@
-//! Reads single tasks and their access fields as snapshots.
+//! Reads tasks and their access fields as snapshots.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -25,17 +25,12 @@ use crate::{
 /// A combined read of several tasks ends after this number of bytes. A task of megabytes then delays the others only by one answer.
 const MAX_BATCH_BYTES: usize = 1 << 20;
 
-pub(super) async fn access(store: &MongoStore, id: &TaskId) -> Result<AccessSnapshot, StoreError> {
-    let found = store.accesses.ask((), id.clone(), |ids| accesses(store, ids)).await?;
-    found.ok_or_else(|| StoreError::Unavailable("the access fields of a task were not read".to_owned()))
-}
-
-async fn accesses(
+pub(super) async fn accesses(
     store: &MongoStore,
-    tasks: Vec<TaskId>,
+    tasks: &[TaskId],
 ) -> Result<HashMap<TaskId, AccessSnapshot>, StoreError> {
     let FoundDocuments { documents, position, .. } =
-        find_documents(store, &tasks, access_fields(), usize::MAX).await?;
+        find_documents(store, tasks, access_fields(), usize::MAX).await?;
     let mut found = HashMap::new();
     for document in &documents {
         let Some(id) = task_id(document) else { continue };
@@ -46,71 +41,52 @@ async fn accesses(
             Entry::Occupied(_) => store.ambiguous(),
         }
     }
-    let snapshots = tasks.into_iter().map(|requested| {
+    let snapshots = tasks.iter().map(|requested| {
         let (id, access) =
-            found.remove(&requested).map_or((requested.clone(), None), |(id, access)| (id, Some(access)));
-        (requested, AccessSnapshot { id, access, position })
+            found.remove(requested).map_or((requested.clone(), None), |(id, access)| (id, Some(access)));
+        (requested.clone(), AccessSnapshot { id, access, position })
     });
     Ok(snapshots.collect())
 }
 
-pub(super) async fn task(
+/// Leaves out the tasks behind the size limit, and those that can't be read, unless there is only one task.
+pub(super) async fn tasks(
     store: &MongoStore,
-    id: &TaskId,
+    tasks: &[TaskId],
     window: Window,
-) -> Result<TaskSnapshot, StoreError> {
-    match store.tasks.ask(window, id.clone(), |ids| tasks(store, ids, window)).await? {
-        Some(TaskRead::Done(read)) => *read,
-        Some(TaskRead::SizeLimitReached) => {
-            let FoundDocuments { documents, position, .. } =
-                find_documents(store, std::slice::from_ref(id), windowed_task_fields(window), usize::MAX)
-                    .await?;
-            let named = documents.iter().find(|document| task_id(document).as_ref() == Some(id));
-            snapshot_of(store, named, window, position)
-        }
-        None => Err(StoreError::Unavailable("a task was not read".to_owned())),
-    }
-}
-
-/// The result of a combined read for one task.
-#[derive(Clone, Debug)]
-pub(super) enum TaskRead {
-    Done(Box<Result<TaskSnapshot, StoreError>>),
-    /// The read ended before this task because of its size limit. The caller reads the task separately.
-    SizeLimitReached,
-}
-
-async fn tasks(
-    store: &MongoStore,
-    tasks: Vec<TaskId>,
-    window: Window,
-) -> Result<HashMap<TaskId, TaskRead>, StoreError> {
+) -> Result<HashMap<TaskId, TaskSnapshot>, StoreError> {
+    let is_single = tasks.len() == 1;
+    let max_bytes = if is_single { usize::MAX } else { MAX_BATCH_BYTES };
     let FoundDocuments { documents, position, is_complete } =
-        find_documents(store, &tasks, windowed_task_fields(window), MAX_BATCH_BYTES).await?;
-    let done = |document| TaskRead::Done(Box::new(snapshot_of(store, document, window, position)));
+        find_documents(store, tasks, windowed_task_fields(window), max_bytes).await?;
     let mut found = HashMap::new();
     for document in &documents {
         if let Some(id) = task_id(document) {
-            found.entry(id).or_insert_with(|| done(Some(document)));
+            found.entry(id).or_insert_with(|| snapshot_of(store, document, window, position));
         }
     }
-    let reads = tasks.into_iter().map(|id| {
-        let read = found.remove(&id);
-        let other = || if is_complete { done(None) } else { TaskRead::SizeLimitReached };
-        (id, read.unwrap_or_else(other))
-    });
-    Ok(reads.collect())
+    let mut snapshots = HashMap::new();
+    for id in tasks {
+        let snapshot = match found.remove(id) {
+            Some(Err(error)) if is_single => return Err(error),
+            Some(Err(_)) => continue,
+            Some(Ok(snapshot)) => snapshot,
+            None if is_complete => TaskSnapshot { task: None, position },
+            None => continue,
+        };
+        snapshots.insert(id.clone(), snapshot);
+    }
+    Ok(snapshots)
 }
 
 fn snapshot_of(
     store: &MongoStore,
-    document: Option<&RawDocumentBuf>,
+    document: &RawDocumentBuf,
     window: Window,
     position: Position,
 ) -> Result<TaskSnapshot, StoreError> {
-    let read = |document| task_document::windowed_task(document, window, &store.config.default_org);
-    let task = document.map(|document| read(document)).transpose()?;
-    Ok(TaskSnapshot { task, position })
+    let task = task_document::windowed_task(document, window, &store.config.default_org)?;
+    Ok(TaskSnapshot { task: Some(task), position })
 }
 
 /// Some fields of several tasks at one moment.

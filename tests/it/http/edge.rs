@@ -1,6 +1,6 @@
 //! Tests the rules for every route: tokens, bodies, ids, origins, and errors that reveal no internal details.
 
-use std::convert::Infallible;
+use std::{collections::HashMap, convert::Infallible};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -11,7 +11,7 @@ use taskcast::{
         AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Page, StoreError, TaskFilter, TaskSnapshot,
         WriteError,
     },
-    task::{Answers, FullTask, NewTask, TaskId, TaskPatch, Viewer, Window},
+    task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer, Window},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -349,13 +349,18 @@ impl Store for Broken {
     async fn follow(&self, _: mpsc::Sender<FeedItem>, _: CancellationToken) -> Result<(), StoreError> {
         Err(self.error())
     }
-    async fn access(&self, _: &TaskId) -> Result<AccessSnapshot, StoreError> {
+    async fn accesses(&self, _: &[TaskId]) -> Result<HashMap<TaskId, AccessSnapshot>, StoreError> {
         Err(self.error())
     }
-    async fn task_part(&self, _: &TaskId, _: Window) -> Result<TaskSnapshot, StoreError> {
+    async fn task_parts(&self, _: &[TaskId], _: Window) -> Result<HashMap<TaskId, TaskSnapshot>, StoreError> {
         Err(self.error())
     }
-    async fn dashboard(&self, _: &Viewer, _: usize) -> Result<Arc<DashboardSnapshot>, StoreError> {
+    async fn dashboards(
+        &self,
+        _: Option<&OrgId>,
+        _: &[UserId],
+        _: usize,
+    ) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
         Err(self.error())
     }
     async fn list(

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use taskcast::{store::TaskFilter, task::Counts};
+use taskcast::{
+    store::TaskFilter,
+    task::{Counts, Window},
+};
 
 use super::*;
 
@@ -37,6 +40,46 @@ pub async fn the_access_of_a_task_is_read_separately(backend: &impl Backend) {
             assert_eq!(seen.access, Some(task.task.access));
             // Other tests write to the same server at the same time.
             assert!((before..=position().await).contains(&seen.position), "{seen:?}");
+        }
+    }
+}
+
+pub async fn several_at_once_are_the_same_as_one_by_one(backend: &impl Backend) {
+    let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
+    let (alice, loner) = (viewer("alice", "acme"), viewer("loner", ""));
+    let mut ids = vec![task_id("absent")];
+    for n in 0..3 {
+        ids.push(create(&*store, &alice, &format!("{n}, public")).await.task.id);
+        ids.push(create_private(&*store, &alice, &format!("{n}, private")).await.task.id);
+        ids.push(create(&*store, &loner, &format!("{n}, loner's")).await.task.id);
+    }
+    let accesses = store.accesses(&ids).await.expect("read");
+    let tasks = store.task_parts(&ids, Window::newest(1)).await.expect("read");
+    assert_eq!((accesses.len(), tasks.len()), (ids.len(), ids.len()));
+    for id in &ids {
+        let (access, task) = (&accesses[id], &tasks[id]);
+        assert_eq!(access.access, store.access(id).await.expect("read").access, "{id}");
+        assert_eq!(task.task, store.task_part(id, Window::newest(1)).await.expect("read").task, "{id}");
+        assert_eq!(access.position, accesses[&ids[0]].position, "all are read at one moment");
+        assert_eq!(task.position, tasks[&ids[0]].position, "all are read at one moment");
+    }
+
+    let users = ["bob", "alice", "carol", "loner", "nobody"].map(|user| viewer(user, "").user);
+    for org in [OrgId::parse("acme"), OrgId::parse("other"), None] {
+        let dashboards = store.dashboards(org.as_ref(), &users, 3).await.expect("read");
+        assert_eq!(dashboards.len(), users.len());
+        for user in &users {
+            let viewer = Viewer { user: user.clone(), org: org.clone() };
+            let alone = store.dashboard(&viewer, 3).await.expect("read");
+            let together = &dashboards[user];
+            assert_eq!(titles(&together.tasks), titles(&alone.tasks), "{viewer:?}");
+            assert_eq!(together.org_counts, alone.org_counts, "{viewer:?}");
+            assert_eq!(together.own_counts, alone.own_counts, "{viewer:?}");
+            assert_eq!(together.position, dashboards[&users[0]].position, "all are read at one moment");
+        }
+        if org.is_some() {
+            let [bob, carol] = [0, 2].map(|user| &dashboards[&users[user]]);
+            assert!(Arc::ptr_eq(bob, carol), "users who see the same share a snapshot");
         }
     }
 }
