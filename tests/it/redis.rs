@@ -65,7 +65,7 @@ impl Redis {
         self.try_command(command).expect("Redis accepts the command");
     }
 
-    /// The server stops to answer, but its connections stay open.
+    /// The server stops answering, but its connections stay open.
     pub fn freeze(&self) {
         kill_process(self.pid, Signal::STOP).expect("stopped");
     }
