@@ -1,7 +1,7 @@
 //! taskcast: a Socket.IO-compatible realtime gateway for tasks.
 //!
 //! ```text
-//!  writers ─► store ─► Change ─► translate ─► Step ─► fan-out ─► sockets ─► clients
+//!  writers ─► store ─► Change ─► translate ─► Step ─► fan-out ─► sessions ─► transports ─► clients
 //!               └─ snapshot that knows its position ──► handoff ◄── join, resync ─┘
 //! ```
 //!
@@ -10,20 +10,22 @@
 //! which data flows:
 //!
 //! - [`task`]: a task, its fields that clients see, who may see it, what may be written. Pure.
-//! - [`protocol`]: Socket.IO packets, events of clients, refusals. Pure.
+//! - [`wire`]: messages, requests of clients, and refusals, without framing. Pure.
 //! - [`github`]: what a webhook delivery means for a task. Pure.
 //! - [`store`]: stores tasks in MongoDB or embedded; snapshots, writes, and committed changes.
 //! - [`feed`]: a committed change with its position, and the events that follow from it. Pure.
-//! - [`fanout`]: rooms, the ring of recent events, the exact handoff, counts, and what each socket is sent.
+//! - [`fanout`]: clients with their queues, and streams with rooms, recent events and the exact handoff.
 //! - [`auth`]: verifies a token and returns an identity.
 //! - [`address`]: the address that a request comes from, and the resources that each address holds.
 //! - [`cluster`]: the data about users that nodes exchange through Redis.
-//! - [`gateway`]: the Socket.IO edge: connections, sessions, joins, limits.
-//! - [`http`]: the HTTP edge: tasks, GitHub's webhooks, health, metrics, administration.
+//! - [`edge`]: what a request meets before its sender is known: origins, CORS, limits, bodies.
+//! - [`session`]: what an authenticated client may do: requests in order, joins, rates, the end of its token.
+//! - [`transport`]: how a client connects: Socket.IO, native or through a library.
+//! - [`http`]: the router, the task API, GitHub's webhooks, health, metrics, administration.
 //!
-//! The other modules are [`config`], [`cli`], [`telemetry`] with [`rate_limited_log`], [`metrics`], [`json`], [`cors`],
-//! [`http_client`], [`shrinking_map`] and [`backoff`]; [`serve`] accepts connections, [`lifecycle`] shuts the process down,
-//! and [`app`] puts everything together. `fuzzing` is for fuzzers and tests. `docs/architecture.md` says which module may use which, and where a
+//! The other modules are [`config`], [`cli`], [`telemetry`] with [`rate_limited_log`], [`metrics`], [`json`], [`rate_limit`],
+//! [`http_client`], [`shrinking_map`] and [`backoff`]; [`serve`] accepts connections, [`lifecycle`] shuts the process down, and [`app`]
+//! puts everything together. `fuzzing` is for fuzzers and tests. `docs/architecture.md` says which module may use which, and where a
 //! change belongs.
 
 pub mod address;

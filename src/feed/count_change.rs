@@ -21,11 +21,6 @@ impl CountChange {
         self.from == self.to
     }
 
-    /// The name that the fan-out uses.
-    pub fn moves_nothing(&self) -> bool {
-        self.is_unchanged()
-    }
-
     /// The organisations whose members all see the task, before and after the change.
     pub fn orgs(&self) -> impl Iterator<Item = &OrgId> {
         without_duplicate(self.sides().map(|side| side.and_then(|(access, _)| access.public_org())))

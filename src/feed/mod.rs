@@ -8,7 +8,6 @@ mod translate;
 
 pub use change::{Change, FeedItem, GapReason, TimelineChange};
 /// The name that the fan-out uses.
-pub use count_change::CountChange as Counted;
 pub use count_change::{CountChange, CountDelta, CountsAt};
 pub use position::{NotAPosition, Position};
 pub use translate::{Event, Step, translate};

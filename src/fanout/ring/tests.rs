@@ -8,7 +8,7 @@ use crate::{
         kind::Step as _,
         tasks::{Key, accesses},
     },
-    feed::{Counted, Event, Step},
+    feed::{CountChange, Event, Step},
     task::{Access, OrgId, StatusClass, TaskId, Timestamp, UserId, Viewer},
     wire::Message,
 };
@@ -70,7 +70,7 @@ fn step(time: u64, plan: &Plan) -> Step {
         room: plan.room.then(event).into_iter().collect(),
         listed: plan.listed.then(event).into_iter().collect(),
         unlisted: plan.unlisted.then(event),
-        counted: Counted { from: class(&plan.before), to: class(&plan.after) },
+        counted: CountChange { from: class(&plan.before), to: class(&plan.after) },
     }
 }
 

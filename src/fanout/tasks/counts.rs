@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use super::Key;
 use crate::{
     fanout::ring::Ring,
-    feed::{Counted, CountsAt, Position, Step},
+    feed::{CountChange, CountsAt, Position, Step},
     shrinking_map::ShrinkingMap,
     task::{Counts, OrgId, UserId, Viewer},
 };
@@ -85,8 +85,8 @@ impl CountBook {
         }
     }
 
-    pub fn apply(&mut self, counted: &Counted, position: Position) {
-        if counted.moves_nothing() {
+    pub fn apply(&mut self, counted: &CountChange, position: Position) {
+        if counted.is_unchanged() {
             return;
         }
         for org in counted.orgs() {
