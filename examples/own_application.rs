@@ -28,7 +28,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let tokens = config.tokens()?;
     let built = Relay::build(&config, &tokens)?;
 
-    let (layer, io) = SocketIo::new_layer();
+    // An answer to a polling client must not end at a limit: see docs/transports.md.
+    let (layer, io) = SocketIo::builder().max_payload(u32::MAX.into()).build_layer();
     // The task rooms are in `/`, beside an event of the application.
     attach(&io, "/", built.relay.sessions.clone(), |socket: SocketRef| {
         socket.on("whoami", async |socket: SocketRef, ack: AckSender| {

@@ -7,7 +7,6 @@ mod position;
 mod translate;
 
 pub use change::{Change, FeedItem, GapReason, TimelineChange};
-/// The name that the fan-out uses.
 pub use count_change::{CountChange, CountDelta, CountsAt};
 pub use position::{NotAPosition, Position};
 pub use translate::{Event, Step, translate};

@@ -57,6 +57,8 @@ const READ_BUFFER: usize = 4096;
 /// The limit that the library has for bodies and for its answers to polling requests. If it ended an answer at a limit, an upgrade would
 /// lose the next message. [`Routes::with_body`] limits the bodies, and the handshake tells clients the limit.
 const UNLIMITED_ANSWER: u64 = u32::MAX as u64;
+/// An answer to a polling request leaves in pieces of this size, so that the server notices whether the client has read it.
+const PIECE: usize = 16 * 1024;
 /// At most this many bodies of one client are read at once.
 const MAX_POSTS: usize = 2;
 /// The answer to a handshake is shorter.
@@ -253,16 +255,11 @@ async fn handle(
     routes.answer(request, address, tcp).await.unwrap_or_else(|refused| *refused)
 }
 
-/// Ends the transport of a polling client that breaks off its request or the answer to it: it would miss the messages in the answer.
+/// The answer to a polling request. It ends the transport if the client breaks off its request or the answer: the client would miss
+/// the messages in the answer.
 struct UnfinishedAnswer {
-    rest: Body,
+    rest: Bytes,
     transport: Option<Arc<Transport>>,
-}
-
-impl UnfinishedAnswer {
-    fn new(transport: Arc<Transport>) -> Self {
-        Self { rest: Body::empty(), transport: Some(transport) }
-    }
 }
 
 impl Drop for UnfinishedAnswer {
@@ -275,25 +272,26 @@ impl Drop for UnfinishedAnswer {
 
 impl HttpBody for UnfinishedAnswer {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.rest).poll_frame(cx));
-        if frame.is_none() || self.rest.is_end_stream() {
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let length = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(length);
+        if self.rest.is_empty() {
             self.transport = None;
         }
-        Poll::Ready(frame)
+        Poll::Ready((length > 0).then(|| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_end_stream()
+        self.rest.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.rest.size_hint()
+        SizeHint::with_exact(self.rest.len() as u64)
     }
 }
 
@@ -381,15 +379,15 @@ impl Routes {
         if is_post {
             return Ok(self.call(request).await);
         }
-        let mut unfinished = UnfinishedAnswer::new(transport.clone());
+        let mut unfinished = UnfinishedAnswer { rest: Bytes::new(), transport: Some(transport.clone()) };
         tokio::select! {
             response = self.call(request) => {
                 let (parts, body) = response.into_parts();
-                if !parts.status.is_success() || body.is_end_stream() {
+                // The library has the whole answer in memory.
+                unfinished.rest = to_bytes(body, usize::MAX).await.unwrap_or_default();
+                if !parts.status.is_success() || unfinished.rest.is_empty() {
                     unfinished.transport = None;
-                    return Ok(Response::from_parts(parts, body));
                 }
-                unfinished.rest = body;
                 Ok(Response::from_parts(parts, Body::new(unfinished)))
             }
             () = transport.until_ended() => Err(unknown()),
