@@ -6,6 +6,7 @@
 //! need no sockets. [`Hub`] puts it behind a lock, and [`pump()`] drives a stream from the feed.
 
 mod clients;
+#[allow(clippy::module_inception, reason = "the clients and all streams together")]
 mod fanout;
 mod fill;
 mod handoff;
