@@ -81,6 +81,11 @@ const LANGUAGES = {
   python: ({ text }) => told('python3', ['-c', 'import sys; compile(sys.stdin.read(), "block", "exec")'], { input: text }),
   swift: ({ text }) => told('python3', ['-c', SWIFT], { input: text, env: withPython }),
   kotlin: compileKotlin,
+  /** Rust in the documentation is an extract of the example, which cargo compiles. */
+  rust({ text }) {
+    const lines = new Set(readFileSync(join(REPO, 'examples/own_application.rs'), 'utf8').split('\n').map((line) => line.trim()));
+    for (const line of text.split('\n')) assert.ok(lines.has(line.trim()), `the example has no line ${line}`);
+  },
   async nginx({ text, line }) {
     const conf = join(dir, `nginx-${line}.conf`);
     const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${dir};`).join(' ');
