@@ -30,7 +30,7 @@ pub(super) struct Auth {
     pub token: Option<String>,
 }
 
-pub(super) use admission::CONNECT_TIMEOUT;
-pub(super) use polling::EngineError;
-pub(super) use query::RawQuery;
-pub(super) use socket::TransportType;
+#[cfg(feature = "socketioxide")]
+pub(super) use self::{
+    admission::CONNECT_TIMEOUT, polling::EngineError, query::RawQuery, socket::TransportType,
+};
