@@ -10,15 +10,17 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     body::{Body, Bytes},
     extract::{Request, State},
     middleware::{Next, from_fn_with_state},
     response::Response,
+    routing::any,
 };
 use http::{HeaderValue, StatusCode, Uri, header};
 use tokio::time::timeout;
 
+use super::TcpHandle;
 use crate::{
     address::ClientAddress,
     edge::{
@@ -51,9 +53,50 @@ pub struct Gate {
     pub metrics: Arc<Metrics>,
 }
 
+/// A transport behind the gate.
+pub(super) trait BehindGate: Clone + Send + Sync + 'static {
+    /// Answers a request that carries no token in its query.
+    fn answer(
+        &self,
+        gate: &Gate,
+        request: Request,
+        address: ClientAddress,
+        tcp: TcpHandle,
+    ) -> impl Future<Output = Result<Response, Refused>> + Send;
+}
+
+#[derive(Clone)]
+struct Mounted<T> {
+    transport: T,
+    gate: Gate,
+}
+
+async fn handle<T: BehindGate>(
+    State(Mounted { transport, gate }): State<Mounted<T>>,
+    Extension(address): Extension<ClientAddress>,
+    Extension(tcp): Extension<TcpHandle>,
+    request: Request,
+) -> Response {
+    let answer = match gate.check_query(request.uri()) {
+        Ok(()) => transport.answer(&gate, request, address, tcp).await,
+        Err(refused) => Err(refused),
+    };
+    answer.unwrap_or_else(|refused| *refused)
+}
+
 impl Gate {
+    /// The routes of Socket.IO for this transport.
+    pub(super) fn mount(self, transport: impl BehindGate) -> Router {
+        let routes = Router::new()
+            .route("/socket.io", any(handle))
+            .route("/socket.io/", any(handle))
+            .route("/socket.io/{*rest}", any(handle))
+            .with_state(Mounted { transport, gate: self.clone() });
+        self.guard(routes)
+    }
+
     /// Lets only pages use these routes that are allowed to, and counts the requests.
-    pub(super) fn guard(self, routes: Router) -> Router {
+    fn guard(self, routes: Router) -> Router {
         let Self { cors: cors_rule, origin, metrics, .. } = self;
         routes
             .layer(from_fn_with_state(cors_rule, cors))
@@ -61,7 +104,7 @@ impl Gate {
             .layer(from_fn_with_state(metrics, observe))
     }
 
-    pub(super) fn check_query(&self, uri: &Uri) -> Result<(), Refused> {
+    fn check_query(&self, uri: &Uri) -> Result<(), Refused> {
         if !has_token(uri) {
             return Ok(());
         }

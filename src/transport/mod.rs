@@ -5,6 +5,8 @@
 //! `docs/adr/0021-engine-io-by-hand.md`). [`socketioxide`] does the same with a library. `docs/transports.md` compares the two.
 
 mod gate;
+mod polling_body;
+mod read_limits;
 pub mod socketio;
 #[cfg(feature = "socketioxide")]
 pub mod socketioxide;

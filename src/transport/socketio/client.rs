@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 use tracing::Span;
 
-use crate::{edge::UnauthenticatedPermit, session::Session, transport::TcpHandle};
-
-/// The server reads at most this many bodies of one polling client at once. A client sends one after the other, but the next may
-/// overtake the end of the one before.
-const MAX_POSTS: usize = 2;
+use crate::{
+    edge::UnauthenticatedPermit,
+    session::Session,
+    transport::{TcpHandle, polling_body::Posts},
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Client {
@@ -17,6 +17,7 @@ pub(super) struct Client {
     pub unauthenticated_permit: Option<Arc<UnauthenticatedPermit>>,
     /// The token in the header of its first request.
     pub bearer: Option<String>,
+    pub posts: Posts,
     span: OnceLock<Span>,
     state: Mutex<State>,
 }
@@ -30,15 +31,7 @@ struct State {
     is_waiting_for_key: bool,
     /// The TCP connection of the WebSocket. It is empty while the client uses polling.
     tcp: TcpHandle,
-    post_guards: PostGuard,
 }
-
-/// Stands for a body of a polling client that is being read. Each is a clone of the client's own.
-#[derive(Clone, Debug, Default)]
-pub(super) struct PostGuard(Arc<()>);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooManyPosts;
 
 impl Client {
     pub fn new(unauthenticated_permit: Option<Arc<UnauthenticatedPermit>>, bearer: Option<String>) -> Self {
@@ -112,20 +105,5 @@ impl Client {
             tcp.trust();
         }
         state.tcp = tcp;
-    }
-
-    pub fn begin_post(&self) -> Result<PostGuard, TooManyPosts> {
-        let state = self.state.lock();
-        // One reference is the client's own.
-        if Arc::strong_count(&state.post_guards.0) > MAX_POSTS {
-            Err(TooManyPosts)
-        } else {
-            Ok(state.post_guards.clone())
-        }
-    }
-
-    /// Returns whether a body of a polling client is being read.
-    pub fn is_posting(&self) -> bool {
-        Arc::strong_count(&self.state.lock().post_guards.0) > 1
     }
 }

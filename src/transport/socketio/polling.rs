@@ -1,20 +1,14 @@
 //! The polling transport of Engine.IO with its heartbeat, and the upgrade of an HTTP request to a WebSocket.
 
 use std::{
-    convert::Infallible,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, request};
-use hyper::{
-    body::{Frame, SizeHint},
-    upgrade::{OnUpgrade, Parts},
-};
+use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use tokio::time::{timeout, timeout_at};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -27,10 +21,12 @@ use super::{
     socket::{DisconnectReason, PollAnswer, SEPARATOR, Socket},
     websocket::WebsocketTask,
 };
-use crate::transport::{TcpConnection, gate::BODY_TIMEOUT};
+use crate::transport::{
+    TcpConnection,
+    gate::BODY_TIMEOUT,
+    polling_body::{AnswerBody, PollingClient},
+};
 
-/// The server sends an answer in pieces of this size. The pieces show how fast the client reads.
-const CHUNK_BYTES: usize = 16 * 1024;
 /// The timeout between the answer 101 and the moment when hyper hands the connection over.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -82,10 +78,8 @@ impl SocketIo {
             return EngineError::BadRequest.response();
         };
         let answer = match poll.answer().await {
-            PollAnswer::Packets(packets) => {
-                Answer { rest: encode_payload(&packets), socket: Some(socket.clone()) }
-            }
-            PollAnswer::Nothing => Answer { rest: encode_payload(&[Packet::noop()]), socket: None },
+            PollAnswer::Packets(packets) => AnswerBody::new(encode_payload(&packets), Some(socket.clone())),
+            PollAnswer::Nothing => AnswerBody::<Socket>::new(encode_payload(&[Packet::noop()]), None),
         };
         text_response(Body::new(answer))
     }
@@ -156,7 +150,7 @@ impl SocketIo {
         match client {
             Ok(client) => {
                 let socket = Socket::websocket(self.send_queue, client, tcp.shared());
-                socket.client.limit_unauthenticated(&tcp.handle(), self.unauthenticated_bytes());
+                socket.client.limit_unauthenticated(&tcp.handle(), self.read_limits.unauthenticated);
                 socket.client.set_tcp(tcp.handle());
                 socket.send_now(self.open_packet(&socket, &[]));
                 self.on_connect(&socket);
@@ -166,7 +160,7 @@ impl SocketIo {
             Err(socket) => {
                 // If the client has already upgraded, this second WebSocket is dropped.
                 if socket.is_polling() {
-                    socket.client.limit_unauthenticated(&tcp.handle(), self.unauthenticated_bytes());
+                    socket.client.limit_unauthenticated(&tcp.handle(), self.read_limits.unauthenticated);
                     if let Some(pinged) = task.upgrade(&socket).await {
                         tokio::spawn(task.run(socket, pinged));
                     }
@@ -183,7 +177,7 @@ impl SocketIo {
                 "upgrades": upgrades,
                 "pingInterval": millis(heartbeat.interval),
                 "pingTimeout": millis(heartbeat.timeout),
-                "maxPayload": self.max_body_bytes(),
+                "maxPayload": self.read_limits.body(),
             })
             .to_string(),
         )
@@ -232,50 +226,18 @@ impl SocketIo {
 fn pong_deadline(socket: &Socket, timeout: Duration) -> Option<Instant> {
     let due = socket.pong_deadline(timeout)?;
     // A client sends one request after the other, so its answer to a ping waits for the end of a large request.
-    Some(if socket.client.is_posting() { due + BODY_TIMEOUT } else { due })
+    Some(if socket.client.posts.is_reading() { due + BODY_TIMEOUT } else { due })
 }
 
-/// The body of the answer to a polling request. It reports each piece that hyper takes to the socket.
-struct Answer {
-    rest: Bytes,
-    socket: Option<Arc<Socket>>,
-}
-
-/// The client has broken off the answer, and would not get the rest: the session ends, so that nothing is lost silently.
-impl Drop for Answer {
-    fn drop(&mut self) {
-        if let Some(socket) = self.socket.take().filter(|socket| !self.rest.is_empty() && socket.is_polling())
-        {
-            socket.close(DisconnectReason::TransportError);
-        }
-    }
-}
-
-impl hyper::body::Body for Answer {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.rest.is_empty() {
-            return Poll::Ready(None);
-        }
-        let length = self.rest.len().min(CHUNK_BYTES);
-        let chunk = self.rest.split_to(length);
-        if let Some(socket) = &self.socket {
-            socket.record_sent(length);
-        }
-        Poll::Ready(Some(Ok(Frame::data(chunk))))
+impl PollingClient for Socket {
+    fn record_sent(&self, bytes: usize) {
+        Socket::record_sent(self, bytes);
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
+    fn break_off(&self) {
+        if self.is_polling() {
+            self.close(DisconnectReason::TransportError);
+        }
     }
 }
 

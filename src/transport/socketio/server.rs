@@ -15,17 +15,14 @@ use super::{
 };
 use crate::{
     config::HeartbeatConfig,
-    edge::{UnauthenticatedLimits, max_token_message_bytes},
+    edge::UnauthenticatedLimits,
     json::replace_lone_surrogates,
     metrics::Metrics,
     rate_limited_log::rate_limited_log,
     session::{Incoming, Sessions},
-    transport::Server,
+    transport::{Server, read_limits::ReadLimits},
     wire::ClientEventName,
 };
-
-/// One polling request carries several messages.
-const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// The Socket.IO server of one node.
 #[derive(Debug)]
@@ -33,7 +30,7 @@ pub struct SocketIo {
     pub(super) sessions: Arc<Sessions>,
     pub(super) heartbeat: HeartbeatConfig,
     pub(super) send_queue: usize,
-    max_message_bytes: usize,
+    pub(super) read_limits: ReadLimits,
     pub(super) unauthenticated_limits: Arc<UnauthenticatedLimits>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) sockets: Sockets,
@@ -48,7 +45,7 @@ impl SocketIo {
     ) -> Self {
         Self {
             send_queue: sessions.limits().send_queue,
-            max_message_bytes: sessions.limits().max_message_bytes,
+            read_limits: ReadLimits::of(&sessions),
             metrics: sessions.metrics().clone(),
             sessions,
             heartbeat,
@@ -56,21 +53,6 @@ impl SocketIo {
             sockets: Sockets::default(),
             next_connection: AtomicU64::new(1),
         }
-    }
-
-    /// The limit for what a client may send before it has a session.
-    pub(super) fn unauthenticated_bytes(&self) -> usize {
-        max_token_message_bytes(self.sessions.max_token_bytes())
-    }
-
-    /// The limit for a message that may contain a token. The limit for any other message is `MAX_MESSAGE_BYTES`.
-    pub(super) fn max_read_bytes(&self) -> usize {
-        self.unauthenticated_bytes().max(self.max_message_bytes)
-    }
-
-    /// The limit for the body of a polling request from a client with a session.
-    pub(super) fn max_body_bytes(&self) -> usize {
-        MAX_BODY_BYTES.max(self.max_read_bytes())
     }
 
     pub(super) fn on_connect(&self, socket: &Arc<Socket>) {
@@ -99,12 +81,12 @@ impl SocketIo {
 
     pub(super) fn on_message(self: &Arc<Self>, message: &str, socket: &Arc<Socket>) {
         let _span = socket.client.span().entered();
-        if message.len() > self.max_read_bytes() {
+        if message.len() > self.read_limits.message() {
             return self.reject_malformed(socket, FrameError::TooLong);
         }
         let message = replace_lone_surrogates(message);
         let (frame, session) = (Frame::parse(&message), socket.client.session());
-        if message.len() > self.max_message_bytes && !may_contain_token(&frame) {
+        if message.len() > self.read_limits.plain_message && !may_contain_token(&frame) {
             return self.reject_malformed(socket, FrameError::TooLong);
         }
         if let Some(session) = &session

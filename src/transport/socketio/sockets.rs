@@ -7,7 +7,6 @@ use parking_lot::Mutex;
 use crate::shrinking_map::ShrinkingMap;
 
 use super::{
-    client::{PostGuard, TooManyPosts},
     sid::Sid,
     socket::{DisconnectReason, Socket},
 };
@@ -26,11 +25,6 @@ impl Sockets {
 
     pub fn is_empty(&self) -> bool {
         self.0.lock().is_empty()
-    }
-
-    /// The caller holds the result while it reads a body of this connection. `None` means that there is no such connection.
-    pub fn begin_post(&self, sid: Sid) -> Result<Option<PostGuard>, TooManyPosts> {
-        self.get(sid).map(|socket| socket.client.begin_post()).transpose()
     }
 
     /// Returns whether the client has shown a token.

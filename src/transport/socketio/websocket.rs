@@ -65,7 +65,7 @@ struct ReadBatch {
 impl WebsocketTask {
     /// `rest` contains bytes that have already been read behind the upgrade request.
     pub fn new(server: Arc<SocketIo>, tcp: TcpConnection, rest: &Bytes) -> Self {
-        let max = server.max_read_bytes();
+        let max = server.read_limits.message();
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .max_message_size(Some(max))

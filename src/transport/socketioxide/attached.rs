@@ -27,12 +27,11 @@ use super::{
     request::{OwnedSocket, RawMessage},
 };
 use crate::{
-    edge::max_token_message_bytes,
     metrics::Metrics,
     rate_limited_log::rate_limited_log,
     session::{Connection, Incoming, Session, Sessions},
     shrinking_map::ShrinkingMap,
-    transport::{Server, socketio::CONNECT_TIMEOUT},
+    transport::{Server, read_limits::ReadLimits, socketio::CONNECT_TIMEOUT},
     wire::ClientEventName,
 };
 
@@ -178,13 +177,11 @@ impl Attached {
     }
 
     fn handle_message(&self, client: &Arc<Client>, session: &Arc<Session>, message: &RawMessage) {
-        let max = self.sessions.limits().max_message_bytes;
+        let limits = ReadLimits::of(&self.sessions);
         let event = message.event().filter(|(name, _)| {
             let max = match name.parse() {
-                Ok(ClientEventName::AuthRefresh) => {
-                    max.max(max_token_message_bytes(self.sessions.max_token_bytes()))
-                }
-                _ => max,
+                Ok(ClientEventName::AuthRefresh) => limits.message(),
+                _ => limits.plain_message,
             };
             message.len() <= max
         });

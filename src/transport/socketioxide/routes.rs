@@ -6,24 +6,20 @@
 use std::{
     convert::Infallible,
     fmt,
-    pin::Pin,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
     time::Instant,
 };
 
 use axum::{
-    Extension, Router,
-    body::{Body, Bytes, HttpBody, to_bytes},
-    extract::{Request, State},
+    Router,
+    body::{Body, to_bytes},
+    extract::Request,
     response::Response,
-    routing::any,
 };
 use http::{Method, Uri, header};
-use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use serde_json::Value;
 use socketioxide::{SocketIo, adapter::LocalAdapter, socket::Socket};
@@ -38,29 +34,25 @@ use super::{
 use crate::{
     address::ClientAddress,
     config::HeartbeatConfig,
-    edge::{Evict, UnauthenticatedPermit, max_token_message_bytes},
+    edge::{Evict, UnauthenticatedPermit},
     session::Sessions,
     shrinking_map::ShrinkingMap,
     transport::{
         Gate, TcpHandle,
-        gate::Refused,
+        gate::{BehindGate, Refused},
+        polling_body::{AnswerBody, PollingClient, Posts},
+        read_limits::ReadLimits,
         socketio::{CONNECT_TIMEOUT, EngineError, RawQuery, TransportType},
     },
 };
 
 /// The library's own queue. It is short, because the client's queue comes before it and counts as `SEND_QUEUE`.
 const LIBRARY_QUEUE: usize = 32;
-/// One polling request carries several messages.
-const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Each WebSocket holds a buffer of this size as long as it lives.
 const READ_BUFFER: usize = 4096;
 /// The limit that the library has for bodies and for its answers to polling requests. If it ended an answer at a limit, an upgrade would
 /// lose the next message. [`Routes::with_body`] limits the bodies, and the handshake tells clients the limit.
 const UNLIMITED_ANSWER: u64 = u32::MAX as u64;
-/// An answer to a polling request leaves in pieces of this size, so that the server notices whether the client has read it.
-const PIECE: usize = 16 * 1024;
-/// At most this many bodies of one client are read at once.
-const MAX_POSTS: usize = 2;
 /// The answer to a handshake is shorter.
 const MAX_HANDSHAKE_BYTES: usize = 4096;
 
@@ -72,8 +64,7 @@ pub struct SocketIoxide {
     pub attached: Arc<Attached>,
     service: LibraryService,
     transports: Arc<Transports>,
-    unauthenticated_bytes: usize,
-    max_body_bytes: usize,
+    read_limits: ReadLimits,
 }
 
 /// One client's transport, from its handshake on.
@@ -86,8 +77,7 @@ struct Transport {
     is_authenticated: AtomicBool,
     has_ended: AtomicBool,
     ended: Notify,
-    /// Each body that is being read holds a clone.
-    posts: Arc<()>,
+    posts: Posts,
 }
 
 /// The transports of clients that began with polling, by their Engine.IO id. The library holds each as long as its socket lives.
@@ -106,10 +96,7 @@ const MIN_CLEANUP_SIZE: usize = 64;
 
 impl SocketIoxide {
     pub fn new(sessions: Arc<Sessions>, heartbeat: &HeartbeatConfig) -> Self {
-        let limits = sessions.limits();
-        let unauthenticated_bytes = max_token_message_bytes(sessions.max_token_bytes());
-        let max_message_bytes = unauthenticated_bytes.max(limits.max_message_bytes);
-        let max_body_bytes = MAX_BODY_BYTES.max(max_message_bytes);
+        let read_limits = ReadLimits::of(&sessions);
         let (service, io) = SocketIo::builder()
             .req_path("/socket.io")
             .ping_interval(heartbeat.interval)
@@ -118,15 +105,15 @@ impl SocketIoxide {
             .max_buffer_size(LIBRARY_QUEUE)
             .max_payload(UNLIMITED_ANSWER)
             .ws_read_buffer_size(READ_BUFFER)
-            .ws_max_message_size(max_message_bytes)
-            .ws_max_frame_size(max_message_bytes)
+            .ws_max_message_size(read_limits.message())
+            .ws_max_frame_size(read_limits.message())
             .build_svc();
         let events = Events { refuse_unknown: true, on_connect: Box::new(|_| {}) };
         let attached =
             attach_with(&io, "/", sessions, events, Box::new(|socket| Box::new(TransportEnder::of(socket))));
         let service = ServiceExt::<Request>::map_response(service, |response| response.map(Body::new));
         let service = LibraryService::new(service);
-        Self { attached, service, transports: Arc::default(), unauthenticated_bytes, max_body_bytes }
+        Self { attached, service, transports: Arc::default(), read_limits }
     }
 }
 
@@ -230,104 +217,64 @@ impl EndTransport for TransportEnder {
     }
 }
 
-#[derive(Clone, Debug)]
-struct Routes {
-    server: SocketIoxide,
-    gate: Gate,
-}
-
 /// The routes of Socket.IO, behind the gate.
 pub fn routes(server: SocketIoxide, gate: Gate) -> Router {
-    let paths = Router::new()
-        .route("/socket.io", any(handle))
-        .route("/socket.io/", any(handle))
-        .route("/socket.io/{*rest}", any(handle))
-        .with_state(Routes { server, gate: gate.clone() });
-    gate.guard(paths)
+    gate.mount(server)
 }
 
-async fn handle(
-    State(routes): State<Routes>,
-    Extension(address): Extension<ClientAddress>,
-    Extension(tcp): Extension<TcpHandle>,
-    request: Request,
-) -> Response {
-    routes.answer(request, address, tcp).await.unwrap_or_else(|refused| *refused)
+impl PollingClient for Transport {
+    fn break_off(&self) {
+        self.end();
+    }
 }
 
-/// The answer to a polling request. It ends the transport if the client breaks off its request or the answer: the client would miss
-/// the messages in the answer.
-struct UnfinishedAnswer {
-    rest: Bytes,
-    transport: Option<Arc<Transport>>,
-}
+/// A polling request that waits for messages. If the client breaks it off, its transport ends.
+struct WaitingPoll(Option<Arc<Transport>>);
 
-impl Drop for UnfinishedAnswer {
+impl Drop for WaitingPoll {
     fn drop(&mut self) {
-        if let Some(transport) = self.transport.take() {
+        if let Some(transport) = self.0.take() {
             transport.end();
         }
     }
 }
 
-impl HttpBody for UnfinishedAnswer {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let length = self.rest.len().min(PIECE);
-        let piece = self.rest.split_to(length);
-        if self.rest.is_empty() {
-            self.transport = None;
-        }
-        Poll::Ready((length > 0).then(|| Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
-    }
-}
-
-impl Routes {
+impl BehindGate for SocketIoxide {
     async fn answer(
         &self,
+        gate: &Gate,
         request: Request,
         address: ClientAddress,
         tcp: TcpHandle,
     ) -> Result<Response, Refused> {
-        self.gate.check_query(request.uri())?;
         let RawQuery { transport, sid } =
             RawQuery::of(request.uri()).map_err(|error| Box::new(error.response()))?;
         let sid = sid.map(str::to_owned);
         let request = with_query(request, transport, sid.as_deref())?;
         match sid {
-            Some(id) => self.continue_client(request, transport, &id, tcp).await,
-            None => self.open_client(request, transport, address, tcp).await,
+            Some(id) => self.continue_client(gate, request, transport, &id, tcp).await,
+            None => self.open_client(gate, request, transport, address, tcp).await,
         }
     }
+}
 
+impl SocketIoxide {
     /// A new client.
     async fn open_client(
         &self,
+        gate: &Gate,
         request: Request,
         transport_type: TransportType,
         address: ClientAddress,
         tcp: TcpHandle,
     ) -> Result<Response, Refused> {
-        let unauthenticated_permit = self.gate.admit(address)?;
+        let unauthenticated_permit = gate.admit(address)?;
         let transport = Transport::new(Some(unauthenticated_permit.clone()));
-        self.gate.unauthenticated_limits.register(&unauthenticated_permit, transport.clone());
+        gate.unauthenticated_limits.register(&unauthenticated_permit, transport.clone());
         if transport_type == TransportType::Websocket {
-            transport.add_websocket(tcp, self.server.unauthenticated_bytes);
+            transport.add_websocket(tcp, self.read_limits.unauthenticated);
         }
-        let mut request = self.with_body(request, false).await?;
+        let mut request = self.with_body(gate, request, false).await?;
         release_permit_later(&transport);
         request.extensions_mut().insert(transport.clone());
         let response = self.call(request).await;
@@ -342,9 +289,9 @@ impl Routes {
             return Ok(Response::from_parts(parts, Body::from(body)));
         };
         if let Some(Value::String(sid)) = handshake.get("sid") {
-            self.server.transports.insert(sid.clone(), &transport);
+            self.transports.insert(sid.clone(), &transport);
         }
-        handshake.insert("maxPayload".into(), self.server.max_body_bytes.into());
+        handshake.insert("maxPayload".into(), self.read_limits.body().into());
         parts.headers.remove(header::CONTENT_LENGTH);
         Ok(Response::from_parts(parts, Body::from(format!("0{}", Value::Object(handshake)))))
     }
@@ -352,62 +299,61 @@ impl Routes {
     /// Another request of a client that began with polling.
     async fn continue_client(
         &self,
+        gate: &Gate,
         request: Request,
         transport_type: TransportType,
         id: &str,
         tcp: TcpHandle,
     ) -> Result<Response, Refused> {
         let unknown = || Box::new(EngineError::UnknownSid.response());
-        let transport = self.server.transports.get(id);
+        let transport = self.transports.get(id);
         let transport = transport.filter(|transport| !transport.has_ended.load(Ordering::Relaxed));
         let Some(transport) = transport else { return Err(unknown()) };
         let is_authenticated = transport.is_authenticated.load(Ordering::Relaxed);
         if transport_type == TransportType::Websocket {
-            transport.add_websocket(tcp, self.server.unauthenticated_bytes);
+            transport.add_websocket(tcp, self.read_limits.unauthenticated);
             return Ok(self.call(request).await);
         }
         let is_post = request.method() == Method::POST;
-        // One reference is the transport's own.
-        if is_post && Arc::strong_count(&transport.posts) > MAX_POSTS {
-            return Err(self.gate.overlapping_posts());
-        }
-        let _posting = is_post.then(|| transport.posts.clone());
-        let request = self.with_body(request, is_authenticated).await?;
+        let _post_guard = match is_post {
+            true => Some(transport.posts.begin().ok_or_else(|| gate.overlapping_posts())?),
+            false => None,
+        };
+        let request = self.with_body(gate, request, is_authenticated).await?;
         if is_authenticated {
             tcp.trust();
         }
         if is_post {
             return Ok(self.call(request).await);
         }
-        let mut unfinished = UnfinishedAnswer { rest: Bytes::new(), transport: Some(transport.clone()) };
+        let mut waiting = WaitingPoll(Some(transport.clone()));
         tokio::select! {
             response = self.call(request) => {
                 let (parts, body) = response.into_parts();
                 // The library has the whole answer in memory.
-                unfinished.rest = to_bytes(body, usize::MAX).await.unwrap_or_default();
-                if !parts.status.is_success() || unfinished.rest.is_empty() {
-                    unfinished.transport = None;
-                }
-                Ok(Response::from_parts(parts, Body::new(unfinished)))
+                let answer = to_bytes(body, usize::MAX).await.unwrap_or_default();
+                let client = waiting.0.take().filter(|_| parts.status.is_success());
+                Ok(Response::from_parts(parts, Body::new(AnswerBody::new(answer, client))))
             }
             () = transport.until_ended() => Err(unknown()),
         }
     }
 
     /// Reads the body of a `POST` before the library sees the request.
-    async fn with_body(&self, request: Request, is_authenticated: bool) -> Result<Request, Refused> {
+    async fn with_body(
+        &self,
+        gate: &Gate,
+        request: Request,
+        is_authenticated: bool,
+    ) -> Result<Request, Refused> {
         let (parts, body) = request.into_parts();
-        let max = match (&parts.method, is_authenticated) {
-            (&Method::POST, true) => self.server.max_body_bytes,
-            (&Method::POST, false) => self.server.unauthenticated_bytes,
-            _ => 0,
-        };
-        let body = self.gate.read(body, max, is_authenticated).await?;
+        let max = self.read_limits.request_body(&parts.method, is_authenticated);
+        let body = gate.read(body, max, is_authenticated).await?;
         Ok(Request::from_parts(parts, Body::from(body)))
     }
 
     async fn call(&self, request: Request) -> Response {
-        match self.server.service.clone().oneshot(request).await {
+        match self.service.clone().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         }
