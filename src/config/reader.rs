@@ -41,7 +41,7 @@ impl<'a> Reader<'a> {
         std::mem::take(&mut self.warnings)
     }
 
-    /// The text as it was written, white space around it included.
+    /// The text as it was written, with the white space around it.
     pub(super) fn raw(&mut self, name: &'static str) -> Option<&'a str> {
         self.text_and_source(name).map(|(text, _)| text)
     }
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         .unwrap_or_default()
     }
 
-    /// One of a few words.
+    /// The setting must be one of these words.
     pub(super) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Option<T> {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         self.parse(name, &words.join(" or "), |text| {

@@ -11,13 +11,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{address::ClientAddress, shrinking_map::ShrinkingMap};
 
 const UNIT: usize = 64 << 10;
-/// The memory for all senders together. Bytes count when they come, so a sender that sends nothing takes no memory.
+/// The memory for all senders together. Bytes are counted when they arrive, so a sender that sends nothing takes no memory.
 const GENERAL_BYTES: usize = 64 << 20;
 /// The limit for one address. It suffices for a delivery of the largest size and some of the usual size.
 const ADDRESS_BYTES: usize = 32 << 20;
 /// When `GENERAL_BYTES` are used up, addresses that have sent a delivery with a valid signature can use this memory.
 const RESERVED_BYTES: usize = 32 << 20;
-/// At most this many such addresses are remembered, the latest ones.
+/// The number of such addresses that are remembered. The oldest one is forgotten first.
 const MAX_VERIFIED: usize = 64;
 
 #[derive(Debug)]

@@ -436,7 +436,7 @@ impl Socket {
         Some(last_ping)
     }
 
-    /// Drops the tcp and the queue. The TCP connection closes when its last holder has dropped the tcp.
+    /// Drops the transport and the queue. The TCP connection closes when its last holder has dropped it.
     pub fn end_transport(&self) {
         let mut core = self.core.lock();
         core.transport = Transport::Ended;
