@@ -34,7 +34,7 @@ export class PeerTestbed extends ClusterTestbed {
     return 'states';
   }
 
-  noticed() {
+  waitForFault() {
     return seconds(UNNOTICED);
   }
 
@@ -48,7 +48,7 @@ export class PeerTestbed extends ClusterTestbed {
   }
 
   async arrived(truth) {
-    await until(() => this.watchers.every((watcher) => watcher.upToDate(truth)) || this.silence.lasts() > SETTLED_AFTER, 'all events have arrived, or no more will', 120_000);
+    await until(() => this.watchers.every((watcher) => watcher.upToDate(truth)) || this.silence.current() > SETTLED_AFTER, 'all events have arrived, or no more will', 120_000);
     this.behind = this.watchers.filter((watcher) => !watcher.connected || !watcher.upToDate(truth)).length;
   }
 

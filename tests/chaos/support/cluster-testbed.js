@@ -56,12 +56,6 @@ export class ClusterTestbed extends Testbed {
     return until(condition, what, 30_000);
   }
 
-  /** Waits until all clients are connected. */
-  connected() {
-    return until(() => this.watchers.every((watcher) => watcher.connected), () => `all clients are connected, except: ${
-      this.watchers.filter((watcher) => !watcher.connected).map(({ kind, socket, disconnects, refusals }) => JSON.stringify({ kind, transports: socket.io.opts.transports, disconnects, refusals: refusals.slice(-3) })).join(' ')}\n${this.gateway.lastLines()}`, 60_000);
-  }
-
   /** The transports of the n-th client, and its address for the balancer. */
   optionsOf(n) {
     return { transports: TRANSPORTS[n % TRANSPORTS.length], extraHeaders: { 'X-Forwarded-For': `10.1.${n >> 8}.${n & 255}` } };
