@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{cluster::Cluster, serve::Idle, transport::Server};
+use crate::{cluster::Cluster, serve::IdleConnections, transport::Server};
 
 /// How long a client may take to read the packets that are queued for it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -56,7 +56,7 @@ pub struct Drain {
     /// The drain waits for HTTP requests that are being answered.
     pub requests: TaskTracker,
     /// HTTP connections that wait for another request. That request is answered, and it is their last.
-    pub idle: Idle,
+    pub idle: IdleConnections,
     /// The other nodes know that this node ends before its clients come to them.
     pub cluster: Arc<Cluster>,
     /// The clients are served until the requests have ended. Then their connections are closed, so that each client

@@ -26,7 +26,7 @@ use crate::{
     edge::{Capacity, CorsRule, MemoryLimit, OriginRule, UnauthenticatedLimits, head_bytes},
     http::{HttpState, Routes, Webhook, router},
     lifecycle::{Drain, Signals},
-    serve::{Idle, ListenerContext, serve},
+    serve::{IdleConnections, ListenerContext, serve},
     session::Sessions,
     store::{BatchedReads, StoreError},
     transport::{
@@ -117,7 +117,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     };
     let (server, transports) = socket_io(&config, &relay.sessions, gate);
     let (requests, connections) = (TaskTracker::new(), TaskTracker::new());
-    let (idle, closing) = (Idle::default(), CancellationToken::new());
+    let (idle, closing) = (IdleConnections::default(), CancellationToken::new());
     let admin_context = ListenerContext {
         router: router(Routes::Admin, http.clone(), Origins::default(), requests.clone(), Router::new()),
         capacity: Capacity::new(ADMIN_CONNECTIONS, memory.clone()),
@@ -127,7 +127,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         stall_timeout: config.limits.slow_client_timeout,
         keep_alive: config.server.keep_alive,
         connections: connections.clone(),
-        idle: Idle::default(),
+        idle: IdleConnections::default(),
         draining: draining.clone(),
         closing: closing.clone(),
         metrics: metrics.clone(),

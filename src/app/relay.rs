@@ -17,7 +17,7 @@ use crate::{
     auth::{Keys, TokenVerifier},
     cluster::{Cluster, Membership, NodeReport, Order},
     config::{Backend, Config, StoreConfig, Tokens},
-    fanout::{Hub, Limits, pump},
+    fanout::{Hub, Limits, run_feed_loop},
     feed::FeedItem,
     metrics::Metrics,
     session::{SessionPeer, SessionSettings, Sessions, SystemClock},
@@ -189,7 +189,7 @@ impl BuiltRelay {
         let (following, reporting, metrics) = (relay.clone(), relay.clone(), relay.metrics.clone());
         parts.run("the feed", async move { following.follow(items, stop).await });
         parts.run_forever("the fan-out", async move {
-            pump(hub, feed, timeline_limit).await;
+            run_feed_loop(hub, feed, timeline_limit).await;
             // The fan-out ends after the feed, and the feed reports the reason.
             std::future::pending().await
         });

@@ -70,7 +70,7 @@ impl GatewayStatus for Status {
             keys.set_age(fetched.age());
             keys.waiting.set(fetched.waiting() as u64);
         }
-        process.set_status(self.phase().as_str());
+        process.set_status(self.phase());
     }
 
     fn report(&self) -> HealthReport {

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::task::{DefaultOrg, OrgId, UserId, Viewer};
+use crate::{
+    metrics::HandshakeOutcome,
+    task::{DefaultOrg, OrgId, UserId, Viewer},
+};
 
 use super::{ClaimNames, Identity, Keys, Revocations, UnixTime, claims::Claims, jws::Jws};
 
@@ -34,10 +37,15 @@ pub enum AuthError {
 impl AuthError {
     /// The error code that the client receives.
     pub fn code(&self) -> &'static str {
+        self.outcome().into()
+    }
+
+    /// How a handshake with this token counts in the metrics.
+    pub fn outcome(&self) -> HandshakeOutcome {
         match self {
-            Self::Unauthorized(_) | Self::TooLong { .. } => "unauthorized",
-            Self::Expired => "token_expired",
-            Self::NoKey { .. } => "unavailable",
+            Self::Unauthorized(_) | Self::TooLong { .. } => HandshakeOutcome::Unauthorized,
+            Self::Expired => HandshakeOutcome::TokenExpired,
+            Self::NoKey { .. } => HandshakeOutcome::Unavailable,
         }
     }
 

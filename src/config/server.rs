@@ -80,7 +80,7 @@ const TRANSPORTS: &str = if cfg!(feature = "socketioxide") {
 };
 
 fn parse_transport(text: &str) -> Option<SocketIoTransport> {
-    match text {
+    match text.to_ascii_lowercase().as_str() {
         "native" => Some(SocketIoTransport::Native),
         "socketioxide" if cfg!(feature = "socketioxide") => Some(SocketIoTransport::Socketioxide),
         _ => None,

@@ -28,11 +28,11 @@ impl Setting {
         Self { name, alias: None, placeholder, default: None, unset: "unset", help, secret: false }
     }
 
-    pub(super) const fn or(self, default: &'static str) -> Self {
+    pub(super) const fn default_to(self, default: &'static str) -> Self {
         Self { default: Some(default), ..self }
     }
 
-    pub(super) const fn unset(self, unset: &'static str) -> Self {
+    pub(super) const fn when_unset(self, unset: &'static str) -> Self {
         Self { unset, ..self }
     }
 

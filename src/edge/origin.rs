@@ -14,7 +14,7 @@ use super::{cors::add_vary_origin, error_response};
 use crate::{
     address::forwarded_origin,
     config::{Origin, Origins, TrustedProxies},
-    metrics::Metrics,
+    metrics::{Metrics, RejectReason},
     rate_limited_log::rate_limited_log,
 };
 
@@ -45,7 +45,7 @@ pub async fn check_origin(
     }
     let origin = request.headers().get(header::ORIGIN);
     rate_limited_log!(info, origin = shown(origin), "refused an Origin that is not in WEBSOCKET_CORS_ORIGIN");
-    rule.metrics.clients.rejected.inc(["forbidden_origin"]);
+    rule.metrics.clients.rejected.inc(RejectReason::ForbiddenOrigin);
     let mut response =
         error_response(StatusCode::FORBIDDEN, "forbidden_origin", "This Origin is not allowed");
     add_vary_origin(response.headers_mut());

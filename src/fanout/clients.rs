@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use super::{
     Limits, Peer, PeerId,
-    outbox::{Outbox, Sending, Sent},
+    outbox::{DeliveryState, Outbox, Sent},
     peer::PeerMap,
-    pressed::Relief,
+    slow_clients::SpaceReports,
 };
 use crate::{task::Viewer, wire::Message};
 
@@ -20,7 +20,7 @@ const MAX_UNREAD_ANSWERS: usize = 1024;
 pub struct Clients<P> {
     limits: Limits,
     clients: PeerMap<Client<P>>,
-    sending: Sending<P>,
+    sending: DeliveryState<P>,
     /// The clients that were disconnected since the last call of [`Clients::take_cut`].
     cut: Vec<PeerId>,
 }
@@ -35,7 +35,7 @@ struct Client<P> {
 pub(super) struct Recipient<'a, P> {
     id: PeerId,
     client: &'a mut Client<P>,
-    sending: &'a mut Sending<P>,
+    sending: &'a mut DeliveryState<P>,
 }
 
 impl<P: Peer> Recipient<'_, P> {
@@ -55,7 +55,7 @@ impl<P: Peer> Recipient<'_, P> {
 
 impl<P: Peer> Clients<P> {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, clients: PeerMap::default(), sending: Sending::new(&limits), cut: Vec::new() }
+        Self { limits, clients: PeerMap::default(), sending: DeliveryState::new(&limits), cut: Vec::new() }
     }
 
     pub(super) fn add(&mut self, id: PeerId, peer: P, viewer: Viewer) {
@@ -64,10 +64,10 @@ impl<P: Peer> Clients<P> {
 
     pub(super) fn remove(&mut self, id: PeerId) {
         self.clients.remove(&id);
-        self.sending.pressed.remove(id);
-        if self.sending.pressed.is_empty() {
-            // The list is not read again before another peer is pressed.
-            self.sending.relief.take();
+        self.sending.slow.remove(id);
+        if self.sending.slow.is_empty() {
+            // The list is not read again before another peer is slow.
+            self.sending.space_reports.take();
         }
     }
 
@@ -87,7 +87,7 @@ impl<P: Peer> Clients<P> {
     }
 
     /// Sends one message to one client, such as an ack or a refusal. A client that keeps asking without reading the answers is
-    /// disconnected at once, without waiting for the pump.
+    /// disconnected at once, without waiting for the feed loop.
     pub(super) fn reply(&mut self, id: PeerId, message: &Message) {
         let handoff = self.limits.replay_events.saturating_mul(2);
         let most = MAX_UNREAD_ANSWERS.saturating_add(handoff).saturating_add(self.limits.behind_messages);
@@ -98,17 +98,17 @@ impl<P: Peer> Clients<P> {
         }
     }
 
-    /// The list in which peers report that their queue has room again.
-    pub fn relief(&self) -> Relief {
-        self.sending.relief.clone()
+    /// The list in which peers report that their queue has space again.
+    pub fn space_reports(&self) -> SpaceReports {
+        self.sending.space_reports.clone()
     }
 
-    /// Moves waiting messages into the queues of the peers that have reported room. Returns whether no peer is pressed any more.
-    pub fn relieve(&mut self) -> bool {
-        for id in self.sending.relief.take() {
+    /// Moves waiting messages into the queues of the peers that have reported space. Returns whether no peer is slow any more.
+    pub fn send_waiting(&mut self) -> bool {
+        for id in self.sending.space_reports.take() {
             self.drain(id);
         }
-        self.sending.pressed.is_empty()
+        self.sending.slow.is_empty()
     }
 
     /// The messages that have been put into queues since the last call.
@@ -116,26 +116,26 @@ impl<P: Peer> Clients<P> {
         std::mem::take(&mut self.sending.sent)
     }
 
-    pub fn is_pressed(&self, id: PeerId) -> bool {
-        self.sending.pressed.contains(id)
+    pub fn is_slow(&self, id: PeerId) -> bool {
+        self.sending.slow.contains(id)
     }
 
-    pub fn anyone_pressed(&self) -> bool {
-        !self.sending.pressed.is_empty()
+    pub fn any_is_slow(&self) -> bool {
+        !self.sending.slow.is_empty()
     }
 
-    /// Returns whether the pump has to wait for a full queue before it sends anything else. The wait slows a burst down to the
+    /// Returns whether the feed loop has to wait for a full queue before it sends anything else. The wait slows a burst down to the
     /// speed of the clients that read it. A client that needs longer is behind and does not delay the others.
-    pub fn waits(&self) -> bool {
-        self.sending.pressed.waits()
+    pub fn must_wait(&self) -> bool {
+        self.sending.slow.must_wait()
     }
 
     /// Disconnects clients that have accepted nothing for too long, or that are too far behind. They reconnect and ask for
     /// their state again. Returns the number of these clients.
-    pub(super) fn cut_pressed(&mut self) -> usize {
+    pub(super) fn cut_slow(&mut self) -> usize {
         let Limits { patience, behind_messages, .. } = self.limits;
         let mut cut = 0;
-        for id in self.sending.pressed.take_too_far() {
+        for id in self.sending.slow.take_over_limit() {
             // The client may have caught up meanwhile.
             if self.clients.get(&id).is_some_and(|client| client.outbox.overflow.len() > behind_messages) {
                 self.cut(id);
@@ -143,17 +143,17 @@ impl<P: Peer> Clients<P> {
             }
         }
         let now = Instant::now();
-        while let Some(id) = self.sending.pressed.overdue(now) {
+        while let Some(id) = self.sending.slow.overdue(now) {
             self.drain(id);
-            let Some(pressure) = self.sending.pressed.get_mut(id) else { continue };
-            let took = pressure.took;
-            let moved = self.clients.get(&id).and_then(|client| client.outbox.peer.took());
-            match moved.map_or(took, |moved| moved.max(took)) + patience {
+            let Some(slow) = self.sending.slow.get_mut(id) else { continue };
+            let accepted = slow.last_accepted;
+            let read = self.clients.get(&id).and_then(|client| client.outbox.peer.last_read());
+            match read.map_or(accepted, |read| read.max(accepted)) + patience {
                 due if due <= now => {
                     self.cut(id);
                     cut += 1;
                 }
-                due => self.sending.pressed.put_off(id, due),
+                due => self.sending.slow.postpone(id, due),
             }
         }
         cut
@@ -168,23 +168,23 @@ impl<P: Peer> Clients<P> {
     /// The number of clients whose queue is full, and the number of messages that wait beside their queues. This visits only
     /// these clients, each once.
     pub fn behind(&self) -> (usize, usize) {
-        let pressed = &self.sending.pressed;
+        let slow = &self.sending.slow;
         let overflow = |id| self.clients.get(&id).map_or(0, |client| client.outbox.overflow.len());
-        (pressed.len(), pressed.ids().map(overflow).sum())
+        (slow.len(), slow.ids().map(overflow).sum())
     }
 
-    /// Moves the messages that wait for a pressed peer into its queue, as far as they fit.
+    /// Moves the messages that wait for a slow peer into its queue, as far as they fit.
     fn drain(&mut self, id: PeerId) {
-        let Sending { pressed, sent, .. } = &mut self.sending;
-        let Some(pressure) = pressed.get_mut(id) else { return };
+        let DeliveryState { slow, sent, .. } = &mut self.sending;
+        let Some(slow_client) = slow.get_mut(id) else { return };
         let client = self.clients.get_mut(&id);
-        if client.is_none_or(|client| client.outbox.drain(pressure, sent)) {
-            pressed.remove(id);
+        if client.is_none_or(|client| client.outbox.drain(slow_client, sent)) {
+            slow.remove(id);
         }
     }
 
     fn cut(&mut self, id: PeerId) {
-        self.sending.pressed.remove(id);
+        self.sending.slow.remove(id);
         if let Some(client) = self.clients.get_mut(&id) {
             client.outbox.overflow.clear();
             client.outbox.peer.cut();

@@ -74,8 +74,8 @@ impl<P: Peer> Fanout<P> {
 
     /// Disconnects clients that have accepted nothing for too long, or that are too far behind. They reconnect and ask for
     /// their state again. Returns the number of these clients.
-    pub fn cut_pressed(&mut self) -> usize {
-        let cut = self.clients.cut_pressed();
+    pub fn cut_slow(&mut self) -> usize {
+        let cut = self.clients.cut_slow();
         self.suspend_cut();
         cut
     }

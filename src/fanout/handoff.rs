@@ -11,7 +11,7 @@ use super::{
     peer::PeerMap,
     stream::{Room, Stream},
 };
-use crate::{feed::Position, task::Viewer, wire::Message};
+use crate::{feed::Position, metrics::HandoffKind, task::Viewer, wire::Message};
 
 /// The result of a handoff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +24,12 @@ pub enum Entry {
     Reread,
 }
 
-impl Entry {
-    /// The result in one word, for metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Entry::Entered => "state",
-            Entry::Gone => "gone",
-            Entry::Reread => "reread",
+impl From<Entry> for HandoffKind {
+    fn from(entry: Entry) -> Self {
+        match entry {
+            Entry::Entered => Self::State,
+            Entry::Gone => Self::Gone,
+            Entry::Reread => Self::Reread,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The fan-out behind its lock, shared by the feed's pump and the sessions.
+//! The fan-out behind its lock, shared by the feed loop and the sessions.
 
 use std::sync::{
     Arc,
@@ -8,9 +8,14 @@ use std::sync::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use crate::{feed::Position, metrics::Metrics, rate_limited_log::rate_limited_log, task::Timestamp};
+use crate::{
+    feed::Position,
+    metrics::{Metrics, RoomKind},
+    rate_limited_log::rate_limited_log,
+    task::Timestamp,
+};
 
-use super::{Fanout, Limits, Peer, Relief};
+use super::{Fanout, Limits, Peer, SpaceReports};
 
 /// One task flushes at most this many peers, which takes some tenths of a millisecond of system calls.
 const FLUSHED_AT_ONCE: usize = 64;
@@ -20,11 +25,11 @@ const FLUSHED_AT_ONCE: usize = 64;
 pub struct Hub<P> {
     fanout: Mutex<Fanout<P>>,
     /// A clone of the fan-out's list, which needs no lock of the fan-out.
-    relief: Relief,
+    space_reports: SpaceReports,
     /// The feed of tasks.
     pub tasks: Following,
-    /// Wakes the pump when counts have become dirty, or a queue full, outside the pump.
-    pub(super) touched: Notify,
+    /// Wakes the feed loop when counts have become dirty, or a queue full, outside the feed loop.
+    pub(super) wake: Notify,
     pub(super) metrics: Arc<Metrics>,
     /// When this process started. Changes that were committed earlier do not count in the latency metric.
     pub(super) began: Timestamp,
@@ -54,10 +59,10 @@ impl<P: Peer> Hub<P> {
     pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
         let fanout = Fanout::new(limits);
         Self {
-            relief: fanout.clients.relief(),
+            space_reports: fanout.clients.space_reports(),
             fanout: Mutex::new(fanout),
             tasks: Following::new(),
-            touched: Notify::new(),
+            wake: Notify::new(),
             metrics,
             began: Timestamp::now(),
         }
@@ -66,11 +71,11 @@ impl<P: Peer> Hub<P> {
     /// One turn of the fan-out.
     pub fn turn<T>(&self, work: impl FnOnce(&mut Fanout<P>) -> T) -> T {
         let mut fanout = self.fanout.lock();
-        let (was_dirty, was_pressed) = (fanout.counts_are_dirty(), fanout.clients.anyone_pressed());
+        let (was_dirty, were_slow) = (fanout.counts_are_dirty(), fanout.clients.any_is_slow());
         let result = work(&mut fanout);
         let sent = fanout.clients.take_sent();
-        if !was_dirty && fanout.counts_are_dirty() || !was_pressed && fanout.clients.anyone_pressed() {
-            self.touched.notify_one();
+        if !was_dirty && fanout.counts_are_dirty() || !were_slow && fanout.clients.any_is_slow() {
+            self.wake.notify_one();
         }
         drop(fanout);
         if sent.messages > 0 {
@@ -88,35 +93,35 @@ impl<P: Peer> Hub<P> {
 
     /// Sets the metrics of what the fan-out holds right now, before a scrape.
     pub fn measure(&self) {
-        let (status, fill) = (self.status(), self.fanout.lock().fill());
+        let (status, sizes) = (self.status(), self.fanout.lock().sizes());
         let metrics = &self.metrics.relay;
         metrics.open.set(status.open.into());
-        metrics.rooms.of(["task"]).set(fill.task_rooms as u64);
-        metrics.rooms.of(["dashboard"]).set(fill.dashboards as u64);
-        metrics.members.of(["task"]).set(fill.task_members as u64);
-        metrics.members.of(["dashboard"]).set(fill.dashboard_members as u64);
-        metrics.clients_behind.set(fill.behind as u64);
-        metrics.packets_behind.set(fill.messages_behind as u64);
-        metrics.ring_bytes.set(fill.ring.bytes as u64);
-        metrics.ring_max_bytes.set(fill.ring.max_bytes as u64);
-        metrics.ring_steps.set(fill.ring.steps as u64);
-        metrics.ring_span_seconds.set(fill.ring.span.as_secs_f64());
+        metrics.rooms.of(RoomKind::Task).set(sizes.task_rooms as u64);
+        metrics.rooms.of(RoomKind::Dashboard).set(sizes.dashboards as u64);
+        metrics.members.of(RoomKind::Task).set(sizes.task_members as u64);
+        metrics.members.of(RoomKind::Dashboard).set(sizes.dashboard_members as u64);
+        metrics.clients_behind.set(sizes.behind as u64);
+        metrics.packets_behind.set(sizes.messages_behind as u64);
+        metrics.ring_bytes.set(sizes.ring.bytes as u64);
+        metrics.ring_max_bytes.set(sizes.ring.max_bytes as u64);
+        metrics.ring_steps.set(sizes.ring.steps as u64);
+        metrics.ring_span_seconds.set(sizes.ring.span.as_secs_f64());
     }
 
-    /// The list in which peers report that their queue has room again. The pump then sends what waits. A report does not wait for the
+    /// The list in which peers report that their queue has space again. The feed loop then sends what waits. A report does not wait for the
     /// lock of the fan-out.
-    pub fn relief(&self) -> Relief {
-        self.relief.clone()
+    pub fn space_reports(&self) -> SpaceReports {
+        self.space_reports.clone()
     }
 
     /// Moves waiting messages into the queues that have room again, and disconnects clients that are too far behind or have
-    /// accepted nothing for too long. Returns whether the pump can continue without waiting.
-    pub fn relieve(&self) -> bool {
+    /// accepted nothing for too long. Returns whether the feed loop can continue without waiting.
+    pub fn send_waiting(&self) -> bool {
         let (waits, cut) = self.turn(|fanout| {
-            if fanout.clients.relieve() {
+            if fanout.clients.send_waiting() {
                 return (false, 0);
             }
-            (fanout.clients.waits(), fanout.cut_pressed())
+            (fanout.clients.must_wait(), fanout.cut_slow())
         });
         if cut > 0 {
             rate_limited_log!(

@@ -3,12 +3,12 @@
 //! kind of tasks: their rooms, the dashboards, and the counts of each viewer.
 //!
 //! [`Fanout`] has the clients and the stream of each kind. It is synchronous and knows sockets only as [`Peer`]s, so that tests
-//! need no sockets. [`Hub`] puts it behind a lock, and [`pump()`] drives a stream from the feed.
+//! need no sockets. [`Hub`] puts it behind a lock, and [`run_feed_loop()`] drives a stream from the feed.
 
 mod clients;
 #[allow(clippy::module_inception, reason = "the clients and all streams together")]
 mod fanout;
-mod fill;
+mod feed_loop;
 mod handoff;
 mod hub;
 mod index;
@@ -17,22 +17,22 @@ mod kind;
 mod model;
 mod outbox;
 mod peer;
-mod pressed;
-mod pump;
 mod ring;
+mod sizes;
+mod slow_clients;
 mod stream;
 mod tasks;
 
 pub use crate::feed::Position;
 pub use clients::Clients;
 pub use fanout::{Fanout, Limits};
-pub use fill::{Fill, RingFill};
+pub use feed_loop::run_feed_loop;
 pub use handoff::Entry;
 pub use hub::{Following, Hub, StreamStatus};
 pub use kind::{Effect, Key, Kind, Mark, Step};
 pub use outbox::Sent;
 pub use peer::{Peer, PeerId, SendError};
-pub use pressed::Relief;
-pub use pump::pump;
+pub use sizes::{RingSizes, Sizes};
+pub use slow_clients::SpaceReports;
 pub use stream::Stream;
 pub use tasks::{DashboardOffer, TaskOffer, Tasks};

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::{
-    DashboardOffer, Entry, Fanout, Kind, Limits, Peer, PeerId, Relief, SendError, TaskOffer, Tasks,
+    DashboardOffer, Entry, Fanout, Kind, Limits, Peer, PeerId, SendError, SpaceReports, TaskOffer, Tasks,
     tasks::{Key, sees},
 };
 use crate::{
@@ -144,7 +144,7 @@ struct Socket {
     capacity: usize,
     flags: Arc<Mutex<Flags>>,
     id: PeerId,
-    relief: Relief,
+    space_reports: SpaceReports,
 }
 
 #[derive(Debug, Default)]
@@ -284,7 +284,7 @@ impl World {
             capacity: self.capacity,
             flags: Arc::default(),
             id: peer,
-            relief: self.fanout.clients.relief(),
+            space_reports: self.fanout.clients.space_reports(),
         };
         self.fanout.add_peer(peer, socket.clone(), viewer.clone());
         (peer, socket)
@@ -326,8 +326,8 @@ impl World {
             Op::Read(client) => self.read(client),
             Op::Counts => drop(self.fanout.flush_counts()),
             Op::Cut => {
-                if !self.fanout.clients.relieve() {
-                    self.fanout.cut_pressed();
+                if !self.fanout.clients.send_waiting() {
+                    self.fanout.cut_slow();
                 }
             }
             Op::Gap => {
@@ -479,9 +479,9 @@ impl World {
         }
     }
 
-    /// The pump waits for clients with full queues. The clients here then read at once.
+    /// The feed loop waits for clients with full queues. The clients here then read at once.
     fn wait_for_clients(&mut self) {
-        while !self.fanout.clients.relieve() {
+        while !self.fanout.clients.send_waiting() {
             for client in 0..CLIENTS {
                 self.read(client);
             }
@@ -674,7 +674,9 @@ impl World {
     fn read_all(&mut self, index: usize) {
         loop {
             self.read(index);
-            if self.fanout.clients.relieve() && self.clients[index].socket.queue.lock().unwrap().is_empty() {
+            if self.fanout.clients.send_waiting()
+                && self.clients[index].socket.queue.lock().unwrap().is_empty()
+            {
                 return;
             }
             for other in 0..CLIENTS {
@@ -687,7 +689,7 @@ impl World {
         let socket = &self.clients[index].socket;
         let messages: Vec<Message> = socket.queue.lock().unwrap().drain(..).collect();
         if messages.len() == socket.capacity {
-            socket.relief.has_room(socket.id);
+            socket.space_reports.has_space(socket.id);
         }
         for message in messages {
             let Content::Event { name, payload, .. } = message.content() else { continue };
@@ -921,27 +923,27 @@ fn check_end(world: &mut World) {
 }
 
 /// The counters that joins and leaves update are equal to the real numbers.
-fn check_fill(fanout: &Fanout<Socket>) {
-    let fill = fanout.fill();
+fn check_sizes(fanout: &Fanout<Socket>) {
+    let sizes = fanout.sizes();
     let rooms = |which: fn(&Key) -> bool| fanout.tasks.rooms.iter().filter(move |(key, _)| which(key));
     let members = |which| rooms(which).map(|(_, room)| room.members.len()).sum::<usize>();
-    assert_eq!(fill.task_rooms, rooms(|key| matches!(key, Key::Task(_))).count());
-    assert_eq!(fill.task_members, members(|key| matches!(key, Key::Task(_))));
-    assert_eq!(fill.dashboards, rooms(|key| matches!(key, Key::Org(_))).count());
-    assert_eq!(fill.dashboard_members, members(|key| matches!(key, Key::User(_))));
+    assert_eq!(sizes.task_rooms, rooms(|key| matches!(key, Key::Task(_))).count());
+    assert_eq!(sizes.task_members, members(|key| matches!(key, Key::Task(_))));
+    assert_eq!(sizes.dashboards, rooms(|key| matches!(key, Key::Org(_))).count());
+    assert_eq!(sizes.dashboard_members, members(|key| matches!(key, Key::User(_))));
     assert!(fanout.tasks.rooms.values().all(|room| !room.members.is_empty()), "an empty room stays");
-    assert_eq!(fill.messages_behind, fanout.clients.overflows().map(|(_, waiting)| waiting).sum::<usize>());
-    let mut pressed = fanout.clients.overflows().filter(|(_, waiting)| *waiting > 0);
-    assert!(pressed.all(|(id, _)| fanout.clients.is_pressed(id)), "an overflow is forgotten");
+    assert_eq!(sizes.messages_behind, fanout.clients.overflows().map(|(_, waiting)| waiting).sum::<usize>());
+    let mut slow = fanout.clients.overflows().filter(|(_, waiting)| *waiting > 0);
+    assert!(slow.all(|(id, _)| fanout.clients.is_slow(id)), "an overflow is forgotten");
 }
 
 fn check_nothing_stays(world: &mut World) {
     for client in &world.clients {
         world.fanout.remove_peer(client.peer);
     }
-    check_fill(&world.fanout);
+    check_sizes(&world.fanout);
     let fanout = &world.fanout;
-    assert!(!fanout.clients.anyone_pressed() && !fanout.clients.waits());
+    assert!(!fanout.clients.any_is_slow() && !fanout.clients.must_wait());
     assert!(fanout.clients.is_empty() && fanout.tasks.has_nobody() && fanout.posts.has_nobody());
     assert!(fanout.tasks.kind.dashboards.is_empty());
     assert!(fanout.tasks.kind.counts.is_empty(), "counts without a dashboard");
@@ -959,7 +961,7 @@ proptest! {
         let mut world = World::new(capacity);
         for op in ops {
             world.run(op);
-            check_fill(&world.fanout);
+            check_sizes(&world.fanout);
         }
         check_end(&mut world);
         check_nothing_stays(&mut world);

@@ -7,17 +7,17 @@ use std::{
 
 use super::{
     Limits, Peer, PeerId, SendError,
-    pressed::{Pressed, Pressure, Relief},
+    slow_clients::{SlowClient, SlowClients, SpaceReports},
 };
 use crate::wire::Message;
 
 /// The state that all deliveries share.
 #[derive(Debug)]
-pub(super) struct Sending<P> {
+pub(super) struct DeliveryState<P> {
     /// Peers whose queue was full. Later messages for them wait in their overflow.
-    pub pressed: Pressed,
-    /// The list in which peers report that their queue has room again.
-    pub relief: Relief,
+    pub slow: SlowClients,
+    /// The list in which peers report that their queue has space again.
+    pub space_reports: SpaceReports,
     patience: Duration,
     behind_messages: usize,
     pub sent: Sent<P>,
@@ -32,11 +32,11 @@ pub struct Sent<P> {
     pub waiting: Vec<P>,
 }
 
-impl<P> Sending<P> {
+impl<P> DeliveryState<P> {
     pub fn new(limits: &Limits) -> Self {
         Self {
-            pressed: Pressed::default(),
-            relief: Relief::default(),
+            slow: SlowClients::default(),
+            space_reports: SpaceReports::default(),
             patience: limits.patience,
             behind_messages: limits.behind_messages,
             sent: Sent::default(),
@@ -60,7 +60,7 @@ impl<P: Peer> Sent<P> {
     }
 }
 
-/// A peer, and the messages that did not fit into its queue. The pump waits for a full queue for a moment, and then continues
+/// A peer, and the messages that did not fit into its queue. The feed loop waits for a full queue for a moment, and then continues
 /// without that peer. The overflow has a limit.
 #[derive(Debug)]
 pub(super) struct Outbox<P> {
@@ -73,12 +73,12 @@ impl<P: Peer> Outbox<P> {
         Self { peer, overflow: VecDeque::new() }
     }
 
-    pub fn deliver(&mut self, id: PeerId, message: &Message, sending: &mut Sending<P>) {
+    pub fn deliver(&mut self, id: PeerId, message: &Message, sending: &mut DeliveryState<P>) {
         if !self.overflow.is_empty() {
             self.overflow.push_back(message.clone());
             // This is recorded once, when the overflow exceeds its limit.
             if self.overflow.len() == sending.behind_messages.saturating_add(1) {
-                sending.pressed.is_too_far(id);
+                sending.slow.mark_over_limit(id);
             }
             return;
         }
@@ -86,9 +86,9 @@ impl<P: Peer> Outbox<P> {
             Ok(flush) => sending.sent.count(message.size(), &self.peer, flush),
             Err(SendError::Full(message)) => {
                 self.overflow.push_back(message);
-                sending.pressed.add(id, sending.patience);
+                sending.slow.add(id, sending.patience);
                 if sending.behind_messages == 0 {
-                    sending.pressed.is_too_far(id);
+                    sending.slow.mark_over_limit(id);
                 }
             }
             Err(SendError::Closed) => {}
@@ -96,7 +96,7 @@ impl<P: Peer> Outbox<P> {
     }
 
     /// Moves the overflow into the queue, as far as it fits. Returns whether the overflow is empty.
-    pub fn drain(&mut self, pressure: &mut Pressure, sent: &mut Sent<P>) -> bool {
+    pub fn drain(&mut self, slow: &mut SlowClient, sent: &mut Sent<P>) -> bool {
         while let Some(message) = self.overflow.pop_front() {
             let bytes = message.size();
             match self.peer.send(message) {
@@ -107,7 +107,7 @@ impl<P: Peer> Outbox<P> {
                 }
                 Err(SendError::Closed) => {}
             }
-            pressure.took = Instant::now();
+            slow.last_accepted = Instant::now();
         }
         true
     }

@@ -34,7 +34,7 @@ impl Hasher for PeerIdHasher {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum SendError {
-    /// The queue is full, and the message is returned. The peer calls [`super::Relief::has_room`] when the queue has room again
+    /// The queue is full, and the message is returned. The peer calls [`super::SpaceReports::has_space`] when the queue has space again
     /// or the connection has ended.
     Full(Message),
     /// The connection has ended. The peer will be removed soon.
@@ -53,7 +53,7 @@ pub trait Peer: Clone + Send + 'static {
     fn cut(&self);
 
     /// When the connection last accepted bytes. The queue stays full while a large answer is being sent.
-    fn took(&self) -> Option<Instant> {
+    fn last_read(&self) -> Option<Instant> {
         None
     }
 

@@ -3,9 +3,9 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    fill::RingFill,
     index::{ENTRY_BYTES, Index},
     kind::Step,
+    sizes::RingSizes,
 };
 use crate::feed::Position;
 
@@ -65,10 +65,10 @@ impl<S: Step> Ring<S> {
         true
     }
 
-    pub fn fill(&self) -> RingFill {
+    pub fn sizes(&self) -> RingSizes {
         let at = |step: Option<&(S, _)>| step.map_or(0, |(step, _)| step.occurred_at().millis());
         let span = at(self.steps.back()).saturating_sub(at(self.steps.front()));
-        RingFill {
+        RingSizes {
             bytes: self.bytes,
             max_bytes: self.max_bytes,
             steps: self.steps.len(),

@@ -1,5 +1,7 @@
 //! The items of a feed: committed changes of tasks, and gaps between them.
 
+use strum::{IntoStaticStr, VariantArray};
+
 use crate::task::{Task, TaskId, TimelineEntry, Timestamp};
 
 use super::Position;
@@ -54,7 +56,8 @@ pub enum FeedItem {
 }
 
 /// Why changes may have been missed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum GapReason {
     #[error("the change stream's history is lost")]
     History,
@@ -68,21 +71,4 @@ pub enum GapReason {
     Dropped,
     #[error("the log was cut before it could be read")]
     LogCut,
-}
-
-impl GapReason {
-    pub const ALL: [Self; 6] =
-        [Self::History, Self::Resume, Self::Image, Self::Time, Self::Dropped, Self::LogCut];
-
-    /// The reason in one word, for metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::History => "history",
-            Self::Resume => "resume",
-            Self::Image => "image",
-            Self::Time => "time",
-            Self::Dropped => "dropped",
-            Self::LogCut => "log_cut",
-        }
-    }
 }

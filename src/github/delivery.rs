@@ -102,11 +102,6 @@ pub enum EventName {
     Repository,
 }
 
-/// The event's name if taskcast uses the event, otherwise `other`. Metrics use it as a label.
-pub fn event_label(event: &str) -> &'static str {
-    event.parse::<EventName>().map_or("other", Into::into)
-}
-
 /// Only the action of a payload.
 #[derive(Deserialize)]
 struct ActionOnly {

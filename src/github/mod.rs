@@ -19,7 +19,7 @@ mod search;
 mod signature;
 mod source;
 
-pub use delivery::{Delivery, DeliveryId, EventName, Received, UnusableDelivery, event_label};
+pub use delivery::{Delivery, DeliveryId, EventName, Received, UnusableDelivery};
 pub use facts::{Fact, FactRecord, KnownFacts};
 pub use lookup::{Lookup, lookups};
 pub use repository::Repository;

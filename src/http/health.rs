@@ -4,6 +4,7 @@ use axum::{Json, extract::State};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
+use strum::{IntoStaticStr, VariantArray};
 
 use super::HttpState;
 use crate::cluster::NodeReport;
@@ -27,8 +28,9 @@ pub struct HealthReport {
 }
 
 /// The phase of the node's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Phase {
     Starting,
     Ok,
@@ -86,15 +88,6 @@ impl From<NodeReport> for NodeHealth {
 }
 
 impl Phase {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Phase::Starting => "starting",
-            Phase::Ok => "ok",
-            Phase::Degraded => "degraded",
-            Phase::Draining => "draining",
-        }
-    }
-
     fn status_code(self) -> StatusCode {
         match self {
             Phase::Ok | Phase::Degraded => StatusCode::OK,

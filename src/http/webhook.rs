@@ -21,6 +21,7 @@ use crate::{
     config::{Secret, WebhookConfig},
     edge::{BodyMemory, Reservation},
     github::{self, DeliveryId, Received},
+    metrics::WebhookOutcome,
     rate_limited_log::rate_limited_log,
     store::Delivered,
 };
@@ -51,23 +52,6 @@ pub struct Webhook {
     secrets: Vec<Secret>,
     /// The memory for bodies.
     body_memory: BodyMemory,
-}
-
-/// The outcome of a request. Every request has exactly one, which [`github`] determines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Written,
-    Duplicate,
-    Ignored,
-    Ping,
-    /// The request is not signed, or not with one of the configured secrets.
-    Unauthorized,
-    /// The request is too large, or it is signed but cannot be used.
-    Unusable,
-    /// The store is unavailable, or the request took too long.
-    Unavailable,
-    Failed,
-    NotConfigured,
 }
 
 /// The log fields of a request. They are empty until the signature is verified.
@@ -117,34 +101,18 @@ impl Webhook {
     }
 }
 
-impl Outcome {
-    /// The name in logs and metrics. The names are few and do not change.
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Written => "written",
-            Self::Duplicate => "duplicate",
-            Self::Ignored => "ignored",
-            Self::Ping => "ping",
-            Self::Unauthorized => "unauthorized",
-            Self::Unusable => "unusable",
-            Self::Unavailable => "unavailable",
-            Self::Failed => "failed",
-            Self::NotConfigured => "not_configured",
-        }
-    }
-
-    fn of(result: &Result<Answer, ApiError>) -> Self {
-        match result {
-            Ok(Answer::Written) => Self::Written,
-            Ok(Answer::Duplicate) => Self::Duplicate,
-            Ok(Answer::Ignored(_)) => Self::Ignored,
-            Ok(Answer::Ping) => Self::Ping,
-            Err(ApiError::BadSignature(_)) => Self::Unauthorized,
-            Err(ApiError::NotConfigured(_)) => Self::NotConfigured,
-            Err(ApiError::Unavailable(_) | ApiError::TimedOut) => Self::Unavailable,
-            Err(ApiError::Internal(_)) => Self::Failed,
-            Err(_) => Self::Unusable,
-        }
+/// Every request has exactly one outcome.
+fn outcome_of(result: &Result<Answer, ApiError>) -> WebhookOutcome {
+    match result {
+        Ok(Answer::Written) => WebhookOutcome::Written,
+        Ok(Answer::Duplicate) => WebhookOutcome::Duplicate,
+        Ok(Answer::Ignored(_)) => WebhookOutcome::Ignored,
+        Ok(Answer::Ping) => WebhookOutcome::Ping,
+        Err(ApiError::BadSignature(_)) => WebhookOutcome::Unauthorized,
+        Err(ApiError::NotConfigured(_)) => WebhookOutcome::NotConfigured,
+        Err(ApiError::Unavailable(_) | ApiError::TimedOut) => WebhookOutcome::Unavailable,
+        Err(ApiError::Internal(_)) => WebhookOutcome::Failed,
+        Err(_) => WebhookOutcome::Unusable,
     }
 }
 
@@ -153,14 +121,15 @@ pub(super) async fn github(State(state): State<HttpState>, request: Request) -> 
     let mut log_fields = LogFields::default();
     let received = timeout(DEADLINE, receive(&state, request, &mut log_fields)).await;
     let result = received.unwrap_or(Err(ApiError::TimedOut));
-    let outcome = Outcome::of(&result);
+    let outcome = outcome_of(&result);
     let LogFields { event, action, delivery } = log_fields;
-    state.metrics.http.webhook(github::event_label(&event), outcome.label());
+    state.metrics.http.webhook(event.parse().ok(), outcome);
+    let outcome: &str = outcome.into();
     if event.is_empty() {
         // The request may not come from GitHub. Anybody can send as many as they like, so this line is limited.
-        rate_limited_log!(info, outcome = outcome.label(), "refused a webhook");
+        rate_limited_log!(info, outcome, "refused a webhook");
     } else {
-        tracing::info!(event, action, delivery, outcome = outcome.label(), "webhook");
+        tracing::info!(event, action, delivery, outcome, "webhook");
     }
     match result {
         Ok(Answer::Written | Answer::Ping) => Json(json!({"ok": true})).into_response(),

@@ -6,62 +6,34 @@ use strum::VariantArray;
 
 use crate::wire::{ClientEventName, Code};
 
-use super::labelled::{Counters, Gauges, Level, counter, gauge};
+use super::{
+    labelled::{Counters, Gauges, Level, all, counter, gauge},
+    labels::{CutReason, EndReason, HandshakeOutcome, RejectReason, Transport, WaitCause},
+};
 
-const END_REASONS: [&str; 6] = [
-    "transport_close",
-    "multiple_polling",
-    "malformed",
-    "transport_error",
-    "heartbeat_timeout",
-    "closed_here",
-];
-const HANDSHAKES: [&str; 6] =
-    ["accepted", "unauthorized", "token_expired", "unavailable", "feature_disabled", "invalid_namespace"];
-const REJECT_REASONS: [&str; 12] = [
-    "capacity",
-    "address",
-    "idle",
-    "rate_limited",
-    "unauthenticated_bytes",
-    "overloaded",
-    "draining",
-    "forbidden_origin",
-    "token_in_query",
-    "payload_too_large",
-    "overlapping_requests",
-    "request_timeout",
-];
+const UNKNOWN_EVENT: &str = "unknown";
 
 #[derive(Debug)]
 pub struct ClientMetrics {
-    /// `[transport]`: `websocket` or `polling`.
-    pub connections: Gauges<1>,
+    pub connections: Gauges<Transport>,
     pub users: Level,
     pub unauthenticated: Level,
     /// Every accepted TCP connection takes a slot, HTTP connections too.
     pub connection_slots_used: Level,
     pub connection_slots: Level,
-    /// `[reason]`
-    pub rejected: Counters<1>,
-    /// `[outcome]`: `accepted`, or the code that the client receives.
-    pub handshakes: Counters<1>,
-    /// `[reason]`
-    pub ended: Counters<1>,
-    /// `[event]`
-    pub requests: Counters<1>,
-    /// `[code]`
-    pub refusals: Counters<1>,
+    pub rejected: Counters<RejectReason>,
+    pub handshakes: Counters<HandshakeOutcome>,
+    pub ended: Counters<EndReason>,
+    requests: Counters<&'static str>,
+    pub refusals: Counters<Code>,
     /// `totalErrors` of `/api/health` shows it, too.
     pub errors: Counter,
-    /// `[reason]`
-    pub disconnected: Counters<1>,
+    pub disconnected: Counters<CutReason>,
     /// `messagesPerSecond` of `/api/health` is its growth per second.
     pub deliveries: Counter,
     pub delivered_bytes: Counter,
     pub requests_waiting: Level,
-    /// `[cause]`
-    joins_waiting: Gauges<1>,
+    joins_waiting: Gauges<WaitCause>,
 }
 
 /// A join or resync counts as waiting until this is dropped.
@@ -75,8 +47,13 @@ impl Drop for WaitingJoin {
 }
 
 impl ClientMetrics {
-    pub fn join_waits(&self, cause: &'static str) -> WaitingJoin {
-        let level = self.joins_waiting.of([cause]);
+    /// Counts an event of a client. `None` means that taskcast does not know its name.
+    pub fn requested(&self, name: Option<ClientEventName>) {
+        self.requests.inc(name.map_or(UNKNOWN_EVENT, Into::into));
+    }
+
+    pub fn join_waits(&self, cause: WaitCause) -> WaitingJoin {
+        let level = self.joins_waiting.of(cause);
         level.inc();
         WaitingJoin(level)
     }
@@ -88,7 +65,7 @@ impl ClientMetrics {
                 "connections",
                 "Authenticated Socket.IO connections",
                 ["transport"],
-            ).with(["websocket", "polling"].map(|transport| [transport])),
+            ).with(all()),
             users: gauge(registry, "users", "Users that have at least one connection"),
             unauthenticated: gauge(
                 registry,
@@ -107,7 +84,7 @@ impl ClientMetrics {
                 "Connections and Socket.IO requests that were refused before a handshake",
                 ["reason"],
             )
-            .with(REJECT_REASONS.map(|reason| [reason])),
+            .with(all()),
             handshakes: Counters::register(
                 registry,
                 "handshakes",
@@ -115,28 +92,28 @@ impl ClientMetrics {
                  because the key of its token is not known yet)",
                 ["outcome"],
             )
-            .with(HANDSHAKES.map(|outcome| [outcome])),
+            .with(all()),
             ended: Counters::register(
                 registry,
                 "connections_ended",
                 "Engine.IO connections that ended, by the reason that the transport gave",
                 ["reason"],
             )
-            .with(END_REASONS.map(|reason| [reason])),
+            .with(all()),
             requests: Counters::register(
                 registry,
                 "client_events",
                 "Events from clients by name; other names count as unknown",
                 ["event"],
             )
-            .with(ClientEventName::VARIANTS.iter().map(|name| [name.into()]).chain([["unknown"]])),
+            .with(ClientEventName::VARIANTS.iter().map(Into::into).chain([UNKNOWN_EVENT])),
             refusals: Counters::register(
                 registry,
                 "refusals",
                 "Refusals sent to connected clients, in acknowledgements and as the event error, by code",
                 ["code"],
             )
-            .with(Code::VARIANTS.iter().map(|code| [code.as_str()])),
+            .with(all()),
             errors: counter(
                 registry,
                 "client_errors",
@@ -150,7 +127,7 @@ impl ClientMetrics {
                  flooding (it kept sending in spite of refusals)",
                 ["reason"],
             )
-            .with(["behind", "stalled", "not_refreshed", "too_many", "flooding"].map(|reason| [reason])),
+            .with(all()),
             deliveries: counter(
                 registry,
                 "deliveries",
@@ -173,7 +150,7 @@ impl ClientMetrics {
                  (store), for a slow client to read what it has requested (client)",
                 ["cause"],
             )
-            .with(["rate", "store", "client"].map(|cause| [cause])),
+            .with(all()),
         }
     }
 }

@@ -9,17 +9,19 @@ use prometheus_client::{
 };
 use strum::VariantArray;
 
-use super::labelled::Counters;
-use crate::github;
+use super::{
+    labelled::{PairCounters, pairs},
+    labels::WebhookOutcome::{self, Duplicate, Failed, Ignored, Unavailable, Written},
+};
+use crate::github::EventName;
 
-/// The outcomes that exist from the start, so that a rate can be computed.
-const WEBHOOK_OUTCOMES: [&str; 5] = ["written", "duplicate", "ignored", "unavailable", "failed"];
+const OTHER_EVENT: &str = "other";
 
 #[derive(Debug)]
 pub struct HttpMetrics {
     requests: Family<Request, Counter>,
     seconds: Family<Route, Histogram>,
-    webhooks: Counters<2>,
+    webhooks: PairCounters<&'static str, WebhookOutcome>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,16 +54,15 @@ impl HttpMetrics {
         let metrics_request = Request { route: "/metrics".to_owned(), method: "GET", status: "2xx" };
         requests.get_or_create_owned(&metrics_request);
         seconds.get_or_create_owned(&Route { route: metrics_request.route });
-        let webhooks = Counters::register(
+        let webhooks = PairCounters::register(
             registry,
             "webhooks",
             "Deliveries of GitHub's webhook by event and outcome",
             ["event", "outcome"],
         )
         .with(
-            github::EventName::VARIANTS
-                .iter()
-                .flat_map(|event| WEBHOOK_OUTCOMES.map(|outcome| [event.into(), outcome])),
+            pairs(EventName::VARIANTS, &[Written, Duplicate, Ignored, Unavailable, Failed])
+                .map(|(event, outcome)| (event.into(), outcome)),
         );
         Self { requests, seconds, webhooks }
     }
@@ -77,9 +78,9 @@ impl HttpMetrics {
         self.seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
     }
 
-    /// `event` is a result of [`github::event_label`], and `outcome` is a word of [`crate::http`].
-    pub fn webhook(&self, event: &'static str, outcome: &'static str) {
-        self.webhooks.inc([event, outcome]);
+    /// Counts a delivery. `None` means an event that taskcast does not use.
+    pub fn webhook(&self, event: Option<EventName>, outcome: WebhookOutcome) {
+        self.webhooks.inc((event.map_or(OTHER_EVENT, Into::into), outcome));
     }
 }
 

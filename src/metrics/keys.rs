@@ -4,14 +4,14 @@ use std::{sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
-use super::labelled::{Counters, Level, gauge};
-
-const OUTCOMES: [&str; 4] = ["fetched", "unreachable", "status", "unusable"];
+use super::{
+    labelled::{Counters, Level, all, gauge},
+    labels::KeyFetch,
+};
 
 #[derive(Debug)]
 pub struct KeyMetrics {
-    /// `[outcome]`
-    fetches: Counters<1>,
+    pub fetches: Counters<KeyFetch>,
     age: Gauge<f64, AtomicU64>,
     pub waiting: Level,
 }
@@ -33,7 +33,7 @@ impl KeyMetrics {
                 "Fetches from JWT_JWKS_URL by outcome; after any outcome but fetched, the known keys stay valid",
                 ["outcome"],
             )
-            .with(OUTCOMES.map(|outcome| [outcome])),
+            .with(all()),
             age,
             waiting: gauge(
                 registry,
@@ -41,10 +41,6 @@ impl KeyMetrics {
                 "Tokens that wait for a fetch because their key is not known",
             ),
         }
-    }
-
-    pub fn fetched(&self, outcome: &'static str) {
-        self.fetches.inc([outcome]);
     }
 
     pub fn set_age(&self, age: Option<Duration>) {

@@ -11,6 +11,7 @@ mod cluster;
 mod http;
 mod keys;
 mod labelled;
+mod labels;
 mod process;
 mod relay;
 mod store;
@@ -22,7 +23,11 @@ pub use clients::ClientMetrics;
 pub use cluster::ClusterMetrics;
 pub use http::HttpMetrics;
 pub use keys::KeyMetrics;
-pub use labelled::{Counters, Gauges, Level};
+pub use labelled::Level;
+pub use labels::{
+    CutReason, EndReason, HandoffKind, HandshakeOutcome, KeyFetch, RejectReason, RoomKind, SnapshotRead,
+    StoreFailure, StoreOperation, Transport, WaitCause, WebhookOutcome,
+};
 pub use process::{ProcessMetrics, held_bytes, panicked};
 pub use relay::RelayMetrics;
 pub use store::StoreMetrics;

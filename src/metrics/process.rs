@@ -11,10 +11,9 @@ use prometheus_client::{
     registry::Registry,
 };
 use rustix::process::{Resource, getrlimit};
+use strum::VariantArray;
 
 use super::labelled::{Gauges, Level, counter, gauge};
-
-const STATUSES: [&str; 4] = ["starting", "ok", "degraded", "draining"];
 
 /// This counter is static, because the panic hook belongs to the process and not to a gateway.
 static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -47,7 +46,7 @@ pub struct ProcessMetrics {
     memory_limit: Gauge<f64, AtomicU64>,
     panics: Counter,
     tasks: Level,
-    status: Gauges<1>,
+    status: Gauges<&'static str>,
 }
 
 impl ProcessMetrics {
@@ -97,8 +96,7 @@ impl ProcessMetrics {
                 "taskcast_status",
                 "1 for the status that /api/health reports, 0 for the others",
                 ["status"],
-            )
-            .with(STATUSES.map(|status| [status])),
+            ),
         }
     }
 
@@ -106,9 +104,10 @@ impl ProcessMetrics {
         self.memory_limit.set(bytes as f64);
     }
 
-    pub fn set_status(&self, status: &str) {
-        for known in STATUSES {
-            self.status.of([known]).set((known == status).into());
+    /// Sets the gauge of this status to 1 and those of all others to 0.
+    pub fn set_status<S: VariantArray + Copy + PartialEq + Into<&'static str>>(&self, status: S) {
+        for known in S::VARIANTS {
+            self.status.of((*known).into()).set((*known == status).into());
         }
     }
 

@@ -7,9 +7,13 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{feed::GapReason, wire::emitted};
+use strum::VariantArray;
 
-use super::labelled::{Counters, Gauges, Level, counter, gauge, histogram};
+use super::{
+    labelled::{Counters, Gauges, Level, PairCounters, all, counter, gauge, histogram, pairs},
+    labels::{HandoffKind, RoomKind, SnapshotRead},
+};
+use crate::{feed::GapReason, wire::emitted};
 
 #[derive(Debug)]
 pub struct RelayMetrics {
@@ -21,16 +25,11 @@ pub struct RelayMetrics {
     pub commit_to_emit_seconds: Histogram,
     pub lag_seconds: Gauge<f64, AtomicU64>,
     pub open: Level,
-    /// `[reason]`
-    pub history_lost: Counters<1>,
-    /// `[room, kind]`
-    pub handoffs: Counters<2>,
-    /// `[room, read]`
-    pub snapshots: Counters<2>,
-    /// `[room]`
-    pub rooms: Gauges<1>,
-    /// `[room]`
-    pub members: Gauges<1>,
+    pub history_lost: Counters<GapReason>,
+    pub handoffs: PairCounters<RoomKind, HandoffKind>,
+    pub snapshots: PairCounters<RoomKind, SnapshotRead>,
+    pub rooms: Gauges<RoomKind>,
+    pub members: Gauges<RoomKind>,
     pub feed_queue: Level,
     pub feed_queue_max: Level,
     pub ring_bytes: Level,
@@ -40,8 +39,6 @@ pub struct RelayMetrics {
     pub clients_behind: Level,
     pub packets_behind: Level,
 }
-
-const ROOMS: [&str; 2] = ["task", "dashboard"];
 
 impl RelayMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
@@ -68,7 +65,7 @@ impl RelayMetrics {
         );
         Self {
             changes: counter(registry, "changes", "Committed changes that were relayed"),
-            events: emitted::FROM_CHANGES.map(|name| (name, events.of([name]))).into(),
+            events: emitted::FROM_CHANGES.iter().map(|&name| (name, events.of(name))).collect(),
             encode_seconds: histogram(
                 registry,
                 "encode_seconds",
@@ -97,29 +94,31 @@ impl RelayMetrics {
                 "Times that changes may have been missed and every room was sent again in a new epoch, by reason",
                 ["reason"],
             )
-            .with(GapReason::ALL.map(|reason| [reason.as_str()])),
-            handoffs: Counters::register(
+            .with(all()),
+            handoffs: PairCounters::register(
                 registry,
                 "handoffs",
                 "Handoffs to joins and resyncs: state sent, recovered by a replay alone, gone (the task does \
                  not exist or is not visible), reread (the snapshot was too old)",
                 ["room", "kind"],
             )
-            .with(pairs(ROOMS, ["state", "recovered", "gone", "reread"])),
-            snapshots: Counters::register(
+            .with(pairs(RoomKind::VARIANTS, HandoffKind::VARIANTS)),
+            snapshots: PairCounters::register(
                 registry,
                 "snapshot_reads",
                 "Snapshots for joins: own ones, and those shared with another join that needed the same at the same moment",
                 ["room", "read"],
             )
-            .with(pairs(ROOMS, ["own", "shared"])),
+            .with(pairs(RoomKind::VARIANTS, SnapshotRead::VARIANTS)),
             rooms: Gauges::register(
                 registry,
                 "rooms",
                 "Rooms with members: tasks that a client has joined, organisations with an open dashboard",
                 ["room"],
-            ).with(ROOMS.map(|room| [room])),
-            members: Gauges::register(registry, "room_members", "Memberships of connections in rooms", ["room"]).with(ROOMS.map(|room| [room])),
+            )
+            .with(all()),
+            members: Gauges::register(registry, "room_members", "Memberships of connections in rooms", ["room"])
+            .with(all()),
             feed_queue: gauge(registry, "feed_queue", "Changes queued between the store's feed and the fan-out"),
             feed_queue_max: gauge(registry, "feed_queue_max", "Maximum of feed_queue; more wait in the store"),
             ring_bytes: gauge(registry, "ring_bytes", "Size of the ring of recent events"),
@@ -136,11 +135,4 @@ impl RelayMetrics {
             counter.inc_by(times);
         }
     }
-}
-
-fn pairs<const N: usize>(
-    first: [&'static str; 2],
-    second: [&'static str; N],
-) -> impl Iterator<Item = [&'static str; 2]> {
-    first.into_iter().flat_map(move |a| second.map(|b| [a, b]))
 }

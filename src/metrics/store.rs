@@ -10,17 +10,17 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::labelled::{Counters, Level, counter, gauge};
+use strum::VariantArray;
 
-/// The operations that [`crate::store::MeasuredStore`] measures.
-const OPERATIONS: [&str; 9] =
-    ["ping", "access", "task", "dashboard", "list", "create", "clarify", "patch", "deliver"];
+use super::{
+    labelled::{Level, PairCounters, counter, gauge, pairs},
+    labels::{StoreFailure, StoreOperation},
+};
 
 #[derive(Debug)]
 pub struct StoreMetrics {
     seconds: Family<[(&'static str, &'static str); 1], Histogram>,
-    /// `[operation, kind]`
-    failures: Counters<2>,
+    failures: PairCounters<StoreOperation, StoreFailure>,
     pub up: Level,
     stream_restarts: Counter,
     ambiguous_ids: Counter,
@@ -32,8 +32,8 @@ pub struct StoreMetrics {
 impl StoreMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let seconds = Family::<[_; 1], Histogram>::new_with_constructor(histogram as fn() -> Histogram);
-        for operation in OPERATIONS {
-            seconds.get_or_create_owned(&[("operation", operation)]);
+        for operation in StoreOperation::VARIANTS {
+            seconds.get_or_create_owned(&[("operation", operation.into())]);
         }
         registry.register("store_seconds", "Time that the store took, by operation", seconds.clone());
         let (token_age, stream_lag, oplog_window) = (Gauge::default(), Gauge::default(), Gauge::default());
@@ -58,13 +58,13 @@ impl StoreMetrics {
         oplog_window.set(f64::NAN);
         Self {
             seconds,
-            failures: Counters::register(
+            failures: PairCounters::register(
                 registry,
                 "store_failures",
                 "Failed operations of the store: unavailable is temporary, the others need an operator",
                 ["operation", "kind"],
             )
-            .with(OPERATIONS.map(|operation| [operation, "unavailable"])),
+            .with(pairs(StoreOperation::VARIANTS, &[StoreFailure::Unavailable])),
             up: gauge(registry, "store_up", "1 while the store answers the check that runs every 2 s"),
             stream_restarts: counter(
                 registry,
@@ -86,12 +86,12 @@ impl StoreMetrics {
         self.ambiguous_ids.inner().fetch_max(times, Ordering::Relaxed);
     }
 
-    pub fn observe_duration(&self, operation: &'static str, elapsed: Duration) {
-        self.seconds.get_or_create(&[("operation", operation)]).observe(elapsed.as_secs_f64());
+    pub fn observe_duration(&self, operation: StoreOperation, elapsed: Duration) {
+        self.seconds.get_or_create(&[("operation", operation.into())]).observe(elapsed.as_secs_f64());
     }
 
-    pub fn count_failure(&self, operation: &'static str, kind: &'static str) {
-        self.failures.inc([operation, kind]);
+    pub fn count_failure(&self, operation: StoreOperation, failure: StoreFailure) {
+        self.failures.inc((operation, failure));
     }
 
     /// `token_age` is `None` before the first token.

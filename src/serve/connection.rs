@@ -28,7 +28,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     ListenerContext,
-    idle::{IdleConnection, Peer},
+    idle_connections::{IdleConnection, Peer},
     respond,
 };
 use crate::{

@@ -1,7 +1,7 @@
 //! Accepts connections, and hands their requests to the router. With `ADMIN_PORT`, another listener serves operators.
 
 mod connection;
-mod idle;
+mod idle_connections;
 
 use std::{
     io,
@@ -22,13 +22,13 @@ use crate::{
     address::{ClientAddress, QuotaPermit, Quotas},
     config::TrustedProxies,
     edge::{Capacity, PeerIp, Slot},
-    metrics::Metrics,
+    metrics::{Metrics, RejectReason},
     rate_limited_log::rate_limited_log,
     transport::{TcpConnection, TcpHandle},
 };
 
 use connection::serve_connection;
-pub use idle::Idle;
+pub use idle_connections::IdleConnections;
 
 /// The pause after a failed accept. The usual cause is that no file descriptor is left, and one is soon free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -50,7 +50,7 @@ pub struct ListenerContext {
     /// Listeners and HTTP connections. A connection that becomes a WebSocket is no longer counted here.
     pub connections: TaskTracker,
     /// Connections that wait for their next request.
-    pub idle: Idle,
+    pub idle: IdleConnections,
     /// During shutdown, each answer is the last one of its connection.
     pub draining: Arc<AtomicBool>,
     /// After this, no new connection is accepted, and a connection ends as soon as it has no request to answer.
@@ -94,7 +94,7 @@ async fn admit(stream: TcpStream, peer: SocketAddr, context: &ListenerContext) {
     let Some(slot) = take_slot(context) else {
         // The server accepts the connection and closes it at once, because a client would wait for a connection that is not accepted.
         drop(stream);
-        context.metrics.clients.rejected.inc(["capacity"]);
+        context.metrics.clients.rejected.inc(RejectReason::Capacity);
         let max = context.capacity.max();
         rate_limited_log!(warn, max, "no room for more connections: raise the limit of open files");
         return;
@@ -105,7 +105,7 @@ async fn admit(stream: TcpStream, peer: SocketAddr, context: &ListenerContext) {
         false => match take_quota_permit(context, ClientAddress::of_peer(peer.ip())) {
             Some(quota_permit) => Some(quota_permit),
             None => {
-                context.metrics.clients.rejected.inc(["address"]);
+                context.metrics.clients.rejected.inc(RejectReason::Address);
                 rate_limited_log!(warn, "closed connections: one address has too many without a token");
                 return;
             }
@@ -123,12 +123,12 @@ async fn admit(stream: TcpStream, peer: SocketAddr, context: &ListenerContext) {
 /// Takes a slot for a connection. If few slots are left, this function closes an idle connection.
 fn take_slot(context: &ListenerContext) -> Option<Slot> {
     if context.capacity.is_scarce() && context.idle.close_oldest_unauthenticated() {
-        context.metrics.clients.rejected.inc(["idle"]);
+        context.metrics.clients.rejected.inc(RejectReason::Idle);
     }
     context.capacity.take().or_else(|| {
         // The slot becomes free only when the task of the closed connection ends, so a later connection gets it.
         if context.idle.close_one() {
-            context.metrics.clients.rejected.inc(["idle"]);
+            context.metrics.clients.rejected.inc(RejectReason::Idle);
         }
         None
     })
@@ -139,7 +139,7 @@ fn take_slot(context: &ListenerContext) -> Option<Slot> {
 fn take_quota_permit(context: &ListenerContext, address: ClientAddress) -> Option<QuotaPermit> {
     context.quotas.take(address, 1).or_else(|| {
         let quota_permit = context.idle.close_oldest_of(address)?;
-        context.metrics.clients.rejected.inc(["idle"]);
+        context.metrics.clients.rejected.inc(RejectReason::Idle);
         Some(quota_permit)
     })
 }

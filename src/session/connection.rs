@@ -9,7 +9,7 @@ use crate::{fanout::SendError, wire::Message};
 pub trait Connection: fmt::Debug + Send + Sync {
     /// Queues a message behind all earlier ones. Returns whether [`Connection::flush`] has to be called.
     ///
-    /// If the queue is full, the message is returned, and the connection calls [`super::Session::has_room`] when the queue has
+    /// If the queue is full, the message is returned, and the connection calls [`super::Session::has_space`] when the queue has
     /// room again or the connection has ended.
     fn send(&self, message: Message) -> Result<bool, SendError>;
 

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     fanout::{DashboardOffer, Entry, Position, TaskOffer},
+    metrics::{HandoffKind, RoomKind, WaitCause},
     rate_limited_log::rate_limited_log,
     store::StoreError,
     task::TaskId,
@@ -20,8 +21,8 @@ const REREAD_PAUSE: Duration = Duration::from_millis(10);
 const STORE_RETRY: Duration = Duration::from_millis(250);
 /// The first and the longest pause between two checks whether a client with a full queue has read what it asked for. The pauses
 /// grow, because there may be many such clients.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-const MAX_LOOK: Duration = Duration::from_millis(64);
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const MAX_PAUSE: Duration = Duration::from_millis(64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TaskJoin {
@@ -49,7 +50,7 @@ impl Sessions {
             let entry = match self.try_task(session, task, since).await {
                 Ok(Some(entry)) => entry,
                 Ok(None) => {
-                    self.count_handoff("task", "recovered");
+                    self.count_handoff(RoomKind::Task, HandoffKind::Recovered);
                     return Ok(TaskJoin::Recovered);
                 }
                 Err(error) => {
@@ -57,7 +58,7 @@ impl Sessions {
                     continue;
                 }
             };
-            self.count_handoff("task", entry.as_str());
+            self.count_handoff(RoomKind::Task, entry.into());
             match entry {
                 Entry::Entered => return Ok(TaskJoin::State),
                 Entry::Gone => return Ok(TaskJoin::Gone),
@@ -130,13 +131,13 @@ impl Sessions {
                 && self.hub.turn(|fanout| fanout.recover_dashboard(session.id, offer, since))
             {
                 self.cluster.dashboard(session.id.0, true);
-                self.count_handoff("dashboard", "recovered");
+                self.count_handoff(RoomKind::Dashboard, HandoffKind::Recovered);
                 return Ok(DashboardJoin::Recovered);
             }
             let offer =
                 DashboardOffer { state: Some(loaded.state(self.settings.limits.dashboard_shape)), ..offer };
             let entry = self.hub.turn(|fanout| fanout.enter_dashboard(session.id, offer));
-            self.count_handoff("dashboard", entry.as_str());
+            self.count_handoff(RoomKind::Dashboard, entry.into());
             if entry != Entry::Reread {
                 self.cluster.dashboard(session.id.0, true);
                 return Ok(DashboardJoin::State(loaded));
@@ -147,25 +148,25 @@ impl Sessions {
         Err(too_lively())
     }
 
-    fn count_handoff(&self, room: &'static str, kind: &'static str) {
-        self.metrics.relay.handoffs.inc([room, kind]);
+    fn count_handoff(&self, room: RoomKind, kind: HandoffKind) {
+        self.metrics.relay.handoffs.inc((room, kind));
     }
 
     /// Waits until a slow client has read what it asked for, or its session has ended.
     pub(super) async fn settle(&self, session: &Session) {
-        let (mut waiting, mut pause) = (None, FIRST_LOOK);
-        // The fan-out's pump sends what waits.
-        while self.hub.turn(|fanout| fanout.clients.is_pressed(session.id)) && !session.has_ended() {
-            waiting.get_or_insert_with(|| self.metrics.clients.join_waits("client"));
+        let (mut waiting, mut pause) = (None, FIRST_PAUSE);
+        // The feed loop sends what waits.
+        while self.hub.turn(|fanout| fanout.clients.is_slow(session.id)) && !session.has_ended() {
+            waiting.get_or_insert_with(|| self.metrics.clients.join_waits(WaitCause::Client));
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_LOOK);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
     /// Waits until the client has room for an answer and this node follows the feed.
     async fn ready(&self, session: &Session) -> Result<(), Refusal> {
         self.settle(session).await;
-        let _waiting = self.metrics.clients.join_waits("store");
+        let _waiting = self.metrics.clients.join_waits(WaitCause::Store);
         while tokio::time::timeout(STORE_RETRY, self.hub.tasks.opened()).await.is_err() {
             still_there(session)?;
         }
@@ -177,7 +178,7 @@ impl Sessions {
     async fn pause_for(&self, error: &StoreError) -> Result<(), Refusal> {
         if error.is_temporary() {
             rate_limited_log!(warn, %error, "a join waits for the store");
-            let _waiting = self.metrics.clients.join_waits("store");
+            let _waiting = self.metrics.clients.join_waits(WaitCause::Store);
             tokio::time::sleep(STORE_RETRY).await;
             Ok(())
         } else {

@@ -1,7 +1,7 @@
 //! The metrics of the sessions.
 
 use super::Sessions;
-use crate::wire::Code;
+use crate::{metrics::Transport, wire::Code};
 
 impl Sessions {
     /// The number of sessions, and the number of users that have one.
@@ -18,8 +18,8 @@ impl Sessions {
             websocket += u64::from(session.connection.transport() == "websocket");
             waiting += session.waiting() as u64;
         }
-        metrics.connections.of(["websocket"]).set(websocket);
-        metrics.connections.of(["polling"]).set(sessions.len() as u64 - websocket);
+        metrics.connections.of(Transport::Websocket).set(websocket);
+        metrics.connections.of(Transport::Polling).set(sessions.len() as u64 - websocket);
         metrics.users.set(users as u64);
         metrics.requests_waiting.set(waiting);
     }
@@ -33,7 +33,7 @@ impl Sessions {
     }
 
     pub(super) fn count_refusal(&self, code: Code) {
-        self.metrics.clients.refusals.inc([code.as_str()]);
+        self.metrics.clients.refusals.inc(code);
         self.metrics.clients.errors.inc();
     }
 }

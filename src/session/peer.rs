@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     fanout::{Peer, SendError},
+    metrics::CutReason,
     wire::Message,
 };
 
@@ -31,12 +32,12 @@ impl Peer for SessionPeer {
 
     fn cut(&self) {
         if let Some(sessions) = self.sessions.upgrade() {
-            sessions.metrics.clients.disconnected.inc(["behind"]);
+            sessions.metrics.clients.disconnected.inc(CutReason::Behind);
         }
         self.session.connection.clone().close_now();
     }
 
-    fn took(&self) -> Option<Instant> {
+    fn last_read(&self) -> Option<Instant> {
         self.session.connection.last_progress()
     }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::{
     auth::{AuthError, without_scheme},
     fanout::Position,
+    metrics::{CutReason, WaitCause},
     rate_limit::RateLimited,
     rate_limited_log::rate_limited_log,
     task::TaskId,
@@ -192,7 +193,7 @@ impl Sessions {
         let (tasks, dashboard) = self.hub.turn(|fanout| fanout.joined_rooms(session.id));
         if let Err(refusal) = self.send_rooms(session, &tasks, dashboard).await {
             // Without this the client would miss events and not notice.
-            self.metrics.clients.disconnected.inc(["not_refreshed"]);
+            self.metrics.clients.disconnected.inc(CutReason::NotRefreshed);
             rate_limited_log!(
                 warn,
                 code = refusal.code.as_str(),
@@ -224,7 +225,7 @@ impl Sessions {
     }
 
     async fn wait_for_rate_limit(&self, session: &Session, arrived: Instant) -> Result<(), Refusal> {
-        let _waiting = self.metrics.clients.join_waits("rate");
+        let _waiting = self.metrics.clients.join_waits(WaitCause::Rate);
         self.joins.turn(&session.user(), arrived).await.map_err(too_many)
     }
 

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::Connection;
 use crate::{
     auth::Identity,
-    fanout::{PeerId, Relief},
+    fanout::{PeerId, SpaceReports},
     task::UserId,
     wire::{ClientEvent, ClientEventName, Message},
 };
@@ -45,7 +45,7 @@ pub struct Session {
     identity: Mutex<Identity>,
     queue: Mutex<Queue>,
     ended: AtomicBool,
-    relief: Relief,
+    space_reports: SpaceReports,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ impl Session {
         id: PeerId,
         connection: Arc<dyn Connection>,
         identity: Identity,
-        relief: Relief,
+        space_reports: SpaceReports,
     ) -> Self {
         Self {
             id,
@@ -69,7 +69,7 @@ impl Session {
             identity: Mutex::new(identity),
             queue: Mutex::default(),
             ended: AtomicBool::new(false),
-            relief,
+            space_reports,
         }
     }
 
@@ -86,9 +86,9 @@ impl Session {
         *self.identity.lock() = identity;
     }
 
-    /// Reports that the connection's queue, which was full, has room again or has ended.
-    pub fn has_room(&self) {
-        self.relief.has_room(self.id);
+    /// Reports that the connection's queue, which was full, has space again or has ended.
+    pub fn has_space(&self) {
+        self.space_reports.has_space(self.id);
     }
 
     /// Queues a request. Returns whether the caller has to start a task for the queue. If too many requests wait, this returns the

@@ -21,7 +21,7 @@ use crate::{
     cluster::{Cluster, Order},
     config::{FeaturesConfig, LimitsConfig},
     fanout::{Hub, PeerId},
-    metrics::Metrics,
+    metrics::{CutReason, HandshakeOutcome, Metrics},
     rate_limit::RateLimit,
     rate_limited_log::rate_limited_log,
     store::Store,
@@ -189,9 +189,9 @@ impl Sessions {
         connection.span().record("user", identity.viewer.user.as_str());
         tracing::debug!("a client connected");
         let viewer = identity.viewer.clone();
-        let session = Arc::new(Session::new(id, connection, identity, self.hub.relief()));
+        let session = Arc::new(Session::new(id, connection, identity, self.hub.space_reports()));
         let peer = SessionPeer { session: session.clone(), sessions: Arc::downgrade(self) };
-        self.metrics.clients.handshakes.inc(["accepted"]);
+        self.metrics.clients.handshakes.inc(HandshakeOutcome::Accepted);
         self.hub.turn(|fanout| fanout.add_peer(id, peer, viewer));
         session
     }
@@ -227,7 +227,7 @@ impl Sessions {
     pub fn receive(self: &Arc<Self>, session: &Arc<Session>, incoming: Incoming<'_>) {
         let Incoming { id, arguments, is_binary, .. } = incoming;
         let name = incoming.name.parse::<ClientEventName>().ok();
-        self.metrics.clients.requests.inc([name.map_or("unknown", Into::into)]);
+        self.metrics.clients.requested(name);
         let Some(name) = name else { return self.refuse(session, id, &Refusal::invalid("Unknown event")) };
         let parsed = match is_binary {
             true => Err(Refusal::invalid("Invalid message format").of(name)),
@@ -249,7 +249,7 @@ impl Sessions {
         let user = session.user();
         let Err(limited) = self.messages.check(&user) else { return true };
         if self.warnings.check(&user).is_err() {
-            self.metrics.clients.disconnected.inc(["flooding"]);
+            self.metrics.clients.disconnected.inc(CutReason::Flooding);
             rate_limited_log!(
                 warn,
                 "closed a connection: its user sends too many messages and ignores the refusals"
@@ -351,7 +351,7 @@ impl Sessions {
     }
 
     fn close_excess(&self, session: &Session) {
-        self.metrics.clients.disconnected.inc(["too_many"]);
+        self.metrics.clients.disconnected.inc(CutReason::TooMany);
         self.end(session, true);
         session.connection.clone().close_in_order();
     }

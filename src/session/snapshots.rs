@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     config::{DashboardShape, LimitsConfig},
-    metrics::Metrics,
+    metrics::{Metrics, RoomKind, SnapshotRead},
     store::{AccessSnapshot, Answered, BatchedReads, DashboardSnapshot, Store, StoreError, TaskSnapshot},
     task::{Counts, FullView, Summary, TaskId, Viewer, Window},
     wire::{Message, emitted},
@@ -59,15 +59,18 @@ impl Snapshots {
     }
 
     pub async fn task(&self, id: &TaskId) -> Result<Arc<LoadedTask>, StoreError> {
-        Ok(self.counted("task", self.reads.task_part(id, self.timeline).await?))
+        Ok(self.counted(RoomKind::Task, self.reads.task_part(id, self.timeline).await?))
     }
 
     pub async fn dashboard(&self, viewer: &Viewer) -> Result<Arc<LoadedDashboard>, StoreError> {
-        Ok(self.counted("dashboard", self.reads.dashboard(viewer, self.dashboard_limit).await?))
+        Ok(self.counted(RoomKind::Dashboard, self.reads.dashboard(viewer, self.dashboard_limit).await?))
     }
 
-    fn counted<T>(&self, room: &'static str, read: Answered<T>) -> T {
-        self.metrics.relay.snapshots.inc([room, if read.is_own { "own" } else { "shared" }]);
+    fn counted<T>(&self, room: RoomKind, read: Answered<T>) -> T {
+        self.metrics
+            .relay
+            .snapshots
+            .inc((room, if read.is_own { SnapshotRead::Own } else { SnapshotRead::Shared }));
         read.answer
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     auth::{Identity, UnixTime},
     cluster::Cluster,
     config::{Config, Sources},
-    fanout::{Hub, Limits, SendError, pump},
+    fanout::{Hub, Limits, SendError, run_feed_loop},
     metrics::Metrics,
     store::{EmbeddedConfig, EmbeddedStore, Store},
     task::{DefaultOrg, NewTask, OrgId, UserId, Viewer},
@@ -216,7 +216,7 @@ impl Node {
         let (items, feed) = mpsc::channel(16);
         let following = store.clone();
         tokio::spawn(async move { following.follow(items, CancellationToken::new()).await });
-        tokio::spawn(pump(hub, feed, 1_000));
+        tokio::spawn(run_feed_loop(hub, feed, 1_000));
         let (clocked, ordering) = (sessions.clone(), sessions.clone());
         tokio::spawn(async move { clocked.run_timers().await });
         tokio::spawn(async move { ordering.run_orders(ordered).await });
@@ -405,7 +405,7 @@ async fn answers_that_did_not_fit_follow_when_the_client_has_read() {
                 (state.queue.len() == 2 || state.was_full).then(|| std::mem::take(&mut state.queue))
             })
             .await;
-        client.session.has_room();
+        client.session.has_space();
         replies.extend(read.into_iter().filter_map(|message| match message.content() {
             Content::Reply { id, .. } => Some(*id),
             _ => None,

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     feed::FeedItem,
     github::Delivery,
-    metrics::{Metrics, StoreMetrics},
+    metrics::{Metrics, StoreFailure, StoreMetrics, StoreOperation},
     task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer, Window},
 };
 
@@ -28,26 +28,26 @@ pub struct MeasuredStore {
     pub metrics: Arc<Metrics>,
 }
 
-/// The label of an error in the metrics. `None` means that the caller caused the error, not the store.
+/// How an error counts in the metrics. `None` means that the caller caused the error, not the store.
 trait Failure {
-    fn kind(&self) -> Option<&'static str>;
+    fn failure(&self) -> Option<StoreFailure>;
 }
 
 impl Failure for StoreError {
-    fn kind(&self) -> Option<&'static str> {
+    fn failure(&self) -> Option<StoreFailure> {
         Some(match self {
-            Self::Unavailable(_) => "unavailable",
-            Self::Denied(_) => "denied",
-            Self::Unusable(_) => "unusable",
-            Self::Document(_) => "document",
+            Self::Unavailable(_) => StoreFailure::Unavailable,
+            Self::Denied(_) => StoreFailure::Denied,
+            Self::Unusable(_) => StoreFailure::Unusable,
+            Self::Document(_) => StoreFailure::Document,
         })
     }
 }
 
 impl Failure for WriteError {
-    fn kind(&self) -> Option<&'static str> {
+    fn failure(&self) -> Option<StoreFailure> {
         match self {
-            Self::Store(error) => error.kind(),
+            Self::Store(error) => error.failure(),
             Self::NotFound | Self::Conflict(_) => None,
         }
     }
@@ -56,15 +56,15 @@ impl Failure for WriteError {
 impl MeasuredStore {
     async fn measure<T, E: Failure>(
         &self,
-        operation: &'static str,
+        operation: StoreOperation,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         let metrics: &StoreMetrics = &self.metrics.store;
         let begun = Instant::now();
         let result = work.await;
         metrics.observe_duration(operation, begun.elapsed());
-        if let Some(kind) = result.as_ref().err().and_then(Failure::kind) {
-            metrics.count_failure(operation, kind);
+        if let Some(failure) = result.as_ref().err().and_then(Failure::failure) {
+            metrics.count_failure(operation, failure);
         }
         result
     }
@@ -81,7 +81,7 @@ impl Store for MeasuredStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.measure("ping", self.store.ping()).await
+        self.measure(StoreOperation::Ping, self.store.ping()).await
     }
 
     async fn follow(&self, items: mpsc::Sender<FeedItem>, stop: CancellationToken) -> Result<(), StoreError> {
@@ -105,7 +105,7 @@ impl Store for MeasuredStore {
     }
 
     async fn accesses(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, AccessSnapshot>, StoreError> {
-        self.measure("access", self.store.accesses(ids)).await
+        self.measure(StoreOperation::Access, self.store.accesses(ids)).await
     }
 
     async fn task_parts(
@@ -113,7 +113,7 @@ impl Store for MeasuredStore {
         ids: &[TaskId],
         window: Window,
     ) -> Result<HashMap<TaskId, TaskSnapshot>, StoreError> {
-        self.measure("task", self.store.task_parts(ids, window)).await
+        self.measure(StoreOperation::Task, self.store.task_parts(ids, window)).await
     }
 
     async fn dashboards(
@@ -122,7 +122,7 @@ impl Store for MeasuredStore {
         users: &[UserId],
         limit: usize,
     ) -> Result<HashMap<UserId, Arc<DashboardSnapshot>>, StoreError> {
-        self.measure("dashboard", self.store.dashboards(org, users, limit)).await
+        self.measure(StoreOperation::Dashboard, self.store.dashboards(org, users, limit)).await
     }
 
     async fn list(
@@ -132,7 +132,7 @@ impl Store for MeasuredStore {
         cursor: Option<&Cursor>,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        self.measure("list", self.store.list(viewer, filter, cursor, limit)).await
+        self.measure(StoreOperation::List, self.store.list(viewer, filter, cursor, limit)).await
     }
 
     async fn create(
@@ -141,18 +141,18 @@ impl Store for MeasuredStore {
         creator: &Viewer,
         creator_name: Option<&str>,
     ) -> Result<FullTask, StoreError> {
-        self.measure("create", self.store.create(task, creator, creator_name)).await
+        self.measure(StoreOperation::Create, self.store.create(task, creator, creator_name)).await
     }
 
     async fn clarify(&self, id: &TaskId, viewer: &Viewer, answers: Answers) -> Result<FullTask, WriteError> {
-        self.measure("clarify", self.store.clarify(id, viewer, answers)).await
+        self.measure(StoreOperation::Clarify, self.store.clarify(id, viewer, answers)).await
     }
 
     async fn deliver(&self, delivery: Delivery) -> Result<Delivered, WriteError> {
-        self.measure("deliver", self.store.deliver(delivery)).await
+        self.measure(StoreOperation::Deliver, self.store.deliver(delivery)).await
     }
 
     async fn patch(&self, id: &TaskId, writer: &Viewer, patch: TaskPatch) -> Result<FullTask, WriteError> {
-        self.measure("patch", self.store.patch(id, writer, patch)).await
+        self.measure(StoreOperation::Patch, self.store.patch(id, writer, patch)).await
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! This module does no I/O and uses no other module of this crate. Only [`Timestamp::now`] reads the clock.
 
+mod client_view;
 mod counts;
 mod document;
 mod field;
@@ -9,11 +10,11 @@ mod ids;
 mod patch;
 mod status;
 mod time;
+mod time_parser;
 mod timeline;
-mod view;
 mod visibility;
-mod written_time;
 
+pub use client_view::{FullView, Summary};
 pub use counts::Counts;
 pub use document::{DefaultOrg, DocumentError, Fields, FullTask, Task};
 pub use field::Field;
@@ -21,7 +22,6 @@ pub use ids::{OrgId, TaskId, UserId};
 pub use patch::{Answers, Assigned, NewEntry, NewTask, PatchError, TaskPatch, Writes};
 pub use status::{Status, StatusClass};
 pub use time::{ClockReading, MILLIS_THRESHOLD, Timestamp};
+pub use time_parser::TIME_TEXT;
 pub use timeline::{TimelineEntry, Window};
-pub use view::{FullView, Summary};
 pub use visibility::{Access, NamedOrg, Viewer};
-pub use written_time::TIME_TEXT;

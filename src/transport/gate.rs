@@ -27,7 +27,7 @@ use crate::{
         BodyError, Capacity, CorsRule, OriginRule, UnauthenticatedLimits, UnauthenticatedPermit,
         check_origin, cors, error_response, read_body,
     },
-    metrics::Metrics,
+    metrics::{Metrics, RejectReason},
     rate_limit::RateLimited,
     rate_limited_log::rate_limited_log,
 };
@@ -111,7 +111,7 @@ impl Gate {
         rate_limited_log!(info, "refused a token in a query string");
         Err(self.refused(
             StatusCode::BAD_REQUEST,
-            "token_in_query",
+            RejectReason::TokenInQuery,
             "A token in the query string ends up in logs: send it as auth.token or in the Authorization header",
         ))
     }
@@ -121,7 +121,7 @@ impl Gate {
         if self.draining.load(Ordering::Relaxed) {
             return Err(self.refused(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "draining",
+                RejectReason::Draining,
                 "This node is shutting down",
             ));
         }
@@ -133,7 +133,7 @@ impl Gate {
             );
             let mut response = self.refused(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "overloaded",
+                RejectReason::Overloaded,
                 "This node has no room for more clients",
             );
             // Closing the connection frees its slot for another client.
@@ -152,7 +152,7 @@ impl Gate {
                 log_too_large(bytes, max, authenticated);
                 Err(self.refused(
                     StatusCode::PAYLOAD_TOO_LARGE,
-                    "payload_too_large",
+                    RejectReason::PayloadTooLarge,
                     "The request body is too large",
                 ))
             }
@@ -164,7 +164,7 @@ impl Gate {
             }
             Err(_) => Err(self.refused(
                 StatusCode::REQUEST_TIMEOUT,
-                "request_timeout",
+                RejectReason::RequestTimeout,
                 "The request body took too long",
             )),
         }
@@ -173,7 +173,7 @@ impl Gate {
     pub(super) fn overlapping_posts(&self) -> Refused {
         self.refused(
             StatusCode::BAD_REQUEST,
-            "overlapping_requests",
+            RejectReason::OverlappingRequests,
             "Too many POST requests at once: a polling client sends one after the other",
         )
     }
@@ -186,7 +186,7 @@ impl Gate {
         );
         let mut response = self.refused(
             StatusCode::TOO_MANY_REQUESTS,
-            "rate_limited",
+            RejectReason::RateLimited,
             "Too many connections from this address",
         );
         let seconds = retry_after.as_secs() + 1;
@@ -194,9 +194,9 @@ impl Gate {
         response
     }
 
-    pub(super) fn refused(&self, status: StatusCode, code: &'static str, message: &str) -> Refused {
-        self.metrics.clients.rejected.inc([code]);
-        Box::new(error_response(status, code, message))
+    pub(super) fn refused(&self, status: StatusCode, reason: RejectReason, message: &str) -> Refused {
+        self.metrics.clients.rejected.inc(reason);
+        Box::new(error_response(status, reason.into(), message))
     }
 }
 

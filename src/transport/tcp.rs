@@ -24,7 +24,11 @@ use tokio::{
 };
 
 use crate::edge::Slot;
-use crate::{address::QuotaPermit, metrics::Metrics, rate_limited_log::rate_limited_log};
+use crate::{
+    address::QuotaPermit,
+    metrics::{CutReason, Metrics, RejectReason},
+    rate_limited_log::rate_limited_log,
+};
 
 /// By default, the kernel would hold megabytes for each client that reads nothing. Meanwhile, the server could not see that the
 /// client does not read.
@@ -275,7 +279,7 @@ impl TcpConnection {
             return Ok(read);
         }
         if let Some(metrics) = &self.metrics {
-            metrics.clients.rejected.inc(["unauthenticated_bytes"]);
+            metrics.clients.rejected.inc(RejectReason::UnauthenticatedBytes);
         }
         rate_limited_log!(
             warn,
@@ -298,7 +302,7 @@ impl TcpConnection {
     /// Ends the connection, because the peer has accepted nothing for too long.
     pub fn abort_stalled(&self) {
         if let Some(metrics) = &self.metrics {
-            metrics.clients.disconnected.inc(["stalled"]);
+            metrics.clients.disconnected.inc(CutReason::Stalled);
         }
         self.tcp.shut();
     }

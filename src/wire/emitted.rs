@@ -1,42 +1,38 @@
 //! The names of the events that clients receive.
 
-pub const TASK_STATE: &str = "task:state";
-pub const TASK_CREATED: &str = "task:created";
-pub const TASK_ANALYZING: &str = "task:analyzing";
-pub const TASK_CODING: &str = "task:coding";
-pub const TASK_CLARIFICATION_NEEDED: &str = "task:clarification_needed";
-pub const TASK_CLARIFIED: &str = "task:clarified";
-pub const TASK_DISPATCHED: &str = "task:dispatched";
-pub const TASK_PR_OPENED: &str = "task:pr_opened";
-pub const TASK_PR_MERGED: &str = "task:pr_merged";
-pub const TASK_PR_CLOSED: &str = "task:pr_closed";
-pub const TASK_FAILED: &str = "task:failed";
-pub const TASK_UPDATED: &str = "task:updated";
-pub const TASK_DELETED: &str = "task:deleted";
-pub const TASK_EVENT_ADDED: &str = "task:event_added";
-pub const DASHBOARD_STATE: &str = "dashboard:state";
-pub const DASHBOARD_TASK_LIST_UPDATED: &str = "dashboard:task_list_updated";
-pub const DASHBOARD_TASK_REMOVED: &str = "dashboard:task_removed";
-pub const DASHBOARD_TASK_COUNT_CHANGED: &str = "dashboard:task_count_changed";
-pub const ERROR: &str = "error";
+/// Declares the names, and the list of those that changes cause.
+macro_rules! names {
+    (from_changes { $($from_change:ident = $name:literal,)+ } others { $($other:ident = $other_name:literal,)+ }) => {
+        $(pub const $from_change: &str = $name;)+
+        $(pub const $other: &str = $other_name;)+
 
-/// The events that changes cause, in task rooms and in dashboards.
-pub const FROM_CHANGES: [&str; 17] = [
-    TASK_STATE,
-    TASK_CREATED,
-    TASK_ANALYZING,
-    TASK_CODING,
-    TASK_CLARIFICATION_NEEDED,
-    TASK_CLARIFIED,
-    TASK_DISPATCHED,
-    TASK_PR_OPENED,
-    TASK_PR_MERGED,
-    TASK_PR_CLOSED,
-    TASK_FAILED,
-    TASK_UPDATED,
-    TASK_DELETED,
-    TASK_EVENT_ADDED,
-    DASHBOARD_TASK_LIST_UPDATED,
-    DASHBOARD_TASK_REMOVED,
-    DASHBOARD_TASK_COUNT_CHANGED,
-];
+        /// The events that changes cause, in task rooms and in dashboards.
+        pub const FROM_CHANGES: &[&str] = &[$($from_change),+];
+    };
+}
+
+names! {
+    from_changes {
+    TASK_STATE = "task:state",
+    TASK_CREATED = "task:created",
+    TASK_ANALYZING = "task:analyzing",
+    TASK_CODING = "task:coding",
+    TASK_CLARIFICATION_NEEDED = "task:clarification_needed",
+    TASK_CLARIFIED = "task:clarified",
+    TASK_DISPATCHED = "task:dispatched",
+    TASK_PR_OPENED = "task:pr_opened",
+    TASK_PR_MERGED = "task:pr_merged",
+    TASK_PR_CLOSED = "task:pr_closed",
+    TASK_FAILED = "task:failed",
+    TASK_UPDATED = "task:updated",
+    TASK_DELETED = "task:deleted",
+    TASK_EVENT_ADDED = "task:event_added",
+    DASHBOARD_TASK_LIST_UPDATED = "dashboard:task_list_updated",
+    DASHBOARD_TASK_REMOVED = "dashboard:task_removed",
+    DASHBOARD_TASK_COUNT_CHANGED = "dashboard:task_count_changed",
+    }
+    others {
+    DASHBOARD_STATE = "dashboard:state",
+    ERROR = "error",
+    }
+}

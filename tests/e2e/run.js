@@ -20,7 +20,7 @@ const SLOWEST = ['webhooks.test.js', 'jwks.test.js'];
 const ALONE = ['handoff.test.js'];
 
 /** These files hold for both implementations of Socket.IO. */
-const FOR_BOTH = ['balancers', 'existing-client', 'handoff', 'handshake', 'payloads', 'privacy', 'resync', 'sessions'].map((name) => `${name}.test.js`);
+const FOR_BOTH = ['balancers', 'existing-client', 'handoff', 'handshake', 'payloads', 'privacy', 'resync', 'token-expiry'].map((name) => `${name}.test.js`);
 
 const all = readdirSync(PACKAGE).filter((name) => name.endsWith('.test.js'));
 const options = process.argv.slice(2);

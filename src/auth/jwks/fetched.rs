@@ -10,7 +10,10 @@ use tokio::{
 
 use super::super::{AuthError, jws::Jws};
 use super::{FetchError, Fetched, KeyServer, KeySet};
-use crate::{backoff::Backoff, metrics::KeyMetrics};
+use crate::{
+    backoff::Backoff,
+    metrics::{KeyFetch, KeyMetrics},
+};
 
 /// How many callers may wait for a fetch. Each of them holds a connection that is not authenticated yet.
 const MAX_WAITING: usize = 1024;
@@ -158,7 +161,7 @@ impl FetchedKeys {
         loop {
             let began = Instant::now();
             let fetched = self.server.fetch().await;
-            metrics.fetched(fetched.as_ref().err().map_or("fetched", FetchError::outcome));
+            metrics.fetches.inc(fetched.as_ref().err().map_or(KeyFetch::Fetched, FetchError::outcome));
             log_outcome(&fetched, &mut last_logged);
             let now = Instant::now();
             let pause = match &fetched {
@@ -222,7 +225,7 @@ fn log_outcome(fetched: &Result<Fetched, FetchError>, last_logged: &mut Option<S
         Ok(Fetched { keys, left_out, .. }) => {
             format!("{} keys for {}; left out: {left_out:?}", keys.len(), keys.algorithms().join(", "))
         }
-        Err(error) => error.outcome().to_owned(),
+        Err(error) => <&str>::from(error.outcome()).to_owned(),
     };
     if last_logged.as_ref() == Some(&summary) {
         return;

@@ -4,11 +4,11 @@
 //! them wait and for how long.
 
 mod fetched;
+mod key_server;
 mod key_set;
-mod server;
 #[cfg(test)]
 mod tests;
 
 pub use fetched::{FetchTimes, FetchedKeys};
+pub use key_server::{FetchError, Fetched, KeyServer, KeySetUrl};
 pub use key_set::{KeySet, KeySetError, UnusableKey};
-pub use server::{FetchError, Fetched, KeyServer, KeySetUrl};

@@ -34,7 +34,7 @@ struct Narrow(Arc<AtomicUsize>, Arc<AtomicUsize>);
 impl Narrow {
     fn read(&self, id: PeerId, clients: &Clients<Self>) {
         self.0.store(0, Ordering::Relaxed);
-        clients.relief().has_room(id);
+        clients.space_reports().has_space(id);
     }
 }
 
@@ -73,7 +73,7 @@ fn a_message_is_counted_once_when_it_is_in_the_queue() {
     assert_eq!(sent(&mut clients), (2, 10, 2));
     assert_eq!(clients.behind(), (1, 1));
     peer.read(id, &clients);
-    assert!(clients.relieve());
+    assert!(clients.send_waiting());
     assert_eq!(sent(&mut clients), (1, 5, 1));
     assert_eq!((sent(&mut clients), clients.behind()), ((0, 0, 0), (0, 0)));
 }
@@ -97,25 +97,22 @@ fn a_peer_without_room_is_not_offered_messages() {
         clients.add(*id, peer.clone(), viewer.clone());
         (0..MESSAGES).for_each(|_| clients.reply(*id, &Message::reply(0, &12345)));
     }
-    assert!(clients.waits() && !clients.relieve());
-    let mut relieved = 0;
-    while clients.anyone_pressed() {
+    assert!(clients.must_wait() && !clients.send_waiting());
+    let mut rounds = 0;
+    while clients.any_is_slow() {
         for (id, peer) in &peers {
             peer.read(*id, &clients);
-            clients.relieve();
-            assert_eq!(clients.cut_pressed(), 0);
-            relieved += 1;
+            clients.send_waiting();
+            assert_eq!(clients.cut_slow(), 0);
+            rounds += 1;
         }
     }
-    assert!(!clients.waits());
+    assert!(!clients.must_wait());
     let sent = clients.take_sent();
     assert_eq!(sent.messages as usize, CLIENTS * MESSAGES);
     // Each message is offered once, and once more when there was no room for it.
     let offered = offered.load(Ordering::Relaxed);
-    assert!(
-        offered <= CLIENTS * MESSAGES + CLIENTS + relieved,
-        "{offered} offers, {relieved} times relieved"
-    );
+    assert!(offered <= CLIENTS * MESSAGES + CLIENTS + rounds, "{offered} offers, {rounds} rounds");
 }
 
 /// A peer that does not report its room is checked once more before it would be disconnected.
@@ -128,12 +125,12 @@ fn a_peer_with_room_is_not_disconnected() {
     clients.add(id, peer.clone(), Viewer { user: UserId::parse("u").unwrap(), org: None });
     (0..3).for_each(|_| clients.reply(id, &Message::reply(0, &12345)));
     peer.0.store(0, Ordering::Relaxed);
-    assert!(!clients.relieve());
-    assert_eq!((clients.cut_pressed(), clients.anyone_pressed()), (0, false));
+    assert!(!clients.send_waiting());
+    assert_eq!((clients.cut_slow(), clients.any_is_slow()), (0, false));
     assert_eq!(clients.take_sent().messages, 3);
 }
 
-/// No pump runs here. Without a limit, a refusal for every seven bytes of invalid input would fill the memory.
+/// No feed loop runs here. Without a limit, a refusal for every seven bytes of invalid input would fill the memory.
 #[test]
 fn answers_that_a_client_does_not_read_are_limited() {
     let mut clients = Clients::new(Limits {
@@ -148,7 +145,7 @@ fn answers_that_a_client_does_not_read_are_limited() {
     for _ in 0..MAX_UNREAD_ANSWERS {
         clients.reply(id, &Message::reply(0, &"answer"));
     }
-    assert!(clients.is_pressed(id) && !peer.0.load(Ordering::Relaxed), "a burst is allowed");
+    assert!(clients.is_slow(id) && !peer.0.load(Ordering::Relaxed), "a burst is allowed");
     for _ in 0..MAX_UNREAD_ANSWERS {
         clients.reply(id, &Message::reply(0, &"answer"));
     }

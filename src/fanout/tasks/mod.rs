@@ -221,7 +221,7 @@ impl<P: Peer> Fanout<P> {
     pub fn sees_room(&self, id: PeerId, task: &TaskId) -> bool {
         let room = self.tasks.rooms.get(&Key::Task(task.clone()));
         let Some((room, viewer)) = room.zip(self.clients.viewer(id)) else { return false };
-        let is_current = self.tasks.is_current() && !self.clients.waits();
+        let is_current = self.tasks.is_current() && !self.clients.must_wait();
         is_current && room.about.as_ref().is_some_and(|followed| sees(&followed.access, viewer))
     }
 }

@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     auth::{AuthError, Identity, without_scheme},
+    metrics::HandshakeOutcome,
     rate_limited_log::rate_limited_log,
     session::log_refused,
-    wire::Code,
 };
 
 /// A client whose key has not been fetched yet waits this long: for the next fetch that may begin, and for its answer. Clients
@@ -32,7 +32,7 @@ impl SocketIo {
         if socket.client.session().is_some() {
             // The client already has a session, and requests another namespace. It must learn that this namespace does not exist.
             if namespace != "/" {
-                self.reject(socket, namespace, "Invalid namespace");
+                self.reject(socket, namespace, HandshakeOutcome::InvalidNamespace);
             }
             return;
         }
@@ -42,9 +42,9 @@ impl SocketIo {
             return;
         }
         if namespace != "/" {
-            self.reject(socket, namespace, "Invalid namespace");
+            self.reject(socket, namespace, HandshakeOutcome::InvalidNamespace);
         } else if !self.sessions.are_enabled() {
-            self.reject(socket, "/", Code::FeatureDisabled.as_str());
+            self.reject(socket, "/", HandshakeOutcome::FeatureDisabled);
         } else {
             self.authenticate(socket, auth);
         }
@@ -85,12 +85,12 @@ impl SocketIo {
             Ok(identity) => self.accept(socket, identity),
             Err(error) if error.is_temporary() => {
                 rate_limited_log!(warn, %error, "closed a connection: its client may try again");
-                self.metrics.clients.handshakes.inc(["unavailable"]);
+                self.metrics.clients.handshakes.inc(HandshakeOutcome::Unavailable);
                 socket.close(DisconnectReason::ClosedHere);
             }
             Err(error) => {
                 log_refused(&error, "refused a connection");
-                self.reject(socket, "/", error.code());
+                self.reject(socket, "/", error.outcome());
             }
         }
     }
@@ -122,10 +122,13 @@ impl SocketIo {
         });
     }
 
-    fn reject(&self, socket: &Socket, namespace: &str, message: &'static str) {
-        let outcome = if namespace == "/" { message } else { "invalid_namespace" };
-        self.metrics.clients.handshakes.inc([outcome]);
+    fn reject(&self, socket: &Socket, namespace: &str, outcome: HandshakeOutcome) {
+        self.metrics.clients.handshakes.inc(outcome);
         self.count_error();
+        let message = match outcome {
+            HandshakeOutcome::InvalidNamespace => "Invalid namespace",
+            outcome => outcome.into(),
+        };
         socket.send_now(connect_error(namespace, message));
     }
 }

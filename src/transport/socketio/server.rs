@@ -76,7 +76,7 @@ impl SocketIo {
         if let Some(session) = socket.client.take_session() {
             self.sessions.end(&session, true);
         }
-        self.metrics.clients.ended.inc([reason.as_str()]);
+        self.metrics.clients.ended.inc(reason.into());
     }
 
     pub(super) fn on_message(self: &Arc<Self>, message: &str, socket: &Arc<Socket>) {

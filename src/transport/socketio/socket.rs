@@ -13,7 +13,9 @@ use tokio::sync::{Notify, futures::Notified};
 use tracing::Span;
 
 use super::{client::Client, frame::encode_message, packet::Packet, polling_state::PollingState, sid::Sid};
-use crate::{edge::Evict, fanout::SendError, session::Connection, transport::Tcp, wire::Message};
+use crate::{
+    edge::Evict, fanout::SendError, metrics::EndReason, session::Connection, transport::Tcp, wire::Message,
+};
 
 /// One system call writes at most this many packets.
 const MAX_SLICES_PER_WRITE: usize = 32;
@@ -53,18 +55,6 @@ pub enum DisconnectReason {
 }
 
 impl DisconnectReason {
-    /// The label of the metric.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientClose | Self::TransportClose => "transport_close",
-            Self::MultiplePolling => "multiple_polling",
-            Self::Malformed => "malformed",
-            Self::TransportError => "transport_error",
-            Self::HeartbeatTimeout => "heartbeat_timeout",
-            Self::ClosedHere => "closed_here",
-        }
-    }
-
     /// Returns whether the client ended the connection. The client then no longer uses the id.
     pub fn is_by_client(self) -> bool {
         matches!(self, Self::ClientClose | Self::Malformed | Self::MultiplePolling)
@@ -73,6 +63,19 @@ impl DisconnectReason {
     /// Returns whether the client still gets the packets that are queued.
     pub fn is_orderly(self) -> bool {
         matches!(self, Self::ClientClose | Self::TransportClose | Self::Malformed | Self::ClosedHere)
+    }
+}
+
+impl From<DisconnectReason> for EndReason {
+    fn from(reason: DisconnectReason) -> Self {
+        match reason {
+            DisconnectReason::ClientClose | DisconnectReason::TransportClose => Self::TransportClose,
+            DisconnectReason::MultiplePolling => Self::MultiplePolling,
+            DisconnectReason::Malformed => Self::Malformed,
+            DisconnectReason::TransportError => Self::TransportError,
+            DisconnectReason::HeartbeatTimeout => Self::HeartbeatTimeout,
+            DisconnectReason::ClosedHere => Self::ClosedHere,
+        }
     }
 }
 
@@ -106,7 +109,7 @@ struct Core {
     /// The client has answered a heartbeat.
     has_pong: bool,
     /// The fan-out found no room in the queue, and waits to be notified of room.
-    room_requested: bool,
+    space_requested: bool,
     closed: Option<DisconnectReason>,
 }
 
@@ -142,7 +145,7 @@ impl Socket {
             transport,
             stalled: false,
             has_pong: false,
-            room_requested: false,
+            space_requested: false,
             closed: None,
         };
         let (core, changed) = (Mutex::new(core), Notify::new());
@@ -168,7 +171,7 @@ impl Socket {
             return Err(SendError::Closed);
         }
         if core.queue.len() >= self.capacity {
-            core.room_requested = true;
+            core.space_requested = true;
             return Err(SendError::Full(message));
         }
         core.queue.push_back(encode_message(&message));
@@ -237,12 +240,12 @@ impl Socket {
             core.write(|slices| tcp.try_write(slices), &tcp);
             let is_done = core.stalled || core.queue.is_empty();
             core.stalled |= !is_done && writes_left == 0;
-            let (has_changed, has_room) = (core.stalled != stalled, core.has_room(self.capacity));
+            let (has_changed, has_space) = (core.stalled != stalled, core.has_space(self.capacity));
             drop(core);
             if has_changed {
                 self.changed.notify_waiters();
             }
-            if has_room {
+            if has_space {
                 self.report_room();
             }
             if is_done {
@@ -267,9 +270,9 @@ impl Socket {
         core.write(|slices| tcp.write_directly(slices), &tcp);
         // The rest waits until the runtime reports room, as before.
         core.stalled = !core.queue.is_empty();
-        let has_room = core.has_room(self.capacity);
+        let has_space = core.has_space(self.capacity);
         drop(core);
-        if has_room {
+        if has_space {
             self.report_room();
         }
     }
@@ -311,10 +314,10 @@ impl Socket {
         }
     }
 
-    /// Tells the fan-out, which has been waiting for it, that the queue has room.
+    /// Tells the fan-out, which has been waiting for it, that the queue has space.
     fn report_room(&self) {
         if let Some(session) = self.client.session() {
-            session.has_room();
+            session.has_space();
         }
     }
 
@@ -329,10 +332,10 @@ impl Socket {
         if !reason.is_orderly() {
             core.queue.clear();
         }
-        let has_room = core.has_room(self.capacity);
+        let has_space = core.has_space(self.capacity);
         drop(core);
         self.changed.notify_waiters();
-        if has_room {
+        if has_space {
             self.report_room();
         }
         true
@@ -522,7 +525,7 @@ impl PendingPoll {
     pub async fn answer(mut self) -> PollAnswer {
         let socket = &self.socket;
         let answer = socket.until(Core::take_poll_answer).await;
-        if socket.core.lock().has_room(socket.capacity) {
+        if socket.core.lock().has_space(socket.capacity) {
             socket.report_room();
         }
         self.is_answered = true;
@@ -586,12 +589,12 @@ impl Core {
         begun + self.queue.iter().skip(begun).take_while(|packet| !packet.is_message()).count()
     }
 
-    /// Returns whether the fan-out waits for room and the queue has room. `true` is returned only once, and the caller then notifies
+    /// Returns whether the fan-out waits for room and the queue has space. `true` is returned only once, and the caller then notifies
     /// the fan-out.
-    fn has_room(&mut self, capacity: usize) -> bool {
-        let has_room = self.room_requested && (self.queue.len() < capacity || self.closed.is_some());
-        self.room_requested &= !has_room;
-        has_room
+    fn has_space(&mut self, capacity: usize) -> bool {
+        let has_space = self.space_requested && (self.queue.len() < capacity || self.closed.is_some());
+        self.space_requested &= !has_space;
+        has_space
     }
 
     /// Makes one system call, unless the connection's task waits for the kernel.

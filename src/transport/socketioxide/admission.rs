@@ -8,10 +8,10 @@ use socketioxide::{adapter::LocalAdapter, socket::Socket};
 use super::{Attached, client::Client};
 use crate::{
     auth::{AuthError, Identity, bearer, without_scheme},
+    metrics::HandshakeOutcome,
     rate_limited_log::rate_limited_log,
     session::log_refused,
     transport::socketio::{Auth, CONNECT_TIMEOUT},
-    wire::Code,
 };
 
 /// A socket whose token is valid. The socket holds it until the connect handler runs.
@@ -35,14 +35,14 @@ pub(super) async fn admit(
     socket: Arc<Socket<LocalAdapter>>,
     auth: Option<Value>,
 ) -> Result<(), Refused> {
-    let refused = |code| {
-        attached.metrics.clients.handshakes.inc([code]);
+    let refused = |outcome: HandshakeOutcome| {
+        attached.metrics.clients.handshakes.inc(outcome);
         attached.metrics.clients.errors.inc();
-        Err(Refused(code))
+        Err(Refused(outcome.into()))
     };
     let sessions = &attached.sessions;
     if !sessions.are_enabled() {
-        return refused(Code::FeatureDisabled.as_str());
+        return refused(HandshakeOutcome::FeatureDisabled);
     }
     let token_text =
         auth.and_then(|auth| serde_json::from_value::<Auth>(auth).ok()).and_then(|auth| auth.token);
@@ -62,15 +62,15 @@ pub(super) async fn admit(
         }
         Err(error) if error.is_temporary() => {
             rate_limited_log!(warn, %error, "closed a connection: its client may try again");
-            attached.metrics.clients.handshakes.inc(["unavailable"]);
+            attached.metrics.clients.handshakes.inc(HandshakeOutcome::Unavailable);
             // A client does not try again after a refusal. The library closes a connection without a namespace after this time, and the
             // client then reconnects.
             tokio::time::sleep(2 * CONNECT_TIMEOUT).await;
-            Err(Refused(Code::Unavailable.as_str()))
+            Err(Refused(HandshakeOutcome::Unavailable.into()))
         }
         Err(error) => {
             log_refused(&error, "refused a connection");
-            refused(error.code())
+            refused(error.outcome())
         }
     }
 }

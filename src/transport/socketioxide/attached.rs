@@ -27,7 +27,7 @@ use super::{
     request::{OwnedSocket, RawMessage},
 };
 use crate::{
-    metrics::Metrics,
+    metrics::{CutReason, EndReason, Metrics},
     rate_limited_log::rate_limited_log,
     session::{Connection, Incoming, Session, Sessions},
     shrinking_map::ShrinkingMap,
@@ -125,7 +125,7 @@ impl Attached {
         let (attached, ended_client) = (self.clone(), client.clone());
         socket.on_disconnect(move |reason: DisconnectReason| {
             let has_left = reason == DisconnectReason::ClientNSDisconnect;
-            attached.metrics.clients.ended.inc([end_reason_label(reason)]);
+            attached.metrics.clients.ended.inc(end_reason(reason));
             let session = ended_client.disconnected();
             // The caller may hold the fan-out's lock, so the session ends in the future.
             async move {
@@ -149,7 +149,7 @@ impl Attached {
             let handle =
                 |session: &Arc<Session>, message| attached.handle_message(&client, session, &message);
             if !client.receive(message, handle) {
-                attached.metrics.clients.disconnected.inc(["flooding"]);
+                attached.metrics.clients.disconnected.inc(CutReason::Flooding);
                 rate_limited_log!(
                     warn,
                     "closed a connection: it sent too many messages before its session began"
@@ -279,13 +279,13 @@ impl fmt::Debug for EndNamespace {
 }
 
 /// The label of the metric.
-fn end_reason_label(reason: DisconnectReason) -> &'static str {
+fn end_reason(reason: DisconnectReason) -> EndReason {
     match reason {
-        DisconnectReason::TransportClose | DisconnectReason::ClientNSDisconnect => "transport_close",
-        DisconnectReason::MultipleHttpPollingError => "multiple_polling",
-        DisconnectReason::PacketParsingError => "malformed",
-        DisconnectReason::TransportError => "transport_error",
-        DisconnectReason::HeartbeatTimeout => "heartbeat_timeout",
-        DisconnectReason::ServerNSDisconnect | DisconnectReason::ClosingServer => "closed_here",
+        DisconnectReason::TransportClose | DisconnectReason::ClientNSDisconnect => EndReason::TransportClose,
+        DisconnectReason::MultipleHttpPollingError => EndReason::MultiplePolling,
+        DisconnectReason::PacketParsingError => EndReason::Malformed,
+        DisconnectReason::TransportError => EndReason::TransportError,
+        DisconnectReason::HeartbeatTimeout => EndReason::HeartbeatTimeout,
+        DisconnectReason::ServerNSDisconnect | DisconnectReason::ClosingServer => EndReason::ClosedHere,
     }
 }

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// How long the task waits before it offers a message again that did not fit into the library's queue. The library does not report
-/// when its queue has room.
+/// when its queue has space.
 pub(super) const FULL_QUEUE_BACKOFF: Backoff =
     Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
 /// The library writes its queue within this time, if the client reads. It does not report when it has written everything.
@@ -68,7 +68,7 @@ struct State {
     queue: VecDeque<Message>,
     session: Option<Weak<Session>>,
     /// The fan-out found no room in the queue.
-    room_requested: bool,
+    space_requested: bool,
     /// No message is queued any more. Those that are queued are still written.
     is_closing: bool,
     /// Nothing is written any more.
@@ -211,11 +211,11 @@ impl Client {
         let mut state = self.state.lock();
         state.queue.pop_front();
         state.accepted = Some(Instant::now());
-        let has_room = std::mem::take(&mut state.room_requested);
-        let session = if has_room { state.session.clone() } else { None };
+        let has_space = std::mem::take(&mut state.space_requested);
+        let session = if has_space { state.session.clone() } else { None };
         drop(state);
         if let Some(session) = session.and_then(|session| session.upgrade()) {
-            session.has_room();
+            session.has_space();
         }
     }
 }
@@ -227,7 +227,7 @@ impl Connection for Client {
             return Err(SendError::Closed);
         }
         if state.queue.len() >= self.capacity {
-            state.room_requested = true;
+            state.space_requested = true;
             return Err(SendError::Full(message));
         }
         state.queue.push_back(message);

@@ -43,7 +43,7 @@ async fn expect_message(client: &mut WebSocketStream<TcpStream>, text: &str) {
     assert_eq!(client.next().await.unwrap().unwrap(), Message::text(format!(r#"40{{"sid":"{text}"}}"#)));
 }
 
-/// Does what the connection's own task does when the kernel's buffer has room again.
+/// Does what the connection's own task does when the kernel's buffer has space again.
 async fn resume_until_all_is_sent(socket: Arc<Socket>, connection: TcpConnection) -> TcpConnection {
     while !socket.has_sent_all() {
         connection.shared().writable().await.unwrap();
@@ -205,7 +205,7 @@ fn the_fan_out_is_told_once_that_there_is_room() {
     let socket = polling(2);
     let is_reported = || {
         let mut core = socket.core.lock();
-        core.has_room(2)
+        core.has_space(2)
     };
     assert!(!is_reported());
     send(&socket, "a").unwrap();
@@ -218,7 +218,7 @@ fn the_fan_out_is_told_once_that_there_is_room() {
     send(&socket, "d").unwrap();
     assert!(matches!(send(&socket, "e"), Err(SendError::Full(_))));
     socket.close(DisconnectReason::ClosedHere);
-    assert!(!socket.core.lock().room_requested, "it does not wait for a closed connection");
+    assert!(!socket.core.lock().space_requested, "it does not wait for a closed connection");
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ pub struct Peer {
 
 /// The idle connections of one listener.
 #[derive(Clone, Debug, Default)]
-pub struct Idle(Arc<Mutex<State>>);
+pub struct IdleConnections(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -58,14 +58,14 @@ struct Entry {
 /// One connection's entry among the idle ones. The connection has no entry while a request is answered.
 #[derive(Debug)]
 pub struct IdleConnection {
-    idle: Idle,
+    idle: IdleConnections,
     address: ClientAddress,
     handle: TcpHandle,
     is_proxy: bool,
     entry_id: Mutex<Option<u64>>,
 }
 
-impl Idle {
+impl IdleConnections {
     pub fn connection(&self, peer: Peer, handle: TcpHandle) -> IdleConnection {
         let address = ClientAddress::of_peer(peer.address);
         IdleConnection {
@@ -209,7 +209,7 @@ mod tests {
     };
 
     struct TestListener {
-        idle: Idle,
+        idle: IdleConnections,
         quotas: Quotas,
         listener: TcpListener,
     }
@@ -224,7 +224,7 @@ mod tests {
     impl TestListener {
         async fn new(limit: usize) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            Self { idle: Idle::default(), quotas: Quotas::new(Some(limit)), listener }
+            Self { idle: IdleConnections::default(), quotas: Quotas::new(Some(limit)), listener }
         }
 
         /// From now on, all connections count as idle for long enough.

@@ -15,15 +15,19 @@ use super::{Fanout, Hub, Peer};
 /// Counts go to a viewer at most five times a second.
 const COUNTS_EVERY: Duration = Duration::from_millis(200);
 /// How often full queues are checked while the fan-out waits for them. Any of several queues may have room next.
-const PRESSED_POLL: Duration = Duration::from_millis(1);
+const SLOW_POLL: Duration = Duration::from_millis(1);
 /// How often the full queues are checked for which the fan-out no longer waits.
 const BEHIND_POLL: Duration = Duration::from_millis(5);
 
 /// Runs until the feed ends. A `task:state` that a change causes has the newest `timeline_limit` entries.
-pub async fn pump<P: Peer>(hub: Arc<Hub<P>>, mut items: mpsc::Receiver<FeedItem>, timeline_limit: usize) {
+pub async fn run_feed_loop<P: Peer>(
+    hub: Arc<Hub<P>>,
+    mut items: mpsc::Receiver<FeedItem>,
+    timeline_limit: usize,
+) {
     let mut counted_at: Option<Instant> = None;
     loop {
-        let (dirty, behind) = hub.turn(|fanout| (fanout.counts_are_dirty(), fanout.clients.anyone_pressed()));
+        let (dirty, behind) = hub.turn(|fanout| (fanout.counts_are_dirty(), fanout.clients.any_is_slow()));
         let due = match dirty {
             true => Some(counted_at.map_or_else(Instant::now, |last| last + COUNTS_EVERY)),
             false => None,
@@ -41,9 +45,9 @@ pub async fn pump<P: Peer>(hub: Arc<Hub<P>>, mut items: mpsc::Receiver<FeedItem>
                 None => return,
             },
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
-            () = hub.touched.notified(), if due.is_none() || !behind => {}
+            () = hub.wake.notified(), if due.is_none() || !behind => {}
             () = tokio::time::sleep(BEHIND_POLL), if behind => {
-                hub.relieve();
+                hub.send_waiting();
             }
         }
     }
@@ -62,7 +66,7 @@ async fn take<P: Peer>(hub: &Hub<P>, item: FeedItem, timeline_limit: usize) {
             hub.tasks.set_lag(0);
         }
         FeedItem::Gap(reason) => {
-            hub.metrics.relay.history_lost.inc([reason.as_str()]);
+            hub.metrics.relay.history_lost.inc(reason);
             tracing::warn!(%reason, "changes may have been missed: every room is sent again");
             hub.tasks.close();
             hub.turn(|fanout| fanout.tasks.gap(&mut fanout.clients));
@@ -99,7 +103,7 @@ async fn apply<P: Peer>(hub: &Hub<P>, change: &Change, timeline_limit: usize) {
 
 /// Waits for full queues, but only for a moment.
 async fn settle<P: Peer>(hub: &Hub<P>) {
-    while !hub.relieve() {
-        tokio::time::sleep(PRESSED_POLL).await;
+    while !hub.send_waiting() {
+        tokio::time::sleep(SLOW_POLL).await;
     }
 }

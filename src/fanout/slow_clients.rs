@@ -1,5 +1,5 @@
-//! The pressed peers: those whose queue was full and for which messages wait. Nothing here scans all of them. A peer reports
-//! when its queue has room again, and each peer is checked once per period of patience. The cost is therefore proportional
+//! The slow peers: those whose queue was full and for which messages wait. Nothing here scans all of them. A peer reports
+//! when its queue has space again, and each peer is checked once per period of patience. The cost is therefore proportional
 //! to the number of slow peers.
 
 use std::{
@@ -16,13 +16,13 @@ use crate::shrinking_map::ShrinkingMap;
 /// How long the fan-out waits for a queue that has become full.
 const WAITED_FOR: Duration = Duration::from_millis(200);
 
-/// The list in which peers report that their queue has room again, after it was full. All clones share the list.
+/// The list in which peers report that their queue has space again, after it was full. All clones share the list.
 #[derive(Clone, Debug, Default)]
-pub struct Relief(Arc<Mutex<Vec<PeerId>>>);
+pub struct SpaceReports(Arc<Mutex<Vec<PeerId>>>);
 
-impl Relief {
-    /// Reports that this peer's queue has room again. The caller may hold the fan-out's lock or not.
-    pub fn has_room(&self, id: PeerId) {
+impl SpaceReports {
+    /// Reports that this peer's queue has space again. The caller may hold the fan-out's lock or not.
+    pub fn has_space(&self, id: PeerId) {
         self.0.lock().push(id);
     }
 
@@ -32,55 +32,55 @@ impl Relief {
 }
 
 #[derive(Debug)]
-pub(super) struct Pressure {
+pub(super) struct SlowClient {
     since: Instant,
     /// When the queue last accepted a message. A client that reads frees its queue in large steps: a polling client with each
     /// of its requests, a WebSocket client whenever a third of its kernel buffer is empty.
-    pub took: Instant,
-    /// When the peer has to be checked again, see [`Pressed::overdue`].
+    pub last_accepted: Instant,
+    /// When the peer has to be checked again, see [`SlowClients::overdue`].
     due: Instant,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Pressed {
-    of: ShrinkingMap<PeerId, Pressure>,
-    /// Peers in the order in which their queues became full. The last entry always belongs to a peer that is still pressed.
+pub(super) struct SlowClients {
+    by_id: ShrinkingMap<PeerId, SlowClient>,
+    /// Peers in the order in which their queues became full. The last entry always belongs to a peer that is still slow.
     order: VecDeque<(Instant, PeerId)>,
     /// Peers by the time at which they have to be checked.
     due: BTreeSet<(Instant, PeerId)>,
     /// Peers for which too many messages wait.
-    too_far: Vec<PeerId>,
+    over_limit: Vec<PeerId>,
 }
 
-impl Pressed {
+impl SlowClients {
     pub fn len(&self) -> usize {
-        self.of.len()
+        self.by_id.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.of.is_empty()
+        self.by_id.is_empty()
     }
 
     pub fn contains(&self, id: PeerId) -> bool {
-        self.of.contains_key(&id)
+        self.by_id.contains_key(&id)
     }
 
     pub fn ids(&self) -> impl Iterator<Item = PeerId> + '_ {
-        self.of.keys().copied()
+        self.by_id.keys().copied()
     }
 
-    pub fn get_mut(&mut self, id: PeerId) -> Option<&mut Pressure> {
-        self.of.get_mut(&id)
+    pub fn get_mut(&mut self, id: PeerId) -> Option<&mut SlowClient> {
+        self.by_id.get_mut(&id)
     }
 
     /// Records that the peer's queue is full.
     pub fn add(&mut self, id: PeerId, patience: Duration) {
-        if self.of.contains_key(&id) {
+        if self.by_id.contains_key(&id) {
             return;
         }
         let now = Instant::now();
         let due = now + patience;
-        self.of.insert(id, Pressure { since: now, took: now, due });
+        self.by_id.insert(id, SlowClient { since: now, last_accepted: now, due });
         self.due.insert((due, id));
         while self.order.front().is_some_and(|(since, _)| since.elapsed() >= WAITED_FOR) {
             self.order.pop_front();
@@ -90,30 +90,30 @@ impl Pressed {
 
     /// Removes a peer for which no message waits any more, or which has disconnected.
     pub fn remove(&mut self, id: PeerId) {
-        let Some(pressure) = self.of.remove(&id) else { return };
-        self.due.remove(&(pressure.due, id));
+        let Some(slow) = self.by_id.remove(&id) else { return };
+        self.due.remove(&(slow.due, id));
         while let Some((since, last)) = self.order.back()
-            && self.of.get(last).is_none_or(|pressure| pressure.since != *since)
+            && self.by_id.get(last).is_none_or(|slow| slow.since != *since)
         {
             self.order.pop_back();
         }
-        if self.of.is_empty() {
+        if self.by_id.is_empty() {
             self.order = VecDeque::new();
-            self.too_far = Vec::new();
+            self.over_limit = Vec::new();
         }
     }
 
     /// Records that more messages wait for the peer than allowed.
-    pub fn is_too_far(&mut self, id: PeerId) {
-        self.too_far.push(id);
+    pub fn mark_over_limit(&mut self, id: PeerId) {
+        self.over_limit.push(id);
     }
 
-    pub fn take_too_far(&mut self) -> Vec<PeerId> {
-        std::mem::take(&mut self.too_far)
+    pub fn take_over_limit(&mut self) -> Vec<PeerId> {
+        std::mem::take(&mut self.over_limit)
     }
 
     /// Returns whether a queue has become full so recently that the fan-out waits for it.
-    pub fn waits(&self) -> bool {
+    pub fn must_wait(&self) -> bool {
         self.order.back().is_some_and(|(since, _)| since.elapsed() < WAITED_FOR)
     }
 
@@ -123,10 +123,10 @@ impl Pressed {
     }
 
     /// Postpones the next check of the peer until `due`.
-    pub fn put_off(&mut self, id: PeerId, due: Instant) {
-        if let Some(pressure) = self.of.get_mut(&id) {
-            self.due.remove(&(pressure.due, id));
-            pressure.due = due;
+    pub fn postpone(&mut self, id: PeerId, due: Instant) {
+        if let Some(slow) = self.by_id.get_mut(&id) {
+            self.due.remove(&(slow.due, id));
+            slow.due = due;
             self.due.insert((due, id));
         }
     }
@@ -138,33 +138,33 @@ mod tests {
 
     #[test]
     fn the_last_entry_of_the_order_belongs_to_a_pressed_peer() {
-        let mut pressed = Pressed::default();
+        let mut slow = SlowClients::default();
         for id in 0..5 {
-            pressed.add(PeerId(id), Duration::ZERO);
+            slow.add(PeerId(id), Duration::ZERO);
         }
-        assert!(pressed.waits());
+        assert!(slow.must_wait());
         for id in [3, 4, 1] {
-            pressed.remove(PeerId(id));
+            slow.remove(PeerId(id));
         }
-        assert_eq!(pressed.order.back().map(|(_, id)| *id), Some(PeerId(2)));
-        pressed.remove(PeerId(2));
-        pressed.remove(PeerId(0));
-        assert!(!pressed.waits() && pressed.is_empty() && pressed.due.is_empty());
+        assert_eq!(slow.order.back().map(|(_, id)| *id), Some(PeerId(2)));
+        slow.remove(PeerId(2));
+        slow.remove(PeerId(0));
+        assert!(!slow.must_wait() && slow.is_empty() && slow.due.is_empty());
     }
 
     #[test]
     fn a_peer_is_overdue_when_its_patience_has_passed() {
-        let mut pressed = Pressed::default();
+        let mut slow = SlowClients::default();
         let patience = Duration::from_secs(3600);
-        pressed.add(PeerId(1), patience);
-        pressed.add(PeerId(2), patience);
+        slow.add(PeerId(1), patience);
+        slow.add(PeerId(2), patience);
         let later = Instant::now() + patience;
-        assert_eq!(pressed.overdue(Instant::now()), None);
-        assert_eq!(pressed.overdue(later), Some(PeerId(1)));
-        pressed.put_off(PeerId(1), later + patience);
-        assert_eq!(pressed.overdue(later), Some(PeerId(2)));
-        pressed.remove(PeerId(2));
-        assert_eq!(pressed.overdue(later), None);
-        assert_eq!(pressed.overdue(later + patience), Some(PeerId(1)));
+        assert_eq!(slow.overdue(Instant::now()), None);
+        assert_eq!(slow.overdue(later), Some(PeerId(1)));
+        slow.postpone(PeerId(1), later + patience);
+        assert_eq!(slow.overdue(later), Some(PeerId(2)));
+        slow.remove(PeerId(2));
+        assert_eq!(slow.overdue(later), None);
+        assert_eq!(slow.overdue(later + patience), Some(PeerId(1)));
     }
 }

@@ -6,7 +6,10 @@ use http::{HeaderMap, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 
 use super::{KeySet, KeySetError, UnusableKey};
-use crate::http_client::{HttpClient, MAX_BODY_BYTES, RequestError, TIMEOUT};
+use crate::{
+    http_client::{HttpClient, MAX_BODY_BYTES, RequestError, TIMEOUT},
+    metrics::KeyFetch,
+};
 
 /// The URL of a key set: `https`, or `http` to a loopback address. An attacker who could change the answer could sign
 /// tokens for any user.
@@ -96,12 +99,12 @@ impl From<RequestError> for FetchError {
 }
 
 impl FetchError {
-    /// The label of the metric.
-    pub fn outcome(&self) -> &'static str {
+    /// How this fetch counts in the metrics.
+    pub fn outcome(&self) -> KeyFetch {
         match self {
-            Self::Timeout | Self::Unreachable(_) => "unreachable",
-            Self::Redirect(_) | Self::Status(_) => "status",
-            Self::TooLong | Self::Unusable(_) => "unusable",
+            Self::Timeout | Self::Unreachable(_) => KeyFetch::Unreachable,
+            Self::Redirect(_) | Self::Status(_) => KeyFetch::Status,
+            Self::TooLong | Self::Unusable(_) => KeyFetch::Unusable,
         }
     }
 }

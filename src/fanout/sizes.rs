@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Fanout, Peer, tasks::Tasks};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fill {
+pub struct Sizes {
     /// Tasks whose room has a member.
     pub task_rooms: usize,
     pub task_members: usize,
@@ -15,11 +15,11 @@ pub struct Fill {
     /// Clients whose queue is full. `messages_behind` counts the messages that wait beside their queues.
     pub behind: usize,
     pub messages_behind: usize,
-    pub ring: RingFill,
+    pub ring: RingSizes,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RingFill {
+pub struct RingSizes {
     pub bytes: usize,
     pub max_bytes: usize,
     pub steps: usize,
@@ -29,10 +29,10 @@ pub struct RingFill {
 
 impl<P: Peer> Fanout<P> {
     /// Visits only the clients that are behind, each once.
-    pub fn fill(&self) -> Fill {
+    pub fn sizes(&self) -> Sizes {
         let (behind, messages_behind) = self.clients.behind();
         let Tasks { counts, dashboards, task_members } = &self.tasks.kind;
-        Fill {
+        Sizes {
             // Each room of dashboards has counts.
             task_rooms: self.tasks.rooms.len() - counts.orgs() - counts.users(),
             task_members: *task_members,
@@ -40,7 +40,7 @@ impl<P: Peer> Fanout<P> {
             dashboard_members: dashboards.len(),
             behind,
             messages_behind,
-            ring: self.tasks.ring.fill(),
+            ring: self.tasks.ring.sizes(),
         }
     }
 }
