@@ -15,7 +15,7 @@ pub struct Quotas<K = ClientAddress> {
     used: Arc<Mutex<ShrinkingMap<K, usize>>>,
 }
 
-/// The amount that a key holds. Dropping it returns the amount.
+/// The amount that a key holds. Dropping the permit releases the amount.
 #[derive(Debug)]
 pub struct QuotaPermit<K: Clone + Eq + Hash = ClientAddress> {
     quotas: Quotas<K>,

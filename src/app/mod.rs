@@ -41,9 +41,9 @@ use status::Status;
 
 const FEED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many connections may wait to be accepted. The system may lower the number (`net.core.somaxconn`). After a
-/// restart all clients connect at once, and a connection that finds no slot is retried only after a second.
+/// restart all clients connect at once, and a connection that finds the backlog full is retried only after a second.
 const BACKLOG: u32 = 65_535;
-/// How many connections the operators' listener accepts. They use the reserve that is kept free of clients, because
+/// How many connections the operators' listener accepts. They use some of the file descriptors that clients cannot take, because
 /// metrics are needed most when no client can connect.
 const ADMIN_CONNECTIONS: usize = 16;
 
@@ -64,6 +64,8 @@ pub enum AppError {
     Cluster(#[from] LinkError),
     #[error("a part that must run for ever has ended: {0}")]
     Ended(&'static str),
+    #[error("a part that must run for ever has panicked: {0}")]
+    Panicked(&'static str),
 }
 
 /// Runs the gateway until a signal ends it.
@@ -150,8 +152,10 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         tracing::info!(%address, "listening for operators");
         parts.run_forever("the operators' listener", serve_forever(listener, admin_context));
     }
-    parts.run_forever("the limits of newcomers", async move { unauthenticated_limits.run_cleanup().await });
-    parts.run_forever("the memory's check", memory.watch());
+    parts.run_forever("the cleanup of unauthenticated limits", async move {
+        unauthenticated_limits.run_cleanup().await
+    });
+    parts.run_forever("the memory check", memory.watch());
 
     tokio::select! {
         () = signals.next() => {}
@@ -189,7 +193,7 @@ fn socket_io(config: &Config, sessions: &Arc<Sessions>, gate: Gate) -> (Arc<dyn 
     }
 }
 
-/// The listeners close when the drain ends. The process ends then, too.
+/// `serve` returns when the listener closes. [`Parts`] treats a return as a failure, so this function then waits for ever.
 async fn serve_forever(listener: TcpListener, context: ListenerContext) {
     serve(listener, context).await;
     std::future::pending().await

@@ -1,12 +1,17 @@
 //! The parts of a node that must not end.
 
-use std::future::Future;
+use std::{collections::HashMap, future::Future};
+
+use tokio::task::{Id, JoinSet};
 
 use super::AppError;
 
 /// The tasks that must run until the process ends.
 #[derive(Debug, Default)]
-pub(super) struct Parts(tokio::task::JoinSet<AppError>);
+pub(super) struct Parts {
+    tasks: JoinSet<AppError>,
+    names: HashMap<Id, &'static str>,
+}
 
 impl Parts {
     pub fn run(
@@ -14,7 +19,8 @@ impl Parts {
         name: &'static str,
         part: impl Future<Output = Result<(), AppError>> + Send + 'static,
     ) {
-        self.0.spawn(async move { part.await.err().unwrap_or(AppError::Ended(name)) });
+        let task = self.tasks.spawn(async move { part.await.err().unwrap_or(AppError::Ended(name)) });
+        self.names.insert(task.id(), name);
     }
 
     pub fn run_forever(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
@@ -25,9 +31,10 @@ impl Parts {
     }
 
     pub async fn first_end(&mut self) -> AppError {
-        match self.0.join_next().await {
+        match self.tasks.join_next().await {
             Some(Ok(error)) => error,
-            Some(Err(_)) | None => AppError::Ended("it panicked"),
+            Some(Err(panic)) => AppError::Panicked(self.names.get(&panic.id()).copied().unwrap_or_default()),
+            None => AppError::Ended("all parts"),
         }
     }
 }

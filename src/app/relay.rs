@@ -1,5 +1,5 @@
-//! The relay of one node: everything between the store and the sessions, without listeners and transports. A gateway runs it, and an
-//! application with its own Socket.IO server may run it, too.
+//! The relay of one node: the store, its feed, the fan-out, the sessions and the cluster, without listeners and transports. A gateway runs
+//! it, and an application with its own Socket.IO server may run it, too.
 
 use std::{
     sync::{
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{AppError, parts::Parts};
 use crate::{
     auth::{Keys, TokenVerifier},
-    cluster::{Cluster, Membership, NodeReport, Order},
+    cluster::{Cluster, Membership, NodeCommand, NodeReport},
     config::{Backend, Config, StoreConfig, Tokens},
     fanout::{Hub, Limits, run_feed_loop},
     feed::FeedItem,
@@ -26,11 +26,10 @@ use crate::{
 
 /// The size of the ring of recent events, for handoffs and for clients that reconnect.
 const RING_BYTES: usize = 64 * 1024 * 1024;
-/// How many messages may wait beside a client's full send queue, in lengths of that queue. These messages are shared with all other
-/// clients.
-const BEHIND_QUEUES: usize = 8;
-/// The capacity of the queue of orders for this node.
-const ORDER_QUEUE: usize = 1024;
+/// The limit of a client's overflow, as a multiple of `SEND_QUEUE`. Clients share the encoded messages.
+const OVERFLOW_FACTOR: usize = 8;
+/// The capacity of the queue of commands for this node.
+const COMMAND_QUEUE: usize = 1024;
 /// The capacity of the queue between the feed and the fan-out. Further changes wait in the store.
 pub(super) const FEED_QUEUE: usize = 256;
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
@@ -60,9 +59,9 @@ pub struct Relay {
 #[derive(Debug)]
 pub struct BuiltRelay {
     pub relay: Arc<Relay>,
-    items: mpsc::Sender<FeedItem>,
-    feed: mpsc::Receiver<FeedItem>,
-    orders: mpsc::Receiver<Order>,
+    feed_sender: mpsc::Sender<FeedItem>,
+    feed_receiver: mpsc::Receiver<FeedItem>,
+    commands: mpsc::Receiver<NodeCommand>,
     membership: Option<Membership>,
     timeline_limit: usize,
 }
@@ -77,17 +76,18 @@ impl Relay {
             ring_bytes: RING_BYTES,
             replay_events: config.limits.send_queue / 4,
             patience: config.limits.slow_client_timeout,
-            behind_messages: config.limits.send_queue.saturating_mul(BEHIND_QUEUES),
+            behind_messages: config.limits.send_queue.saturating_mul(OVERFLOW_FACTOR),
         };
         let hub = Arc::new(Hub::new(limits, metrics.clone()));
-        let (sender, orders) = mpsc::channel(ORDER_QUEUE);
+        let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let revocations = tokens.revocations.clone();
         let started = Instant::now();
         let (cluster, membership) = match config.store.cluster.clone() {
-            None => (Cluster::alone(revocations, sender, started), None),
+            None => (Cluster::alone(revocations, command_sender, started), None),
             Some(redis) => {
                 let max = config.limits.max_connections_per_user;
-                let (cluster, membership) = Cluster::with_redis(redis, max, revocations, sender, started);
+                let (cluster, membership) =
+                    Cluster::with_redis(redis, max, revocations, command_sender, started);
                 (cluster, Some(membership))
             }
         };
@@ -100,7 +100,7 @@ impl Relay {
             Arc::new(SystemClock),
             metrics.clone(),
         ));
-        let (items, feed) = mpsc::channel(FEED_QUEUE);
+        let (feed_sender, feed_receiver) = mpsc::channel(FEED_QUEUE);
         let relay = Arc::new(Self {
             node: uuid::Uuid::new_v4().to_string(),
             sessions,
@@ -111,10 +111,10 @@ impl Relay {
             cluster,
             store_ok: AtomicBool::new(true),
             prepared: AtomicBool::new(false),
-            feed_queue: items.downgrade(),
+            feed_queue: feed_sender.downgrade(),
         });
         let timeline_limit = config.limits.timeline_limit;
-        Ok(BuiltRelay { relay, items, feed, orders, membership, timeline_limit })
+        Ok(BuiltRelay { relay, feed_sender, feed_receiver, commands, membership, timeline_limit })
     }
 
     /// The report of this node for the other nodes.
@@ -134,7 +134,11 @@ impl Relay {
     }
 
     /// Prepares the store, with retries while it is unavailable, and then follows it.
-    async fn follow(&self, items: mpsc::Sender<FeedItem>, stop: CancellationToken) -> Result<(), AppError> {
+    async fn follow(
+        &self,
+        feed_sender: mpsc::Sender<FeedItem>,
+        stop: CancellationToken,
+    ) -> Result<(), AppError> {
         while let Err(error) = self.store.prepare().await {
             if !matches!(error, StoreError::Unavailable(_)) {
                 return Err(error.into());
@@ -144,7 +148,7 @@ impl Relay {
             tokio::time::sleep(PREPARE_RETRY).await;
         }
         self.prepared.store(true, Ordering::Relaxed);
-        self.store.follow(items, stop).await?;
+        self.store.follow(feed_sender, stop).await?;
         self.store.close().await;
         Ok(())
     }
@@ -164,7 +168,7 @@ impl Relay {
         }
     }
 
-    /// Runs for ever. It is separate from the check of the store, which must not wait for it.
+    /// Runs for ever. The store check must not wait for the oplog check, so they are two parts.
     async fn watch_oplog(&self) {
         let mut interval = tokio::time::interval(OPLOG_CHECK_INTERVAL);
         loop {
@@ -184,18 +188,18 @@ impl BuiltRelay {
 
     /// Starts every part. The feed ends after `stop`.
     pub(super) fn start(self, parts: &mut Parts, stop: CancellationToken) {
-        let Self { relay, items, feed, orders, membership, timeline_limit } = self;
+        let Self { relay, feed_sender, feed_receiver, commands, membership, timeline_limit } = self;
         let (hub, sessions, tokens) = (relay.hub.clone(), relay.sessions.clone(), relay.tokens.clone());
         let (following, reporting, metrics) = (relay.clone(), relay.clone(), relay.metrics.clone());
-        parts.run("the feed", async move { following.follow(items, stop).await });
+        parts.run("the feed", async move { following.follow(feed_sender, stop).await });
         parts.run_forever("the fan-out", async move {
-            run_feed_loop(hub, feed, timeline_limit).await;
+            run_feed_loop(hub, feed_receiver, timeline_limit).await;
             // The fan-out ends after the feed, and the feed reports the reason.
             std::future::pending().await
         });
         let clock = sessions.clone();
         parts.run_forever("the clock", async move { clock.run_timers().await });
-        parts.run_forever("the orders", async move { sessions.run_orders(orders).await });
+        parts.run_forever("the commands", async move { sessions.run_commands(commands).await });
         if let Keys::Fetched(keys) = &tokens.keys {
             let keys = keys.clone();
             parts.run_forever("the keys", async move { keys.keep_fresh(&metrics.keys).await });
@@ -205,8 +209,8 @@ impl BuiltRelay {
                 .run("the cluster", async move { Ok(membership.run(move || reporting.own_report()).await?) });
         }
         let oplog = relay.clone();
-        parts.run_forever("the oplog's check", async move { oplog.watch_oplog().await });
-        parts.run_forever("the store's check", async move { relay.watch_store().await });
+        parts.run_forever("the oplog check", async move { oplog.watch_oplog().await });
+        parts.run_forever("the store check", async move { relay.watch_store().await });
     }
 }
 

@@ -10,10 +10,9 @@ use crate::{
     auth::Keys,
     edge::{Capacity, UnauthenticatedLimits},
     http::{
-        ClusterHealth, GatewayStatus, HealthReport, NodeHealth, Phase, RelayHealth, StoreHealth,
-        WebsocketHealth,
+        ClusterHealth, GatewayStatus, HealthReport, NodeHealth, RelayHealth, StoreHealth, WebsocketHealth,
     },
-    metrics::Metrics,
+    metrics::{Metrics, Phase},
 };
 
 /// The source of everything that `/api/health` and `/metrics` report.

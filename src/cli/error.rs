@@ -17,7 +17,7 @@ pub enum CliError {
     #[error("tokens are checked with a public key, so taskcast can't sign one: ask their issuer for it")]
     NoSecret,
     #[error("the gateway would not accept such a token: {0}")]
-    UselessToken(auth::AuthError),
+    RejectedToken(auth::AuthError),
     #[error(transparent)]
     App(#[from] app::AppError),
     #[error("{0} can't be used: http://host:port or https://host is expected")]

@@ -2,7 +2,7 @@
 
 mod arguments;
 mod check;
-mod dev;
+mod dev_greeting;
 mod error;
 mod gateway_url;
 mod health;
@@ -13,7 +13,7 @@ mod websocket;
 
 pub use arguments::{Command, Invocation, completions, parse};
 pub use check::{CheckArguments, Finding, Level, check};
-pub use dev::dev_greeting;
+pub use dev_greeting::dev_greeting;
 pub use error::CliError;
 pub use health::{HealthArguments, health};
 pub use tail::{TailArguments, tail};

@@ -31,7 +31,7 @@ pub fn token(arguments: TokenArguments, sources: &Sources, now: UnixTime) -> Res
         ttl: arguments.ttl,
     };
     let token = signer.sign(&grant, now)?;
-    tokens.verifier.verify(&token, now).map_err(CliError::UselessToken)?;
+    tokens.verifier.verify(&token, now).map_err(CliError::RejectedToken)?;
     Ok(token)
 }
 
@@ -70,7 +70,7 @@ mod tests {
     fn a_token_that_the_gateway_would_refuse_is_not_made() {
         let sources = settings(&[("JWT_SECRET", "bench-secret")]);
         let nobody = TokenArguments { sub: String::new(), ..alice() };
-        assert!(matches!(token(nobody, &sources, UnixTime::now()), Err(CliError::UselessToken(_))));
+        assert!(matches!(token(nobody, &sources, UnixTime::now()), Err(CliError::RejectedToken(_))));
         let public = include_str!("../auth/testdata/ed25519.pub.pem");
         let error = token(alice(), &settings(&[("JWT_PUBLIC_KEY", public)]), UnixTime::now());
         assert!(matches!(error, Err(CliError::NoSecret)));

@@ -36,9 +36,9 @@ const QUERY_TIMEOUT: Duration = Duration::from_millis(250);
 const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// An order for this node. It comes from a request to this node or to another one.
+/// A command for this node. It comes from a request to this node or to another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum NodeCommand {
     /// Close a session: its user has too many.
     Close(SessionId),
     /// Close those sessions of this user whose tokens are no longer accepted.
@@ -64,7 +64,7 @@ pub struct NodeReport {
 pub struct Cluster {
     lost: LostDashboards,
     pub(super) revocations: Arc<Revocations>,
-    orders: mpsc::Sender<Order>,
+    node_commands: mpsc::Sender<NodeCommand>,
     shared: Option<Shared>,
 }
 
@@ -86,9 +86,13 @@ pub(super) struct Shared {
 
 impl Cluster {
     /// `started` is the start of this process. Until two minutes after it, every user may have lost the dashboard.
-    pub fn alone(revocations: Arc<Revocations>, orders: mpsc::Sender<Order>, started: Instant) -> Arc<Self> {
+    pub fn alone(
+        revocations: Arc<Revocations>,
+        node_commands: mpsc::Sender<NodeCommand>,
+        started: Instant,
+    ) -> Arc<Self> {
         let lost = LostDashboards::new(started);
-        Arc::new(Self { lost, revocations, orders, shared: None })
+        Arc::new(Self { lost, revocations, node_commands, shared: None })
     }
 
     /// `started` is as in [`Cluster::alone`].
@@ -96,7 +100,7 @@ impl Cluster {
         config: ClusterConfig,
         max_sessions: usize,
         revocations: Arc<Revocations>,
-        orders: mpsc::Sender<Order>,
+        node_commands: mpsc::Sender<NodeCommand>,
         started: Instant,
     ) -> (Arc<Self>, Membership) {
         let (sender, changes) = mpsc::channel(MAX_QUEUED_CHANGES);
@@ -111,7 +115,7 @@ impl Cluster {
             lost_connections: AtomicU64::new(0),
         };
         let lost = LostDashboards::new(started);
-        let cluster = Arc::new(Self { lost, revocations, orders, shared: Some(shared) });
+        let cluster = Arc::new(Self { lost, revocations, node_commands, shared: Some(shared) });
         (cluster.clone(), Membership::new(cluster, config, max_sessions, changes))
     }
 
@@ -162,7 +166,7 @@ impl Cluster {
     /// Redis applies the disconnect when it reconnects.
     pub async fn disconnect(&self, user: UserId, now: UnixTime) -> bool {
         self.revocations.add(user.clone(), now);
-        self.order(Order::Disconnect(user.clone())).await;
+        self.send_command(NodeCommand::Disconnect(user.clone())).await;
         let Some(shared) = &self.shared else { return true };
         // The next connection sends it.
         let Some(commands) = shared.commands() else { return false };
@@ -211,9 +215,9 @@ impl Cluster {
     }
 
     /// This function waits only for this node's own work.
-    pub(super) async fn order(&self, order: Order) {
+    pub(super) async fn send_command(&self, command: NodeCommand) {
         // The receiver is closed when the process ends.
-        let _ = self.orders.send(order).await;
+        let _ = self.node_commands.send(command).await;
     }
 
     pub(super) fn lost(&self) -> &LostDashboards {

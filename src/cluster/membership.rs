@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::{auth::UnixTime, backoff::Backoff};
 
 use super::{
-    Cluster, ClusterConfig, LinkError, NodeReport, Order,
+    Cluster, ClusterConfig, LinkError, NodeCommand, NodeReport,
     handle::Shared,
     link::Link,
     pubsub_message::{PubSubMessage, disconnect},
@@ -200,7 +200,7 @@ impl Membership {
         let text = message.value.as_str().unwrap_or_default();
         match serde_json::from_str(&text) {
             Ok(PubSubMessage::Close(session)) if link.commands.is_own_channel(&message.channel) => {
-                self.cluster.order(Order::Close(session)).await;
+                self.cluster.send_command(NodeCommand::Close(session)).await;
             }
             Ok(PubSubMessage::Disconnect { user, at }) => self.apply_disconnect(&user, at).await,
             Ok(PubSubMessage::Close(_)) | Err(_) => {
@@ -217,7 +217,7 @@ impl Membership {
             return;
         };
         if self.cluster.revocations.add(user.clone(), at) {
-            self.cluster.order(Order::Disconnect(user)).await;
+            self.cluster.send_command(NodeCommand::Disconnect(user)).await;
         }
     }
 }

@@ -15,7 +15,7 @@ mod scripts;
 mod session_change;
 
 pub use config::ClusterConfig;
-pub use handle::{Cluster, NodeReport, Order};
+pub use handle::{Cluster, NodeCommand, NodeReport};
 pub use link::LinkError;
 pub use membership::Membership;
 pub use probe::{RedisProbe, probe};

@@ -147,7 +147,7 @@ impl Drop for UnauthenticatedPermit {
 }
 
 /// How many bytes of a WebSocket, or of a polling request's body, the server reads before the client has shown a token. A message
-/// that may bring a token can also have this length.
+/// that may contain a token can also have this length.
 pub fn max_token_message_bytes(max_token_bytes: usize) -> usize {
     answered_token_bytes(max_token_bytes) + MESSAGE_OVERHEAD
 }

@@ -36,12 +36,12 @@ pub async fn run_feed_loop<P: Peer>(
             let sent = hub.turn(Fanout::flush_counts);
             hub.metrics.relay.emitted(emitted::DASHBOARD_TASK_COUNT_CHANGED, sent as u64);
             counted_at = Some(Instant::now());
-            settle(&hub).await;
+            wait_for_full_queues(&hub).await;
             continue;
         }
         tokio::select! {
             item = items.recv() => match item {
-                Some(item) => take(&hub, item, timeline_limit).await,
+                Some(item) => handle_item(&hub, item, timeline_limit).await,
                 None => return,
             },
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
@@ -53,22 +53,22 @@ pub async fn run_feed_loop<P: Peer>(
     }
 }
 
-async fn take<P: Peer>(hub: &Hub<P>, item: FeedItem, timeline_limit: usize) {
+async fn handle_item<P: Peer>(hub: &Hub<P>, item: FeedItem, timeline_limit: usize) {
     match item {
         FeedItem::Opened(position) => {
             tracing::info!(%position, "following the store");
             hub.turn(|fanout| fanout.tasks.open(position));
-            hub.tasks.open();
+            hub.task_feed.mark_open();
         }
         FeedItem::Change(change) => apply(hub, &change, timeline_limit).await,
         FeedItem::Idle(position) => {
             hub.turn(|fanout| fanout.tasks.advance(position));
-            hub.tasks.set_lag(0);
+            hub.task_feed.set_lag(0);
         }
         FeedItem::Gap(reason) => {
             hub.metrics.relay.history_lost.inc(reason);
             tracing::warn!(%reason, "changes may have been missed: every room is sent again");
-            hub.tasks.close();
+            hub.task_feed.mark_closed();
             hub.turn(|fanout| fanout.tasks.gap(&mut fanout.clients));
         }
     }
@@ -87,13 +87,13 @@ async fn apply<P: Peer>(hub: &Hub<P>, change: &Change, timeline_limit: usize) {
         let begun = Instant::now();
         hub.turn(|fanout| fanout.tasks.apply(step, &mut fanout.clients));
         sending += begun.elapsed();
-        settle(hub).await;
+        wait_for_full_queues(hub).await;
     }
     hub.turn(|fanout| fanout.tasks.advance(change.position.end_of_change()));
     metrics.fanout_seconds.observe(sending.as_secs_f64());
     let lag = Timestamp::now().millis().saturating_sub(change.occurred_at.millis());
     let lag_ms = lag.try_into().unwrap_or(0);
-    hub.tasks.set_lag(lag_ms);
+    hub.task_feed.set_lag(lag_ms);
     metrics.changes.inc();
     tracing::debug!(task = %change.task, position = %change.position, lag_ms, "relayed a change");
     if change.occurred_at >= hub.began {
@@ -102,7 +102,7 @@ async fn apply<P: Peer>(hub: &Hub<P>, change: &Change, timeline_limit: usize) {
 }
 
 /// Waits for full queues, but only for a moment.
-async fn settle<P: Peer>(hub: &Hub<P>) {
+async fn wait_for_full_queues<P: Peer>(hub: &Hub<P>) {
     while !hub.send_waiting() {
         tokio::time::sleep(SLOW_POLL).await;
     }

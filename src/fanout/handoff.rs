@@ -15,7 +15,7 @@ use crate::{feed::Position, metrics::HandoffKind, task::Viewer, wire::Message};
 
 /// The result of a handoff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum EnterOutcome {
     Entered,
     /// There is nothing here for this viewer. A client that was a member has got an event that says so, and is no longer a
     /// member. If the caller tries again, it must not use the old `since`.
@@ -24,12 +24,12 @@ pub enum Entry {
     Reread,
 }
 
-impl From<Entry> for HandoffKind {
-    fn from(entry: Entry) -> Self {
-        match entry {
-            Entry::Entered => Self::State,
-            Entry::Gone => Self::Gone,
-            Entry::Reread => Self::Reread,
+impl From<EnterOutcome> for HandoffKind {
+    fn from(outcome: EnterOutcome) -> Self {
+        match outcome {
+            EnterOutcome::Entered => Self::State,
+            EnterOutcome::Gone => Self::Gone,
+            EnterOutcome::Reread => Self::Reread,
         }
     }
 }
@@ -52,15 +52,15 @@ impl<K: Kind> Stream<K> {
         offer: &Offer<'_, K>,
         state: &Message,
         clients: &mut Clients<P>,
-    ) -> Entry {
-        let Some(viewer) = clients.viewer(id) else { return Entry::Entered };
+    ) -> EnterOutcome {
+        let Some(viewer) = clients.viewer(id) else { return EnterOutcome::Entered };
         if !self.ring.holds(offer.at) {
-            return Entry::Reread;
+            return EnterOutcome::Reread;
         }
-        let Some(events) = self.replay(offer, viewer, offer.at) else { return Entry::Reread };
+        let Some(events) = self.replay(offer, viewer, offer.at) else { return EnterOutcome::Reread };
         let messages = std::iter::once(state.clone()).chain(events);
         self.enter_rooms(id, offer, Mark::of_state(offer.at), messages, clients);
-        Entry::Entered
+        EnterOutcome::Entered
     }
 
     /// Enters the rooms with only the events after `since`, if the ring holds all of them and this viewer could see them.

@@ -27,7 +27,7 @@ pub struct Hub<P> {
     /// A clone of the fan-out's list, which needs no lock of the fan-out.
     space_reports: SpaceReports,
     /// The feed of tasks.
-    pub tasks: Following,
+    pub task_feed: FeedState,
     /// Wakes the feed loop when counts have become dirty, or a queue full, outside the feed loop.
     pub(super) wake: Notify,
     pub(super) metrics: Arc<Metrics>,
@@ -37,7 +37,7 @@ pub struct Hub<P> {
 
 /// How the node follows the feed of one stream.
 #[derive(Debug)]
-pub struct Following {
+pub struct FeedState {
     /// True while handoffs are possible.
     open: watch::Sender<bool>,
     epoch: AtomicU64,
@@ -46,7 +46,7 @@ pub struct Following {
 
 /// The status of a stream for `/api/health`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamStatus {
+pub struct FeedStatus {
     pub open: bool,
     pub position: Position,
     /// How often the feed was opened: once at the start, and again after each gap, when every room is sent again.
@@ -61,7 +61,7 @@ impl<P: Peer> Hub<P> {
         Self {
             space_reports: fanout.clients.space_reports(),
             fanout: Mutex::new(fanout),
-            tasks: Following::new(),
+            task_feed: FeedState::new(),
             wake: Notify::new(),
             metrics,
             began: Timestamp::now(),
@@ -82,13 +82,13 @@ impl<P: Peer> Hub<P> {
             self.metrics.clients.deliveries.inc_by(sent.messages);
             self.metrics.clients.delivered_bytes.inc_by(sent.bytes);
         }
-        flush(sent.waiting);
+        flush(sent.to_flush);
         result
     }
 
     /// The status of the stream of tasks.
-    pub fn status(&self) -> StreamStatus {
-        self.tasks.status(self.fanout.lock().tasks.position())
+    pub fn status(&self) -> FeedStatus {
+        self.task_feed.status(self.fanout.lock().tasks.position())
     }
 
     /// Sets the metrics of what the fan-out holds right now, before a scrape.
@@ -134,7 +134,7 @@ impl<P: Peer> Hub<P> {
     }
 }
 
-impl Following {
+impl FeedState {
     fn new() -> Self {
         Self { open: watch::Sender::new(false), epoch: AtomicU64::new(0), lag_ms: AtomicU64::new(0) }
     }
@@ -146,12 +146,12 @@ impl Following {
     }
 
     /// The stream has been opened, so handoffs are possible.
-    pub(super) fn open(&self) {
+    pub(super) fn mark_open(&self) {
         self.epoch.fetch_add(1, Ordering::Relaxed);
         self.open.send_replace(true);
     }
 
-    pub(super) fn close(&self) {
+    pub(super) fn mark_closed(&self) {
         self.open.send_replace(false);
     }
 
@@ -159,8 +159,8 @@ impl Following {
         self.lag_ms.store(millis, Ordering::Relaxed);
     }
 
-    fn status(&self, position: Position) -> StreamStatus {
-        StreamStatus {
+    fn status(&self, position: Position) -> FeedStatus {
+        FeedStatus {
             open: *self.open.borrow(),
             position,
             epoch: self.epoch.load(Ordering::Relaxed),
@@ -170,10 +170,10 @@ impl Following {
 }
 
 /// Flushes peers outside the lock, because each flush is a system call. Many peers are split between several tasks.
-fn flush<P: Peer>(mut waiting: Vec<P>) {
-    while waiting.len() > FLUSHED_AT_ONCE {
-        let some = waiting.split_off(waiting.len() - FLUSHED_AT_ONCE);
+fn flush<P: Peer>(mut peers: Vec<P>) {
+    while peers.len() > FLUSHED_AT_ONCE {
+        let some = peers.split_off(peers.len() - FLUSHED_AT_ONCE);
         tokio::spawn(async move { some.iter().for_each(P::flush) });
     }
-    waiting.iter().for_each(P::flush);
+    peers.iter().for_each(P::flush);
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The events of one change that go out in one turn.
-pub trait Step: Debug {
+pub trait FanoutStep: Debug {
     /// Names a room.
     type Key: Clone + Debug + Eq + Hash;
 
@@ -33,7 +33,7 @@ pub trait Step: Debug {
 /// A kind of thing that clients follow, such as tasks. A value of this type holds what the fan-out knows of it beside the
 /// rooms.
 pub trait Kind: Debug {
-    type Step: Step;
+    type Step: FanoutStep;
 
     /// What the fan-out knows of a room, at the position of the stream.
     type Room: Clone + Debug;
@@ -75,7 +75,7 @@ pub trait Kind: Debug {
 }
 
 /// The name of a room of this kind.
-pub type Key<K> = <<K as Kind>::Step as Step>::Key;
+pub type Key<K> = <<K as Kind>::Step as FanoutStep>::Key;
 
 /// What a step does to one member of a room.
 #[derive(Debug)]

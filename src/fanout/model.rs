@@ -15,7 +15,8 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::{
-    DashboardOffer, Entry, Fanout, Kind, Limits, Peer, PeerId, SendError, SpaceReports, TaskOffer, Tasks,
+    DashboardOffer, EnterOutcome, Fanout, Kind, Limits, Peer, PeerId, SendError, SpaceReports, TaskOffer,
+    Tasks,
     tasks::{Key, sees},
 };
 use crate::{
@@ -505,28 +506,28 @@ impl World {
             Room::Dashboard => self.answer_dashboard(index, &pending),
         };
         match entry {
-            Entry::Entered => {}
+            EnterOutcome::Entered => {}
             // A read that began before the request may be too old, so it is repeated.
-            Entry::Gone if pending.snapshot.at < Position::end_of(self.time) => {
+            EnterOutcome::Gone if pending.snapshot.at < Position::end_of(self.time) => {
                 let snapshot = self.snapshot();
                 self.clients[index].pending.push_front(Pending { snapshot, since: None, ..pending });
             }
-            Entry::Gone => {
+            EnterOutcome::Gone => {
                 // The ack.
                 if let Room::Task(task) = pending.room {
                     self.fanout.reply(peer, &Message::event("gone", &json!({"taskId": format!("t{task}")})));
                 }
             }
-            Entry::Reread => {
+            EnterOutcome::Reread => {
                 let snapshot = self.snapshot();
                 self.clients[index].pending.push_front(Pending { snapshot, ..pending });
             }
         }
     }
 
-    fn answer_task(&mut self, peer: PeerId, task: &TaskId, pending: &Pending) -> Entry {
+    fn answer_task(&mut self, peer: PeerId, task: &TaskId, pending: &Pending) -> EnterOutcome {
         if pending.refreshing && !self.fanout.has_joined(peer, task) {
-            return Entry::Entered;
+            return EnterOutcome::Entered;
         }
         let full = pending.snapshot.tasks.get(task);
         let at = pending.snapshot.at;
@@ -535,15 +536,15 @@ impl World {
         if let Some(since) = pending.since
             && self.fanout.recover_task(peer, offer, since)
         {
-            return Entry::Entered;
+            return EnterOutcome::Entered;
         }
         self.fanout.enter_task(peer, offer)
     }
 
-    fn answer_dashboard(&mut self, index: usize, pending: &Pending) -> Entry {
+    fn answer_dashboard(&mut self, index: usize, pending: &Pending) -> EnterOutcome {
         let client = &self.clients[index];
         if pending.refreshing && !self.fanout.joined_rooms(client.peer).1 {
-            return Entry::Entered;
+            return EnterOutcome::Entered;
         }
         let viewer = &client.viewer;
         let at = pending.snapshot.at;
@@ -560,11 +561,11 @@ impl World {
         if let Some(since) = pending.since
             && self.fanout.recover_dashboard(client.peer, offer, since)
         {
-            return Entry::Entered;
+            return EnterOutcome::Entered;
         }
         let peer = client.peer;
         let entry = self.fanout.enter_dashboard(peer, offer);
-        if entry == Entry::Entered && offer.counts_in_reply {
+        if entry == EnterOutcome::Entered && offer.counts_in_reply {
             // The ack.
             let counts = serde_json::to_value(org_counts.plus(own_counts)).unwrap();
             self.fanout.reply(peer, &Message::event("ack", &counts));
@@ -689,7 +690,7 @@ impl World {
         let socket = &self.clients[index].socket;
         let messages: Vec<Message> = socket.queue.lock().unwrap().drain(..).collect();
         if messages.len() == socket.capacity {
-            socket.space_reports.has_space(socket.id);
+            socket.space_reports.report_space(socket.id);
         }
         for message in messages {
             let Content::Event { name, payload, .. } = message.content() else { continue };
@@ -830,7 +831,7 @@ fn with_event_id(name: &'static str, view: Result<Value, serde_json::Error>, at:
 
 fn state_of(full: &FullTask) -> Result<Value, serde_json::Error> {
     let (window, length) = (Window::newest(TIMELINE_LIMIT), full.timeline.len());
-    let entries = full.timeline[window.of(length)].to_vec();
+    let entries = full.timeline[window.range_in(length)].to_vec();
     serde_json::to_value(FullView(&FullTask::with_part(full.task.clone(), entries, window, length)))
 }
 

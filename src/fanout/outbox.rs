@@ -29,7 +29,7 @@ pub struct Sent<P> {
     pub messages: u64,
     pub bytes: u64,
     /// The peers that have to be flushed, each once.
-    pub waiting: Vec<P>,
+    pub to_flush: Vec<P>,
 }
 
 impl<P> DeliveryState<P> {
@@ -46,7 +46,7 @@ impl<P> DeliveryState<P> {
 
 impl<P> Default for Sent<P> {
     fn default() -> Self {
-        Self { messages: 0, bytes: 0, waiting: Vec::new() }
+        Self { messages: 0, bytes: 0, to_flush: Vec::new() }
     }
 }
 
@@ -55,7 +55,7 @@ impl<P: Peer> Sent<P> {
         self.messages += 1;
         self.bytes += bytes as u64;
         if flush {
-            self.waiting.push(peer.clone());
+            self.to_flush.push(peer.clone());
         }
     }
 }

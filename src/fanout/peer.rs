@@ -34,7 +34,7 @@ impl Hasher for PeerIdHasher {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum SendError {
-    /// The queue is full, and the message is returned. The peer calls [`super::SpaceReports::has_space`] when the queue has space again
+    /// The queue is full, and the message is returned. The peer calls [`super::SpaceReports::report_space`] when the queue has space again
     /// or the connection has ended.
     Full(Message),
     /// The connection has ended. The peer will be removed soon.

@@ -4,13 +4,13 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     index::{ENTRY_BYTES, Index},
-    kind::Step,
+    kind::FanoutStep,
     sizes::RingSizes,
 };
 use crate::feed::Position;
 
 #[derive(Debug)]
-pub(super) struct Ring<S: Step> {
+pub(super) struct Ring<S: FanoutStep> {
     /// Each step with the rooms whose joins read it.
     steps: VecDeque<(S, Vec<S::Key>)>,
     /// The number of the oldest step. The steps are numbered in their order.
@@ -22,7 +22,7 @@ pub(super) struct Ring<S: Step> {
     floor: Option<Position>,
 }
 
-impl<S: Step> Ring<S> {
+impl<S: FanoutStep> Ring<S> {
     pub fn new(max_bytes: usize) -> Self {
         Self { steps: VecDeque::new(), first: 0, index: Index::default(), bytes: 0, max_bytes, floor: None }
     }
@@ -42,7 +42,7 @@ impl<S: Step> Ring<S> {
         self.floor = None;
     }
 
-    /// Adds a step. `keys` are its [`Step::keys`].
+    /// Adds a step. `keys` are its [`FanoutStep::keys`].
     pub fn push(&mut self, step: S, mut keys: Vec<S::Key>) {
         keys.retain(|key| step.is_read_by_joins(key));
         let number = self.first + self.steps.len() as u64;
@@ -111,7 +111,7 @@ impl<S: Step> Ring<S> {
     }
 }
 
-fn size<S: Step>(step: &S, keys: &[S::Key]) -> usize {
+fn size<S: FanoutStep>(step: &S, keys: &[S::Key]) -> usize {
     step.held_bytes() + keys.len() * (size_of::<S::Key>() + ENTRY_BYTES)
 }
 

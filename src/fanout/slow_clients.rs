@@ -22,7 +22,7 @@ pub struct SpaceReports(Arc<Mutex<Vec<PeerId>>>);
 
 impl SpaceReports {
     /// Reports that this peer's queue has space again. The caller may hold the fan-out's lock or not.
-    pub fn has_space(&self, id: PeerId) {
+    pub fn report_space(&self, id: PeerId) {
         self.0.lock().push(id);
     }
 
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_entry_of_the_order_belongs_to_a_pressed_peer() {
+    fn the_last_entry_of_the_order_belongs_to_a_slow_peer() {
         let mut slow = SlowClients::default();
         for id in 0..5 {
             slow.add(PeerId(id), Duration::ZERO);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{
     Limits, Peer, PeerId,
     clients::Clients,
-    kind::{Effect, Key, Kind, Mark, Step},
+    kind::{Effect, FanoutStep, Key, Kind, Mark},
     peer::PeerMap,
     ring::Ring,
 };

@@ -169,7 +169,7 @@ fn room_events(numbered: &mut Numbered<'_>, was: &Task, is: &Task, timeline_limi
 
 fn newest(task: &Task, timeline: &[TimelineEntry], limit: usize) -> FullTask {
     let window = Window::newest(limit);
-    let entries = timeline[window.of(timeline.len())].to_vec();
+    let entries = timeline[window.range_in(timeline.len())].to_vec();
     FullTask::with_part(task.clone(), entries, window, timeline.len())
 }
 

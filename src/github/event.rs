@@ -63,6 +63,7 @@ pub(super) fn interpret(
             }
             check(&context, kind, run)
         }
+        // `Received::parse` answers pings before it calls this function.
         EventName::Ping => return Ok(Received::Ping),
     };
     let entry = entry.line("actor", actor);

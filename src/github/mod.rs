@@ -1,7 +1,8 @@
 //! GitHub's webhooks: checks the signature of a delivery, finds its task, and computes what the delivery changes.
 //!
-//! This module does no I/O. A store calls [`Search::choose`] to select the task and [`Delivery::writes`] to learn what to
-//! write. The store writes the changes and the mark of the delivery together.
+//! This module does no I/O. A store first completes the delivery with the facts that earlier deliveries contained
+//! ([`Delivery::missing_keys`], [`Delivery::new_facts`], [`Delivery::with_known_facts`]). It then calls [`Search::choose`] to select the
+//! task and [`Delivery::writes`] to learn what to write, and writes the changes and the mark of the delivery together.
 
 mod check;
 mod delivery;

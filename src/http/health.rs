@@ -4,10 +4,9 @@ use axum::{Json, extract::State};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
-use strum::{IntoStaticStr, VariantArray};
 
 use super::HttpState;
-use crate::cluster::NodeReport;
+use crate::{cluster::NodeReport, metrics::Phase};
 
 /// Reports the state of the gateway from memory: health is requested often, and especially while MongoDB or Redis is unavailable.
 pub trait GatewayStatus: Send + Sync + std::fmt::Debug {
@@ -25,19 +24,6 @@ pub struct HealthReport {
     pub relay: RelayHealth,
     pub store: StoreHealth,
     pub cluster: ClusterHealth,
-}
-
-/// The phase of the node's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, VariantArray)]
-#[serde(rename_all = "lowercase")]
-#[strum(serialize_all = "lowercase")]
-pub enum Phase {
-    Starting,
-    Ok,
-    /// The store or Redis is unavailable, or no key to check tokens is known. The node still accepts clients, because a limited
-    /// service is better than none.
-    Degraded,
-    Draining,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -87,18 +73,16 @@ impl From<NodeReport> for NodeHealth {
     }
 }
 
-impl Phase {
-    fn status_code(self) -> StatusCode {
-        match self {
-            Phase::Ok | Phase::Degraded => StatusCode::OK,
-            Phase::Starting | Phase::Draining => StatusCode::SERVICE_UNAVAILABLE,
-        }
+fn status_code(phase: Phase) -> StatusCode {
+    match phase {
+        Phase::Ok | Phase::Degraded => StatusCode::OK,
+        Phase::Starting | Phase::Draining => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
 pub(super) async fn health(State(state): State<HttpState>) -> (StatusCode, Json<HealthReport>) {
     let report = state.status.report();
-    (report.status.status_code(), Json(report))
+    (status_code(report.status), Json(report))
 }
 
 pub(super) async fn live() -> Json<Value> {

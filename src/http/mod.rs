@@ -18,7 +18,7 @@ mod webhook;
 
 pub use error::ApiError;
 pub use health::{
-    ClusterHealth, GatewayStatus, HealthReport, NodeHealth, Phase, RelayHealth, StoreHealth, WebsocketHealth,
+    ClusterHealth, GatewayStatus, HealthReport, NodeHealth, RelayHealth, StoreHealth, WebsocketHealth,
 };
 pub use router::{HttpState, Routes, router};
 pub use webhook::Webhook;

@@ -28,7 +28,7 @@ pub struct ClientMetrics {
     pub refusals: Counters<Code>,
     /// `totalErrors` of `/api/health` shows it, too.
     pub errors: Counter,
-    pub disconnected: Counters<CutReason>,
+    pub cut: Counters<CutReason>,
     /// `messagesPerSecond` of `/api/health` is its growth per second.
     pub deliveries: Counter,
     pub delivered_bytes: Counter,
@@ -119,7 +119,7 @@ impl ClientMetrics {
                 "client_errors",
                 "Refused requests and handshakes, and connections that were closed because of what the client sent",
             ),
-            disconnected: Counters::register(
+            cut: Counters::register(
                 registry,
                 "clients_cut",
                 "Connections that the server cut so that the client reconnects and resyncs: behind (its queue stayed full), \

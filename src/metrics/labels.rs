@@ -1,5 +1,6 @@
 //! The values of labels that no other module defines.
 
+use serde::Serialize;
 use strum::{IntoStaticStr, VariantArray};
 
 /// Declares enums whose variants are the values of a label, in snake case.
@@ -86,4 +87,17 @@ labels! {
         Failed,
         NotConfigured,
     }
+}
+
+/// The phase of the node's life, in `/api/health` and in the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, VariantArray)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Phase {
+    Starting,
+    Ok,
+    /// The store or Redis is unavailable, or no key to check tokens is known. The node still accepts clients, because a limited
+    /// service is better than none.
+    Degraded,
+    Draining,
 }

@@ -25,8 +25,8 @@ pub use http::HttpMetrics;
 pub use keys::KeyMetrics;
 pub use labelled::Level;
 pub use labels::{
-    CutReason, EndReason, HandoffKind, HandshakeOutcome, KeyFetch, RejectReason, RoomKind, SnapshotRead,
-    StoreFailure, StoreOperation, Transport, WaitCause, WebhookOutcome,
+    CutReason, EndReason, HandoffKind, HandshakeOutcome, KeyFetch, Phase, RejectReason, RoomKind,
+    SnapshotRead, StoreFailure, StoreOperation, Transport, WaitCause, WebhookOutcome,
 };
 pub use process::{ProcessMetrics, held_bytes, panicked};
 pub use relay::RelayMetrics;

@@ -11,9 +11,11 @@ use prometheus_client::{
     registry::Registry,
 };
 use rustix::process::{Resource, getrlimit};
-use strum::VariantArray;
 
-use super::labelled::{Gauges, Level, counter, gauge};
+use super::{
+    labelled::{Gauges, Level, all, counter, gauge},
+    labels::Phase,
+};
 
 /// This counter is static, because the panic hook belongs to the process and not to a gateway.
 static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -46,7 +48,7 @@ pub struct ProcessMetrics {
     memory_limit: Gauge<f64, AtomicU64>,
     panics: Counter,
     tasks: Level,
-    status: Gauges<&'static str>,
+    status: Gauges<Phase>,
 }
 
 impl ProcessMetrics {
@@ -96,7 +98,8 @@ impl ProcessMetrics {
                 "taskcast_status",
                 "1 for the status that /api/health reports, 0 for the others",
                 ["status"],
-            ),
+            )
+            .with(all()),
         }
     }
 
@@ -105,9 +108,9 @@ impl ProcessMetrics {
     }
 
     /// Sets the gauge of this status to 1 and those of all others to 0.
-    pub fn set_status<S: VariantArray + Copy + PartialEq + Into<&'static str>>(&self, status: S) {
-        for known in S::VARIANTS {
-            self.status.of((*known).into()).set((*known == status).into());
+    pub fn set_status(&self, status: Phase) {
+        for known in all() {
+            self.status.of(known).set((known == status).into());
         }
     }
 

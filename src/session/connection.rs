@@ -4,12 +4,12 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use tracing::Span;
 
-use crate::{fanout::SendError, wire::Message};
+use crate::{fanout::SendError, metrics::Transport, wire::Message};
 
 pub trait Connection: fmt::Debug + Send + Sync {
     /// Queues a message behind all earlier ones. Returns whether [`Connection::flush`] has to be called.
     ///
-    /// If the queue is full, the message is returned, and the connection calls [`super::Session::has_space`] when the queue has
+    /// If the queue is full, the message is returned, and the connection calls [`super::Session::report_space`] when the queue has
     /// room again or the connection has ended.
     fn send(&self, message: Message) -> Result<bool, SendError>;
 
@@ -28,8 +28,8 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// When the client last accepted bytes.
     fn last_progress(&self) -> Option<Instant>;
 
-    /// The transport's name, for metrics.
-    fn transport(&self) -> &'static str;
+    /// For metrics.
+    fn transport(&self) -> Transport;
 
     /// The span of all log lines about this connection.
     fn span(&self) -> Span;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    fanout::{DashboardOffer, Entry, Position, TaskOffer},
+    fanout::{DashboardOffer, EnterOutcome, Position, TaskOffer},
     metrics::{HandoffKind, RoomKind, WaitCause},
     rate_limited_log::rate_limited_log,
     store::StoreError,
@@ -25,14 +25,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_millis(64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TaskJoin {
+pub(super) enum TaskJoinOutcome {
     State,
     Recovered,
     Gone,
 }
 
 #[derive(Debug)]
-pub(super) enum DashboardJoin {
+pub(super) enum DashboardJoinOutcome {
     State(Arc<LoadedDashboard>),
     Recovered,
 }
@@ -43,7 +43,7 @@ impl Sessions {
         session: &Session,
         task: &TaskId,
         since: Option<Position>,
-    ) -> Result<TaskJoin, Refusal> {
+    ) -> Result<TaskJoinOutcome, Refusal> {
         let mut reads = 0;
         while reads < MAX_READS {
             self.ready(session).await?;
@@ -51,7 +51,7 @@ impl Sessions {
                 Ok(Some(entry)) => entry,
                 Ok(None) => {
                     self.count_handoff(RoomKind::Task, HandoffKind::Recovered);
-                    return Ok(TaskJoin::Recovered);
+                    return Ok(TaskJoinOutcome::Recovered);
                 }
                 Err(error) => {
                     self.pause_for(&error).await?;
@@ -60,9 +60,9 @@ impl Sessions {
             };
             self.count_handoff(RoomKind::Task, entry.into());
             match entry {
-                Entry::Entered => return Ok(TaskJoin::State),
-                Entry::Gone => return Ok(TaskJoin::Gone),
-                Entry::Reread => tokio::time::sleep(REREAD_PAUSE).await,
+                EnterOutcome::Entered => return Ok(TaskJoinOutcome::State),
+                EnterOutcome::Gone => return Ok(TaskJoinOutcome::Gone),
+                EnterOutcome::Reread => tokio::time::sleep(REREAD_PAUSE).await,
             }
             reads += 1;
         }
@@ -75,7 +75,7 @@ impl Sessions {
         session: &Session,
         task: &TaskId,
         since: Option<Position>,
-    ) -> Result<Option<Entry>, StoreError> {
+    ) -> Result<Option<EnterOutcome>, StoreError> {
         let enter = |offer: TaskOffer<'_>| self.hub.turn(|fanout| fanout.enter_task(session.id, offer));
         // The task is not read for a viewer who may not see it: the time of that read would reveal that the task exists.
         if since.is_some() || !self.hub.turn(|fanout| fanout.sees_room(session.id, task)) {
@@ -108,7 +108,7 @@ impl Sessions {
         session: &Session,
         since: Option<Position>,
         counts_in_reply: bool,
-    ) -> Result<DashboardJoin, Refusal> {
+    ) -> Result<DashboardJoinOutcome, Refusal> {
         let viewer = session.identity().viewer;
         let mut reads = 0;
         while reads < MAX_READS {
@@ -132,15 +132,15 @@ impl Sessions {
             {
                 self.cluster.dashboard(session.id.0, true);
                 self.count_handoff(RoomKind::Dashboard, HandoffKind::Recovered);
-                return Ok(DashboardJoin::Recovered);
+                return Ok(DashboardJoinOutcome::Recovered);
             }
             let offer =
                 DashboardOffer { state: Some(loaded.state(self.settings.limits.dashboard_shape)), ..offer };
             let entry = self.hub.turn(|fanout| fanout.enter_dashboard(session.id, offer));
             self.count_handoff(RoomKind::Dashboard, entry.into());
-            if entry != Entry::Reread {
+            if entry != EnterOutcome::Reread {
                 self.cluster.dashboard(session.id.0, true);
-                return Ok(DashboardJoin::State(loaded));
+                return Ok(DashboardJoinOutcome::State(loaded));
             }
             tokio::time::sleep(REREAD_PAUSE).await;
             reads += 1;
@@ -153,7 +153,7 @@ impl Sessions {
     }
 
     /// Waits until a slow client has read what it asked for, or its session has ended.
-    pub(super) async fn settle(&self, session: &Session) {
+    pub(super) async fn wait_until_read(&self, session: &Session) {
         let (mut waiting, mut pause) = (None, FIRST_PAUSE);
         // The feed loop sends what waits.
         while self.hub.turn(|fanout| fanout.clients.is_slow(session.id)) && !session.has_ended() {
@@ -165,9 +165,9 @@ impl Sessions {
 
     /// Waits until the client has room for an answer and this node follows the feed.
     async fn ready(&self, session: &Session) -> Result<(), Refusal> {
-        self.settle(session).await;
+        self.wait_until_read(session).await;
         let _waiting = self.metrics.clients.join_waits(WaitCause::Store);
-        while tokio::time::timeout(STORE_RETRY, self.hub.tasks.opened()).await.is_err() {
+        while tokio::time::timeout(STORE_RETRY, self.hub.task_feed.opened()).await.is_err() {
             still_there(session)?;
         }
         still_there(session)

@@ -1,5 +1,7 @@
 //! The metrics of the sessions.
 
+use strum::VariantArray;
+
 use super::Sessions;
 use crate::{metrics::Transport, wire::Code};
 
@@ -13,13 +15,11 @@ impl Sessions {
     pub fn measure(&self) {
         let metrics = &self.metrics.clients;
         let (sessions, users) = self.registry.all();
-        let (mut websocket, mut waiting) = (0, 0);
-        for session in &sessions {
-            websocket += u64::from(session.connection.transport() == "websocket");
-            waiting += session.waiting() as u64;
+        for transport in Transport::VARIANTS {
+            let connected = sessions.iter().filter(|session| session.connection.transport() == *transport);
+            metrics.connections.of(*transport).set(connected.count() as u64);
         }
-        metrics.connections.of(Transport::Websocket).set(websocket);
-        metrics.connections.of(Transport::Polling).set(sessions.len() as u64 - websocket);
+        let waiting = sessions.iter().map(|session| session.waiting() as u64).sum();
         metrics.users.set(users as u64);
         metrics.requests_waiting.set(waiting);
     }

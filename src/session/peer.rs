@@ -32,7 +32,7 @@ impl Peer for SessionPeer {
 
     fn cut(&self) {
         if let Some(sessions) = self.sessions.upgrade() {
-            sessions.metrics.clients.disconnected.inc(CutReason::Behind);
+            sessions.metrics.clients.cut.inc(CutReason::Behind);
         }
         self.session.connection.clone().close_now();
     }

@@ -20,7 +20,7 @@ use crate::{
 
 use super::{
     Session, Sessions,
-    join::{DashboardJoin, TaskJoin},
+    join::{DashboardJoinOutcome, TaskJoinOutcome},
     log_refused,
     session::Request,
 };
@@ -53,7 +53,7 @@ impl Sessions {
                     if let Err(refusal) = result {
                         self.refuse(&session, id, &refusal.of(name));
                     }
-                    self.settle(&session).await;
+                    self.wait_until_read(&session).await;
                 }
             }
         }
@@ -71,9 +71,10 @@ impl Sessions {
                 let task = self.check_task_room(&task)?;
                 self.wait_for_rate_limit(session, arrived).await?;
                 self.check_room_limit(session, std::slice::from_ref(&task), false)?;
+                // The fan-out has queued `task:state` when this returns, so the client receives it before the acknowledgement.
                 match self.join_task(session, &task, None).await? {
-                    TaskJoin::Gone => return Err(Refusal::new(Code::NotFound, "No such task")),
-                    TaskJoin::State | TaskJoin::Recovered => self.acknowledge(session, id),
+                    TaskJoinOutcome::Gone => return Err(Refusal::new(Code::NotFound, "No such task")),
+                    TaskJoinOutcome::State | TaskJoinOutcome::Recovered => self.acknowledge(session, id),
                 }
             }
             ClientEvent::TaskLeave { task } => {
@@ -85,7 +86,8 @@ impl Sessions {
                 self.check_dashboard_room()?;
                 self.wait_for_rate_limit(session, arrived).await?;
                 self.check_room_limit(session, &[], true)?;
-                if let DashboardJoin::State(loaded) = self.join_dashboard(session, None, id.is_some()).await?
+                if let DashboardJoinOutcome::State(loaded) =
+                    self.join_dashboard(session, None, id.is_some()).await?
                     && let Some(id) = id
                 {
                     self.reply(session, &Message::reply(id, &loaded.acknowledgement()));
@@ -134,7 +136,7 @@ impl Sessions {
 
     async fn resync(&self, session: &Session, resync: Resync) -> Result<ResyncReply, Refusal> {
         match resync {
-            Resync::Bare => {
+            Resync::AllRooms => {
                 let (tasks, mut dashboard) = self.hub.turn(|fanout| fanout.joined_rooms(session.id));
                 if tasks.is_empty() && !dashboard && self.settings.features.dashboard {
                     let user = session.user();
@@ -156,15 +158,15 @@ impl Sessions {
                 let since = position(&since)?;
                 self.check_room_limit(session, std::slice::from_ref(&task), false)?;
                 let joined = self.join_task(session, &task, Some(since)).await?;
-                let gone = if joined == TaskJoin::Gone { vec![task] } else { Vec::new() };
-                Ok(ResyncReply { ok: true, gone, recovered: Some(joined == TaskJoin::Recovered) })
+                let gone = if joined == TaskJoinOutcome::Gone { vec![task] } else { Vec::new() };
+                Ok(ResyncReply { ok: true, gone, recovered: Some(joined == TaskJoinOutcome::Recovered) })
             }
             Resync::DashboardSince { since } => {
                 self.check_dashboard_room()?;
                 let since = position(&since)?;
                 self.check_room_limit(session, &[], true)?;
                 let joined = self.join_dashboard(session, Some(since), false).await?;
-                let recovered = matches!(joined, DashboardJoin::Recovered);
+                let recovered = matches!(joined, DashboardJoinOutcome::Recovered);
                 Ok(ResyncReply { ok: true, gone: Vec::new(), recovered: Some(recovered) })
             }
         }
@@ -178,7 +180,7 @@ impl Sessions {
     ) -> Result<ResyncReply, Refusal> {
         let mut gone = Vec::new();
         for task in tasks {
-            if self.join_task(session, task, None).await? == TaskJoin::Gone {
+            if self.join_task(session, task, None).await? == TaskJoinOutcome::Gone {
                 gone.push(task.clone());
             }
         }
@@ -193,7 +195,7 @@ impl Sessions {
         let (tasks, dashboard) = self.hub.turn(|fanout| fanout.joined_rooms(session.id));
         if let Err(refusal) = self.send_rooms(session, &tasks, dashboard).await {
             // Without this the client would miss events and not notice.
-            self.metrics.clients.disconnected.inc(CutReason::NotRefreshed);
+            self.metrics.clients.cut.inc(CutReason::NotRefreshed);
             rate_limited_log!(
                 warn,
                 code = refusal.code.as_str(),

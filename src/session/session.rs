@@ -87,8 +87,8 @@ impl Session {
     }
 
     /// Reports that the connection's queue, which was full, has space again or has ended.
-    pub fn has_space(&self) {
-        self.space_reports.has_space(self.id);
+    pub fn report_space(&self) {
+        self.space_reports.report_space(self.id);
     }
 
     /// Queues a request. Returns whether the caller has to start a task for the queue. If too many requests wait, this returns the

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     auth::{AuthError, Identity, TokenVerifier},
-    cluster::{Cluster, Order},
+    cluster::{Cluster, NodeCommand},
     config::{FeaturesConfig, LimitsConfig},
     fanout::{Hub, PeerId},
     metrics::{CutReason, HandshakeOutcome, Metrics},
@@ -131,11 +131,11 @@ impl Sessions {
         }
     }
 
-    /// Carries out the orders of this node and of other nodes. This function runs as long as the node.
-    pub async fn run_orders(&self, mut orders: mpsc::Receiver<Order>) {
-        while let Some(order) = orders.recv().await {
-            match order {
-                Order::Close(id) => {
+    /// Executes the commands of this node and of other nodes. This function runs as long as the node.
+    pub async fn run_commands(&self, mut commands: mpsc::Receiver<NodeCommand>) {
+        while let Some(command) = commands.recv().await {
+            match command {
+                NodeCommand::Close(id) => {
                     if let Some(session) = self.registry.get(PeerId(id)) {
                         rate_limited_log!(
                             info,
@@ -144,7 +144,7 @@ impl Sessions {
                         self.close_excess(&session);
                     }
                 }
-                Order::Disconnect(user) => {
+                NodeCommand::Disconnect(user) => {
                     let sessions = self.registry.of(&user);
                     let disconnected: Vec<_> =
                         sessions.into_iter().filter(|session| self.is_disconnected(session)).collect();
@@ -249,7 +249,7 @@ impl Sessions {
         let user = session.user();
         let Err(limited) = self.messages.check(&user) else { return true };
         if self.warnings.check(&user).is_err() {
-            self.metrics.clients.disconnected.inc(CutReason::Flooding);
+            self.metrics.clients.cut.inc(CutReason::Flooding);
             rate_limited_log!(
                 warn,
                 "closed a connection: its user sends too many messages and ignores the refusals"
@@ -351,7 +351,7 @@ impl Sessions {
     }
 
     fn close_excess(&self, session: &Session) {
-        self.metrics.clients.disconnected.inc(CutReason::TooMany);
+        self.metrics.clients.cut.inc(CutReason::TooMany);
         self.end(session, true);
         session.connection.clone().close_in_order();
     }

@@ -18,7 +18,7 @@ use crate::{
     cluster::Cluster,
     config::{Config, Sources},
     fanout::{Hub, Limits, SendError, run_feed_loop},
-    metrics::Metrics,
+    metrics::{Metrics, Transport},
     store::{EmbeddedConfig, EmbeddedStore, Store},
     task::{DefaultOrg, NewTask, OrgId, UserId, Viewer},
     wire::{Content, Message},
@@ -96,8 +96,8 @@ impl Connection for TestConnection {
         None
     }
 
-    fn transport(&self) -> &'static str {
-        "websocket"
+    fn transport(&self) -> Transport {
+        Transport::Websocket
     }
 
     fn span(&self) -> Span {
@@ -200,8 +200,8 @@ impl Node {
         };
         let hub = Arc::new(Hub::new(limits, metrics.clone()));
         let verifier = Arc::new(config.tokens().expect("tokens").verifier.clone());
-        let (orders, ordered) = mpsc::channel(16);
-        let cluster = Cluster::alone(verifier.revocations.clone(), orders, process_started);
+        let (command_sender, commands) = mpsc::channel(16);
+        let cluster = Cluster::alone(verifier.revocations.clone(), command_sender, process_started);
         let clock = Arc::new(TestClock(watch::Sender::new(UnixTime::from_secs(1_000))));
         let sessions = Arc::new(Sessions::new(
             SessionSettings { features: config.features.clone(), limits: config.limits.clone() },
@@ -217,9 +217,9 @@ impl Node {
         let following = store.clone();
         tokio::spawn(async move { following.follow(items, CancellationToken::new()).await });
         tokio::spawn(run_feed_loop(hub, feed, 1_000));
-        let (clocked, ordering) = (sessions.clone(), sessions.clone());
+        let (clocked, commanded) = (sessions.clone(), sessions.clone());
         tokio::spawn(async move { clocked.run_timers().await });
-        tokio::spawn(async move { ordering.run_orders(ordered).await });
+        tokio::spawn(async move { commanded.run_commands(commands).await });
         Self { sessions, store, clock, metrics, _folder: folder }
     }
 
@@ -405,7 +405,7 @@ async fn answers_that_did_not_fit_follow_when_the_client_has_read() {
                 (state.queue.len() == 2 || state.was_full).then(|| std::mem::take(&mut state.queue))
             })
             .await;
-        client.session.has_space();
+        client.session.report_space();
         replies.extend(read.into_iter().filter_map(|message| match message.content() {
             Content::Reply { id, .. } => Some(*id),
             _ => None,

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError, StreamStatus, TaskFilter,
-    TaskSnapshot, WriteError,
+    AccessSnapshot, ChangeStreamStatus, Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError,
+    TaskFilter, TaskSnapshot, WriteError,
 };
 use crate::{
     feed::FeedItem,
@@ -88,7 +88,7 @@ impl Store for MeasuredStore {
         self.store.follow(items, stop).await
     }
 
-    fn stream(&self) -> Option<StreamStatus> {
+    fn stream(&self) -> Option<ChangeStreamStatus> {
         self.store.stream()
     }
 

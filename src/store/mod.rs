@@ -52,7 +52,7 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     async fn follow(&self, items: mpsc::Sender<FeedItem>, stop: CancellationToken) -> Result<(), StoreError>;
 
     /// The state of the change stream. `None` means that the store has none.
-    fn stream(&self) -> Option<StreamStatus> {
+    fn stream(&self) -> Option<ChangeStreamStatus> {
         None
     }
 
@@ -156,7 +156,7 @@ pub enum Delivered {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamStatus {
+pub struct ChangeStreamStatus {
     /// How often the change stream has broken off.
     pub restarts: u64,
     /// The age of the resume token.

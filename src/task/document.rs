@@ -42,7 +42,7 @@ impl<K: AsRef<str>> Fields<K> {
     }
 }
 
-/// A task without its timeline. Not `Serialize`: a client sees it only through [`super::view`].
+/// A task without its timeline. Not `Serialize`: a client sees it only through [`super::client_view`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
     pub id: TaskId,
@@ -128,7 +128,7 @@ impl FullTask {
 
     /// `timeline` has the entries in `window` of a timeline with `length` entries.
     pub fn with_part(task: Task, timeline: Vec<TimelineEntry>, window: Window, length: usize) -> Self {
-        let range = window.of(length);
+        let range = window.range_in(length);
         Self { task, timeline, older: range.start, newer: length - range.end }
     }
 }

@@ -54,13 +54,13 @@ impl Window {
     }
 
     /// The indexes of the selected entries in a timeline of this length.
-    pub fn of(self, length: usize) -> Range<usize> {
+    pub fn range_in(self, length: usize) -> Range<usize> {
         let end = self.before.min(length);
         end - self.limit.min(end)..end
     }
 }
 
-/// The existing client calls `Object.entries(payload)`, so a value that is not an object goes under the key `value`.
+/// The React client of an existing dashboard calls `Object.entries(payload)`, so a value that is not an object goes under the key `value`.
 fn wrap(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
@@ -135,7 +135,7 @@ mod tests {
             (Window { before: 0, limit: 3 }, 7, 0..0),
             (Window { before: 9, limit: 3 }, 7, 4..7),
         ] {
-            assert_eq!(window.of(length), places, "{window:?} of {length}");
+            assert_eq!(window.range_in(length), places, "{window:?} in {length}");
         }
     }
 

@@ -1,17 +1,17 @@
-//! How many bytes the server reads of a client, before and after the client has shown a token.
+//! How many bytes the server reads from a client, before and after the client has shown a token.
 
 use http::Method;
 
 use crate::{edge::max_token_message_bytes, session::Sessions};
 
-/// One polling request carries several messages.
+/// The minimum limit for the body of a polling request, which carries several messages.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReadLimits {
-    /// The limit for what a client may send before it has a session.
+    /// The limit before the client has a session: for everything that it sends on a WebSocket, or for one body of a polling request.
     pub unauthenticated: usize,
-    /// The limit for a message that brings no token: `MAX_MESSAGE_BYTES`.
+    /// The limit for a message that contains no token: `MAX_MESSAGE_BYTES`.
     pub plain_message: usize,
 }
 
@@ -23,7 +23,7 @@ impl ReadLimits {
         }
     }
 
-    /// The limit for any message, because it may bring a token.
+    /// The limit for any message, because it may contain a token.
     pub fn message(&self) -> usize {
         self.unauthenticated.max(self.plain_message)
     }

@@ -302,7 +302,7 @@ impl TcpConnection {
     /// Ends the connection, because the peer has accepted nothing for too long.
     pub fn abort_stalled(&self) {
         if let Some(metrics) = &self.metrics {
-            metrics.clients.disconnected.inc(CutReason::Stalled);
+            metrics.clients.cut.inc(CutReason::Stalled);
         }
         self.tcp.shut();
     }

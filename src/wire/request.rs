@@ -39,8 +39,9 @@ pub enum ClientEvent {
 /// The rooms that a client asks the server to send again.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resync {
-    /// Every room that this connection has joined. A connection without rooms gets the dashboard if its user may have lost it.
-    Bare,
+    /// Every room that this connection has joined. A connection without rooms enters the dashboard if an earlier connection of its user
+    /// may have ended recently while it had the dashboard.
+    AllRooms,
     Rooms {
         tasks: Vec<String>,
         dashboard: bool,
@@ -138,7 +139,7 @@ fn resync(mut payload: Map<String, Value>) -> Result<Resync, Refusal> {
         Some(_) => return Err(Refusal::invalid("since must be an eventId")),
     };
     match (tasks, dashboard, since) {
-        (None, None, None) => Ok(Resync::Bare),
+        (None, None, None) => Ok(Resync::AllRooms),
         (tasks, dashboard, None) => {
             Ok(Resync::Rooms { tasks: tasks.unwrap_or_default(), dashboard: dashboard.unwrap_or(false) })
         }
@@ -187,8 +188,8 @@ mod tests {
 
     #[test]
     fn resync_in_all_its_forms() {
-        assert_eq!(parse("resync_requested", "null"), Ok(ClientEvent::Resync(Resync::Bare)));
-        assert_eq!(parse("resync_requested", "{}"), Ok(ClientEvent::Resync(Resync::Bare)));
+        assert_eq!(parse("resync_requested", "null"), Ok(ClientEvent::Resync(Resync::AllRooms)));
+        assert_eq!(parse("resync_requested", "{}"), Ok(ClientEvent::Resync(Resync::AllRooms)));
         assert_eq!(
             parse("resync_requested", r#"{"taskIds":["a","a","b"],"dashboard":true}"#),
             Ok(ClientEvent::Resync(Resync::Rooms { tasks: vec!["a".into(), "b".into()], dashboard: true }))

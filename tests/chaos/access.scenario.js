@@ -9,11 +9,14 @@ import { until } from '../e2e/support/until.js';
 import { withTestbed, seconds } from './support/testbed.js';
 import { GATEWAY } from './support/replica-set.js';
 
-/** Closes the access under load, opens it again, and judges. A join that is sent meanwhile is answered after that. */
-async function closedForAWhile(testbed, ctx, { close, open }) {
+/**
+ * Removes the access to MongoDB under load, restores it, and compares every client with the database. A join that is sent meanwhile is
+ * answered once the access is restored.
+ */
+async function removeAndRestoreAccess(testbed, ctx, { remove, restore }) {
   await testbed.populate();
   await testbed.write();
-  await close();
+  await remove();
   await testbed.set.proxies.cut({ name: GATEWAY });
   const health = await until(async () => {
     const health = await testbed.health();
@@ -31,7 +34,7 @@ async function closedForAWhile(testbed, ctx, { close, open }) {
   await testbed.moreWrites();
   if (ctx.long) await seconds(8);
   assert.equal(answered, false, 'the join stays pending');
-  await open();
+  await restore();
   assert.equal((await pending).error.code, 'not_found', 'the join is answered');
   await testbed.moreWrites();
   const row = await testbed.judge();
@@ -40,7 +43,7 @@ async function closedForAWhile(testbed, ctx, { close, open }) {
 }
 
 /** The gateway's MongoDB user is dropped and created again, as in a password rotation. */
-async function userAway(ctx) {
+async function userDropped(ctx) {
   const set = await ctx.replicaSet();
   const user = { createUser: 'gateway', pwd: 'of-the-gateway', roles: ['root'], writeConcern: { w: 'majority' } };
   const drop = { dropUser: 'gateway', writeConcern: { w: 'majority' } };
@@ -48,7 +51,7 @@ async function userAway(ctx) {
   try {
     const MONGODB_URI = set.uri.replace('mongodb://', 'mongodb://gateway:of-the-gateway@').concat('&authSource=admin');
     return await withTestbed(ctx, { env: { MONGODB_URI } }, async (testbed) => {
-      const row = await closedForAWhile(testbed, ctx, { close: () => set.command(drop), open: () => set.command(user) });
+      const row = await removeAndRestoreAccess(testbed, ctx, { remove: () => set.command(drop), restore: () => set.command(user) });
       await testbed.gateway.waitForLog(/refused the user name or password/);
       assert.doesNotMatch(testbed.gateway.output, /of-the-gateway/);
       return row;
@@ -59,7 +62,7 @@ async function userAway(ctx) {
 }
 
 /** The host name of MongoDB no longer resolves. The gateway runs with its own hosts file. */
-async function nameAway(ctx) {
+async function hostUnresolvable(ctx) {
   const set = await ctx.replicaSet();
   await set.waitUntilHealthy();
   const primary = await set.primary();
@@ -70,7 +73,9 @@ async function nameAway(ctx) {
   const under = [...unshare, 'sh', '-c', 'mount --bind "$0" /etc/hosts && exec "$@"', hosts];
   const MONGODB_URI = `mongodb://mongo.example:${primary.proxyPort}/?directConnection=true`;
   return withTestbed(ctx, { env: { MONGODB_URI }, under }, (testbed) =>
-    closedForAWhile(testbed, ctx, { close: async () => resolve('another.example'), open: async () => resolve('mongo.example') }));
+    removeAndRestoreAccess(testbed, ctx, {
+      remove: async () => resolve('another.example'), restore: async () => resolve('mongo.example'),
+    }));
 }
 
 /** The gateway loses a privilege that only joins need. Joins wait until it is back, and the log names the reason. */
@@ -99,7 +104,7 @@ async function readsDenied(ctx) {
 }
 
 export const scenarios = [
-  { name: 'user of the store away', short: userAway, long: userAway },
+  { name: 'MongoDB user dropped', short: userDropped, long: userDropped },
   { name: 'reads denied', short: readsDenied, long: readsDenied },
-  { name: 'name of the store away', short: nameAway, long: nameAway },
+  { name: 'MongoDB host name does not resolve', short: hostUnresolvable, long: hostUnresolvable },
 ];

@@ -23,7 +23,7 @@ async function burst(context, { websockets, pollers, upgraders }) {
   const taskId = 'burst';
   await tasks.insertOne(newTask(taskId));
   const gateway = await Gateway.start(env);
-  // The negative control is a client that reads nothing. It must lack events, or the test cannot detect loss.
+  // The negative control is a client that reads nothing. It must miss events, or the test cannot detect loss.
   const small = await Gateway.start({ ...env, SEND_QUEUE: '64' });
   const proxy = await StallingProxy.to(small.port);
   try {
@@ -47,8 +47,8 @@ async function burst(context, { websockets, pollers, upgraders }) {
     proxy.heal();
     await until(() => deaf.disconnects.length === 1, 'the control notices that it is disconnected');
     assert.deepEqual(deaf.faults, [], 'the events before the disconnect came in order');
-    assert.ok(deaf.number + deaf.next < EVENTS, `the control must lack events: ${deaf.number} and ${deaf.next}`);
-    // A second control is a gateway with a plain emit loop, whose clients read as well.
+    assert.ok(deaf.number + deaf.next < EVENTS, `the control must miss events: it got ${deaf.number} numbers and ${deaf.next} timeline entries`);
+    // The second control is a plain emit loop. Its clients read everything, and must still lose events.
     const plain = await plainBurst(websockets, EVENTS);
     assert.ok(Math.min(...plain) < EVENTS, `the plain gateway must lose events: ${plain}`);
     return {

@@ -12,18 +12,18 @@ import { StallingProxy } from './support/stalling-proxy.js';
 
 const BODY = JSON.stringify({ title: 'posted while draining' });
 
-/** Starts an API call and sends only a part of its body. */
-async function openCall(gateway, token) {
+/** Starts an API request and sends only a part of its body. */
+async function openRequest(gateway, token) {
   const socket = connect({ host: '127.0.0.1', port: gateway.port });
-  const call = { answer: '', socket, finish: () => socket.write(BODY.slice(5)) };
-  socket.setEncoding('utf8').on('data', (text) => (call.answer += text)).on('error', () => {});
+  const request = { answer: '', socket, finish: () => socket.write(BODY.slice(5)) };
+  socket.setEncoding('utf8').on('data', (text) => (request.answer += text)).on('error', () => {});
   await new Promise((resolve) => socket.once('connect', resolve));
   socket.write(`POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\nContent-Type: application/json\r\n`
     + `Content-Length: ${BODY.length}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n`);
-  await until(() => call.answer.startsWith('HTTP/1.1 100 '), 'the call is under way');
-  call.answer = '';
+  await until(() => request.answer.startsWith('HTTP/1.1 100 '), 'the request is under way');
+  request.answer = '';
   socket.write(BODY.slice(0, 5));
-  return call;
+  return request;
 }
 
 const draining = (gateway) => until(async () => {
@@ -31,7 +31,7 @@ const draining = (gateway) => until(async () => {
   return answer.status === 503 && (await answer.json()).status === 'draining';
 }, '/api/health says draining, with 503');
 
-async function drained(context, { clients, idle }) {
+async function drainUnderLoad(context, { clients, writePauseMs }) {
   const client = await new MongoClient(await context.mongodb()).connect();
   const db = client.db(`drain_${process.pid}`);
   const tasks = db.collection('tasks');
@@ -47,7 +47,7 @@ async function drained(context, { clients, idle }) {
     while (!stop) {
       await tasks.updateOne({ _id: taskId }, { $push: { events: { $each: entries(written, 1, 50) } } });
       written += 1;
-      await new Promise((resolve) => setTimeout(resolve, idle));
+      await new Promise((resolve) => setTimeout(resolve, writePauseMs));
     }
   })();
   try {
@@ -55,17 +55,18 @@ async function drained(context, { clients, idle }) {
     const all = await readers(clients, gateway.url, taskId, (n) => ({
       transports: [['websocket'], ['polling'], ['polling', 'websocket']][n % 3], reconnectionDelay: 1000, reconnectionDelayMax: 5000,
     }));
-    // This client has the existing client's options and behaviour: it sends a bare resync on every connect, and no join after a reconnect.
-    const existing = new Client(gateway, await member('existing'), {
+    // This client has the options and the behaviour of the React client of an existing dashboard. On every connect, it requests a resync
+    // without naming rooms. After a reconnect, it sends no join.
+    const reactClient = new Client(gateway, await member('react'), {
       keep: false, reconnection: true, reconnectionDelay: 1000, reconnectionDelayMax: 5000, reconnectionAttempts: 5, transports: ['websocket', 'polling'],
     });
-    await existing.connected();
-    existing.socket.on('connect', () => existing.socket.emit('resync_requested'));
-    await existing.joinDashboard();
+    await reactClient.connected();
+    reactClient.socket.on('connect', () => reactClient.socket.emit('resync_requested'));
+    await reactClient.joinDashboard();
     const stalled = new Reader(proxy.url, await member('stalled'), taskId, { reconnectionDelay: 1000, reconnectionDelayMax: 5000 });
     await until(() => stalled.states === 1, 'the client that will stall has its state');
     proxy.stall();
-    const call = await openCall(gateway, alice);
+    const request = await openRequest(gateway, alice);
 
     const begun = Date.now();
     gateway.child.kill('SIGTERM');
@@ -75,16 +76,16 @@ async function drained(context, { clients, idle }) {
       assert.equal(answer.status, 503, `a new ${transport} connection`);
     }
     const before = written;
-    await until(() => all.every(({ next }) => next > before), 'all clients are served while a call runs');
+    await until(() => all.every(({ next }) => next > before), 'all clients are served while a request is under way');
     assert.deepEqual(all.flatMap(({ disconnects }) => disconnects), [], 'clients are closed last');
-    call.finish();
+    request.finish();
     assert.deepEqual(await gateway.child.exited, { code: 0, signal: null });
     const drainMs = Date.now() - begun;
-    assert.match(call.answer, /^HTTP\/1\.1 202 /, 'the unfinished call is answered');
+    assert.match(request.answer, /^HTTP\/1\.1 202 /, 'the unfinished request is answered');
     await until(() => all.every(({ disconnects }) => disconnects.length > 0), 'all clients are disconnected');
     const reasons = new Map();
     for (const { disconnects } of all) reasons.set(disconnects[0], (reasons.get(disconnects[0]) ?? 0) + 1);
-    // The client does not reconnect by itself after any other reason.
+    // A drain closes the transports, so only these reasons may occur. After `io server disconnect`, a client would not reconnect.
     for (const reason of reasons.keys()) assert.ok(['transport close', 'transport error'].includes(reason), reason);
     assert.ok(!gateway.output.includes('client connections did not end'), gateway.lastLines(5));
 
@@ -96,11 +97,11 @@ async function drained(context, { clients, idle }) {
     await whole([...all, stalled], { entries: written });
     assert.deepEqual([...all, stalled].flatMap(({ faults }) => faults), []);
     await tasks.updateOne({ _id: taskId }, { $set: { title: 'after', updatedAt: new Date() } });
-    await until(() => existing.dashboard.tasks.get(taskId)?.title === 'after', 'the existing client gets dashboard events again');
-    existing.assertInOrder();
+    await until(() => reactClient.dashboard.tasks.get(taskId)?.title === 'after', 'the React client gets dashboard events again');
+    reactClient.assertInOrder();
     return {
       writes: written, clients: clients + 2, lost: 0, doubled: 0, outOfOrder: 0,
-      note: `exited after ${drainMs} ms with a stalled client and a call; ${[...reasons].map(([reason, n]) => `${n} ${reason}`).join(', ')}`,
+      note: `exited after ${drainMs} ms with a stalled client and an unfinished request; ${[...reasons].map(([reason, n]) => `${n} ${reason}`).join(', ')}`,
     };
   } finally {
     stop = true;
@@ -118,22 +119,26 @@ async function secondSignal() {
   try {
     const alice = await member('alice');
     const client = await Client.connect(gateway, alice);
-    const call = await openCall(gateway, alice);
+    const request = await openRequest(gateway, alice);
     gateway.child.kill('SIGTERM');
     await draining(gateway);
-    assert.ok(client.socket.connected, 'the gateway waits for the call');
+    assert.ok(client.socket.connected, 'the gateway waits for the request');
     gateway.child.kill('SIGTERM');
     const exit = await Promise.race([gateway.child.exited, new Promise((resolve) => setTimeout(resolve, 20_000, 'still running').unref())]);
     assert.deepEqual(exit, { code: 0, signal: null });
-    assert.equal(call.answer, '');
-    call.socket.destroy();
-    return { clients: 1, note: 'exited with an unfinished call' };
+    assert.equal(request.answer, '');
+    request.socket.destroy();
+    return { clients: 1, note: 'exited with an unfinished request' };
   } finally {
     await gateway.stop();
   }
 }
 
 export const scenarios = [
-  { name: 'clients: SIGTERM under load', short: (context) => drained(context, { clients: 40, idle: 5 }), long: (context) => drained(context, { clients: 500, idle: 20 }) },
+  {
+    name: 'clients: SIGTERM under load',
+    short: (context) => drainUnderLoad(context, { clients: 40, writePauseMs: 5 }),
+    long: (context) => drainUnderLoad(context, { clients: 500, writePauseMs: 20 }),
+  },
   { name: 'clients: a second signal', short: secondSignal, long: secondSignal },
 ];

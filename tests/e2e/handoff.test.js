@@ -4,8 +4,8 @@ import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
 import { Client } from './support/client.js';
-import { Fire } from './support/fire.js';
 import { Gateway } from './support/gateway.js';
+import { LoadWriter } from './support/load-writer.js';
 import { freshDatabase } from './support/mongo.js';
 import { member } from './support/tokens.js';
 import { test } from './support/scenario.js';
@@ -37,8 +37,8 @@ after(async () => {
 
 const orgOf = (n) => (n % 4 === 3 ? 'globex' : 'acme');
 
-/** Connected clients in no room, each of its own user. A client that is disconnected meanwhile reconnects and resyncs like the others. */
-async function crowd(resync, org = () => 'acme') {
+/** Connects clients to no room, each with its own user. A client that loses its connection reconnects and resyncs. */
+async function connectClients(resync, org = () => 'acme') {
   clients.forEach((client) => client.close());
   clients = await Promise.all(Array.from({ length: CLIENTS }, async (_, n) => {
     const client = new Client(gateway, await member(`user-${n}`, org(n)), {
@@ -60,13 +60,13 @@ function newTask(_id, n = 0) {
 const LONG_TIMELINE = Array.from({ length: 600 }, (_, n) => ({ eventType: 'earlier', payload: { n: `before ${n}` }, createdAt: new Date() }));
 
 /** Writes while each client acts once at a random moment, until enough is written and each client is `done`. */
-async function underFire({ ids, kind, act, done }) {
-  const fire = new Fire({ uri: database.uri, db: database.name, ids, kind, minWrites: MIN_WRITES, maxWrites: MAX_WRITES, seed: SEED });
-  clients.forEach((client, n) => fire.at(Math.floor(Math.random() * MIN_WRITES), () => act(client, n)));
-  await until(() => fire.result || (fire.writes >= MIN_WRITES && clients.every(done)),
-    () => `${clients.filter(done).length} of ${CLIENTS} are there after ${fire.writes} writes`, TIMEOUT / 2);
-  const { writes, ms } = await fire.stop();
-  await until(() => clients.every(done), () => `${clients.filter(done).length} of ${CLIENTS} are there after the last write`, TIMEOUT / 4);
+async function whileWriting({ ids, kind, act, done }) {
+  const writer = new LoadWriter({ uri: database.uri, db: database.name, ids, kind, minWrites: MIN_WRITES, maxWrites: MAX_WRITES, seed: SEED });
+  clients.forEach((client, n) => writer.at(Math.floor(Math.random() * MIN_WRITES), () => act(client, n)));
+  await until(() => writer.result || (writer.writes >= MIN_WRITES && clients.every(done)),
+    () => `${clients.filter(done).length} of ${CLIENTS} are done after ${writer.writes} writes`, TIMEOUT / 2);
+  const { writes, ms } = await writer.stop();
+  await until(() => clients.every(done), () => `${clients.filter(done).length} of ${CLIENTS} are done after the last write`, TIMEOUT / 4);
   console.log(`${kind}: ${writes} writes in ${ms} ms by one writer: ${Math.round((writes * 1000) / ms)}/s, ${CLIENTS} clients`);
 }
 
@@ -95,10 +95,10 @@ const resyncTask = (_id) => async (client, n) => {
 };
 
 test('200 clients join one task while it is written', async () => {
-  const _id = 'joined-under-fire';
+  const _id = 'joined-under-load';
   await tasks.insertOne({ ...newTask(_id), events: LONG_TIMELINE });
-  await crowd(resyncTask(_id));
-  await underFire({
+  await connectClients(resyncTask(_id));
+  await whileWriting({
     ids: [_id], kind: 'task',
     act: (client) => client.socket.emit('task:join', { taskId: _id }),
     done: (client) => client.copy(_id).view,
@@ -107,11 +107,11 @@ test('200 clients join one task while it is written', async () => {
 }, { timeout: TIMEOUT });
 
 test('200 clients lose their connection and resync, with and without `since`', async () => {
-  const _id = 'resynced-under-fire';
+  const _id = 'resynced-under-load';
   await tasks.insertOne({ ...newTask(_id), events: LONG_TIMELINE });
-  await crowd(resyncTask(_id));
+  await connectClients(resyncTask(_id));
   await Promise.all(clients.map((client) => client.join(_id)));
-  await underFire({
+  await whileWriting({
     ids: [_id], kind: 'task',
     act: (client) => client.drop(),
     done: ({ resyncs }) => resyncs.length > 0,
@@ -161,9 +161,9 @@ for (const [name, prepare, act, done] of [
     await tasks.deleteMany({});
     const ids = Array.from({ length: 150 }, (_, n) => `task-${n}`);
     await tasks.insertMany(ids.map((_id, n) => ({ ...newTask(_id, n), createdBy: `user-${n}`, orgId: orgOf(n), isPrivate: n % 3 === 0 })));
-    await crowd(resyncDashboard, orgOf);
+    await connectClients(resyncDashboard, orgOf);
     await Promise.all(clients.map(prepare));
-    await underFire({ ids, kind: 'many', act, done });
+    await whileWriting({ ids, kind: 'many', act, done });
     await everyDashboardIsTheDatabase();
     const answers = clients.flatMap(({ resyncs }) => resyncs);
     assert.deepEqual(answers.filter(({ ok }) => !ok), []);

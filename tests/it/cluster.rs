@@ -6,7 +6,7 @@ use std::{
 };
 
 use taskcast::{
-    cluster::{Cluster, ClusterConfig, LinkError, NodeReport, Order},
+    cluster::{Cluster, ClusterConfig, LinkError, NodeCommand, NodeReport},
     task::UserId,
 };
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -22,17 +22,17 @@ const REDIS_BEGAN: &str = "taskcast:test.tasks:began";
 struct Node {
     cluster: Arc<Cluster>,
     membership: JoinHandle<Result<(), LinkError>>,
-    _orders: mpsc::Receiver<Order>,
+    _commands: mpsc::Receiver<NodeCommand>,
 }
 
 impl Node {
     async fn start(redis: &Redis, id: &'static str) -> Self {
         let config = ClusterConfig::new(&redis.url(), "test", "tasks").expect("a URL");
-        let (sender, orders) = mpsc::channel(16);
+        let (sender, commands) = mpsc::channel(16);
         let started = Instant::now().checked_sub(Duration::from_secs(121)).expect("a time");
         let (cluster, membership) = Cluster::with_redis(config, 10, Arc::default(), sender, started);
         let membership = tokio::spawn(membership.run(move || report(id)));
-        let node = Self { cluster, membership, _orders: orders };
+        let node = Self { cluster, membership, _commands: commands };
         node.until("connected", async || node.cluster.is_connected()).await;
         node
     }

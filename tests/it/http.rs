@@ -21,12 +21,13 @@ use taskcast::{
     auth::{
         ClaimNames, DEFAULT_MAX_TOKEN_BYTES, Grant, Key, Revocations, TokenSigner, TokenVerifier, UnixTime,
     },
-    cluster::{Cluster, Order},
+    cluster::{Cluster, NodeCommand},
     config::{Origins, Secret, TaskApi, WebhookConfig},
     http::{
-        ClusterHealth, GatewayStatus, HealthReport, HttpState, Phase, RelayHealth, Routes, StoreHealth,
-        Webhook, WebsocketHealth, router,
+        ClusterHealth, GatewayStatus, HealthReport, HttpState, RelayHealth, Routes, StoreHealth, Webhook,
+        WebsocketHealth, router,
     },
+    metrics::Phase,
     store::{BatchedReads, EmbeddedConfig, EmbeddedStore, Store},
     task::DefaultOrg,
 };
@@ -43,8 +44,8 @@ struct App {
     router: Router,
     state: HttpState,
     store: Arc<dyn Store>,
-    /// The orders that the gateway would receive.
-    ordered: Mutex<mpsc::Receiver<Order>>,
+    /// The commands that the gateway would receive.
+    commands: Mutex<mpsc::Receiver<NodeCommand>>,
     /// `None` means that the store needs no folder.
     _folder: Option<tempfile::TempDir>,
 }
@@ -99,9 +100,9 @@ impl App {
         report: HealthReport,
         webhook: &WebhookConfig,
     ) -> Self {
-        let (orders, ordered) = mpsc::channel(8);
+        let (command_sender, commands) = mpsc::channel(8);
         let revocations = Arc::<Revocations>::default();
-        let cluster = Cluster::alone(revocations.clone(), orders, Instant::now());
+        let cluster = Cluster::alone(revocations.clone(), command_sender, Instant::now());
         let tokens = TokenVerifier {
             keys: Key::secret(SECRET).into(),
             claims: ClaimNames::default(),
@@ -126,7 +127,7 @@ impl App {
             router: app(Routes::Public, state.clone()),
             state,
             store,
-            ordered: Mutex::new(ordered),
+            commands: Mutex::new(commands),
             _folder: None,
         }
     }

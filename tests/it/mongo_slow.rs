@@ -12,7 +12,7 @@ use futures_util::TryStreamExt;
 use mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
 use taskcast::{
     feed::FeedItem,
-    store::{MongoStore, Store, StreamStatus},
+    store::{ChangeStreamStatus, MongoStore, Store},
     task::{Field, OrgId, UserId},
 };
 use tokio::{
@@ -203,11 +203,11 @@ impl ProxiedStore {
         numbers
     }
 
-    fn stream(&self) -> StreamStatus {
+    fn stream(&self) -> ChangeStreamStatus {
         self.store.stream().expect("MongoDB has one")
     }
 
-    async fn until(&self, reached: impl Fn(StreamStatus) -> bool) {
+    async fn until(&self, reached: impl Fn(ChangeStreamStatus) -> bool) {
         let wait = async {
             while !reached(self.stream()) {
                 tokio::time::sleep(Duration::from_millis(10)).await;

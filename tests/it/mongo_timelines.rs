@@ -121,7 +121,7 @@ async fn malformed_entries_keep_their_positions() {
     for before in 0..=6 {
         let window = Window { before, limit: 2 };
         let part = store.task_part(&id("odd"), window).await.expect("read").task.expect("there");
-        assert_eq!(part.timeline, whole.timeline[window.of(6)], "{window:?}");
+        assert_eq!(part.timeline, whole.timeline[window.range_in(6)], "{window:?}");
         let sent = serde_json::to_string(&part.timeline).expect("serialises");
         assert!(!sent.contains(r#""t""#) && !sent.contains(r#""c""#), "{sent}");
     }

@@ -29,7 +29,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub trait Backend {
     /// The name that the store reports, for example in `/api/health`.
     fn kind(&self) -> &'static str;
-    /// An empty store, prepared.
+    /// Creates and prepares an empty store.
     fn fresh(&self, default_org: DefaultOrg) -> impl Future<Output = Prepared> + Send;
 }
 
@@ -43,16 +43,18 @@ pub struct Prepared {
 macro_rules! conformance {
     ($backend:expr) => {
         crate::store::conformance!(@cases $backend,
-            writes: creates, refuses_writes_to_forbidden_tasks, clarifies, patches, moves,
-                writes_are_read_under_both_names, concurrent_writes_are_all_kept;
+            writes: a_task_is_created, writes_to_forbidden_tasks_are_refused, answers_are_accepted_only_after_questions,
+                a_patch_changes_only_its_fields, status_changes_are_checked, writes_are_read_under_both_names,
+                concurrent_writes_are_all_kept;
             reads: absent_tasks_are_not_found, the_access_of_a_task_is_read_separately,
-                several_at_once_are_the_same_as_one_by_one, shows_what_a_viewer_may_see, tasks_without_an_organisation_belong_to_the_default_one,
-                pages_neither_skip_nor_repeat, filters, counts, a_dashboard_has_the_newest;
+                batch_reads_equal_single_reads, a_viewer_sees_only_permitted_tasks,
+                tasks_without_an_organisation_belong_to_the_default_one, pages_neither_skip_nor_repeat, a_list_is_filtered,
+                counts_include_every_visible_task, a_dashboard_has_the_newest_tasks;
             timelines: every_part_of_a_timeline_is_read, a_part_and_its_later_changes_have_no_gap;
             deliveries: a_delivery_is_one_change, concurrent_copies_of_a_delivery_have_one_effect,
-                concurrent_deliveries_end_in_the_same_state_as_ordered_ones, tasks_are_found_in_every_way,
+                concurrent_deliveries_end_in_the_same_state_as_ordered_ones, a_delivery_finds_its_task_in_every_way,
                 a_delivery_without_a_task_leaves_no_mark, concurrent_deliveries_and_writes_are_all_kept;
-            repositories: a_fork_takes_no_task_over, checks_of_a_fork_find_its_pull_request,
+            repositories: a_fork_does_not_take_over_a_task, checks_of_a_fork_find_its_pull_request,
                 tasks_follow_a_renamed_repository, links_follow_a_renamed_repository;
             feeds: every_write_is_one_change, refused_writes_are_no_change, snapshots_know_their_position,
                 dashboards_know_their_position, a_new_follower_receives_earlier_changes, a_follower_ends_when_stopped

@@ -238,7 +238,7 @@ fn log_outcome(fetched: &Result<Fetched, FetchError>, last_logged: &mut Option<S
                 "fetched the keys that tokens are checked with"
             );
             for (index, reason) in left_out {
-                tracing::warn!(place = index, %reason, "a key of the key server can't be used and is left out");
+                tracing::warn!(index, %reason, "a key of the key server can't be used and is left out");
             }
         }
         Err(error) => {

@@ -10,7 +10,7 @@ const MIN_MAJOR_VERSION: u32 = 6;
 /// A shorter oplog is a warning. A node that was disconnected for longer than the oplog reaches back has to send a new state
 /// to every client.
 const MIN_WINDOW_SECS: u64 = 60 * 60;
-/// Users notice a longer journal commit interval.
+/// With a longer journal commit interval, events are noticeably late, and `check` suggests lowering it.
 const MAX_JOURNAL_MS: u64 = 20;
 const ENABLE_IMAGES_COMMAND: &str = "db.runCommand({collMod: \"<MONGODB_TASKS_COLLECTION>\", changeStreamPreAndPostImages: \
                        {enabled: true}})";
@@ -46,9 +46,9 @@ fn findings(probe: &MongoProbe, images: Images) -> Vec<Finding> {
 /// `locale` is the collection's default collation. `None` means the simple collation.
 fn collation(locale: Option<&str>) -> Finding {
     Finding::ok(match locale {
-        None => "the tasks collection compares texts byte by byte".to_owned(),
+        None => "the tasks collection compares text byte by byte".to_owned(),
         Some(locale) => format!(
-            "the tasks collection has the default collation {locale}: taskcast compares texts byte by byte nevertheless, \
+            "the tasks collection has the default collation {locale}: taskcast still compares text byte by byte, \
              and creates its own indexes for that (their names end in _simple)"
         ),
     })
@@ -80,8 +80,9 @@ fn pre_and_post_images(on: Option<bool>, images: Images) -> Finding {
             Finding::ok("there is no tasks collection yet: it will be created with pre- and post-images")
         }
         (Some(false), Images::Auto) => Finding::warn(
-            "pre- and post-images are off: taskcast switches them on when it starts, if it has the right to",
-            format!("give its user the role dbAdmin, or run {ENABLE_IMAGES_COMMAND}"),
+            "pre- and post-images are off: taskcast switches them on when it starts, if the user of MONGODB_URI has the \
+             privilege collMod",
+            format!("give that user the role dbAdmin, or run {ENABLE_IMAGES_COMMAND}"),
         ),
         (Some(false), Images::Require) => Finding::fail(
             "pre- and post-images are off, and with MONGODB_IMAGES=require taskcast does not switch them on",
@@ -99,7 +100,7 @@ fn oplog(window_secs: Option<u64>, full_window_secs: Option<u64>) -> Finding {
     };
     let Some(full_window) = full_window_secs.map(|full_window| full_window.max(secs)) else {
         let text = format!(
-            "the oplog reaches back {}, and is too young to estimate how far it will reach",
+            "the oplog reaches back {}, and is too new to estimate how far back it will reach",
             shown(secs)
         );
         return Finding::ok(text);
@@ -126,11 +127,12 @@ fn oplog(window_secs: Option<u64>, full_window_secs: Option<u64>) -> Finding {
 /// `missing_privileges` lists the missing privileges. `None` means that MongoDB has no access control, or that no user authenticated.
 fn privileges(missing_privileges: Option<&[String]>) -> Finding {
     match missing_privileges {
-        None => Finding::ok("MongoDB asks for no user name: anyone who can reach it may do everything"),
+        None => Finding::ok("MongoDB has no access control: anyone who can reach it has all privileges"),
         Some([]) => Finding::ok("the user of MONGODB_URI has the privileges that it needs"),
         Some(missing_privileges) => Finding::fail(
             format!("the user of MONGODB_URI lacks {}", missing_privileges.join(", ")),
-            "grant it readWrite on the database, and dbAdmin for collMod; or create what is missing as another user",
+            "grant it readWrite on the database, and dbAdmin for collMod; or let another user create the collection and \
+             the indexes, and enable the images",
         ),
     }
 }
@@ -154,9 +156,9 @@ fn journal(interval_ms: Option<u64>) -> Finding {
 /// The duration in a single unit, because the value is an estimate.
 fn roughly(secs: u64) -> String {
     match secs {
-        ..7200 => format!("some {} minutes", secs / 60),
-        7200..172_800 => format!("some {} hours", secs / 3600),
-        _ => format!("some {} days", secs / 86_400),
+        ..7200 => format!("about {} minutes", secs / 60),
+        7200..172_800 => format!("about {} hours", secs / 3600),
+        _ => format!("about {} days", secs / 86_400),
     }
 }
 

@@ -34,7 +34,7 @@ struct Narrow(Arc<AtomicUsize>, Arc<AtomicUsize>);
 impl Narrow {
     fn read(&self, id: PeerId, clients: &Clients<Self>) {
         self.0.store(0, Ordering::Relaxed);
-        clients.space_reports().has_space(id);
+        clients.space_reports().report_space(id);
     }
 }
 
@@ -67,8 +67,8 @@ fn a_message_is_counted_once_when_it_is_in_the_queue() {
         clients.reply(id, &Message::reply(0, &12345));
     }
     let sent = |clients: &mut Clients<Narrow>| {
-        let Sent { messages, bytes, waiting } = clients.take_sent();
-        (messages, bytes, waiting.len())
+        let Sent { messages, bytes, to_flush } = clients.take_sent();
+        (messages, bytes, to_flush.len())
     };
     assert_eq!(sent(&mut clients), (2, 10, 2));
     assert_eq!(clients.behind(), (1, 1));

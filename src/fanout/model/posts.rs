@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{CLIENTS, Client, LIAR, World};
 use crate::{
-    fanout::{Effect, Entry, Kind, Mark, PeerId, Step, handoff::Offer, kind::Key},
+    fanout::{Effect, EnterOutcome, FanoutStep, Kind, Mark, PeerId, handoff::Offer, kind::Key},
     feed::{Event, Position},
     task::{Timestamp, Viewer},
     wire::Message,
@@ -32,7 +32,7 @@ pub(in crate::fanout) struct Published {
     events: Vec<Event>,
 }
 
-impl Step for Published {
+impl FanoutStep for Published {
     type Key = &'static str;
 
     fn position(&self) -> Position {
@@ -219,9 +219,9 @@ impl World {
             keys.iter().map(|pattern| (*pattern, self.board.posts(pending.snapshot, pattern))).collect();
         let state = Message::event(STATE, &json!({"posts": posts, "eventId": at.to_string()}));
         match self.fanout.posts.enter(peer, &offer, &state, &mut self.fanout.clients) {
-            Entry::Entered => {}
-            Entry::Gone => panic!("posts are never gone"),
-            Entry::Reread => {
+            EnterOutcome::Entered => {}
+            EnterOutcome::Gone => panic!("posts are never gone"),
+            EnterOutcome::Reread => {
                 pending.snapshot = self.board.log.len();
                 self.clients[index].posts.pending.push_front(pending);
             }

@@ -4,10 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    fanout::{
-        kind::Step as _,
-        tasks::{Key, accesses},
-    },
+    fanout::tasks::{Key, accesses},
     feed::{CountChange, Event, Step},
     task::{Access, OrgId, StatusClass, TaskId, Timestamp, UserId, Viewer},
     wire::Message,

@@ -2,7 +2,7 @@
 
 use super::{Dashboard, FollowedTask, Key, Tasks, messages::deleted, sees};
 use crate::{
-    fanout::{Entry, Fanout, Peer, PeerId, handoff::Offer},
+    fanout::{EnterOutcome, Fanout, Peer, PeerId, handoff::Offer},
     feed::{Position, Step},
     task::{Access, Counts, TaskId, Viewer},
     wire::Message,
@@ -34,12 +34,12 @@ pub struct DashboardOffer<'a> {
 
 impl<P: Peer> Fanout<P> {
     /// Sends the state and the events after it, and enters the room.
-    pub fn enter_task(&mut self, id: PeerId, offer: TaskOffer<'_>) -> Entry {
-        let Some(viewer) = self.clients.viewer(id) else { return Entry::Entered };
+    pub fn enter_task(&mut self, id: PeerId, offer: TaskOffer<'_>) -> EnterOutcome {
+        let Some(viewer) = self.clients.viewer(id) else { return EnterOutcome::Entered };
         if !offer.access.is_some_and(|access| access.allows(viewer)) {
             return self.refuse_task(id, &offer);
         }
-        let Some(state) = offer.state else { return Entry::Reread };
+        let Some(state) = offer.state else { return EnterOutcome::Reread };
         let (key, about) = room_of(&offer);
         let offer = Offer { keys: &[key], about: &about, at: offer.at };
         self.tasks.enter(id, &offer, state, &mut self.clients)
@@ -57,13 +57,13 @@ impl<P: Peer> Fanout<P> {
         self.tasks.recover(id, &offer, since, &mut self.clients)
     }
 
-    pub fn enter_dashboard(&mut self, id: PeerId, offer: DashboardOffer<'_>) -> Entry {
-        let Some(viewer) = self.clients.viewer(id).cloned() else { return Entry::Entered };
-        let Some(state) = offer.state else { return Entry::Reread };
+    pub fn enter_dashboard(&mut self, id: PeerId, offer: DashboardOffer<'_>) -> EnterOutcome {
+        let Some(viewer) = self.clients.viewer(id).cloned() else { return EnterOutcome::Entered };
+        let Some(state) = offer.state else { return EnterOutcome::Reread };
         let keys = dashboards_of(&viewer);
         let rooms = Offer { keys: &keys, about: &None, at: offer.at };
         let entry = self.tasks.enter(id, &rooms, state, &mut self.clients);
-        if entry == Entry::Entered {
+        if entry == EnterOutcome::Entered {
             let known = offer.counts_in_reply.then(|| offer.org_counts.plus(offer.own_counts));
             self.keep_dashboard(id, &keys, Dashboard { viewer, at: offer.at, known }, &offer);
         }
@@ -85,10 +85,10 @@ impl<P: Peer> Fanout<P> {
 
     /// Answers a join of a viewer that does not see the task in the snapshot. A member gets `task:deleted` at once, and does not
     /// wait for the event of the change.
-    fn refuse_task(&mut self, id: PeerId, offer: &TaskOffer<'_>) -> Entry {
-        let Some(viewer) = self.clients.viewer(id) else { return Entry::Entered };
+    fn refuse_task(&mut self, id: PeerId, offer: &TaskOffer<'_>) -> EnterOutcome {
+        let Some(viewer) = self.clients.viewer(id) else { return EnterOutcome::Entered };
         if !self.tasks.ring.holds(offer.at) {
-            return Entry::Reread;
+            return EnterOutcome::Reread;
         }
         let key = Key::Task(offer.task.clone());
         // Only a step that makes the task visible justifies another read. Otherwise the time of the answer would distinguish a
@@ -96,18 +96,18 @@ impl<P: Peer> Fanout<P> {
         let is_visible_after =
             |step: &Step| step.task.is_same_document(offer.task) && sees(&step.after, viewer);
         if self.tasks.ring.of(&key, offer.at).any(is_visible_after) {
-            return Entry::Reread;
+            return EnterOutcome::Reread;
         }
         // The member has a newer state: a shared read may have begun before the join that made the client a member.
         let mark = self.tasks.rooms.get(&key).and_then(|room| room.members.get(&id));
         if mark.is_some_and(|mark| mark.at > offer.at) {
-            return Entry::Reread;
+            return EnterOutcome::Reread;
         }
         if self.tasks.has_joined(id, &key) {
             self.tasks.leave(id, &key);
             self.reply(id, &deleted(offer.task, offer.at));
         }
-        Entry::Gone
+        EnterOutcome::Gone
     }
 
     /// Keeps the counts of a client that has just entered these rooms of dashboards. It leaves those of its previous viewer.

@@ -52,7 +52,7 @@ pub struct Tasks {
     pub(super) task_members: usize,
 }
 
-impl kind::Step for Step {
+impl kind::FanoutStep for Step {
     type Key = Key;
 
     fn position(&self) -> Position {

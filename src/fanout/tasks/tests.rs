@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    fanout::{Entry, Limits, SendError},
+    fanout::{EnterOutcome, Limits, SendError},
     feed::{Change, TimelineChange, translate},
     task::{DefaultOrg, Task, Timestamp, UserId},
     wire::Message,
@@ -52,7 +52,7 @@ fn changed(fanout: &mut Fanout<Client>, time: u64, creator: &str, kind: u8) {
     }
 }
 
-fn joined(fanout: &mut Fanout<Client>, id: u64, creator: &str, kind: u8, time: u64) -> Entry {
+fn joined(fanout: &mut Fanout<Client>, id: u64, creator: &str, kind: u8, time: u64) -> EnterOutcome {
     let (task, state) = (task(creator, kind, ""), Message::event("task:state", &json!({})));
     fanout.enter_task(
         PeerId(id),
@@ -82,7 +82,7 @@ fn a_room_follows_one_document() {
         fanout.add_peer(PeerId(id), client.clone(), viewer);
     }
     let sent = |client: &Client| *client.0.lock().unwrap();
-    assert_eq!(joined(&mut fanout, 1, "alice", 1, 1), Entry::Entered);
+    assert_eq!(joined(&mut fanout, 1, "alice", 1, 1), EnterOutcome::Entered);
     assert_eq!(sent(&alice), (1, 0));
     changed(&mut fanout, 2, "bob", 5);
     assert_eq!(sent(&alice), (1, 0), "the other document is not for her");
@@ -90,7 +90,7 @@ fn a_room_follows_one_document() {
     assert_eq!(sent(&alice), (2, 0));
 
     // Now the store returns the other document. Alice has to enter her room again, and gets no events of it.
-    assert_eq!(joined(&mut fanout, 2, "bob", 5, 3), Entry::Entered);
+    assert_eq!(joined(&mut fanout, 2, "bob", 5, 3), EnterOutcome::Entered);
     assert_eq!((sent(&alice), sent(&bob)), ((2, 1), (1, 0)));
     changed(&mut fanout, 4, "bob", 5);
     changed(&mut fanout, 5, "alice", 1);

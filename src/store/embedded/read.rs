@@ -65,7 +65,7 @@ pub(super) fn with_timeline(
     window: Window,
 ) -> Result<FullTask, Fault> {
     let length = usize::try_from(length(table, &task.id)?).unwrap_or(usize::MAX);
-    let Range { start, end } = window.of(length);
+    let Range { start, end } = window.range_in(length);
     let entries = table.range((task.id.as_str(), start as u64)..(task.id.as_str(), end as u64))?;
     let timeline = entries.map(|entry| record::entry(entry?.1.value())).collect::<Result<_, Fault>>()?;
     Ok(FullTask::with_part(task, timeline, window, length))

@@ -50,7 +50,7 @@ enum Attempt {
 
 /// Retries until the result is known. A caller that can't wait may drop this future. The delivery is then applied as a whole or not at all.
 pub(super) async fn deliver(store: &MongoStore, delivery: &Delivery) -> Result<Delivered, WriteError> {
-    let delivery = &facts::with_known_facts(store, delivery).await?;
+    let delivery = &facts::store_and_complete(store, delivery).await?;
     if delivery.search.criteria.is_empty() {
         return Ok(Delivered::NoTask);
     }
@@ -80,11 +80,11 @@ async fn is_marked(store: &MongoStore, delivery: &Delivery) -> Result<bool, Stor
 
 async fn attempt_once(store: &MongoStore, delivery: &Delivery) -> Result<Attempt, WriteError> {
     let mut session = answer(store.client().await?.start_session()).await.map_err(store_error)?;
-    let begun = session
+    let transaction = session
         .start_transaction()
         .read_concern(ReadConcern::snapshot())
         .write_concern(WriteConcern::majority());
-    answer(begun).await.map_err(store_error)?;
+    answer(transaction).await.map_err(store_error)?;
     let written = match write(store, delivery, &mut session).await {
         Ok(Some(id)) => id,
         Ok(None) => {
@@ -110,7 +110,7 @@ async fn attempt_once(store: &MongoStore, delivery: &Delivery) -> Result<Attempt
     let committed = tokio::spawn(commit(session)).await;
     match committed.map_err(|_| StoreError::Unavailable("the process is ending".to_owned()))? {
         Ok(()) => Ok(Attempt::Done(Delivered::Written(written))),
-        // If the transaction was committed nevertheless, the next attempt finds its mark.
+        // The transaction may have been committed. The next attempt finds its mark.
         Err(error) if is_retryable(&error) => Ok(Attempt::Retry),
         Err(error) => Err(write_error(error)),
     }

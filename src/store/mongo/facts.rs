@@ -23,7 +23,7 @@ const DUPLICATE_KEY: i32 = 11000;
 const MAX_FACTS_PER_QUERY: i64 = 1000;
 
 /// Stores the facts that the delivery contains. Returns the delivery with a search that uses all known facts.
-pub(super) async fn with_known_facts(
+pub(super) async fn store_and_complete(
     store: &MongoStore,
     delivery: &Delivery,
 ) -> Result<Delivery, StoreError> {

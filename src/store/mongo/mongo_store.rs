@@ -37,8 +37,8 @@ use crate::{
     github::Delivery,
     rate_limited_log::rate_limited_log,
     store::{
-        AccessSnapshot, Cursor, DashboardSnapshot, Delivered, MongoProbe, Page, Store, StoreError,
-        StreamStatus, TaskFilter, TaskSnapshot, WriteError,
+        AccessSnapshot, ChangeStreamStatus, Cursor, DashboardSnapshot, Delivered, MongoProbe, Page, Store,
+        StoreError, TaskFilter, TaskSnapshot, WriteError,
     },
     task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer, Window},
 };
@@ -170,7 +170,7 @@ impl Store for MongoStore {
         follow::follow(self, items, stop).await
     }
 
-    fn stream(&self) -> Option<StreamStatus> {
+    fn stream(&self) -> Option<ChangeStreamStatus> {
         Some(self.stream.status())
     }
 

@@ -15,7 +15,7 @@ use crate::{
     task::{ClockReading, Timestamp},
 };
 
-/// Below both limits, the oplog is too young for an estimate of its future window.
+/// Below both limits, the oplog is too new for an estimate of its future window.
 const YOUNG_SECS: u64 = 60;
 const YOUNG_FILL: f64 = 0.5;
 
@@ -32,7 +32,7 @@ pub struct MongoProbe {
     pub collation: Option<String>,
     /// How far back the oplog reaches. A node can be away for this long without a new epoch.
     pub oplog_window_secs: Option<u64>,
-    /// How far back a full oplog will reach at the current write rate. `None` means that the oplog is too young for an estimate.
+    /// How far back a full oplog will reach at the current write rate. `None` means that the oplog is too new for an estimate.
     pub full_oplog_window_secs: Option<u64>,
     /// The lower bound of the latency from commit to client.
     pub journal_commit_interval_ms: Option<u64>,

@@ -8,7 +8,7 @@ use std::{
 use mongodb::bson::Document;
 
 use super::ordinals;
-use crate::{store::StreamStatus, task::Timestamp};
+use crate::{store::ChangeStreamStatus, task::Timestamp};
 
 /// A smaller lag is reported as zero, because an answer takes a quarter of a second while nothing happens.
 const MIN_REPORTED_LAG: Duration = Duration::from_secs(1);
@@ -54,16 +54,16 @@ impl StreamState {
         self.token.swap(time, Ordering::Relaxed) < time
     }
 
-    pub(super) fn status(&self) -> StreamStatus {
+    pub(super) fn status(&self) -> ChangeStreamStatus {
         self.status_at(now())
     }
 
-    fn status_at(&self, now: u64) -> StreamStatus {
+    fn status_at(&self, now: u64) -> ChangeStreamStatus {
         let since = |millis: u64| Duration::from_millis(now.saturating_sub(millis));
         let token = (self.token.load(Ordering::Relaxed) >> 32) * 1000;
         let complete_until = self.complete_until.load(Ordering::Relaxed);
         let lag = if complete_until > 0 { since(complete_until) } else { Duration::ZERO };
-        StreamStatus {
+        ChangeStreamStatus {
             restarts: self.restarts.load(Ordering::Relaxed),
             token_age: (token > 0).then(|| since(token)),
             lag: if lag > MIN_REPORTED_LAG { lag } else { Duration::ZERO },

@@ -62,8 +62,12 @@ impl<'a> Frame<'a> {
 
 fn after_attachments(rest: &str) -> Result<&str, FrameError> {
     let (count, rest) = rest.split_once('-').ok_or(FrameError::Malformed)?;
-    count.parse::<u32>().map_err(|_| FrameError::Malformed)?;
-    Ok(rest)
+    // `parse` alone would also accept a plus sign.
+    if count.bytes().all(|byte| byte.is_ascii_digit()) && count.parse::<u32>().is_ok() {
+        Ok(rest)
+    } else {
+        Err(FrameError::Malformed)
+    }
 }
 
 fn auth(rest: &str) -> Result<Option<&RawValue>, FrameError> {

@@ -14,7 +14,12 @@ use tracing::Span;
 
 use super::{client::Client, frame::encode_message, packet::Packet, polling_state::PollingState, sid::Sid};
 use crate::{
-    edge::Evict, fanout::SendError, metrics::EndReason, session::Connection, transport::Tcp, wire::Message,
+    edge::Evict,
+    fanout::SendError,
+    metrics::{self, EndReason},
+    session::Connection,
+    transport::Tcp,
+    wire::Message,
 };
 
 /// One system call writes at most this many packets.
@@ -240,13 +245,13 @@ impl Socket {
             core.write(|slices| tcp.try_write(slices), &tcp);
             let is_done = core.stalled || core.queue.is_empty();
             core.stalled |= !is_done && writes_left == 0;
-            let (has_changed, has_space) = (core.stalled != stalled, core.has_space(self.capacity));
+            let (has_changed, has_space) = (core.stalled != stalled, core.take_space_request(self.capacity));
             drop(core);
             if has_changed {
                 self.changed.notify_waiters();
             }
             if has_space {
-                self.report_room();
+                self.report_space();
             }
             if is_done {
                 return;
@@ -270,10 +275,10 @@ impl Socket {
         core.write(|slices| tcp.write_directly(slices), &tcp);
         // The rest waits until the runtime reports room, as before.
         core.stalled = !core.queue.is_empty();
-        let has_space = core.has_space(self.capacity);
+        let has_space = core.take_space_request(self.capacity);
         drop(core);
         if has_space {
-            self.report_room();
+            self.report_space();
         }
     }
 
@@ -315,9 +320,9 @@ impl Socket {
     }
 
     /// Tells the fan-out, which has been waiting for it, that the queue has space.
-    fn report_room(&self) {
+    fn report_space(&self) {
         if let Some(session) = self.client.session() {
-            session.has_space();
+            session.report_space();
         }
     }
 
@@ -332,11 +337,11 @@ impl Socket {
         if !reason.is_orderly() {
             core.queue.clear();
         }
-        let has_space = core.has_space(self.capacity);
+        let has_space = core.take_space_request(self.capacity);
         drop(core);
         self.changed.notify_waiters();
         if has_space {
-            self.report_room();
+            self.report_space();
         }
         true
     }
@@ -495,10 +500,10 @@ impl Connection for Socket {
         self.polling_busy_until().or_else(|| self.client.tcp().last_progress())
     }
 
-    fn transport(&self) -> &'static str {
+    fn transport(&self) -> metrics::Transport {
         match self.transport_type() {
-            TransportType::Polling => "polling",
-            TransportType::Websocket => "websocket",
+            TransportType::Polling => metrics::Transport::Polling,
+            TransportType::Websocket => metrics::Transport::Websocket,
         }
     }
 
@@ -525,8 +530,8 @@ impl PendingPoll {
     pub async fn answer(mut self) -> PollAnswer {
         let socket = &self.socket;
         let answer = socket.until(Core::take_poll_answer).await;
-        if socket.core.lock().has_space(socket.capacity) {
-            socket.report_room();
+        if socket.core.lock().take_space_request(socket.capacity) {
+            socket.report_space();
         }
         self.is_answered = true;
         answer
@@ -591,7 +596,7 @@ impl Core {
 
     /// Returns whether the fan-out waits for room and the queue has space. `true` is returned only once, and the caller then notifies
     /// the fan-out.
-    fn has_space(&mut self, capacity: usize) -> bool {
+    fn take_space_request(&mut self, capacity: usize) -> bool {
         let has_space = self.space_requested && (self.queue.len() < capacity || self.closed.is_some());
         self.space_requested &= !has_space;
         has_space

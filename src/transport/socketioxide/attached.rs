@@ -149,7 +149,7 @@ impl Attached {
             let handle =
                 |session: &Arc<Session>, message| attached.handle_message(&client, session, &message);
             if !client.receive(message, handle) {
-                attached.metrics.clients.disconnected.inc(CutReason::Flooding);
+                attached.metrics.clients.cut.inc(CutReason::Flooding);
                 rate_limited_log!(
                     warn,
                     "closed a connection: it sent too many messages before its session began"

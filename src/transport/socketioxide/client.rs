@@ -26,6 +26,7 @@ use super::{Attached, request::RawMessage};
 use crate::{
     backoff::Backoff,
     fanout::SendError,
+    metrics::Transport,
     session::{Connection, Session},
     wire::{Content, Message},
 };
@@ -215,7 +216,7 @@ impl Client {
         let session = if has_space { state.session.clone() } else { None };
         drop(state);
         if let Some(session) = session.and_then(|session| session.upgrade()) {
-            session.has_space();
+            session.report_space();
         }
     }
 }
@@ -269,10 +270,10 @@ impl Connection for Client {
         self.transport.last_progress().max(self.state.lock().accepted)
     }
 
-    fn transport(&self) -> &'static str {
+    fn transport(&self) -> Transport {
         match self.socket.upgrade().map(|socket| socket.transport_type()) {
-            Some(TransportType::Polling) => "polling",
-            Some(TransportType::Websocket) | None => "websocket",
+            Some(TransportType::Polling) => Transport::Polling,
+            Some(TransportType::Websocket) | None => Transport::Websocket,
         }
     }
 

@@ -33,8 +33,9 @@ export const faults = [
     name: 'SIGSTOP of a node',
     async strike(testbed, { long }) {
       process.kill(testbed.nodes[1].child.pid, 'SIGSTOP');
-      // A client gives up after 45 s without a ping. The others may notice late on a busy machine, so the time begins here.
-      const stopped = seconds(long ? 24 : 0);
+      // A client gives up when a ping is PING_TIMEOUT (20 s) late, and a ping may be due right after the stop. The other nodes may notice late
+      // on a busy machine, so the time begins here.
+      const stopped = seconds(long ? 18 : 0);
       try {
         await testbed.waitForFault(async () => (await testbed.nodes[0].health()).cluster.nodes.length === 2, 'the other nodes notice');
         await stopped;

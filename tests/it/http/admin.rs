@@ -16,8 +16,8 @@ async fn a_disconnected_user_needs_a_new_token() {
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
     assert_eq!((&answer.body["userId"], &answer.body["everywhere"]), (&json!("ann"), &json!(true)));
     assert!(answer.body["disconnectedAt"].as_str().is_some_and(|at| at.ends_with('Z')));
-    let ordered = app.ordered.lock().expect("whole").try_recv();
-    assert_eq!(ordered, Ok(Order::Disconnect(UserId::parse("ann").expect("a name"))));
+    let command = app.commands.lock().expect("whole").try_recv();
+    assert_eq!(command, Ok(NodeCommand::Disconnect(UserId::parse("ann").expect("a name"))));
 
     app.get("/api/tasks", &before).await.is_error(401, "unauthorized", "the token is not valid");
     let later = sign("ann", "acme", None, UnixTime::now().plus(Duration::from_secs(2)));
@@ -51,7 +51,7 @@ async fn only_administrators_disconnect() {
         let answer = app.post("/api/admin/disconnect", &admin(UnixTime::now()), body).await;
         answer.is_error(400, "invalid_payload", "the body must be {\"userId\": the id of a user}");
     }
-    assert!(app.ordered.lock().expect("whole").try_recv().is_err());
+    assert!(app.commands.lock().expect("whole").try_recv().is_err());
 }
 
 #[tokio::test]

@@ -137,7 +137,7 @@ pub async fn concurrent_deliveries_end_in_the_same_state_as_ordered_ones(backend
     }
 }
 
-pub async fn tasks_are_found_in_every_way(backend: &impl Backend) {
+pub async fn a_delivery_finds_its_task_in_every_way(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let opened = |id: &str| delivery(id, "pull_request", &pr("labeled", 1, "open"));
     let link = "https://github.com/Acme/web.site/pull/7";

@@ -44,7 +44,7 @@ pub async fn the_access_of_a_task_is_read_separately(backend: &impl Backend) {
     }
 }
 
-pub async fn several_at_once_are_the_same_as_one_by_one(backend: &impl Backend) {
+pub async fn batch_reads_equal_single_reads(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let (alice, loner) = (viewer("alice", "acme"), viewer("loner", ""));
     let mut ids = vec![task_id("absent")];
@@ -84,7 +84,7 @@ pub async fn several_at_once_are_the_same_as_one_by_one(backend: &impl Backend) 
     }
 }
 
-pub async fn shows_what_a_viewer_may_see(backend: &impl Backend) {
+pub async fn a_viewer_sees_only_permitted_tasks(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let (alice, bob) = (viewer("alice", "acme"), viewer("bob", "acme"));
     let (carol, alice_elsewhere) = (viewer("carol", "other"), viewer("alice", "other"));
@@ -165,7 +165,7 @@ pub async fn pages_neither_skip_nor_repeat(backend: &impl Backend) {
     }
 }
 
-pub async fn filters(backend: &impl Backend) {
+pub async fn a_list_is_filtered(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let (alice, bob) = (viewer("alice", "acme"), viewer("bob", "acme"));
     let failed = create(&*store, &alice, "alice's failed").await.task.id;
@@ -188,7 +188,7 @@ pub async fn filters(backend: &impl Backend) {
     assert_eq!(listed(&alice, None, Some("nobody")).await, [""; 0]);
 }
 
-pub async fn counts(backend: &impl Backend) {
+pub async fn counts_include_every_visible_task(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let (alice, bob) = (viewer("alice", "acme"), viewer("bob", "acme"));
     let alice_elsewhere = viewer("alice", "other");
@@ -217,7 +217,7 @@ pub async fn counts(backend: &impl Backend) {
     }
 }
 
-pub async fn a_dashboard_has_the_newest(backend: &impl Backend) {
+pub async fn a_dashboard_has_the_newest_tasks(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let alice = viewer("alice", "acme");
     let mut created = Vec::new();

@@ -49,7 +49,7 @@ async fn view(store: &dyn Store, id: &TaskId) -> Value {
     full(&store.task(id).await.expect("read").task.expect("there"))
 }
 
-pub async fn a_fork_takes_no_task_over(backend: &impl Backend) {
+pub async fn a_fork_does_not_take_over_a_task(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let store = &*store;
     let id = task(store, json!({"status": "coding", "githubBranch": "agent/42", "issueNumber": 42})).await;

@@ -5,7 +5,7 @@ use taskcast::{store::WriteError, task::Answers};
 
 use super::*;
 
-pub async fn creates(backend: &impl Backend) {
+pub async fn a_task_is_created(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let alice = viewer("alice", "acme");
     let body = json!({"title": "Fix it", "description": "All of it", "repo": "acme/app", "isPrivate": true});
@@ -33,7 +33,7 @@ pub async fn creates(backend: &impl Backend) {
     assert_eq!(full(&second)["creator"], "bob");
 }
 
-pub async fn refuses_writes_to_forbidden_tasks(backend: &impl Backend) {
+pub async fn writes_to_forbidden_tasks_are_refused(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let (alice, eve) = (viewer("alice", "acme"), viewer("eve", "evil"));
     let task = create(&*store, &alice, "t").await;
@@ -71,7 +71,7 @@ pub async fn refuses_writes_to_forbidden_tasks(backend: &impl Backend) {
     assert_eq!(full(&read)["clarificationAnswers"], json!(null));
 }
 
-pub async fn clarifies(backend: &impl Backend) {
+pub async fn answers_are_accepted_only_after_questions(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let (alice, bob) = (viewer("alice", "acme"), viewer("bob", "acme"));
     let id = create(&*store, &alice, "t").await.task.id;
@@ -94,7 +94,7 @@ pub async fn clarifies(backend: &impl Backend) {
     assert!(matches!(&late, WriteError::Conflict(text) if text.contains("analyzing")), "{late:?}");
 }
 
-pub async fn patches(backend: &impl Backend) {
+pub async fn a_patch_changes_only_its_fields(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let alice = viewer("alice", "acme");
     let created = create(&*store, &alice, "t").await;
@@ -123,7 +123,7 @@ pub async fn patches(backend: &impl Backend) {
     assert_eq!(store.task(&id).await.expect("read").task, Some(patched));
 }
 
-pub async fn moves(backend: &impl Backend) {
+pub async fn status_changes_are_checked(backend: &impl Backend) {
     let Prepared { store, keep: _keep } = backend.fresh(no_org()).await;
     let alice = viewer("alice", "acme");
     let id = create(&*store, &alice, "t").await.task.id;

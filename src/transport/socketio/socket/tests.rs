@@ -205,7 +205,7 @@ fn the_fan_out_is_told_once_that_there_is_room() {
     let socket = polling(2);
     let is_reported = || {
         let mut core = socket.core.lock();
-        core.has_space(2)
+        core.take_space_request(2)
     };
     assert!(!is_reported());
     send(&socket, "a").unwrap();

@@ -38,7 +38,7 @@ pub fn dev_greeting(
         "Development mode: tokens are checked with the secret in {secret}\n\
          URL:   {url}\n\
          Token: {token}\n       \
-         (user {USER}, organisation {org}, scope tasks:write, for 30 days; more with `taskcast token`)\n\
+         (user {USER}, organisation {org}, scope tasks:write, valid for 30 days; create other tokens with `taskcast token`)\n\
          Watch: {program} tail --url {url} --token {token}\n\
          Try:   curl -H 'Authorization: Bearer {token}' {url}/api/tasks",
     )))

@@ -9,8 +9,8 @@ use taskcast::{
 
 use crate::mongod::{Mongod, TestDatabase, TestFeed};
 
-/// The numbers of the changes up to `last`. Each change must have a later position than the one before.
-async fn numbers(feed: &mut TestFeed, reached: &mut Position, last: i64) -> Vec<i64> {
+/// Receives the changes up to the number `last`, and returns their numbers. Each change must have a later position than the one before.
+async fn receive_until(feed: &mut TestFeed, reached: &mut Position, last: i64) -> Vec<i64> {
     let mut numbers = Vec::new();
     while numbers.last() != Some(&last) {
         match feed.next().await {
@@ -34,15 +34,16 @@ async fn write(db: &TestDatabase, number: i64) {
     db.tasks().update_one(doc! {"_id": "t"}, update).upsert(true).await.expect("written");
 }
 
-/// The operations and cursors of the feed on the collection of this test.
-async fn operations(db: &TestDatabase) -> Vec<Document> {
+/// The change stream cursors on this collection, idle ones included.
+async fn stream_cursors(db: &TestDatabase) -> Vec<Document> {
     let admin = db.client.database("admin");
     let name = db.tasks().namespace().to_string();
     let pipeline = vec![
         doc! {"$currentOp": {"idleCursors": true}},
-        doc! {"$match": {"ns": name, "$or": [
-            {"cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": true}},
-        ]}},
+        doc! {"$match": {
+            "ns": name,
+            "cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": true},
+        }},
     ];
     use futures_util::TryStreamExt;
     admin.aggregate(pipeline).await.expect("asked").try_collect().await.expect("listed")
@@ -60,7 +61,7 @@ async fn killed_cursors_neither_lose_nor_repeat_changes() {
             write(&db, number).await;
             expected.push(number);
             if n == 7 || n == 13 {
-                for operation in operations(&db).await {
+                for operation in stream_cursors(&db).await {
                     killed += 1;
                     let database = db.client.database(db.config.database.as_deref().expect("named"));
                     if let (true, Ok(id)) = (
@@ -78,15 +79,15 @@ async fn killed_cursors_neither_lose_nor_repeat_changes() {
                 }
             }
         }
-        got.extend(numbers(&mut feed, &mut reached, round * 20 + 19).await);
+        got.extend(receive_until(&mut feed, &mut reached, round * 20 + 19).await);
     }
     assert_eq!(got, expected);
-    assert!(killed >= 12, "cursors were killed: {killed}");
+    assert!(killed >= 12, "too few cursors were killed: {killed}");
 }
 
 /// The stream is resumed in the middle of a transaction. The ordinals of its changes continue.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ordinals_go_on_after_a_break_within_a_transaction() {
+async fn ordinals_continue_after_a_resume_inside_a_transaction() {
     // The test needs its own server, because the fail point affects every getMore on the server.
     let server = Mongod::replica_set();
     let db = TestDatabase::on(&server).await;
@@ -121,8 +122,10 @@ async fn ordinals_go_on_after_a_break_within_a_transaction() {
             other => panic!("{other:?}"),
         }
     }
-    let left = db.client.database("admin").run_command(failpoint_off()).await.expect("switched off");
-    assert!(left.get_i32("count").is_ok_and(|count| count == 4), "the stream was broken in between: {left}");
+    let failpoint_status =
+        db.client.database("admin").run_command(failpoint_off()).await.expect("switched off");
+    let fired = failpoint_status.get_i32("count").ok();
+    assert_eq!(fired, Some(4), "the fail point must fire four times: {failpoint_status}");
     let ordinals: Vec<u32> = positions.iter().map(|position| position.ordinal).collect();
     assert_eq!(ordinals, (0..100).collect::<Vec<_>>());
     assert!(positions.iter().all(|position| position.time == positions[0].time));
@@ -135,7 +138,7 @@ async fn the_feed_continues_after_temporary_errors() {
     let mut feed = db.open_feed().await;
     let mut reached = Position::ZERO;
     write(&db, 0).await;
-    numbers(&mut feed, &mut reached, 0).await;
+    receive_until(&mut feed, &mut reached, 0).await;
     for (round, mode) in [doc! {"errorCode": 10107}, doc! {"errorCode": 189}, doc! {"closeConnection": true}]
         .into_iter()
         .enumerate()
@@ -146,13 +149,13 @@ async fn the_feed_continues_after_temporary_errors() {
         db.client.database("admin").run_command(failpoint).await.expect("set");
         let number = round as i64 + 1;
         write(&db, number).await;
-        assert_eq!(numbers(&mut feed, &mut reached, number).await, [number]);
+        assert_eq!(receive_until(&mut feed, &mut reached, number).await, [number]);
     }
 }
 
 /// Each of these errors means that the stream can't be resumed. The feed reports a gap, and then all later changes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_history_is_a_gap_and_a_new_beginning() {
+async fn lost_history_is_reported_as_a_gap_then_reopened() {
     let server = Mongod::replica_set();
     let db = TestDatabase::on(&server).await;
     let mut feed = db.open_feed().await;
@@ -163,25 +166,29 @@ async fn lost_history_is_a_gap_and_a_new_beginning() {
             "data": {"failCommands": ["getMore"], "errorCode": code, "appName": "taskcast"},
         };
         db.client.database("admin").run_command(failpoint).await.expect("set");
-        gap(&mut feed, &mut reached).await;
+        expect_gap_then_opened(&mut feed, &mut reached).await;
         write(&db, round as i64).await;
-        assert_eq!(numbers(&mut feed, &mut reached, round as i64).await, [round as i64], "after {code}");
+        assert_eq!(
+            receive_until(&mut feed, &mut reached, round as i64).await,
+            [round as i64],
+            "after {code}"
+        );
     }
 }
 
-/// A dropped collection gets pre- and post-images again, although Mongoose creates it without them.
+/// After the gap, the feed creates the dropped collection again, with pre- and post-images. It then misses no change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dropped_collection_is_a_gap_and_a_new_beginning() {
+async fn a_dropped_collection_is_reported_as_a_gap_then_reopened() {
     let db = TestDatabase::new().await;
     let mut feed = db.open_feed().await;
     let mut reached = Position::ZERO;
     write(&db, 0).await;
-    numbers(&mut feed, &mut reached, 0).await;
+    receive_until(&mut feed, &mut reached, 0).await;
     db.tasks().drop().await.expect("dropped");
-    gap(&mut feed, &mut reached).await;
+    expect_gap_then_opened(&mut feed, &mut reached).await;
     write(&db, 1).await;
     write(&db, 2).await;
-    assert_eq!(numbers(&mut feed, &mut reached, 2).await, [1, 2]);
+    assert_eq!(receive_until(&mut feed, &mut reached, 2).await, [1, 2]);
 }
 
 /// Another process switches the images off while the feed runs. The feed reports the lost changes as a gap and switches the
@@ -192,21 +199,21 @@ async fn images_that_are_switched_off_are_a_gap_and_come_back() {
     let mut feed = db.open_feed().await;
     let mut reached = Position::ZERO;
     write(&db, 0).await;
-    numbers(&mut feed, &mut reached, 0).await;
+    receive_until(&mut feed, &mut reached, 0).await;
     let off = doc! {"collMod": "tasks", "changeStreamPreAndPostImages": {"enabled": false}};
     db.client.database(db.config.database.as_deref().expect("named")).run_command(off).await.expect("off");
     write(&db, 1).await;
-    gap(&mut feed, &mut reached).await;
+    expect_gap_then_opened(&mut feed, &mut reached).await;
     write(&db, 2).await;
     write(&db, 3).await;
-    assert_eq!(numbers(&mut feed, &mut reached, 3).await, [2, 3]);
+    assert_eq!(receive_until(&mut feed, &mut reached, 3).await, [2, 3]);
 }
 
 fn failpoint_off() -> Document {
     doc! {"configureFailPoint": "failCommand", "mode": "off"}
 }
 
-/// With `Require`, taskcast does not switch the images on. Exact history ends until a person switches them on.
+/// With `Require`, taskcast does not switch the images on. The feed ends with an error that tells the operator how to enable them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_that_may_not_be_switched_on_again_end_the_feed() {
     let mut db = TestDatabase::new().await;
@@ -214,7 +221,7 @@ async fn images_that_may_not_be_switched_on_again_end_the_feed() {
     let mut feed = db.open_feed().await;
     let mut reached = Position::ZERO;
     write(&db, 0).await;
-    numbers(&mut feed, &mut reached, 0).await;
+    receive_until(&mut feed, &mut reached, 0).await;
     let off = doc! {"collMod": "tasks", "changeStreamPreAndPostImages": {"enabled": false}};
     let name = db.config.database.as_deref().expect("named");
     db.client.database(name).run_command(off).await.expect("off");
@@ -226,7 +233,8 @@ async fn images_that_may_not_be_switched_on_again_end_the_feed() {
     assert!(matches!(&ended, Err(StoreError::Unusable(text)) if text.contains("collMod")), "{ended:?}");
 }
 
-/// The collection gets its images only now. When the feed looks back at its start, it finds older changes without images.
+/// `open_feed` enables the images after these two writes. When the feed starts, it also reads the changes of the last two minutes. The
+/// insert contains the whole task and needs no images. The update needs them, and has none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_from_before_the_images_are_a_gap() {
     let db = TestDatabase::new().await;
@@ -234,13 +242,14 @@ async fn changes_from_before_the_images_are_a_gap() {
     write(&db, 1).await;
     let mut feed = db.open_feed().await;
     let mut reached = Position::ZERO;
-    assert_eq!(numbers(&mut feed, &mut reached, 0).await, [0]);
-    gap(&mut feed, &mut reached).await;
+    assert_eq!(receive_until(&mut feed, &mut reached, 0).await, [0]);
+    expect_gap_then_opened(&mut feed, &mut reached).await;
     write(&db, 2).await;
-    assert_eq!(numbers(&mut feed, &mut reached, 2).await, [2]);
+    assert_eq!(receive_until(&mut feed, &mut reached, 2).await, [2]);
 }
 
-/// The feed looks back at its start only for convenience. If the oplog is too short for that, no change was missed.
+/// When the feed starts, it also reads the changes of the last two minutes, so that clients can continue after a restart of the node. If
+/// the oplog is too short for that, the feed has missed no change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_oplog_is_no_gap_at_the_start() {
     let server = Mongod::replica_set();
@@ -253,7 +262,7 @@ async fn a_short_oplog_is_no_gap_at_the_start() {
     db.client.database("admin").run_command(failpoint).await.expect("set");
     let mut feed = db.open_feed().await;
     write(&db, 1).await;
-    assert_eq!(numbers(&mut feed, &mut { Position::ZERO }, 1).await, [1]);
+    assert_eq!(receive_until(&mut feed, &mut { Position::ZERO }, 1).await, [1]);
 }
 
 /// The only member steps down and is elected again some seconds later.
@@ -266,10 +275,10 @@ async fn the_feed_continues_after_an_election() {
     write(&db, 0).await;
     server.command(doc! {"replSetStepDown": 1, "force": true});
     write(&db, 1).await;
-    assert_eq!(numbers(&mut feed, &mut reached, 1).await, [0, 1]);
+    assert_eq!(receive_until(&mut feed, &mut reached, 1).await, [0, 1]);
 }
 
-async fn gap(feed: &mut TestFeed, reached: &mut Position) {
+async fn expect_gap_then_opened(feed: &mut TestFeed, reached: &mut Position) {
     loop {
         match feed.next().await {
             FeedItem::Gap(_) => break,

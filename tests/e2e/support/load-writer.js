@@ -6,7 +6,7 @@ import { PACKAGE } from './paths.js';
 import { start } from './processes.js';
 import { until } from './until.js';
 
-export class Fire {
+export class LoadWriter {
   writes = 0;
   result = null;
   #planned = [];
