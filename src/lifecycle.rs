@@ -20,10 +20,10 @@ use crate::{cluster::Cluster, serve::IdleConnections, transport::Server};
 /// How long a client may take to read the packets that are queued for it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long idle HTTP connections are kept at least after the signal. Each answer is the last one of its connection, so
-/// a client that sends request after request opens new connections in this time. It loses no request when the old ones
-/// are closed.
-const MIN_IDLE_GRACE: Duration = Duration::from_millis(200);
+/// Idle HTTP connections are not closed before this time after the signal has passed, or a tenth of the grace if that is
+/// shorter. Each answer is the last one of its connection, so a client that sends request after request opens new
+/// connections in this time. It loses no request when the old ones are closed.
+const IDLE_GRACE: Duration = Duration::from_millis(200);
 /// How long requests of the last moment may take, counted from when the listener is closed. This is longer than a
 /// request head may take then.
 const FINAL_ANSWERS_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -57,7 +57,7 @@ pub struct Drain {
     pub requests: TaskTracker,
     /// HTTP connections that wait for another request. That request is answered, and it is their last.
     pub idle: IdleConnections,
-    /// The other nodes know that this node ends before its clients come to them.
+    /// The other nodes are told that this node ends before its clients reconnect to them.
     pub cluster: Arc<Cluster>,
     /// The clients are served until the requests have ended. Then their connections are closed, so that each client
     /// reconnects by itself.
@@ -77,7 +77,7 @@ impl Drain {
         self.draining.store(true, Ordering::Relaxed);
         self.requests.close();
         self.connections.close();
-        let idle_grace_end = Instant::now() + MIN_IDLE_GRACE.min(self.grace / 10);
+        let idle_grace_end = Instant::now() + IDLE_GRACE.min(self.grace / 10);
         // Half of the grace is for the requests, the other half for closing the clients' connections.
         if timeout_at(deadline - self.grace / 2, self.requests.wait()).await.is_err() {
             tracing::warn!(running = self.requests.len(), "some requests did not end in time");

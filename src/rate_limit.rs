@@ -50,7 +50,7 @@ impl<K: Clone + Eq + Hash> RateLimit<K> {
     }
 
     /// Waits for the request's turn, until [`MAX_WAIT`] after the request has arrived.
-    pub async fn turn(&self, who: &K, arrived: Instant) -> Result<(), RateLimited> {
+    pub async fn wait_for_turn(&self, who: &K, arrived: Instant) -> Result<(), RateLimited> {
         loop {
             let Err(early) = self.check(who) else { return Ok(()) };
             if arrived.elapsed() + early.retry_after > MAX_WAIT {

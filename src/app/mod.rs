@@ -147,15 +147,15 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let stop = CancellationToken::new();
     let mut parts = Parts::default();
     built.start(&mut parts, stop.clone());
-    parts.run_forever("the listener", serve_forever(listener, context));
+    parts.spawn("the listener", serve_forever(listener, context));
     if let Some((listener, address)) = admin {
         tracing::info!(%address, "listening for operators");
-        parts.run_forever("the operators' listener", serve_forever(listener, admin_context));
+        parts.spawn("the operators' listener", serve_forever(listener, admin_context));
     }
-    parts.run_forever("the cleanup of unauthenticated limits", async move {
+    parts.spawn("the cleanup of unauthenticated limits", async move {
         unauthenticated_limits.run_cleanup().await
     });
-    parts.run_forever("the memory check", memory.watch());
+    parts.spawn("the memory check", memory.watch());
 
     tokio::select! {
         () = signals.next() => {}

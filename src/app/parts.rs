@@ -14,7 +14,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub fn run(
+    pub fn spawn_fallible(
         &mut self,
         name: &'static str,
         part: impl Future<Output = Result<(), AppError>> + Send + 'static,
@@ -23,8 +23,8 @@ impl Parts {
         self.names.insert(task.id(), name);
     }
 
-    pub fn run_forever(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
-        self.run(name, async {
+    pub fn spawn(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_fallible(name, async {
             part.await;
             Ok(())
         });

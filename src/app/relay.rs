@@ -191,26 +191,27 @@ impl BuiltRelay {
         let Self { relay, feed_sender, feed_receiver, commands, membership, timeline_limit } = self;
         let (hub, sessions, tokens) = (relay.hub.clone(), relay.sessions.clone(), relay.tokens.clone());
         let (following, reporting, metrics) = (relay.clone(), relay.clone(), relay.metrics.clone());
-        parts.run("the feed", async move { following.follow(feed_sender, stop).await });
-        parts.run_forever("the fan-out", async move {
+        parts.spawn_fallible("the feed", async move { following.follow(feed_sender, stop).await });
+        parts.spawn("the fan-out", async move {
             run_feed_loop(hub, feed_receiver, timeline_limit).await;
             // The fan-out ends after the feed, and the feed reports the reason.
             std::future::pending().await
         });
         let clock = sessions.clone();
-        parts.run_forever("the clock", async move { clock.run_timers().await });
-        parts.run_forever("the commands", async move { sessions.run_commands(commands).await });
+        parts.spawn("the clock", async move { clock.run_timers().await });
+        parts.spawn("the commands", async move { sessions.run_commands(commands).await });
         if let Keys::Fetched(keys) = &tokens.keys {
             let keys = keys.clone();
-            parts.run_forever("the keys", async move { keys.keep_fresh(&metrics.keys).await });
+            parts.spawn("the keys", async move { keys.keep_fresh(&metrics.keys).await });
         }
         if let Some(membership) = membership {
-            parts
-                .run("the cluster", async move { Ok(membership.run(move || reporting.own_report()).await?) });
+            parts.spawn_fallible("the cluster", async move {
+                Ok(membership.run(move || reporting.own_report()).await?)
+            });
         }
         let oplog = relay.clone();
-        parts.run_forever("the oplog check", async move { oplog.watch_oplog().await });
-        parts.run_forever("the store check", async move { relay.watch_store().await });
+        parts.spawn("the oplog check", async move { oplog.watch_oplog().await });
+        parts.spawn("the store check", async move { relay.watch_store().await });
     }
 }
 

@@ -30,7 +30,7 @@ const MAX_NAME_BYTES: usize = 256;
 impl Claims {
     pub(super) fn user(&self, claim: &str) -> Result<Cow<'_, str>, AuthError> {
         match self.get(claim) {
-            Some(user) => name_of(user).ok_or(AuthError::Unauthorized(
+            Some(user) => id_text(user).ok_or(AuthError::Unauthorized(
                 "the user claim is neither a usable string nor a whole number",
             )),
             None => Err(AuthError::Unauthorized("the user claim is missing")),
@@ -42,7 +42,7 @@ impl Claims {
         match self.get(claim) {
             None => Ok(None),
             Some(Value::String(org)) if org.is_empty() => Ok(None),
-            Some(org) => name_of(org).map(Some).ok_or(AuthError::Unauthorized(
+            Some(org) => id_text(org).map(Some).ok_or(AuthError::Unauthorized(
                 "the organisation claim is neither a usable string nor a whole number",
             )),
         }
@@ -50,10 +50,10 @@ impl Claims {
 
     /// The name is only for display, so a token with an unusable name is accepted without a name.
     pub(super) fn name(&self, claim: &str) -> Option<String> {
-        self.get(claim).and_then(Value::as_str).filter(|name| is_name(name)).map(str::to_owned)
+        self.get(claim).and_then(Value::as_str).filter(|name| is_usable_text(name)).map(str::to_owned)
     }
 
-    /// OAuth writes `scope`; other issuers write `scopes` or `scp`. Each may be a text or a list.
+    /// OAuth uses `scope`; other issuers use `scopes` or `scp`. Each may be a text or a list.
     pub(super) fn scopes(&self) -> Vec<String> {
         let mut scopes = Vec::new();
         for claim in ["scope", "scopes", "scp"] {
@@ -113,7 +113,7 @@ impl Claims {
 /// This value stands for a claim that exists but can't be used.
 static UNUSABLE: Value = Value::Bool(false);
 
-/// Finds the claim of this name, or else the member of an object that the name is the path to. If names contain dots
+/// Finds the claim with this name. If there is none, the name is read as a path, such as `user.id`. If names contain dots
 /// themselves, the longest existing name is used. A path does not lead into a list. A path through a value that is
 /// neither an object nor null gives `UNUSABLE`: a token that names its organisation in another form must not count as a
 /// token without one.
@@ -137,20 +137,20 @@ fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
 }
 
 /// Accepts a string, or a whole number as its decimal digits, because many issuers number their users. Other numbers (a
-/// fraction, an exponent, more than 64 bits) are refused: JSON readers may round them, and two users could become one.
-fn name_of(value: &Value) -> Option<Cow<'_, str>> {
+/// fraction, an exponent, more than 64 bits) are refused: JSON parsers may round them, and two users could become one.
+fn id_text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
-        Value::String(name) => Some(Cow::from(name.as_str())).filter(|name| is_name(name)),
+        Value::String(text) => Some(Cow::from(text.as_str())).filter(|text| is_usable_text(text)),
         Value::Number(number) if number.is_u64() || number.is_i64() => Some(number.to_string().into()),
         _ => None,
     }
 }
 
-/// Parses a user's id by the rules for tokens.
+/// Parses a user's id by the same rules as a user id in a token.
 pub fn user_id(text: &str) -> Option<UserId> {
-    UserId::parse(text).filter(|_| is_name(text))
+    UserId::parse(text).filter(|_| is_usable_text(text))
 }
 
-fn is_name(text: &str) -> bool {
+fn is_usable_text(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.chars().any(char::is_control)
 }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use base64::prelude::*;
 use serde_json::{Map, Value};
 
-use super::{AuthError, members::Members};
+use super::{AuthError, unique_json::UniqueObject};
 use crate::json::replace_lone_surrogates_in;
 
 /// A parsed token. Its signature has not been checked yet.
@@ -55,7 +55,7 @@ impl<'a> Jws<'a> {
     pub(super) fn payload(&self) -> Option<(Map<String, Value>, bool)> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(self.payload).ok()?;
         let text = replace_lone_surrogates_in(&bytes);
-        let Members(members) = serde_json::from_slice(&text).ok()?;
+        let UniqueObject(members) = serde_json::from_slice(&text).ok()?;
         Some((members, matches!(text, Cow::Owned(_))))
     }
 }
@@ -68,6 +68,6 @@ fn is_access_token(typ: &Value) -> bool {
 }
 
 fn object(part: &str) -> Option<Map<String, Value>> {
-    let Members(members) = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).ok()?).ok()?;
+    let UniqueObject(members) = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).ok()?).ok()?;
     Some(members)
 }

@@ -9,8 +9,28 @@ use pkcs1::RsaPublicKey;
 /// A key and the one algorithm of its kind. The key fixes the algorithm, so that a token can't choose another.
 #[derive(Clone)]
 pub struct Key {
-    algorithm: Algorithm,
+    algorithm: KeyAlgorithm,
     key: DecodingKey,
+}
+
+/// The algorithms that tokens may be signed with.
+#[derive(Clone, Copy)]
+enum KeyAlgorithm {
+    Hs256,
+    Rs256,
+    Es256,
+    EdDsa,
+}
+
+impl From<KeyAlgorithm> for Algorithm {
+    fn from(algorithm: KeyAlgorithm) -> Self {
+        match algorithm {
+            KeyAlgorithm::Hs256 => Self::HS256,
+            KeyAlgorithm::Rs256 => Self::RS256,
+            KeyAlgorithm::Es256 => Self::ES256,
+            KeyAlgorithm::EdDsa => Self::EdDSA,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +55,8 @@ pub enum KeyError {
     SmallOrder,
     #[error("the Ed25519 key is not encoded as RFC 8032 requires")]
     NotCanonical,
+    #[error("the key's point is not on the curve")]
+    NotOnCurve,
     #[error("neither an RSA, nor a P-256, nor an Ed25519 key")]
     Kind,
 }
@@ -46,7 +68,7 @@ const UNCOMPRESSED: u8 = 4;
 impl Key {
     /// HS256.
     pub fn secret(secret: &[u8]) -> Self {
-        Self { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) }
+        Self { algorithm: KeyAlgorithm::Hs256, key: DecodingKey::from_secret(secret) }
     }
 
     /// RS256, ES256 or EdDSA. The kind of the key decides which.
@@ -61,21 +83,19 @@ impl Key {
             return Err(KeyError::NotPem);
         }
         let pem = pem.trim().as_bytes();
-        let (algorithm, key) = DecodingKey::from_ec_pem(pem)
-            .map(|key| (Algorithm::ES256, key))
-            .or_else(|_| DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key)))
-            .or_else(|_| DecodingKey::from_rsa_pem(pem).map(|key| (Algorithm::RS256, key)))
-            .map_err(|_| KeyError::Kind)?;
-        let bytes = key.try_get_as_bytes().map_err(|_| KeyError::Kind)?;
-        match algorithm {
-            // A key in PEM form passes the same checks as one from a key server.
-            Algorithm::RS256 => {
-                let key = RsaPublicKey::try_from(bytes).map_err(|_| KeyError::Kind)?;
-                Self::rsa(key.modulus.as_bytes(), key.public_exponent.as_bytes())
-            }
-            Algorithm::EdDSA => Self::ed25519(bytes.try_into().map_err(|_| KeyError::Kind)?),
-            _ => Self { algorithm, key }.checked(),
+        // A key in PEM form passes the same checks as one from a key server.
+        if let Ok(key) = DecodingKey::from_ec_pem(pem) {
+            // The library accepts keys of every curve here. This refuses other curves, because their points are not on P-256.
+            return Self { algorithm: KeyAlgorithm::Es256, key }.checked().map_err(|_| KeyError::Kind);
         }
+        if let Ok(key) = DecodingKey::from_ed_pem(pem) {
+            let bytes = key.try_get_as_bytes().map_err(|_| KeyError::Kind)?;
+            return Self::ed25519(bytes.try_into().map_err(|_| KeyError::Kind)?);
+        }
+        let key = DecodingKey::from_rsa_pem(pem).map_err(|_| KeyError::Kind)?;
+        let bytes = key.try_get_as_bytes().map_err(|_| KeyError::Kind)?;
+        let numbers = RsaPublicKey::try_from(bytes).map_err(|_| KeyError::Kind)?;
+        Self::rsa(numbers.modulus.as_bytes(), numbers.public_exponent.as_bytes())
     }
 
     /// RS256. Both numbers are big-endian.
@@ -94,45 +114,45 @@ impl Key {
             return Err(KeyError::RsaModulus);
         }
         let key = DecodingKey::from_rsa_raw_components(modulus, exponent);
-        Self { algorithm: Algorithm::RS256, key }.checked()
+        Self { algorithm: KeyAlgorithm::Rs256, key }.checked()
     }
 
     /// ES256.
     pub(super) fn p256(x: &[u8; 32], y: &[u8; 32]) -> Result<Self, KeyError> {
         let point = [&[UNCOMPRESSED][..], x, y].concat();
-        Self { algorithm: Algorithm::ES256, key: DecodingKey::from_ec_der(&point) }.checked()
+        Self { algorithm: KeyAlgorithm::Es256, key: DecodingKey::from_ec_der(&point) }.checked()
     }
 
     /// EdDSA. With a point of small order, one signature is valid for many messages, and anybody can compute it.
     pub(super) fn ed25519(x: &[u8; 32]) -> Result<Self, KeyError> {
-        let point = VerifyingKey::from_bytes(x).map_err(|_| KeyError::Kind)?;
+        let point = VerifyingKey::from_bytes(x).map_err(|_| KeyError::NotOnCurve)?;
         if point.is_weak() {
             return Err(KeyError::SmallOrder);
         }
         if point.to_edwards().compress().as_bytes() != x {
             return Err(KeyError::NotCanonical);
         }
-        Self { algorithm: Algorithm::EdDSA, key: DecodingKey::from_ed_der(x) }.checked()
+        Self { algorithm: KeyAlgorithm::EdDsa, key: DecodingKey::from_ed_der(x) }.checked()
     }
 
-    /// Verifies an empty message, because the library detects a point that is not on the curve only then.
+    /// Verifies an empty message: only a verification makes the library check that the point is on the curve.
     fn checked(self) -> Result<Self, KeyError> {
-        crypto::verify("", b"", &self.key, self.algorithm).map_err(|_| KeyError::Kind)?;
+        crypto::verify("", b"", &self.key, self.algorithm.into()).map_err(|_| KeyError::NotOnCurve)?;
         Ok(self)
     }
 
     /// The value that a token's `alg` must have.
     pub fn algorithm(&self) -> &'static str {
         match self.algorithm {
-            Algorithm::RS256 => "RS256",
-            Algorithm::ES256 => "ES256",
-            Algorithm::EdDSA => "EdDSA",
-            _ => "HS256",
+            KeyAlgorithm::Hs256 => "HS256",
+            KeyAlgorithm::Rs256 => "RS256",
+            KeyAlgorithm::Es256 => "ES256",
+            KeyAlgorithm::EdDsa => "EdDSA",
         }
     }
 
     pub(super) fn accepts(&self, message: &[u8], signature: &str) -> bool {
-        crypto::verify(signature, message, &self.key, self.algorithm).unwrap_or(false)
+        crypto::verify(signature, message, &self.key, self.algorithm.into()).unwrap_or(false)
     }
 }
 

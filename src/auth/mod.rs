@@ -12,10 +12,10 @@ mod jwks;
 mod jws;
 mod key;
 mod keys;
-mod members;
 mod revocations;
 mod signer;
 mod time;
+mod unique_json;
 mod verifier;
 
 pub use bearer::{bearer, without_scheme};

@@ -16,6 +16,7 @@ use crate::{feed::Position, metrics::HandoffKind, task::Viewer, wire::Message};
 /// The result of a handoff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnterOutcome {
+    /// The client is a member, or it has disconnected meanwhile and nothing is left to do.
     Entered,
     /// There is nothing here for this viewer. A client that was a member has got an event that says so, and is no longer a
     /// member. If the caller tries again, it must not use the old `since`.
@@ -39,7 +40,7 @@ impl From<EnterOutcome> for HandoffKind {
 pub(super) struct Offer<'a, K: Kind> {
     pub keys: &'a [Key<K>],
     /// The rooms as the snapshot shows them.
-    pub about: &'a K::Room,
+    pub subject: &'a K::Subject,
     /// The position of the snapshot.
     pub at: Position,
 }
@@ -76,11 +77,11 @@ impl<K: Kind> Stream<K> {
         if since > offer.at || !self.ring.holds(since) {
             return false;
         }
-        if self.ring.of_any(offer.keys, since).any(|step| !K::concerns(offer.about, step)) {
+        if self.ring.of_any(offer.keys, since).any(|step| !K::concerns(offer.subject, step)) {
             // The client may have a state of something else.
             return false;
         }
-        if offer.keys.iter().all(|key| self.is_member(id, key, offer.about)) {
+        if offer.keys.iter().all(|key| self.is_member(id, key, offer.subject)) {
             // The join that made this connection a member has already sent the events that it missed.
             return true;
         }
@@ -90,9 +91,9 @@ impl<K: Kind> Stream<K> {
         true
     }
 
-    fn is_member(&self, id: PeerId, key: &Key<K>, about: &K::Room) -> bool {
+    fn is_member(&self, id: PeerId, key: &Key<K>, subject: &K::Subject) -> bool {
         let room = self.rooms.get(key);
-        room.is_some_and(|room| K::is_same(&room.about, about) && room.members.contains_key(&id))
+        room.is_some_and(|room| K::is_same(&room.subject, subject) && room.members.contains_key(&id))
     }
 
     /// The events of the rooms after `after`. Returns `None` if there are too many, or if the viewer would not have stayed a
@@ -101,7 +102,7 @@ impl<K: Kind> Stream<K> {
         let mut messages = Vec::new();
         let Some(key) = offer.keys.first() else { return Some(messages) };
         let mark = Mark::replay_after(after);
-        for step in self.ring.of_any(offer.keys, after).filter(|step| K::concerns(offer.about, step)) {
+        for step in self.ring.of_any(offer.keys, after).filter(|step| K::concerns(offer.subject, step)) {
             let Effect::Deliver(events) = K::effects(step, key)(viewer, &mark) else { return None };
             let later = events.iter().filter(|event| event.position > after);
             messages.extend(later.map(|event| event.message.clone()));
@@ -126,13 +127,13 @@ impl<K: Kind> Stream<K> {
         }
         for key in offer.keys {
             self.join(id, key);
-            self.end_other(key, offer.about, clients);
+            self.end_other(key, offer.subject, clients);
             let room = self.rooms.entry(key.clone()).or_insert_with(|| {
-                let mut about = offer.about.clone();
-                if let Some(last) = self.ring.of(key, offer.at).rfind(|step| K::concerns(&about, step)) {
-                    K::update(&mut about, last);
+                let mut subject = offer.subject.clone();
+                if let Some(last) = self.ring.of(key, offer.at).rfind(|step| K::concerns(&subject, step)) {
+                    K::update(&mut subject, last);
                 }
-                Room { about, members: PeerMap::default() }
+                Room { subject, members: PeerMap::default() }
             });
             if room.members.insert(id, mark).is_none() {
                 self.kind.entered(id, key);
@@ -141,8 +142,8 @@ impl<K: Kind> Stream<K> {
     }
 
     /// The store now returns something else for this key. Members that followed the previous thing enter their rooms again.
-    fn end_other<P: Peer>(&mut self, key: &Key<K>, about: &K::Room, clients: &mut Clients<P>) {
-        if self.rooms.get(key).is_some_and(|room| !K::is_same(&room.about, about))
+    fn end_other<P: Peer>(&mut self, key: &Key<K>, subject: &K::Subject, clients: &mut Clients<P>) {
+        if self.rooms.get(key).is_some_and(|room| !K::is_same(&room.subject, subject))
             && let Some(room) = self.rooms.remove(key)
         {
             for id in room.members.keys() {

@@ -35,8 +35,8 @@ pub trait FanoutStep: Debug {
 pub trait Kind: Debug {
     type Step: FanoutStep;
 
-    /// What the fan-out knows of a room, at the position of the stream.
-    type Room: Clone + Debug;
+    /// What a room is about, as far as the fan-out knows it, at the position of the stream.
+    type Subject: Clone + Debug;
 
     /// The name of the stream for [`Peer::refresh`](super::Peer::refresh).
     const NAME: &'static str;
@@ -49,17 +49,17 @@ pub trait Kind: Debug {
     fn have_same_events(one: &Key<Self>, other: &Key<Self>) -> bool;
 
     /// Returns whether a step that has the room's key is about the same thing as the room.
-    fn concerns(_room: &Self::Room, _step: &Self::Step) -> bool {
+    fn concerns(_room: &Self::Subject, _step: &Self::Step) -> bool {
         true
     }
 
     /// Returns whether both rooms, which have the same key, are about the same thing.
-    fn is_same(_room: &Self::Room, _other: &Self::Room) -> bool {
+    fn is_same(_room: &Self::Subject, _other: &Self::Subject) -> bool {
         true
     }
 
     /// Changes the room to what it is after this step. The steps between may be left out.
-    fn update(_room: &mut Self::Room, _step: &Self::Step) {}
+    fn update(_room: &mut Self::Subject, _step: &Self::Step) {}
 
     /// A step has been sent.
     fn applied(&mut self, _step: &Self::Step) {}

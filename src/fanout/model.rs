@@ -470,7 +470,7 @@ impl World {
             for step in translate(change, TIMELINE_LIMIT) {
                 let (task, seen_by) = (step.task.clone(), step.after.clone());
                 self.fanout.tasks.apply(step, &mut self.fanout.clients);
-                let followed = self.fanout.tasks.rooms.get(&Key::Task(task)).map(|room| &room.about);
+                let followed = self.fanout.tasks.rooms.get(&Key::Task(task)).map(|room| &room.subject);
                 assert!(followed.is_none_or(|followed| followed.as_ref().unwrap().access == seen_by));
                 self.wait_for_clients();
             }
@@ -893,7 +893,7 @@ fn check_end(world: &mut World) {
         world.read_all(client);
     }
     for (key, room) in &world.fanout.tasks.rooms {
-        if let (Key::Task(id), Some(followed)) = (key, &room.about) {
+        if let (Key::Task(id), Some(followed)) = (key, &room.subject) {
             let access = world.tasks.get(id).map(|full| &full.task.access);
             assert_eq!(followed.access.as_ref(), access, "{id:?}");
         }

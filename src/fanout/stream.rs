@@ -37,7 +37,7 @@ pub struct Stream<K: Kind> {
 /// A room with members. Empty rooms are removed.
 #[derive(Debug)]
 pub(super) struct Room<K: Kind> {
-    pub about: K::Room,
+    pub subject: K::Subject,
     pub members: PeerMap<Mark>,
 }
 
@@ -107,7 +107,7 @@ impl<K: Kind> Stream<K> {
         clients: &mut Clients<P>,
     ) {
         match self.rooms.get_mut(key) {
-            Some(room) if K::concerns(&room.about, step) => K::update(&mut room.about, step),
+            Some(room) if K::concerns(&room.subject, step) => K::update(&mut room.subject, step),
             _ => return,
         }
         let same = |other: &&Key<K>| K::have_same_events(other, key);
@@ -120,9 +120,11 @@ impl<K: Kind> Stream<K> {
             let Some(mut client) = clients.get_mut(*id) else { continue };
             match effect_on(client.viewer(), mark) {
                 Effect::Deliver(events) => {
-                    let has_after = has_after(*id, &same);
+                    let delivered_after = delivered_after(*id, &same);
                     for event in events {
-                        if event.position > mark.at && has_after.is_none_or(|after| event.position <= after) {
+                        if event.position > mark.at
+                            && delivered_after.is_none_or(|after| event.position <= after)
+                        {
                             client.deliver(&event.message);
                         }
                     }
@@ -180,8 +182,8 @@ impl<K: Kind> Stream<K> {
     }
 }
 
-/// The position after which a client has got the events of the step already, through one of these rooms.
-fn has_after<K: Kind>(id: PeerId, rooms: &[&Room<K>]) -> Option<Position> {
+/// The position after which one of these rooms has already delivered the events of the step to this client.
+fn delivered_after<K: Kind>(id: PeerId, rooms: &[&Room<K>]) -> Option<Position> {
     rooms.iter().filter_map(|room| room.members.get(&id)).map(|mark| mark.at).min()
 }
 

@@ -31,6 +31,11 @@ pub enum TimelineChange {
 }
 
 impl TimelineChange {
+    /// These entries were appended, and no other entry changed.
+    pub fn appended(entries: Vec<TimelineEntry>) -> Self {
+        if entries.is_empty() { Self::Unchanged } else { Self::Added(entries) }
+    }
+
     /// Compares both timelines to distinguish an append from every other change.
     pub fn between(before: &[TimelineEntry], after: Vec<TimelineEntry>) -> Self {
         if after == before {

@@ -1,4 +1,5 @@
-//! Lookup keys: a store uses them to find the task of a delivery without reading every task.
+//! Lookup keys: the embedded store indexes them to find the task of a delivery without reading every task. The MongoDB store uses filters
+//! (`store/mongo/select.rs`) instead.
 //!
 //! Each task that a criterion matches has one of the criterion's lookups ([`lookups`]), or the criterion names the task's id.
 //! A lookup may also return tasks that the criterion does not match, so the caller checks with [`Criterion::matches`].

@@ -98,9 +98,9 @@ fn public() -> Router<HttpState> {
         .layer(shedding)
         .route("/api/health", get(health::health))
         .route("/api/health/live", get(health::live))
-        .route("/api/webhooks/github", post(webhook::github))
+        .route("/api/webhooks/github", post(webhook::receive_delivery))
         // People type this URL into a form on GitHub, and may add a slash.
-        .route("/api/webhooks/github/", post(webhook::github))
+        .route("/api/webhooks/github/", post(webhook::receive_delivery))
 }
 
 /// The routes for operators. With `ADMIN_PORT`, only that listener serves them.

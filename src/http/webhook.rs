@@ -117,7 +117,7 @@ fn outcome_of(result: &Result<Answer, ApiError>) -> WebhookOutcome {
 }
 
 /// Handles a delivery. Only this function knows the outcome of each delivery, so it logs and counts the outcome.
-pub(super) async fn github(State(state): State<HttpState>, request: Request) -> Response {
+pub(super) async fn receive_delivery(State(state): State<HttpState>, request: Request) -> Response {
     let mut log_fields = LogFields::default();
     let received = timeout(DEADLINE, receive(&state, request, &mut log_fields)).await;
     let result = received.unwrap_or(Err(ApiError::TimedOut));

@@ -109,7 +109,7 @@ impl Sessions {
                 }
             }
             ClientEvent::AuthRefresh { token } => {
-                self.refreshes.turn(&session.user(), arrived).await.map_err(too_many)?;
+                self.refresh_limit.wait_for_turn(&session.user(), arrived).await.map_err(too_many)?;
                 let identity =
                     self.tokens.admit(without_scheme(&token), KEY_WAIT_TIMEOUT).await.map_err(|error| {
                         log_refused(&error, "refused a token refresh");
@@ -228,7 +228,7 @@ impl Sessions {
 
     async fn wait_for_rate_limit(&self, session: &Session, arrived: Instant) -> Result<(), Refusal> {
         let _waiting = self.metrics.clients.join_waits(WaitCause::Rate);
-        self.joins.turn(&session.user(), arrived).await.map_err(too_many)
+        self.join_limit.wait_for_turn(&session.user(), arrived).await.map_err(too_many)
     }
 
     /// Checks that these rooms fit beside those that the client has already joined.

@@ -34,7 +34,7 @@ pub(super) enum Request {
         id: Option<u64>,
         arrived: Instant,
     },
-    /// Enter again every room that the fan-out lists as wanted.
+    /// Enter again every room that the client has joined.
     Refresh,
 }
 
@@ -99,7 +99,7 @@ impl Session {
         if queue.waiting.len() >= MAX_QUEUED_REQUESTS && !is_refresh {
             return Err(request);
         }
-        // A refresh that already waits will enter all rooms that are wanted by then.
+        // A refresh that already waits will enter all rooms that the client has joined by then.
         if is_refresh && queue.waiting.iter().any(|waiting| matches!(waiting, Request::Refresh)) {
             return Ok(false);
         }

@@ -64,10 +64,10 @@ pub struct Sessions {
     pub(super) hub: Arc<Hub<SessionPeer>>,
     pub(super) snapshots: Snapshots,
     pub(super) tokens: Arc<TokenVerifier>,
-    pub(super) joins: RateLimit,
-    pub(super) refreshes: RateLimit,
-    messages: RateLimit,
-    warnings: RateLimit,
+    pub(super) join_limit: RateLimit,
+    pub(super) refresh_limit: RateLimit,
+    message_limit: RateLimit,
+    warning_limit: RateLimit,
     pub(super) cluster: Arc<Cluster>,
     expiries: Expiries,
     clock: Arc<dyn Clock>,
@@ -89,10 +89,10 @@ impl Sessions {
     ) -> Self {
         Self {
             snapshots: Snapshots::new(store, &settings.limits, metrics.clone()),
-            joins: RateLimit::per_second(settings.limits.join_rate_per_second),
-            refreshes: RateLimit::per_second(REFRESHES_PER_SECOND),
-            messages: RateLimit::with_burst(MESSAGES_PER_SECOND, MESSAGE_BURST),
-            warnings: RateLimit::with_burst(WARNINGS_PER_SECOND, WARNING_BURST),
+            join_limit: RateLimit::per_second(settings.limits.join_rate_per_second),
+            refresh_limit: RateLimit::per_second(REFRESHES_PER_SECOND),
+            message_limit: RateLimit::with_burst(MESSAGES_PER_SECOND, MESSAGE_BURST),
+            warning_limit: RateLimit::with_burst(WARNINGS_PER_SECOND, WARNING_BURST),
             expiries: Expiries::default(),
             throughput: Throughput::default(),
             registry: Registry::default(),
@@ -122,7 +122,7 @@ impl Sessions {
                 }
                 _ = second.tick() => self.throughput.sample(self.metrics.clients.deliveries.get()),
                 _ = cleanup.tick() => {
-                    for limit in [&self.joins, &self.refreshes, &self.messages, &self.warnings] {
+                    for limit in [&self.join_limit, &self.refresh_limit, &self.message_limit, &self.warning_limit] {
                         limit.forget_idle();
                     }
                     self.cluster.forget_old();
@@ -247,8 +247,8 @@ impl Sessions {
             return false;
         }
         let user = session.user();
-        let Err(limited) = self.messages.check(&user) else { return true };
-        if self.warnings.check(&user).is_err() {
+        let Err(limited) = self.message_limit.check(&user) else { return true };
+        if self.warning_limit.check(&user).is_err() {
             self.metrics.clients.cut.inc(CutReason::Flooding);
             rate_limited_log!(
                 warn,

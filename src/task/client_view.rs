@@ -1,4 +1,5 @@
-//! The allowlist of the fields that a client receives of a task. Tasks reach the wire only through these views.
+//! The allowlist of the fields that a client receives of a task: it receives one of these views, or an event with some of
+//! the fields in [`Field`], which `feed/translate.rs` makes.
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 

@@ -7,7 +7,7 @@ const TRUTH = [1, 2, 3, 5, 6];
 
 /**
  * Judges a history. An array is a state with its whole list. {omitted, list} is a state without the beginning of its list. {title} is a
- * state with only the last number. A number is an event.
+ * state that shows only the number of the last write. A number is an event.
  */
 function countedFaults(...items) {
   const history = new History();
@@ -22,12 +22,12 @@ function countedFaults(...items) {
   return Object.fromEntries(Object.entries(counts).filter(([, count]) => count > 0));
 }
 
-async function sees() {
+async function checkerFindsFaults() {
   assert.deepEqual(countedFaults([], 1, 2, 3, 5, 6), {});
   assert.deepEqual(countedFaults([1, 2, 3], 5, 6), {});
   assert.deepEqual(countedFaults({ title: 2 }, 3, 5, 6), {});
   assert.deepEqual(countedFaults({ omitted: 2, list: [3, 5] }, 6), {});
-  assert.deepEqual(countedFaults([], 1, 2, [1], 2, 3, 5, 6), {}, 'a state may be older when the events after it start there');
+  assert.deepEqual(countedFaults([], 1, 2, [1], 2, 3, 5, 6), {}, 'an older state is allowed if the events after it continue from there');
   assert.deepEqual(countedFaults([], 1, [1, 2, 3, 5, 6]), {}, 'the state contains the missing events');
   assert.deepEqual(countedFaults([], 1, 2, 5, 6), { lost: 1 });
   assert.deepEqual(countedFaults([], 1, 2, 3, 5), { lost: 1 });
@@ -46,4 +46,4 @@ async function sees() {
   return {};
 }
 
-export const scenarios = [{ name: 'checker', short: sees, long: sees }];
+export const scenarios = [{ name: 'checker', short: checkerFindsFaults, long: checkerFindsFaults }];

@@ -5,7 +5,7 @@ import { Gateway } from '../e2e/support/gateway.js';
 import { until } from '../e2e/support/until.js';
 import { MongoClient } from './support/packages.js';
 import { plainBurst } from './support/plain-emit.js';
-import { Reader, assertUncut, closeReaders, entries, newTask, readers, whole } from './support/readers.js';
+import { Reader, assertUncut, closeReaders, entries, newTask, readers, untilComplete } from './support/readers.js';
 import { StallingProxy } from './support/stalling-proxy.js';
 import { member } from '../e2e/support/tokens.js';
 
@@ -39,7 +39,7 @@ async function burst(context, { websockets, pollers, upgraders }) {
       await tasks.updateOne({ _id: taskId }, { $push: { events: { $each: entries(n * PER_PUSH, PER_PUSH, 100) } } });
     }
     const writtenMs = Date.now() - started;
-    await whole(healthy, { entries: PUSHES * PER_PUSH, numbers: NUMBERS });
+    await untilComplete(healthy, { entries: PUSHES * PER_PUSH, numbers: NUMBERS });
     const ms = Date.now() - started;
     assertUncut(healthy);
 

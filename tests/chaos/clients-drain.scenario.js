@@ -7,7 +7,7 @@ import { Gateway } from '../e2e/support/gateway.js';
 import { member } from '../e2e/support/tokens.js';
 import { until } from '../e2e/support/until.js';
 import { MongoClient } from './support/packages.js';
-import { Reader, closeReaders, entries, newTask, readers, whole } from './support/readers.js';
+import { Reader, closeReaders, entries, newTask, readers, untilComplete } from './support/readers.js';
 import { StallingProxy } from './support/stalling-proxy.js';
 
 const BODY = JSON.stringify({ title: 'posted while draining' });
@@ -94,7 +94,7 @@ async function drainUnderLoad(context, { clients, writePauseMs }) {
     await until(() => all.every(({ states, socket }) => socket.connected && states >= 2), 'all clients are connected again', 60_000);
     stop = true;
     await writer;
-    await whole([...all, stalled], { entries: written });
+    await untilComplete([...all, stalled], { entries: written });
     assert.deepEqual([...all, stalled].flatMap(({ faults }) => faults), []);
     await tasks.updateOne({ _id: taskId }, { $set: { title: 'after', updatedAt: new Date() } });
     await until(() => reactClient.dashboard.tasks.get(taskId)?.title === 'after', 'the React client gets dashboard events again');

@@ -6,7 +6,7 @@ import { Gateway } from '../e2e/support/gateway.js';
 import { member } from '../e2e/support/tokens.js';
 import { until } from '../e2e/support/until.js';
 import { MongoClient } from './support/packages.js';
-import { Reader, assertUncut, closeReaders, newTask, percentile, readers, whole } from './support/readers.js';
+import { Reader, assertUncut, closeReaders, newTask, percentile, readers, untilComplete } from './support/readers.js';
 import { StallingProxy } from './support/stalling-proxy.js';
 
 const KINDS = { websocket: ['websocket'], polling: ['polling'], upgraded: ['polling', 'websocket'] };
@@ -88,7 +88,7 @@ async function stalled(context, { neighbours, rounds, seconds }) {
 
       all.forEach(({ wire }) => wire.heal());
       await write(100);
-      await whole([...healthy, ...all.map(({ reader }) => reader)], { entries: 0, numbers: written() });
+      await untilComplete([...healthy, ...all.map(({ reader }) => reader)], { entries: 0, numbers: written() });
       assertUncut(healthy);
       for (const { kind, reader } of all) {
         // The client may also have failed to reconnect while its connection was stalled.
@@ -117,7 +117,7 @@ async function swallowed(context) {
     await until(() => all.every(({ reader }) => reader.disconnects.length === 1), 'the clients notice by themselves', 30_000);
     all.forEach(({ wire }) => wire.heal());
     await write(100);
-    await whole([...healthy, ...all.map(({ reader }) => reader)], { entries: 0, numbers: written() });
+    await untilComplete([...healthy, ...all.map(({ reader }) => reader)], { entries: 0, numbers: written() });
     assertUncut(healthy);
     return { writes: 2, clients: healthy.length + all.length, lost: 0, doubled: 0, outOfOrder: 0, note: all.map(({ kind, reader }) => `${kind} ${reader.disconnects[0]}`).join(', ') };
   });

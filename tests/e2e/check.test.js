@@ -1,4 +1,4 @@
-// `taskcast check` reports common mistakes of deployments, each with its fix. It reports no problem in a healthy deployment.
+// `taskcast check` reports common deployment mistakes, each with its fix. It reports no problem in a healthy deployment.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
@@ -18,7 +18,7 @@ import { test } from './support/scenario.js';
 import { member } from './support/tokens.js';
 import { until } from './support/until.js';
 
-/** As from `openssl rand -hex 32`. */
+/** A secret as made by `openssl rand -hex 32`. */
 const GOOD_SECRET = '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08';
 
 let mongod;
@@ -149,7 +149,7 @@ test('invalid origins and weak secrets are reported', async () => {
 });
 
 /** A proxy that connects each client to the next of these ports. With `secure`, clients speak TLS to it. */
-async function inTurn(ports, { secure = false } = {}) {
+async function roundRobinProxy(ports, { secure = false } = {}) {
   let turn = 0;
   const forward = (socket) => {
     const behind = connect({ host: '127.0.0.1', port: ports[turn++ % ports.length] });
@@ -163,7 +163,7 @@ async function inTurn(ports, { secure = false } = {}) {
 test('--url: polling without sticky sessions, public metrics, and a URL that does not answer are reported', async () => {
   const MONGODB_URI = at(mongod, 'reached');
   const nodes = await Promise.all([1, 2].map(() => Gateway.start({ MONGODB_URI, JWT_SECRET: GOOD_SECRET })));
-  const proxy = await inTurn(nodes.map(({ port }) => port));
+  const proxy = await roundRobinProxy(nodes.map(({ port }) => port));
   assertFound(await check({ MONGODB_URI }, '--url', proxy.url), /^warn: polling is not sticky.*transports: \['websocket'\]/, /^warn: anyone who can reach .* can read \/metrics; set ADMIN_PORT/);
   proxy.close();
   const absent = await check({ MONGODB_URI }, '--url', `http://127.0.0.1:${await freePort()}`);
@@ -172,10 +172,10 @@ test('--url: polling without sticky sessions, public metrics, and a URL that doe
   await Promise.all(nodes.map((node) => node.stop()));
 });
 
-test('--url and tail trust the authority in SSL_CERT_FILE, and no unknown one', async () => {
+test('--url and tail trust a private CA only if SSL_CERT_FILE contains it', async () => {
   const MONGODB_URI = at(mongod, 'secured');
   await withGateway({ MONGODB_URI, METRICS_TOKEN: 'm' }, async (gateway) => {
-    const proxy = await inTurn([gateway.port], { secure: true });
+    const proxy = await roundRobinProxy([gateway.port], { secure: true });
     const found = await check({ MONGODB_URI, SSL_CERT_FILE: CA }, '--url', proxy.url);
     assertFound(found);
     assert.match(found.stdout, /^ok: WebSockets get through/m);

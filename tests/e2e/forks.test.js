@@ -136,9 +136,9 @@ for (const [action, name, changes] of [
     const own = action === 'renamed' ? 1001 : 1002;
     const first = `first-${action}/Hello-World`;
     const next = name.replace('Codertocat', `first-${action}`);
-    const seven = (second, repo, id, state = 'open') => called(about('pull_request', state === 'merged' ? 'closed' : 'edited', { number: 7, second, state }), repo, id);
+    const pullRequest7 = (second, repo, id, state = 'open') => called(about('pull_request', state === 'merged' ? 'closed' : 'edited', { number: 7, second, state }), repo, id);
     const named = await insert({ repo: first, prNumber: 7 });
-    await taken('pull_request', seven(1, first, own));
+    await taken('pull_request', pullRequest7(1, first, own));
 
     const event = example('repository', action);
     const from = JSON.parse(JSON.stringify(changes).replace('Codertocat', `first-${action}`));
@@ -146,16 +146,16 @@ for (const [action, name, changes] of [
     const id = `${action}-1`;
     const told = await deliver(gateway, 'repository', event, { id });
     assert.equal(told.status, 202, JSON.stringify(told.body));
-    await taken('pull_request', seven(2, next, own));
+    await taken('pull_request', pullRequest7(2, next, own));
     assert.equal((await read(named)).prUrl, undefined);
     assert.equal((await read(named)).githubPrUrl, `https://github.com/${next}/pull/7`);
 
     const other = own + 1000;
-    await ignored('pull_request', seven(3, first, other));
+    await ignored('pull_request', pullRequest7(3, first, other));
     const theirs = await insert({ repo: first, prNumber: 7 });
-    await taken('pull_request', seven(4, first, other));
+    await taken('pull_request', pullRequest7(4, first, other));
     await deliver(gateway, 'repository', event, { id });
-    await taken('pull_request', seven(5, next, own, 'merged'));
+    await taken('pull_request', pullRequest7(5, next, own, 'merged'));
     assert.deepEqual([(await read(named)).status, (await read(theirs)).status], ['merged', 'pr_open']);
     assert.deepEqual((await read(named)).repo, first);
     await tasks.deleteMany({});

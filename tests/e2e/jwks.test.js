@@ -1,4 +1,4 @@
-// Keys from a key server: fetched, rotated, and unreachable. A temporary failure never refuses a valid client.
+// Keys from a key server: fetched, rotated, and unreachable. A valid client is never refused because of a temporary failure.
 import assert from 'node:assert/strict';
 
 import { Client, refused } from './support/client.js';
@@ -25,9 +25,9 @@ function stubborn(gateway, token, options = {}) {
 }
 
 /**
- * Repeats `ask` until the answer is final. HTTP requests and `auth:refresh` wait up to 6 s for a key fetch, but not for one that is farther
- * away. A request that comes shortly before the fetch is answered by it, so this repeats the request 3 s before the fetch. A request
- * that comes 6 s before could end while the fetch runs, and the next fetch would be a minute later.
+ * Repeats `ask` until the answer is final. HTTP requests and `auth:refresh` wait at most 6 s for a key fetch. They are repeated 3 s before
+ * the next fetch, so that its result answers them. 6 s before would be too early: the wait could end during the fetch, and the next
+ * fetch would be a minute later.
  */
 async function inTheEnd(ask) {
   const deadline = Date.now() + 90_000;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 
 import { Client, refused } from './support/client.js';
-import { Gateway } from './support/gateway.js';
+import { Gateway, withGateway } from './support/gateway.js';
 import { api, createTask } from './support/http.js';
 import { test } from './support/scenario.js';
 import { member, now, sign } from './support/tokens.js';
@@ -17,15 +17,6 @@ before(async () => {
   gateway = await Gateway.start();
 });
 after(() => gateway?.stop());
-
-async function withGateway(env, work) {
-  const own = await Gateway.start(env);
-  try {
-    await work(own);
-  } finally {
-    await own.stop();
-  }
-}
 
 /** A valid token of about this length, and not longer. */
 async function ofLength(length, claims = { sub: 'alice', orgId: 'acme' }) {
@@ -125,7 +116,7 @@ test('a token that is too long is refused with a code on every transport, and th
   assert.match(told[0], /has 8193 bytes and MAX_TOKEN_BYTES is 8192/);
 }));
 
-test('a request far above the token limit is refused by its headers or body, and the log names the setting', () => withGateway({}, async (own) => {
+test('a request far above the token limit is refused because of its headers or body, and the log names the setting', () => withGateway({}, async (own) => {
   const answer = await api(own.url, 'GET', '/api/tasks', { token: 'x'.repeat(100_000) });
   assert.equal(answer.status, 431);
   await own.waitForLog(/its line and headers are too long.*MAX_TOKEN_BYTES/);

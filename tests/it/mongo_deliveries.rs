@@ -259,7 +259,7 @@ async fn a_delivery_that_is_given_up_leaves_no_transaction_open() {
     let tasks = db.tasks();
     let plain = tasks.update_one(doc! {"_id": id}, title);
     let written = tokio::time::timeout(Duration::from_secs(20), plain.into_future()).await;
-    assert_eq!(written.expect("nobody is in its way").expect("written").modified_count, 1);
+    assert_eq!(written.expect("no open transaction blocks it").expect("written").modified_count, 1);
     assert_eq!(store.deliver(opened("given-up")).await.expect("delivered"), Delivered::Duplicate);
     assert_eq!(stored(&db, id).await.get_array("events").expect("an array").len(), 1);
 }

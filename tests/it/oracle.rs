@@ -37,7 +37,7 @@ fn json() -> impl Strategy<Value = String> {
     })
 }
 
-/// A packet with every part that the protocol knows, or without it.
+/// A packet in which each optional part is present or absent.
 fn packet() -> impl Strategy<Value = String> {
     let attachments = prop_oneof![3 => Just(String::new()), 2 => "[0-9]{1,2}-", 1 => "[+-]?[0-9]{0,22}-"];
     let namespace = prop_oneof![
@@ -55,7 +55,7 @@ fn packet() -> impl Strategy<Value = String> {
     ("[0-9é]", attachments, namespace, id, "[ \n]{0,2}", body, "[ \n\\]x]{0,2}").prop_map(
         |(kind, attachments, namespace, id, before, body, after)| {
             let attachments = if matches!(&*kind, "5" | "6") { attachments } else { String::new() };
-            // Most packets have no space around the JSON.
+            // A packet may have space in front of its JSON, or something after it, but not both.
             let (before, after) = match after.len() {
                 0 => (before, after),
                 _ => (String::new(), after),
@@ -85,7 +85,7 @@ fn mutated() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn seeds_are_read_alike() {
+fn both_parsers_agree_on_the_seeds() {
     seeds().iter().for_each(|seed| compare(seed.as_bytes()));
 }
 
@@ -93,7 +93,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 5_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn packets_are_read_alike(text in prop_oneof![packet(), mutated(), any::<String>()]) {
+    fn both_parsers_agree_on_packets(text in prop_oneof![packet(), mutated(), any::<String>()]) {
         compare(text.as_bytes());
     }
 }

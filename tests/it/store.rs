@@ -3,9 +3,9 @@
 pub mod deliveries;
 mod embedded;
 mod feeds;
+mod forks_and_renames;
 mod mongo;
 mod reads;
-mod repositories;
 pub mod timelines;
 mod writes;
 
@@ -54,7 +54,7 @@ macro_rules! conformance {
             deliveries: a_delivery_is_one_change, concurrent_copies_of_a_delivery_have_one_effect,
                 concurrent_deliveries_end_in_the_same_state_as_ordered_ones, a_delivery_finds_its_task_in_every_way,
                 a_delivery_without_a_task_leaves_no_mark, concurrent_deliveries_and_writes_are_all_kept;
-            repositories: a_fork_does_not_take_over_a_task, checks_of_a_fork_find_its_pull_request,
+            forks_and_renames: a_fork_does_not_take_over_a_task, checks_of_a_fork_find_its_pull_request,
                 tasks_follow_a_renamed_repository, links_follow_a_renamed_repository;
             feeds: every_write_is_one_change, refused_writes_are_no_change, snapshots_know_their_position,
                 dashboards_know_their_position, a_new_follower_receives_earlier_changes, a_follower_ends_when_stopped

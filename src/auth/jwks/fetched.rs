@@ -118,7 +118,7 @@ impl FetchedKeys {
     }
 
     /// Repeats `attempt` until its result is no longer that a key is missing. If the key is missing from a set whose
-    /// fetch began after this call, the token is refused for good. If that fetch fails, the result is
+    /// fetch began after this call, the token is refused permanently. If that fetch fails, the result is
     /// [`AuthError::NoKey`], because the key may exist.
     pub(in crate::auth) async fn wait_for<T>(
         &self,

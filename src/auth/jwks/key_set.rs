@@ -117,7 +117,7 @@ impl KeySet {
         }
     }
 
-    /// A set should not contain a name twice, but some do during a key rotation. All keys of that name are tried,
+    /// A set should not contain a key id twice, but some do during a key rotation. All keys with that id are tried,
     /// because the key server published all of them.
     fn accept_named(&self, jws: &Jws<'_>, kid: &str) -> Result<(), AuthError> {
         let named = || self.0.iter().filter(|named| named.kid.as_deref() == Some(kid));
@@ -133,7 +133,7 @@ impl KeySet {
         match (matching.next(), matching.next()) {
             (None, _) => Err(NO_KEY),
             (Some(only), None) if only.accepts(jws) => Ok(()),
-            // If keys have no names, a wrong signature may mean that the server has a new key.
+            // If keys have no ids, a wrong signature may mean that the server has a new key.
             (Some(only), None) if only.kid.is_none() => Err(NO_KEY),
             (Some(_), None) => Err(WRONG_SIGNATURE),
             _ => Err(AuthError::Unauthorized("the token has no kid, and several keys fit")),

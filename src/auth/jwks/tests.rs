@@ -23,7 +23,7 @@ use crate::{
 
 const LONG: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
-/// Fetches on demand and retries follow after 20 ms. There are no regular fetches.
+/// On-demand fetches and retries start after 20 ms. There are no regular fetches.
 const EAGER: FetchTimes = FetchTimes {
     min_interval: NEVER,
     default_interval: NEVER,
@@ -43,7 +43,7 @@ fn private(algorithm: Algorithm) -> EncodingKey {
     key.expect("a key")
 }
 
-/// A key for a set, with these members changed. A null removes the member.
+/// A JWK for a key set, with these members changed. A null removes the member.
 fn jwk(algorithm: Algorithm, changes: Value) -> Value {
     let jwk = Jwk::from_encoding_key(&private(algorithm), algorithm).expect("a key");
     let mut jwk = serde_json::to_value(jwk).expect("JSON");
@@ -72,7 +72,7 @@ struct Server {
     answer: watch::Sender<String>,
     request_count: Arc<AtomicUsize>,
     /// Each answer needs one permit.
-    leave: Arc<Semaphore>,
+    answer_permits: Arc<Semaphore>,
 }
 
 fn ok(body: &str) -> String {
@@ -84,9 +84,9 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/keys", listener.local_addr().expect("an address"));
         let (answer, told) = watch::channel(answer);
-        let server =
-            Self { url, answer, request_count: Arc::default(), leave: Arc::new(Semaphore::new(1_000_000)) };
-        let (request_count, leave) = (server.request_count.clone(), server.leave.clone());
+        let answer_permits = Arc::new(Semaphore::new(1_000_000));
+        let server = Self { url, answer, request_count: Arc::default(), answer_permits };
+        let (request_count, permits) = (server.request_count.clone(), server.answer_permits.clone());
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut head = Vec::new();
@@ -96,7 +96,7 @@ impl Server {
                 request_count.fetch_add(1, Ordering::SeqCst);
                 // The server sends the answer that was configured when the request came.
                 let answer = told.borrow().clone();
-                leave.acquire().await.expect("open").forget();
+                permits.acquire().await.expect("open").forget();
                 let _ = stream.write_all(answer.as_bytes()).await;
             }
         });
@@ -150,7 +150,7 @@ async fn a_new_set_adds_and_removes_keys() {
 }
 
 #[tokio::test]
-async fn while_the_key_server_fails_known_keys_stay_valid_and_no_token_is_refused_for_good() {
+async fn while_the_key_server_fails_known_keys_stay_valid_and_no_token_is_refused_permanently() {
     let good = ok(&set([jwk(Algorithm::RS256, json!({"kid": "a"}))]));
     let server = Server::start(good.clone()).await;
     let tokens = server.verifier(FetchTimes {
@@ -186,20 +186,20 @@ async fn while_the_key_server_fails_known_keys_stay_valid_and_no_token_is_refuse
 }
 
 #[tokio::test]
-async fn before_the_first_keys_a_token_is_not_refused_for_good() {
+async fn before_the_first_keys_a_token_is_not_refused_permanently() {
     let server = Server::start(String::new()).await;
     let tokens = server.verifier(EAGER);
     let good = token(Algorithm::RS256, Some("a"));
     assert!(is_no_key(&tokens.admit(&good, LONG).await) && !tokens.keys.are_known());
     let nonsense = tokens.admit(&token(Algorithm::HS256, None), LONG).await;
-    assert!(is_final(&nonsense), "no fetched key will ever fit that");
+    assert!(is_final(&nonsense), "no fetched key can verify HS256");
     server.answer.send_replace(ok(&set([jwk(Algorithm::RS256, json!({"kid": "a"}))])));
     while tokens.admit(&good, LONG).await.is_err() {}
     assert!(tokens.keys.are_known());
 }
 
 #[tokio::test]
-async fn invented_key_names_cause_one_fetch_and_valid_tokens_are_still_accepted() {
+async fn invented_key_ids_cause_one_fetch_and_valid_tokens_are_still_accepted() {
     let server = Server::start(ok(&set([jwk(Algorithm::RS256, json!({"kid": "a"}))]))).await;
     let keys = server.keys(FetchTimes { min_on_demand_interval: NEVER, ..EAGER });
     let tokens = Arc::new(verifier(Keys::Fetched(keys.clone())));
@@ -237,11 +237,11 @@ async fn invented_key_names_cause_one_fetch_and_valid_tokens_are_still_accepted(
 /// The race: the keys change while an answer is on its way. A key that is missing from this answer may be in the next
 /// one.
 #[tokio::test]
-async fn only_a_set_that_was_requested_after_the_token_came_can_refuse_it_for_good() {
+async fn only_a_key_set_requested_after_the_token_arrived_refuses_it_permanently() {
     let server = Server::start(ok(&set([jwk(Algorithm::RS256, json!({"kid": "a"}))]))).await;
     let tokens = server.verifier(EAGER);
     tokens.admit(&token(Algorithm::RS256, Some("a")), LONG).await.expect("valid");
-    server.leave.forget_permits(usize::MAX);
+    server.answer_permits.forget_permits(usize::MAX);
     let first = token(Algorithm::EdDSA, Some("made up"));
     let admitting = tokens.clone();
     let first = tokio::spawn(async move { admitting.admit(&first, LONG).await });
@@ -250,9 +250,9 @@ async fn only_a_set_that_was_requested_after_the_token_came_can_refuse_it_for_go
     let (admitting, late) = (tokens.clone(), token(Algorithm::ES256, Some("b")));
     let mut late = Running::start(async move { admitting.admit(&late, LONG).await });
     assert!(late.is_waiting().await);
-    server.leave.add_permits(1);
+    server.answer_permits.add_permits(1);
     assert!(is_final(&first.await.expect("no panic")), "the set was requested after the token came");
-    server.leave.add_permits(1);
+    server.answer_permits.add_permits(1);
     late.done().await.expect("the key is in the next set");
     assert_eq!(server.request_count(), 3);
 }
@@ -294,13 +294,13 @@ fn a_token_is_checked_only_with_the_keys_that_it_names() {
                 "{algorithm:?} {other:?}"
             );
         }
-        assert!(is_no_key(&tokens.verify(&token(algorithm, Some("rs256")), NOW)), "names are exact");
+        assert!(is_no_key(&tokens.verify(&token(algorithm, Some("rs256")), NOW)), "key ids are exact");
         tokens.verify(&token(algorithm, None), NOW).expect("one key fits");
     }
 }
 
 #[test]
-fn a_token_without_a_key_name_needs_a_set_with_exactly_one_matching_key() {
+fn a_token_without_a_key_id_needs_a_set_with_exactly_one_matching_key() {
     let anonymous = || jwk(Algorithm::ES256, json!({"kid": null}));
     // Another point of the curve: its generator.
     let other = |kid: Value| {
@@ -311,19 +311,19 @@ fn a_token_without_a_key_name_needs_a_set_with_exactly_one_matching_key() {
             }),
         )
     };
-    let nameless = token(Algorithm::ES256, None);
-    parsed([anonymous()]).verify(&nameless, NOW).expect("valid");
-    assert!(is_final(&parsed([anonymous(), other(json!("b"))]).verify(&nameless, NOW)), "two fit");
-    assert!(is_no_key(&parsed([other(json!(null))]).verify(&nameless, NOW)), "there may be a new one");
+    let without_id = token(Algorithm::ES256, None);
+    parsed([anonymous()]).verify(&without_id, NOW).expect("valid");
+    assert!(is_final(&parsed([anonymous(), other(json!("b"))]).verify(&without_id, NOW)), "two fit");
+    assert!(is_no_key(&parsed([other(json!(null))]).verify(&without_id, NOW)), "there may be a new one");
     assert!(
-        is_final(&parsed([other(json!("b"))]).verify(&nameless, NOW)),
-        "the key has a name and the token has none"
+        is_final(&parsed([other(json!("b"))]).verify(&without_id, NOW)),
+        "the key has an id and the token has none"
     );
-    assert!(is_no_key(&parsed([jwk(Algorithm::RS256, json!({}))]).verify(&nameless, NOW)));
+    assert!(is_no_key(&parsed([jwk(Algorithm::RS256, json!({}))]).verify(&without_id, NOW)));
     let named = token(Algorithm::ES256, Some("b"));
     assert!(is_no_key(&parsed([anonymous()]).verify(&named, NOW)));
     let twice = [other(json!("b")), jwk(Algorithm::ES256, json!({"kid": "b"}))];
-    parsed(twice).verify(&named, NOW).expect("both keys of that name are tried");
+    parsed(twice).verify(&named, NOW).expect("both keys with that id are tried");
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn an_unusable_key_is_left_out_and_the_others_are_used() {
         (rsa(json!({"e": "AQAAAAE"})), KeyError::RsaExponent.into()),
         (ec(json!({"crv": "P-384"})), KeyError::Kind.into()),
         (ec(json!({"kty": "RSA"})), KeyError::Kind.into()),
-        (ec(json!({"x": ec(json!({}))["y"]})), KeyError::Kind.into()),
+        (ec(json!({"x": ec(json!({}))["y"]})), KeyError::NotOnCurve.into()),
         (ec(json!({"x": "AAAA"})), UnusableKey::Malformed),
         (ed(json!({"crv": "X25519"})), KeyError::Kind.into()),
         (ed(json!({"x": "AAAA"})), UnusableKey::Malformed),

@@ -1,4 +1,4 @@
-//! Checks that `DATA_DIR` can be written and that no other process uses it.
+//! Checks that `DATA_DIR` is writable and that no other process uses it.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -11,9 +11,9 @@ use super::Finding;
 pub(super) fn check_data_dir(folder: &Path) -> Vec<Finding> {
     let shown = folder.display();
     let writable = match writable(folder) {
-        Ok(()) => Finding::ok(format!("DATA_DIR ({shown}) can be written")),
+        Ok(()) => Finding::ok(format!("DATA_DIR ({shown}) is writable")),
         Err(error) => Finding::fail(
-            format!("DATA_DIR ({shown}) can't be written: {}", error.kind()),
+            format!("DATA_DIR ({shown}) is not writable: {}", error.kind()),
             "let the user that runs taskcast write to it, or set DATA_DIR to another folder",
         ),
     };
@@ -46,7 +46,7 @@ mod tests {
     use super::{super::Level, *};
 
     #[test]
-    fn a_folder_in_use_and_a_folder_that_is_a_file_are_findings() {
+    fn a_folder_in_use_is_a_warning_and_a_file_instead_of_a_folder_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let lock = File::create(folder.path().join("lock")).expect("a file");
         lock.lock().expect("locked");

@@ -1,4 +1,4 @@
-//! Parses Engine.IO and Socket.IO packets from a WebSocket: one digit for each protocol, then JSON.
+//! Parses Engine.IO and Socket.IO packets from a WebSocket: one digit for each protocol, an optional ack id, then JSON.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::json::replace_lone_surrogates;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Packet {
-    /// The duration is the time that the server may be silent.
+    /// The duration is the longest time that the server may be silent.
     Open(Duration),
     Close,
     Ping,

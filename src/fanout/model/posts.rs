@@ -54,7 +54,7 @@ impl FanoutStep for Published {
 
 impl Kind for Posts {
     type Step = Published;
-    type Room = ();
+    type Subject = ();
 
     const NAME: &'static str = "posts";
 
@@ -206,7 +206,7 @@ impl World {
             pending.patterns.retain(|pattern| self.fanout.posts.has_joined(peer, pattern));
         }
         let (keys, at) = (&pending.patterns, Board::position(pending.snapshot));
-        let offer = Offer { keys, about: &(), at };
+        let offer = Offer { keys, subject: &(), at };
         for pattern in keys.iter().filter(|_| pending.since.is_some()) {
             self.fanout.reply(peer, &Message::event(RECOVERY, pattern));
         }

@@ -40,8 +40,8 @@ impl<P: Peer> Fanout<P> {
             return self.refuse_task(id, &offer);
         }
         let Some(state) = offer.state else { return EnterOutcome::Reread };
-        let (key, about) = room_of(&offer);
-        let offer = Offer { keys: &[key], about: &about, at: offer.at };
+        let (key, subject) = room_of(&offer);
+        let offer = Offer { keys: &[key], subject: &subject, at: offer.at };
         self.tasks.enter(id, &offer, state, &mut self.clients)
     }
 
@@ -52,8 +52,8 @@ impl<P: Peer> Fanout<P> {
         if !offer.access.is_some_and(|access| access.allows(viewer)) {
             return false;
         }
-        let (key, about) = room_of(&offer);
-        let offer = Offer { keys: &[key], about: &about, at: offer.at };
+        let (key, subject) = room_of(&offer);
+        let offer = Offer { keys: &[key], subject: &subject, at: offer.at };
         self.tasks.recover(id, &offer, since, &mut self.clients)
     }
 
@@ -61,7 +61,7 @@ impl<P: Peer> Fanout<P> {
         let Some(viewer) = self.clients.viewer(id).cloned() else { return EnterOutcome::Entered };
         let Some(state) = offer.state else { return EnterOutcome::Reread };
         let keys = dashboards_of(&viewer);
-        let rooms = Offer { keys: &keys, about: &None, at: offer.at };
+        let rooms = Offer { keys: &keys, subject: &None, at: offer.at };
         let entry = self.tasks.enter(id, &rooms, state, &mut self.clients);
         if entry == EnterOutcome::Entered {
             let known = offer.counts_in_reply.then(|| offer.org_counts.plus(offer.own_counts));
@@ -75,7 +75,7 @@ impl<P: Peer> Fanout<P> {
         let Some(viewer) = self.clients.viewer(id).cloned() else { return true };
         let was_member = self.tasks.kind.dashboards.contains_key(&id);
         let keys = dashboards_of(&viewer);
-        let rooms = Offer { keys: &keys, about: &None, at: offer.at };
+        let rooms = Offer { keys: &keys, subject: &None, at: offer.at };
         let recovered = self.tasks.recover(id, &rooms, since, &mut self.clients);
         if recovered && !was_member {
             self.keep_dashboard(id, &keys, Dashboard { viewer, at: since, known: None }, &offer);

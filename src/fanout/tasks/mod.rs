@@ -82,7 +82,7 @@ impl kind::FanoutStep for Step {
 
 impl Kind for Tasks {
     type Step = Step;
-    type Room = Option<FollowedTask>;
+    type Subject = Option<FollowedTask>;
 
     const NAME: &'static str = "tasks";
 
@@ -105,16 +105,16 @@ impl Kind for Tasks {
         one.is_dashboard() && other.is_dashboard()
     }
 
-    fn concerns(room: &Self::Room, step: &Step) -> bool {
+    fn concerns(room: &Self::Subject, step: &Step) -> bool {
         room.as_ref().is_none_or(|followed| followed.document.is_same_document(&step.task))
     }
 
-    fn is_same(room: &Self::Room, other: &Self::Room) -> bool {
+    fn is_same(room: &Self::Subject, other: &Self::Subject) -> bool {
         let both = room.as_ref().zip(other.as_ref());
         both.is_none_or(|(one, other)| one.document.is_same_document(&other.document))
     }
 
-    fn update(room: &mut Self::Room, step: &Step) {
+    fn update(room: &mut Self::Subject, step: &Step) {
         if let Some(followed) = room
             && followed.access != step.after
         {
@@ -222,6 +222,6 @@ impl<P: Peer> Fanout<P> {
         let room = self.tasks.rooms.get(&Key::Task(task.clone()));
         let Some((room, viewer)) = room.zip(self.clients.viewer(id)) else { return false };
         let is_current = self.tasks.is_current() && !self.clients.must_wait();
-        is_current && room.about.as_ref().is_some_and(|followed| sees(&followed.access, viewer))
+        is_current && room.subject.as_ref().is_some_and(|followed| sees(&followed.access, viewer))
     }
 }

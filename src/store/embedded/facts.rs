@@ -28,7 +28,7 @@ impl<'txn> Facts<'txn> {
     }
 
     /// Stores the new facts of the delivery, and returns the delivery with a search that uses all known facts.
-    pub(super) fn store_and_complete(
+    pub(super) fn store_facts_and_extend_search(
         &mut self,
         delivery: &Delivery,
         now: Timestamp,

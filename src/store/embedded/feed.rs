@@ -52,7 +52,7 @@ impl Follower {
     /// Runs until the receiver is dropped.
     pub(super) async fn run(mut self) -> Result<(), StoreError> {
         loop {
-            // The mark is set before the log is read, so that a commit during the read wakes the follower again.
+            // `mark_unchanged` comes before the read, so that a commit during the read wakes the follower again.
             self.committed.mark_unchanged();
             let chunk = match self.read().await {
                 Ok(chunk) => chunk,
@@ -98,6 +98,7 @@ impl Follower {
                 return false;
             }
         }
+        // The end of the last change that was sent.
         let position = Position::before(self.next.unwrap_or(0));
         self.items.send(FeedItem::Idle(position)).await.is_ok()
     }

@@ -33,8 +33,7 @@ impl LogEntry {
             task: after.id.clone(),
             before,
             after: Some(after),
-            timeline: TimelineChange::between(
-                &[],
+            timeline: TimelineChange::appended(
                 self.added.into_iter().map(TimelineEntry::from_document).collect(),
             ),
         })

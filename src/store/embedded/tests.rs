@@ -346,8 +346,10 @@ fn check_searches(store: &EmbeddedStore, scan: &Scan) {
         let delivery = delivery("d", event, &payload);
         let work = |db: &redb::Database| {
             let txn = db.begin_write()?;
-            let criteria =
-                Facts::open(&txn)?.store_and_complete(&delivery, Timestamp::now())?.search.criteria;
+            let criteria = Facts::open(&txn)?
+                .store_facts_and_extend_search(&delivery, Timestamp::now())?
+                .search
+                .criteria;
             let tables = Tables::open(&txn, &store.default_org)?;
             // The later criteria are tested as well, even if an earlier one matches a task.
             let searches = (0..criteria.len()).map(|first| Search { criteria: criteria[first..].to_vec() });

@@ -113,7 +113,7 @@ impl<'txn> Tables<'txn> {
                 return Ok(Delivered::Duplicate);
             }
         }
-        let delivery = &self.facts.store_and_complete(delivery, now)?;
+        let delivery = &self.facts.store_facts_and_extend_search(delivery, now)?;
         let Some((document, task)) = self.find_task(&delivery.search)? else { return Ok(Delivered::NoTask) };
         let id = task.id.clone();
         let writes = delivery.writes(&task, &document, now);

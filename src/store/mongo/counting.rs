@@ -20,7 +20,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::{
     MongoStore,
-    failure::{answer, store_error},
+    failure::{store_error, with_timeout},
     ids::MAX_BINARY,
     indexes::ListIndex,
     read::snapshot,
@@ -169,7 +169,7 @@ async fn grouped(
     if let Some(hint) = hint {
         counted = counted.hint(hint);
     }
-    answer(async { counted.session(&mut *session).await?.stream(session).try_collect().await }).await
+    with_timeout(async { counted.session(&mut *session).await?.stream(session).try_collect().await }).await
 }
 
 /// Kinds of ids that need different filters. Most collections have ids of one kind.
@@ -189,7 +189,7 @@ impl IdKind {
         if !known.load(Ordering::Relaxed) {
             let collection = store.snapshot_collection().await?;
             let one = collection.find_one(doc! {"_id": {"$type": types}}).projection(doc! {"_id": 1});
-            let one = answer(one.collation(exactly()).session(session)).await.map_err(store_error)?;
+            let one = with_timeout(one.collation(exactly()).session(session)).await.map_err(store_error)?;
             known.fetch_or(one.is_some(), Ordering::Relaxed);
         }
         Ok(known.load(Ordering::Relaxed))

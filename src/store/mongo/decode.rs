@@ -111,6 +111,6 @@ fn timeline(event: &RawDocument) -> TimelineChange {
     };
     match described.get_array(BEFORE) {
         Ok(_) => TimelineChange::between(&entries(BEFORE), entries(AFTER)),
-        Err(_) => TimelineChange::between(&[], entries(ADDED)),
+        Err(_) => TimelineChange::appended(entries(ADDED)),
     }
 }

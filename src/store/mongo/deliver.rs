@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     MongoStore, bson_json, facts,
-    failure::{answer, code, store_error, write_error},
+    failure::{code, store_error, with_timeout, write_error},
     select::{delivery_filter, exactly, visible_fields},
     task_document,
     write::{unchanged, update},
@@ -44,13 +44,13 @@ const TIMELINE_TYPE: &str = "timelineType";
 /// The result of an attempt.
 enum Attempt {
     Done(Delivered),
-    /// Another write was faster, or the state of the server has changed.
+    /// Another write was faster, the state of the server has changed, or the delivery is already marked. The next attempt finds the mark.
     Retry,
 }
 
 /// Retries until the result is known. A caller that can't wait may drop this future. The delivery is then applied as a whole or not at all.
 pub(super) async fn deliver(store: &MongoStore, delivery: &Delivery) -> Result<Delivered, WriteError> {
-    let delivery = &facts::store_and_complete(store, delivery).await?;
+    let delivery = &facts::store_facts_and_extend_search(store, delivery).await?;
     if delivery.search.criteria.is_empty() {
         return Ok(Delivered::NoTask);
     }
@@ -70,7 +70,7 @@ pub(super) async fn deliver(store: &MongoStore, delivery: &Delivery) -> Result<D
 
 async fn is_marked(store: &MongoStore, delivery: &Delivery) -> Result<bool, StoreError> {
     let filter = doc! {"_id": delivery.id.as_str()};
-    match answer(store.deliveries().await?.find_one(filter)).await {
+    match with_timeout(store.deliveries().await?.find_one(filter)).await {
         Ok(found) => Ok(found.is_some()),
         // The next attempt reports a lasting error better.
         Err(error) if is_retryable(&error) => Ok(false),
@@ -79,12 +79,12 @@ async fn is_marked(store: &MongoStore, delivery: &Delivery) -> Result<bool, Stor
 }
 
 async fn attempt_once(store: &MongoStore, delivery: &Delivery) -> Result<Attempt, WriteError> {
-    let mut session = answer(store.client().await?.start_session()).await.map_err(store_error)?;
+    let mut session = with_timeout(store.client().await?.start_session()).await.map_err(store_error)?;
     let transaction = session
         .start_transaction()
         .read_concern(ReadConcern::snapshot())
         .write_concern(WriteConcern::majority());
-    answer(transaction).await.map_err(store_error)?;
+    with_timeout(transaction).await.map_err(store_error)?;
     let written = match write(store, delivery, &mut session).await {
         Ok(Some(id)) => id,
         Ok(None) => {
@@ -93,8 +93,8 @@ async fn attempt_once(store: &MongoStore, delivery: &Delivery) -> Result<Attempt
         }
         Err(Failure::Server(error)) => {
             abort(&mut session).await;
-            let is_known = code(&error) == Some(DUPLICATE_KEY);
-            return if is_known || is_retryable(&error) {
+            let is_marked_already = code(&error) == Some(DUPLICATE_KEY);
+            return if is_marked_already || is_retryable(&error) {
                 Ok(Attempt::Retry)
             } else {
                 Err(write_error(error))
@@ -122,7 +122,7 @@ async fn commit(mut session: ClientSession) -> Result<(), Error> {
     let deadline = Instant::now() + TRANSACTION_LIFETIME;
     let mut attempt = 0;
     loop {
-        match answer(session.commit_transaction()).await {
+        match with_timeout(session.commit_transaction()).await {
             Err(error) if is_result_unknown(&error) && Instant::now() < deadline => {
                 attempt += 1;
                 tokio::time::sleep(BACKOFF.pause_with_jitter(attempt, 0.0..=1.0)).await;
@@ -158,7 +158,7 @@ async fn write(
 
     let mark = doc! {"_id": delivery.id.as_str(), "at": DateTime::now()};
     let deliveries = store.deliveries().await.map_err(Failure::Store)?;
-    answer(deliveries.insert_one(mark).session(&mut *session)).await.map_err(Failure::Server)?;
+    with_timeout(deliveries.insert_one(mark).session(&mut *session)).await.map_err(Failure::Server)?;
 
     let writes = delivery.writes(task, &bson_json::to_json(document), Timestamp::now());
     let appends = matches!(document.get_str(TIMELINE_TYPE), Ok("array" | "missing"));
@@ -166,7 +166,7 @@ async fn write(
     let tasks = store.collection().await.map_err(Failure::Store)?;
     let request = tasks.update_one(filter, update(document, writes, appends)).collation(exactly());
     let request = request.session(&mut *session);
-    answer(request).await.map_err(Failure::Server)?;
+    with_timeout(request).await.map_err(Failure::Server)?;
     Ok(Some(task.id.clone()))
 }
 
@@ -187,7 +187,7 @@ async fn candidates(
         .limit(MAX_CANDIDATES)
         .collation(exactly());
     let found: Vec<RawDocumentBuf> =
-        answer(async { find.session(&mut *session).await?.stream(&mut *session).try_collect().await })
+        with_timeout(async { find.session(&mut *session).await?.stream(&mut *session).try_collect().await })
             .await
             .map_err(Failure::Server)?;
     let read = |document: RawDocumentBuf| {
@@ -199,7 +199,7 @@ async fn candidates(
 
 /// Aborts the transaction early. The server also aborts it by itself, after an error or when no request continues it.
 async fn abort(session: &mut ClientSession) {
-    if let Err(error) = answer(session.abort_transaction()).await {
+    if let Err(error) = with_timeout(session.abort_transaction()).await {
         tracing::debug!(%error, "a transaction could not be aborted");
     }
 }

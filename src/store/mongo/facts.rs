@@ -10,7 +10,7 @@ use mongodb::{
 
 use super::{
     MongoStore, bson_json,
-    failure::{answer, store_error},
+    failure::{store_error, with_timeout},
 };
 use crate::{
     github::{Delivery, Fact, FactRecord, KnownFacts},
@@ -23,7 +23,7 @@ const DUPLICATE_KEY: i32 = 11000;
 const MAX_FACTS_PER_QUERY: i64 = 1000;
 
 /// Stores the facts that the delivery contains. Returns the delivery with a search that uses all known facts.
-pub(super) async fn store_and_complete(
+pub(super) async fn store_facts_and_extend_search(
     store: &MongoStore,
     delivery: &Delivery,
 ) -> Result<Delivery, StoreError> {
@@ -48,7 +48,7 @@ async fn find(store: &MongoStore, keys: &[String]) -> Result<Vec<Fact>, StoreErr
     let facts = store.facts().await?;
     let find = facts.find(doc! {"keys": {"$in": keys}}).limit(MAX_FACTS_PER_QUERY);
     let found: Vec<RawDocumentBuf> =
-        answer(async { find.await?.try_collect().await }).await.map_err(store_error)?;
+        with_timeout(async { find.await?.try_collect().await }).await.map_err(store_error)?;
     let read = |document: RawDocumentBuf| {
         let fact = bson_json::to_json(document.get_document("fact").ok()?);
         serde_json::from_value(fact.into()).ok()
@@ -61,7 +61,7 @@ async fn insert(store: &MongoStore, new_facts: &[FactRecord]) -> Result<(), Stor
         .iter()
         .map(|record| RawDocumentBuf::try_from(&document(record)).map_err(|error| store_error(error.into())))
         .collect::<Result<_, _>>()?;
-    match answer(store.facts().await?.insert_many(documents).ordered(false)).await {
+    match with_timeout(store.facts().await?.insert_many(documents).ordered(false)).await {
         Err(error) if !only_duplicates(&error) => Err(store_error(error)),
         _ => Ok(()),
     }

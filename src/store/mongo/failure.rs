@@ -40,14 +40,14 @@ pub(super) enum StreamFailure {
 }
 
 /// Waits for one request for at most [`REQUEST_TIMEOUT`].
-pub(super) async fn answer<T>(
+pub(super) async fn with_timeout<T>(
     request: impl IntoFuture<Output = Result<T, Error>, IntoFuture: Future + Send>,
 ) -> Result<T, Error> {
-    answer_within(REQUEST_TIMEOUT, request).await
+    with_timeout_of(REQUEST_TIMEOUT, request).await
 }
 
 /// Waits with another timeout. `requests` may also be several requests in a row, with an error type of its own.
-pub(super) async fn answer_within<T, E: From<Error>>(
+pub(super) async fn with_timeout_of<T, E: From<Error>>(
     duration: Duration,
     requests: impl IntoFuture<Output = Result<T, E>, IntoFuture: Future + Send>,
 ) -> Result<T, E> {

@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 
 use super::{
     MongoStore,
-    failure::{answer, answer_within, code, store_error},
+    failure::{code, store_error, with_timeout, with_timeout_of},
     prepare::{missing_privilege, options_of},
 };
 use crate::{rate_limited_log::rate_limited_log, store::StoreError, task::Field};
@@ -173,7 +173,7 @@ pub(super) async fn create(database: &Database, name: &str, index: Document) -> 
 
 async fn create_index(database: &Database, name: &str, index: &Document) -> Result<(), Error> {
     let request = database.run_command(command(name, index));
-    match answer_within(INDEX_TIMEOUT, request).await.map(drop) {
+    match with_timeout_of(INDEX_TIMEOUT, request).await.map(drop) {
         Err(error) if code(&error).is_some_and(|code| INDEX_CONFLICT.contains(&code)) => {
             tracing::info!(%error, "another index already serves the same purpose");
             Ok(())
@@ -208,7 +208,7 @@ struct Existing {
 async fn existing(database: &Database, name: &str) -> Result<Vec<Existing>, StoreError> {
     // With `includeBuildUUIDs`, an unfinished index has its key only inside a `spec` field, so the code below leaves it out.
     let command = doc! {"listIndexes": name, "cursor": {"batchSize": 1000}, "includeBuildUUIDs": true};
-    let reply = answer(database.run_command(command)).await.map_err(|error| {
+    let reply = with_timeout(database.run_command(command)).await.map_err(|error| {
         missing_privilege(&error, &format!("listIndexes on {name}"), "read")
             .unwrap_or_else(|| store_error(error))
     })?;

@@ -12,7 +12,7 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    failure::{answer, store_error},
+    failure::{store_error, with_timeout},
     runs::{Key, Run, has_other_time, invalid_times, newest_first, run_cursor_at},
     select::{IndexedFilter, exactly, has_usable_id, visible_fields},
     task_document,
@@ -246,7 +246,8 @@ impl ListQuery<'_> {
         if let Some(hint) = hint {
             find = find.hint(hint);
         }
-        answer(async { find.session(&mut *session).await?.stream(&mut *session).try_collect().await }).await
+        with_timeout(async { find.session(&mut *session).await?.stream(&mut *session).try_collect().await })
+            .await
     }
 
     fn decode_matching(&self, documents: &[RawDocumentBuf]) -> Vec<ListedTask> {
@@ -296,7 +297,7 @@ async fn has_arrays(store: &MongoStore) -> Result<bool, StoreError> {
     };
     let database = store.database().await?;
     let explain = database.run_command(doc! {"explain": find, "verbosity": "queryPlanner"});
-    let plan = answer(explain).await.map_err(store_error)?;
+    let plan = with_timeout(explain).await.map_err(store_error)?;
     let known = flags("isMultiKey", &Bson::Document(plan));
     Ok(known.is_empty() || known.contains(&true))
 }

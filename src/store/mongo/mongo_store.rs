@@ -25,7 +25,7 @@ use super::{
     counting::Turns,
     dashboard::{self, CountedDashboard},
     deliver,
-    failure::{answer, store_error},
+    failure::{store_error, with_timeout},
     follow,
     indexes::Hints,
     prepare, probe, read,
@@ -163,7 +163,7 @@ impl Store for MongoStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         let database = self.database().await?;
-        answer(database.run_command(doc! {"ping": 1})).await.map(drop).map_err(store_error)
+        with_timeout(database.run_command(doc! {"ping": 1})).await.map(drop).map_err(store_error)
     }
 
     async fn follow(&self, items: mpsc::Sender<FeedItem>, stop: CancellationToken) -> Result<(), StoreError> {

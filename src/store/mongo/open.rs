@@ -9,7 +9,7 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    failure::{REQUEST_TIMEOUT, StreamFailure, answer, answer_within, stream_failure},
+    failure::{REQUEST_TIMEOUT, StreamFailure, stream_failure, with_timeout, with_timeout_of},
     pipeline::pipeline,
     prepare,
     stream_cursor::StreamCursor,
@@ -62,14 +62,14 @@ pub(super) async fn open(store: &MongoStore, start: &StartPoint) -> Result<Opene
         options.insert("startAtOperationTime", at);
     }
     let stages = std::iter::once(doc! {"$changeStream": options}).chain(pipeline()).collect();
-    let cursor = answer_within(REQUEST_TIMEOUT, StreamCursor::open(store, stages)).await?;
+    let cursor = with_timeout_of(REQUEST_TIMEOUT, StreamCursor::open(store, stages)).await?;
     Ok(OpenedStream { cursor, at: at.map(|at| u64::from(at.time) << 32 | u64::from(at.increment)) })
 }
 
 /// Returns the time up to which a majority has committed all changes. Every later snapshot contains these changes.
 async fn majority_commit_time(store: &MongoStore) -> Result<Timestamp, StreamFailure> {
     let database = store.database().await?;
-    let hello = answer(database.run_command(doc! {"hello": 1})).await?;
+    let hello = with_timeout(database.run_command(doc! {"hello": 1})).await?;
     let time = hello
         .get_document("lastWrite")
         .and_then(|write| write.get_document("majorityOpTime"))

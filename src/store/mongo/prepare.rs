@@ -9,7 +9,7 @@ use mongodb::{
 use super::{
     MongoStore,
     config::Images,
-    failure::{answer, code, is_unauthorized, store_error},
+    failure::{code, is_unauthorized, store_error, with_timeout},
     indexes,
 };
 use crate::{
@@ -80,7 +80,7 @@ pub(super) async fn images_of(database: &Database, name: &str) -> Result<Option<
 /// The options of the collection. `None` means that the collection does not exist.
 pub(super) async fn options_of(database: &Database, name: &str) -> Result<Option<Document>, StoreError> {
     let command = doc! {"listCollections": 1, "filter": {"name": name}};
-    let reply = answer(database.run_command(command)).await.map_err(|error| {
+    let reply = with_timeout(database.run_command(command)).await.map_err(|error| {
         missing_privilege(&error, "listCollections on the database", "read")
             .unwrap_or_else(|| store_error(error))
     })?;
@@ -97,11 +97,11 @@ pub(super) async fn options_of(database: &Database, name: &str) -> Result<Option
 }
 
 async fn check_server(database: &Database) -> Result<(), StoreError> {
-    let hello = answer(database.run_command(doc! {"hello": 1})).await.map_err(store_error)?;
+    let hello = with_timeout(database.run_command(doc! {"hello": 1})).await.map_err(store_error)?;
     if matches!(hello.get_str("msg"), Ok("isdbgrid")) {
         return Err(StoreError::Unusable(MONGOS.to_owned()));
     }
-    let build = answer(database.run_command(doc! {"buildInfo": 1})).await.map_err(store_error)?;
+    let build = with_timeout(database.run_command(doc! {"buildInfo": 1})).await.map_err(store_error)?;
     let version = build.get_str("version").unwrap_or("unknown");
     let major = version.split('.').next().and_then(|major| major.parse::<i64>().ok());
     if major.is_some_and(|major| major < MIN_MAJOR_VERSION) {
@@ -133,7 +133,7 @@ pub(super) fn is_standalone(hello: &Document) -> bool {
 /// Returns the same as [`ensure_images_once`].
 async fn enable_images(database: &Database, name: &str) -> Result<bool, StoreError> {
     let command = doc! {"collMod": name, "changeStreamPreAndPostImages": {"enabled": true}};
-    match answer(database.run_command(command)).await {
+    match with_timeout(database.run_command(command)).await {
         Ok(_) => Ok(true),
         Err(error) if code(&error) == Some(NAMESPACE_NOT_FOUND) => create(database, name).await,
         Err(error) if is_unauthorized(&error) => Err(StoreError::Denied(format!(
@@ -157,7 +157,7 @@ fn images_error(error: Error) -> StoreError {
 /// Returns the same as [`ensure_images_once`].
 async fn create(database: &Database, name: &str) -> Result<bool, StoreError> {
     let command = doc! {"create": name, "changeStreamPreAndPostImages": {"enabled": true}};
-    match answer(database.run_command(command)).await {
+    match with_timeout(database.run_command(command)).await {
         Ok(_) => Ok(true),
         Err(error) if code(&error) == Some(NAMESPACE_EXISTS) => Ok(false),
         Err(error) => Err(missing_privilege(&error, "createCollection on the database", "readWrite")

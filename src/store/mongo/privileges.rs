@@ -5,12 +5,13 @@ use mongodb::{
     bson::{Bson, Document, doc},
 };
 
-use super::{MongoStore, config::Images, failure::answer, indexes};
+use super::{MongoStore, config::Images, failure::with_timeout, indexes};
 
 /// The privileges of the user. `None` means that MongoDB requires no user, or does not report the privileges.
 pub(super) async fn granted(database: &Database) -> Option<Vec<Document>> {
-    let status =
-        answer(database.run_command(doc! {"connectionStatus": 1, "showPrivileges": true})).await.ok()?;
+    let status = with_timeout(database.run_command(doc! {"connectionStatus": 1, "showPrivileges": true}))
+        .await
+        .ok()?;
     let info = status.get_document("authInfo").ok()?;
     if info.get_array("authenticatedUsers").is_ok_and(|users| users.is_empty()) {
         return None;

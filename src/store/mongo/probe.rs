@@ -7,7 +7,7 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    failure::{answer, store_error},
+    failure::{store_error, with_timeout},
     indexes, prepare, privileges,
 };
 use crate::{
@@ -44,8 +44,8 @@ pub struct MongoProbe {
 
 pub(super) async fn probe(store: &MongoStore, writes: bool) -> Result<MongoProbe, StoreError> {
     let database = store.database().await?;
-    let hello = answer(database.run_command(doc! {"hello": 1})).await.map_err(store_error)?;
-    let build = answer(database.run_command(doc! {"buildInfo": 1})).await.map_err(store_error)?;
+    let hello = with_timeout(database.run_command(doc! {"hello": 1})).await.map_err(store_error)?;
+    let build = with_timeout(database.run_command(doc! {"buildInfo": 1})).await.map_err(store_error)?;
     let client = store.client().await?;
     let clock = clock(&database).await;
     let granted = privileges::granted(&database).await;
@@ -82,7 +82,7 @@ pub(super) async fn oplog_window(local: &Database) -> Option<u64> {
 async fn oplog_end(local: &Database, order: i32) -> Option<bson::Timestamp> {
     let oplog = local.collection::<Document>("oplog.rs");
     let find = oplog.find_one(doc! {}).sort(doc! {"$natural": order});
-    let entry = answer(find.projection(doc! {"ts": 1})).await.ok()??;
+    let entry = with_timeout(find.projection(doc! {"ts": 1})).await.ok()??;
     entry.get_timestamp("ts").ok()
 }
 
@@ -98,7 +98,7 @@ async fn oplog_fill(local: &Database) -> Option<f64> {
         doc! {"$collStats": {"storageStats": {}}},
         doc! {"$project": {"size": "$storageStats.size", "max": "$storageStats.maxSize"}},
     ];
-    let mut found = answer(oplog.aggregate(stages)).await.ok()?;
+    let mut found = with_timeout(oplog.aggregate(stages)).await.ok()?;
     let stats = found.advance().await.ok()?.then(|| found.deserialize_current().ok())??;
     let bytes = |name: &str| {
         stats
@@ -117,7 +117,7 @@ async fn clock(database: &Database) -> Option<ClockReading> {
     let mut best: Option<ClockReading> = None;
     for _ in 0..3 {
         let before = Timestamp::now();
-        let hello = answer(database.run_command(doc! {"hello": 1})).await.ok()?;
+        let hello = with_timeout(database.run_command(doc! {"hello": 1})).await.ok()?;
         let remote = Timestamp::from_millis(hello.get_datetime("localTime").ok()?.timestamp_millis())?;
         let reading = ClockReading { before, remote, after: Timestamp::now() };
         let took = |reading: &ClockReading| reading.after.millis() - reading.before.millis();
@@ -129,7 +129,8 @@ async fn clock(database: &Database) -> Option<ClockReading> {
 /// MongoDB returns 0 if the parameter is not set. This function then returns MongoDB's default.
 async fn journal_commit_interval(admin: &Database) -> Option<u64> {
     const DEFAULT_MS: u64 = 100;
-    let reply = answer(admin.run_command(doc! {"getParameter": 1, "journalCommitInterval": 1})).await.ok()?;
+    let reply =
+        with_timeout(admin.run_command(doc! {"getParameter": 1, "journalCommitInterval": 1})).await.ok()?;
     let set = match reply.get("journalCommitInterval")? {
         Bson::Int32(ms) => u64::try_from(*ms).ok()?,
         Bson::Int64(ms) => u64::try_from(*ms).ok()?,

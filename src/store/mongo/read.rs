@@ -11,7 +11,7 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    failure::{answer, store_error},
+    failure::{store_error, with_timeout},
     ids::task_id,
     select::{access_fields, by_any_id, exactly, windowed_task_fields},
     task_document,
@@ -109,7 +109,7 @@ async fn find_documents(
     let mut session = snapshot(store, None).await?;
     let find =
         collection.find(by_any_id(tasks)).sort(doc! {"_id": 1}).projection(fields).collation(exactly());
-    let (documents, is_complete) = answer(async {
+    let (documents, is_complete) = with_timeout(async {
         let (mut documents, mut bytes) = (Vec::new(), 0);
         let mut cursor = find.session(&mut session).await?;
         let mut stream = cursor.stream(&mut session);
@@ -133,7 +133,7 @@ pub(super) async fn snapshot(
     let mut options = SessionOptions::default();
     options.snapshot = Some(true);
     options.snapshot_time = time;
-    answer(store.client().await?.start_session().with_options(options)).await.map_err(store_error)
+    with_timeout(store.client().await?.start_session().with_options(options)).await.map_err(store_error)
 }
 
 /// The snapshot time of a read that begins now.
@@ -141,7 +141,7 @@ pub(super) async fn current_snapshot_time(store: &MongoStore) -> Result<Timestam
     let collection = store.snapshot_collection().await?;
     let mut session = snapshot(store, None).await?;
     let request = collection.find_one(doc! {"_id": Bson::MinKey}).session(&mut session);
-    answer(request).await.map_err(store_error)?;
+    with_timeout(request).await.map_err(store_error)?;
     snapshot_time(&session)
 }
 

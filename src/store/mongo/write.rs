@@ -9,7 +9,7 @@ use mongodb::{
 use super::{
     MongoStore,
     bson_json::{time_to_bson, to_bson},
-    failure::{answer, store_error, write_error},
+    failure::{store_error, with_timeout, write_error},
     ids::{is_hex, task_id},
     read,
     select::{access_fields, by_id, exactly, fields_without_entries, full_task_fields},
@@ -41,7 +41,7 @@ pub(super) async fn create(
         }
     }
     let document = RawDocumentBuf::try_from(&document).map_err(|error| store_error(error.into()))?;
-    answer(store.collection().await?.insert_one(&document)).await.map_err(store_error)?;
+    with_timeout(store.collection().await?.insert_one(&document)).await.map_err(store_error)?;
     Ok(task_document::full_task(&document, &store.config.default_org)?)
 }
 
@@ -106,7 +106,7 @@ async fn decide_and_write(
         // The request may wait on the server while a delivery's transaction has locked the document. The semaphore limits these requests
         // and is never closed.
         let _permit = store.writes.acquire().await;
-        if let Some(written) = answer(request).await.map_err(write_error)? {
+        if let Some(written) = with_timeout(request).await.map_err(write_error)? {
             return Ok(task_document::full_task(&written, default_org).map_err(StoreError::from)?);
         }
     }
@@ -122,7 +122,9 @@ async fn find(
     let collection = store.collection().await?;
     let found = collection.find(by_id(id)).sort(doc! {"_id": 1}).collation(exactly());
     let found: Vec<RawDocumentBuf> =
-        answer(async { found.projection(fields).await?.try_collect().await }).await.map_err(store_error)?;
+        with_timeout(async { found.projection(fields).await?.try_collect().await })
+            .await
+            .map_err(store_error)?;
     let mut found = found.into_iter().filter(|document| task_id(document).as_ref() == Some(id));
     let first = found.next();
     if found.next().is_some() {

@@ -57,6 +57,12 @@ impl EngineError {
     }
 }
 
+/// What a WebSocket is for: a new connection, or the upgrade of a polling client, which is named by its id or its socket.
+pub(super) enum Opening<S = Sid> {
+    New(Client),
+    Upgrade(S),
+}
+
 impl SocketIo {
     /// Opens a new polling connection.
     pub(super) fn open(self: &Arc<Self>, client: Client) -> Response<Body> {
@@ -117,20 +123,20 @@ impl SocketIo {
     pub(super) fn begin_websocket(
         self: &Arc<Self>,
         parts: &mut request::Parts,
-        client: Result<Client, Sid>,
+        opening: Opening,
     ) -> Response<Body> {
         let Some(accept) = accept_key(parts) else { return EngineError::BadRequest.response() };
         let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
             return EngineError::BadRequest.response();
         };
-        let known = match client {
-            Ok(client) => Ok(client),
-            Err(sid) => match self.sockets.get(sid) {
-                Some(socket) => Err(socket),
+        let opening = match opening {
+            Opening::New(client) => Opening::New(client),
+            Opening::Upgrade(sid) => match self.sockets.get(sid) {
+                Some(socket) => Opening::Upgrade(socket),
                 None => return EngineError::UnknownSid.response(),
             },
         };
-        tokio::spawn(self.clone().websocket(upgrade, known));
+        tokio::spawn(self.clone().websocket(upgrade, opening));
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -140,15 +146,15 @@ impl SocketIo {
         response
     }
 
-    async fn websocket(self: Arc<Self>, upgrade: OnUpgrade, client: Result<Client, Arc<Socket>>) {
+    async fn websocket(self: Arc<Self>, upgrade: OnUpgrade, opening: Opening<Arc<Socket>>) {
         let Ok(Ok(upgraded)) = timeout(HANDOVER_TIMEOUT, upgrade).await else { return };
         // `read_buf` is a slice of the 8 KiB buffer that the request was read into. It is dropped early to free that buffer.
         let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<TcpConnection>>() else { return };
         let mut task = WebsocketTask::new(self.clone(), io.into_inner(), &read_buf);
         drop(read_buf);
         let tcp = task.tcp();
-        match client {
-            Ok(client) => {
+        match opening {
+            Opening::New(client) => {
                 let socket = Socket::websocket(self.send_queue, client, tcp.shared());
                 socket.client.limit_unauthenticated(&tcp.handle(), self.read_limits.unauthenticated);
                 socket.client.set_tcp(tcp.handle());
@@ -157,7 +163,7 @@ impl SocketIo {
                 // This gets a task of its own, because the future of the current task is larger.
                 tokio::spawn(task.run(socket, Instant::now()));
             }
-            Err(socket) => {
+            Opening::Upgrade(socket) => {
                 // If the client has already upgraded, this second WebSocket is dropped.
                 if socket.is_polling() {
                     socket.client.limit_unauthenticated(&tcp.handle(), self.read_limits.unauthenticated);

@@ -5,7 +5,13 @@ use std::sync::Arc;
 use axum::{Router, extract::Request, response::Response};
 use http::Method;
 
-use super::{SocketIo, client::Client, polling::EngineError, query::Query, socket::TransportType};
+use super::{
+    SocketIo,
+    client::Client,
+    polling::{EngineError, Opening},
+    query::Query,
+    socket::TransportType,
+};
 use crate::{
     address::ClientAddress,
     auth::bearer,
@@ -35,9 +41,10 @@ impl BehindGate for Arc<SocketIo> {
         };
         let authenticated = query.sid.is_some_and(|sid| self.sockets.is_authenticated(sid));
         let (mut parts, body) = request.into_parts();
-        let post = query.sid.filter(|_| parts.method == Method::POST);
-        let posts = post.and_then(|sid| self.sockets.get(sid));
-        let guard = posts.map(|socket| socket.client.posts.begin().ok_or_else(|| gate.overlapping_posts()));
+        let post_sid = query.sid.filter(|_| parts.method == Method::POST);
+        let posting_socket = post_sid.and_then(|sid| self.sockets.get(sid));
+        let guard =
+            posting_socket.map(|socket| socket.client.posts.begin().ok_or_else(|| gate.overlapping_posts()));
         let _post_guard = guard.transpose()?;
         let max = self.read_limits.request_body(&parts.method, authenticated);
         let body = gate.read(body, max, authenticated).await?;
@@ -50,8 +57,8 @@ impl BehindGate for Arc<SocketIo> {
             (TransportType::Polling, &Method::GET, Some(sid)) => self.poll(sid).await,
             (TransportType::Polling, &Method::POST, Some(sid)) => self.post(sid, &body),
             (TransportType::Websocket, &Method::GET, sid) => {
-                let client = sid.map_or_else(|| Ok(client()), Err);
-                self.begin_websocket(&mut parts, client)
+                let opening = sid.map_or_else(|| Opening::New(client()), Opening::Upgrade);
+                self.begin_websocket(&mut parts, opening)
             }
             _ => EngineError::BadMethod.response(),
         })

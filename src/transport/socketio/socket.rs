@@ -168,8 +168,8 @@ impl Socket {
         }
     }
 
-    /// Queues a message. Returns whether the caller has to call [`Socket::flush`]. If not, another caller is about to flush, or a task
-    /// waits for room in the kernel's buffer.
+    /// Queues a message. Returns whether the caller has to call [`Socket::flush`]. If not, earlier packets are in the queue: another caller
+    /// is about to flush them, a Tokio task waits for space in the kernel's buffer, or they wait for the client's next polling request.
     pub fn send(&self, message: Message) -> Result<bool, SendError> {
         let mut core = self.core.lock();
         if core.closed.is_some() {

@@ -27,7 +27,7 @@ impl Sockets {
         self.0.lock().is_empty()
     }
 
-    /// Returns whether the client has shown a token.
+    /// Returns whether the client has a session.
     pub fn is_authenticated(&self, sid: Sid) -> bool {
         self.get(sid).is_some_and(|socket| socket.client.session().is_some())
     }

@@ -126,7 +126,7 @@ impl Attached {
         socket.on_disconnect(move |reason: DisconnectReason| {
             let has_left = reason == DisconnectReason::ClientNSDisconnect;
             attached.metrics.clients.ended.inc(end_reason(reason));
-            let session = ended_client.disconnected();
+            let session = ended_client.mark_closed();
             // The caller may hold the fan-out's lock, so the session ends in the future.
             async move {
                 attached.finish(&ended_client, session, !has_left);

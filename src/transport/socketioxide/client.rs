@@ -31,14 +31,15 @@ use crate::{
     wire::{Content, Message},
 };
 
-/// How long the task waits before it offers a message again that did not fit into the library's queue. The library does not report
-/// when its queue has space.
+/// The pause before a message that did not fit into the library's queue is offered again. The library does not report when its queue
+/// has space.
 pub(super) const FULL_QUEUE_BACKOFF: Backoff =
     Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
-/// The library writes its queue within this time, if the client reads. It does not report when it has written everything.
+/// The time that the library is given to write its queue. It does not report when it has written everything.
 const FINAL_WRITE_TIME: Duration = Duration::from_millis(900);
 
-/// A client may send this many messages before its session has begun. That takes as long as a call of the fan-out.
+/// A client may send this many messages before its session has begun. Beginning a session takes as long as one call
+/// of the fan-out.
 const MAX_EARLY_MESSAGES: usize = 1024;
 
 /// Ends the transport of a client. The library can only end the namespace, and a JavaScript client does not reconnect after that.
@@ -70,7 +71,7 @@ struct State {
     session: Option<Weak<Session>>,
     /// The fan-out found no room in the queue.
     space_requested: bool,
-    /// No message is queued any more. Those that are queued are still written.
+    /// No new message enters the queue. The queued ones are still written.
     is_closing: bool,
     /// Nothing is written any more.
     is_closed: bool,
@@ -101,7 +102,7 @@ impl Client {
 
     /// Handles a message of the client, or keeps it until the session begins: the library answers a `CONNECT` before its handler runs.
     ///
-    /// Returns whether the message was handled or kept. If too many were kept, none may be dropped, and the caller closes the client.
+    /// Returns false if too many messages wait for the session. The caller then closes the client, because no message may be dropped.
     pub fn receive(&self, message: RawMessage, handle: impl FnOnce(&Arc<Session>, RawMessage)) -> bool {
         let session = {
             let mut state = self.state.lock();
@@ -137,8 +138,8 @@ impl Client {
         }
     }
 
-    /// The namespace has ended: nothing can be written any more. Returns the session, if there is one.
-    pub fn disconnected(&self) -> Option<Arc<Session>> {
+    /// Marks the client as closed: nothing can be written any more. Returns its session, if there is one.
+    pub fn mark_closed(&self) -> Option<Arc<Session>> {
         let session = {
             let mut state = self.state.lock();
             (state.is_closing, state.is_closed) = (true, true);
@@ -164,12 +165,12 @@ impl Client {
             match emit(&socket, &message) {
                 Ok(()) => {
                     failures = 0;
-                    self.accepted();
+                    self.pop_accepted();
                 }
                 Err(EmitError::Socket(SocketError::InternalChannelFull)) => {
                     tokio::select! {
                         () = tokio::time::sleep(FULL_QUEUE_BACKOFF.pause(failures)) => failures += 1,
-                        () = self.closed() => return,
+                        () = self.wait_until_closed() => return,
                     }
                 }
                 Err(_) => return self.close_now(),
@@ -178,11 +179,11 @@ impl Client {
         // The messages are in the library's queue. The transport ends after the library had time to write them.
         tokio::select! {
             () = tokio::time::sleep(FINAL_WRITE_TIME) => self.close_now(),
-            () = self.closed() => {}
+            () = self.wait_until_closed() => {}
         }
     }
 
-    /// Waits for the first message of the queue. `None` means that there is none and the client is closed.
+    /// Waits for the first message of the queue. `None` means that the queue is empty and the client is closing, or that it is closed.
     async fn next(&self) -> Option<Message> {
         self.until(|state| match (state.queue.front(), state.is_closed) {
             (Some(message), false) => Some(Some(message.clone())),
@@ -191,7 +192,7 @@ impl Client {
         .await
     }
 
-    async fn closed(&self) {
+    async fn wait_until_closed(&self) {
         self.until(|state| state.is_closed.then_some(())).await;
     }
 
@@ -207,8 +208,8 @@ impl Client {
         }
     }
 
-    /// The library has accepted the first message.
-    fn accepted(&self) {
+    /// Removes the first message, which the library has accepted.
+    fn pop_accepted(&self) {
         let mut state = self.state.lock();
         state.queue.pop_front();
         state.accepted = Some(Instant::now());
@@ -258,7 +259,7 @@ impl Connection for Client {
         if self.is_closed() {
             return;
         }
-        let session = self.disconnected();
+        let session = self.mark_closed();
         self.transport.end();
         // The caller may hold the fan-out's lock, so another task ends the session.
         if let Some(attached) = self.attached.upgrade() {

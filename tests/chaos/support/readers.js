@@ -81,7 +81,7 @@ export async function readers(count, url, taskId, options = () => ({})) {
 }
 
 /** Waits until all readers have everything. The error lists those that have not. */
-export function whole(all, what, within = 90_000) {
+export function untilComplete(all, what, within = 90_000) {
   const missing = () => all.filter((reader) => !reader.has(what));
   return until(() => missing().length === 0, () => `${missing().length} of ${all.length} lack events: ${
     missing().slice(0, 5).map(({ next, number, disconnects, faults }) => JSON.stringify({ next, number, disconnects, faults })).join(' ')}; expected ${JSON.stringify(what)}`, within);

@@ -1,4 +1,4 @@
-//! Tests files that another release has written.
+//! Tests that a file of an earlier release can be used, and that a file of a later release is refused.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ const TASKS: TableDefinition<&str, &[u8]> = TableDefinition::new("tasks");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// A file of the last release that had no index. It has 60 tasks of three organisations with several statuses, and three
-/// documents that were written by hand. `by-hand` has no date and an unknown status; `unreadable-id` and `not-json` are no tasks.
+/// documents that were written by hand. `by-hand` has no date and an unknown status; `unreadable-id` and `not-json` are not tasks.
 fn fixture() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/store/embedded/fixtures/without-index.redb")
 }
@@ -72,7 +72,7 @@ fn counts(tasks: &[Task], viewer: &Viewer) -> (Counts, Counts) {
 }
 
 #[tokio::test]
-async fn a_file_of_the_previous_release_shows_the_same_tasks() {
+async fn a_file_without_an_index_shows_the_same_tasks() {
     // A setting decides which organisation owns the tasks without one. It may change with each start.
     let folder = folder_with_fixture();
     for default_org in ["", "acme", "globex", ""] {
@@ -104,7 +104,7 @@ async fn a_file_of_the_previous_release_shows_the_same_tasks() {
 }
 
 #[tokio::test]
-async fn a_file_of_the_previous_release_keeps_its_log_and_accepts_writes() {
+async fn a_file_without_an_index_keeps_its_log_and_accepts_writes() {
     let folder = folder_with_fixture();
     let alice = viewer("alice", "acme");
     let store = open_shared(folder.path());
@@ -178,9 +178,9 @@ fn forget_index(folder: &Path) {
     txn.commit().expect("committed");
 }
 
-/// The previous release does not know the index and does not update it.
+/// An earlier release does not know the index and does not update it.
 #[tokio::test]
-async fn tasks_that_the_previous_release_writes_after_a_downgrade_are_listed() {
+async fn tasks_that_an_earlier_release_writes_after_a_downgrade_are_listed() {
     let folder = folder_with_fixture();
     let alice = viewer("alice", "acme");
     drop(open(folder.path()).expect("opened"));
@@ -243,7 +243,7 @@ async fn a_file_is_indexed_completely_however_often_the_indexing_is_interrupted(
     let file = folder.path().join("tasks.redb");
     add_many(&file);
     let mut interruptions = 0;
-    // Each process is killed after one more write to the file than the one before, until a process finishes.
+    // The n-th process is killed after its n-th write to the file, until a process finishes.
     for round in 1.. {
         let mut child = Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", "store::embedded::migration::indexing_process", "--ignored", "--nocapture"])
@@ -266,7 +266,7 @@ async fn a_file_is_indexed_completely_however_often_the_indexing_is_interrupted(
         }
         interruptions += 1;
     }
-    assert!(interruptions >= 2, "it was indexed before it was killed");
+    assert!(interruptions >= 2, "the file was indexed before two processes were killed");
     let store = open_shared(folder.path());
     let dashboard = store.dashboard(&viewer("x", "many"), 10).await.expect("read");
     assert_eq!(dashboard.org_counts, Counts { active: MANY as u64, ..Counts::default() });

@@ -1,5 +1,5 @@
-//! Parses JSON objects and refuses duplicate names at any depth, because readers differ in which of the two values they
-//! use.
+//! Parses JSON objects and refuses duplicate names at any depth, because JSON parsers differ in which of the two values
+//! they use.
 
 use std::fmt;
 
@@ -10,12 +10,12 @@ use serde::{
 use serde_json::{Map, Number, Value};
 
 /// An object without duplicate names.
-pub(super) struct Members(pub(super) Map<String, Value>);
+pub(super) struct UniqueObject(pub(super) Map<String, Value>);
 
 /// Any value without duplicate names.
 struct Unambiguous(Value);
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for UniqueObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Unambiguous::deserialize(deserializer)? {
             Unambiguous(Value::Object(members)) => Ok(Self(members)),
