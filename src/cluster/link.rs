@@ -311,7 +311,8 @@ pub(super) fn is_recent(version: &str) -> bool {
         .is_some_and(|major| major >= MIN_MAJOR_VERSION)
 }
 
-/// Times are sent as ages, so that the clocks of two machines need not agree.
+/// Formats a duration in milliseconds. Session times are sent as ages, so that the clocks of two machines need not agree; the time of a
+/// disconnect is absolute.
 fn millis(duration: Duration) -> String {
     duration.as_millis().to_string()
 }

@@ -40,7 +40,7 @@ pub struct WebsocketHealth {
 pub struct RelayHealth {
     /// How far the feed is behind the store.
     pub lag_ms: u64,
-    /// How many times changes may have been missed.
+    /// How often the feed was opened: once at the start, and again each time that changes may have been missed.
     pub epoch: u64,
     /// `null` before the first change.
     pub last_event_id: Option<String>,

@@ -15,7 +15,7 @@ use crate::{
     metrics::{KeyFetch, KeyMetrics},
 };
 
-/// How many callers may wait for a fetch. Each of them holds a connection that is not authenticated yet.
+/// How many callers may wait for a fetch. Most of them hold a connection that is not authenticated yet.
 const MAX_WAITING: usize = 1024;
 
 /// When keys are fetched.
@@ -178,7 +178,7 @@ impl FetchedKeys {
                 }
             };
             let (fresh_until, succeeded) = (now + pause, fetched.is_ok());
-            // This fetch answers every caller that waited for it, so their notification is cleared.
+            // Every waiting caller wakes at the change below, and notifies again if it still needs a fetch. Earlier notifications are cleared.
             let _ = self.fetch_requested.notified().now_or_never();
             self.cached.send_modify(|cached| {
                 if let Ok(Fetched { keys, .. }) = fetched {

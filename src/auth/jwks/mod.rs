@@ -1,7 +1,7 @@
-//! Fetches keys from a key server (RFC 7517): periodically, and when a token names a key that is not known.
+//! Fetches keys from a key server (RFC 7517): periodically, and when a token comes that no known key fits.
 //!
-//! An attacker can invent key names in tokens. This module limits how many fetches such tokens cause, and how many of
-//! them wait and for how long.
+//! An attacker can invent key ids in tokens. This module limits how many fetches such tokens cause, and how many of them
+//! wait. Each caller limits how long it waits.
 
 mod fetched;
 mod key_server;

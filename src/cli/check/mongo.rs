@@ -1,4 +1,5 @@
-//! Checks whether MongoDB provides exact history, how far back its oplog reaches, and how fast changes arrive.
+//! Checks whether MongoDB provides exact history, how far back its oplog reaches, and what its version, clock, collation, privileges and
+//! journal mean for taskcast.
 
 use std::time::Duration;
 
@@ -124,10 +125,12 @@ fn oplog(window_secs: Option<u64>, full_window_secs: Option<u64>) -> Finding {
     Finding::ok(text)
 }
 
-/// `missing_privileges` lists the missing privileges. `None` means that MongoDB has no access control, or that no user authenticated.
+/// `missing_privileges` lists the missing privileges. `None` means that MongoDB requires no user, or does not report the privileges.
 fn privileges(missing_privileges: Option<&[String]>) -> Finding {
     match missing_privileges {
-        None => Finding::ok("MongoDB has no access control: anyone who can reach it has all privileges"),
+        None => {
+            Finding::ok("MongoDB reports no privileges: it has no access control, or it does not show them")
+        }
         Some([]) => Finding::ok("the user of MONGODB_URI has the privileges that it needs"),
         Some(missing_privileges) => Finding::fail(
             format!("the user of MONGODB_URI lacks {}", missing_privileges.join(", ")),

@@ -29,7 +29,8 @@ impl Rooms {
         Self { rooms: rooms.map(|task| Room { task, last_event_id: None, has_joined: false }).collect() }
     }
 
-    /// One request for each room. The first connection joins the room; later ones ask for the events after the last one.
+    /// One request for each room. Until a join is answered, a connection joins the room. Later connections ask for the events after the
+    /// last one, or for a state.
     pub(super) fn requests(&self) -> Vec<(&'static str, Value)> {
         self.rooms.iter().map(Room::request).collect()
     }

@@ -5,7 +5,8 @@
 //!
 //! - While the ping has not been written to the kernel, the client is dead if it reads nothing for `SLOW_CLIENT_TIMEOUT`; see
 //!   [`crate::transport::Tcp`].
-//! - After that, the client has `PING_TIMEOUT`, and the time that a slow client needs for the bytes before the ping.
+//! - After that, the client has `PING_TIMEOUT`, and the time that a slow client needs for the bytes before the ping and for the bytes
+//!   that it has sent since then.
 
 use std::time::{Duration, Instant};
 
@@ -73,7 +74,7 @@ struct PendingPings {
 }
 
 impl Heartbeat {
-    /// `pinged` is when the client was last pinged on another transport, or when its connection began.
+    /// `last_ping` is when the client was last pinged on another transport, or when its connection began.
     pub fn new(last_ping: Instant) -> Self {
         Self { last_ping, pending: None, acknowledged: 0 }
     }
@@ -261,7 +262,8 @@ mod tests {
         client.at(50).ping(0);
         client.traffic.written += 3;
         client.at(52).sends_pong();
-        // Only the first ping is before the second one, so the deadline of the second is not extended.
+        // The pong shows that the client has read everything up to the end of the first ping. Only few bytes are between the two pings, so
+        // they do not extend the second deadline.
         assert_eq!(client.wait_for_action(), (HeartbeatAction::Dead, 72));
     }
 

@@ -464,6 +464,7 @@ impl Socket {
     }
 }
 
+// The methods of the same name that are called here are those of `Socket` itself.
 impl Connection for Socket {
     fn send(&self, message: Message) -> Result<bool, SendError> {
         self.send(message)

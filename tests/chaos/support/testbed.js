@@ -52,7 +52,7 @@ export class Testbed {
     return n === 0 ? 'existing' : ['since', 'states'][n % 2];
   }
 
-  /** The recorder of a client's events. */
+  /** Records when the n-th client receives something, to measure silence. */
   recorder() {
     return this.silence;
   }
@@ -73,7 +73,7 @@ export class Testbed {
     ], { writeConcern: { w: 'majority' } });
   }
 
-  /** Connects the clients, joins their rooms, and waits for their states. */
+  /** Connects the clients and joins their rooms. Waits for their states, unless `ready` is false. */
   async populate({ ready = true } = {}) {
     const { clients, roomsEach, dashboards } = this.size;
     const allowed = new Set(this.open);
@@ -145,7 +145,7 @@ export class Testbed {
       this.watchers.filter((watcher) => !watcher.connected).map(({ kind, socket, disconnects, refusals }) => JSON.stringify({ kind, transports: socket.io.opts.transports, disconnects, refusals: refusals.slice(-3) })).join(' ')}\n${this.gateway.lastLines()}`, 60_000);
   }
 
-  /** The numbers in the database, by task. */
+  /** The numbers that the writer gave to the timeline entries (`payload.n`), as the database has them, by task. */
   async truth() {
     const documents = await this.database.tasks.find({}, { readConcern: { level: 'majority' } }).toArray();
     const truth = new Map(this.open.map((id) => [id, []]));
