@@ -15,11 +15,15 @@ impl Sessions {
     pub fn measure(&self) {
         let metrics = &self.metrics.clients;
         let (sessions, users) = self.registry.all();
-        for transport in Transport::VARIANTS {
-            let connected = sessions.iter().filter(|session| session.connection.transport() == *transport);
-            metrics.connections.of(*transport).set(connected.count() as u64);
+        // A session may change its transport meanwhile, so each is counted in one pass.
+        let (mut connected, mut waiting) = ([0; Transport::VARIANTS.len()], 0);
+        for session in &sessions {
+            connected[session.connection.transport() as usize] += 1;
+            waiting += session.waiting() as u64;
         }
-        let waiting = sessions.iter().map(|session| session.waiting() as u64).sum();
+        for (transport, count) in Transport::VARIANTS.iter().zip(connected) {
+            metrics.connections.of(*transport).set(count);
+        }
         metrics.users.set(users as u64);
         metrics.requests_waiting.set(waiting);
     }
