@@ -38,10 +38,8 @@ impl TimelineChange {
 
     /// Compares both timelines to distinguish an append from every other change.
     pub fn between(before: &[TimelineEntry], after: Vec<TimelineEntry>) -> Self {
-        if after == before {
-            Self::Unchanged
-        } else if after.len() > before.len() && after[..before.len()] == *before {
-            Self::Added(after.into_iter().skip(before.len()).collect())
+        if after.starts_with(before) {
+            Self::appended(after.into_iter().skip(before.len()).collect())
         } else {
             Self::Rewritten(after)
         }

@@ -1,7 +1,6 @@
 //! Metrics of the Socket.IO edge: connections, requests, deliveries and refusals.
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
-
 use strum::VariantArray;
 
 use crate::wire::{ClientEventName, Code};

@@ -6,7 +6,6 @@ use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
-
 use strum::VariantArray;
 
 use super::{
@@ -117,7 +116,12 @@ impl RelayMetrics {
                 ["room"],
             )
             .with(all()),
-            members: Gauges::register(registry, "room_members", "Memberships of connections in rooms", ["room"])
+            members: Gauges::register(
+                registry,
+                "room_members",
+                "Memberships of connections in rooms",
+                ["room"],
+            )
             .with(all()),
             feed_queue: gauge(registry, "feed_queue", "Changes queued between the store's feed and the fan-out"),
             feed_queue_max: gauge(registry, "feed_queue_max", "Maximum of feed_queue; more wait in the store"),

@@ -9,7 +9,6 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
-
 use strum::VariantArray;
 
 use super::{
