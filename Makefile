@@ -50,7 +50,8 @@ release: ## build the released program, optimised with its profile: target/<host
 
 # This takes twelve minutes, without other load on the machine. Run it after changes of the hot paths or of the compiler. An older profile
 # helps less, but does no harm.
-profile: test-deps $(E2E_MODULES) $(BENCH_MODULES) $(LLVM_PROFDATA) ## make deploy/taskcast.profdata again, from runs of the benchmarks and of some tests
+profile: test-deps $(E2E_MODULES) $(BENCH_MODULES) $(filter $(DEPS)/%,$(LLVM_PROFDATA)) ## make deploy/taskcast.profdata again, from runs of the benchmarks and of some tests
+	@$(LLVM_PROFDATA) --version >/dev/null 2>&1 || { echo "$(LLVM_PROFDATA) does not run: rustup component add llvm-tools, or LLVM_PROFDATA=one of the compiler's LLVM or newer" >&2; exit 1; }
 	rm -rf target/profile/raw
 	cargo build --locked --release --bin taskcast --target $(TUPLE) --target-dir target/profile --config 'build.rustflags=["-Cprofile-generate=$(abspath target/profile/raw)"]'
 	cargo build --locked --release --example siobench
