@@ -56,6 +56,17 @@ export class ClusterTestbed extends Testbed {
     return until(condition, what, 30_000);
   }
 
+  /** Waits until all clients are connected. */
+  connected() {
+    return until(() => this.watchers.every((watcher) => watcher.connected), () => `all clients are connected, except: ${
+      this.watchers.filter((watcher) => !watcher.connected).map(({ kind, socket, disconnects, refusals }) => JSON.stringify({ kind, transports: socket.io.opts.transports, disconnects, refusals: refusals.slice(-3) })).join(' ')}\n${this.gateway.lastLines()}`, 60_000);
+  }
+
+  /** A client may reconnect at the end: behind nginx, a polling client returns to its node 2 s after a restart of that node. */
+  stillConnected() {
+    return this.connected();
+  }
+
   /** The transports of the n-th client, and its address for the balancer. */
   optionsOf(n) {
     return { transports: TRANSPORTS[n % TRANSPORTS.length], extraHeaders: { 'X-Forwarded-For': `10.1.${n >> 8}.${n & 255}` } };
