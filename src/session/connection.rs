@@ -28,7 +28,7 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// When the client last accepted bytes.
     fn last_progress(&self) -> Option<Instant>;
 
-    /// For metrics.
+    /// The transport that the metrics count this connection under.
     fn transport(&self) -> Transport;
 
     /// The span of all log lines about this connection.

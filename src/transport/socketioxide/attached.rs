@@ -278,7 +278,7 @@ impl fmt::Debug for EndNamespace {
     }
 }
 
-/// The label of the metric.
+/// How the end of a connection counts in the metrics.
 fn end_reason(reason: DisconnectReason) -> EndReason {
     match reason {
         DisconnectReason::TransportClose | DisconnectReason::ClientNSDisconnect => EndReason::TransportClose,
