@@ -8,7 +8,7 @@ use super::{
     Peer, PeerId,
     clients::Clients,
     kind::{Effect, Key, Kind, Mark},
-    peer::PeerMap,
+    members::Members,
     stream::{Room, Stream},
 };
 use crate::{feed::Position, metrics::HandoffKind, task::Viewer, wire::Message};
@@ -93,7 +93,7 @@ impl<K: Kind> Stream<K> {
 
     fn is_member(&self, id: PeerId, key: &Key<K>, subject: &K::Subject) -> bool {
         let room = self.rooms.get(key);
-        room.is_some_and(|room| K::is_same(&room.subject, subject) && room.members.contains_key(&id))
+        room.is_some_and(|room| K::is_same(&room.subject, subject) && room.members.get(id).is_some())
     }
 
     /// The events of the rooms after `after`. Returns `None` if there are too many, or if the viewer would not have stayed a
@@ -133,9 +133,9 @@ impl<K: Kind> Stream<K> {
                 if let Some(last) = self.ring.of(key, offer.at).rfind(|step| K::concerns(&subject, step)) {
                     K::update(&mut subject, last);
                 }
-                Room { subject, members: PeerMap::default() }
+                Room { subject, members: Members::default() }
             });
-            if room.members.insert(id, mark).is_none() {
+            if room.members.insert(id, mark) {
                 self.kind.entered(id, key);
             }
         }
@@ -146,11 +146,11 @@ impl<K: Kind> Stream<K> {
         if self.rooms.get(key).is_some_and(|room| !K::is_same(&room.subject, subject))
             && let Some(room) = self.rooms.remove(key)
         {
-            for id in room.members.keys() {
-                if let Some(client) = clients.get_mut(*id) {
+            for id in room.members.ids() {
+                if let Some(client) = clients.get_mut(id) {
                     client.refresh(K::NAME);
                 }
-                self.kind.left(*id, key);
+                self.kind.left(id, key);
             }
         }
     }

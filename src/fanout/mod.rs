@@ -13,6 +13,7 @@ mod handoff;
 mod hub;
 mod index;
 mod kind;
+mod members;
 #[cfg(test)]
 mod model;
 mod outbox;

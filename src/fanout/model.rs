@@ -927,7 +927,7 @@ fn check_end(world: &mut World) {
 fn check_sizes(fanout: &Fanout<Socket>) {
     let sizes = fanout.sizes();
     let rooms = |which: fn(&Key) -> bool| fanout.tasks.rooms.iter().filter(move |(key, _)| which(key));
-    let members = |which| rooms(which).map(|(_, room)| room.members.len()).sum::<usize>();
+    let members = |which| rooms(which).map(|(_, room)| room.members.ids().count()).sum::<usize>();
     assert_eq!(sizes.task_rooms, rooms(|key| matches!(key, Key::Task(_))).count());
     assert_eq!(sizes.task_members, members(|key| matches!(key, Key::Task(_))));
     assert_eq!(sizes.dashboards, rooms(|key| matches!(key, Key::Org(_))).count());

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::{
     Limits, Peer, PeerId,
     clients::Clients,
-    kind::{Effect, FanoutStep, Key, Kind, Mark},
+    kind::{Effect, FanoutStep, Key, Kind},
+    members::Members,
     peer::PeerMap,
     ring::Ring,
 };
@@ -38,7 +39,7 @@ pub struct Stream<K: Kind> {
 #[derive(Debug)]
 pub(super) struct Room<K: Kind> {
     pub subject: K::Subject,
-    pub members: PeerMap<Mark>,
+    pub members: Members,
 }
 
 impl<K: Kind> Stream<K> {
@@ -116,11 +117,11 @@ impl<K: Kind> Stream<K> {
         let Some(room) = self.rooms.get(key) else { return };
         let effect_on = K::effects(step, key);
         let (mut ended, mut suspended) = (Vec::new(), Vec::new());
-        for (id, mark) in &room.members {
-            let Some(mut client) = clients.get_mut(*id) else { continue };
+        for (id, mark) in room.members.iter() {
+            let Some(mut client) = clients.get_mut(id) else { continue };
             match effect_on(client.viewer(), mark) {
                 Effect::Deliver(events) => {
-                    let delivered_after = delivered_after(*id, &same);
+                    let delivered_after = delivered_after(id, &same);
                     for event in events {
                         if event.position > mark.at
                             && delivered_after.is_none_or(|after| event.position <= after)
@@ -131,11 +132,11 @@ impl<K: Kind> Stream<K> {
                 }
                 Effect::End(event) => {
                     client.deliver(&event.message);
-                    ended.push(*id);
+                    ended.push(id);
                 }
                 Effect::EnterAgain => {
                     client.refresh(K::NAME);
-                    suspended.push(*id);
+                    suspended.push(id);
                 }
             }
         }
@@ -173,7 +174,7 @@ impl<K: Kind> Stream<K> {
 
     fn remove_member(&mut self, id: PeerId, key: &Key<K>) {
         let Some(room) = self.rooms.get_mut(key) else { return };
-        if room.members.remove(&id).is_some() {
+        if room.members.remove(id) {
             if room.members.is_empty() {
                 self.rooms.remove(key);
             }
@@ -184,7 +185,7 @@ impl<K: Kind> Stream<K> {
 
 /// The position after which one of these rooms has already delivered the events of the step to this client.
 fn delivered_after<K: Kind>(id: PeerId, rooms: &[&Room<K>]) -> Option<Position> {
-    rooms.iter().filter_map(|room| room.members.get(&id)).map(|mark| mark.at).min()
+    rooms.iter().filter_map(|room| room.members.get(id)).map(|mark| mark.at).min()
 }
 
 /// What the fan-out does with a client in the streams of every kind.

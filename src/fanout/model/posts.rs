@@ -335,7 +335,7 @@ pub(super) fn members<K: Kind, T: Ord>(
     name: impl Fn(&Key<K>) -> T,
 ) -> BTreeMap<T, Vec<PeerId>> {
     let ids = |room: &crate::fanout::stream::Room<K>| {
-        let mut ids: Vec<PeerId> = room.members.keys().copied().collect();
+        let mut ids: Vec<PeerId> = room.members.ids().collect();
         ids.sort_unstable();
         ids
     };

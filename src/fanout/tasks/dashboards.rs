@@ -49,7 +49,7 @@ impl<P: Peer> Fanout<P> {
         let orgs = std::mem::take(&mut counts.dirty_orgs).into_iter().map(Key::Org);
         let users = std::mem::take(&mut counts.dirty_users).into_iter().map(Key::User);
         for key in orgs.chain(users) {
-            ids.extend(rooms.get(&key).into_iter().flat_map(|room| room.members.keys()));
+            ids.extend(rooms.get(&key).into_iter().flat_map(|room| room.members.ids()));
         }
         let mut encoded = HashMap::new();
         let mut sent = 0;

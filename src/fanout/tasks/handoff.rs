@@ -99,7 +99,7 @@ impl<P: Peer> Fanout<P> {
             return EnterOutcome::Reread;
         }
         // The member has a newer state: a shared read may have begun before the join that made the client a member.
-        let mark = self.tasks.rooms.get(&key).and_then(|room| room.members.get(&id));
+        let mark = self.tasks.rooms.get(&key).and_then(|room| room.members.get(id));
         if mark.is_some_and(|mark| mark.at > offer.at) {
             return EnterOutcome::Reread;
         }
@@ -122,9 +122,9 @@ impl<P: Peer> Fanout<P> {
     }
 }
 
-fn room_of(offer: &TaskOffer<'_>) -> (Key, Option<FollowedTask>) {
+fn room_of(offer: &TaskOffer<'_>) -> (Key, Option<Box<FollowedTask>>) {
     let followed = FollowedTask { document: offer.task.clone(), access: offer.access.cloned() };
-    (Key::Task(offer.task.clone()), Some(followed))
+    (Key::Task(offer.task.clone()), Some(Box::new(followed)))
 }
 
 fn dashboards_of(viewer: &Viewer) -> Vec<Key> {

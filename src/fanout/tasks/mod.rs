@@ -82,7 +82,8 @@ impl kind::FanoutStep for Step {
 
 impl Kind for Tasks {
     type Step = Step;
-    type Subject = Option<FollowedTask>;
+    /// Rooms of dashboards have no task, and do not reserve memory for one.
+    type Subject = Option<Box<FollowedTask>>;
 
     const NAME: &'static str = "tasks";
 
