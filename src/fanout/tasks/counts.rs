@@ -24,7 +24,8 @@ struct Cell {
 #[derive(Debug, Default)]
 pub struct CountBook {
     public: ShrinkingMap<OrgId, Cell>,
-    own: ShrinkingMap<UserId, ShrinkingMap<Option<OrgId>, Cell>>,
+    /// A user has one cell for each organisation of its connections. Most users have one, which needs no map.
+    own: ShrinkingMap<UserId, Vec<(Option<OrgId>, Cell)>>,
     /// The organisations whose counts may differ from the counts that were sent. `dirty_users` has the users.
     pub dirty_orgs: HashSet<OrgId>,
     pub dirty_users: HashSet<UserId>,
@@ -50,16 +51,18 @@ impl CountBook {
             });
             cell.users += 1;
         }
-        let cells = self.own.entry(viewer.user.clone()).or_default();
-        let cell = cells.entry(viewer.org.clone()).or_insert_with(|| {
-            let mut cell = fresh(own);
-            for step in ring.of(&Key::User(viewer.user.clone()), at) {
-                let shift = step.counted.own(&viewer.user, viewer.org.as_ref());
-                cell.kept.shift(step.position, shift);
+        let cells = self.own.entry(viewer.user.clone()).or_insert_with(|| Vec::with_capacity(1));
+        match cells.iter_mut().find(|(org, _)| *org == viewer.org) {
+            Some((_, cell)) => cell.users += 1,
+            None => {
+                let mut cell = Cell { users: 1, ..fresh(own) };
+                for step in ring.of(&Key::User(viewer.user.clone()), at) {
+                    let shift = step.counted.own(&viewer.user, viewer.org.as_ref());
+                    cell.kept.shift(step.position, shift);
+                }
+                cells.push((viewer.org.clone(), cell));
             }
-            cell
-        });
-        cell.users += 1;
+        }
         self.dirty_users.insert(viewer.user.clone());
     }
 
@@ -72,13 +75,11 @@ impl CountBook {
                 self.public.remove(org);
             }
         }
-        if let Some(cells) = self.own.get_mut(&viewer.user)
-            && let Some(cell) = cells.get_mut(&viewer.org)
-        {
-            cell.users -= 1;
-            if cell.users == 0 {
-                cells.remove(&viewer.org);
-            }
+        if let Some(cells) = self.own.get_mut(&viewer.user) {
+            cells.retain_mut(|(org, cell)| {
+                cell.users -= usize::from(*org == viewer.org);
+                cell.users > 0
+            });
             if cells.is_empty() {
                 self.own.remove(&viewer.user);
             }
@@ -110,7 +111,8 @@ impl CountBook {
             Some(org) => current(self.public.get(org)?)?,
             None => Counts::default(),
         };
-        let own = current(self.own.get(&viewer.user)?.get(&viewer.org)?)?;
+        let (_, own) = self.own.get(&viewer.user)?.iter().find(|(org, _)| *org == viewer.org)?;
+        let own = current(own)?;
         Some(public.plus(own))
     }
 
