@@ -3,10 +3,10 @@
 
 mod change;
 mod count_change;
-mod position;
 mod translate;
 
 pub use change::{Change, FeedItem, GapReason, TimelineChange};
 pub use count_change::{CountChange, CountDelta, CountsAt};
-pub use position::{NotAPosition, Position};
 pub use translate::{Event, Step, translate};
+
+pub use crate::position::{NotAPosition, Position};

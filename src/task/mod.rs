@@ -23,5 +23,5 @@ pub use patch::{Answers, Assigned, NewEntry, NewTask, PatchError, TaskPatch, Wri
 pub use status::{Status, StatusClass};
 pub use time::{ClockReading, MILLIS_THRESHOLD, Timestamp};
 pub use time_parser::TIME_TEXT;
-pub use timeline::{TimelineEntry, Window};
+pub use timeline::{Redacted, TimelineEntry, Window, redact_map};
 pub use visibility::{Access, NamedOrg, Viewer};

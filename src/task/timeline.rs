@@ -70,31 +70,51 @@ fn wrap(value: Value) -> Map<String, Value> {
 }
 
 fn redact_in(mut value: Value) -> Value {
-    redact(&mut value);
+    redact(&mut value, Redacted::AllButTokenCounts);
     value
 }
 
-fn redact(value: &mut Value) {
+/// The values that are replaced under a key that names a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redacted {
+    /// All values, except numbers under keys like `tokensUsed` or `tokenCount`, which count tokens.
+    AllButTokenCounts,
+    /// Texts, arrays and objects. Numbers, booleans and null stay.
+    TextsAndContainers,
+}
+
+/// Replaces the values under keys that name a secret, at any depth. A second call changes nothing.
+pub fn redact(value: &mut Value, redacted: Redacted) {
     match value {
-        Value::Object(map) => {
-            for (key, inner) in map.iter_mut() {
-                if names_a_secret(key, inner) {
-                    *inner = Value::from(REDACTED);
-                } else {
-                    redact(inner);
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(redact),
+        Value::Object(map) => redact_map(map, redacted),
+        Value::Array(items) => items.iter_mut().for_each(|item| redact(item, redacted)),
         _ => {}
     }
 }
 
-/// A number under a key like `tokensUsed` or `tokenCount` counts tokens, so it is not a secret.
-fn names_a_secret(key: &str, value: &Value) -> bool {
-    let plain: String = key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-    let counts_tokens = || value.is_number() && plain.contains("token") && !plain.ends_with("token");
-    SECRETS.iter().any(|secret| plain.contains(secret)) && !counts_tokens()
+/// The same as [`redact`] for the entries of an object.
+pub fn redact_map(map: &mut Map<String, Value>, redacted: Redacted) {
+    for (key, inner) in map.iter_mut() {
+        if redacted.names_a_secret(key, inner) {
+            *inner = Value::from(REDACTED);
+        } else {
+            redact(inner, redacted);
+        }
+    }
+}
+
+impl Redacted {
+    fn names_a_secret(self, key: &str, value: &Value) -> bool {
+        let plain: String =
+            key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+        let is_kept = || match self {
+            Self::AllButTokenCounts => {
+                value.is_number() && plain.contains("token") && !plain.ends_with("token")
+            }
+            Self::TextsAndContainers => value.is_number() || value.is_boolean() || value.is_null(),
+        };
+        SECRETS.iter().any(|secret| plain.contains(secret)) && !is_kept()
+    }
 }
 
 #[cfg(test)]

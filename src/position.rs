@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 /// A position in the order of events. It is the same on every node and after every restart.
 ///
 /// `time` is MongoDB's cluster time (seconds in the high 32 bits, increment in the low ones), or the embedded
@@ -57,6 +59,18 @@ impl fmt::Debug for Position {
     }
 }
 
+impl Serialize for Position {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Position {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an eventId of this gateway")]
 pub struct NotAPosition;
@@ -95,6 +109,8 @@ mod tests {
             let [a, b] = [a, b].map(|(time, ordinal, index)| Position { time, ordinal, index });
             prop_assert_eq!(a.cmp(&b), a.to_string().cmp(&b.to_string()));
             prop_assert_eq!(a.to_string().parse(), Ok(a));
+            let json = serde_json::to_string(&a).expect("serialises");
+            prop_assert_eq!(serde_json::from_str::<Position>(&json).expect("reads"), a);
         }
 
         #[test]
