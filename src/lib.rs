@@ -10,6 +10,7 @@
 //! which data flows:
 //!
 //! - [`task`]: a task, its fields that clients see, who may see it, what may be written. Pure.
+//! - [`activity`]: reported events, their types and schemas, and the live entities that follow from them. Pure.
 //! - [`wire`]: messages, requests of clients, and refusals, without framing. Pure.
 //! - [`github`]: what a webhook delivery means for a task. Pure.
 //! - [`store`]: stores tasks in MongoDB or embedded; snapshots, writes, and committed changes.
@@ -24,10 +25,11 @@
 //! - [`http`]: the router, the task API, GitHub's webhooks, health, metrics, administration.
 //!
 //! The other modules are [`config`], [`cli`], [`telemetry`] with [`rate_limited_log`], [`metrics`], [`json`], [`rate_limit`],
-//! [`http_client`], [`shrinking_map`] and [`backoff`]; [`serve`] accepts connections, [`lifecycle`] shuts the process down, and [`app`]
+//! [`http_client`], [`shrinking_map`], [`backoff`] and [`position`]; [`serve`] accepts connections, [`lifecycle`] shuts the process down, and [`app`]
 //! puts everything together. `fuzzing` is for fuzzers and tests. `docs/architecture.md` says which module may use which, and where a
 //! change belongs.
 
+pub mod activity;
 pub mod address;
 pub mod app;
 pub mod auth;
@@ -46,6 +48,7 @@ pub mod http_client;
 pub mod json;
 pub mod lifecycle;
 pub mod metrics;
+pub mod position;
 pub mod rate_limit;
 pub mod rate_limited_log;
 pub mod serve;
