@@ -51,6 +51,7 @@ pub mod metrics;
 pub mod position;
 pub mod rate_limit;
 pub mod rate_limited_log;
+pub mod reporting;
 pub mod serve;
 pub mod session;
 pub mod shrinking_map;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use governor::{
-    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    DefaultKeyedRateLimiter, InsufficientCapacity, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
 };
 
@@ -47,6 +47,14 @@ impl<K: Clone + Eq + Hash> RateLimit<K> {
         self.limiter
             .check_key(who)
             .map_err(|early| RateLimited { retry_after: early.wait_time_from(self.clock.now()) })
+    }
+
+    /// Counts `n` calls if the limit allows all of them now. If there are more than the burst, the limit would never allow them, and this
+    /// returns the burst as an error.
+    pub fn check_many(&self, who: &K, n: usize) -> Result<Result<(), RateLimited>, u32> {
+        let Some(n) = NonZeroU32::new(u32::try_from(n).unwrap_or(u32::MAX)) else { return Ok(Ok(())) };
+        let checked = self.limiter.check_key_n(who, n).map_err(|InsufficientCapacity(burst)| burst)?;
+        Ok(checked.map_err(|early| RateLimited { retry_after: early.wait_time_from(self.clock.now()) }))
     }
 
     /// Waits for the request's turn, until [`MAX_WAIT`] after the request has arrived.

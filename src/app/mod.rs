@@ -99,6 +99,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         reads: Arc::new(BatchedReads::new(relay.store.clone())),
         tokens: relay.tokens.clone(),
         task_api: config.features.task_api,
+        reporting: relay.reporting.clone(),
         status,
         cluster: relay.cluster.clone(),
         webhook: Arc::new(Webhook::new(&config.webhook)),

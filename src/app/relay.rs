@@ -16,12 +16,13 @@ use super::{AppError, parts::Parts};
 use crate::{
     auth::{Keys, TokenVerifier},
     cluster::{Cluster, Membership, NodeCommand, NodeReport},
-    config::{Backend, Config, StoreConfig, Tokens},
+    config::{ActivityConfig, Backend, Config, StoreConfig, Tokens},
     fanout::{Hub, Limits, run_feed_loop},
     feed::FeedItem,
     metrics::Metrics,
+    reporting::{Reporting, ReportingSettings},
     session::{SessionPeer, SessionSettings, Sessions, SystemClock},
-    store::{EmbeddedStore, MeasuredStore, MongoStore, Store, StoreError},
+    store::{ActivityStore, EmbeddedStore, MeasuredStore, MongoStore, Store, StoreError},
 };
 
 /// The size of the ring of recent events, for handoffs and for clients that reconnect.
@@ -45,6 +46,8 @@ pub struct Relay {
     pub metrics: Arc<Metrics>,
     pub(super) tokens: Arc<TokenVerifier>,
     pub(super) store: Arc<dyn Store>,
+    /// `None` means that activity events are switched off.
+    pub(super) reporting: Option<Arc<Reporting>>,
     pub(super) hub: Arc<Hub<SessionPeer>>,
     pub(super) cluster: Arc<Cluster>,
     /// The store has answered the last check.
@@ -71,7 +74,8 @@ impl Relay {
     pub fn build(config: &Config, tokens: &Tokens) -> Result<BuiltRelay, AppError> {
         let tokens = Arc::new(tokens.verifier.clone());
         let metrics = Arc::<Metrics>::default();
-        let store = open_store(&config.store, metrics.clone())?;
+        let OpenedStore { store, activity } = open_store(&config.store, metrics.clone())?;
+        let reporting = reporting(&config.activity, activity, &metrics);
         let limits = Limits {
             ring_bytes: RING_BYTES,
             replay_events: config.limits.send_queue / 4,
@@ -107,6 +111,7 @@ impl Relay {
             metrics,
             tokens,
             store,
+            reporting,
             hub,
             cluster,
             store_ok: AtomicBool::new(true),
@@ -209,16 +214,49 @@ impl BuiltRelay {
                 Ok(membership.run(move || reporting.own_report()).await?)
             });
         }
+        if let Some(reporting) = relay.reporting.clone() {
+            parts.spawn("the cleanup of activity", async move { reporting.run_cleanup().await });
+        }
         let oplog = relay.clone();
         parts.spawn("the oplog check", async move { oplog.watch_oplog().await });
         parts.spawn("the store check", async move { relay.watch_store().await });
     }
 }
 
-fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<dyn Store>, StoreError> {
-    let store: Arc<dyn Store> = match config.backend.clone() {
-        Backend::Embedded(config) => Arc::new(EmbeddedStore::open(config)?),
-        Backend::Mongo(config) => Arc::new(MongoStore::new(config)?),
+/// One store, as its users see it.
+struct OpenedStore {
+    store: Arc<dyn Store>,
+    /// `None` means that this store has no activity events.
+    activity: Option<Arc<dyn ActivityStore>>,
+}
+
+fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<OpenedStore, StoreError> {
+    let (store, activity): (Arc<dyn Store>, Option<Arc<dyn ActivityStore>>) = match config.backend.clone() {
+        Backend::Embedded(config) => {
+            let store = Arc::new(EmbeddedStore::open(config)?);
+            (store.clone(), Some(store))
+        }
+        Backend::Mongo(config) => (Arc::new(MongoStore::new(config)?), None),
     };
-    Ok(Arc::new(MeasuredStore { store, metrics }))
+    Ok(OpenedStore { store: Arc::new(MeasuredStore { store, metrics }), activity })
+}
+
+fn reporting(
+    config: &ActivityConfig,
+    store: Option<Arc<dyn ActivityStore>>,
+    metrics: &Arc<Metrics>,
+) -> Option<Arc<Reporting>> {
+    if !config.enabled {
+        return None;
+    }
+    let Some(store) = store else {
+        tracing::info!("activity events are switched off: with MongoDB, taskcast does not have them yet");
+        return None;
+    };
+    let settings = ReportingSettings {
+        retention: config.retention,
+        high_volume_retention: config.high_volume_retention,
+        rate_per_second: config.rate_per_second,
+    };
+    Some(Arc::new(Reporting::new(store, config.registry.clone(), settings, metrics.clone())))
 }

@@ -3,6 +3,7 @@
 //!
 //! All invalid settings are reported at once. A report contains the name and the expected value, never the given value.
 
+mod activity;
 mod auth;
 mod dev_secret;
 mod dotenv;
@@ -22,6 +23,7 @@ mod store;
 mod table;
 mod webhook;
 
+pub use activity::ActivityConfig;
 pub use auth::{AuthConfig, KeySource, MIN_SECRET_BYTES, Tokens};
 pub use dev_secret::DevSecretError;
 pub use features::{FeaturesConfig, TaskApi};
@@ -50,6 +52,7 @@ pub struct Config {
     pub origins: Origins,
     pub webhook: WebhookConfig,
     pub features: FeaturesConfig,
+    pub activity: ActivityConfig,
     pub limits: LimitsConfig,
     pub heartbeat: HeartbeatConfig,
     pub logging: LoggingConfig,
@@ -79,6 +82,7 @@ impl Config {
             auth,
             origins: Origins::read(reader),
             webhook,
+            activity: ActivityConfig::read(reader),
             limits: LimitsConfig::read(reader),
             heartbeat: HeartbeatConfig::read(reader),
             logging: LoggingConfig::read(reader),

@@ -111,6 +111,37 @@ const FEATURES: &[Setting] = &[
     Setting::new("FEATURE_WEBSOCKET_TASK_DETAIL", "BOOL", "Single tasks over Socket.IO").default_to("true"),
     Setting::new("FEATURE_TASK_API", "off|read|full", "What /api/tasks offers")
         .when_unset("full on the embedded store, read with MongoDB"),
+    Setting::new("FEATURE_ACTIVITY", "BOOL", "Activity events; they need the embedded store")
+        .default_to("true"),
+];
+
+const ACTIVITY: &[Setting] = &[
+    Setting::new("ACTIVITY_RETENTION", "DURATION", "Time for which activity events are kept")
+        .default_to("7d"),
+    Setting::new(
+        "ACTIVITY_HIGH_VOLUME_RETENTION",
+        "DURATION",
+        "Time for which events of high-volume types are kept, such as log.line",
+    )
+    .default_to("1h"),
+    Setting::new(
+        "ACTIVITY_SCHEMAS",
+        "FOLDER",
+        "Folder with your own schemas of event types; they may replace built-in ones",
+    )
+    .when_unset("built-in types only"),
+    Setting::new(
+        "ACTIVITY_UNKNOWN_TYPES",
+        "reject|accept",
+        "What happens to events of types without a schema",
+    )
+    .default_to("reject"),
+    Setting::new(
+        "ACTIVITY_RATE_PER_SECOND",
+        "NUMBER",
+        "Events that one user may report per second; ten seconds' worth at once",
+    )
+    .default_to("1000"),
 ];
 
 const LIMITS: &[Setting] = &[
@@ -168,6 +199,7 @@ pub const GROUPS: &[Group] = &[
     Group { title: "Tokens", settings: TOKENS },
     Group { title: "Access", settings: ACCESS },
     Group { title: "Features", settings: FEATURES },
+    Group { title: "Activity", settings: ACTIVITY },
     Group { title: "Limits", settings: LIMITS },
     Group { title: "Logging", settings: LOGGING },
 ];

@@ -48,6 +48,13 @@ const WRITE_SCOPE: &str = "tasks:write";
 #[derive(Clone, Debug)]
 pub(super) struct BodyPermit(#[expect(dead_code, reason = "held, not read")] Arc<QuotaPermit<UserId>>);
 
+impl BodyPermit {
+    pub(super) fn of(caller: &Identity) -> Result<Self, ApiError> {
+        let permit = BODY_QUOTAS.take(caller.viewer.user.clone(), 1).ok_or(ApiError::Overloaded)?;
+        Ok(Self(Arc::new(permit)))
+    }
+}
+
 impl FromRequestParts<HttpState> for Reader {
     type Rejection = ApiError;
 
@@ -71,8 +78,7 @@ impl FromRequestParts<HttpState> for Writer {
                 "the task API is read-only here: the backend that owns the tasks writes them",
             ));
         }
-        let permit = BODY_QUOTAS.take(identity.viewer.user.clone(), 1).ok_or(ApiError::Overloaded)?;
-        parts.extensions.insert(BodyPermit(Arc::new(permit)));
+        parts.extensions.insert(BodyPermit::of(&identity)?);
         Ok(Self(identity))
     }
 }
@@ -103,7 +109,8 @@ impl FromRequestParts<HttpState> for Administrator {
     }
 }
 
-async fn identify(headers: &HeaderMap, state: &HttpState) -> Result<Identity, ApiError> {
+/// Verifies the caller's token.
+pub(super) async fn identify(headers: &HeaderMap, state: &HttpState) -> Result<Identity, ApiError> {
     let token = bearer(headers).ok_or(ApiError::NoToken)?;
     match state.tokens.verify(token, UnixTime::now()) {
         Err(unknown @ AuthError::NoKey { .. }) => {

@@ -2,13 +2,18 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use axum::response::{IntoResponse, Response};
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::json;
 
 use crate::{
     auth::AuthError,
     edge::error_response,
     rate_limited_log::rate_limited_log,
+    reporting::InvalidEvent,
     store::{StoreError, WriteError},
     task::PatchError,
 };
@@ -39,10 +44,17 @@ pub enum ApiError {
     FeatureDisabled(&'static str),
     #[error("{0}")]
     Invalid(String),
-    #[error("the body must be sent as application/json")]
-    NotJson,
+    /// Some of the events of a request are not valid. The answer has a list of them.
+    #[error("the events are not valid, and none of them was stored: see details")]
+    InvalidEvents(Vec<InvalidEvent>),
+    #[error("the body must be sent as {0}")]
+    UnsupportedMediaType(&'static str),
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
+    #[error("the body has more than {0} events: send several requests")]
+    TooMany(usize),
+    #[error("this user sends too much")]
+    RateLimited { retry_after: Duration },
     #[error("{0}")]
     Conflict(String),
     /// Permanent until an operator sets the missing setting.
@@ -70,8 +82,10 @@ impl ApiError {
             Self::MissingScope(_) => "forbidden",
             Self::FeatureDisabled(_) => "feature_disabled",
             Self::Invalid(_) => "invalid_payload",
-            Self::NotJson => "unsupported_media_type",
-            Self::TooLarge(_) => "payload_too_large",
+            Self::InvalidEvents(_) => "invalid_event",
+            Self::UnsupportedMediaType(_) => "unsupported_media_type",
+            Self::TooLarge(_) | Self::TooMany(_) => "payload_too_large",
+            Self::RateLimited { .. } => "rate_limited",
             Self::Conflict(_) => "conflict",
             Self::NotConfigured(_) | Self::Unavailable(_) | Self::TimedOut | Self::NoKey { .. } => {
                 "unavailable"
@@ -88,8 +102,10 @@ impl ApiError {
             Self::NoToken | Self::Token(_) | Self::BadSignature(_) => StatusCode::UNAUTHORIZED,
             Self::MissingScope(_) | Self::FeatureDisabled(_) => StatusCode::FORBIDDEN,
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
-            Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::InvalidEvents(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge(_) | Self::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::NotConfigured(_)
             | Self::Unavailable(_)
@@ -102,7 +118,7 @@ impl ApiError {
 
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         let (name, value) = match self {
-            Self::NoKey { retry_after } => {
+            Self::NoKey { retry_after } | Self::RateLimited { retry_after } => {
                 return Some((header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs() + 1)));
             }
             Self::NoToken => (header::WWW_AUTHENTICATE, r#"Bearer realm="taskcast""#),
@@ -150,7 +166,14 @@ fn token_error_message(error: &AuthError) -> Cow<'static, str> {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
-        let mut response = error_response(self.status(), self.code(), &self.to_string());
+        let (status, code, message) = (self.status(), self.code(), self.to_string());
+        let mut response = match &self {
+            Self::InvalidEvents(details) => {
+                let error = json!({"code": code, "message": message, "details": details});
+                (status, Json(json!({"error": error}))).into_response()
+            }
+            _ => error_response(status, code, &message),
+        };
         if let Some((name, value)) = self.header() {
             response.headers_mut().insert(name, value);
         }

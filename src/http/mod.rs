@@ -3,6 +3,7 @@
 //! Every answer except that of `/metrics` is JSON. Errors have the form `{error: {code, message}}`. A task is sent only as one of the
 //! two views of [`crate::task`], and its timeline as entries. The causes of internal errors appear only in the log.
 
+mod activity;
 mod admin;
 mod body;
 mod caller;

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};
 
 use super::{
-    ApiError, GatewayStatus, admin,
+    ApiError, GatewayStatus, activity, admin,
     body::MAX_BODY_BYTES,
     health, metrics, observe, tasks, timeline,
     webhook::{self, Webhook},
@@ -24,6 +24,7 @@ use crate::{
     config::{Origins, Secret, TaskApi},
     edge::{CorsRule, cors},
     metrics::Metrics,
+    reporting::Reporting,
     store::{BatchedReads, Store},
 };
 
@@ -39,12 +40,22 @@ pub struct HttpState {
     pub reads: Arc<BatchedReads>,
     pub tokens: Arc<TokenVerifier>,
     pub task_api: TaskApi,
+    /// Activity events. `None` means that they are switched off.
+    pub reporting: Option<Arc<Reporting>>,
     pub status: Arc<dyn GatewayStatus>,
     pub cluster: Arc<Cluster>,
     pub metrics: Arc<Metrics>,
     /// The token that `/metrics` requires. `None` means that everybody may read `/metrics`.
     pub metrics_token: Option<Secret>,
     pub webhook: Arc<Webhook>,
+}
+
+impl HttpState {
+    pub(super) fn reporting(&self) -> Result<&Arc<Reporting>, ApiError> {
+        let off =
+            "activity is switched off, or this store has none: FEATURE_ACTIVITY, and the embedded store";
+        self.reporting.as_ref().ok_or(ApiError::FeatureDisabled(off))
+    }
 }
 
 /// The routes of a listener.
@@ -95,6 +106,7 @@ fn public() -> Router<HttpState> {
         .route("/api/tasks/{id}/clarify", post(tasks::clarify))
         .route("/api/tasks/{id}/events", get(timeline::page))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .merge(activity::routes())
         .layer(shedding)
         .route("/api/health", get(health::health))
         .route("/api/health/live", get(health::live))

@@ -201,7 +201,7 @@ fn parse_delivery(headers: &HeaderMap, body: &[u8]) -> (LogFields, Result<Receiv
         return (log_fields, Err(ApiError::Invalid(missing.to_owned())));
     };
     if !has_json_content_type(headers) {
-        return (log_fields, Err(ApiError::NotJson));
+        return (log_fields, Err(ApiError::UnsupportedMediaType("application/json")));
     }
     match Received::parse(id, event, body) {
         Ok((received, action)) => {

@@ -53,6 +53,9 @@ labels! {
         Flooding,
     }
 
+    /// What became of a request that reports activity events.
+    ReportOutcome { Stored, Invalid, Conflict, RateLimited, Unavailable }
+
     /// What a join or resync waits for.
     WaitCause { Rate, Store, Client }
 

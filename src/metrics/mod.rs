@@ -6,6 +6,7 @@
 //!
 //! Gauges of current values are updated when a scrape comes: [`crate::http::GatewayStatus::measure`].
 
+mod activity;
 mod clients;
 mod cluster;
 mod http;
@@ -19,14 +20,15 @@ mod text;
 
 use prometheus_client::registry::Registry;
 
+pub use activity::ActivityMetrics;
 pub use clients::ClientMetrics;
 pub use cluster::ClusterMetrics;
 pub use http::HttpMetrics;
 pub use keys::KeyMetrics;
 pub use labelled::Level;
 pub use labels::{
-    CutReason, EndReason, HandoffKind, HandshakeOutcome, KeyFetch, Phase, RejectReason, RoomKind,
-    SnapshotRead, StoreFailure, StoreOperation, Transport, WaitCause, WebhookOutcome,
+    CutReason, EndReason, HandoffKind, HandshakeOutcome, KeyFetch, Phase, RejectReason, ReportOutcome,
+    RoomKind, SnapshotRead, StoreFailure, StoreOperation, Transport, WaitCause, WebhookOutcome,
 };
 pub use process::{ProcessMetrics, held_bytes, panicked};
 pub use relay::RelayMetrics;
@@ -36,6 +38,7 @@ pub use text::CONTENT_TYPE;
 /// All metrics of one gateway.
 #[derive(Debug)]
 pub struct Metrics {
+    pub activity: ActivityMetrics,
     pub clients: ClientMetrics,
     pub relay: RelayMetrics,
     pub store: StoreMetrics,
@@ -52,6 +55,7 @@ impl Default for Metrics {
         let process = ProcessMetrics::register(&mut registry);
         let ours = registry.sub_registry_with_prefix("taskcast");
         Self {
+            activity: ActivityMetrics::register(ours),
             clients: ClientMetrics::register(ours),
             relay: RelayMetrics::register(ours),
             store: StoreMetrics::register(ours),

@@ -1,6 +1,7 @@
 //! The [`Store`] trait, through which taskcast reads and writes tasks. Two stores implement it, and both pass one
 //! conformance suite (`tests/it/store.rs`).
 
+mod activity;
 mod batched_reads;
 mod coalescer;
 mod embedded;
@@ -20,6 +21,9 @@ use crate::{
     task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer, Window},
 };
 
+pub use activity::{
+    ActivityStore, AppendError, Appended, EventBatch, EventPage, EventQuery, NewEvent, RetentionLimits,
+};
 pub use batched_reads::BatchedReads;
 pub use coalescer::Answered;
 pub use embedded::{EmbeddedConfig, EmbeddedStore};

@@ -1,5 +1,6 @@
 //! Tests the HTTP routes over the embedded store, without a socket.
 
+mod activity;
 mod admin;
 mod edge;
 mod health;
@@ -117,6 +118,7 @@ impl App {
             reads: Arc::new(BatchedReads::new(store.clone())),
             tokens: Arc::new(tokens),
             task_api,
+            reporting: None,
             status: Arc::new(FixedStatus(report)),
             cluster,
             metrics: Arc::default(),

@@ -32,7 +32,7 @@ pub enum UnknownTypes {
 }
 
 /// All known types.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Registry {
     types: HashMap<EventType, Arc<KnownType>>,
     families: HashMap<Arc<str>, Arc<KnownType>>,

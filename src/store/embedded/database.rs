@@ -227,7 +227,7 @@ fn create(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
 
 /// The number from which a new store counts its changes. It grows with the time, so that a store that replaces a lost one
 /// has later positions than those that clients still remember.
-fn first_sequence() -> u64 {
+pub(super) fn first_sequence() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()) << 32
 }
 

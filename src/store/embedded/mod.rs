@@ -7,6 +7,7 @@
 //! The index is derived from `tasks`, and is built from it if it is missing (`migrate.rs`). A write, its log entry and its
 //! part of the index are one transaction, which is on disk before any client learns of the write.
 
+mod activity;
 mod database;
 mod facts;
 mod feed;
@@ -29,8 +30,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError, TaskFilter, TaskSnapshot,
-    WriteError,
+    AccessSnapshot, ActivityStore, AppendError, Appended, Cursor, DashboardSnapshot, Delivered, EventBatch,
+    EventPage, EventQuery, Page, RetentionLimits, Store, StoreError, TaskFilter, TaskSnapshot, WriteError,
 };
 use crate::{
     feed::FeedItem,
@@ -84,7 +85,7 @@ impl EmbeddedStore {
     async fn write_task(&self, write: Write) -> Result<FullTask, WriteError> {
         match self.writer.write(write).await? {
             Written::Task(task) => Ok(*task),
-            Written::Delivery(_) => Err(WriteError::NotFound),
+            _ => Err(WriteError::NotFound),
         }
     }
 }
@@ -181,7 +182,38 @@ impl Store for EmbeddedStore {
     async fn deliver(&self, delivery: Delivery) -> Result<Delivered, WriteError> {
         match self.writer.write(Write::Deliver(Box::new(delivery))).await? {
             Written::Delivery(delivered) => Ok(delivered),
-            Written::Task(task) => Ok(Delivered::Written(task.task.id)),
+            _ => Ok(Delivered::NoTask),
         }
     }
+}
+
+#[async_trait]
+impl ActivityStore for EmbeddedStore {
+    async fn append(&self, batch: EventBatch) -> Result<Appended, AppendError> {
+        match self.writer.write(Write::Append(Box::new(batch))).await {
+            Ok(Written::Appended(appended)) => appended,
+            Ok(_) => Err(unexpected().into()),
+            Err(WriteError::Store(error)) => Err(error.into()),
+            Err(error) => Err(StoreError::Unusable(error.to_string()).into()),
+        }
+    }
+
+    async fn events(&self, viewer: &Viewer, query: &EventQuery) -> Result<EventPage, StoreError> {
+        let (viewer, query) = (viewer.clone(), query.clone());
+        self.read(move |txn, org| activity::page(txn, &viewer, &query, org)).await
+    }
+
+    async fn prune(&self, limits: RetentionLimits) -> Result<bool, StoreError> {
+        match self.writer.write(Write::Prune(limits)).await {
+            Ok(Written::Pruned(has_more)) => Ok(has_more),
+            Ok(_) => Err(unexpected()),
+            Err(WriteError::Store(error)) => Err(error),
+            Err(error) => Err(StoreError::Unusable(error.to_string())),
+        }
+    }
+}
+
+/// A write has another kind of result than its request.
+fn unexpected() -> StoreError {
+    StoreError::Unusable("the embedded store has mixed up its writes".to_owned())
 }

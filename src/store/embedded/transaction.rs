@@ -7,6 +7,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use serde_json::Value;
 
 use super::{
+    activity,
     database::{DELIVERIES, Fault, LAST_SEQUENCE, LOG, LOG_BYTES, META, TASKS, TIMELINE},
     facts::Facts,
     index::Index,
@@ -35,6 +36,7 @@ pub(super) struct Tables<'txn> {
     meta: Table<'txn, &'static str, u64>,
     deliveries: Table<'txn, (u64, &'static str), ()>,
     facts: Facts<'txn>,
+    activity: activity::Log<'txn>,
     index: Index<'txn>,
     /// How many documents were read to find the tasks of deliveries.
     pub(super) documents_read: Cell<usize>,
@@ -55,6 +57,7 @@ impl<'txn> Tables<'txn> {
             log: txn.open_table(LOG)?,
             deliveries: txn.open_table(DELIVERIES)?,
             facts: Facts::open(txn)?,
+            activity: activity::Log::open(txn, &meta)?,
             index: Index::open(txn)?,
             documents_read: Cell::default(),
             meta,
@@ -79,13 +82,19 @@ impl<'txn> Tables<'txn> {
                 }
                 Write::Edit { id, by, edit } => self.edit(&id, &by, edit, now)?,
                 Write::Deliver(delivery) => Ok(Written::Delivery(self.deliver(&delivery, now)?)),
+                Write::Append(batch) => {
+                    let appended = self.activity.append(*batch, now, &self.tasks, self.default_org)?;
+                    Ok(Written::Appended(appended))
+                }
+                Write::Prune(limits) => Ok(Written::Pruned(self.activity.prune(limits)?)),
             });
         }
         self.trim_log()?;
         self.meta.insert(LAST_SEQUENCE, self.sequence)?;
         self.meta.insert(INDEXED_SEQUENCE, self.sequence)?;
         self.meta.insert(LOG_BYTES, self.log_bytes)?;
-        let changed = self.sequence != before || self.facts.has_new_facts();
+        let changed = self.sequence != before || self.facts.has_new_facts() || self.activity.has_changed;
+        self.activity.finish(&mut self.meta)?;
         Ok((outcomes, self.sequence, changed))
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 use super::{database::Database, transaction::Tables};
 use crate::{
     github::Delivery,
-    store::{Delivered, StoreError, WriteError},
+    store::{AppendError, Appended, Delivered, EventBatch, RetentionLimits, StoreError, WriteError},
     task::{Answers, DefaultOrg, FullTask, NewTask, TaskId, TaskPatch, Viewer},
 };
 
@@ -19,9 +19,20 @@ const MAX_GROUP_SIZE: usize = 256;
 /// One write that a caller waits for.
 #[derive(Debug)]
 pub(super) enum Write {
-    Create { task: NewTask, creator: Viewer, name: Option<String> },
-    Edit { id: TaskId, by: Viewer, edit: Edit },
+    Create {
+        task: NewTask,
+        creator: Viewer,
+        name: Option<String>,
+    },
+    Edit {
+        id: TaskId,
+        by: Viewer,
+        edit: Edit,
+    },
     Deliver(Box<Delivery>),
+    Append(Box<EventBatch>),
+    /// Remove activity events whose retention has ended.
+    Prune(RetentionLimits),
 }
 
 /// A change of an existing task.
@@ -36,6 +47,9 @@ pub(super) enum Edit {
 pub(super) enum Written {
     Task(Box<FullTask>),
     Delivery(Delivered),
+    Appended(Result<Appended, AppendError>),
+    /// Whether there may be more to remove.
+    Pruned(bool),
 }
 
 pub(super) type Outcome = Result<Written, WriteError>;

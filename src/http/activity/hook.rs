@@ -1,0 +1,35 @@
+//! Receives the hooks of coding agents.
+
+use std::time::Duration;
+
+use axum::{Json, extract::State};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Reporter;
+use crate::{
+    activity::hook_reports,
+    http::{ApiError, HttpState, body::JsonBody},
+    reporting::InvalidEvent,
+};
+
+/// An agent waits for its hook, so it gets an answer after this time in any case. The write continues.
+const PATIENCE: Duration = Duration::from_millis(900);
+
+/// Stores what the hook reports. The answer is an empty object, because agents read an answer as instructions.
+pub(super) async fn receive(
+    State(state): State<HttpState>,
+    Reporter(identity): Reporter,
+    JsonBody(hook): JsonBody,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let reports = hook_reports(&hook).map_err(|problem| {
+        ApiError::InvalidEvents(vec![InvalidEvent { index: 0, event_type: None, problem }])
+    })?;
+    let reporting = state.reporting()?.clone();
+    let stored = tokio::spawn(async move { reporting.report_made(&identity.viewer, reports).await });
+    match tokio::time::timeout(PATIENCE, stored).await {
+        Ok(Ok(Err(error))) => Err(error.into()),
+        Ok(Err(panicked)) => Err(ApiError::Internal(panicked.to_string())),
+        Ok(Ok(Ok(_))) | Err(_) => Ok((StatusCode::ACCEPTED, Json(json!({})))),
+    }
+}

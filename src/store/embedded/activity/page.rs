@@ -1,0 +1,68 @@
+//! Reads pages of events.
+
+use std::ops::Bound;
+
+use redb::{ReadTransaction, TableError};
+
+use super::{
+    super::database::{Fault, TASKS},
+    BY_SCOPE, EVENTS,
+    append::audience,
+    record::{Record, scope_key},
+};
+use crate::{
+    activity::Scope,
+    feed::Position,
+    store::{EventPage, EventQuery},
+    task::{DefaultOrg, Viewer},
+};
+
+/// A page examines at most this many events. Patterns and projects have no index, so that a rare type in a busy organisation would
+/// otherwise cost a scan of everything.
+const MAX_EXAMINED: usize = 10_000;
+
+/// The newest events that the query selects and the viewer may see. A task may have become private since its events were stored, so the
+/// current access to the task counts as well.
+pub(in super::super) fn page(
+    txn: &ReadTransaction,
+    viewer: &Viewer,
+    query: &EventQuery,
+    default_org: &DefaultOrg,
+) -> Result<EventPage, Fault> {
+    let by_scope = match txn.open_table(BY_SCOPE) {
+        // Nothing was reported yet.
+        Err(TableError::TableDoesNotExist(_)) => return Ok(EventPage::default()),
+        table => table?,
+    };
+    let (events, tasks) = (txn.open_table(EVENTS)?, txn.open_table(TASKS)?);
+    let scope = scope_key(&Scope::of(viewer));
+    let start = query.since.map_or(Bound::Unbounded, |since| Bound::Excluded(since.time));
+    let end = query.before.map_or(Bound::Unbounded, |before| Bound::Excluded(before.time));
+    let start = match start {
+        Bound::Excluded(number) => Bound::Excluded((&*scope, number)),
+        _ => Bound::Included((&*scope, 0)),
+    };
+    let end = match end {
+        Bound::Excluded(number) => Bound::Excluded((&*scope, number)),
+        _ => Bound::Included((&*scope, u64::MAX)),
+    };
+    let mut page = EventPage::default();
+    if query.since.zip(query.before).is_some_and(|(since, before)| since.time >= before.time) {
+        return Ok(page);
+    }
+    for (examined, item) in by_scope.range::<(&str, u64)>((start, end))?.rev().enumerate() {
+        let (_, number) = item?.0.value();
+        if page.events.len() == query.limit || examined == MAX_EXAMINED {
+            page.next = Some(Position::change(number + 1, 0));
+            break;
+        }
+        let Some(bytes) = events.get(number)? else { continue };
+        let Record { event, audience: stored, high_volume } = Record::decode(bytes.value())?;
+        let is_visible = stored.is_some_and(|audience| audience.allows(viewer))
+            && audience(&event, &tasks, default_org)?.is_some_and(|audience| audience.allows(viewer));
+        if is_visible && query.selects(&event, high_volume) {
+            page.events.push(event);
+        }
+    }
+    Ok(page)
+}
