@@ -37,7 +37,12 @@ const KEEP_ENDED_MS: i64 = 60 * 60 * 1000;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EntityCopy {
-    pub begun: Begun,
+    /// The event that began the present run, or by which the entity became known.
+    pub begun: Position,
+    /// The newest event that a rule lets begin a run, also if it was only news of the present one. Another audience may
+    /// have seen the end of a run that it was not the news of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_start: Option<Start>,
     /// The newest event.
     pub position: Position,
     pub started_at: i64,
@@ -47,18 +52,21 @@ pub(super) struct EntityCopy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stale_after: Option<i64>,
+    pub stale_after: Option<StaleAfter>,
     pub counters: BTreeMap<Arc<str>, u64>,
     pub fields: BTreeMap<Arc<str>, Field>,
 }
 
-/// The event that began the present run of the entity.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Begun {
+pub(super) struct Start {
     pub position: Position,
-    /// `None` means that the entity became known by another event than one that begins a run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub starts: Option<Starts>,
+    pub starts: Starts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct StaleAfter {
+    pub position: Position,
+    pub millis: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,10 +90,11 @@ pub(super) struct Field {
 }
 
 impl EntityCopy {
-    fn begin(rule: &Rule, event: &Event) -> Self {
+    fn begin(event: &Event) -> Self {
         let at = event.timestamp.millis();
         Self {
-            begun: Begun { position: event.position, starts: rule.starts.filter(|_| rule.part.is_none()) },
+            begun: event.position,
+            last_start: None,
             position: event.position,
             started_at: at,
             updated_at: at,
@@ -107,7 +116,7 @@ impl EntityCopy {
                     None => false,
                 }
         };
-        let mut copy = before.filter(|copy| !begins(copy)).unwrap_or_else(|| Self::begin(rule, event));
+        let mut copy = before.filter(|copy| !begins(copy)).unwrap_or_else(|| Self::begin(event));
         copy.change(rule, event);
         copy
     }
@@ -117,8 +126,8 @@ impl EntityCopy {
         self.position = event.position;
         self.started_at = self.started_at.min(at);
         self.updated_at = self.updated_at.max(at);
-        if let Some(stale_after) = rule.stale_after {
-            self.stale_after = Some(stale_after);
+        if let Some(millis) = rule.stale_after {
+            self.stale_after = Some(StaleAfter { position: event.position, millis });
         }
         if let Some(counter) = &rule.count {
             let count = self.counters.entry(Arc::clone(counter)).or_default();
@@ -130,11 +139,12 @@ impl EntityCopy {
             let part_after = self.part_after(part, rule, kept, status, at);
             return self.set(Arc::clone(part), part_after, event.position);
         }
+        if let Some(starts) = rule.starts {
+            self.last_start = Some(Start { position: event.position, starts });
+        }
         // A late event of an entity that has ended does not bring it back. Another end corrects the status.
-        if self.ended.is_none() || rule.ends {
-            if let Some(text) = status {
-                self.status = Some(Status { position: event.position, text });
-            }
+        if let Some(text) = status.filter(|_| self.ended.is_none() || rule.ends) {
+            self.status = Some(Status { position: event.position, text });
         }
         if rule.ends {
             self.ended = Some(Ended { position: event.position, at });
@@ -179,7 +189,11 @@ impl EntityCopy {
 
     /// When the entity is removed, if nothing happens before. `None` means never.
     pub fn expires_at(&self) -> Option<i64> {
-        expires_at(self.ended.map(|ended| ended.at), self.updated_at, self.stale_after)
+        expires_at(
+            self.ended.map(|ended| ended.at),
+            self.updated_at,
+            self.stale_after.map(|stale_after| stale_after.millis),
+        )
     }
 }
 

@@ -151,7 +151,7 @@ impl LiveEntities {
             .filter(|(key, _)| key.project == event.project)
             .filter_map(|(key, copies)| Some((key, copies.get(audience)?)))
             .filter(|(_, copy)| copy.ended.is_none())
-            .max_by_key(|(_, copy)| copy.begun.position)
+            .max_by_key(|(_, copy)| copy.begun)
             .map(|(key, _)| key.clone())
     }
 

@@ -46,14 +46,17 @@ pub(super) fn merge<'a>(key: &'a EntityKey, all: &[&'a EntityCopy], now: i64) ->
         .iter()
         .filter_map(|copy| copy.ended.map(|ended| (ended, copy)))
         .max_by_key(|(ended, _)| ended.position);
+    let stale_after =
+        copies.iter().filter_map(|copy| copy.stale_after).max_by_key(|stale_after| stale_after.position);
+    let stale_after = stale_after.map(|stale_after| stale_after.millis);
     let updated_at = copies.iter().map(|copy| copy.updated_at).max()?;
     let ended_at = ended.map(|(ended, _)| ended.at);
-    if expires_at(ended_at, updated_at, newest.stale_after).is_some_and(|expires_at| expires_at <= now) {
+    if expires_at(ended_at, updated_at, stale_after).is_some_and(|expires_at| expires_at <= now) {
         return None;
     }
     let stale_at = match ended {
         Some(_) => None,
-        None => newest.stale_after.map(|stale_after| updated_at.saturating_add(stale_after)),
+        None => stale_after.map(|stale_after| updated_at.saturating_add(stale_after)),
     };
     let status = match ended {
         Some((_, copy)) => copy.status.as_ref(),
@@ -69,7 +72,7 @@ pub(super) fn merge<'a>(key: &'a EntityKey, all: &[&'a EntityCopy], now: i64) ->
         position: newest.position,
         counters: BTreeMap::new(),
         fields: BTreeMap::new(),
-        begun: copies.iter().map(|copy| copy.begun.position).min()?,
+        begun: copies.iter().map(|copy| copy.begun).min()?,
     };
     if stale_at.is_some_and(|stale_at| stale_at <= now) {
         entity.status = Some(STALE);
@@ -93,11 +96,10 @@ pub(super) fn merge<'a>(key: &'a EntityKey, all: &[&'a EntityCopy], now: i64) ->
 
 /// Returns whether a copy tells of a run that was over when the run in another copy began.
 fn belongs_to_earlier_run(copy: &EntityCopy, other: &EntityCopy) -> bool {
-    match other.begun.starts {
-        Some(Starts::Always) => copy.position < other.begun.position,
-        Some(Starts::AfterEnd) => copy.ended.is_some_and(|ended| ended.position < other.begun.position),
-        None => false,
-    }
+    other.last_start.is_some_and(|start| match start.starts {
+        Starts::Always => copy.position < start.position,
+        Starts::AfterEnd => copy.ended.is_some_and(|ended| ended.position < start.position),
+    })
 }
 
 impl Serialize for Entity<'_> {
