@@ -22,7 +22,8 @@
 //! - [`edge`]: what a request meets before its sender is known: origins, CORS, limits, bodies.
 //! - [`session`]: what an authenticated client may do: requests in order, joins, rates, the end of its token.
 //! - [`transport`]: how a client connects: Socket.IO, native or through a library.
-//! - [`http`]: the router, the task API, GitHub's webhooks, health, metrics, administration.
+//! - [`reporting`]: accepts the activity events that producers report.
+//! - [`http`]: the router, the task API, the activity API, GitHub's webhooks, health, metrics, administration.
 //!
 //! The other modules are [`config`], [`cli`], [`telemetry`] with [`rate_limited_log`], [`metrics`], [`json`], [`rate_limit`],
 //! [`http_client`], [`shrinking_map`], [`backoff`] and [`position`]; [`serve`] accepts connections, [`lifecycle`] shuts the process down, and [`app`]

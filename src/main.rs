@@ -48,6 +48,19 @@ fn run(Invocation { command, sources }: Invocation) -> Result<ExitCode, CliError
         }
         Command::Health(arguments) => print(&[runtime()?.block_on(cli::health(arguments, &sources))?]),
         Command::Completions(shell) => print(&[cli::completions(shell)]),
+        Command::Emit(arguments) => runtime()?.block_on(async {
+            tokio::select! {
+                result = cli::emit(arguments, &sources) => print(&[result?]),
+                result = tokio::signal::ctrl_c() => result.map(|()| ExitCode::FAILURE).map_err(CliError::Runtime),
+            }
+        }),
+        // An agent must not be disturbed by its hook, whatever happens.
+        Command::Hook(arguments) => {
+            if let Err(error) = runtime()?.block_on(cli::hook(arguments, &sources)) {
+                let _ = writeln!(io::stderr(), "taskcast hook: {error}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Tail(arguments) => runtime()?.block_on(async {
             tokio::select! {
                 result = cli::tail(arguments, &sources, io::stdout()) => result.map(|()| ExitCode::SUCCESS),

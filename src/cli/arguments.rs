@@ -7,7 +7,10 @@ use clap_complete::Shell;
 
 use crate::config::{GROUPS, Setting, Sources};
 
-use super::{CheckArguments, CliError, HealthArguments, TailArguments, TokenArguments};
+use super::{
+    CheckArguments, CliError, EmitArguments, HealthArguments, HookArguments, LoginArguments, TailArguments,
+    TokenArguments,
+};
 
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -15,6 +18,8 @@ pub enum Command {
     Token(TokenArguments),
     Check(CheckArguments),
     Tail(TailArguments),
+    Emit(EmitArguments),
+    Hook(HookArguments),
     Health(HealthArguments),
     Completions(Shell),
 }
@@ -54,14 +59,32 @@ fn read(args: impl IntoIterator<Item = OsString>) -> Result<(Command, Flags), cl
         "tail" => Command::Tail(TailArguments {
             task: text("task"),
             url: text("url"),
-            token: text("token").or_else(|| std::env::var("TASKCAST_TOKEN").ok()).filter(|t| !t.is_empty()),
-            sub: text("sub"),
-            org: text("org"),
+            login: login(matches),
             json: matches.get_flag("json"),
         }),
+        "emit" => Command::Emit(EmitArguments {
+            event_type: text("type"),
+            payload: text("payload"),
+            ndjson: matches.get_flag("ndjson"),
+            project: text("project"),
+            source: text("source"),
+            id: text("id"),
+            url: text("url"),
+            login: login(matches),
+        }),
+        "hook" => Command::Hook(HookArguments { url: text("url"), login: login(matches) }),
         _ => Command::Serve,
     };
     Ok((command, flags(matches)))
+}
+
+fn login(matches: &ArgMatches) -> LoginArguments {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    LoginArguments {
+        token: text("token").or_else(|| std::env::var("TASKCAST_TOKEN").ok()).filter(|t| !t.is_empty()),
+        sub: text("sub"),
+        org: text("org"),
+    }
 }
 
 fn flags(matches: &ArgMatches) -> Flags {
@@ -90,6 +113,8 @@ fn grammar() -> clap::Command {
         .subcommand(token_grammar())
         .subcommand(check_grammar())
         .subcommand(tail_grammar())
+        .subcommand(emit_grammar())
+        .subcommand(hook_grammar())
         .subcommand(health_grammar())
         .subcommand(completions_grammar())
 }
@@ -137,37 +162,73 @@ fn tail_grammar() -> clap::Command {
     clap::Command::new("tail")
         .about("Connects to a running gateway and prints events as they arrive")
         .arg(Arg::new("task").long("task").value_name("ID").help("Also follow this task"))
-        .arg(
-            Arg::new("url")
-                .long("url")
-                .value_name("URL")
-                .help("The URL of the gateway [default: this machine, at the configured PORT]"),
-        )
-        .arg(
-            Arg::new("token")
-                .long("token")
-                .value_name("JWT")
-                .allow_hyphen_values(true)
-                .help("The token [default: TASKCAST_TOKEN, else one signed with the configured secret]"),
-        )
-        .arg(
-            Arg::new("sub")
-                .long("sub")
-                .value_name("USER")
-                .help("The user of the token that taskcast signs [default: taskcast-tail]"),
-        )
-        .arg(
-            Arg::new("org")
-                .long("org")
-                .value_name("ORG")
-                .help("The organisation of the token that taskcast signs [default: DEFAULT_ORG]"),
-        )
+        .args(gateway_args("taskcast-tail"))
         .arg(
             Arg::new("json")
                 .long("json")
                 .action(ArgAction::SetTrue)
                 .help("Print {event, payload} as JSON, with complete states"),
         )
+}
+
+/// The options of a command that talks to a running gateway. taskcast signs a token for `user`, unless one is given.
+fn gateway_args(user: &'static str) -> [Arg; 4] {
+    [
+        Arg::new("url")
+            .long("url")
+            .value_name("URL")
+            .help("The URL of the gateway [default: this machine, at the configured PORT]"),
+        Arg::new("token")
+            .long("token")
+            .value_name("JWT")
+            .allow_hyphen_values(true)
+            .help("The token [default: TASKCAST_TOKEN, else one signed with the configured secret]"),
+        Arg::new("sub")
+            .long("sub")
+            .value_name("USER")
+            .help(format!("The user of the token that taskcast signs [default: {user}]")),
+        Arg::new("org")
+            .long("org")
+            .value_name("ORG")
+            .help("The organisation of the token that taskcast signs [default: DEFAULT_ORG]"),
+    ]
+}
+
+fn emit_grammar() -> clap::Command {
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).conflicts_with("ndjson").help(help)
+    };
+    clap::Command::new("emit")
+        .about("Reports activity events to a running gateway")
+        .arg(
+            Arg::new("type")
+                .value_name("TYPE")
+                .required_unless_present("ndjson")
+                .conflicts_with("ndjson")
+                .help("The type of the event, such as agent.started"),
+        )
+        .arg(
+            Arg::new("payload")
+                .value_name("JSON")
+                .conflicts_with("ndjson")
+                .help("The payload, an object [default: read from standard input, as with -]"),
+        )
+        .arg(
+            Arg::new("ndjson")
+                .long("ndjson")
+                .action(ArgAction::SetTrue)
+                .help("Report one event for each line of standard input, until it ends"),
+        )
+        .arg(option("project", "ID", "The projectId of the event"))
+        .arg(option("source", "NAME", "The source of the event"))
+        .arg(option("id", "ID", "The idempotency key of the event [default: a new one]"))
+        .args(gateway_args("taskcast-emit"))
+}
+
+fn hook_grammar() -> clap::Command {
+    clap::Command::new("hook")
+        .about("Forwards a coding agent's hook from standard input to a running gateway; exit code 0 in any case")
+        .args(gateway_args("taskcast-hook"))
 }
 
 fn check_grammar() -> clap::Command {

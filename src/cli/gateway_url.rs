@@ -4,6 +4,9 @@ use std::{fmt, net::SocketAddr};
 
 use http::Uri;
 
+use super::CliError;
+use crate::config::{ServerConfig, Sources};
+
 /// `http://host:port` or `https://host`, optionally with a path before `/socket.io`.
 pub(super) struct GatewayUrl {
     scheme: &'static str,
@@ -11,6 +14,17 @@ pub(super) struct GatewayUrl {
 }
 
 impl GatewayUrl {
+    /// The gateway at a URL that was given with `--url`, or the one on this machine.
+    pub(super) fn of(url: Option<&str>, sources: &Sources) -> Result<Self, CliError> {
+        match url {
+            Some(url) => Self::parse(url).ok_or(CliError::Url("--url")),
+            None => {
+                let server = ServerConfig::read_alone(sources)?;
+                Ok(Self::local(server.local_address(server.port)))
+            }
+        }
+    }
+
     pub(super) fn parse(url: &str) -> Option<Self> {
         let uri: Uri = url.trim().parse().ok()?;
         let scheme = match uri.scheme_str()? {

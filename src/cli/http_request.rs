@@ -1,4 +1,4 @@
-//! Sends HTTP requests without a token to a gateway, for `health` and `check --url`.
+//! Sends HTTP requests to a gateway: without a token for `health` and `check --url`, with one for reports.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, header};
@@ -36,6 +36,25 @@ pub(super) async fn http_request(
     let (status, cookies) = (answer.status().as_u16(), cookies_of(answer.headers()));
     let body = answer.into_body().unwrap_or_default();
     Ok(Answer { status, cookies, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// Sends a body with a token.
+pub(super) async fn post(
+    gateway: &GatewayUrl,
+    path: &str,
+    token: &str,
+    content_type: &'static str,
+    body: Bytes,
+) -> Result<Answer, RequestError> {
+    let request = Request::post(format!("{gateway}{path}"))
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .header(header::CONTENT_TYPE, content_type)
+        .body(body.into())
+        .map_err(|error| RequestError::Unreachable(error.to_string()))?;
+    let answer = HttpClient::default().send(request).await?;
+    let status = answer.status().as_u16();
+    let body = answer.into_body().unwrap_or_default();
+    Ok(Answer { status, cookies: Vec::new(), body: String::from_utf8_lossy(&body).into_owned() })
 }
 
 fn cookies_of(headers: &HeaderMap) -> Vec<String> {

@@ -11,13 +11,13 @@ mod session;
 
 use std::{io::Write, time::Duration};
 
-use crate::{
-    auth::{Grant, TokenSigner, UnixTime},
-    backoff::Backoff,
-    config::{Config, ServerConfig, Sources},
-};
+use crate::{backoff::Backoff, config::Sources};
 
-use super::{CliError, gateway_url::GatewayUrl};
+use super::{
+    CliError,
+    credentials::{Credentials, LoginArguments},
+    gateway_url::GatewayUrl,
+};
 use outcome::Outcome;
 use printer::Printer;
 use rooms::Rooms;
@@ -27,27 +27,21 @@ use session::Session;
 pub struct TailArguments {
     pub task: Option<String>,
     pub url: Option<String>,
-    pub token: Option<String>,
-    pub sub: Option<String>,
-    pub org: Option<String>,
+    pub login: LoginArguments,
     pub json: bool,
 }
 
 /// Between two attempts to connect.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
-const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// Prints events until the output is closed, or until the gateway refuses and a retry would not help. The caller stops this
 /// function on Ctrl-C.
 pub async fn tail(arguments: TailArguments, sources: &Sources, out: impl Write) -> Result<(), CliError> {
-    let credentials = Credentials::of(&arguments, sources)?;
-    let gateway = match &arguments.url {
-        Some(url) => GatewayUrl::parse(url).ok_or(CliError::Url("--url"))?,
-        None => {
-            let server = ServerConfig::read_alone(sources)?;
-            GatewayUrl::local(server.local_address(server.port))
-        }
-    };
+    let credentials = Credentials::of(&arguments.login, sources, "taskcast-tail", None)?;
+    if let Some(user) = credentials.user_without_org() {
+        eprintln!("only tasks of the user {user:?} are shown: use --org to see those of an organisation");
+    }
+    let gateway = GatewayUrl::of(arguments.url.as_deref(), sources)?;
     let client = Tail {
         gateway,
         credentials,
@@ -56,44 +50,6 @@ pub async fn tail(arguments: TailArguments, sources: &Sources, out: impl Write) 
         backoff: BACKOFF,
     };
     client.run().await
-}
-
-/// The token that the client connects with.
-enum Credentials {
-    Given(String),
-    /// A new token is signed for each connection, so that reconnecting never fails because of an expired token.
-    Signed(Box<TokenSigner>, Grant),
-}
-
-impl Credentials {
-    fn of(arguments: &TailArguments, sources: &Sources) -> Result<Self, CliError> {
-        if let Some(token) = &arguments.token {
-            return Ok(Self::Given(token.clone()));
-        }
-        let config = Config::read(sources)?;
-        let signer = config.tokens()?.signer.ok_or(CliError::NoSecret)?;
-        let grant = Grant {
-            user: arguments.sub.clone().unwrap_or_else(|| "taskcast-tail".to_owned()),
-            org: arguments.org.clone(),
-            name: None,
-            scope: None,
-            ttl: TOKEN_TTL,
-        };
-        if grant.org.is_none() && config.store.default_org.0.is_none() {
-            eprintln!(
-                "only tasks of the user {:?} are shown: use --org to see those of an organisation",
-                grant.user
-            );
-        }
-        Ok(Self::Signed(Box::new(signer), grant))
-    }
-
-    fn token(&self) -> Result<String, CliError> {
-        Ok(match self {
-            Self::Given(token) => token.clone(),
-            Self::Signed(signer, grant) => signer.sign(grant, UnixTime::now())?,
-        })
-    }
 }
 
 struct Tail<W> {

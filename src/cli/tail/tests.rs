@@ -259,17 +259,3 @@ async fn a_server_without_tls_is_an_error_and_does_not_panic() {
     let outcome = timeout(DEADLINE, opening).await.expect("in time").expect("no panic");
     assert!(matches!(outcome, Some(Outcome::Lost(_))));
 }
-
-#[test]
-fn a_token_is_signed_when_none_is_given() {
-    let arguments = TailArguments { task: None, url: None, token: None, sub: None, org: None, json: false };
-    let secret = Sources::new([("JWT_SECRET".to_owned(), "bench-secret".to_owned())]);
-    let token = Credentials::of(&arguments, &secret).expect("made").token().expect("signed");
-    let tokens = Config::read(&secret).expect("usable").tokens().expect("keys");
-    let identity = tokens.verifier.verify(&token, UnixTime::now()).expect("accepted");
-    assert_eq!(identity.viewer.user.as_str(), "taskcast-tail");
-
-    let given = TailArguments { token: Some("x".into()), ..arguments.clone() };
-    assert_eq!(Credentials::of(&given, &Sources::default()).expect("given").token().expect("given"), "x");
-    assert!(matches!(Credentials::of(&arguments, &Sources::default()), Err(CliError::Config(_))));
-}

@@ -6,10 +6,10 @@ use axum::{Json, extract::State};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Reporter;
+use super::{Reporter, events::Events};
 use crate::{
     activity::hook_reports,
-    http::{ApiError, HttpState, body::JsonBody},
+    http::{ApiError, HttpState},
     reporting::InvalidEvent,
 };
 
@@ -20,8 +20,11 @@ const PATIENCE: Duration = Duration::from_millis(900);
 pub(super) async fn receive(
     State(state): State<HttpState>,
     Reporter(identity): Reporter,
-    JsonBody(hook): JsonBody,
+    Events(mut bodies): Events,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let (Some(hook), true) = (bodies.pop(), bodies.is_empty()) else {
+        return Err(ApiError::Invalid("the body must be the object of one hook".to_owned()));
+    };
     let reports = hook_reports(&hook).map_err(|problem| {
         ApiError::InvalidEvents(vec![InvalidEvent { index: 0, event_type: None, problem }])
     })?;

@@ -1,0 +1,97 @@
+//! Tests the command with a gateway that answers as the test tells it to.
+
+use axum::{Router, extract::State, routing::post};
+use http::StatusCode;
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// A gateway that stores events once each, refuses those of the type `bad`, and fails a number of times first.
+#[derive(Clone, Default)]
+struct Gateway {
+    stored: Arc<Mutex<Vec<Value>>>,
+    failures_left: Arc<Mutex<u32>>,
+}
+
+async fn receive(State(gateway): State<Gateway>, body: String) -> (StatusCode, String) {
+    let lines: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    if lines.iter().any(|event| event["type"] == "bad") {
+        let error = json!({"code": "invalid_event", "message": "m", "details": [{"path": "/type", "message": "is bad"}]});
+        return (StatusCode::UNPROCESSABLE_ENTITY, json!({"error": error}).to_string());
+    }
+    let mut stored = gateway.stored.lock().expect("not poisoned");
+    let (mut accepted, mut duplicates) = (0, 0);
+    for event in lines {
+        assert!(event["id"].is_string());
+        match stored.iter().any(|other| other["id"] == event["id"]) {
+            true => duplicates += 1,
+            false => {
+                accepted += 1;
+                stored.push(event);
+            }
+        }
+    }
+    let mut failures_left = gateway.failures_left.lock().expect("not poisoned");
+    if *failures_left > 0 {
+        *failures_left -= 1;
+        // The events are stored, but the client does not learn of it.
+        return (StatusCode::SERVICE_UNAVAILABLE, String::new());
+    }
+    (
+        StatusCode::ACCEPTED,
+        json!({"accepted": accepted, "duplicates": duplicates, "eventId": "x"}).to_string(),
+    )
+}
+
+async fn started(gateway: &Gateway) -> Emitter {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let router = Router::new().route("/api/activity", post(receive)).with_state(gateway.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Emitter {
+        gateway: GatewayUrl::local(address),
+        credentials: Credentials::Given("token".to_owned()),
+        max_attempts: SINGLE_ATTEMPTS,
+        stored: 0,
+        duplicates: 0,
+        refused: 0,
+    }
+}
+
+fn input(text: &str) -> mpsc::Receiver<Line> {
+    read_lines(io::Cursor::new(text.to_owned()))
+}
+
+#[tokio::test]
+async fn only_the_wrong_lines_are_refused() {
+    let gateway = Gateway::default();
+    let emitter = started(&gateway).await;
+    let lines: Vec<String> = (0..700)
+        .map(|n| match n % 100 {
+            7 => r#"{"type": "bad", "payload": {}}"#.to_owned(),
+            8 => "{".to_owned(),
+            _ => format!(r#"{{"type": "good", "payload": {{"n": {n}}}}}"#),
+        })
+        .collect();
+    let error = emitter.stream(input(&lines.join("\n"))).await.expect_err("some lines are wrong");
+    assert_eq!(error.to_string(), "686 stored, 0 stored before, 14 refused");
+    let stored = gateway.stored.lock().expect("not poisoned");
+    let numbers: Vec<u64> = stored.iter().map(|event| event["payload"]["n"].as_u64().expect("n")).collect();
+    assert!(numbers.is_sorted(), "the order of the lines is kept");
+}
+
+#[tokio::test]
+async fn a_report_without_an_answer_is_sent_again_and_stored_once() {
+    let gateway = Gateway { failures_left: Arc::new(Mutex::new(2)), ..Gateway::default() };
+    let summary = started(&gateway).await.stream(input("{\"type\":\"a\",\"payload\":{}}\n")).await;
+    assert_eq!(summary.expect("stored"), "0 stored, 1 stored before, 0 refused");
+    assert_eq!(gateway.stored.lock().expect("not poisoned").len(), 1);
+}
+
+#[test]
+fn an_event_keeps_its_own_id() {
+    assert_eq!(with_id(r#"{"id": "x"}"#, "run", 3), Ok(r#"{"id":"x"}"#.to_owned()));
+    assert_eq!(with_id(r#"{"id": null}"#, "run", 3), Ok(r#"{"id":"run-3"}"#.to_owned()));
+    assert_eq!(with_id("5", "run", 3), Err("must be an object with type and payload".to_owned()));
+}
