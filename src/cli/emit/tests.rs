@@ -1,9 +1,11 @@
 //! Tests the command with a gateway that answers as the test tells it to.
 
-use axum::{Router, extract::State, routing::post};
-use http::StatusCode;
 use std::sync::{Arc, Mutex};
-use tokio::net::TcpListener;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 use super::*;
 
@@ -14,13 +16,29 @@ struct Gateway {
     failures_left: Arc<Mutex<u32>>,
 }
 
-async fn receive(State(gateway): State<Gateway>, body: String) -> (StatusCode, String) {
+/// Answers one request. The client opens a connection for each.
+async fn serve(gateway: &Gateway, mut stream: TcpStream) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("a request"));
+    }
+    let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+    let mut body = vec![0; length.parse().expect("a number")];
+    stream.read_exact(&mut body).await.expect("a body");
+    let (status, answer) = gateway.answer(&String::from_utf8(body).expect("text"));
+    let text = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{answer}", answer.len());
+    stream.write_all(text.as_bytes()).await.expect("sent");
+}
+
+impl Gateway {
+    fn answer(&self, body: &str) -> (u16, String) {
     let lines: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     if lines.iter().any(|event| event["type"] == "bad") {
         let error = json!({"code": "invalid_event", "message": "m", "details": [{"path": "/type", "message": "is bad"}]});
-        return (StatusCode::UNPROCESSABLE_ENTITY, json!({"error": error}).to_string());
+        return (422, json!({"error": error}).to_string());
     }
-    let mut stored = gateway.stored.lock().expect("not poisoned");
+    let mut stored = self.stored.lock().expect("not poisoned");
     let (mut accepted, mut duplicates) = (0, 0);
     for event in lines {
         assert!(event["id"].is_string());
@@ -32,11 +50,11 @@ async fn receive(State(gateway): State<Gateway>, body: String) -> (StatusCode, S
             }
         }
     }
-    let mut failures_left = gateway.failures_left.lock().expect("not poisoned");
+    let mut failures_left = self.failures_left.lock().expect("not poisoned");
     if *failures_left > 0 {
         *failures_left -= 1;
         // The events are stored, but the client does not learn of it.
-        return (StatusCode::SERVICE_UNAVAILABLE, String::new());
+        return (503, String::new());
     }
     (
         StatusCode::ACCEPTED,
@@ -47,8 +65,12 @@ async fn receive(State(gateway): State<Gateway>, body: String) -> (StatusCode, S
 async fn started(gateway: &Gateway) -> Emitter {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let router = Router::new().route("/api/activity", post(receive)).with_state(gateway.clone());
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    let gateway = gateway.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            serve(&gateway, stream).await;
+        }
+    });
     Emitter {
         gateway: GatewayUrl::local(address),
         credentials: Credentials::Given("token".to_owned()),
