@@ -20,10 +20,15 @@ use crate::{
     wire::{ClientEvent, ClientEventName, Message},
 };
 
+mod activity;
+
+pub use activity::activity;
+
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their folders in `fuzz/seeds`.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
+    ("activity", activity),
     ("change", change),
     ("client", client),
     ("config", config),
@@ -89,7 +94,7 @@ pub fn document(data: &[u8]) {
     let Ok(Value::Object(document)) = serde_json::from_slice(data) else { return };
     let Ok(full) = FullTask::from_document(document.clone(), &DefaultOrg::default()) else { return };
     checked_view(&full);
-    let summary = value(&Summary(&full.task));
+    let summary = json_of(&Summary(&full.task));
     assert!(["events", "questions", "clarificationAnswers"].iter().all(|name| summary.get(name).is_none()));
     translated(&Change {
         position: Position::change(1, 0),
@@ -189,13 +194,13 @@ fn is_packet(packet: &Packet, kind: char) {
     );
 }
 
-fn value(view: &impl serde::Serialize) -> Value {
+fn json_of(view: &impl serde::Serialize) -> Value {
     serde_json::to_value(view).unwrap_or_else(|error| panic!("a view that is not JSON: {error}"))
 }
 
 /// Checks the view that clients receive: its shape, and that it contains no other field and no secret.
 fn checked_view(full: &FullTask) {
-    let view = value(&FullView(full));
+    let view = json_of(&FullView(full));
     let allowed = |name: &str| {
         ["_id", "taskId", "events"].contains(&name)
             || Field::ALL.iter().any(|field| field.sent_names().contains(&name))

@@ -8,13 +8,11 @@ use std::{
 use super::{
     entity::EntityCopy,
     key::{EntityKey, id_text},
-    merged::{Entity, merge},
     rule::{Rule, Target},
 };
 use crate::{
     activity::{Audience, Event, Registry},
     position::Position,
-    task::{Timestamp, UserId, Viewer},
 };
 
 /// The live entities of one organisation, or of one user without an organisation.
@@ -155,7 +153,7 @@ impl LiveEntities {
             .map(|(key, _)| key.clone())
     }
 
-    fn of_kind<'a>(
+    pub(super) fn of_kind<'a>(
         &'a self,
         kind: &'a str,
     ) -> impl Iterator<Item = (&'a EntityKey, &'a BTreeMap<Audience, EntityCopy>)> {
@@ -204,56 +202,6 @@ impl LiveEntities {
         true
     }
 
-    /// An entity as a viewer sees it. `None` means that the viewer sees none: it does not exist, its time is over, or it
-    /// follows only from events that the viewer may not see.
-    pub fn entity<'a>(&'a self, viewer: &Viewer, key: &EntityKey, now: Timestamp) -> Option<Entity<'a>> {
-        let (key, copies) = self.entities.get_key_value(key)?;
-        merged(key, copies, now, |audience| audience.allows(viewer))
-    }
-
-    /// An entity as members of the organisation see it who have no copy of their own.
-    pub fn public_entity<'a>(&'a self, key: &EntityKey, now: Timestamp) -> Option<Entity<'a>> {
-        let (key, copies) = self.entities.get_key_value(key)?;
-        merged(key, copies, now, |audience| matches!(audience, Audience::Org(_)))
-    }
-
-    /// The users who have a copy of their own of an entity. They may see it differently from others.
-    pub fn users_with_own_copy(&self, key: &EntityKey) -> impl Iterator<Item = &UserId> {
-        self.entities.get(key).into_iter().flat_map(BTreeMap::keys).filter_map(|audience| match audience {
-            Audience::User { user, .. } => Some(user),
-            Audience::Org(_) => None,
-        })
-    }
-
-    /// All entities that a viewer sees, ordered by kind, id and project.
-    pub fn entities<'a>(&'a self, viewer: &'a Viewer, now: Timestamp) -> impl Iterator<Item = Entity<'a>> {
-        self.entities
-            .iter()
-            .filter_map(move |(key, copies)| merged(key, copies, now, |audience| audience.allows(viewer)))
-    }
-
-    /// The entities of one kind that a viewer sees, ordered by id and project.
-    pub fn entities_of_kind<'a>(
-        &'a self,
-        viewer: &'a Viewer,
-        kind: &'a str,
-        now: Timestamp,
-    ) -> impl Iterator<Item = Entity<'a>> {
-        self.of_kind(kind)
-            .filter_map(move |(key, copies)| merged(key, copies, now, |audience| audience.allows(viewer)))
-    }
-
-    /// The entity of a kind that has not ended and began last.
-    pub fn newest_open<'a>(
-        &'a self,
-        viewer: &'a Viewer,
-        kind: &'a str,
-        now: Timestamp,
-    ) -> Option<Entity<'a>> {
-        let open = self.entities_of_kind(viewer, kind, now).filter(|entity| entity.ended_at.is_none());
-        open.max_by_key(|entity| entity.begun)
-    }
-
     /// The number of copies of entities that are held.
     pub fn len(&self) -> usize {
         self.count
@@ -262,15 +210,4 @@ impl LiveEntities {
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
-}
-
-fn merged<'a>(
-    key: &'a EntityKey,
-    copies: &'a BTreeMap<Audience, EntityCopy>,
-    now: Timestamp,
-    is_seen: impl Fn(&Audience) -> bool,
-) -> Option<Entity<'a>> {
-    let seen: Vec<&EntityCopy> =
-        copies.iter().filter(|(audience, _)| is_seen(audience)).map(|(_, copy)| copy).collect();
-    merge(key, &seen, now.millis())
 }

@@ -11,6 +11,7 @@ mod merged;
 mod rule;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use checkpoint::CheckpointError;
 pub use fold::{LiveChange, LiveEntities};

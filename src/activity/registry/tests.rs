@@ -323,3 +323,60 @@ fn an_operators_schema_cannot_hang_the_server() {
     assert!(!check(&registry, "deep", nested).is_empty());
     assert_eq!(check(&registry, "slow", json!({"a": "a".repeat(30_000)})).len(), 1);
 }
+
+/// A row of the table in docs/activity.md.
+fn row(known: &KnownType) -> String {
+    let title = known.schema["title"].as_str().expect("a title");
+    let volume = if known.high_volume { " (high volume)" } else { "" };
+    let mut fields = described(&known.schema);
+    if let Some(Value::String(kind)) = known.schema["additionalProperties"].get("type") {
+        fields.push(format!("{kind}s by name"));
+    }
+    let kinds: Vec<String> = known.rules().iter().map(|rule| format!("`{}`", rule.kind())).collect();
+    format!("| `{title}`{volume} | {} | {} |", fields.join(", "), kinds.join(", "))
+}
+
+fn described(schema: &Value) -> Vec<String> {
+    let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    let none = Map::new();
+    let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
+    let words = |text: String| match text.as_str() {
+        "[]" => " list of texts".to_owned(),
+        "string" => String::new(),
+        "integer|all" => " integer or `all`".to_owned(),
+        text if text.contains('/') => format!(" `{}`", text.replace('/', "` or `")),
+        text => format!(" {text}"),
+    };
+    properties
+        .iter()
+        .map(|(name, field)| {
+            let mark = if required.contains(&json!(name)) { "" } else { "?" };
+            match field.get("properties") {
+                Some(_) => format!("`{name}`{mark} object with {}", described(field).join(" and ")),
+                None => format!("`{name}`{mark}{}", words(kind(field))),
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn the_documentation_has_exactly_the_known_types() {
+    let page = include_str!("../../../docs/activity.md");
+    let section = page.split("## Built-in types").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let rows: BTreeSet<&str> =
+        section.expect("the section").lines().filter(|line| line.starts_with("| `")).collect();
+    let registry = built_in();
+    let expected: BTreeSet<String> = registry.types().into_iter().map(row).collect();
+    assert_eq!(rows, expected.iter().map(String::as_str).collect());
+}
+
+#[test]
+fn the_example_of_an_own_type_in_the_documentation_works() {
+    let page = include_str!("../../../docs/activity.md");
+    let own = page.split("## Own types").nth(1).and_then(|rest| rest.split("```json").nth(1));
+    let file = own.and_then(|rest| rest.split("```").next()).expect("the example");
+    let registry = Registry::with_files(UnknownTypes::Reject, [("build.json", file)]).expect("a schema");
+    assert_eq!(check(&registry, "build.done", json!({"build": 7, "result": "green"})), []);
+    assert_eq!(check(&registry, "build.done", json!({"build": 7, "result": "blue"})).len(), 1);
+    assert_eq!(registry.rules(&EventType::parse("build.done").expect("a type")).len(), 1);
+}
