@@ -4,9 +4,11 @@
 mod change;
 mod count_change;
 mod position;
+mod room_position;
 mod translate;
 
 pub use change::{Change, FeedItem, GapReason, TimelineChange};
 pub use count_change::{CountChange, CountDelta, CountsAt};
 pub use position::{NotAPosition, Position};
+pub use room_position::{changes_room, last_room_event};
 pub use translate::{Event, Step, translate};

@@ -45,6 +45,14 @@ pub enum ApiError {
     TooLarge(usize),
     #[error("{0}")]
     Conflict(String),
+    /// Another request uses the idempotency key now.
+    #[error("{0}")]
+    KeyInUse(String),
+    /// The idempotency key was used for another request.
+    #[error("{0}")]
+    KeyReused(String),
+    #[error("{0}")]
+    Changed(String),
     /// Permanent until an operator sets the missing setting.
     #[error("{0}")]
     NotConfigured(&'static str),
@@ -73,6 +81,9 @@ impl ApiError {
             Self::NotJson => "unsupported_media_type",
             Self::TooLarge(_) => "payload_too_large",
             Self::Conflict(_) => "conflict",
+            Self::KeyInUse(_) => "request_in_progress",
+            Self::KeyReused(_) => "idempotency_key_reused",
+            Self::Changed(_) => "precondition_failed",
             Self::NotConfigured(_) | Self::Unavailable(_) | Self::TimedOut | Self::NoKey { .. } => {
                 "unavailable"
             }
@@ -90,7 +101,9 @@ impl ApiError {
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::KeyInUse(_) => StatusCode::CONFLICT,
+            Self::KeyReused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Changed(_) => StatusCode::PRECONDITION_FAILED,
             Self::NotConfigured(_)
             | Self::Unavailable(_)
             | Self::TimedOut
@@ -110,7 +123,9 @@ impl ApiError {
             Self::MissingScope(_) => {
                 (header::WWW_AUTHENTICATE, r#"Bearer realm="taskcast", error="insufficient_scope""#)
             }
-            Self::Unavailable(_) | Self::TimedOut | Self::Overloaded => (header::RETRY_AFTER, "1"),
+            Self::Unavailable(_) | Self::TimedOut | Self::Overloaded | Self::KeyInUse(_) => {
+                (header::RETRY_AFTER, "1")
+            }
             _ => return None,
         };
         Some((name, HeaderValue::from_static(value)))
@@ -182,6 +197,9 @@ impl From<WriteError> for ApiError {
         match error {
             WriteError::NotFound => Self::NoTask,
             WriteError::Conflict(text) => Self::Conflict(text),
+            WriteError::KeyInUse => Self::KeyInUse(error.to_string()),
+            WriteError::KeyReused => Self::KeyReused(error.to_string()),
+            WriteError::Changed => Self::Changed(error.to_string()),
             WriteError::Store(error) => error.into(),
         }
     }

@@ -6,6 +6,7 @@
 mod admin;
 mod body;
 mod caller;
+mod conditions;
 mod error;
 mod health;
 mod metrics;

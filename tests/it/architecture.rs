@@ -61,6 +61,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "cluster",
             "config",
             "edge",
+            "feed",
             "github",
             "json",
             "metrics",
@@ -97,7 +98,7 @@ const OWNED: [(&str, &[&str]); 14] = [
     ("hyper_rustls", &["http_client"]),
     ("rustls", &["http_client"]),
     ("hmac", &["github"]),
-    ("sha2", &["github"]),
+    ("sha2", &["github", "store"]),
     ("tokio_tungstenite", &["cli", "transport"]),
     // `app` uses our module of this name.
     ("socketioxide", &["app", "transport"]),

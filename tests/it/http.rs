@@ -7,6 +7,7 @@ mod metrics;
 mod tasks;
 mod timeline;
 mod webhooks;
+mod writes;
 
 use std::{
     sync::{Arc, Mutex},

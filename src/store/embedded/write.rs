@@ -9,8 +9,8 @@ use tokio::sync::{oneshot, watch};
 use super::{database::Database, transaction::Tables};
 use crate::{
     github::Delivery,
-    store::{Delivered, StoreError, WriteError},
-    task::{Answers, DefaultOrg, FullTask, NewTask, TaskId, TaskPatch, Viewer},
+    store::{Delivered, StoreError, WriteError, WriteOutcome, WriteRequest},
+    task::DefaultOrg,
 };
 
 /// The maximum number of writes that share a transaction.
@@ -19,22 +19,14 @@ const MAX_GROUP_SIZE: usize = 256;
 /// One write that a caller waits for.
 #[derive(Debug)]
 pub(super) enum Write {
-    Create { task: NewTask, creator: Viewer, name: Option<String> },
-    Edit { id: TaskId, by: Viewer, edit: Edit },
+    Request(Box<WriteRequest>),
     Deliver(Box<Delivery>),
-}
-
-/// A change of an existing task.
-#[derive(Debug)]
-pub(super) enum Edit {
-    Clarify(Answers),
-    Patch(TaskPatch),
 }
 
 /// The result of a write.
 #[derive(Debug)]
 pub(super) enum Written {
-    Task(Box<FullTask>),
+    Request(WriteOutcome),
     Delivery(Delivered),
 }
 
