@@ -73,10 +73,14 @@ impl Config {
     fn read_with(reader: &mut Reader<'_>) -> Self {
         let server = ServerConfig::read(reader);
         let webhook = WebhookConfig::read(reader);
-        let store = StoreConfig::read(reader, &webhook);
+        let mut store = StoreConfig::read(reader, &webhook);
+        let features = FeaturesConfig::read(reader, &store);
+        if let Backend::Mongo(mongo) = &mut store.backend {
+            mongo.task_writes = features.task_api.writes();
+        }
         let auth = AuthConfig::read(reader, &server, &store);
         Self {
-            features: FeaturesConfig::read(reader, &store),
+            features,
             server,
             store,
             auth,

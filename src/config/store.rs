@@ -52,7 +52,16 @@ impl StoreConfig {
             Some(uri) => {
                 let (collection, default_org) = (collection.unwrap_or_default(), default_org.clone());
                 let webhooks = !webhook.secrets.is_empty();
-                Backend::Mongo(MongoConfig { uri, database, collection, images, default_org, webhooks })
+                Backend::Mongo(MongoConfig {
+                    uri,
+                    database,
+                    collection,
+                    images,
+                    default_org,
+                    webhooks,
+                    // `Config` sets this when it knows the features.
+                    task_writes: false,
+                })
             }
             None => Backend::Embedded(EmbeddedConfig {
                 data_dir: data_dir.clone(),

@@ -3,10 +3,12 @@
 
 mod change;
 mod count_change;
+mod room_position;
 mod translate;
 
 pub use change::{Change, FeedItem, GapReason, TimelineChange};
 pub use count_change::{CountChange, CountDelta, CountsAt};
+pub use room_position::{changes_room, last_room_event};
 pub use translate::{Event, Step, translate};
 
 pub use crate::position::{NotAPosition, Position};

@@ -57,6 +57,14 @@ pub enum ApiError {
     RateLimited { retry_after: Duration },
     #[error("{0}")]
     Conflict(String),
+    /// Another request uses the idempotency key now.
+    #[error("{0}")]
+    KeyInUse(String),
+    /// The idempotency key was used for another request.
+    #[error("{0}")]
+    KeyReused(String),
+    #[error("{0}")]
+    Changed(String),
     /// Permanent until an operator sets the missing setting.
     #[error("{0}")]
     NotConfigured(&'static str),
@@ -87,6 +95,9 @@ impl ApiError {
             Self::TooLarge(_) | Self::TooMany(_) => "payload_too_large",
             Self::RateLimited { .. } => "rate_limited",
             Self::Conflict(_) => "conflict",
+            Self::KeyInUse(_) => "request_in_progress",
+            Self::KeyReused(_) => "idempotency_key_reused",
+            Self::Changed(_) => "precondition_failed",
             Self::NotConfigured(_) | Self::Unavailable(_) | Self::TimedOut | Self::NoKey { .. } => {
                 "unavailable"
             }
@@ -102,11 +113,12 @@ impl ApiError {
             Self::NoToken | Self::Token(_) | Self::BadSignature(_) => StatusCode::UNAUTHORIZED,
             Self::MissingScope(_) | Self::FeatureDisabled(_) => StatusCode::FORBIDDEN,
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
-            Self::InvalidEvents(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidEvents(_) | Self::KeyReused(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge(_) | Self::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::KeyInUse(_) => StatusCode::CONFLICT,
+            Self::Changed(_) => StatusCode::PRECONDITION_FAILED,
             Self::NotConfigured(_)
             | Self::Unavailable(_)
             | Self::TimedOut
@@ -126,7 +138,9 @@ impl ApiError {
             Self::MissingScope(_) => {
                 (header::WWW_AUTHENTICATE, r#"Bearer realm="taskcast", error="insufficient_scope""#)
             }
-            Self::Unavailable(_) | Self::TimedOut | Self::Overloaded => (header::RETRY_AFTER, "1"),
+            Self::Unavailable(_) | Self::TimedOut | Self::Overloaded | Self::KeyInUse(_) => {
+                (header::RETRY_AFTER, "1")
+            }
             _ => return None,
         };
         Some((name, HeaderValue::from_static(value)))
@@ -205,6 +219,9 @@ impl From<WriteError> for ApiError {
         match error {
             WriteError::NotFound => Self::NoTask,
             WriteError::Conflict(text) => Self::Conflict(text),
+            WriteError::KeyInUse => Self::KeyInUse(error.to_string()),
+            WriteError::KeyReused => Self::KeyReused(error.to_string()),
+            WriteError::Changed => Self::Changed(error.to_string()),
             WriteError::Store(error) => error.into(),
         }
     }

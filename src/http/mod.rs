@@ -7,6 +7,7 @@ mod activity;
 mod admin;
 mod body;
 mod caller;
+mod conditions;
 mod error;
 mod health;
 mod metrics;

@@ -9,7 +9,7 @@ use super::{
     parameters::{Parameters, known_parameters, limit},
     tasks::{self, TaskPath},
 };
-use crate::task::Window;
+use crate::task::{Access, Window};
 
 const DEFAULT_LIMIT: usize = 200;
 const MAX_LIMIT: usize = 1000;
@@ -21,7 +21,8 @@ pub(super) async fn page(
     parameters: Parameters,
 ) -> Result<Json<Value>, ApiError> {
     let window = window(parameters)?;
-    let read = tasks::read_visible_task(&state.reads, &id, &identity.viewer, window).await?;
+    let is_visible = |access: &Access| access.allows(&identity.viewer);
+    let read = tasks::read_visible_task(&state.reads, &id, is_visible, window).await?;
     let full = read.task.as_ref().ok_or(ApiError::NoTask)?;
     Ok(Json(json!({
         "events": full.timeline,

@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AccessSnapshot, ChangeStreamStatus, Cursor, DashboardSnapshot, Delivered, Page, Store, StoreError,
-    TaskFilter, TaskSnapshot, WriteError,
+    TaskFilter, TaskSnapshot, TaskWrite, WriteError, WriteOutcome, WriteRequest,
 };
 use crate::{
     feed::FeedItem,
     github::Delivery,
     metrics::{Metrics, StoreFailure, StoreMetrics, StoreOperation},
-    task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer, Window},
+    task::{OrgId, TaskId, UserId, Viewer, Window},
 };
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Failure for WriteError {
     fn failure(&self) -> Option<StoreFailure> {
         match self {
             Self::Store(error) => error.failure(),
-            Self::NotFound | Self::Conflict(_) => None,
+            Self::NotFound | Self::Conflict(_) | Self::Changed | Self::KeyInUse | Self::KeyReused => None,
         }
     }
 }
@@ -135,24 +135,16 @@ impl Store for MeasuredStore {
         self.measure(StoreOperation::List, self.store.list(viewer, filter, cursor, limit)).await
     }
 
-    async fn create(
-        &self,
-        task: NewTask,
-        creator: &Viewer,
-        creator_name: Option<&str>,
-    ) -> Result<FullTask, StoreError> {
-        self.measure(StoreOperation::Create, self.store.create(task, creator, creator_name)).await
-    }
-
-    async fn clarify(&self, id: &TaskId, viewer: &Viewer, answers: Answers) -> Result<FullTask, WriteError> {
-        self.measure(StoreOperation::Clarify, self.store.clarify(id, viewer, answers)).await
+    async fn write(&self, request: WriteRequest) -> Result<WriteOutcome, WriteError> {
+        let operation = match &request.write {
+            TaskWrite::Create { .. } => StoreOperation::Create,
+            TaskWrite::Clarify { .. } => StoreOperation::Clarify,
+            TaskWrite::Patch { .. } => StoreOperation::Patch,
+        };
+        self.measure(operation, self.store.write(request)).await
     }
 
     async fn deliver(&self, delivery: Delivery) -> Result<Delivered, WriteError> {
         self.measure(StoreOperation::Deliver, self.store.deliver(delivery)).await
-    }
-
-    async fn patch(&self, id: &TaskId, writer: &Viewer, patch: TaskPatch) -> Result<FullTask, WriteError> {
-        self.measure(StoreOperation::Patch, self.store.patch(id, writer, patch)).await
     }
 }

@@ -8,6 +8,7 @@ mod embedded;
 mod measured;
 mod mongo;
 mod query;
+mod write_request;
 
 use std::{collections::HashMap, slice, sync::Arc, time::Duration};
 
@@ -33,6 +34,9 @@ pub(crate) use mongo::decode_change;
 pub use mongo::{Images, MongoConfig, MongoProbe, MongoStore, UriError};
 use query::RunCursor;
 pub use query::{AccessSnapshot, Cursor, DashboardSnapshot, InvalidCursor, Page, TaskFilter, TaskSnapshot};
+pub use write_request::{
+    EarlierWrite, KEY_HOURS, TaskWrite, WriteKey, WriteOutcome, WriteRequest, WrittenTask,
+};
 
 /// A store of tasks. Snapshots of tasks and dashboards have a position. Every write comes back through the feed.
 ///
@@ -126,20 +130,44 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
         limit: usize,
     ) -> Result<Page, StoreError>;
 
-    /// Creates a task with the status `received`, durably.
+    /// Makes a write of the HTTP API, durably. The key of the request and the write are stored together or not at all.
+    ///
+    /// - A new task has the status `received`.
+    /// - Answers are stored if the task has the status `needs_clarification`, and the user can see it.
+    /// - A patch changes a task that the user may write ([`Access::writable_by`](crate::task::Access::writable_by)). A task can't
+    ///   leave the status `merged`, and can't return to `received`.
+    async fn write(&self, request: WriteRequest) -> Result<WriteOutcome, WriteError>;
+
+    /// Creates a task by [`Store::write`].
     async fn create(
         &self,
         task: NewTask,
         creator: &Viewer,
         creator_name: Option<&str>,
-    ) -> Result<FullTask, StoreError>;
+    ) -> Result<FullTask, StoreError> {
+        let write = TaskWrite::Create { task, creator_name: creator_name.map(str::to_owned) };
+        match self.write_unconditionally(creator, write).await {
+            Ok(task) => Ok(task),
+            Err(WriteError::Store(error)) => Err(error),
+            Err(error) => Err(StoreError::Unusable(error.to_string())),
+        }
+    }
 
-    /// Stores answers. The task must have the status `needs_clarification`, and `viewer` must be able to see it.
-    async fn clarify(&self, id: &TaskId, viewer: &Viewer, answers: Answers) -> Result<FullTask, WriteError>;
+    /// Stores answers by [`Store::write`].
+    async fn clarify(&self, id: &TaskId, viewer: &Viewer, answers: Answers) -> Result<FullTask, WriteError> {
+        self.write_unconditionally(viewer, TaskWrite::Clarify { id: id.clone(), answers }).await
+    }
 
-    /// Changes a task that `writer` may write ([`Access::writable_by`](crate::task::Access::writable_by)). A task can't
-    /// leave the status `merged`, and can't return to `received`.
-    async fn patch(&self, id: &TaskId, writer: &Viewer, patch: TaskPatch) -> Result<FullTask, WriteError>;
+    /// Changes a task by [`Store::write`].
+    async fn patch(&self, id: &TaskId, writer: &Viewer, patch: TaskPatch) -> Result<FullTask, WriteError> {
+        self.write_unconditionally(writer, TaskWrite::Patch { id: id.clone(), patch }).await
+    }
+
+    /// Makes a write without a key and without a condition.
+    async fn write_unconditionally(&self, by: &Viewer, write: TaskWrite) -> Result<FullTask, WriteError> {
+        let outcome = self.write(WriteRequest::new(by.clone(), write)).await?;
+        outcome.into_written().map(|written| written.task).ok_or(WriteError::NotFound)
+    }
 
     /// Writes the effect of a delivery into the task that it is about, together with a mark that it was applied. A repeated
     /// delivery, even a concurrent one, therefore has one effect. The mark is kept for [`DELIVERY_DAYS`].
@@ -207,6 +235,17 @@ pub enum WriteError {
     NotFound,
     #[error("{0}")]
     Conflict(String),
+    /// The task has changed after the position that the request names.
+    #[error(
+        "the task has changed after the eventId of If-Match: read it again, and decide again what to write"
+    )]
+    Changed,
+    /// A request with the same key is being processed.
+    #[error("a request with this Idempotency-Key is still being processed: repeat it later")]
+    KeyInUse,
+    /// An earlier request with the same key had another content.
+    #[error("this Idempotency-Key was used for another request: give each request a key of its own")]
+    KeyReused,
     #[error(transparent)]
     Store(#[from] StoreError),
 }

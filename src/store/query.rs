@@ -57,6 +57,8 @@ impl TaskFilter {
 pub struct Page {
     pub tasks: Vec<Task>,
     pub next: Option<Cursor>,
+    /// The same as in [`TaskSnapshot`].
+    pub position: Position,
 }
 
 /// The beginning of the next page of a list. A store merges one or several sorted runs into a list. A run without a position

@@ -1,5 +1,7 @@
 //! The writes that a client may make. They are parsed once, then turned into assignments that fit the document.
 
+mod content;
+
 use serde_json::{Map, Value, json};
 
 use super::{Field, Status, Timestamp, Viewer};

@@ -6,6 +6,8 @@ import { Gateway } from './support/gateway.js';
 import { api, createTask, patchTask } from './support/http.js';
 import { member, pipeline, sign } from './support/tokens.js';
 import { test } from './support/scenario.js';
+import { Client } from './support/client.js';
+import { viewOf } from './expected.js';
 
 let gateway;
 let alice;
@@ -52,7 +54,8 @@ test('a new task is returned as clients receive it, and a private one only to it
   assert.ok(!('description' in task), 'clients do not receive the description');
   const fetched = await get(`/api/tasks/${task.taskId}`);
   assert.equal(fetched.status, 200);
-  assert.deepEqual(fetched.body, task);
+  assert.deepEqual(viewOf(fetched.body), viewOf(task));
+  assert.match(fetched.body.eventId, /^[0-9a-f]{16}-[0-9a-f]{6}-[0-9a-f]{6}$/);
   assertError(await get(`/api/tasks/${task.taskId}`, bob), 404, 'not_found');
 });
 
@@ -143,6 +146,42 @@ test('a member of the organisation can answer the questions of a task, once', as
   assert.deepEqual([answered.body.status, answered.body.clarificationAnswers, answered.body.events.map(({ eventType }) => eventType)],
     ['analyzing', ['the second'], ['clarified']]);
   assertError(await clarify(bob, { answers: ['again'] }), 409, 'conflict');
+});
+
+test('a repeated write has one effect, also after the gateway was killed', async () => {
+  const key = (value) => ({ 'idempotency-key': value });
+  const post = (value, title = 'once') => api(gateway.url, 'POST', '/api/tasks', { token: alice, headers: key(value), body: { title } });
+  const first = await post('k1');
+  const { taskId } = first.body;
+  const client = await Client.connect(gateway, alice);
+  await client.join(taskId);
+  const patch = (body) => api(gateway.url, 'PATCH', `/api/tasks/${taskId}`, { token: writer, headers: key('k1'), body });
+  const patched = await patch({ status: 'coding', event: { eventType: 'note' } });
+  await client.waitForEvent('task:event_added');
+  assert.equal(patched.body.eventId, client.copy(taskId).last, 'the copy of a client contains the write when it has this eventId');
+  client.close();
+
+  await gateway.kill();
+  await gateway.launch();
+  const [again, patchedAgain] = [await post('k1'), await patch({ event: { eventType: 'note' }, status: 'coding' })];
+  assert.deepEqual([again.status, again.body.taskId, again.headers.get('location')], [202, taskId, first.headers.get('location')]);
+  assert.deepEqual([patchedAgain.status, patchedAgain.body.eventId, patchedAgain.body.events.length], [200, patched.body.eventId, 1]);
+  assertError(await post('k1', 'twice'), 422, 'idempotency_key_reused');
+  assertError(await post('not visible'), 400, 'invalid_payload');
+  const created = new Set((await Promise.all(Array.from({ length: 20 }, () => post('k2')))).filter(({ status }) => status !== 409).map(({ body }) => body.taskId));
+  assert.equal(created.size, 1);
+});
+
+test('a write with an older eventId than the last change is refused', async () => {
+  const { taskId } = await createTask(gateway.url, alice);
+  const { eventId } = (await get(`/api/tasks/${taskId}`)).body;
+  const patch = (ifMatch, body) => api(gateway.url, 'PATCH', `/api/tasks/${taskId}`, { token: writer, headers: { 'if-match': ifMatch }, body });
+  const first = await patch(eventId, { title: 'first' });
+  assert.equal(first.status, 200, first.text);
+  assertError(await patch(eventId, { title: 'second' }), 412, 'precondition_failed');
+  assertError(await patch('yesterday', { title: 'second' }), 400, 'invalid_payload');
+  assert.equal((await get(`/api/tasks/${taskId}`)).body.title, 'first');
+  assert.equal((await patch(`"${first.body.eventId}"`, { title: 'second' })).status, 200);
 });
 
 test('a request id is echoed or generated', async () => {

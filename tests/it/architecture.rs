@@ -107,7 +107,7 @@ const OWNED: [(&str, &[&str]); 15] = [
     ("hyper_rustls", &["http_client"]),
     ("rustls", &["http_client"]),
     ("hmac", &["github"]),
-    ("sha2", &["github"]),
+    ("sha2", &["github", "store"]),
     ("tokio_tungstenite", &["cli", "transport"]),
     // `app` uses our module of this name.
     ("socketioxide", &["app", "transport"]),

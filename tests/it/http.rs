@@ -8,6 +8,7 @@ mod metrics;
 mod tasks;
 mod timeline;
 mod webhooks;
+mod writes;
 
 use std::{
     sync::{Arc, Mutex},

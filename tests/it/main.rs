@@ -9,6 +9,7 @@ mod mongo_counts;
 mod mongo_deliveries;
 mod mongo_feed;
 mod mongo_forbidden;
+mod mongo_keys;
 mod mongo_lists;
 mod mongo_server;
 mod mongo_slow;

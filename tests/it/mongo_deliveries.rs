@@ -190,7 +190,7 @@ async fn facts_are_stored_beside_the_tasks() {
 #[tokio::test]
 async fn without_webhooks_their_index_and_collections_are_not_created() {
     let mut db = TestDatabase::new().await;
-    db.config.webhooks = false;
+    (db.config.webhooks, db.config.task_writes) = (false, false);
     db.prepared_store().await;
     let names = db.tasks().list_index_names().await.expect("listed");
     assert!(!names.iter().any(|name| name == "found_by_github"), "{names:?}");

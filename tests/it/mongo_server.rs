@@ -85,6 +85,7 @@ async fn an_absent_server_is_a_temporary_error() {
         images: Images::Auto,
         default_org: Default::default(),
         webhooks: true,
+        task_writes: true,
     };
     let store = MongoStore::new(config).expect("nobody was asked");
     let id = TaskId::parse("t").expect("an id");

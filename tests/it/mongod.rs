@@ -156,6 +156,7 @@ impl TestDatabase {
             images: Images::Auto,
             default_org: DefaultOrg::default(),
             webhooks: true,
+            task_writes: true,
         };
         Self { client: Client::with_uri_str(server.uri()).await.expect("a client"), config }
     }

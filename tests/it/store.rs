@@ -4,6 +4,7 @@ pub mod deliveries;
 mod embedded;
 mod feeds;
 mod forks_and_renames;
+pub mod keys;
 mod mongo;
 mod reads;
 pub mod timelines;
@@ -56,6 +57,9 @@ macro_rules! conformance {
                 a_delivery_without_a_task_leaves_no_mark, concurrent_deliveries_and_writes_are_all_kept;
             forks_and_renames: a_fork_does_not_take_over_a_task, checks_of_a_fork_find_its_pull_request,
                 tasks_follow_a_renamed_repository, links_follow_a_renamed_repository;
+            keys: a_repeated_request_writes_nothing, a_key_belongs_to_one_user_and_one_content, a_refused_write_leaves_no_key,
+                equal_requests_at_once_have_one_effect, a_write_knows_its_position, racing_writes_know_their_positions,
+                a_condition_holds_until_the_task_changes, of_two_writes_with_one_condition_one_is_made;
             feeds: every_write_is_one_change, refused_writes_are_no_change, snapshots_know_their_position,
                 dashboards_know_their_position, a_new_follower_receives_earlier_changes, a_follower_ends_when_stopped
         );
@@ -151,6 +155,13 @@ impl Following {
             }
         }
         changes
+    }
+
+    /// Reads and ignores all items until the returned value is dropped.
+    pub fn discarded(mut self) -> tokio_util::sync::DropGuard {
+        let stop = self.stop.clone().drop_guard();
+        tokio::spawn(async move { while self.items.recv().await.is_some() {} });
+        stop
     }
 
     pub fn stop(&self) {

@@ -33,33 +33,31 @@ async fn serve(gateway: &Gateway, mut stream: TcpStream) {
 
 impl Gateway {
     fn answer(&self, body: &str) -> (u16, String) {
-    let lines: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    if lines.iter().any(|event| event["type"] == "bad") {
-        let error = json!({"code": "invalid_event", "message": "m", "details": [{"path": "/type", "message": "is bad"}]});
-        return (422, json!({"error": error}).to_string());
-    }
-    let mut stored = self.stored.lock().expect("not poisoned");
-    let (mut accepted, mut duplicates) = (0, 0);
-    for event in lines {
-        assert!(event["id"].is_string());
-        match stored.iter().any(|other| other["id"] == event["id"]) {
-            true => duplicates += 1,
-            false => {
-                accepted += 1;
-                stored.push(event);
+        let lines: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        if lines.iter().any(|event| event["type"] == "bad") {
+            let error = json!({"code": "invalid_event", "message": "m", "details": [{"path": "/type", "message": "is bad"}]});
+            return (422, json!({"error": error}).to_string());
+        }
+        let mut stored = self.stored.lock().expect("not poisoned");
+        let (mut accepted, mut duplicates) = (0, 0);
+        for event in lines {
+            assert!(event["id"].is_string());
+            match stored.iter().any(|other| other["id"] == event["id"]) {
+                true => duplicates += 1,
+                false => {
+                    accepted += 1;
+                    stored.push(event);
+                }
             }
         }
+        let mut failures_left = self.failures_left.lock().expect("not poisoned");
+        if *failures_left > 0 {
+            *failures_left -= 1;
+            // The events are stored, but the client does not learn of it.
+            return (503, String::new());
+        }
+        (202, json!({"accepted": accepted, "duplicates": duplicates, "eventId": "x"}).to_string())
     }
-    let mut failures_left = self.failures_left.lock().expect("not poisoned");
-    if *failures_left > 0 {
-        *failures_left -= 1;
-        // The events are stored, but the client does not learn of it.
-        return (503, String::new());
-    }
-    (
-        StatusCode::ACCEPTED,
-        json!({"accepted": accepted, "duplicates": duplicates, "eventId": "x"}).to_string(),
-    )
 }
 
 async fn started(gateway: &Gateway) -> Emitter {

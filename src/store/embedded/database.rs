@@ -27,6 +27,12 @@ pub(super) const DELIVERIES: TableDefinition<(u64, &str), ()> = TableDefinition:
 pub(super) const FACTS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("githubFacts");
 /// By day since 1970, key and id: the facts that expire.
 pub(super) const FACT_DAYS: TableDefinition<(u64, &str, &str), ()> = TableDefinition::new("githubFactDays");
+/// By the name of an idempotency key: the write that was made with it.
+pub(super) const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("idempotencyKeys");
+/// By milliseconds since 1970 and name: the idempotency keys, the oldest first.
+pub(super) const KEY_TIMES: TableDefinition<(u64, &str), ()> = TableDefinition::new("idempotencyKeyTimes");
+/// By task id: the number of the last change that clients in the task's room have learned of.
+pub(super) const LAST_CHANGES: TableDefinition<&str, u64> = TableDefinition::new("lastChanges");
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// In `meta`: the number of the last change.

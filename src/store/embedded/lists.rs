@@ -67,7 +67,7 @@ pub(super) fn list(
     } else {
         None
     };
-    Ok(Page { tasks, next })
+    Ok(Page { tasks, next, position: Position::end_of(read::last_sequence(txn)?) })
 }
 
 /// A list of this store is one run. Tasks without a date come last in it, with an empty text instead of the date.

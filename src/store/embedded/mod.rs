@@ -4,6 +4,7 @@
 //! timeline entries one by one, so that an append costs the same for any length of the timeline, and a list reads no
 //! entries. `log` holds the latest changes by sequence number, and `meta` the last number. `deliveries` holds what GitHub
 //! has delivered, `githubFacts` and `githubFactDays` the facts learnt from it. `lists`, `counts` and `finds` are the index.
+//! `idempotencyKeys` and `idempotencyKeyTimes` hold the keys of clients' requests, and `lastChanges` the last change of each task.
 //! The index is derived from `tasks`, and is built from it if it is missing (`migrate.rs`). A write, its log entry and its
 //! part of the index are one transaction, which is on disk before any client learns of the write.
 
@@ -12,6 +13,8 @@ mod database;
 mod facts;
 mod feed;
 mod index;
+mod keys;
+mod last_changes;
 mod lists;
 mod migrate;
 mod ranges;
@@ -32,14 +35,16 @@ use tokio_util::sync::CancellationToken;
 use super::{
     AccessSnapshot, ActivityStore, AppendError, Appended, Cursor, DashboardSnapshot, Delivered, EventBatch,
     EventPage, EventQuery, Page, RetentionLimits, Store, StoreError, TaskFilter, TaskSnapshot, WriteError,
+    WriteOutcome, WriteRequest,
 };
 use crate::{
     feed::FeedItem,
     github::Delivery,
-    task::{Answers, DefaultOrg, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer, Window},
+    task::{DefaultOrg, OrgId, TaskId, UserId, Viewer, Window},
 };
 use database::{Database, Fault};
-use write::{Edit, Write, Writer, Written};
+use keys::KeysInUse;
+use write::{Write, Writer, Written};
 
 /// The settings of the embedded store.
 #[derive(Clone, Debug)]
@@ -55,6 +60,7 @@ pub struct EmbeddedStore {
     database: Arc<Database>,
     default_org: DefaultOrg,
     writer: Writer,
+    keys_in_use: KeysInUse,
     /// The number of the last committed change. A new number wakes the followers.
     committed: watch::Sender<u64>,
 }
@@ -66,12 +72,14 @@ impl EmbeddedStore {
         let database = Arc::new(Database::open(&config.data_dir)?);
         let prepared = database.run(|db| {
             migrate::migrate(db)?;
+            last_changes::prepare(db)?;
             read::last_sequence(&db.begin_read()?)
         });
         let last = prepared.map_err(|cause| database.unusable_at_start(cause))?;
         let committed = watch::Sender::new(last);
         let writer = Writer::new(database.clone(), config.default_org.clone(), committed.clone());
-        Ok(Self { database, default_org: config.default_org, writer, committed })
+        let keys_in_use = KeysInUse::default();
+        Ok(Self { database, default_org: config.default_org, writer, keys_in_use, committed })
     }
 
     async fn read<T: Send + 'static>(
@@ -80,13 +88,6 @@ impl EmbeddedStore {
     ) -> Result<T, StoreError> {
         let default_org = self.default_org.clone();
         database::blocking(&self.database, move |db| work(&db.begin_read()?, &default_org)).await
-    }
-
-    async fn write_task(&self, write: Write) -> Result<FullTask, WriteError> {
-        match self.writer.write(write).await? {
-            Written::Task(task) => Ok(*task),
-            _ => Err(WriteError::NotFound),
-        }
     }
 }
 
@@ -156,27 +157,13 @@ impl Store for EmbeddedStore {
         self.read(move |txn, org| lists::list(txn, &viewer, &filter, cursor.as_ref(), limit, org)).await
     }
 
-    async fn create(
-        &self,
-        task: NewTask,
-        creator: &Viewer,
-        creator_name: Option<&str>,
-    ) -> Result<FullTask, StoreError> {
-        let write = Write::Create { task, creator: creator.clone(), name: creator_name.map(str::to_owned) };
-        match self.write_task(write).await {
-            Ok(task) => Ok(task),
-            Err(WriteError::Store(error)) => Err(error),
-            Err(error) => Err(StoreError::Unusable(error.to_string())),
+    async fn write(&self, request: WriteRequest) -> Result<WriteOutcome, WriteError> {
+        let taken = request.key.as_ref().map(|key| self.keys_in_use.take(key).ok_or(WriteError::KeyInUse));
+        let _key_in_use = taken.transpose()?;
+        match self.writer.write(Write::Request(Box::new(request))).await? {
+            Written::Request(outcome) => Ok(outcome),
+            _ => Err(WriteError::NotFound),
         }
-    }
-
-    async fn clarify(&self, id: &TaskId, viewer: &Viewer, answers: Answers) -> Result<FullTask, WriteError> {
-        self.write_task(Write::Edit { id: id.clone(), by: viewer.clone(), edit: Edit::Clarify(answers) })
-            .await
-    }
-
-    async fn patch(&self, id: &TaskId, writer: &Viewer, patch: TaskPatch) -> Result<FullTask, WriteError> {
-        self.write_task(Write::Edit { id: id.clone(), by: writer.clone(), edit: Edit::Patch(patch) }).await
     }
 
     async fn deliver(&self, delivery: Delivery) -> Result<Delivered, WriteError> {

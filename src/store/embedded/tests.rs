@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     github::{DeliveryId, Received, Search},
-    store::query::created_at,
-    task::{Counts, OrgId, Task, Timestamp, UserId},
+    store::{TaskWrite, query::created_at},
+    task::{Answers, Counts, NewTask, OrgId, Task, TaskPatch, Timestamp, UserId},
 };
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
@@ -424,21 +424,23 @@ fn filled(folder: &Path, count: usize) -> EmbeddedStore {
     let writes = (0..count).map(|n| {
         let body = json!({"title": n.to_string(), "isPrivate": n % 7 == 0, "repo": "acme/web"});
         let creator = viewer(USERS[n % 3], ORGS[n / 3 % 3]);
-        Write::Create { task: NewTask::parse(body).expect("a task"), creator, name: None }
+        let task = NewTask::parse(body).expect("a task");
+        request(creator, TaskWrite::Create { task, creator_name: None })
     });
     let writes = writes.collect();
     let created = apply(&store, writes);
     let edits = created.iter().enumerate().map(|(n, id)| {
         let status = ["coding", "merged", "failed"][n % 3];
         let body = json!({"status": status, "githubBranch": "main", "issueNumber": 1 + n % 2});
-        Write::Edit {
-            id: id.clone(),
-            by: viewer("pipeline", ""),
-            edit: Edit::Patch(TaskPatch::parse(body).expect("a patch")),
-        }
+        let patch = TaskPatch::parse(body).expect("a patch");
+        request(viewer("pipeline", ""), TaskWrite::Patch { id: id.clone(), patch })
     });
     apply(&store, edits.skip(count / 4).collect());
     store
+}
+
+fn request(by: Viewer, write: TaskWrite) -> Write {
+    Write::Request(Box::new(WriteRequest::new(by, write)))
 }
 
 fn apply(store: &EmbeddedStore, writes: Vec<Write>) -> Vec<TaskId> {
@@ -450,7 +452,7 @@ fn apply(store: &EmbeddedStore, writes: Vec<Write>) -> Vec<TaskId> {
     };
     let outcomes = store.database.run(work).expect("written");
     let written = outcomes.into_iter().map(|outcome| match outcome {
-        Ok(Written::Task(task)) => task.task.id.clone(),
+        Ok(Written::Request(outcome)) => outcome.into_written().expect("written").task.task.id,
         other => panic!("a task was expected, not {other:?}"),
     });
     written.collect()

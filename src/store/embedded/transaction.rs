@@ -11,16 +11,21 @@ use super::{
     database::{DELIVERIES, Fault, LAST_SEQUENCE, LOG, LOG_BYTES, META, TASKS, TIMELINE},
     facts::Facts,
     index::Index,
+    keys::Keys,
+    last_changes::{CHANGES_SEQUENCE, LastChanges},
     migrate::INDEXED_SEQUENCE,
     ranges::Indexed,
     read,
     record::{self, Document, LogEntry},
-    write::{Edit, Outcome, Write, Written},
+    write::{Outcome, Write, Written},
 };
 use crate::{
+    feed::{self, Position},
     github::{Delivery, Lookup, Search},
-    store::{DELIVERY_DAYS, Delivered, WriteError},
-    task::{Access, DefaultOrg, FullTask, Status, Task, TaskId, Timestamp, Viewer, Window, Writes},
+    store::{DELIVERY_DAYS, Delivered, TaskWrite, WriteError, WriteOutcome, WriteRequest, WrittenTask},
+    task::{
+        Access, Answers, DefaultOrg, FullTask, Status, Task, TaskId, TaskPatch, Timestamp, Window, Writes,
+    },
 };
 
 /// How much history the log keeps. A new follower starts at its oldest entry.
@@ -37,6 +42,8 @@ pub(super) struct Tables<'txn> {
     deliveries: Table<'txn, (u64, &'static str), ()>,
     facts: Facts<'txn>,
     activity: activity::Log<'txn>,
+    keys: Keys<'txn>,
+    last_changes: LastChanges<'txn>,
     index: Index<'txn>,
     /// How many documents were read to find the tasks of deliveries.
     pub(super) documents_read: Cell<usize>,
@@ -58,6 +65,8 @@ impl<'txn> Tables<'txn> {
             deliveries: txn.open_table(DELIVERIES)?,
             facts: Facts::open(txn)?,
             activity: activity::Log::open(txn, &meta)?,
+            keys: Keys::open(txn)?,
+            last_changes: LastChanges::open(txn, &meta)?,
             index: Index::open(txn)?,
             documents_read: Cell::default(),
             meta,
@@ -74,13 +83,7 @@ impl<'txn> Tables<'txn> {
         for write in writes {
             let now = Timestamp::now();
             outcomes.push(match write {
-                Write::Create { task, creator, name } => {
-                    let id = self.unused_id()?;
-                    let writes = task.writes(&creator, name.as_deref(), now);
-                    let task = self.write_document(&id, None, writes, now)?;
-                    Ok(Written::Task(Box::new(self.with_timeline(task)?)))
-                }
-                Write::Edit { id, by, edit } => self.edit(&id, &by, edit, now)?,
+                Write::Request(request) => self.write(*request, now)?.map(Written::Request),
                 Write::Deliver(delivery) => Ok(Written::Delivery(self.deliver(&delivery, now)?)),
                 Write::Append(batch) => {
                     let appended = self.activity.append(*batch, now, &self.tasks, self.default_org)?;
@@ -92,25 +95,82 @@ impl<'txn> Tables<'txn> {
         self.trim_log()?;
         self.meta.insert(LAST_SEQUENCE, self.sequence)?;
         self.meta.insert(INDEXED_SEQUENCE, self.sequence)?;
+        self.meta.insert(CHANGES_SEQUENCE, self.sequence)?;
         self.meta.insert(LOG_BYTES, self.log_bytes)?;
         let changed = self.sequence != before || self.facts.has_new_facts() || self.activity.has_changed;
         self.activity.finish(&mut self.meta)?;
         Ok((outcomes, self.sequence, changed))
     }
 
-    fn edit(&mut self, id: &TaskId, by: &Viewer, edit: Edit, now: Timestamp) -> Result<Outcome, Fault> {
+    /// Makes the write of a request, and remembers its key.
+    fn write(
+        &mut self,
+        request: WriteRequest,
+        now: Timestamp,
+    ) -> Result<Result<WriteOutcome, WriteError>, Fault> {
+        let WriteRequest { by, write, key, unchanged_since } = request;
+        if let Some(key) = &key {
+            match self.keys.find(key, now)? {
+                Ok(None) => {}
+                Ok(Some(earlier)) => return Ok(Ok(WriteOutcome::Repeated(earlier))),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        let made = match write {
+            TaskWrite::Create { task, creator_name } => {
+                let id = self.unused_id()?;
+                let writes = task.writes(&by, creator_name.as_deref(), now);
+                Ok(self.write_document(&id, None, writes, now)?)
+            }
+            TaskWrite::Clarify { id, answers } => self.edit(
+                &id,
+                unchanged_since,
+                now,
+                |access| access.allows(&by),
+                |task, _| clarify(answers, task, now),
+            )?,
+            TaskWrite::Patch { id, patch: writes } => self.edit(
+                &id,
+                unchanged_since,
+                now,
+                |access| access.writable_by(&by),
+                |task, document| patch(writes, document, task, now),
+            )?,
+        };
+        let (task, event_id) = match made {
+            Ok(made) => made,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Some(key) = &key {
+            self.keys.insert(key, &task.id, event_id, now)?;
+        }
+        let task = self.with_timeline(task)?;
+        Ok(Ok(WriteOutcome::Written(Box::new(WrittenTask { task, event_id }))))
+    }
+
+    /// Changes a task as `decide` says, and returns the same as [`Self::write_document`].
+    fn edit(
+        &mut self,
+        id: &TaskId,
+        unchanged_since: Option<Position>,
+        now: Timestamp,
+        is_allowed: impl Fn(&Access) -> bool,
+        decide: impl FnOnce(&Task, &Document) -> Result<Writes, WriteError>,
+    ) -> Result<Result<(Task, Option<Position>), WriteError>, Fault> {
         let before = match self.tasks.get(id.as_str())? {
-            Some(bytes) if is_allowed(&edit, by, &record::access(bytes.value(), self.default_org)?) => {
+            Some(bytes) if is_allowed(&record::access(bytes.value(), self.default_org)?) => {
                 record::decode(bytes.value())?
             }
             _ => return Ok(Err(WriteError::NotFound)),
         };
+        if let Some(since) = unchanged_since
+            && !self.last_changes.is_unchanged(id, since, self.sequence)?
+        {
+            return Ok(Err(WriteError::Changed));
+        }
         let task = record::task(before.clone(), self.default_org)?;
-        match writes_of_edit(edit, &before, &task, now) {
-            Ok(writes) => {
-                let task = self.write_document(id, Some((before, task)), writes, now)?;
-                Ok(Ok(Written::Task(Box::new(self.with_timeline(task)?))))
-            }
+        match decide(&task, &before) {
+            Ok(writes) => Ok(Ok(self.write_document(id, Some((before, task)), writes, now)?)),
             Err(error) => Ok(Err(error)),
         }
     }
@@ -177,13 +237,14 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
+    /// Writes a document and its log entry. Returns the task, and the position of the last event in its room.
     fn write_document(
         &mut self,
         id: &TaskId,
         before: Option<(Document, Task)>,
         writes: Writes,
         now: Timestamp,
-    ) -> Result<Task, Fault> {
+    ) -> Result<(Task, Option<Position>), Fault> {
         let indexed_before =
             before.as_ref().and_then(|(document, task)| Indexed::of(id.as_str(), task, document));
         let before = before.map(|(document, _)| document);
@@ -202,8 +263,13 @@ impl<'txn> Tables<'txn> {
         let task = record::task(after.clone(), self.default_org)?;
         let indexed = Indexed::of(id.as_str(), &task, &after);
         self.index.update(indexed_before.as_ref(), indexed.as_ref())?;
-        self.append_log(&LogEntry { at: now.millis(), before, after, added })?;
-        Ok(task)
+        let entry = LogEntry { at: now.millis(), before, after, added };
+        self.append_log(&entry)?;
+        let event_id = feed::last_room_event(&entry.into_change(self.sequence, self.default_org)?);
+        if event_id.is_some() {
+            self.last_changes.changed(id, self.sequence)?;
+        }
+        Ok((task, event_id))
     }
 
     /// Adds the whole timeline to a task that is returned to the caller. A delivery returns no task, so it does not read a
@@ -250,31 +316,23 @@ impl<'txn> Tables<'txn> {
     }
 }
 
-fn is_allowed(edit: &Edit, by: &Viewer, access: &Access) -> bool {
-    match edit {
-        Edit::Clarify(_) => access.allows(by),
-        Edit::Patch(_) => access.writable_by(by),
+/// Returns what the answers write, or a conflict if the status of the task does not allow them.
+fn clarify(answers: Answers, task: &Task, now: Timestamp) -> Result<Writes, WriteError> {
+    match task.status() {
+        Status::NeedsClarification => Ok(answers.writes(now)),
+        current => Err(WriteError::Conflict(format!(
+            "answers can be given only while the status is needs_clarification; it is {current}"
+        ))),
     }
 }
 
-/// Returns what an edit writes, or a conflict if the status of the task does not allow the edit.
-fn writes_of_edit(
-    edit: Edit,
-    document: &Document,
-    task: &Task,
-    now: Timestamp,
-) -> Result<Writes, WriteError> {
+/// Returns what a patch writes, or a conflict if the status of the task does not allow it.
+fn patch(patch: TaskPatch, document: &Document, task: &Task, now: Timestamp) -> Result<Writes, WriteError> {
     let current = task.status();
-    match edit {
-        Edit::Clarify(_) if current != Status::NeedsClarification => Err(WriteError::Conflict(format!(
-            "answers can be given only while the status is needs_clarification; it is {current}"
-        ))),
-        Edit::Clarify(answers) => Ok(answers.writes(now)),
-        Edit::Patch(patch) => match patch.status() {
-            Some(next) if !patch.allowed_from(current) => {
-                Err(WriteError::Conflict(format!("a task that is {current} can't be moved to {next}")))
-            }
-            _ => Ok(patch.writes(|name| record::has(document, name), now)),
-        },
+    match patch.status() {
+        Some(next) if !patch.allowed_from(current) => {
+            Err(WriteError::Conflict(format!("a task that is {current} can't be moved to {next}")))
+        }
+        _ => Ok(patch.writes(|name| record::has(document, name), now)),
     }
 }

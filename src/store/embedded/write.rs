@@ -9,8 +9,11 @@ use tokio::sync::{oneshot, watch};
 use super::{database::Database, transaction::Tables};
 use crate::{
     github::Delivery,
-    store::{AppendError, Appended, Delivered, EventBatch, RetentionLimits, StoreError, WriteError},
-    task::{Answers, DefaultOrg, FullTask, NewTask, TaskId, TaskPatch, Viewer},
+    store::{
+        AppendError, Appended, Delivered, EventBatch, RetentionLimits, StoreError, WriteError, WriteOutcome,
+        WriteRequest,
+    },
+    task::DefaultOrg,
 };
 
 /// The maximum number of writes that share a transaction.
@@ -19,33 +22,17 @@ const MAX_GROUP_SIZE: usize = 256;
 /// One write that a caller waits for.
 #[derive(Debug)]
 pub(super) enum Write {
-    Create {
-        task: NewTask,
-        creator: Viewer,
-        name: Option<String>,
-    },
-    Edit {
-        id: TaskId,
-        by: Viewer,
-        edit: Edit,
-    },
+    Request(Box<WriteRequest>),
     Deliver(Box<Delivery>),
     Append(Box<EventBatch>),
     /// Remove activity events whose retention has ended.
     Prune(RetentionLimits),
 }
 
-/// A change of an existing task.
-#[derive(Debug)]
-pub(super) enum Edit {
-    Clarify(Answers),
-    Patch(TaskPatch),
-}
-
 /// The result of a write.
 #[derive(Debug)]
 pub(super) enum Written {
-    Task(Box<FullTask>),
+    Request(WriteOutcome),
     Delivery(Delivered),
     Appended(Result<Appended, AppendError>),
     /// Whether there may be more to remove.

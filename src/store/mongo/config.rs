@@ -30,12 +30,19 @@ pub struct MongoConfig {
     pub default_org: DefaultOrg,
     /// `true` means that taskcast accepts GitHub's deliveries. Deliveries need an index and two more collections.
     pub webhooks: bool,
+    /// `true` means that the task API writes tasks. Its idempotency keys need one more collection.
+    pub task_writes: bool,
 }
 
 impl MongoConfig {
     /// The collection of the deliveries that were processed.
     pub(super) fn deliveries(&self) -> String {
         format!("{}_github_deliveries", self.collection)
+    }
+
+    /// The collection of the idempotency keys that were used.
+    pub(super) fn keys(&self) -> String {
+        format!("{}_idempotency_keys", self.collection)
     }
 
     /// The collection of the facts about repositories that deliveries contained.
@@ -76,6 +83,7 @@ impl fmt::Debug for MongoConfig {
             .field("images", &self.images)
             .field("default_org", &self.default_org)
             .field("webhooks", &self.webhooks)
+            .field("task_writes", &self.task_writes)
             .finish_non_exhaustive()
     }
 }

@@ -4,38 +4,27 @@
 //! one. Marks are read with majority read concern. A delivery is therefore never reported as a duplicate of one that could still be rolled
 //! back.
 
-use std::time::Duration;
-
 use futures_util::TryStreamExt;
 use mongodb::{
     ClientSession,
     bson::{DateTime, RawDocumentBuf, doc},
-    error::{Error, ErrorKind, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
-    options::{ReadConcern, WriteConcern},
+    error::Error,
 };
-use tokio::time::Instant;
 
 use super::{
     MongoStore, bson_json, facts,
     failure::{code, store_error, with_timeout, write_error},
     select::{delivery_filter, exactly, visible_fields},
     task_document,
+    transaction::{self, DUPLICATE_KEY, MAX_ATTEMPTS, is_retryable},
     write::{unchanged, update},
 };
 use crate::{
-    backoff::Backoff,
     github::Delivery,
     store::{Delivered, StoreError, WriteError},
     task::{Task, TaskId, Timestamp},
 };
 
-const DUPLICATE_KEY: i32 = 11000;
-/// Between two attempts.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(4), Duration::from_millis(250));
-/// Far more attempts than fit into a caller's deadline.
-const MAX_ATTEMPTS: u32 = 200;
-/// MongoDB itself ends a transaction after this time.
-const TRANSACTION_LIFETIME: Duration = Duration::from_secs(60);
 /// The maximum number of tasks that the query returns. More tasks of one pull request, branch or issue indicate an error.
 const MAX_CANDIDATES: i64 = 1000;
 /// The projected field that contains the BSON type of a document's timeline.
@@ -55,17 +44,15 @@ pub(super) async fn deliver(store: &MongoStore, delivery: &Delivery) -> Result<D
         return Ok(Delivered::NoTask);
     }
     for attempt in 0..MAX_ATTEMPTS {
-        if attempt > 0 {
-            tokio::time::sleep(BACKOFF.pause_with_jitter(attempt, 0.0..=1.0)).await;
-            if is_marked(store, delivery).await? {
-                return Ok(Delivered::Duplicate);
-            }
+        transaction::pause_before(attempt).await;
+        if attempt > 0 && is_marked(store, delivery).await? {
+            return Ok(Delivered::Duplicate);
         }
         if let Attempt::Done(delivered) = attempt_once(store, delivery).await? {
             return Ok(delivered);
         }
     }
-    Err(StoreError::Unavailable("too many requests are changing the task at the same time".to_owned()).into())
+    Err(transaction::too_many_attempts().into())
 }
 
 async fn is_marked(store: &MongoStore, delivery: &Delivery) -> Result<bool, StoreError> {
@@ -79,20 +66,15 @@ async fn is_marked(store: &MongoStore, delivery: &Delivery) -> Result<bool, Stor
 }
 
 async fn attempt_once(store: &MongoStore, delivery: &Delivery) -> Result<Attempt, WriteError> {
-    let mut session = with_timeout(store.client().await?.start_session()).await.map_err(store_error)?;
-    let transaction = session
-        .start_transaction()
-        .read_concern(ReadConcern::snapshot())
-        .write_concern(WriteConcern::majority());
-    with_timeout(transaction).await.map_err(store_error)?;
+    let mut session = transaction::begin(store).await?;
     let written = match write(store, delivery, &mut session).await {
         Ok(Some(id)) => id,
         Ok(None) => {
-            abort(&mut session).await;
+            transaction::abort(session).await;
             return Ok(Attempt::Done(Delivered::NoTask));
         }
         Err(Failure::Server(error)) => {
-            abort(&mut session).await;
+            transaction::abort(session).await;
             let is_marked_already = code(&error) == Some(DUPLICATE_KEY);
             return if is_marked_already || is_retryable(&error) {
                 Ok(Attempt::Retry)
@@ -101,40 +83,17 @@ async fn attempt_once(store: &MongoStore, delivery: &Delivery) -> Result<Attempt
             };
         }
         Err(Failure::Store(error)) => {
-            abort(&mut session).await;
+            transaction::abort(session).await;
             return Err(error.into());
         }
     };
-    // The commit runs in a separate task, because a caller that gives up must not leave the transaction open. An open transaction blocks
-    // all writes to the task until the server ends it.
-    let committed = tokio::spawn(commit(session)).await;
-    match committed.map_err(|_| StoreError::Unavailable("the process is ending".to_owned()))? {
-        Ok(()) => Ok(Attempt::Done(Delivered::Written(written))),
+    let committed = tokio::spawn(transaction::commit(session)).await;
+    match committed.map_err(|_| transaction::process_is_ending())? {
+        Ok(_) => Ok(Attempt::Done(Delivered::Written(written))),
         // The transaction may have been committed. The next attempt finds its mark.
         Err(error) if is_retryable(&error) => Ok(Attempt::Retry),
         Err(error) => Err(write_error(error)),
     }
-}
-
-/// Retries the commit while its result is unknown. Until the result is known, the transaction may be open and block all other writes to the
-/// task.
-async fn commit(mut session: ClientSession) -> Result<(), Error> {
-    let deadline = Instant::now() + TRANSACTION_LIFETIME;
-    let mut attempt = 0;
-    loop {
-        match with_timeout(session.commit_transaction()).await {
-            Err(error) if is_result_unknown(&error) && Instant::now() < deadline => {
-                attempt += 1;
-                tokio::time::sleep(BACKOFF.pause_with_jitter(attempt, 0.0..=1.0)).await;
-            }
-            result => return result,
-        }
-    }
-}
-
-/// Returns whether the result of the commit is unknown: MongoDB says so, or the connection failed, or no answer came in time.
-fn is_result_unknown(error: &Error) -> bool {
-    error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) || matches!(error.kind.as_ref(), ErrorKind::Io(_))
 }
 
 /// The reason why a transaction ended before its commit.
@@ -195,17 +154,4 @@ async fn candidates(
         task.ok().map(|task| (document, task))
     };
     Ok(found.into_iter().filter_map(read).collect())
-}
-
-/// Aborts the transaction early. The server also aborts it by itself, after an error or when no request continues it.
-async fn abort(session: &mut ClientSession) {
-    if let Err(error) = with_timeout(session.abort_transaction()).await {
-        tracing::debug!(%error, "a transaction could not be aborted");
-    }
-}
-
-fn is_retryable(error: &Error) -> bool {
-    [TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT, "RetryableWriteError"]
-        .iter()
-        .any(|label| error.contains_label(label))
 }

@@ -7,6 +7,7 @@ use super::{
     cached_counts::CachedCounts,
     decode::{self, Decoded},
     failure::StreamFailure,
+    last_changes::LastChanges,
     ordinals::{self, Ordinals},
 };
 use crate::{
@@ -39,6 +40,8 @@ pub(super) struct FeedSender<'a> {
     items: mpsc::Sender<FeedItem>,
     /// The counts are updated before the receiver gets the item.
     counts: &'a CachedCounts,
+    /// Updated before the counts, whose position says up to where both are complete.
+    last_changes: &'a LastChanges,
     last_sent: LastSent,
     /// Continues to count after a resume, which may begin in the middle of a transaction.
     ordinals: Ordinals,
@@ -52,9 +55,22 @@ pub(super) struct FeedSender<'a> {
 }
 
 impl<'a> FeedSender<'a> {
-    pub(super) fn new(items: mpsc::Sender<FeedItem>, counts: &'a CachedCounts) -> Self {
+    pub(super) fn new(
+        items: mpsc::Sender<FeedItem>,
+        counts: &'a CachedCounts,
+        last_changes: &'a LastChanges,
+    ) -> Self {
         let (last_sent, ordinals, last_position) = (LastSent::Nothing, Ordinals::default(), Position::ZERO);
-        Self { items, counts, last_sent, ordinals, start_time: 0, empty_answers: 0, last_position }
+        Self {
+            items,
+            counts,
+            last_changes,
+            last_sent,
+            ordinals,
+            start_time: 0,
+            empty_answers: 0,
+            last_position,
+        }
     }
 
     /// A stream without a token was opened at this cluster time.
@@ -66,6 +82,7 @@ impl<'a> FeedSender<'a> {
         self.ordinals = Ordinals::default();
         self.last_position = position;
         self.last_sent = LastSent::Opened;
+        self.last_changes.opened(position);
         self.counts.opened(position);
         self.send(FeedItem::Opened(position)).await
     }
@@ -77,6 +94,7 @@ impl<'a> FeedSender<'a> {
         }
         self.last_sent = LastSent::Gap;
         self.counts.lost();
+        self.last_changes.lost();
         self.send(FeedItem::Gap(reason)).await
     }
 
@@ -95,6 +113,7 @@ impl<'a> FeedSender<'a> {
             Decoded::Change(change) => {
                 self.last_position = position;
                 let committed = change.occurred_at;
+                self.last_changes.change(&change);
                 self.counts.change(&change);
                 self.send(FeedItem::Change(change)).await?;
                 Ok(Some(committed))

@@ -43,7 +43,7 @@ pub(super) async fn follow(
 ) -> Result<(), StoreError> {
     let mut follower = Follower {
         store,
-        sender: FeedSender::new(items, &store.counts),
+        sender: FeedSender::new(items, &store.counts, &store.last_changes),
         start: StartPoint::Past,
         failures: 0,
         must_check_images: false,
@@ -57,6 +57,7 @@ pub(super) async fn follow(
         result = follower.run() => result,
     };
     store.counts.lost();
+    store.last_changes.lost();
     result
 }
 

@@ -24,5 +24,11 @@ pub(super) async fn list(
     let mut session = read::snapshot(store, None).await?;
     let first_page = Cursor::default();
     let (listed, next) = query.page(&mut session, cursor.unwrap_or(&first_page), limit).await?;
-    Ok(Page { tasks: listed.into_iter().map(|listed| listed.task).collect(), next })
+    // A list that can have no task, because the filter names another creator, makes no read.
+    let time = match session.snapshot_time() {
+        Some(time) => time,
+        None => read::current_snapshot_time(store).await?,
+    };
+    let tasks = listed.into_iter().map(|listed| listed.task).collect();
+    Ok(Page { tasks, next, position: read::position(time) })
 }

@@ -17,8 +17,11 @@ mod facts;
 mod failure;
 mod feed_sender;
 mod follow;
+mod guarded_write;
 mod ids;
 mod indexes;
+mod keys;
+mod last_changes;
 mod list;
 mod list_query;
 mod mongo_store;
@@ -37,8 +40,10 @@ mod select;
 mod stream;
 mod stream_cursor;
 mod task_document;
+mod transaction;
 mod uri;
 mod write;
+mod write_position;
 
 pub use config::{Images, MongoConfig};
 #[cfg(any(test, fuzzing))]

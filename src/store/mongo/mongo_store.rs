@@ -28,6 +28,7 @@ use super::{
     failure::{store_error, with_timeout},
     follow,
     indexes::Hints,
+    last_changes::LastChanges,
     prepare, probe, read,
     stream::StreamState,
     write,
@@ -38,9 +39,9 @@ use crate::{
     rate_limited_log::rate_limited_log,
     store::{
         AccessSnapshot, ChangeStreamStatus, Cursor, DashboardSnapshot, Delivered, MongoProbe, Page, Store,
-        StoreError, TaskFilter, TaskSnapshot, WriteError,
+        StoreError, TaskFilter, TaskSnapshot, WriteError, WriteOutcome, WriteRequest,
     },
-    task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer, Window},
+    task::{OrgId, TaskId, UserId, Viewer, Window},
 };
 
 /// Tasks in one collection of a MongoDB replica set.
@@ -52,6 +53,7 @@ pub struct MongoStore {
     client: OnceCell<Client>,
     pub(super) stream: StreamState,
     pub(super) counts: CachedCounts,
+    pub(super) last_changes: LastChanges,
     pub(super) hints: Hints,
     /// A caller that checks for changes that the feed has not read holds this lock. Other callers wait for the result.
     pub(super) catch_up_lock: Mutex<()>,
@@ -78,6 +80,7 @@ impl MongoStore {
             client: OnceCell::new(),
             stream: StreamState::default(),
             counts: CachedCounts::default(),
+            last_changes: LastChanges::default(),
             hints: Hints::default(),
             catch_up_lock: Mutex::default(),
             has_text_ids: AtomicBool::new(false),
@@ -122,6 +125,15 @@ impl MongoStore {
     pub(super) async fn deliveries(&self) -> Result<Collection<Document>, StoreError> {
         let options = CollectionOptions::builder().read_concern(ReadConcern::majority()).build();
         Ok(self.database().await?.collection_with_options(&self.config.deliveries(), options))
+    }
+
+    /// The idempotency keys that were used.
+    pub(super) async fn keys(&self) -> Result<Collection<Document>, StoreError> {
+        let options = CollectionOptions::builder()
+            .read_concern(ReadConcern::majority())
+            .write_concern(WriteConcern::majority())
+            .build();
+        Ok(self.database().await?.collection_with_options(&self.config.keys(), options))
     }
 
     /// The facts that deliveries contained.
@@ -222,21 +234,8 @@ impl Store for MongoStore {
         super::list::list(self, viewer, filter, cursor, limit).await
     }
 
-    async fn create(
-        &self,
-        task: NewTask,
-        creator: &Viewer,
-        creator_name: Option<&str>,
-    ) -> Result<FullTask, StoreError> {
-        write::create(self, task, creator, creator_name).await
-    }
-
-    async fn clarify(&self, id: &TaskId, viewer: &Viewer, answers: Answers) -> Result<FullTask, WriteError> {
-        write::clarify(self, id, viewer, answers).await
-    }
-
-    async fn patch(&self, id: &TaskId, writer: &Viewer, patch: TaskPatch) -> Result<FullTask, WriteError> {
-        write::patch(self, id, writer, patch).await
+    async fn write(&self, request: WriteRequest) -> Result<WriteOutcome, WriteError> {
+        write::write(self, request).await
     }
 
     async fn deliver(&self, delivery: Delivery) -> Result<Delivered, WriteError> {

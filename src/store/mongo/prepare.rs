@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     github::HEAD_DAYS,
-    store::{DELIVERY_DAYS, StoreError},
+    store::{DELIVERY_DAYS, KEY_HOURS, StoreError},
 };
 
 pub(super) const STANDALONE: &str = "MongoDB is not a replica set, and a standalone server has no change streams: start \
@@ -38,6 +38,9 @@ pub(super) async fn prepare(store: &MongoStore) -> Result<(), StoreError> {
         for (name, index) in github_indexes(store) {
             indexes::create(&database, &name, index).await?;
         }
+    }
+    if store.config.task_writes {
+        indexes::create(&database, &store.config.keys(), expiring(KEY_HOURS)).await?;
     }
     Ok(())
 }
@@ -167,15 +170,17 @@ async fn create(database: &Database, name: &str) -> Result<bool, StoreError> {
 
 /// The indexes of the two collections for GitHub's deliveries. MongoDB creates a collection together with its first index.
 fn github_indexes(store: &MongoStore) -> [(String, Document); 3] {
-    let expiring = |days: u64| {
-        let seconds = i64::try_from(days * 24 * 60 * 60).unwrap_or(i64::MAX);
-        doc! {"key": {"at": 1}, "name": "at_1", "expireAfterSeconds": seconds}
-    };
     [
-        (store.config.deliveries(), expiring(DELIVERY_DAYS)),
-        (store.config.facts(), expiring(HEAD_DAYS)),
+        (store.config.deliveries(), expiring(24 * DELIVERY_DAYS)),
+        (store.config.facts(), expiring(24 * HEAD_DAYS)),
         (store.config.facts(), doc! {"key": {"keys": 1}, "name": "keys_1"}),
     ]
+}
+
+/// An index by which MongoDB removes a document this many hours after its `at`.
+fn expiring(hours: u64) -> Document {
+    let seconds = i64::try_from(hours * 60 * 60).unwrap_or(i64::MAX);
+    doc! {"key": {"at": 1}, "name": "at_1", "expireAfterSeconds": seconds}
 }
 
 fn enable_images_command(database: &Database, name: &str) -> String {

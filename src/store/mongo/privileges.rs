@@ -30,6 +30,7 @@ pub(super) async fn missing(
 ) -> Vec<String> {
     let tasks = store.config.collection.as_str();
     let (deliveries, facts) = (store.config.deliveries(), store.config.facts());
+    let keys = store.config.keys();
     let mut needed =
         vec![("", "listCollections"), (tasks, "find"), (tasks, "changeStream"), (tasks, "listIndexes")];
     match images {
@@ -51,6 +52,10 @@ pub(super) async fn missing(
         for collection in [&deliveries, &facts] {
             needed.extend(["find", "insert", "createIndex"].map(|action| (collection.as_str(), action)));
         }
+    }
+    if writes {
+        let actions = ["find", "insert", "update", "createIndex", "changeStream"];
+        needed.extend(actions.map(|action| (keys.as_str(), action)));
     }
     let is_granted = |collection: &str, action: &str| {
         granted.iter().any(|privilege| {

@@ -258,10 +258,12 @@ fn timeline_slice(Window { before, limit }: Window) -> Document {
     doc! {"$slice": [{"$slice": ["$events", count(before)]}, -count(limit)]}
 }
 
-/// The visible fields, and `events` as far as a write needs it: an empty array in place of any array, or else the value itself.
+/// The visible fields, the length of the timeline, and `events` as far as a write needs it: an empty array in place of any array, or else the
+/// value itself.
 pub(super) fn fields_without_entries() -> Document {
     let mut fields = visible_fields();
     fields.insert("events", doc! {"$cond": [{"$isArray": "$events"}, [], "$events"]});
+    fields.insert(TIMELINE_LENGTH, doc! {"$cond": [{"$isArray": "$events"}, {"$size": "$events"}, 0]});
     fields
 }
 

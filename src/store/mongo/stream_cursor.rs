@@ -112,8 +112,18 @@ pub(super) async fn first_batch(
     store: &MongoStore,
     stages: Vec<Document>,
 ) -> Result<Option<Batch>, StreamFailure> {
+    first_batch_of(store, &store.config.collection, stages, 1).await
+}
+
+/// The same as [`first_batch`] for any collection, with at most `limit` changes.
+pub(super) async fn first_batch_of(
+    store: &MongoStore,
+    collection: &str,
+    stages: Vec<Document>,
+    limit: i32,
+) -> Result<Option<Batch>, StreamFailure> {
     let database = store.database().await?;
-    let command = aggregate(&store.config.collection, stages, 1);
+    let command = aggregate(collection, stages, limit);
     let mut cursor = database.run_cursor_command(command).batch().await?;
     Ok(cursor.try_next().await?.map(Batch::Raw))
 }

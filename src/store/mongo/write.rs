@@ -1,8 +1,12 @@
 //! Writes tasks. Each write is decided on a document as it was read, and takes effect only if the deciding values have not changed since.
 
+use std::time::Instant;
+
 use futures_util::TryStreamExt;
 use mongodb::{
+    ClientSession, Collection,
     bson::{Bson, DateTime, Document, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, doc, oid::ObjectId},
+    error::Error,
     options::ReturnDocument,
 };
 
@@ -10,17 +14,16 @@ use super::{
     MongoStore,
     bson_json::{time_to_bson, to_bson},
     failure::{store_error, with_timeout, write_error},
+    guarded_write,
     ids::{is_hex, task_id},
     read,
     select::{access_fields, by_id, exactly, fields_without_entries, full_task_fields},
-    task_document,
+    task_document, transaction,
+    write_position::{Before, MadeWrite, changes_of},
 };
 use crate::{
-    store::{StoreError, WriteError},
-    task::{
-        Access, Answers, Assigned, FullTask, NewEntry, NewTask, Status, Task, TaskId, TaskPatch, Timestamp,
-        Viewer, Writes,
-    },
+    store::{StoreError, TaskWrite, WriteError, WriteOutcome, WriteRequest, WrittenTask},
+    task::{Access, Assigned, FullTask, NewEntry, NewTask, Status, Task, TaskId, Timestamp, Viewer, Writes},
 };
 
 /// The fields that decide whether a write is allowed.
@@ -28,12 +31,41 @@ const CONDITION_FIELDS: [&str; 4] = ["status", "createdBy", "orgId", "isPrivate"
 /// The maximum number of attempts. Another write between the read and the update makes an attempt fail.
 const MAX_ATTEMPTS: usize = 8;
 
-pub(super) async fn create(
+pub(super) async fn write(store: &MongoStore, request: WriteRequest) -> Result<WriteOutcome, WriteError> {
+    let is_conditional = request.unchanged_since.is_some() && request.write.task_id().is_some();
+    if request.key.is_some() || is_conditional {
+        return guarded_write::write(store, &request).await;
+    }
+    let written = match &request.write {
+        TaskWrite::Create { task, creator_name } => {
+            create(store, task.clone(), &request.by, creator_name.as_deref()).await?
+        }
+        TaskWrite::Clarify { id, .. } | TaskWrite::Patch { id, .. } => {
+            decide_and_write(store, &request, id).await?
+        }
+    };
+    Ok(WriteOutcome::Written(Box::new(written)))
+}
+
+async fn create(
     store: &MongoStore,
     task: NewTask,
     creator: &Viewer,
     creator_name: Option<&str>,
-) -> Result<FullTask, StoreError> {
+) -> Result<WrittenTask, StoreError> {
+    let (document, task) = new_document(store, task, creator, creator_name)?;
+    with_timeout(store.collection().await?.insert_one(&document)).await.map_err(store_error)?;
+    // Nobody is in the room of a new task.
+    Ok(WrittenTask { task, event_id: None })
+}
+
+/// The document of a new task, and the task.
+pub(super) fn new_document(
+    store: &MongoStore,
+    task: NewTask,
+    creator: &Viewer,
+    creator_name: Option<&str>,
+) -> Result<(RawDocumentBuf, FullTask), StoreError> {
     let mut document = doc! {"_id": ObjectId::new()};
     for (name, value) in task.writes(creator, creator_name, Timestamp::now()).set {
         if let Some(value) = assigned_to_bson(value, None) {
@@ -41,73 +73,88 @@ pub(super) async fn create(
         }
     }
     let document = RawDocumentBuf::try_from(&document).map_err(|error| store_error(error.into()))?;
-    with_timeout(store.collection().await?.insert_one(&document)).await.map_err(store_error)?;
-    Ok(task_document::full_task(&document, &store.config.default_org)?)
+    let task = task_document::full_task(&document, &store.config.default_org)?;
+    Ok((document, task))
 }
 
-pub(super) async fn clarify(
-    store: &MongoStore,
-    id: &TaskId,
-    viewer: &Viewer,
-    answers: Answers,
-) -> Result<FullTask, WriteError> {
-    let is_allowed = |access: &Access| access.allows(viewer);
-    decide_and_write(store, id, is_allowed, |task, _| match task.status() {
-        Status::NeedsClarification => Ok(answers.clone().writes(Timestamp::now())),
-        status => Err(WriteError::Conflict(format!(
+/// Returns whether the user may make this write to a task with this access.
+pub(super) fn is_allowed(request: &WriteRequest, access: &Access) -> bool {
+    match &request.write {
+        TaskWrite::Create { .. } => true,
+        TaskWrite::Clarify { .. } => access.allows(&request.by),
+        TaskWrite::Patch { .. } => access.writable_by(&request.by),
+    }
+}
+
+/// Returns what is written into this task, or a conflict if the status of the task does not allow it.
+pub(super) fn decide(
+    write: &TaskWrite,
+    task: &Task,
+    document: &RawDocument,
+    now: Timestamp,
+) -> Result<Writes, WriteError> {
+    match (write, task.status()) {
+        (TaskWrite::Clarify { answers, .. }, Status::NeedsClarification) => Ok(answers.clone().writes(now)),
+        (TaskWrite::Clarify { .. }, status) => Err(WriteError::Conflict(format!(
             "answers are accepted only in the status needs_clarification; the task is {status}"
         ))),
-    })
-    .await
+        (TaskWrite::Patch { patch, .. }, current) => match patch.status() {
+            Some(next) if !patch.allowed_from(current) => {
+                Err(WriteError::Conflict(format!("a task that is {current} can't be moved to {next}")))
+            }
+            _ => Ok(patch.clone().writes(|name| matches!(document.get(name), Ok(Some(_))), now)),
+        },
+        (TaskWrite::Create { .. }, _) => Err(WriteError::NotFound),
+    }
 }
 
-pub(super) async fn patch(
-    store: &MongoStore,
-    id: &TaskId,
-    writer: &Viewer,
-    patch: TaskPatch,
-) -> Result<FullTask, WriteError> {
-    let is_allowed = |access: &Access| access.writable_by(writer);
-    decide_and_write(store, id, is_allowed, |task, document| {
-        if let Some(next) = patch.status().filter(|_| !patch.allowed_from(task.status())) {
-            let current = task.status();
-            return Err(WriteError::Conflict(format!("a task that is {current} can't be moved to {next}")));
-        }
-        Ok(patch.clone().writes(|name| matches!(document.get(name), Ok(Some(_))), Timestamp::now()))
-    })
-    .await
+/// Checks that the user may write the task, if the request names one. A client without access must not learn the size of the task from the
+/// response time, so this reads only the access fields.
+pub(super) async fn check_access(store: &MongoStore, request: &WriteRequest) -> Result<(), WriteError> {
+    let Some(id) = request.write.task_id() else { return Ok(()) };
+    let found = find(store, id, access_fields()).await?;
+    let default_org = &store.config.default_org;
+    let may_write = found.is_some_and(|found| is_allowed(request, &read::read_access(&found, default_org)));
+    if may_write { Ok(()) } else { Err(WriteError::NotFound) }
 }
 
 async fn decide_and_write(
     store: &MongoStore,
+    request: &WriteRequest,
     id: &TaskId,
-    is_allowed: impl Fn(&Access) -> bool,
-    decide: impl Fn(&Task, &RawDocument) -> Result<Writes, WriteError>,
-) -> Result<FullTask, WriteError> {
+) -> Result<WrittenTask, WriteError> {
     let (collection, default_org) = (store.collection().await?, &store.config.default_org);
-    // A client without access must not learn the size of the task from the response time. This first read returns only the access fields.
-    let found = find(store, id, access_fields()).await?;
-    if !found.is_some_and(|document| is_allowed(&read::read_access(&document, default_org))) {
-        return Err(WriteError::NotFound);
-    }
+    check_access(store, request).await?;
+    let mut session = transaction::session(store).await?;
     for _ in 0..MAX_ATTEMPTS {
+        let began = Instant::now();
         let found = find(store, id, fields_without_entries()).await?;
         let document = found.ok_or(WriteError::NotFound)?;
         let current = task_document::task(&document, default_org).map_err(StoreError::from)?;
-        if !is_allowed(&current.access) {
+        if !is_allowed(request, &current.access) {
             return Err(WriteError::NotFound);
         }
-        let (condition, update) = conditional(&document, decide(&current, &document)?);
-        let request = collection
+        let writes = decide(&request.write, &current, &document, Timestamp::now())?;
+        let (written_names, added) = changes_of(&writes);
+        let (condition, update) = conditional(&document, writes);
+        let find_and_update = collection
             .find_one_and_update(condition, update)
             .projection(full_task_fields())
             .collation(exactly())
-            .return_document(ReturnDocument::After);
+            .return_document(ReturnDocument::After)
+            .session(&mut session);
         // The request may wait on the server while a delivery's transaction has locked the document. The semaphore limits these requests
         // and is never closed.
-        let _permit = store.writes.acquire().await;
-        if let Some(written) = with_timeout(request).await.map_err(write_error)? {
-            return Ok(task_document::full_task(&written, default_org).map_err(StoreError::from)?);
+        let permit = store.writes.acquire().await;
+        let updated = with_timeout(find_and_update).await;
+        drop(permit);
+        if let Some(written) = updated.map_err(write_error)? {
+            let after = task_document::full_task(&written, default_org).map_err(StoreError::from)?;
+            let id_condition = unchanged(&document, "_id");
+            let before = Before::Except(written_names);
+            let made = MadeWrite { began, id_condition, before, after, added };
+            let event_id = made.event_id(store, session.operation_time()).await;
+            return Ok(WrittenTask { task: made.after, event_id });
         }
     }
     Err(WriteError::Conflict("other requests are changing the task at the same time; try again".to_owned()))
@@ -120,11 +167,7 @@ async fn find(
     fields: Document,
 ) -> Result<Option<RawDocumentBuf>, StoreError> {
     let collection = store.collection().await?;
-    let found = collection.find(by_id(id)).sort(doc! {"_id": 1}).collation(exactly());
-    let found: Vec<RawDocumentBuf> =
-        with_timeout(async { found.projection(fields).await?.try_collect().await })
-            .await
-            .map_err(store_error)?;
+    let found = find_with(&collection, id, fields, None).await.map_err(store_error)?;
     let mut found = found.into_iter().filter(|document| task_id(document).as_ref() == Some(id));
     let first = found.next();
     if found.next().is_some() {
@@ -133,17 +176,39 @@ async fn find(
     Ok(first)
 }
 
+/// The documents that may have this id, the first in MongoDB's order first.
+pub(super) async fn find_with(
+    collection: &Collection<RawDocumentBuf>,
+    id: &TaskId,
+    fields: Document,
+    session: Option<&mut ClientSession>,
+) -> Result<Vec<RawDocumentBuf>, Error> {
+    let find = collection.find(by_id(id)).sort(doc! {"_id": 1}).collation(exactly()).projection(fields);
+    with_timeout(async {
+        match session {
+            Some(session) => find.session(&mut *session).await?.stream(session).try_collect().await,
+            None => find.await?.try_collect().await,
+        }
+    })
+    .await
+}
+
 /// The update, and a filter that matches only while the deciding fields have the values that were read.
 fn conditional(document: &RawDocument, writes: Writes) -> (Document, Document) {
     let mut condition = Document::new();
     for name in ["_id"].into_iter().chain(CONDITION_FIELDS) {
         condition.insert(name, unchanged(document, name));
     }
-    let appends = matches!(document.get("events"), Ok(None | Some(RawBsonRef::Array(_))));
+    let appends = appends(document);
     if writes.push_event.is_some() && !appends {
         condition.insert("events", unchanged(document, "events"));
     }
     (condition, update(document, writes, appends))
+}
+
+/// Returns whether a new entry can be appended to the document's timeline. Otherwise the timeline is not an array, and is replaced.
+pub(super) fn appends(document: &RawDocument) -> bool {
+    matches!(document.get("events"), Ok(None | Some(RawBsonRef::Array(_))))
 }
 
 /// The update operators of `writes`. `appends` means that the document's timeline is an array or absent. Otherwise the update replaces it

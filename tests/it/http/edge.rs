@@ -9,9 +9,9 @@ use taskcast::{
     github::Delivery,
     store::{
         AccessSnapshot, Cursor, DashboardSnapshot, Delivered, Page, StoreError, TaskFilter, TaskSnapshot,
-        WriteError,
+        WriteError, WriteOutcome, WriteRequest,
     },
-    task::{Answers, FullTask, NewTask, OrgId, TaskId, TaskPatch, UserId, Viewer, Window},
+    task::{OrgId, TaskId, UserId, Viewer, Window},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -372,13 +372,7 @@ impl Store for Broken {
     ) -> Result<Page, StoreError> {
         Err(self.error())
     }
-    async fn create(&self, _: NewTask, _: &Viewer, _: Option<&str>) -> Result<FullTask, StoreError> {
-        Err(self.error())
-    }
-    async fn clarify(&self, _: &TaskId, _: &Viewer, _: Answers) -> Result<FullTask, WriteError> {
-        Err(self.error().into())
-    }
-    async fn patch(&self, _: &TaskId, _: &Viewer, _: TaskPatch) -> Result<FullTask, WriteError> {
+    async fn write(&self, _: WriteRequest) -> Result<WriteOutcome, WriteError> {
         Err(self.error().into())
     }
     async fn deliver(&self, _: Delivery) -> Result<Delivered, WriteError> {

@@ -10,7 +10,7 @@ use crate::{
     feed::Position,
     store::{
         ActivityStore, AppendError, Appended, EmbeddedConfig, EmbeddedStore, EventBatch, EventPage,
-        EventQuery, NewEvent, RetentionLimits, Store,
+        EventQuery, NewEvent, RetentionLimits, Store, TaskWrite, WriteRequest,
     },
     task::{DefaultOrg, NewTask, OrgId, Timestamp, UserId, Viewer},
 };
@@ -72,7 +72,9 @@ impl World {
 
     async fn private_task(&self, by: &Viewer) -> String {
         let task = NewTask::parse(json!({"title": "t", "isPrivate": true})).expect("a task");
-        self.store.create(task, by, None).await.expect("written").task.id.to_string()
+        let write = TaskWrite::Create { task, creator_name: None };
+        let written = self.store.write(WriteRequest::new(by.clone(), write)).await.expect("written");
+        written.into_written().expect("a task").task.task.id.to_string()
     }
 }
 

@@ -304,3 +304,54 @@ fn add_many(file: &Path) {
     }
     txn.commit().expect("committed");
 }
+
+/// Which changes happened before the first start of this release, or while an earlier release wrote the file, is not known.
+#[tokio::test]
+async fn a_condition_from_before_the_upgrade_is_not_fulfilled() {
+    use taskcast::store::{WriteError, WriteRequest};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipeline = viewer("pipeline", "");
+    let store = open_shared(folder.path());
+    let ids = [create(&*store, &pipeline, "t").await.task.id, create(&*store, &pipeline, "u").await.task.id];
+    let old = store.task(&ids[0]).await.expect("read").position;
+    let write = |store: Arc<dyn Store>, id: &TaskId, title: &str, since: Position| {
+        let request = super::super::keys::patching(&pipeline, id, json!({"title": title}));
+        let request = WriteRequest { unchanged_since: Some(since), ..request };
+        async move { store.write(request).await }
+    };
+    write(store.clone(), &ids[0], "v", old).await.expect("written");
+    let newer = store.task(&ids[0]).await.expect("read").position;
+    drop(store);
+
+    let store = super::reopened(folder.path()).await;
+    let refused = write(store.clone(), &ids[0], "w", old).await;
+    assert!(matches!(refused, Err(WriteError::Changed)), "{refused:?}");
+    write(store.clone(), &ids[1], "w", old).await.expect("it is remembered after a restart");
+    write(store.clone(), &ids[0], "w", newer).await.expect("it is remembered after a restart");
+    let position = store.task(&ids[0]).await.expect("read").position;
+    drop(store);
+
+    // An earlier release raises this number.
+    let file = loop {
+        match redb::Database::open(folder.path().join("tasks.redb")) {
+            Ok(file) => break file,
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let txn = file.begin_write().expect("begun");
+    {
+        let mut meta = txn.open_table(META).expect("there");
+        meta.insert("lastSequence", position.time + 1).expect("written");
+    }
+    txn.commit().expect("committed");
+    drop(file);
+    let store = super::reopened(folder.path()).await;
+    for id in &ids {
+        let refused = write(store.clone(), id, "x", position).await;
+        assert!(matches!(refused, Err(WriteError::Changed)), "{refused:?}");
+    }
+    let position = store.task(&ids[0]).await.expect("read").position;
+    write(store, &ids[0], "x", position).await.expect("written");
+}
