@@ -15,7 +15,7 @@ impl Members {
     /// Returns whether the client was no member before. A member gets the new mark.
     pub fn insert(&mut self, id: PeerId, mark: Mark) -> bool {
         match self {
-            Self::Many(marks) => return marks.insert(id, mark).is_none(),
+            Self::Many(marks) => marks.insert(id, mark).is_none(),
             Self::One(only, before) if *only != id => {
                 let mut marks = PeerMap::default();
                 marks.insert(*only, *before);
