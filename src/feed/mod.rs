@@ -3,10 +3,9 @@
 
 mod change;
 mod count_change;
-mod position;
 mod translate;
 
+pub use crate::wire::{NotAPosition, Position};
 pub use change::{Change, FeedItem, GapReason, TimelineChange};
 pub use count_change::{CountChange, CountDelta, CountsAt};
-pub use position::{NotAPosition, Position};
 pub use translate::{Event, Step, translate};
