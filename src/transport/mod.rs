@@ -4,13 +4,16 @@
 //! one client's connection with its queue (`outbox.rs`), and `websocket.rs` the task of its WebSocket; neither knows a protocol.
 //!
 //! [`socketio`] implements Engine.IO and Socket.IO, with one namespace and text packets (`docs/adr/0005-socket-io-by-hand.md`,
-//! `docs/adr/0021-engine-io-by-hand.md`). [`socketioxide`] does the same with a library.
+//! `docs/adr/0021-engine-io-by-hand.md`). [`socketioxide`] does the same with a library. [`json`] is a plain WebSocket at `/ws`.
 //! `docs/transports.md` compares them.
 
 mod admission;
 mod client;
+mod decoder;
+mod disconnect_reason;
 mod gate;
 mod heartbeat;
+pub mod json;
 mod outbox;
 mod polling_body;
 mod read_limits;

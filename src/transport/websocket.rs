@@ -2,7 +2,7 @@
 //! Other tasks write their packets directly; see [`Socket::flush`]. What the messages of a client mean is the [`Handler`]'s part.
 
 use std::{
-    io::{self, IoSlice, Read, Write},
+    io::{self, IoSlice},
     sync::Arc,
     time::Instant,
 };
@@ -12,21 +12,17 @@ use tokio::{
     task::{coop::consume_budget, yield_now},
     time::{sleep_until, timeout},
 };
-use tokio_tungstenite::tungstenite::{
-    Error, Message, Utf8Bytes,
-    error::ProtocolError,
-    protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext},
-};
+use tokio_tungstenite::tungstenite::{Utf8Bytes, protocol::CloseFrame};
 
 use super::{
     TcpConnection,
+    decoder::{Decoder, InvalidInput, ReadOutcome},
+    disconnect_reason::DisconnectReason,
     heartbeat::{Heartbeat, HeartbeatAction, Traffic},
-    socket::{DisconnectReason, Protocol, Socket},
+    socket::{Protocol, Socket},
 };
 use crate::config::HeartbeatConfig;
 
-/// Each connection holds a buffer of this size as long as it lives.
-const READ_BUFFER: usize = 512;
 /// The server reads this many messages of one client before other tasks run.
 const MAX_BATCH: usize = 64;
 
@@ -71,35 +67,11 @@ pub(super) enum Handled {
     End(DisconnectReason),
 }
 
-/// Why a message cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum InvalidInput {
-    TooLong,
-    Malformed,
-}
-
 /// A WebSocket, and the state of its decoder.
 pub(super) struct WebsocketTask<H> {
     handler: H,
     tcp: TcpConnection,
-    context: WebSocketContext,
-    max_message_bytes: usize,
-    /// Bytes received from the client.
-    received: u64,
-}
-
-/// The result of one read of the WebSocket.
-enum ReadOutcome {
-    Text(Utf8Bytes),
-    Binary,
-    Pong,
-    Close(Option<CloseFrame>),
-    /// A message that needs no handling here.
-    Other,
-    /// Everything that has come has been read.
-    Drained,
-    Invalid(InvalidInput),
-    Failed(DisconnectReason),
+    decoder: Decoder,
 }
 
 /// The result of reading up to [`MAX_BATCH`] messages.
@@ -112,13 +84,8 @@ struct ReadBatch {
 impl<H: Handler> WebsocketTask<H> {
     /// `rest` contains bytes that have already been read behind the upgrade request.
     pub fn new(handler: H, tcp: TcpConnection, rest: Vec<u8>) -> Self {
-        let max_message_bytes = handler.max_message_bytes();
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .max_message_size(Some(max_message_bytes))
-            .max_frame_size(Some(max_message_bytes));
-        let context = WebSocketContext::from_partially_read(rest, Role::Server, Some(config));
-        Self { handler, tcp, context, max_message_bytes, received: 0 }
+        let decoder = Decoder::new(rest, handler.max_message_bytes());
+        Self { handler, tcp, decoder }
     }
 
     pub fn tcp(&self) -> &TcpConnection {
@@ -136,7 +103,7 @@ impl<H: Handler> WebsocketTask<H> {
             // A client that never stops sending always has more data to read. This lets other tasks run.
             consume_budget().await;
             let mut control_frames = Vec::new();
-            let outcome = self.read_message(&mut control_frames);
+            let outcome = self.decoder.read(&self.tcp, &mut control_frames);
             self.tcp.write_all(&control_frames).await.ok()?;
             match outcome {
                 ReadOutcome::Text(text) => return Some(text),
@@ -231,18 +198,6 @@ impl<H: Handler> WebsocketTask<H> {
         }
     }
 
-    /// Gives the decoder the handler's present limit.
-    fn update_message_limit(&mut self) {
-        let max = self.handler.max_message_bytes();
-        if max != self.max_message_bytes {
-            self.max_message_bytes = max;
-            self.context.set_config(|config| {
-                config.max_message_size = Some(max);
-                config.max_frame_size = Some(max);
-            });
-        }
-    }
-
     /// Returns the next action of the heartbeat. If a ping is due, this function has queued it.
     fn next_heartbeat_action(
         &self,
@@ -252,7 +207,7 @@ impl<H: Handler> WebsocketTask<H> {
     ) -> HeartbeatAction {
         let now = Instant::now();
         let (written, stalled) = socket.write_progress();
-        let traffic = Traffic { written, stalled, received: self.received };
+        let traffic = Traffic { written, stalled, received: self.decoder.received() };
         (0..pongs).for_each(|_| heartbeat.record_pong(now, traffic));
         let next = heartbeat.next(now, self.handler.heartbeat(), traffic);
         if next == HeartbeatAction::Ping {
@@ -281,9 +236,9 @@ impl<H: Handler> WebsocketTask<H> {
     fn read_batch(&mut self, socket: &Arc<Socket<H::Protocol>>) -> Result<ReadBatch, DisconnectReason> {
         let mut pongs = 0;
         for _ in 0..MAX_BATCH {
-            self.update_message_limit();
+            self.decoder.set_limit(self.handler.max_message_bytes());
             let mut control_frames = Vec::new();
-            let outcome = self.read_message(&mut control_frames);
+            let outcome = self.decoder.read(&self.tcp, &mut control_frames);
             match outcome {
                 _ if control_frames.is_empty() => {}
                 ReadOutcome::Close(_) | ReadOutcome::Invalid(_) | ReadOutcome::Failed(_) => {
@@ -313,31 +268,6 @@ impl<H: Handler> WebsocketTask<H> {
         Ok(ReadBatch { pongs, has_more: true })
     }
 
-    /// Reads one message. The frames with which the WebSocket protocol answers it are appended to `control_frames`.
-    fn read_message(&mut self, control_frames: &mut Vec<u8>) -> ReadOutcome {
-        let mut stream = Stream { tcp: &self.tcp, received: &mut self.received, control_frames };
-        match self.context.read(&mut stream) {
-            Ok(Message::Text(text)) => ReadOutcome::Text(text),
-            Ok(Message::Binary(_)) => ReadOutcome::Binary,
-            Ok(Message::Pong(_)) => ReadOutcome::Pong,
-            Ok(Message::Close(frame)) => {
-                let _ = self.context.flush(&mut stream);
-                ReadOutcome::Close(frame)
-            }
-            Ok(_) => ReadOutcome::Other,
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Drained,
-            Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
-                ReadOutcome::Failed(DisconnectReason::TransportClose)
-            }
-            Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
-                ReadOutcome::Failed(DisconnectReason::TransportError)
-            }
-            Err(Error::Capacity(_)) => ReadOutcome::Invalid(InvalidInput::TooLong),
-            Err(Error::Protocol(_) | Error::Utf8(_)) => ReadOutcome::Invalid(InvalidInput::Malformed),
-            Err(_) => ReadOutcome::Failed(DisconnectReason::TransportError),
-        }
-    }
-
     /// Waits until everything is sent, the connection fails, or the client has read nothing for too long.
     async fn drain(&self, socket: &Socket<H::Protocol>) {
         let tcp = self.tcp.shared();
@@ -355,31 +285,5 @@ impl<H: Handler> WebsocketTask<H> {
                 }
             }
         }
-    }
-}
-
-/// The transport as the decoder sees it. Reads never wait, and writes are collected in `control_frames`, to be queued like other packets.
-struct Stream<'a> {
-    tcp: &'a TcpConnection,
-    received: &'a mut u64,
-    control_frames: &'a mut Vec<u8>,
-}
-
-impl Read for Stream<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.tcp.try_read(buffer)?;
-        *self.received += read as u64;
-        Ok(read)
-    }
-}
-
-impl Write for Stream<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.control_frames.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     wire::Message,
 };
 
-pub use crate::transport::socket::DisconnectReason;
+pub use crate::transport::disconnect_reason::DisconnectReason;
 
 /// The separator between packets in the body of a polling request or answer.
 pub(super) const SEPARATOR: u8 = 0x1E;
