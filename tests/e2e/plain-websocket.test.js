@@ -1,5 +1,6 @@
 // The plain WebSocket `/ws`: tokens, messages, close codes, and clients that misbehave.
 import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
 import { connect } from 'node:net';
 import { after, before } from 'node:test';
 
@@ -7,8 +8,10 @@ import WebSocket from 'ws';
 
 import { Gateway, withGateway } from './support/gateway.js';
 import { api, createTask, patchTask } from './support/http.js';
+import { signer } from './support/key-server.js';
 import { scrape } from './support/metrics.js';
 import { RawSocket, frame } from './support/raw.js';
+import { freePort } from './support/ports.js';
 import { test } from './support/scenario.js';
 import { member, now, pipeline, sign } from './support/tokens.js';
 import { once, until } from './support/until.js';
@@ -435,6 +438,47 @@ test('messages behind the upgrade request, and messages behind the token, are ha
   const at = ['"init"', '"first"', '"second"'].map((word) => raw.text.indexOf(word));
   assert.ok(at[0] >= 0 && at[0] < at[1] && at[1] < at[2], raw.text);
   raw.socket.destroy();
+});
+
+test('messages that come while the key of the token is fetched are handled after init, in order', async () => {
+  const key = await signer('ES256', 'late');
+  const held = [];
+  const keys = createServer((_request, response) => held.push(response)).listen(0, '127.0.0.1');
+  await once(keys, 'listening');
+  const node = new Gateway(await freePort(), { JWT_SECRET: undefined, JWT_JWKS_URL: `http://127.0.0.1:${keys.address().port}/keys` });
+  node.spawn();
+  try {
+    await until(() => held.length > 0, 'the key server is asked');
+    await until(() => node.health(), 'the node answers');
+    const waiting = async () => (await scrape(node.url)).get('taskcast_tokens_waiting');
+    const token = await key.token();
+    const clients = [new Plain({ at: node, headers: { authorization: `Bearer ${token}` } }), new Plain({ at: node }), new Plain({ at: node, protocols: [PROTOCOL, `bearer.${token}`] })];
+    for (const client of clients) await opened(client);
+    clients[1].send({ type: 'auth', payload: { token }, id: 'auth' });
+    for (const client of clients) {
+      for (const id of [1, 2]) client.send({ type: 'task:leave', payload: { taskId: 'x' }, id });
+    }
+    await until(async () => (await waiting()) === 3, 'three tokens wait');
+    // One client vanishes, and one sends too much.
+    clients[2].ws.terminate();
+    await until(async () => (await waiting()) === 2, 'two tokens wait');
+    const flood = new Plain({ at: node, headers: { authorization: `Bearer ${token}` } });
+    await opened(flood);
+    for (let n = 0; n < 300; n += 1) flood.send('{"type":"ping"}');
+    assert.equal(await flood.code(), 4429);
+    assert.deepEqual(clients.map(({ received }) => received), [[], [], []]);
+    held.forEach((response) => response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ keys: [key.jwk] })));
+    for (const client of clients.slice(0, 2)) {
+      await until(() => client.received.some(({ id }) => id === 2), () => `the last answer: ${client.shown()}`);
+    }
+    const came = (client) => client.received.map(({ type, id }) => id ?? type);
+    assert.deepEqual(came(clients[0]), ['init', 1, 2]);
+    assert.deepEqual(came(clients[1]), ['init', 'auth', 1, 2]);
+  } finally {
+    await node.stop();
+    keys.closeAllConnections();
+    keys.close();
+  }
 });
 
 test('what a client without a token may send is limited', async () => {

@@ -89,7 +89,7 @@ async fn pongs_overtake_messages_and_their_number_is_limited() {
     let core = socket.core.lock();
     let waiting = core.outbox.queue.len();
     let pongs = core.outbox.queue.iter().filter(|frame| **frame == JsonFrame::pong()).count();
-    assert!(pongs >= 63 && pongs <= 64, "{pongs}");
+    assert!((63..=64).contains(&pongs), "{pongs}");
     assert!(waiting < queued as usize + pongs, "messages have left before");
     assert!(core.outbox.queue.iter().skip(1).take(pongs).all(|frame| !frame.is_message()));
 }
