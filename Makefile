@@ -75,7 +75,7 @@ test-mongods: test-deps ## test what may differ between versions of MongoDB, wit
 test-e2e: test-deps $(E2E_MODULES) $(E2E_PYTHON)
 	cargo build --locked --bin taskcast --example own_application
 	node $(E2E)/run.js $(FILES)
-	@if [ -z "$(FILES)" ]; then node $(E2E)/run.js --socketioxide; fi
+	@if [ -z "$(FILES)" ]; then node $(E2E)/run.js --socketioxide && node $(E2E)/run.js --ws; fi
 
 # The short form, which asserts counts and contents. SCENARIOS="stepdown …" runs only these scenarios; the beginning of a name is enough.
 test-chaos: test-deps $(E2E_MODULES) $(PEER_MODULES)

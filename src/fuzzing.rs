@@ -4,7 +4,7 @@
 //!
 //! This module is compiled only under `cfg(fuzzing)` and for tests, never into a gateway.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde_json::{Map, Value, value::RawValue};
 
@@ -16,7 +16,10 @@ use crate::{
     json::replace_lone_surrogates,
     store::decode_change,
     task::{Answers, DefaultOrg, Field, FullTask, FullView, NewTask, Summary, Task, TaskPatch, Timestamp},
-    transport::socketio::{Frame, Packet, encode_message},
+    transport::{
+        json::{self, ClientMessage},
+        socketio::{Frame, Packet, encode_message},
+    },
     wire::{ClientEvent, ClientEventName, Message},
 };
 
@@ -27,13 +30,14 @@ pub use activity::activity;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their folders in `fuzz/seeds`.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("activity", activity),
     ("change", change),
     ("client", client),
     ("config", config),
     ("document", document),
     ("http", http),
+    ("plain", plain),
     ("token", token),
     ("webhook", webhook),
 ];
@@ -122,6 +126,28 @@ pub fn http(data: &[u8]) {
         };
         let hidden = ["description", "creatorName"];
         assert!(writes.set.iter().all(|(name, _)| writable(name) || hidden.contains(name)));
+    }
+}
+
+/// A message of a client of `/ws`.
+pub fn plain(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let text = well_formed(text);
+    let Ok(ClientMessage { name, payload, id }) = ClientMessage::parse(&text) else { return };
+    if let Some(id) = id {
+        let written = id.to_string();
+        assert!(written.len() <= 128 && text.contains(&written), "an id that was not sent: {written}");
+        let answer = json::encode_message(&Message::reply(id, &written), || 0);
+        let fields: BTreeMap<&str, &RawValue> =
+            serde_json::from_str(answer.text()).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+        let texts: Vec<_> = fields.into_iter().map(|(name, json)| (name, json.get())).collect();
+        assert_eq!(texts.first(), Some(&("id", &*written)));
+        assert_eq!((texts.len(), texts.last()), (3, Some(&("type", r#""ack""#))));
+    }
+    let arguments: Vec<&RawValue> = payload.into_iter().collect();
+    if let Some(Err(refusal)) = name.parse().ok().map(|name| ClientEvent::parse(name, &arguments)) {
+        let refused = json::encode_message(&Message::refused(&refusal), || 0);
+        assert!(refused.text().len() < 1_000, "a refusal repeats what it refuses: {refused:?}");
     }
 }
 

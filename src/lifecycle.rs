@@ -51,7 +51,7 @@ impl Signals {
 /// The parts that are shut down, in this order.
 #[derive(Debug)]
 pub struct Drain {
-    /// New Socket.IO connections are answered 503, and health says `draining`.
+    /// New connections of clients are answered 503, and health says `draining`.
     pub draining: Arc<AtomicBool>,
     /// The drain waits for HTTP requests that are being answered.
     pub requests: TaskTracker,
@@ -61,7 +61,7 @@ pub struct Drain {
     pub cluster: Arc<Cluster>,
     /// The clients are served until the requests have ended. Then their connections are closed, so that each client
     /// reconnects by itself.
-    pub server: Arc<dyn Server>,
+    pub servers: Vec<Arc<dyn Server>>,
     /// After that no new connection is accepted, and an HTTP connection ends when all its received requests are
     /// answered.
     pub closing: CancellationToken,
@@ -83,15 +83,15 @@ impl Drain {
             tracing::warn!(running = self.requests.len(), "some requests did not end in time");
         }
         self.cluster.leave().await;
-        self.server.close_all();
+        self.servers.iter().for_each(|server| server.close_all());
         // Clients that read the close are already trying to reconnect, some of them only five times. They must not wait
         // for clients that read nothing.
-        if timeout_at(deadline.min(Instant::now() + CLOSE_TIMEOUT), wait_until_empty(&*self.server))
+        if timeout_at(deadline.min(Instant::now() + CLOSE_TIMEOUT), wait_until_empty(&self.servers))
             .await
             .is_err()
         {
-            self.server.shut_all();
-            if timeout_at(deadline, wait_until_empty(&*self.server)).await.is_err() {
+            self.servers.iter().for_each(|server| server.shut_all());
+            if timeout_at(deadline, wait_until_empty(&self.servers)).await.is_err() {
                 tracing::warn!("some client connections did not end in time");
             }
         }
@@ -104,9 +104,9 @@ impl Drain {
     }
 }
 
-/// Waits until the server has no connection left.
-async fn wait_until_empty(server: &dyn Server) {
-    while !server.is_empty() {
+/// Waits until no server has a connection left.
+async fn wait_until_empty(servers: &[Arc<dyn Server>]) {
+    while !servers.iter().all(|server| server.is_empty()) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -31,6 +31,7 @@ use crate::{
     store::{BatchedReads, StoreError},
     transport::{
         Gate, Server,
+        json::{self, PlainWebsocket},
         socketio::{self, SocketIo},
     },
 };
@@ -118,7 +119,9 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         capacity: capacity.clone(),
         metrics: metrics.clone(),
     };
-    let (server, transports) = socket_io(&config, &relay.sessions, gate);
+    let (socket_io, socket_io_routes) = socket_io(&config, &relay.sessions, gate.clone());
+    let (plain, plain_routes) = plain_websocket(&config, &relay.sessions, gate);
+    let (servers, transports) = (vec![socket_io, plain], socket_io_routes.merge(plain_routes));
     let (requests, connections) = (TaskTracker::new(), TaskTracker::new());
     let (idle, closing) = (IdleConnections::default(), CancellationToken::new());
     let admin_context = ListenerContext {
@@ -164,7 +167,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     }
     let grace = config.server.shutdown_grace;
     let cluster = relay.cluster.clone();
-    let drain = Drain { draining, requests, idle, cluster, server, closing, connections, grace };
+    let drain = Drain { draining, requests, idle, cluster, servers, closing, connections, grace };
     tokio::select! {
         () = drain.run() => {}
         () = signals.next() => tracing::warn!("received a second signal: ending at once"),
@@ -192,6 +195,17 @@ fn socket_io(config: &Config, sessions: &Arc<Sessions>, gate: Gate) -> (Arc<dyn 
             (server.clone(), socketio::routes(server, gate))
         }
     }
+}
+
+/// Builds the server of `/ws`, and its route.
+fn plain_websocket(config: &Config, sessions: &Arc<Sessions>, gate: Gate) -> (Arc<dyn Server>, Router) {
+    let server = Arc::new(PlainWebsocket::new(
+        sessions.clone(),
+        config.features.plain_websocket,
+        config.plain_heartbeat.clone(),
+        gate.unauthenticated_limits.clone(),
+    ));
+    (server.clone(), json::routes(server, gate))
 }
 
 /// `serve` returns when the listener closes. [`Parts`] treats a return as a failure, so this function then waits for ever.

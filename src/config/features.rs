@@ -7,6 +7,8 @@ pub struct FeaturesConfig {
     pub websocket: bool,
     pub dashboard: bool,
     pub task_detail: bool,
+    /// `/ws`.
+    pub plain_websocket: bool,
     pub task_api: TaskApi,
 }
 
@@ -35,6 +37,7 @@ impl FeaturesConfig {
             websocket: reader.bool("FEATURE_WEBSOCKET_ENABLED"),
             dashboard: reader.bool("FEATURE_WEBSOCKET_DASHBOARD"),
             task_detail: reader.bool("FEATURE_WEBSOCKET_TASK_DETAIL"),
+            plain_websocket: reader.bool("FEATURE_PLAIN_WEBSOCKET"),
             // With MongoDB, another backend creates the tasks.
             task_api: reader.choice("FEATURE_TASK_API", &choices).unwrap_or(match store.backend {
                 Backend::Embedded(_) => TaskApi::Full,

@@ -55,6 +55,8 @@ pub struct Config {
     pub activity: ActivityConfig,
     pub limits: LimitsConfig,
     pub heartbeat: HeartbeatConfig,
+    /// The heartbeat of the plain WebSocket.
+    pub plain_heartbeat: HeartbeatConfig,
     pub logging: LoggingConfig,
     /// Problems with settings that are usable but not advisable. The log at startup and `taskcast check` show them.
     pub warnings: Vec<String>,
@@ -89,6 +91,7 @@ impl Config {
             activity: ActivityConfig::read(reader),
             limits: LimitsConfig::read(reader),
             heartbeat: HeartbeatConfig::read(reader),
+            plain_heartbeat: HeartbeatConfig::read_plain(reader),
             logging: LoggingConfig::read(reader),
             warnings: reader.take_warnings(),
         }

@@ -3,8 +3,8 @@
 use super::{Group, Setting};
 
 const SERVER: &[Setting] = &[
-    Setting::new("HOST", "ADDRESS", "Address that HTTP and Socket.IO listen on").default_to("0.0.0.0"),
-    Setting::new("PORT", "PORT", "Port of HTTP and Socket.IO; 0 selects a free one").default_to("3000"),
+    Setting::new("HOST", "ADDRESS", "Address that HTTP, Socket.IO and /ws listen on").default_to("0.0.0.0"),
+    Setting::new("PORT", "PORT", "Port of HTTP, Socket.IO and /ws; 0 selects a free one").default_to("3000"),
     Setting::new("ADMIN_PORT", "PORT", "Serve /metrics and /api/admin on this port only")
         .when_unset("served with everything else"),
     Setting::new(
@@ -107,8 +107,11 @@ const ACCESS: &[Setting] = &[
 
 const FEATURES: &[Setting] = &[
     Setting::new("FEATURE_WEBSOCKET_ENABLED", "BOOL", "Socket.IO as a whole").default_to("true"),
-    Setting::new("FEATURE_WEBSOCKET_DASHBOARD", "BOOL", "The dashboard over Socket.IO").default_to("true"),
-    Setting::new("FEATURE_WEBSOCKET_TASK_DETAIL", "BOOL", "Single tasks over Socket.IO").default_to("true"),
+    Setting::new("FEATURE_WEBSOCKET_DASHBOARD", "BOOL", "The dashboard over Socket.IO and /ws")
+        .default_to("true"),
+    Setting::new("FEATURE_WEBSOCKET_TASK_DETAIL", "BOOL", "Single tasks over Socket.IO and /ws")
+        .default_to("true"),
+    Setting::new("FEATURE_PLAIN_WEBSOCKET", "BOOL", "The plain WebSocket /ws").default_to("true"),
     Setting::new("FEATURE_TASK_API", "off|read|full", "What /api/tasks offers")
         .when_unset("full on the embedded store, read with MongoDB"),
     Setting::new("FEATURE_ACTIVITY", "BOOL", "Activity events; they need the embedded store")
@@ -148,7 +151,7 @@ const LIMITS: &[Setting] = &[
     Setting::new(
         "HANDSHAKE_RATE_PER_SECOND",
         "COUNT",
-        "Socket.IO connections that one address may begin each second; further ones are answered 429. 0 means no limit",
+        "Connections of Socket.IO and /ws that one address may begin each second; further ones are answered 429. 0 means no limit",
     )
     .default_to("100"),
     Setting::new(
@@ -182,8 +185,9 @@ const LIMITS: &[Setting] = &[
         "A client that reads less than 4 KiB of its waiting data within this time is disconnected",
     )
     .default_to("10s"),
-    Setting::new("PING_INTERVAL", "DURATION", "How often a client is pinged").default_to("25s"),
-    Setting::new("PING_TIMEOUT", "DURATION", "How long a client may take to answer a ping").default_to("20s"),
+    Setting::new("PING_INTERVAL", "DURATION", "How often a Socket.IO client is pinged").default_to("25s"),
+    Setting::new("PING_TIMEOUT", "DURATION", "How long a Socket.IO client may take to answer a ping").default_to("20s"),
+    Setting::new("PING_INTERVAL_WS", "DURATION", "How often a client of /ws is pinged; it has 10s to answer").default_to("30s"),
 ];
 
 const LOGGING: &[Setting] = &[

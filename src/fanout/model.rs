@@ -515,7 +515,8 @@ impl World {
             EnterOutcome::Gone => {
                 // The ack.
                 if let Room::Task(task) = pending.room {
-                    self.fanout.reply(peer, &Message::event("gone", &json!({"taskId": format!("t{task}")})));
+                    self.fanout
+                        .reply(peer, &Message::event("gone", &json!({"taskId": format!("t{task}")}), None));
                 }
             }
             EnterOutcome::Reread => {
@@ -550,7 +551,7 @@ impl World {
         let at = pending.snapshot.at;
         let (list, org_counts, own_counts) = dashboard(&pending.snapshot.tasks, viewer);
         let state =
-            Message::event(emitted::DASHBOARD_STATE, &json!({"tasks": list, "eventId": at.to_string()}));
+            Message::event(emitted::DASHBOARD_STATE, &json!({"tasks": list, "eventId": at.to_string()}), at);
         let offer = DashboardOffer {
             at,
             org_counts,
@@ -568,7 +569,7 @@ impl World {
         if entry == EnterOutcome::Entered && offer.counts_in_reply {
             // The ack.
             let counts = serde_json::to_value(org_counts.plus(own_counts)).unwrap();
-            self.fanout.reply(peer, &Message::event("ack", &counts));
+            self.fanout.reply(peer, &Message::event("ack", &counts, None));
         }
         entry
     }
@@ -826,7 +827,7 @@ fn strip(payload: &mut Value) {
 fn with_event_id(name: &'static str, view: Result<Value, serde_json::Error>, at: Position) -> Message {
     let mut view = view.unwrap();
     view["eventId"] = at.to_string().into();
-    Message::event(name, &view)
+    Message::event(name, &view, None)
 }
 
 fn state_of(full: &FullTask) -> Result<Value, serde_json::Error> {

@@ -233,9 +233,9 @@ impl Numbered<'_> {
     ) -> Event {
         let position = self.change.position.with_index(self.index);
         self.index = self.index.saturating_add(1);
-        let envelope =
-            Enveloped { payload, event_id: position, occurred_at: self.change.occurred_at, updated_at };
-        Event { name, position, message: Message::event(name, &envelope) }
+        let occurred_at = self.change.occurred_at;
+        let envelope = Enveloped { payload, event_id: position, occurred_at, updated_at };
+        Event { name, position, message: Message::event_at(name, &envelope, position, occurred_at.millis()) }
     }
 }
 

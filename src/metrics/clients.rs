@@ -1,4 +1,4 @@
-//! Metrics of the Socket.IO edge: connections, requests, deliveries and refusals.
+//! Metrics of the clients: connections, requests, deliveries and refusals.
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use strum::VariantArray;
@@ -62,16 +62,16 @@ impl ClientMetrics {
             connections: Gauges::register(
                 registry,
                 "connections",
-                "Authenticated Socket.IO connections",
+                "Authenticated connections, by Socket.IO (websocket, polling) or /ws (plain_websocket)",
                 ["transport"],
             ).with(all()),
             users: gauge(registry, "users", "Users that have at least one connection"),
             unauthenticated: gauge(
                 registry,
                 "unauthenticated_connections",
-                "Engine.IO connections that have not sent a token yet",
+                "Connections of Socket.IO and /ws that have not sent a token yet",
             ),
-            connection_slots_used: gauge(registry, "tcp_connections", "Open TCP connections of Socket.IO and HTTP"),
+            connection_slots_used: gauge(registry, "tcp_connections", "Open TCP connections"),
             connection_slots: gauge(
                 registry,
                 "tcp_connections_max",
@@ -80,14 +80,14 @@ impl ClientMetrics {
             rejected: Counters::register(
                 registry,
                 "connections_refused",
-                "Connections and Socket.IO requests that were refused before a handshake",
+                "Connections, and requests of Socket.IO and /ws, that were refused before a handshake",
                 ["reason"],
             )
             .with(all()),
             handshakes: Counters::register(
                 registry,
                 "handshakes",
-                "Socket.IO CONNECTs by outcome: accepted, the code that the client receives, or unavailable (closed, \
+                "Tokens of Socket.IO and /ws clients by outcome: accepted, the code that the client receives, or unavailable (closed, \
                  because the key of its token is not known yet)",
                 ["outcome"],
             )
@@ -95,7 +95,7 @@ impl ClientMetrics {
             ended: Counters::register(
                 registry,
                 "connections_ended",
-                "Engine.IO connections that ended, by the reason that the transport gave",
+                "Connections of Socket.IO and /ws that ended, by the reason that the transport gave",
                 ["reason"],
             )
             .with(all()),
@@ -109,7 +109,7 @@ impl ClientMetrics {
             refusals: Counters::register(
                 registry,
                 "refusals",
-                "Refusals sent to connected clients, in acknowledgements and as the event error, by code",
+                "Refusals sent to connected clients, in acknowledgements and as the event error or refused, by code",
                 ["code"],
             )
             .with(all()),
@@ -135,7 +135,7 @@ impl ClientMetrics {
             delivered_bytes: counter(
                 registry,
                 "delivered_bytes",
-                "Size of the packets queued for clients, before Engine.IO's and WebSocket's framing",
+                "Size of the packets queued for clients, before the transport's framing",
             ),
             requests_waiting: gauge(
                 registry,

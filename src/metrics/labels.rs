@@ -15,9 +15,9 @@ macro_rules! labels {
 
 labels! {
     /// How an authenticated client is connected.
-    Transport { Websocket, Polling }
+    Transport { Websocket, Polling, PlainWebsocket }
 
-    /// Why a connection or a Socket.IO request was refused before a handshake.
+    /// Why a connection, or a request of a transport, was refused before a handshake.
     RejectReason {
         Capacity,
         Address,
@@ -33,10 +33,10 @@ labels! {
         RequestTimeout,
     }
 
-    /// The outcome of a Socket.IO `CONNECT`. For the main namespace, a refused client receives this text.
+    /// The outcome of a Socket.IO `CONNECT` or of a token at `/ws`. For the main namespace of Socket.IO, a refused client receives this text.
     HandshakeOutcome { Accepted, Unauthorized, TokenExpired, Unavailable, FeatureDisabled, InvalidNamespace }
 
-    /// Why an Engine.IO connection ended.
+    /// Why a connection of a client ended.
     EndReason { TransportClose, MultiplePolling, Malformed, TransportError, HeartbeatTimeout, ClosedHere }
 
     /// Why the server cut a connection, so that the client reconnects and resyncs.

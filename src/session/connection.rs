@@ -6,6 +6,17 @@ use tracing::Span;
 
 use crate::{fanout::SendError, metrics::Transport, wire::Message};
 
+/// Why a session's connection is closed. Some transports tell the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The token has expired, or its user was disconnected.
+    TokenEnded,
+    /// The client sends too much, or its user has too many connections.
+    TooMany,
+    /// The client is too slow, or the server could not send it its rooms. The client has to resync.
+    Overloaded,
+}
+
 pub trait Connection: fmt::Debug + Send + Sync {
     /// Queues a message behind all earlier ones. Returns whether [`Connection::flush`] has to be called.
     ///
@@ -20,10 +31,10 @@ pub trait Connection: fmt::Debug + Send + Sync {
     fn flush(&self);
 
     /// Closes the connection after the queued messages, in a way that makes the client reconnect.
-    fn close_in_order(self: Arc<Self>);
+    fn close_in_order(self: Arc<Self>, reason: CloseReason);
 
     /// Closes the connection now and drops the queued messages. The client reconnects.
-    fn close_now(self: Arc<Self>);
+    fn close_now(self: Arc<Self>, reason: CloseReason);
 
     /// When the client last accepted bytes.
     fn last_progress(&self) -> Option<Instant>;

@@ -21,7 +21,7 @@ mod tests;
 mod throughput;
 
 pub use clock::{Clock, SystemClock};
-pub use connection::Connection;
+pub use connection::{CloseReason, Connection};
 pub use peer::SessionPeer;
 pub use session::Session;
 pub use sessions::{Incoming, SessionSettings, Sessions, log_refused};

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Sessions,
+    CloseReason, Sessions,
     session::{Request, Session},
 };
 use crate::{
@@ -34,7 +34,7 @@ impl Peer for SessionPeer {
         if let Some(sessions) = self.sessions.upgrade() {
             sessions.metrics.clients.cut.inc(CutReason::Behind);
         }
-        self.session.connection.clone().close_now();
+        self.session.connection.clone().close_now(CloseReason::Overloaded);
     }
 
     fn last_read(&self) -> Option<Instant> {

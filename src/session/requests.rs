@@ -15,11 +15,11 @@ use crate::{
     rate_limit::RateLimited,
     rate_limited_log::rate_limited_log,
     task::TaskId,
-    wire::{ClientEvent, Code, Message, Refusal, Resync},
+    wire::{ClientEvent, Code, Message, Refusal, RequestId, Resync},
 };
 
 use super::{
-    Session, Sessions,
+    CloseReason, Session, Sessions,
     join::{DashboardJoinOutcome, TaskJoinOutcome},
     log_refused,
     session::Request,
@@ -47,7 +47,7 @@ impl Sessions {
             match request {
                 Request::Refresh => self.refresh(&session).await,
                 Request::Client { event, name, id, arrived } => {
-                    let result = self.answer(&session, event, id, arrived).await;
+                    let result = self.answer(&session, event, id.clone(), arrived).await;
                     let code = result.as_ref().err().map(|refusal| refusal.code.as_str());
                     tracing::debug!(event = <&str>::from(name), refused = code, "answered");
                     if let Err(refusal) = result {
@@ -63,7 +63,7 @@ impl Sessions {
         &self,
         session: &Arc<Session>,
         event: ClientEvent,
-        id: Option<u64>,
+        id: Option<RequestId>,
         arrived: Instant,
     ) -> Result<(), Refusal> {
         match event {
@@ -201,11 +201,11 @@ impl Sessions {
                 code = refusal.code.as_str(),
                 "closed a connection: resending its rooms failed"
             );
-            session.connection.clone().close_in_order();
+            session.connection.clone().close_in_order(CloseReason::Overloaded);
         }
     }
 
-    fn acknowledge(&self, session: &Session, id: Option<u64>) {
+    fn acknowledge(&self, session: &Session, id: Option<RequestId>) {
         if let Some(id) = id {
             self.reply(session, &Message::reply(id, &json!({"ok": true})));
         }

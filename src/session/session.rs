@@ -11,12 +11,12 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::Connection;
+use super::{CloseReason, Connection};
 use crate::{
     auth::Identity,
     fanout::{PeerId, SpaceReports},
     task::UserId,
-    wire::{ClientEvent, ClientEventName, Message},
+    wire::{ClientEvent, ClientEventName, Message, RequestId},
 };
 
 /// The server refuses further requests of a client with this many unanswered ones. A page may join all rooms that it may have at
@@ -31,7 +31,7 @@ pub(super) enum Request {
     Client {
         event: ClientEvent,
         name: ClientEventName,
-        id: Option<u64>,
+        id: Option<RequestId>,
         arrived: Instant,
     },
     /// Enter again every room that the client has joined.
@@ -147,9 +147,9 @@ impl Session {
         let connection = self.connection.clone();
         connection.send_now(reason);
         tokio::spawn(async move {
-            connection.clone().close_in_order();
+            connection.clone().close_in_order(CloseReason::TokenEnded);
             tokio::time::sleep(CLOSE_TIMEOUT).await;
-            connection.close_now();
+            connection.close_now(CloseReason::TokenEnded);
         });
     }
 }

@@ -8,13 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tracing::Instrument;
 
 use super::{
-    Clock, Connection, Session, SessionPeer, expiry::Expiries, registry::Registry, session::Request,
-    snapshots::Snapshots, throughput::Throughput,
+    Clock, CloseReason, Connection, Session, SessionPeer, expiry::Expiries, registry::Registry,
+    session::Request, snapshots::Snapshots, throughput::Throughput,
 };
 use crate::{
     auth::{AuthError, Identity, TokenVerifier},
@@ -25,7 +26,8 @@ use crate::{
     rate_limit::RateLimit,
     rate_limited_log::rate_limited_log,
     store::Store,
-    wire::{ClientEvent, ClientEventName, Code, Message, Refusal, emitted},
+    task::{OrgId, UserId},
+    wire::{ClientEvent, ClientEventName, Code, Message, Refusal, RequestId},
 };
 
 /// The rate limit for all messages of one user on this node. A page that joins all its rooms sends hundreds at once, and all pages
@@ -47,15 +49,24 @@ pub struct SessionSettings {
 }
 
 /// A request of a client. Its transport has removed the framing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Incoming<'a> {
     pub name: &'a str,
     /// JSON that has not been parsed, because it may be nested deeper than a parser should follow.
     pub arguments: &'a [&'a RawValue],
     /// The client waits for a reply with this id.
-    pub id: Option<u64>,
+    pub id: Option<RequestId>,
     /// The message has binary attachments, which no request has.
     pub is_binary: bool,
+}
+
+/// The user of a session, as its client sees it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SessionUser<'a> {
+    user_id: &'a UserId,
+    name: Option<&'a str>,
+    org_id: Option<&'a OrgId>,
 }
 
 #[derive(Debug)]
@@ -199,8 +210,13 @@ impl Sessions {
     /// Tells the client that it has a session. If its user has too many, this closes the oldest one.
     pub fn begin(&self, session: &Arc<Session>) {
         // This is no id of the transport, because such an id may let its holder act as the client.
-        self.reply(session, &Message::connected(&uuid::Uuid::new_v4().simple().to_string()));
-        let Identity { viewer, expires_at, .. } = session.identity();
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let Identity { viewer, name, expires_at, .. } = session.identity();
+        let user = SessionUser { user_id: &viewer.user, name: name.as_deref(), org_id: viewer.org.as_ref() };
+        self.hub.turn(|fanout| {
+            let connected = Message::connected(&id, &user, fanout.tasks.position());
+            fanout.reply(session.id, &connected);
+        });
         let oldest =
             self.registry.add(session, viewer.user.clone(), self.settings.limits.max_connections_per_user);
         // The expiry is added only when the session can be found, because the token may expire at this moment.
@@ -225,8 +241,8 @@ impl Sessions {
 
     /// Handles a client's request. The caller has called [`Sessions::may_send`] first.
     pub fn receive(self: &Arc<Self>, session: &Arc<Session>, incoming: Incoming<'_>) {
-        let Incoming { id, arguments, is_binary, .. } = incoming;
-        let name = incoming.name.parse::<ClientEventName>().ok();
+        let Incoming { name, id, arguments, is_binary } = incoming;
+        let name = name.parse::<ClientEventName>().ok();
         self.metrics.clients.requested(name);
         let Some(name) = name else { return self.refuse(session, id, &Refusal::invalid("Unknown event")) };
         let parsed = match is_binary {
@@ -241,7 +257,7 @@ impl Sessions {
 
     /// Returns whether a message of this session is within the rate limit. If not, the client gets a refusal. A client that ignores
     /// the refusals is disconnected. `incoming` is the message, if it is a request.
-    pub fn may_send(&self, session: &Arc<Session>, incoming: Option<Incoming<'_>>) -> bool {
+    pub fn may_send(&self, session: &Arc<Session>, incoming: Option<&Incoming<'_>>) -> bool {
         // The session may have ended while more of its messages were already in the read buffer.
         if session.has_ended() {
             return false;
@@ -255,7 +271,7 @@ impl Sessions {
                 "closed a connection: its user sends too many messages and ignores the refusals"
             );
             self.end(session, true);
-            session.connection.clone().close_now();
+            session.connection.clone().close_now(CloseReason::TooMany);
             return false;
         }
         let refusal = Refusal::new(Code::RateLimited, "Too many requests").retry_after(limited.retry_after);
@@ -263,7 +279,7 @@ impl Sessions {
             Some(name) => refusal.of(name),
             None => refusal,
         };
-        self.refuse(session, incoming.and_then(|incoming| incoming.id), &refusal);
+        self.refuse(session, incoming.and_then(|incoming| incoming.id.clone()), &refusal);
         false
     }
 
@@ -299,15 +315,16 @@ impl Sessions {
     }
 
     /// Sends one message to one client, behind all earlier ones.
-    pub(super) fn reply(&self, session: &Session, message: &Message) {
+    pub fn reply(&self, session: &Session, message: &Message) {
         self.hub.turn(|fanout| fanout.reply(session.id, message));
     }
 
-    pub(super) fn refuse(&self, session: &Session, id: Option<u64>, refusal: &Refusal) {
+    /// Refuses a request, with the answer that its client waits for or with an event.
+    pub fn refuse(&self, session: &Session, id: Option<RequestId>, refusal: &Refusal) {
         self.count_refusal(refusal.code);
         let message = match id {
             Some(id) => Message::reply(id, &serde_json::json!({"ok": false, "error": refusal})),
-            None => Message::event(emitted::ERROR, refusal),
+            None => Message::refused(refusal),
         };
         self.reply(session, &message);
     }
@@ -346,14 +363,14 @@ impl Sessions {
         // The reason goes to the connection directly. With a full queue, the fan-out would hold it back and drop it with the session.
         if self.end(session, lost) {
             self.count_refusal(refusal.code);
-            session.close_with_reason(Message::event(emitted::ERROR, refusal));
+            session.close_with_reason(Message::refused(refusal));
         }
     }
 
     fn close_excess(&self, session: &Session) {
         self.metrics.clients.cut.inc(CutReason::TooMany);
         self.end(session, true);
-        session.connection.clone().close_in_order();
+        session.connection.clone().close_in_order(CloseReason::TooMany);
     }
 }
 

@@ -80,8 +80,9 @@ impl LoadedTask {
     pub fn state(&self) -> Option<&Message> {
         let task = self.snapshot.task.as_ref()?;
         Some(self.state.get_or_init(|| {
-            let event_id = self.snapshot.position.to_string();
-            Message::event(emitted::TASK_STATE, &State { view: FullView(task), event_id })
+            let position = self.snapshot.position;
+            let state = State { view: FullView(task), event_id: position.to_string() };
+            Message::event(emitted::TASK_STATE, &state, position)
         }))
     }
 }
@@ -111,13 +112,18 @@ impl LoadedDashboard {
         self.snapshot.org_counts.plus(self.snapshot.own_counts)
     }
 
-    /// An array can't carry its `eventId`, so a second argument carries it.
+    /// An array can't carry its `eventId`, so other fields carry it beside the array.
     pub fn state(&self, shape: DashboardShape) -> &Message {
+        let position = self.snapshot.position;
         self.state.get_or_init(|| match shape {
-            DashboardShape::Array => {
-                Message::event_with(emitted::DASHBOARD_STATE, &self.summaries(), &self.body(false))
-            }
-            DashboardShape::Object => Message::event(emitted::DASHBOARD_STATE, &self.body(true)),
+            DashboardShape::Array => Message::list_event(
+                emitted::DASHBOARD_STATE,
+                &self.summaries(),
+                "tasks",
+                &self.body(false),
+                position,
+            ),
+            DashboardShape::Object => Message::event(emitted::DASHBOARD_STATE, &self.body(true), position),
         })
     }
 

@@ -21,7 +21,7 @@ use crate::{
     metrics::{Metrics, Transport},
     store::{EmbeddedConfig, EmbeddedStore, Store},
     task::{DefaultOrg, NewTask, OrgId, UserId, Viewer},
-    wire::{Content, Message},
+    wire::{Content, Message, RequestId},
 };
 use std::sync::Arc;
 
@@ -82,12 +82,12 @@ impl Connection for TestConnection {
 
     fn flush(&self) {}
 
-    fn close_in_order(self: Arc<Self>) {
+    fn close_in_order(self: Arc<Self>, _: CloseReason) {
         self.state.lock().is_closing = true;
         self.changed.notify_waiters();
     }
 
-    fn close_now(self: Arc<Self>) {
+    fn close_now(self: Arc<Self>, _: CloseReason) {
         self.state.lock().is_closed = true;
         self.changed.notify_waiters();
     }
@@ -106,6 +106,18 @@ impl Connection for TestConnection {
 }
 
 impl TestConnection {
+    /// Reads messages up to the next refusal that is no reply.
+    async fn refusal(&self) -> Value {
+        self.until(|state| {
+            let mut messages = state.queue.drain(..);
+            messages.find_map(|message| match message.content() {
+                Content::Refused { payload } => Some(serde_json::from_str(payload).expect("JSON")),
+                _ => None,
+            })
+        })
+        .await
+    }
+
     /// Waits until the connection's state has something.
     async fn until<T>(&self, mut find: impl FnMut(&mut State) -> Option<T>) -> T {
         let waiting = async {
@@ -127,7 +139,7 @@ impl TestConnection {
         self.until(|state| {
             let mut messages = state.queue.drain(..);
             messages.find_map(|message| match message.content() {
-                Content::Reply { id: of, payload } if *of == id => {
+                Content::Reply { id: of, payload } if *of == RequestId::Number(id) => {
                     Some(serde_json::from_str(payload).expect("JSON"))
                 }
                 _ => None,
@@ -260,8 +272,8 @@ struct Client {
 impl Client {
     fn send(&self, name: &str, payload: &Value, id: u64) {
         let raw = RawValue::from_string(payload.to_string()).expect("JSON");
-        let incoming = Incoming { name, arguments: &[&raw], id: Some(id), is_binary: false };
-        if self.sessions.may_send(&self.session, Some(incoming)) {
+        let incoming = Incoming { name, arguments: &[&raw], id: Some(id.into()), is_binary: false };
+        if self.sessions.may_send(&self.session, Some(&incoming)) {
             self.sessions.receive(&self.session, incoming);
         }
     }
@@ -277,7 +289,9 @@ impl Client {
         self.send("resync_requested", &json!({}), 1_000);
         self.send("task:leave", &json!({"taskId": "x"}), 1_001);
         let messages = self.connection.until(|state| {
-            let is_last = |message: &Message| matches!(message.content(), Content::Reply { id: 1_001, .. });
+            let is_last = |message: &Message| {
+                matches!(message.content(), Content::Reply { id: RequestId::Number(1_001), .. })
+            };
             state.queue.iter().any(is_last).then(|| std::mem::take(&mut state.queue))
         });
         let is_state = |message: &Message| matches!(message.content(), Content::Event { name, .. } if *name == "dashboard:state");
@@ -318,7 +332,7 @@ async fn requests_are_answered_in_the_order_in_which_they_came() {
         .until(|state| {
             let replies: Vec<u64> = (state.queue.iter())
                 .filter_map(|message| match message.content() {
-                    Content::Reply { id, .. } => Some(*id),
+                    Content::Reply { id: RequestId::Number(id), .. } => Some(*id),
                     _ => None,
                 })
                 .collect();
@@ -351,7 +365,7 @@ async fn a_session_ends_when_its_token_expires() {
     node.clock.0.send_replace(UnixTime::from_secs(1_999));
     assert_eq!(client.ask("dashboard:join", json!({}), 2).await["ok"], true, "the token is still valid");
     node.clock.0.send_replace(UnixTime::from_secs(2_000));
-    assert_eq!(client.connection.event("error").await["code"], "token_expired");
+    assert_eq!(client.connection.refusal().await["code"], "token_expired");
     client.connection.is_closing().await;
     client.connection.is_closed().await;
     assert!(client.session.has_ended());
@@ -373,7 +387,7 @@ async fn a_user_who_was_disconnected_gets_no_session_with_an_older_token() {
     let user = UserId::parse("ann").expect("a user");
     node.sessions.cluster.disconnect(user, UnixTime::from_secs(1_000)).await;
     let client = node.connect("ann", 100);
-    assert_eq!(client.connection.event("error").await["code"], "unauthorized");
+    assert_eq!(client.connection.refusal().await["code"], "unauthorized");
     client.connection.is_closed().await;
     assert_eq!(node.sessions.connected(), (0, 0));
 }
@@ -407,7 +421,7 @@ async fn answers_that_did_not_fit_follow_when_the_client_has_read() {
             .await;
         client.session.report_space();
         replies.extend(read.into_iter().filter_map(|message| match message.content() {
-            Content::Reply { id, .. } => Some(*id),
+            Content::Reply { id: RequestId::Number(id), .. } => Some(*id),
             _ => None,
         }));
         tokio::task::yield_now().await;

@@ -32,8 +32,6 @@ use crate::{
     rate_limited_log::rate_limited_log,
 };
 
-/// The route under which metrics count the requests.
-const SOCKET_IO: &str = "/socket.io";
 /// The timeout for the body of a polling request. A client sends a body at once. The server holds its first bytes until the last
 /// ones have come.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -85,23 +83,20 @@ async fn handle<T: BehindGate>(
 }
 
 impl Gate {
-    /// The routes of Socket.IO for this transport.
-    pub(super) fn mount(self, transport: impl BehindGate) -> Router {
-        let routes = Router::new()
-            .route("/socket.io", any(handle))
-            .route("/socket.io/", any(handle))
-            .route("/socket.io/{*rest}", any(handle))
-            .with_state(Mounted { transport, gate: self.clone() });
-        self.guard(routes)
+    /// The routes of this transport. Metrics count its requests under `label`.
+    pub(super) fn mount<T: BehindGate>(self, paths: &[&str], label: &'static str, transport: T) -> Router {
+        let routes = paths.iter().fold(Router::new(), |routes, path| routes.route(path, any(handle::<T>)));
+        let routes = routes.with_state(Mounted { transport, gate: self.clone() });
+        self.guard(routes, label)
     }
 
     /// Lets only pages use these routes that are allowed to, and counts the requests.
-    fn guard(self, routes: Router) -> Router {
+    fn guard(self, routes: Router, label: &'static str) -> Router {
         let Self { cors: cors_rule, origin, metrics, .. } = self;
         routes
             .layer(from_fn_with_state(cors_rule, cors))
             .layer(from_fn_with_state(origin, check_origin))
-            .layer(from_fn_with_state(metrics, observe))
+            .layer(from_fn_with_state((metrics, label), observe))
     }
 
     fn check_query(&self, uri: &Uri) -> Result<(), Refused> {
@@ -112,7 +107,7 @@ impl Gate {
         Err(self.refused(
             StatusCode::BAD_REQUEST,
             RejectReason::TokenInQuery,
-            "A token in the query string ends up in logs: send it as auth.token or in the Authorization header",
+            "A token in the query string ends up in logs: send it in a message or in the Authorization header",
         ))
     }
 
@@ -201,10 +196,14 @@ impl Gate {
 }
 
 /// Counts the request, and tells caches and browsers not to keep or interpret the answer.
-async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+async fn observe(
+    State((metrics, label)): State<(Arc<Metrics>, &'static str)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let method = request.method().clone();
     let mut response = next.run(request).await;
-    metrics.http.answered(SOCKET_IO, &method, response.status());
+    metrics.http.answered(label, &method, response.status());
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -8,6 +8,8 @@ use std::{
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::{Position, Refusal, RequestId};
+
 /// An event or a reply, shared by all clients that get it. Each dialect that is in use encodes it once. Clones share everything.
 #[derive(Clone)]
 pub struct Message(Arc<Shared>);
@@ -20,43 +22,105 @@ struct Shared {
 /// The texts are JSON, except for names and ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// The client has a session.
-    Connected { id: Box<str> },
+    /// The client has a session. `event_id` is the position of this node at that moment.
+    Connected { id: Box<str>, user: Box<str>, event_id: Position },
     Event {
         name: &'static str,
         payload: Box<str>,
-        /// A second argument. Handlers that take one argument ignore it.
-        extra: Option<Box<str>>,
+        /// What belongs to a payload that is a list.
+        list: Option<ListFields>,
+        event_id: Option<Position>,
+        /// The time of the change, in milliseconds since 1970. `None` means that the time of sending counts.
+        occurred_at: Option<i64>,
     },
+    /// A request without an id was refused, or the session has ended.
+    Refused { payload: Box<str> },
     /// The answer to the client's request with this id.
-    Reply { id: u64, payload: Box<str> },
+    Reply { id: RequestId, payload: Box<str> },
+}
+
+/// What a payload that is a list cannot carry. Some dialects send a second argument, which handlers with one parameter ignore. Others
+/// send one object, in which the list is a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListFields {
+    /// The name of the field with the list.
+    pub name: &'static str,
+    /// The other fields, as an object that is not empty.
+    pub fields: Box<str>,
 }
 
 /// The ways in which messages are encoded. The transports know what each of them looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     SocketIo,
+    /// JSON objects with a `type`.
+    Json,
 }
 
 impl Dialect {
-    const COUNT: usize = 1;
+    const COUNT: usize = 2;
 }
 
 impl Message {
-    pub fn connected(id: &str) -> Self {
-        Self::new(Content::Connected { id: id.into() })
+    /// `user` describes the session's user to its client.
+    pub fn connected(id: &str, user: &impl Serialize, event_id: Position) -> Self {
+        Self::new(Content::Connected { id: id.into(), user: json(user), event_id })
     }
 
-    pub fn event(name: &'static str, payload: &impl Serialize) -> Self {
-        Self::new(Content::Event { name, payload: json(payload), extra: None })
+    /// An event that has no time of its own.
+    pub fn event(
+        name: &'static str,
+        payload: &impl Serialize,
+        event_id: impl Into<Option<Position>>,
+    ) -> Self {
+        Self::new(Content::Event {
+            name,
+            payload: json(payload),
+            list: None,
+            event_id: event_id.into(),
+            occurred_at: None,
+        })
     }
 
-    pub fn event_with(name: &'static str, payload: &impl Serialize, extra: &impl Serialize) -> Self {
-        Self::new(Content::Event { name, payload: json(payload), extra: Some(json(extra)) })
+    /// An event of a change that was committed at this time, in milliseconds since 1970.
+    pub fn event_at(
+        name: &'static str,
+        payload: &impl Serialize,
+        event_id: Position,
+        occurred_at: i64,
+    ) -> Self {
+        Self::new(Content::Event {
+            name,
+            payload: json(payload),
+            list: None,
+            event_id: Some(event_id),
+            occurred_at: Some(occurred_at),
+        })
     }
 
-    pub fn reply(id: u64, payload: &impl Serialize) -> Self {
-        Self::new(Content::Reply { id, payload: json(payload) })
+    /// An event whose payload is a list. `list_name` and `fields` are described at [`ListFields`].
+    pub fn list_event(
+        name: &'static str,
+        list: &impl Serialize,
+        list_name: &'static str,
+        fields: &impl Serialize,
+        event_id: Position,
+    ) -> Self {
+        Self::new(Content::Event {
+            name,
+            payload: json(list),
+            list: Some(ListFields { name: list_name, fields: json(fields) }),
+            event_id: Some(event_id),
+            occurred_at: None,
+        })
+    }
+
+    pub fn refused(refusal: &Refusal) -> Self {
+        Self::new(Content::Refused { payload: json(refusal) })
+    }
+
+    pub fn reply(id: impl Into<RequestId>, payload: &impl Serialize) -> Self {
+        Self::new(Content::Reply { id: id.into(), payload: json(payload) })
     }
 
     fn new(content: Content) -> Self {
@@ -75,17 +139,17 @@ impl Message {
     /// The number of bytes of the JSON and the name, without any framing.
     pub fn size(&self) -> usize {
         match &self.0.content {
-            Content::Connected { id } => id.len(),
-            Content::Event { name, payload, extra } => {
-                name.len() + payload.len() + extra.as_ref().map_or(0, |extra| extra.len())
+            Content::Connected { id, user, .. } => id.len() + user.len(),
+            Content::Event { name, payload, list, .. } => {
+                name.len() + payload.len() + list.as_ref().map_or(0, |list| list.fields.len())
             }
-            Content::Reply { payload, .. } => payload.len(),
+            Content::Refused { payload } | Content::Reply { payload, .. } => payload.len(),
         }
     }
 
-    /// The memory that the message needs: the JSON, and its encoding for one dialect.
+    /// The memory that the message needs when it is encoded for every dialect: the JSON, and its encodings.
     pub fn held_bytes(&self) -> usize {
-        2 * self.size() + size_of::<Shared>()
+        (1 + Dialect::COUNT) * self.size() + size_of::<Shared>()
     }
 }
 
@@ -122,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_dialect_encodes_a_message_once_for_all_its_clones() {
-        let message = Message::event("task:updated", &json!({"taskId": "x"}));
+        let message = Message::event("task:updated", &json!({"taskId": "x"}), Position::ZERO);
         let times = Cell::new(0);
         for clone in [message.clone(), message.clone()] {
             let encoded = clone.encoded(Dialect::SocketIo, |content| {

@@ -10,6 +10,8 @@ import { Reader, assertUncut, closeReaders, newTask, percentile, readers, untilC
 import { StallingProxy } from './support/stalling-proxy.js';
 
 const KINDS = { websocket: ['websocket'], polling: ['polling'], upgraded: ['polling', 'websocket'] };
+/** A client of `/ws` alone does not notice that its network is dead. */
+const ALL_KINDS = { ...KINDS, plain: ['ws'] };
 
 async function withRoom(context, settings, body) {
   const client = await new MongoClient(await context.mongodb()).connect();
@@ -41,11 +43,11 @@ async function withRoom(context, settings, body) {
 }
 
 /** Connects one client of each kind, each through its own proxy. */
-async function victims({ proxy, taskId }, harm, options = {}) {
+async function victims({ proxy, taskId }, harm, kinds = KINDS) {
   const all = [];
-  for (const [kind, transports] of Object.entries(KINDS)) {
+  for (const [kind, transports] of Object.entries(kinds)) {
     const wire = await proxy();
-    const reader = new Reader(wire.url, await member(`victim-${kind}`), taskId, { transports, ...options });
+    const reader = new Reader(wire.url, await member(`victim-${kind}`), taskId, { transports });
     await until(() => reader.states === 1 && reader.socket.io.engine.transport.name === transports.at(-1), `${kind} is connected`);
     all.push({ kind, wire, reader });
   }
@@ -65,7 +67,7 @@ async function stalled(context, { neighbours, rounds, seconds }) {
   const settings = context.long ? {} : { SLOW_CLIENT_TIMEOUT: '3s', SEND_QUEUE: '256' };
   return withRoom(context, settings, async (room) => {
     const { gateway, taskId, write, written } = room;
-    const healthy = await readers(neighbours, gateway.url, taskId, (n) => ({ transports: n % 5 === 4 ? ['polling'] : ['websocket'] }));
+    const healthy = await readers(neighbours, gateway.url, taskId, (n) => ({ transports: [['websocket'], ['websocket'], ['websocket'], ['ws'], ['polling']][n % 5] }));
     /** Writes the load; returns the p99 latency of the other clients. */
     const load = async () => {
       healthy.forEach((reader) => (reader.latencies = []));
@@ -81,7 +83,7 @@ async function stalled(context, { neighbours, rounds, seconds }) {
     const [quiet, disturbed, cut] = [[], [], []];
     for (let round = 0; round < rounds; round += 1) {
       if (context.long) quiet.push(await load());
-      const all = await victims(room, 'stall');
+      const all = await victims(room, 'stall', ALL_KINDS);
       disturbed.push(await load());
       await until(async () => (await connections(gateway)) === neighbours, 'the stalled clients are disconnected', 60_000);
       assertUncut(healthy);

@@ -239,7 +239,7 @@ test('Kubernetes: the output of kustomize follows the schemas, and its names, po
   for (const port of named) assert.ok(port in ports, port);
   assert.deepEqual(['startupProbe', 'livenessProbe', 'readinessProbe'].map((probe) => container[probe].httpGet.path), ['/api/health/live', '/api/health/live', '/api/health']);
   for (const { path, backend } of of('Ingress').spec.rules[0].http.paths) {
-    assert.ok(['/socket.io', '/api/'].includes(path));
+    assert.ok(['/socket.io', '/ws', '/api/'].includes(path));
     assert.ok(of('Service', backend.service.name).spec.ports.some(({ name }) => name === backend.service.port.name));
   }
   assert.ok(pod.spec.terminationGracePeriodSeconds > container.lifecycle.preStop.sleep.seconds + seconds(given.get('SHUTDOWN_GRACE')));

@@ -10,6 +10,7 @@ import WebSocket from 'ws';
 import { Client, refused } from './support/client.js';
 import { Gateway, withGateway } from './support/gateway.js';
 import { api, createTask, patchTask } from './support/http.js';
+import { PLAIN } from './support/plain-websocket.js';
 import { freePort } from './support/ports.js';
 import { member, now, sign } from './support/tokens.js';
 import { test } from './support/scenario.js';
@@ -17,6 +18,10 @@ import { once, until } from './support/until.js';
 
 const CONFIGURED = 'https://tasks.example.org';
 const WRONG_SECRET = new TextEncoder().encode('another-secret-another-secret-another-0');
+
+/** The statuses of a GET and of an upgrade whose origin is allowed. `/ws` accepts only upgrades. */
+const OPEN = { get: PLAIN ? 426 : 200, upgrade: 101 };
+const [GET, UPGRADE] = PLAIN ? ['/ws', '/ws'] : ['/socket.io/?EIO=4&transport=polling', '/socket.io/?EIO=4&transport=websocket'];
 
 let gateway;
 
@@ -97,7 +102,7 @@ test('auth:refresh extends the session, for the same user', async () => {
 test('Origin: configured origins, the gateway\'s own host, and clients without Origin are accepted', async () => {
   const own = gateway.url;
   for (const origin of [CONFIGURED, 'http://localhost:5173', own, undefined]) {
-    assert.deepEqual(await knocks(origin), { get: 200, upgrade: 101 }, String(origin));
+    assert.deepEqual(await knocks(origin), OPEN, String(origin));
     for (const transports of [['websocket'], ['polling'], ['polling', 'websocket']]) {
       const extraHeaders = origin === undefined ? {} : { Origin: origin };
       (await Client.connect(gateway, await member('alice'), { transports, extraHeaders })).close();
@@ -163,7 +168,7 @@ test('CORS: a preflight of an allowed origin gets the headers that it asks for, 
 test('Origin: native clients, which derive it from the URL, are accepted in every spelling of an allowed origin', async () => {
   const host = `127.0.0.1:${gateway.port}`;
   for (const origin of [`ws://${host}`, `HTTP://${host}`, CONFIGURED.replace('https', 'wss'), `${CONFIGURED}:443`, CONFIGURED.toUpperCase()]) {
-    assert.deepEqual(await knocks(origin), { get: 200, upgrade: 101 }, origin);
+    assert.deepEqual(await knocks(origin), OPEN, origin);
   }
   for (const origin of [`wss://${host}`, `https://${host}`, CONFIGURED.replace('https', 'ws'), CONFIGURED.replace('https', 'http'), `${CONFIGURED}:80`]) {
     assert.deepEqual(await knocks(origin), { get: 403, upgrade: 403 }, origin);
@@ -180,7 +185,7 @@ test('Origin: the scheme from a trusted proxy counts, in every form that proxies
   for (const headers of encrypted) {
     const shown = JSON.stringify(headers);
     for (const origin of ['https://gate.test', 'wss://gate.test', 'https://gate.test:443']) {
-      assert.deepEqual(await knocks(origin, headers, proxied), { get: 200, upgrade: 101 }, `${origin} ${shown}`);
+      assert.deepEqual(await knocks(origin, headers, proxied), OPEN, `${origin} ${shown}`);
     }
     for (const origin of ['http://gate.test', 'ws://gate.test', 'https://evil.test', 'https://inner']) {
       assert.deepEqual(await knocks(origin, headers, proxied), { get: 403, upgrade: 403 }, `${origin} ${shown}`);
@@ -190,7 +195,7 @@ test('Origin: the scheme from a trusted proxy counts, in every form that proxies
   }
   for (const proto of ['http', 'ws', 'http,ws']) {
     const headers = { ...host, 'x-forwarded-proto': proto };
-    assert.deepEqual(await knocks('http://gate.test', headers, proxied), { get: 200, upgrade: 101 }, proto);
+    assert.deepEqual(await knocks('http://gate.test', headers, proxied), OPEN, proto);
     assert.deepEqual(await knocks('https://gate.test', headers, proxied), { get: 403, upgrade: 403 }, proto);
   }
 }));
@@ -199,7 +204,7 @@ test('Origin: null, file:// and app schemes are accepted only when configured, a
   { WEBSOCKET_CORS_ORIGIN: 'null,file://,capacitor://localhost,ionic://localhost,app://-' },
   async (app) => {
     for (const origin of ['null', 'file://', 'capacitor://localhost', 'ionic://localhost', 'app://-']) {
-      assert.deepEqual(await knocks(origin, {}, app), { get: 200, upgrade: 101 }, origin);
+      assert.deepEqual(await knocks(origin, {}, app), OPEN, origin);
       const answer = await fetch(`${app.url}/api/tasks`, { headers: { origin } });
       assert.equal(answer.headers.get('access-control-allow-origin'), origin);
     }
@@ -294,10 +299,10 @@ test('health counts connections and users', async () => {
 /** The statuses of a GET and of an upgrade with this Origin. */
 async function knocks(origin, more = {}, at = gateway) {
   const headers = origin === undefined ? more : { origin, ...more };
-  const get = await fetch(`${at.url}/socket.io/?EIO=4&transport=polling`, { headers });
+  const get = await fetch(at.url + GET, { headers });
   await get.text();
   const upgrade = await new Promise((resolve, reject) => {
-    const socket = new WebSocket(`${at.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`, { headers });
+    const socket = new WebSocket(at.url.replace('http', 'ws') + UPGRADE, { headers });
     socket.once('open', () => (socket.close(), resolve(101)));
     socket.once('unexpected-response', (_request, response) => (response.resume(), resolve(response.statusCode)));
     socket.once('error', reject);

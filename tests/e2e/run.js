@@ -1,7 +1,7 @@
 // Runs the suite with Node's test runner and one mongod for all files, and removes everything afterwards.
-//   node run.js [--socketioxide] [file…]        all *.test.js without arguments
-//                                               --socketioxide tests the other implementation of Socket.IO, by default with the files
-//                                               that hold for both
+//   node run.js [--socketioxide | --ws] [file…] all *.test.js without arguments
+//                                               --socketioxide tests the other implementation of Socket.IO, --ws the plain WebSocket,
+//                                               by default with the files that hold for each
 import { readdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
@@ -19,18 +19,21 @@ const SLOWEST = ['webhooks.test.js', 'jwks.test.js'];
 /** These files run alone. */
 const ALONE = ['handoff.test.js'];
 
+/** These files hold for the plain WebSocket, too. */
+const FOR_WS = ['balancers', 'handoff', 'handshake', 'payloads', 'privacy', 'resync', 'token-expiry'].map((name) => `${name}.test.js`);
 /** These files hold for both implementations of Socket.IO. */
 const FOR_BOTH = ['balancers', 'existing-client', 'handoff', 'handshake', 'payloads', 'privacy', 'resync', 'token-expiry'].map((name) => `${name}.test.js`);
 
 const all = readdirSync(PACKAGE).filter((name) => name.endsWith('.test.js'));
 const options = process.argv.slice(2);
 const socketioxide = options.includes('--socketioxide');
+const ws = options.includes('--ws');
 const asked = options.filter((option) => !option.startsWith('--')).map((name) => basename(name));
-const files = asked.length > 0 ? asked : socketioxide ? FOR_BOTH : all;
+const files = asked.length > 0 ? asked : socketioxide ? FOR_BOTH : ws ? FOR_WS : all;
 const unknown = files.filter((name) => !all.includes(name));
 if (unknown.length > 0) throw new Error(`no such test file: ${unknown.join(', ')}`);
 
-console.log(`testing ${binary()}${socketioxide ? ' on socketioxide' : ''}`);
+console.log(`testing ${binary()}${socketioxide ? ' on socketioxide' : ws ? ' over /ws' : ''}`);
 const temporary = mkdtempSync(join(tmpdir(), 'taskcast-e2e-run-'));
 const mongod = await startMongod();
 let failed = false;
@@ -45,7 +48,7 @@ try {
     batch.sort((a, b) => SLOWEST.includes(b) - SLOWEST.includes(a) || SLOWEST.indexOf(a) - SLOWEST.indexOf(b));
     const child = start(process.execPath,
       ['--test', '--test-reporter=spec', `--test-concurrency=${CONCURRENCY}`, ...batch.map((name) => resolve(PACKAGE, name))],
-      { cwd: PACKAGE, env: { ...process.env, TMPDIR: temporary, TASKCAST_E2E_MONGODB_URI: mongod.uri, ...(socketioxide && { TASKCAST_E2E_TRANSPORT: 'socketioxide' }) }, stdio: 'inherit' });
+      { cwd: PACKAGE, env: { ...process.env, TMPDIR: temporary, TASKCAST_E2E_MONGODB_URI: mongod.uri, ...(socketioxide && { TASKCAST_E2E_TRANSPORT: 'socketioxide' }), ...(ws && { TASKCAST_E2E_CLIENT: 'ws' }) }, stdio: 'inherit' });
     const { code } = await child.exited;
     failed ||= code !== 0;
   }

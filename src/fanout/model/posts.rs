@@ -171,7 +171,7 @@ impl World {
         let event = |index| {
             let position = change.with_index(index);
             let payload = json!({"channel": channel, "eventId": position.to_string()});
-            Event { name: POST, position, message: Message::event(POST, &payload) }
+            Event { name: POST, position, message: Message::event(POST, &payload, position) }
         };
         let events = (0..posts).map(event).collect();
         self.board.log.push(Published { position: change.end_of_change(), channel, events });
@@ -208,7 +208,7 @@ impl World {
         let (keys, at) = (&pending.patterns, Board::position(pending.snapshot));
         let offer = Offer { keys, subject: &(), at };
         for pattern in keys.iter().filter(|_| pending.since.is_some()) {
-            self.fanout.reply(peer, &Message::event(RECOVERY, pattern));
+            self.fanout.reply(peer, &Message::event(RECOVERY, pattern, None));
         }
         if let Some(since) = pending.since
             && self.fanout.posts.recover(peer, &offer, since, &mut self.fanout.clients)
@@ -217,7 +217,7 @@ impl World {
         }
         let posts: BTreeMap<&str, Vec<Value>> =
             keys.iter().map(|pattern| (*pattern, self.board.posts(pending.snapshot, pattern))).collect();
-        let state = Message::event(STATE, &json!({"posts": posts, "eventId": at.to_string()}));
+        let state = Message::event(STATE, &json!({"posts": posts, "eventId": at.to_string()}), at);
         match self.fanout.posts.enter(peer, &offer, &state, &mut self.fanout.clients) {
             EnterOutcome::Entered => {}
             EnterOutcome::Gone => panic!("posts are never gone"),

@@ -52,7 +52,7 @@ fn step(time: u64, plan: &Plan) -> Step {
     let event = || Event {
         name: "event",
         position: Position::change(time, 0),
-        message: Message::event("event", &"x".repeat(plan.bytes)),
+        message: Message::event("event", &"x".repeat(plan.bytes), None),
     };
     let class = |access: &Option<Access>| {
         access.clone().filter(|_| plan.counted).map(|access| (access, StatusClass::Active))

@@ -24,10 +24,10 @@ struct Deleted<'a> {
 }
 
 pub(super) fn deleted(task: &TaskId, at: Position) -> Message {
-    Message::event(emitted::TASK_DELETED, &Deleted { task_id: task, event_id: at.to_string() })
+    Message::event(emitted::TASK_DELETED, &Deleted { task_id: task, event_id: at.to_string() }, at)
 }
 
 pub(super) fn counts_changed(counts: Counts, position: Position) -> Message {
     let payload = CountsChanged { counts, event_id: position.to_string() };
-    Message::event(emitted::DASHBOARD_TASK_COUNT_CHANGED, &payload)
+    Message::event(emitted::DASHBOARD_TASK_COUNT_CHANGED, &payload, position)
 }

@@ -53,7 +53,7 @@ fn changed(fanout: &mut Fanout<Client>, time: u64, creator: &str, kind: u8) {
 }
 
 fn joined(fanout: &mut Fanout<Client>, id: u64, creator: &str, kind: u8, time: u64) -> EnterOutcome {
-    let (task, state) = (task(creator, kind, ""), Message::event("task:state", &json!({})));
+    let (task, state) = (task(creator, kind, ""), Message::event("task:state", &json!({}), None));
     fanout.enter_task(
         PeerId(id),
         TaskOffer {

@@ -2,7 +2,7 @@
 //!
 //! MongoDB reports the cluster time of a write as the operation time of its reply. The driver may repeat a request after a failure of the
 //! network. MongoDB then reports a later time, because the write was made before. A read of the moment directly before the reported time
-//! therefore checks that the write was not made yet at that moment. If it was, the write is searched in the change stream. ADR 42 has the
+//! therefore checks that the write was not made yet at that moment. If it was, the write is searched in the change stream. ADR 40 has the
 //! reasons.
 
 use std::time::Instant;

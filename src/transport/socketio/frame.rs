@@ -4,7 +4,7 @@
 use serde_json::value::RawValue;
 
 use super::packet::Packet;
-use crate::wire::{Content, Dialect, Message};
+use crate::wire::{Content, Dialect, Message, emitted};
 
 /// A client's packet.
 #[derive(Debug)]
@@ -99,14 +99,15 @@ pub fn encode_message(message: &Message) -> Packet {
 
 fn encode(content: &Content) -> Packet {
     match content {
-        Content::Connected { id } => Packet::message(&[r#"0{"sid":""#, id, r#""}"#]),
+        Content::Connected { id, .. } => Packet::message(&[r#"0{"sid":""#, id, r#""}"#]),
         // The names of events need no escapes.
-        Content::Event { name, payload, extra: None } => {
+        Content::Event { name, payload, list: None, .. } => {
             Packet::message(&[r#"2[""#, name, r#"","#, payload, "]"])
         }
-        Content::Event { name, payload, extra: Some(extra) } => {
-            Packet::message(&[r#"2[""#, name, r#"","#, payload, ",", extra, "]"])
+        Content::Event { name, payload, list: Some(list), .. } => {
+            Packet::message(&[r#"2[""#, name, r#"","#, payload, ",", &list.fields, "]"])
         }
+        Content::Refused { payload } => Packet::message(&[r#"2[""#, emitted::ERROR, r#"","#, payload, "]"]),
         Content::Reply { id, payload } => Packet::message(&["3", &id.to_string(), "[", payload, "]"]),
     }
 }
@@ -121,6 +122,10 @@ pub fn connect_error(namespace: &str, message: &str) -> Packet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        transport::outbox::Packet as _,
+        wire::{Position, Refusal},
+    };
     use proptest::prelude::*;
 
     #[test]
@@ -162,13 +167,17 @@ mod tests {
     fn messages_become_packets() {
         let payload = serde_json::json!({"taskId": "x"});
         for (message, text) in [
-            (Message::connected("s1"), r#"0{"sid":"s1"}"#),
-            (Message::event("task:state", &payload), r#"2["task:state",{"taskId":"x"}]"#),
+            (Message::connected("s1", &"a user", Position::ZERO), r#"0{"sid":"s1"}"#),
+            (Message::event("task:state", &payload, None), r#"2["task:state",{"taskId":"x"}]"#),
             (
-                Message::event_with("dashboard:state", &[0; 0], &payload),
+                Message::list_event("dashboard:state", &[0; 0], "tasks", &payload, Position::ZERO),
                 r#"2["dashboard:state",[],{"taskId":"x"}]"#,
             ),
             (Message::reply(12, &payload), r#"312[{"taskId":"x"}]"#),
+            (
+                Message::refused(&Refusal::invalid("no")),
+                r#"2["error",{"code":"invalid_payload","message":"no","event":null}]"#,
+            ),
         ] {
             assert_eq!(encode_message(&message).text(), text);
             assert_eq!(

@@ -1,13 +1,11 @@
 //! Engine.IO and Socket.IO.
 //!
 //! A request reaches `routes.rs`. `polling.rs` opens a [`socket`] for it or finds its socket in `sockets.rs`; a WebSocket has a task
-//! (`websocket.rs`). Packets of clients go to `server.rs`, which finds tokens (`admission.rs`) and requests (`frame.rs`) in them, and
+//! (`transport/websocket.rs`), which gives its messages to `websocket.rs`. Packets of clients go to `server.rs`, which finds tokens (`admission.rs`) and requests (`frame.rs`) in them, and
 //! passes both on to the sessions. Messages of the server become packets (`frame.rs`, `packet.rs`) and wait in the socket's queue.
 
 mod admission;
-mod client;
 mod frame;
-mod heartbeat;
 mod packet;
 mod polling;
 mod polling_state;
@@ -31,6 +29,4 @@ pub(super) struct Auth {
 }
 
 #[cfg(feature = "socketioxide")]
-pub(super) use self::{
-    admission::CONNECT_TIMEOUT, polling::EngineError, query::RawQuery, socket::TransportType,
-};
+pub(super) use self::{polling::EngineError, query::RawQuery, routes::PATHS, socket::TransportType};

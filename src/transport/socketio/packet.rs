@@ -5,36 +5,17 @@ use std::fmt;
 
 use bytes::Bytes;
 
-/// The length of the longest header of an unmasked frame.
-const MAX_HEADER: usize = 10;
-/// The first byte of a frame: the final fragment of a text message.
-const TEXT: u8 = 0x81;
-const MESSAGE: u8 = b'4';
+use crate::transport::{
+    outbox,
+    text_frame::{TEXT, text_frame, text_of_frame},
+};
+
+/// The type of Engine.IO's messages.
+const MESSAGE: &str = "4";
 
 /// An encoded packet, framed once for all clients that get it. Clones share the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Packet(Bytes);
-
-/// Puts an Engine.IO packet of this type into a WebSocket frame.
-fn framed(packet_type: u8, parts: &[&str]) -> Packet {
-    let length = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
-    let mut bytes = Vec::with_capacity(MAX_HEADER + length);
-    bytes.push(TEXT);
-    match length {
-        0..=125 => bytes.push(length as u8),
-        126..=0xFFFF => {
-            bytes.push(126);
-            bytes.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        _ => {
-            bytes.push(127);
-            bytes.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
-    bytes.push(packet_type);
-    parts.iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
-    Packet(bytes.into())
-}
 
 impl From<Bytes> for Packet {
     fn from(frame: Bytes) -> Self {
@@ -49,10 +30,6 @@ impl From<Packet> for Bytes {
 }
 
 impl Packet {
-    pub fn ping() -> Self {
-        Self(Bytes::from_static(&[TEXT, 1, b'2']))
-    }
-
     pub fn noop() -> Self {
         Self(Bytes::from_static(&[TEXT, 1, b'6']))
     }
@@ -68,42 +45,42 @@ impl Packet {
 
     /// An Engine.IO message that contains the Socket.IO packet with these parts.
     pub fn message(parts: &[&str]) -> Self {
-        framed(MESSAGE, parts)
+        Self(text_frame(std::iter::once(MESSAGE).chain(parts.iter().copied())))
     }
 
     /// The first packet of a connection, with the handshake in JSON.
     pub fn open(handshake: &str) -> Self {
-        framed(b'0', &[handshake])
-    }
-
-    /// WebSocket frames of another kind. A polling client can't get them.
-    pub fn control(frame: Vec<u8>) -> Self {
-        Self(frame.into())
-    }
-
-    /// The bytes for a WebSocket: the whole frame.
-    pub fn frame(&self) -> &[u8] {
-        &self.0
+        Self(text_frame(["0", handshake].into_iter()))
     }
 
     /// The bytes for the answer to a polling request: the Engine.IO packet.
     pub fn payload(&self) -> &[u8] {
-        let header = match self.0.get(1) {
-            Some(127) => 10,
-            Some(126) => 4,
-            _ => 2,
-        };
-        self.0.get(header..).unwrap_or_default()
-    }
-
-    /// Returns whether the packet contains a Socket.IO packet. The order of such packets matters.
-    pub fn is_message(&self) -> bool {
-        self.0.first() == Some(&TEXT) && self.payload().first() == Some(&MESSAGE)
+        text_of_frame(&self.0)
     }
 
     /// The Socket.IO packet in a message.
     pub fn text(&self) -> &str {
         self.payload().get(1..).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+    }
+}
+
+impl outbox::Packet for Packet {
+    fn ping() -> Self {
+        Self(Bytes::from_static(&[TEXT, 1, b'2']))
+    }
+
+    /// A polling client can't get these.
+    fn control(frames: Vec<u8>) -> Self {
+        Self(frames.into())
+    }
+
+    fn frame(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Returns whether the packet contains a Socket.IO packet. The order of such packets matters.
+    fn is_message(&self) -> bool {
+        self.0.first() == Some(&TEXT) && self.payload().first() == Some(&b'4')
     }
 }
 
@@ -121,6 +98,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::transport::outbox::Packet as _;
 
     #[test]
     fn a_packet_of_any_length_is_a_frame_that_a_websocket_can_read() {

@@ -8,27 +8,23 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, request};
-use hyper::upgrade::{OnUpgrade, Parts};
-use hyper_util::rt::TokioIo;
-use tokio::time::{timeout, timeout_at};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::timeout_at;
 
 use super::{
     SocketIo,
-    client::Client,
     packet::Packet,
     sid::Sid,
     socket::{DisconnectReason, PollAnswer, SEPARATOR, Socket},
-    websocket::WebsocketTask,
+    websocket::{SocketIoHandler, upgrade_client},
 };
 use crate::transport::{
-    TcpConnection,
+    client::Client,
     gate::BODY_TIMEOUT,
     polling_body::{AnswerBody, PollingClient},
+    upgrade::{accept_upgrade, handed_over},
+    websocket::WebsocketTask,
 };
-
-/// The timeout between the answer 101 and the moment when hyper hands the connection over.
-const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The errors of Engine.IO itself, with the codes of its reference server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +62,7 @@ pub(super) enum Opening<S = Sid> {
 impl SocketIo {
     /// Opens a new polling connection.
     pub(super) fn open(self: &Arc<Self>, client: Client) -> Response<Body> {
-        let socket = Socket::polling(self.send_queue, client);
+        let socket = Socket::for_polling(self.send_queue, client);
         let packet = self.open_packet(&socket, &["websocket"]);
         self.on_connect(&socket);
         tokio::spawn(self.clone().run_polling(socket));
@@ -125,8 +121,7 @@ impl SocketIo {
         parts: &mut request::Parts,
         opening: Opening,
     ) -> Response<Body> {
-        let Some(accept) = accept_key(parts) else { return EngineError::BadRequest.response() };
-        let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
+        let Some((upgrade, response)) = accept_upgrade(parts) else {
             return EngineError::BadRequest.response();
         };
         let opening = match opening {
@@ -137,25 +132,16 @@ impl SocketIo {
             },
         };
         tokio::spawn(self.clone().websocket(upgrade, opening));
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         response
     }
 
     async fn websocket(self: Arc<Self>, upgrade: OnUpgrade, opening: Opening<Arc<Socket>>) {
-        let Ok(Ok(upgraded)) = timeout(HANDOVER_TIMEOUT, upgrade).await else { return };
-        // `read_buf` is a slice of the 8 KiB buffer that the request was read into. It is dropped early to free that buffer.
-        let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<TcpConnection>>() else { return };
-        let mut task = WebsocketTask::new(self.clone(), io.into_inner(), &read_buf);
-        drop(read_buf);
+        let Some((tcp, rest)) = handed_over(upgrade).await else { return };
+        let mut task = WebsocketTask::new(SocketIoHandler::new(self.clone()), tcp, rest);
         let tcp = task.tcp();
         match opening {
             Opening::New(client) => {
-                let socket = Socket::websocket(self.send_queue, client, tcp.shared());
+                let socket = Socket::for_websocket(self.send_queue, client, tcp.shared());
                 socket.client.limit_unauthenticated(&tcp.handle(), self.read_limits.unauthenticated);
                 socket.client.set_tcp(tcp.handle());
                 socket.send_now(self.open_packet(&socket, &[]));
@@ -167,7 +153,7 @@ impl SocketIo {
                 // If the client has already upgraded, this second WebSocket is dropped.
                 if socket.is_polling() {
                     socket.client.limit_unauthenticated(&tcp.handle(), self.read_limits.unauthenticated);
-                    if let Some(pinged) = task.upgrade(&socket).await {
+                    if let Some(pinged) = upgrade_client(&mut task, &socket).await {
                         tokio::spawn(task.run(socket, pinged));
                     }
                 }
@@ -179,7 +165,7 @@ impl SocketIo {
         let heartbeat = &self.heartbeat;
         Packet::open(
             &serde_json::json!({
-                "sid": socket.id.to_string(),
+                "sid": socket.own.id.to_string(),
                 "upgrades": upgrades,
                 "pingInterval": millis(heartbeat.interval),
                 "pingTimeout": millis(heartbeat.timeout),
@@ -232,7 +218,7 @@ impl SocketIo {
 fn pong_deadline(socket: &Socket, timeout: Duration) -> Option<Instant> {
     let due = socket.pong_deadline(timeout)?;
     // A client sends one request after the other, so its answer to a ping waits for the end of a large request.
-    Some(if socket.client.posts.is_reading() { due + BODY_TIMEOUT } else { due })
+    Some(if socket.own.posts.is_reading() { due + BODY_TIMEOUT } else { due })
 }
 
 impl PollingClient for Socket {
@@ -258,19 +244,6 @@ fn encode_payload(packets: &[Packet]) -> Bytes {
         body.extend_from_slice(packet.payload());
     }
     body.into()
-}
-
-/// The value of `Sec-WebSocket-Accept`, if the request is a valid upgrade (RFC 6455 section 4.2).
-fn accept_key(parts: &request::Parts) -> Option<HeaderValue> {
-    let has = |name, wanted: &str| {
-        let values = parts.headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(wanted))
-    };
-    let is_upgrade = has(header::CONNECTION, "upgrade")
-        && has(header::UPGRADE, "websocket")
-        && has(header::SEC_WEBSOCKET_VERSION, "13");
-    let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| is_upgrade)?;
-    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -5,14 +5,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::heartbeat::in_flight_time;
+use crate::transport::heartbeat::in_flight_time;
 
 #[derive(Debug)]
-pub(super) struct PollingState {
+pub struct PollingState {
     /// A request waits for packets.
     pub poll_pending: bool,
     /// The client has probed a WebSocket.
     pub upgrading: bool,
+    /// The client has answered the last ping.
+    pub has_pong: bool,
     /// When the client was last pinged, or when the connection began.
     pub last_ping: Instant,
     ping: Ping,
@@ -37,6 +39,7 @@ impl PollingState {
         Self {
             poll_pending: false,
             upgrading: false,
+            has_pong: false,
             last_ping: now,
             ping: Ping::Read(now),
             last_sent: now,

@@ -7,7 +7,6 @@ use http::Method;
 
 use super::{
     SocketIo,
-    client::Client,
     polling::{EngineError, Opening},
     query::Query,
     socket::TransportType,
@@ -17,13 +16,17 @@ use crate::{
     auth::bearer,
     transport::{
         Gate, TcpHandle,
+        client::Client,
         gate::{BehindGate, Refused},
     },
 };
 
+/// The paths of Socket.IO. Metrics count all requests under the first one.
+pub(in crate::transport) const PATHS: [&str; 3] = ["/socket.io", "/socket.io/", "/socket.io/{*rest}"];
+
 /// The routes of Socket.IO, behind the gate.
 pub fn routes(server: Arc<SocketIo>, gate: Gate) -> Router {
-    gate.mount(server)
+    gate.mount(&PATHS, PATHS[0], server)
 }
 
 impl BehindGate for Arc<SocketIo> {
@@ -44,7 +47,7 @@ impl BehindGate for Arc<SocketIo> {
         let post_sid = query.sid.filter(|_| parts.method == Method::POST);
         let posting_socket = post_sid.and_then(|sid| self.sockets.get(sid));
         let guard =
-            posting_socket.map(|socket| socket.client.posts.begin().ok_or_else(|| gate.overlapping_posts()));
+            posting_socket.map(|socket| socket.own.posts.begin().ok_or_else(|| gate.overlapping_posts()));
         let _post_guard = guard.transpose()?;
         let max = self.read_limits.request_body(&parts.method, authenticated);
         let body = gate.read(body, max, authenticated).await?;

@@ -20,8 +20,8 @@ use crate::{
     metrics::Metrics,
     rate_limited_log::rate_limited_log,
     session::{Incoming, Sessions},
-    transport::{Server, read_limits::ReadLimits},
-    wire::ClientEventName,
+    transport::{Server, admission::close_without_session, read_limits::ReadLimits},
+    wire::{ClientEventName, RequestId},
 };
 
 /// The Socket.IO server of one node.
@@ -64,12 +64,12 @@ impl SocketIo {
         if let Some(unauthenticated_permit) = &socket.client.unauthenticated_permit {
             self.unauthenticated_limits.register(unauthenticated_permit, socket.clone());
         }
-        Self::close_without_connect(socket);
+        close_without_session::<Self>(socket);
     }
 
     pub(super) fn on_disconnect(&self, socket: &Socket, reason: DisconnectReason) {
         let _span = socket.client.span().entered();
-        self.sockets.remove(socket.id);
+        self.sockets.remove(socket.own.id);
         if let Some(unauthenticated_permit) = &socket.client.unauthenticated_permit {
             unauthenticated_permit.release();
         }
@@ -90,7 +90,7 @@ impl SocketIo {
             return self.reject_malformed(socket, FrameError::TooLong);
         }
         if let Some(session) = &session
-            && !self.sessions.may_send(session, incoming_of(&frame))
+            && !self.sessions.may_send(session, incoming_of(&frame).as_ref())
         {
             return;
         }
@@ -99,7 +99,7 @@ impl SocketIo {
             (Ok(Frame::Disconnect), Some(session)) => {
                 socket.client.take_session();
                 self.sessions.end(&session, false);
-                Self::close_without_connect(socket);
+                close_without_session::<Self>(socket);
             }
             (Ok(Frame::Event { name, args, ack, binary }), Some(session)) => {
                 self.sessions.receive(&session, incoming(name, args, *ack, *binary));
@@ -143,7 +143,7 @@ fn incoming<'a>(
     id: Option<u64>,
     is_binary: bool,
 ) -> Incoming<'a> {
-    Incoming { name, arguments, id, is_binary }
+    Incoming { name, arguments, id: id.map(RequestId::Number), is_binary }
 }
 
 impl Server for SocketIo {

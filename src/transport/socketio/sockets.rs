@@ -16,7 +16,7 @@ pub(super) struct Sockets(Mutex<ShrinkingMap<Sid, Arc<Socket>>>);
 
 impl Sockets {
     pub fn insert(&self, socket: &Arc<Socket>) {
-        self.0.lock().insert(socket.id, socket.clone());
+        self.0.lock().insert(socket.own.id, socket.clone());
     }
 
     pub fn remove(&self, sid: Sid) {

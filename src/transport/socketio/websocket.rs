@@ -1,338 +1,108 @@
-//! The task of one WebSocket. It reads, keeps the heartbeat, waits when the kernel's send buffer is full, and ends the connection.
-//! Other tasks write their packets directly; see [`Socket::flush`].
+//! What Engine.IO does with the messages of a WebSocket, and how a polling client moves to one.
 
 use std::{
-    io::{self, IoSlice, Read, Write},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use tokio::{
-    io::AsyncWriteExt,
-    task::{coop::consume_budget, yield_now},
-    time::{sleep_until, timeout},
-};
-use tokio_tungstenite::tungstenite::{
-    Error, Message, Utf8Bytes,
-    protocol::{Role, WebSocketConfig, WebSocketContext},
-};
+use tokio::time::timeout;
 
 use super::{
     SocketIo,
-    heartbeat::{Heartbeat, HeartbeatAction, Traffic},
     packet::Packet,
-    socket::{DisconnectReason, Socket},
+    socket::{DisconnectReason, EngineIo, Socket},
 };
-use crate::transport::TcpConnection;
+use crate::{
+    config::HeartbeatConfig,
+    transport::{
+        outbox::Packet as _,
+        websocket::{Handled, Handler, WebsocketTask},
+    },
+};
 
-/// Each connection holds a buffer of this size as long as it lives.
-const READ_BUFFER: usize = 512;
-/// The server reads this many messages of one client before other tasks run.
-const MAX_BATCH: usize = 64;
 /// The timeout for the upgrade of a polling client.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
-/// An empty close frame.
-const CLOSE: [u8; 2] = [0x88, 0];
 
-/// A WebSocket, and the state of its decoder.
-pub(super) struct WebsocketTask {
-    server: Arc<SocketIo>,
-    tcp: TcpConnection,
-    context: WebSocketContext,
-    /// Bytes received from the client.
-    received: u64,
+pub(super) struct SocketIoHandler(Arc<SocketIo>);
+
+impl SocketIoHandler {
+    pub fn new(server: Arc<SocketIo>) -> Self {
+        Self(server)
+    }
 }
 
-/// The result of one read of the WebSocket.
-enum ReadOutcome {
-    Text(Utf8Bytes),
-    Binary,
-    /// A message that needs no handling here.
-    Other,
-    /// Everything that has come has been read.
-    Drained,
-    End(DisconnectReason),
+impl Handler for SocketIoHandler {
+    type Protocol = EngineIo;
+
+    fn heartbeat(&self) -> &HeartbeatConfig {
+        &self.0.heartbeat
+    }
+
+    fn max_message_bytes(&self) -> usize {
+        self.0.read_limits.message()
+    }
+
+    fn on_text(&mut self, text: &str, socket: &Arc<Socket>) -> Handled {
+        match text.as_bytes().first() {
+            Some(b'4') => {
+                self.0.on_message(&text[1..], socket);
+                Handled::Message
+            }
+            Some(b'3' | b'2') => Handled::Pong,
+            Some(b'1') => Handled::End(DisconnectReason::ClientClose),
+            _ => Handled::End(DisconnectReason::Malformed),
+        }
+    }
+
+    fn on_binary(&mut self, socket: &Arc<Socket>) -> Handled {
+        self.0.on_binary(socket);
+        Handled::Message
+    }
+
+    /// Engine.IO's own pings and pongs are text messages.
+    fn on_pong(&mut self) -> Handled {
+        Handled::Message
+    }
+
+    fn on_end(&mut self, socket: &Arc<Socket>, reason: DisconnectReason) {
+        self.0.on_disconnect(socket, reason);
+    }
 }
 
-/// The result of reading up to [`MAX_BATCH`] messages.
-struct ReadBatch {
-    /// How many pings the client has answered.
-    pongs: usize,
-    has_more: bool,
-}
-
-impl WebsocketTask {
-    /// `rest` contains bytes that have already been read behind the upgrade request.
-    pub fn new(server: Arc<SocketIo>, tcp: TcpConnection, rest: &Bytes) -> Self {
-        let max = server.read_limits.message();
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .max_message_size(Some(max))
-            .max_frame_size(Some(max));
-        let context = WebSocketContext::from_partially_read(rest.to_vec(), Role::Server, Some(config));
-        Self { server, tcp, context, received: 0 }
-    }
-
-    pub fn tcp(&self) -> &TcpConnection {
-        &self.tcp
-    }
-
-    /// Runs the upgrade of a polling client after the handshake of its WebSocket. Returns when the client was last pinged. `None`
-    /// means that the client does not move to this WebSocket.
-    pub async fn upgrade(&mut self, socket: &Arc<Socket>) -> Option<Instant> {
-        let mut has_begun = false;
-        let upgraded = timeout(UPGRADE_TIMEOUT, async {
-            // Until the probe comes, a proxy may let no frame through. Polling requests therefore still wait for packets as before.
-            if self.next_text().await.as_deref() != Some("2probe") {
-                return false;
-            }
-            has_begun = socket.begin_upgrade();
-            if !has_begun {
-                return false;
-            }
-            // No other task writes to this WebSocket yet.
-            let probed = Packet::probed();
-            if self.tcp.write_all(probed.frame()).await.is_err() {
-                return false;
-            }
-            self.next_text().await.as_deref() == Some("5")
-        });
-        let upgraded = tokio::select! {
-            upgraded = upgraded => upgraded.unwrap_or(false),
-            () = socket.closed() => false,
-        };
-        if !upgraded {
-            if has_begun {
-                socket.abandon_upgrade();
-            }
-            return None;
-        }
-        // The client may have tried other WebSockets. Only this one becomes its transport.
-        socket.client.set_tcp(self.tcp.handle());
-        socket.upgrade(self.tcp.shared())
-    }
-
-    /// Reads the next text message, while no other task writes to this WebSocket.
-    async fn next_text(&mut self) -> Option<Utf8Bytes> {
-        loop {
-            // A client that never stops sending always has more data to read. This lets other tasks run.
-            consume_budget().await;
-            let mut control_frames = Vec::new();
-            let outcome = self.read_message(&mut control_frames);
-            self.tcp.write_all(&control_frames).await.ok()?;
-            match outcome {
-                ReadOutcome::Text(text) => return Some(text),
-                ReadOutcome::Binary | ReadOutcome::Other => {}
-                ReadOutcome::Drained => self.tcp.shared().readable().await.ok()?,
-                ReadOutcome::End(_) => return None,
-            }
-        }
-    }
-
-    /// Runs until the connection ends. `last_ping` is when the client was last pinged, or when its connection began.
-    pub async fn run(mut self, socket: Arc<Socket>, last_ping: Instant) {
-        let reason = self.run_until_end(&socket, Heartbeat::new(last_ping)).await;
-        // The server may have closed the connection for another reason. Then the client still gets the queued packets.
-        let was_closed = !socket.close(reason);
-        let reason = socket.closed_for().unwrap_or(reason);
-        let closes_orderly = was_closed && reason.is_orderly();
-        if closes_orderly {
-            socket.flush();
-            self.drain(&socket).await;
-            // The close frame must leave before the connection counts as ended. The kernel has room for it, or the client no longer
-            // reads.
-            let _ = self.tcp.shared().try_write(&[IoSlice::new(&CLOSE)]);
-        }
-        socket.end_transport();
-        self.server.on_disconnect(&socket, reason);
-        if closes_orderly {
-            let _ = self.tcp.shutdown().await;
-        }
-    }
-
-    async fn run_until_end(&mut self, socket: &Arc<Socket>, mut heartbeat: Heartbeat) -> DisconnectReason {
-        let tcp = self.tcp.shared();
-        let mut next_retry = None;
-        loop {
-            let ReadBatch { pongs, has_more } = match self.read_batch(socket) {
-                Ok(batch) => batch,
-                Err(reason) => return reason,
-            };
-            // The heartbeat comes after the read, so that answers that have already arrived count.
-            let wake_at = match self.next_heartbeat_action(&mut heartbeat, socket, pongs) {
-                HeartbeatAction::Wait(until) => until,
-                // The next iteration determines the action after the ping.
-                HeartbeatAction::Ping => continue,
-                HeartbeatAction::Dead if has_more || tcp.has_unread() => Instant::now(),
-                HeartbeatAction::Dead => return DisconnectReason::HeartbeatTimeout,
-            };
-            if self.is_stalled_too_long(socket, &mut next_retry) {
-                self.tcp.abort_stalled();
-                return DisconnectReason::TransportError;
-            }
-            let changed = socket.changed();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if let Some(reason) = socket.closed_for() {
-                return reason;
-            }
-            let stalled = socket.is_stalled();
-            if has_more {
-                // Buffered input does not make the socket readable, so this loops instead of waiting.
-                if stalled {
-                    socket.resume();
-                }
-                yield_now().await;
-                continue;
-            }
-            // The kernel's buffer may have become full since the check above.
-            match stalled {
-                true => {
-                    _ = next_retry.get_or_insert_with(|| Instant::now() + self.tcp.write_retry_interval())
-                }
-                false => next_retry = None,
-            }
-            let due = next_retry
-                .map_or(wake_at, |next_retry| wake_at.min(next_retry).min(self.tcp.stall_deadline()));
-            // The socket of a client that never stops sending is always readable. This lets other tasks run.
-            consume_budget().await;
-            tokio::select! {
-                ready = tcp.readable() => if ready.is_err() {
-                    return DisconnectReason::TransportError;
-                },
-                _ = tcp.writable(), if stalled => socket.resume(),
-                () = changed => {}
-                () = sleep_until(due.into()) => {}
-            }
-        }
-    }
-
-    /// Returns the next action of the heartbeat. If a ping is due, this function has queued it.
-    fn next_heartbeat_action(
-        &self,
-        heartbeat: &mut Heartbeat,
-        socket: &Socket,
-        pongs: usize,
-    ) -> HeartbeatAction {
-        let now = Instant::now();
-        let (written, stalled) = socket.write_progress();
-        let traffic = Traffic { written, stalled, received: self.received };
-        (0..pongs).for_each(|_| heartbeat.record_pong(now, traffic));
-        let next = heartbeat.next(now, &self.server.heartbeat, traffic);
-        if next == HeartbeatAction::Ping {
-            heartbeat.record_ping(now, socket.ping(), traffic);
-        }
-        next
-    }
-
-    /// Returns whether the client has read nothing for too long. While the kernel's buffer is full, this function tries to write now
-    /// and then. `next_retry` is the time of the next try.
-    fn is_stalled_too_long(&self, socket: &Socket, next_retry: &mut Option<Instant>) -> bool {
-        if !socket.is_stalled() {
+/// Runs the upgrade of a polling client after the handshake of its WebSocket. Returns when the client was last pinged. `None`
+/// means that the client does not move to this WebSocket.
+pub(super) async fn upgrade_client(
+    task: &mut WebsocketTask<SocketIoHandler>,
+    socket: &Arc<Socket>,
+) -> Option<Instant> {
+    let mut has_begun = false;
+    let upgraded = timeout(UPGRADE_TIMEOUT, async {
+        // Until the probe comes, a proxy may let no frame through. Polling requests therefore still wait for packets as before.
+        if task.next_text().await.as_deref() != Some("2probe") {
             return false;
         }
-        let now = Instant::now();
-        let next = *next_retry.get_or_insert_with(|| now + self.tcp.write_retry_interval());
-        if next > now && self.tcp.stall_deadline() > now {
+        has_begun = socket.begin_upgrade();
+        if !has_begun {
             return false;
         }
-        socket.retry_write();
-        *next_retry = Some(now + self.tcp.write_retry_interval());
-        socket.is_stalled() && self.tcp.stall_deadline() <= now
-    }
-
-    /// Reads and handles up to [`MAX_BATCH`] messages.
-    fn read_batch(&mut self, socket: &Arc<Socket>) -> Result<ReadBatch, DisconnectReason> {
-        let mut pongs = 0;
-        for _ in 0..MAX_BATCH {
-            let mut control_frames = Vec::new();
-            let outcome = self.read_message(&mut control_frames);
-            match outcome {
-                _ if control_frames.is_empty() => {}
-                ReadOutcome::End(_) => socket.queue_close_frame(control_frames),
-                _ => socket.queue_control_frames(control_frames),
-            }
-            match outcome {
-                ReadOutcome::Drained => return Ok(ReadBatch { pongs, has_more: false }),
-                ReadOutcome::Other => {}
-                ReadOutcome::End(reason) => return Err(reason),
-                ReadOutcome::Binary => self.server.on_binary(socket),
-                ReadOutcome::Text(text) => match text.as_bytes().first() {
-                    Some(b'4') => self.server.on_message(&text[1..], socket),
-                    Some(b'3' | b'2') => pongs += 1,
-                    Some(b'1') => return Err(DisconnectReason::ClientClose),
-                    _ => return Err(DisconnectReason::Malformed),
-                },
-            }
-            if let Some(reason) = socket.closed_for() {
-                return Err(reason);
-            }
+        // No other task writes to this WebSocket yet.
+        let probed = Packet::probed();
+        if task.write_alone(probed.frame()).await.is_err() {
+            return false;
         }
-        Ok(ReadBatch { pongs, has_more: true })
-    }
-
-    /// Reads one message. The frames with which the WebSocket protocol answers it are appended to `control_frames`.
-    fn read_message(&mut self, control_frames: &mut Vec<u8>) -> ReadOutcome {
-        let mut stream = Stream { tcp: &self.tcp, received: &mut self.received, control_frames };
-        match self.context.read(&mut stream) {
-            Ok(Message::Text(text)) => ReadOutcome::Text(text),
-            Ok(Message::Binary(_)) => ReadOutcome::Binary,
-            Ok(Message::Close(_)) => {
-                let _ = self.context.flush(&mut stream);
-                ReadOutcome::End(DisconnectReason::TransportClose)
-            }
-            Ok(_) => ReadOutcome::Other,
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Drained,
-            Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
-                ReadOutcome::End(DisconnectReason::TransportClose)
-            }
-            Err(_) => ReadOutcome::End(DisconnectReason::TransportError),
+        task.next_text().await.as_deref() == Some("5")
+    });
+    let upgraded = tokio::select! {
+        upgraded = upgraded => upgraded.unwrap_or(false),
+        () = socket.closed() => false,
+    };
+    if !upgraded {
+        if has_begun {
+            socket.abandon_upgrade();
         }
+        return None;
     }
-
-    /// Waits until everything is sent, the connection fails, or the client has read nothing for too long.
-    async fn drain(&self, socket: &Socket) {
-        let tcp = self.tcp.shared();
-        while !socket.has_sent_all() {
-            // The kernel always has room if the client reads everything at once. This lets other tasks run.
-            consume_budget().await;
-            match timeout(self.tcp.write_retry_interval(), tcp.writable()).await {
-                Ok(Ok(())) => socket.resume(),
-                Ok(Err(_)) => return,
-                Err(_) => {
-                    socket.retry_write();
-                    if self.tcp.stall_deadline() <= Instant::now() {
-                        return self.tcp.abort_stalled();
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The transport as the decoder sees it. Reads never wait, and writes are collected in `control_frames`, to be queued like other packets.
-struct Stream<'a> {
-    tcp: &'a TcpConnection,
-    received: &'a mut u64,
-    control_frames: &'a mut Vec<u8>,
-}
-
-impl Read for Stream<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.tcp.try_read(buffer)?;
-        *self.received += read as u64;
-        Ok(read)
-    }
-}
-
-impl Write for Stream<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.control_frames.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    // The client may have tried other WebSockets. Only this one becomes its transport.
+    socket.client.set_tcp(task.tcp().handle());
+    socket.upgrade(task.tcp().shared())
 }

@@ -11,7 +11,7 @@ use crate::{
     metrics::HandshakeOutcome,
     rate_limited_log::rate_limited_log,
     session::log_refused,
-    transport::socketio::{Auth, CONNECT_TIMEOUT},
+    transport::{admission::CONNECT_TIMEOUT, socketio::Auth},
 };
 
 /// A socket whose token is valid. The socket holds it until the connect handler runs.

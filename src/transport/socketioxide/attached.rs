@@ -31,8 +31,8 @@ use crate::{
     rate_limited_log::rate_limited_log,
     session::{Connection, Incoming, Session, Sessions},
     shrinking_map::ShrinkingMap,
-    transport::{Server, read_limits::ReadLimits, socketio::CONNECT_TIMEOUT},
-    wire::ClientEventName,
+    transport::{Server, admission::CONNECT_TIMEOUT, read_limits::ReadLimits},
+    wire::{ClientEventName, RequestId},
 };
 
 /// Finds the way to end a socket's transport.
@@ -193,9 +193,9 @@ impl Attached {
             );
             return client.clone().close_now();
         };
-        let id = message.ack.and_then(|id| u64::try_from(id).ok());
+        let id = message.ack.and_then(|id| u64::try_from(id).ok()).map(RequestId::Number);
         let incoming = Incoming { name: &name, arguments: &arguments, id, is_binary: message.is_binary };
-        if self.sessions.may_send(session, Some(incoming)) {
+        if self.sessions.may_send(session, Some(&incoming)) {
             self.sessions.receive(session, incoming);
         }
     }

@@ -27,8 +27,8 @@ use crate::{
     backoff::Backoff,
     fanout::SendError,
     metrics::Transport,
-    session::{Connection, Session},
-    wire::{Content, Message},
+    session::{CloseReason, Connection, Session},
+    wire::{Content, Message, RequestId, emitted},
 };
 
 /// The pause before a message that did not fit into the library's queue is offered again. The library does not report when its queue
@@ -208,6 +208,26 @@ impl Client {
         }
     }
 
+    /// Closes the client after the queued messages.
+    pub fn close_in_order(self: Arc<Self>) {
+        self.state.lock().is_closing = true;
+        self.changed.notify_waiters();
+    }
+
+    /// Closes the client now, and drops the queued messages.
+    pub fn close_now(self: Arc<Self>) {
+        // A client that has left the namespace may have another session on the same transport.
+        if self.is_closed() {
+            return;
+        }
+        let session = self.mark_closed();
+        self.transport.end();
+        // The caller may hold the fan-out's lock, so another task ends the session.
+        if let Some(attached) = self.attached.upgrade() {
+            tokio::spawn(async move { attached.finish(&self, session, true) });
+        }
+    }
+
     /// Removes the first message, which the library has accepted.
     fn pop_accepted(&self) {
         let mut state = self.state.lock();
@@ -249,22 +269,12 @@ impl Connection for Client {
         self.changed.notify_waiters();
     }
 
-    fn close_in_order(self: Arc<Self>) {
-        self.state.lock().is_closing = true;
-        self.changed.notify_waiters();
+    fn close_in_order(self: Arc<Self>, _: CloseReason) {
+        Client::close_in_order(self);
     }
 
-    fn close_now(self: Arc<Self>) {
-        // A client that has left the namespace may have another session on the same transport.
-        if self.is_closed() {
-            return;
-        }
-        let session = self.mark_closed();
-        self.transport.end();
-        // The caller may hold the fan-out's lock, so another task ends the session.
-        if let Some(attached) = self.attached.upgrade() {
-            tokio::spawn(async move { attached.finish(&self, session, true) });
-        }
+    fn close_now(self: Arc<Self>, _: CloseReason) {
+        Client::close_now(self);
     }
 
     fn last_progress(&self) -> Option<Instant> {
@@ -288,12 +298,16 @@ fn emit<A: Adapter>(socket: &Arc<Socket<A>>, message: &Message) -> Result<(), Em
     match message.content() {
         // The library has answered the `CONNECT` itself.
         Content::Connected { .. } => Ok(()),
-        Content::Event { name, payload, extra: None } => socket.emit(*name, raw(payload)?),
-        Content::Event { name, payload, extra: Some(extra) } => {
-            socket.emit(*name, &(raw(payload)?, raw(extra)?))
+        Content::Event { name, payload, list: None, .. } => socket.emit(*name, raw(payload)?),
+        Content::Event { name, payload, list: Some(list), .. } => {
+            socket.emit(*name, &(raw(payload)?, raw(&list.fields)?))
         }
+        Content::Refused { payload } => socket.emit(emitted::ERROR, raw(payload)?),
         Content::Reply { id, payload } => {
-            let id = i64::try_from(*id).ok();
+            let id = match id {
+                RequestId::Number(id) => i64::try_from(*id).ok(),
+                RequestId::Json(_) => None,
+            };
             let mut none = Value::Str(Str::from(""), None);
             let Ok(ack) = AckSender::from_message_parts(socket, &mut none, &id);
             ack.send(raw(payload)?)

@@ -39,10 +39,11 @@ use crate::{
     shrinking_map::ShrinkingMap,
     transport::{
         Gate, TcpHandle,
+        admission::CONNECT_TIMEOUT,
         gate::{BehindGate, Refused},
         polling_body::{AnswerBody, PollingClient, Posts},
         read_limits::ReadLimits,
-        socketio::{CONNECT_TIMEOUT, EngineError, RawQuery, TransportType},
+        socketio::{EngineError, PATHS, RawQuery, TransportType},
     },
 };
 
@@ -219,7 +220,7 @@ impl EndTransport for TransportEnder {
 
 /// The routes of Socket.IO, behind the gate.
 pub fn routes(server: SocketIoxide, gate: Gate) -> Router {
-    gate.mount(server)
+    gate.mount(&PATHS, PATHS[0], server)
 }
 
 impl PollingClient for Transport {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 
 import { member } from '../../e2e/support/tokens.js';
 import { until } from '../../e2e/support/until.js';
+import { io as plainIo } from '../../e2e/support/plain-websocket.js';
 import { io } from './packages.js';
 import { EXISTING } from './watcher.js';
 
@@ -23,7 +24,7 @@ export class Reader {
 
   constructor(url, token, taskId, options = {}) {
     this.taskId = taskId;
-    this.socket = io(url, {
+    this.socket = (options.transports?.[0] === 'ws' ? plainIo : io)(url, {
       auth: { token }, forceNew: true, transports: ['websocket'], reconnectionDelay: 50, reconnectionDelayMax: 500, ...options,
     });
     open.add(this);

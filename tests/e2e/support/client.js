@@ -1,9 +1,10 @@
-// A real socket.io-client that keeps copies as the contract defines, and all events that it has received.
+// A real socket.io-client, or a client of `/ws`, that keeps copies as the contract defines, and all events that it has received.
 import assert from 'node:assert/strict';
 
 import { io as io48 } from 'socket.io-client';
 
 import { DashboardCopy, TaskCopy } from './copy.js';
+import { io as plainIo, PLAIN } from './plain-websocket.js';
 import { once, until } from './until.js';
 
 const ACK_TIMEOUT_MS = 30_000;
@@ -32,7 +33,7 @@ export class Client {
     return client;
   }
 
-  constructor(gateway, token, { io = io48, keep = true, ...options } = {}) {
+  constructor(gateway, token, { io = PLAIN ? plainIo : io48, keep = true, ...options } = {}) {
     this.socket = io(gateway.url ?? gateway, {
       auth: { token },
       forceNew: true,
@@ -81,6 +82,31 @@ export class Client {
       : new Promise((resolve, reject) => {
           this.socket.timeout(ACK_TIMEOUT_MS).emit(event, ...payload, (error, answer) => (error ? reject(error) : resolve(answer)));
         });
+  }
+
+  /** Emits an event whose payload is this text, which JSON.stringify may not be able to produce. */
+  emitText(event, payload) {
+    if (PLAIN) this.socket.send(`{"type":"${event}","payload":${payload}}`);
+    else this.socket.io.engine.write(`2["${event}",${payload}]`);
+  }
+
+  /** The same, and returns the acknowledgement. */
+  async askText(event, payload) {
+    const id = 424_200 + Math.floor(Math.random() * 100_000);
+    const prefix = PLAIN ? `{"type":"ack","id":${id},"payload":` : `3${id}[`;
+    let answer;
+    const listener = ({ type, data }) => {
+      if (type === 'message' && typeof data === 'string' && data.startsWith(prefix)) answer = JSON.parse(data.slice(prefix.length, -1));
+    };
+    const { engine } = this.socket.io;
+    engine.on('packet', listener);
+    if (PLAIN) this.socket.send(`{"type":"${event}","payload":${payload},"id":${id}}`);
+    else engine.write(`2${id}["${event}",${payload}]`);
+    try {
+      return await until(() => answer, `an acknowledgement of ${event} ${payload.slice(0, 60)}; disconnects: ${this.disconnects}`);
+    } finally {
+      engine.off('packet', listener);
+    }
   }
 
   /** Joins a task and waits for its state. */

@@ -1,35 +1,26 @@
-use std::time::Duration;
-
 use futures_util::StreamExt;
-use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
-};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{Message, protocol::Role},
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
 use super::*;
-use crate::transport::TcpConnection;
+use crate::transport::{
+    TcpConnection,
+    outbox::{MAX_BYTES_PER_WRITE, MAX_SLICES_PER_WRITE, Packet as _},
+    socket::MAX_WRITES_PER_FLUSH,
+    test_wire::wire,
+};
 
 fn polling(capacity: usize) -> Arc<Socket> {
-    let over = Transport::Polling(Box::new(PollingState::new(Instant::now())));
-    Socket::new(capacity, Client::default(), over)
+    Socket::for_polling(capacity, Client::default())
 }
 
-/// Both ends of a WebSocket.
-async fn wire() -> (TcpConnection, WebSocketStream<TcpStream>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (accepted, _) = listener.accept().await.unwrap();
-    let connection = TcpConnection::accept(accepted, Duration::from_secs(60)).unwrap();
-    (connection, WebSocketStream::from_raw_socket(stream, Role::Client, None).await)
+fn websocket(capacity: usize, connection: &TcpConnection) -> Arc<Socket> {
+    Socket::for_websocket(capacity, Client::default(), connection.shared())
 }
 
 /// A message of the server whose packet has this text as its session id.
 fn message(text: &str) -> crate::wire::Message {
-    crate::wire::Message::connected(text)
+    crate::wire::Message::connected(text, &"a user", crate::wire::Position::ZERO)
 }
 
 fn send(socket: &Socket, text: &str) -> Result<(), SendError> {
@@ -72,8 +63,7 @@ fn packets(text: &str) -> PollAnswer {
 #[tokio::test]
 async fn a_client_that_pauses_gets_everything_when_it_reads_again() {
     let (connection, mut client) = wire().await;
-    let over = Transport::Websocket(connection.shared());
-    let socket = Socket::new(100, Client::default(), over);
+    let socket = websocket(100, &connection);
     let text = |n: usize| format!("{n} {}", "x".repeat(n % 7 * 9_000));
     let mut queued = 0;
     while send(&socket, &text(queued)).is_ok() {
@@ -95,8 +85,7 @@ async fn a_client_that_pauses_gets_everything_when_it_reads_again() {
 #[tokio::test]
 async fn nothing_is_sent_after_a_connection_fails_within_a_packet() {
     let (connection, _client) = wire().await;
-    let over = Transport::Websocket(connection.shared());
-    let socket = Socket::new(100, Client::default(), over);
+    let socket = websocket(100, &connection);
     while !socket.is_stalled() {
         send(&socket, &"x".repeat(50_000)).unwrap();
     }
@@ -108,8 +97,7 @@ async fn nothing_is_sent_after_a_connection_fails_within_a_packet() {
 #[tokio::test]
 async fn a_ping_overtakes_messages_and_interrupts_none() {
     let (connection, mut client) = wire().await;
-    let over = Transport::Websocket(connection.shared());
-    let socket = Socket::new(100, Client::default(), over);
+    let socket = websocket(100, &connection);
     let text = |n: usize| format!("{n} {}", "x".repeat(40_000));
     let mut queued = 0;
     while send(&socket, &text(queued)).is_ok() {
@@ -143,16 +131,15 @@ async fn a_ping_overtakes_messages_and_interrupts_none() {
 #[tokio::test]
 async fn a_flush_writes_a_limited_amount_and_leaves_the_rest_to_the_task() {
     let (connection, mut client) = wire().await;
-    let over = Transport::Websocket(connection.shared());
-    let socket = Socket::new(10_000, Client::default(), over);
+    let socket = websocket(10_000, &connection);
     for n in 0..1000 {
         socket.send(message(&n.to_string())).unwrap();
     }
     socket.flush();
-    let waiting = socket.core.lock().queue.len();
+    let waiting = socket.core.lock().outbox.queue.len();
     assert_eq!((waiting, socket.is_stalled()), (1000 - MAX_WRITES_PER_FLUSH * MAX_SLICES_PER_WRITE, true));
     socket.flush();
-    assert_eq!(socket.core.lock().queue.len(), waiting, "the rest is for the task");
+    assert_eq!(socket.core.lock().outbox.queue.len(), waiting, "the rest is for the task");
     let mut turns = 0;
     while !socket.has_sent_all() {
         socket.resume();
@@ -183,8 +170,7 @@ async fn a_flush_writes_a_limited_amount_and_leaves_the_rest_to_the_task() {
 #[tokio::test]
 async fn a_probe_writes_before_the_runtime_reports_room() {
     let (connection, client) = wire().await;
-    let over = Transport::Websocket(connection.shared());
-    let socket = Socket::new(1000, Client::default(), over);
+    let socket = websocket(1000, &connection);
     while send(&socket, &"x".repeat(50_000)).is_ok() {}
     let (written, _) = socket.write_progress();
     let mut client = client.into_inner();
@@ -213,12 +199,12 @@ fn the_fan_out_is_told_once_that_there_is_room() {
     assert!(!is_reported(), "the fan-out does not wait for room");
     assert!(matches!(send(&socket, "c"), Err(SendError::Full(_))));
     assert!(!is_reported(), "there is no room");
-    socket.core.lock().queue.pop_front();
+    socket.core.lock().outbox.queue.pop_front();
     assert!(is_reported() && !is_reported());
     send(&socket, "d").unwrap();
     assert!(matches!(send(&socket, "e"), Err(SendError::Full(_))));
     socket.close(DisconnectReason::ClosedHere);
-    assert!(!socket.core.lock().space_requested, "it does not wait for a closed connection");
+    assert!(!socket.core.lock().outbox.space_requested, "it does not wait for a closed connection");
 }
 
 #[tokio::test]

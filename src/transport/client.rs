@@ -5,19 +5,14 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 use tracing::Span;
 
-use crate::{
-    edge::UnauthenticatedPermit,
-    session::Session,
-    transport::{TcpHandle, polling_body::Posts},
-};
+use crate::{edge::UnauthenticatedPermit, session::Session, transport::TcpHandle};
 
 #[derive(Debug, Default)]
-pub(super) struct Client {
+pub struct Client {
     /// The client's permit from the limits for clients without a token.
     pub unauthenticated_permit: Option<Arc<UnauthenticatedPermit>>,
-    /// The token in the header of its first request.
+    /// The token in the headers of its first request.
     pub bearer: Option<String>,
-    pub posts: Posts,
     span: OnceLock<Span>,
     state: Mutex<State>,
 }
