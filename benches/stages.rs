@@ -108,7 +108,7 @@ fn room_of(members: u64) -> (Fanout<Sink>, FullTask) {
 }
 
 fn join(fanout: &mut Fanout<Sink>, peer: PeerId, task: &FullTask, at: u64) {
-    let state = Message::event("task:state", &FullView(task));
+    let state = Message::event("task:state", &FullView(task), None);
     let offer = TaskOffer {
         task: &task.task.id,
         access: Some(&task.task.access),
@@ -195,7 +195,7 @@ fn stages(criterion: &mut Criterion) {
             for viewer in viewers.iter().filter(|viewer| after.access.allows(viewer)) {
                 let payload =
                     json!({"taskId": after.id, "status": after.status().as_str(), "user": viewer.user});
-                black_box(Sink.send(Message::event("task:dispatched", &payload)).is_ok());
+                black_box(Sink.send(Message::event("task:dispatched", &payload, None)).is_ok());
             }
         });
     });
