@@ -156,7 +156,7 @@ mod tests {
                     format!("({keyword} GH-42)"),
                     format!("x\n{keyword} gh-42, y"),
                 ] {
-                    assert_eq!(closed(&text), here(&[40]), "{text}");
+                    assert_eq!(closed(&text), here(&[42]), "{text}");
                 }
             }
         }
