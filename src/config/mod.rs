@@ -76,11 +76,11 @@ impl Config {
         let server = ServerConfig::read(reader);
         let webhook = WebhookConfig::read(reader);
         let mut store = StoreConfig::read(reader, &webhook);
+        let auth = AuthConfig::read(reader, &server, &store);
         let features = FeaturesConfig::read(reader, &store);
         if let Backend::Mongo(mongo) = &mut store.backend {
             mongo.task_writes = features.task_api.writes();
         }
-        let auth = AuthConfig::read(reader, &server, &store);
         Self {
             features,
             server,

@@ -20,6 +20,7 @@ mod migrate;
 mod ranges;
 mod read;
 mod record;
+mod request;
 #[cfg(test)]
 mod tests;
 mod transaction;

@@ -22,10 +22,8 @@ use super::{
 use crate::{
     feed::{self, Position},
     github::{Delivery, Lookup, Search},
-    store::{DELIVERY_DAYS, Delivered, TaskWrite, WriteError, WriteOutcome, WriteRequest, WrittenTask},
-    task::{
-        Access, Answers, DefaultOrg, FullTask, Status, Task, TaskId, TaskPatch, Timestamp, Window, Writes,
-    },
+    store::{DELIVERY_DAYS, Delivered},
+    task::{DefaultOrg, FullTask, Task, TaskId, Timestamp, Window, Writes},
 };
 
 /// How much history the log keeps. A new follower starts at its oldest entry.
@@ -35,22 +33,22 @@ const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
 /// All tables, open for writing.
 pub(super) struct Tables<'txn> {
-    tasks: Table<'txn, &'static str, &'static [u8]>,
+    pub(super) tasks: Table<'txn, &'static str, &'static [u8]>,
     timeline: Table<'txn, (&'static str, u64), &'static [u8]>,
     log: Table<'txn, u64, &'static [u8]>,
     meta: Table<'txn, &'static str, u64>,
     deliveries: Table<'txn, (u64, &'static str), ()>,
     facts: Facts<'txn>,
     activity: activity::Log<'txn>,
-    keys: Keys<'txn>,
-    last_changes: LastChanges<'txn>,
+    pub(super) keys: Keys<'txn>,
+    pub(super) last_changes: LastChanges<'txn>,
     index: Index<'txn>,
     /// How many documents were read to find the tasks of deliveries.
     pub(super) documents_read: Cell<usize>,
     /// The number of the last change.
-    sequence: u64,
+    pub(super) sequence: u64,
     log_bytes: u64,
-    default_org: &'txn DefaultOrg,
+    pub(super) default_org: &'txn DefaultOrg,
 }
 
 impl<'txn> Tables<'txn> {
@@ -100,79 +98,6 @@ impl<'txn> Tables<'txn> {
         let changed = self.sequence != before || self.facts.has_new_facts() || self.activity.has_changed;
         self.activity.finish(&mut self.meta)?;
         Ok((outcomes, self.sequence, changed))
-    }
-
-    /// Makes the write of a request, and remembers its key.
-    fn write(
-        &mut self,
-        request: WriteRequest,
-        now: Timestamp,
-    ) -> Result<Result<WriteOutcome, WriteError>, Fault> {
-        let WriteRequest { by, write, key, unchanged_since } = request;
-        if let Some(key) = &key {
-            match self.keys.find(key, now)? {
-                Ok(None) => {}
-                Ok(Some(earlier)) => return Ok(Ok(WriteOutcome::Repeated(earlier))),
-                Err(error) => return Ok(Err(error)),
-            }
-        }
-        let made = match write {
-            TaskWrite::Create { task, creator_name } => {
-                let id = self.unused_id()?;
-                let writes = task.writes(&by, creator_name.as_deref(), now);
-                Ok(self.write_document(&id, None, writes, now)?)
-            }
-            TaskWrite::Clarify { id, answers } => self.edit(
-                &id,
-                unchanged_since,
-                now,
-                |access| access.allows(&by),
-                |task, _| clarify(answers, task, now),
-            )?,
-            TaskWrite::Patch { id, patch: writes } => self.edit(
-                &id,
-                unchanged_since,
-                now,
-                |access| access.writable_by(&by),
-                |task, document| patch(writes, document, task, now),
-            )?,
-        };
-        let (task, event_id) = match made {
-            Ok(made) => made,
-            Err(error) => return Ok(Err(error)),
-        };
-        if let Some(key) = &key {
-            self.keys.insert(key, &task.id, event_id, now)?;
-        }
-        let task = self.with_timeline(task)?;
-        Ok(Ok(WriteOutcome::Written(Box::new(WrittenTask { task, event_id }))))
-    }
-
-    /// Changes a task as `decide` says, and returns the same as [`Self::write_document`].
-    fn edit(
-        &mut self,
-        id: &TaskId,
-        unchanged_since: Option<Position>,
-        now: Timestamp,
-        is_allowed: impl Fn(&Access) -> bool,
-        decide: impl FnOnce(&Task, &Document) -> Result<Writes, WriteError>,
-    ) -> Result<Result<(Task, Option<Position>), WriteError>, Fault> {
-        let before = match self.tasks.get(id.as_str())? {
-            Some(bytes) if is_allowed(&record::access(bytes.value(), self.default_org)?) => {
-                record::decode(bytes.value())?
-            }
-            _ => return Ok(Err(WriteError::NotFound)),
-        };
-        if let Some(since) = unchanged_since
-            && !self.last_changes.is_unchanged(id, since, self.sequence)?
-        {
-            return Ok(Err(WriteError::Changed));
-        }
-        let task = record::task(before.clone(), self.default_org)?;
-        match decide(&task, &before) {
-            Ok(writes) => Ok(Ok(self.write_document(id, Some((before, task)), writes, now)?)),
-            Err(error) => Ok(Err(error)),
-        }
     }
 
     fn deliver(&mut self, delivery: &Delivery, now: Timestamp) -> Result<Delivered, Fault> {
@@ -238,7 +163,7 @@ impl<'txn> Tables<'txn> {
     }
 
     /// Writes a document and its log entry. Returns the task, and the position of the last event in its room.
-    fn write_document(
+    pub(super) fn write_document(
         &mut self,
         id: &TaskId,
         before: Option<(Document, Task)>,
@@ -274,7 +199,7 @@ impl<'txn> Tables<'txn> {
 
     /// Adds the whole timeline to a task that is returned to the caller. A delivery returns no task, so it does not read a
     /// long timeline.
-    fn with_timeline(&self, task: Task) -> Result<FullTask, Fault> {
+    pub(super) fn with_timeline(&self, task: Task) -> Result<FullTask, Fault> {
         read::with_timeline(&self.timeline, task, Window::ALL)
     }
 
@@ -305,7 +230,7 @@ impl<'txn> Tables<'txn> {
         Ok(oldest.map(|(key, entry)| (key.value(), entry.value().len() as u64)))
     }
 
-    fn unused_id(&self) -> Result<TaskId, Fault> {
+    pub(super) fn unused_id(&self) -> Result<TaskId, Fault> {
         loop {
             if let Some(id) = TaskId::parse(&ObjectId::new().to_hex())
                 && self.tasks.get(id.as_str())?.is_none()
@@ -313,26 +238,5 @@ impl<'txn> Tables<'txn> {
                 return Ok(id);
             }
         }
-    }
-}
-
-/// Returns what the answers write, or a conflict if the status of the task does not allow them.
-fn clarify(answers: Answers, task: &Task, now: Timestamp) -> Result<Writes, WriteError> {
-    match task.status() {
-        Status::NeedsClarification => Ok(answers.writes(now)),
-        current => Err(WriteError::Conflict(format!(
-            "answers can be given only while the status is needs_clarification; it is {current}"
-        ))),
-    }
-}
-
-/// Returns what a patch writes, or a conflict if the status of the task does not allow it.
-fn patch(patch: TaskPatch, document: &Document, task: &Task, now: Timestamp) -> Result<Writes, WriteError> {
-    let current = task.status();
-    match patch.status() {
-        Some(next) if !patch.allowed_from(current) => {
-            Err(WriteError::Conflict(format!("a task that is {current} can't be moved to {next}")))
-        }
-        _ => Ok(patch.writes(|name| record::has(document, name), now)),
     }
 }

@@ -17,7 +17,7 @@ use super::{
     select::{delivery_filter, exactly, visible_fields},
     task_document,
     transaction::{self, DUPLICATE_KEY, MAX_ATTEMPTS, is_retryable},
-    write::{unchanged, update},
+    update::{unchanged, update},
 };
 use crate::{
     github::Delivery,

@@ -19,7 +19,8 @@ use super::{
     select::{exactly, fields_without_entries, full_task_fields},
     task_document,
     transaction::{self, DUPLICATE_KEY, MAX_ATTEMPTS, is_retryable},
-    write::{self, unchanged, update},
+    update::{appends, unchanged, update},
+    write,
     write_position::{Before, MadeWrite, changes_of, without_entries},
 };
 use crate::{
@@ -104,6 +105,7 @@ async fn attempt_once(store: &MongoStore, request: &WriteRequest) -> Result<Atte
     let committed = tokio::spawn(transaction::commit(session)).await;
     let committed_at = match committed.map_err(|_| transaction::process_is_ending())? {
         Ok(time) => time,
+        Err(error) if transaction::was_aborted(&error) => return Ok(Attempt::Retry),
         // The transaction may have been committed. The next attempt finds its key. Without a key the result stays unknown.
         Err(error) if is_retryable(&error) && request.key.is_some() => return Ok(Attempt::Retry),
         Err(error) => return Err(write_error(error)),
@@ -165,7 +167,7 @@ async fn change(
     let (_, added) = changes_of(&writes);
     let id_condition = unchanged(&document, "_id");
     let filter = doc! {"_id": id_condition.clone()};
-    let appends = write::appends(&document);
+    let appends = appends(&document);
     let tasks = store.collection().await?;
     let request_update = tasks
         .find_one_and_update(filter, update(&document, writes, appends))

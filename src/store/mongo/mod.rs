@@ -41,6 +41,7 @@ mod stream;
 mod stream_cursor;
 mod task_document;
 mod transaction;
+mod update;
 mod uri;
 mod write;
 mod write_position;

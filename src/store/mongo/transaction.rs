@@ -89,6 +89,12 @@ pub(super) fn is_retryable(error: &Error) -> bool {
         .any(|label| error.contains_label(label))
 }
 
+/// Returns whether the transaction was certainly not committed.
+pub(super) fn was_aborted(error: &Error) -> bool {
+    error.contains_label(TRANSIENT_TRANSACTION_ERROR)
+        && !error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT)
+}
+
 pub(super) fn too_many_attempts() -> StoreError {
     StoreError::Unavailable("too many requests are changing the task at the same time".to_owned())
 }
