@@ -22,8 +22,8 @@ pub const MAX_BODY_BYTES: usize = 256 * 1024;
 /// Why there is no answer, or no body.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    #[error("there is no answer within {} s", TIMEOUT.as_secs())]
-    Timeout,
+    #[error("there is no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
     #[error("{0}")]
     Unreachable(String),
     #[error("the answer is longer than {MAX_BODY_BYTES} bytes")]
@@ -47,6 +47,15 @@ impl HttpClient {
     /// status and the headers are known in that case.
     pub async fn send(
         &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Result<Bytes, RequestError>>, RequestError> {
+        self.send_within(TIMEOUT, request).await
+    }
+
+    /// The same with another timeout.
+    pub async fn send_within(
+        &self,
+        limit: Duration,
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<Result<Bytes, RequestError>>, RequestError> {
         let agent = HeaderValue::from_static(concat!("taskcast/", env!("CARGO_PKG_VERSION")));
@@ -62,7 +71,7 @@ impl HttpClient {
                 });
             Ok(Response::from_parts(head, body))
         };
-        tokio::time::timeout(TIMEOUT, answered).await.unwrap_or(Err(RequestError::Timeout))
+        tokio::time::timeout(limit, answered).await.unwrap_or(Err(RequestError::Timeout(limit)))
     }
 }
 

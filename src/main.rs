@@ -23,6 +23,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const LAST_BLOCKING_CALLS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
+    if cli::is_hook() {
+        cli::hook();
+        return ExitCode::SUCCESS;
+    }
     match cli::parse().and_then(run) {
         Ok(code) => code,
         Err(error) => {
@@ -54,11 +58,8 @@ fn run(Invocation { command, sources }: Invocation) -> Result<ExitCode, CliError
                 result = tokio::signal::ctrl_c() => result.map(|()| ExitCode::FAILURE).map_err(CliError::Runtime),
             }
         }),
-        // An agent must not be disturbed by its hook, whatever happens.
-        Command::Hook(arguments) => {
-            if let Err(error) = runtime()?.block_on(cli::hook(arguments, &sources)) {
-                let _ = writeln!(io::stderr(), "taskcast hook: {error}");
-            }
+        Command::Hook => {
+            cli::hook();
             Ok(ExitCode::SUCCESS)
         }
         Command::Tail(arguments) => runtime()?.block_on(async {

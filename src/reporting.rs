@@ -83,9 +83,14 @@ impl Reporting {
         Self { store, registry, settings, rate_limit, metrics }
     }
 
-    /// Stores the events that a user reports as JSON, or none of them.
+    /// Counts the first event of a report. A user who reports too much is refused before anything is read.
+    pub fn check_rate(&self, user: &UserId) -> Result<(), ReportError> {
+        self.rate_limit.check(user).map_err(|limited| self.too_many(ReportError::TooMany(limited)))
+    }
+
+    /// Stores the events that a user reports as JSON, or none of them. The caller has called [`Self::check_rate`].
     pub async fn report(&self, reporter: &Viewer, events: Vec<Value>) -> Result<Appended, ReportError> {
-        self.check_rate(&reporter.user, events.len())?;
+        self.count(&reporter.user, events.len())?;
         let mut problems = Vec::new();
         let mut reports = Vec::with_capacity(events.len());
         for (index, event) in events.into_iter().enumerate() {
@@ -112,13 +117,13 @@ impl Reporting {
         self.append(reporter, reports).await
     }
 
-    /// Stores the reports that the server itself has made from what a user sent.
+    /// Stores the reports that the server itself has made from what a user sent. The caller has called [`Self::check_rate`].
     pub async fn report_made(
         &self,
         reporter: &Viewer,
         reports: Vec<Report>,
     ) -> Result<Appended, ReportError> {
-        self.check_rate(&reporter.user, reports.len())?;
+        self.count(&reporter.user, reports.len())?;
         self.append(reporter, reports).await
     }
 
@@ -147,12 +152,22 @@ impl Reporting {
         }
     }
 
-    fn check_rate(&self, user: &UserId, events: usize) -> Result<(), ReportError> {
-        let limited = match self.rate_limit.check_many(user, events) {
+    /// Counts the events of a report, of which the first is already counted.
+    fn count(&self, user: &UserId, events: usize) -> Result<(), ReportError> {
+        let max = self.settings.rate_per_second.saturating_mul(BURST_SECONDS);
+        if events > usize::try_from(max).unwrap_or(usize::MAX) {
+            return Err(self.too_many(ReportError::LargerThanBurst { max }));
+        }
+        let counted = match self.rate_limit.check_many(user, events.saturating_sub(1)) {
             Ok(limited) => limited.map_err(ReportError::TooMany),
             Err(max) => Err(ReportError::LargerThanBurst { max }),
         };
-        limited.inspect_err(|_| self.metrics.activity.reports.inc(ReportOutcome::RateLimited))
+        counted.map_err(|error| self.too_many(error))
+    }
+
+    fn too_many(&self, error: ReportError) -> ReportError {
+        self.metrics.activity.reports.inc(ReportOutcome::RateLimited);
+        error
     }
 
     /// Removes events whose retention has ended, and old entries of the rate limit. This function never returns.

@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     position::Position,
-    task::{Access, OrgId, TaskId, Timestamp, UserId},
+    task::{Access, OrgId, TaskId, Timestamp, UserId, Viewer},
 };
 
-use super::{Audience, EventType, Report, same_json::same_map};
+use super::{Audience, EventType, Report, Scope, same_json::same_map};
 
 /// A stored event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,13 +54,29 @@ impl Event {
         let Origin { org, reported_by } = &self.origin;
         let own = Audience::of_reporter(org.as_ref(), reported_by.as_ref())?;
         let own = match &self.to {
+            // Users without an organisation are isolated from each other.
+            Some(user) if org.is_none() && reported_by.as_ref() != Some(user) => return None,
             Some(user) => Audience::User { user: user.clone(), org: org.clone() },
             None => own,
         };
-        match task {
+        // A task of another organisation counts as unknown. Otherwise a reporter could find out that it exists.
+        match task.filter(|access| access.org == *org) {
             Some(access) => own.narrowed_by(access),
             None => Some(own),
         }
+    }
+
+    /// Returns whether this viewer has reported the event for everybody. It always sees such an event, because an event that disappears
+    /// would show that a task exists which the reporter may not see.
+    pub fn is_own(&self, viewer: &Viewer) -> bool {
+        let Origin { org, reported_by } = &self.origin;
+        self.to.is_none() && reported_by.as_ref() == Some(&viewer.user) && *org == viewer.org
+    }
+
+    /// The scope that lists the event. `None` means that no viewer may see it.
+    pub fn scope(&self) -> Option<Scope> {
+        let Origin { org, reported_by } = &self.origin;
+        org.clone().map(Scope::Org).or_else(|| reported_by.clone().map(Scope::User))
     }
 
     /// Returns whether a report with the same idempotency key from the same reporter is a duplicate of this event. If not,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::task::{Redacted, UserId, redact_map};
 
-use super::{EventProblem, EventType, TypeError};
+use super::{EventProblem, EventType, TypeError, same_json::same_map};
 
 /// An event as a producer sends it. Values under keys that name a secret are already redacted.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +52,15 @@ impl Report {
         // Daemons write the project into the payload of each event. An unusable value there is only a payload field.
         let project = project.or_else(|| read_label(payload.get("project_id")).ok().flatten());
         Ok(Self { event_type, payload, id, project, source, to })
+    }
+
+    /// Returns whether another report with the same idempotency key says the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.event_type == other.event_type
+            && self.project == other.project
+            && self.source == other.source
+            && self.to == other.to
+            && same_map(&self.payload, &other.payload)
     }
 
     /// The type that a value names, for an answer about an event that is refused. A text that has not the form of a type

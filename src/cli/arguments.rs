@@ -8,8 +8,8 @@ use clap_complete::Shell;
 use crate::config::{GROUPS, Setting, Sources};
 
 use super::{
-    CheckArguments, CliError, EmitArguments, HealthArguments, HookArguments, LoginArguments, TailArguments,
-    TokenArguments,
+    CheckArguments, CliError, EmitArguments, HealthArguments, LoginArguments, TailArguments, TokenArguments,
+    hook::HookArguments,
 };
 
 #[derive(Clone, Debug)]
@@ -19,7 +19,8 @@ pub enum Command {
     Check(CheckArguments),
     Tail(TailArguments),
     Emit(EmitArguments),
-    Hook(HookArguments),
+    /// It reads the command line again, because nothing in it may end the command with an error.
+    Hook,
     Health(HealthArguments),
     Completions(Shell),
 }
@@ -37,6 +38,15 @@ pub fn parse() -> Result<Invocation, CliError> {
     let (command, flags) = read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let sources = Sources::new(flags).with_env(std::env::vars_os()).with_dotenv(Path::new(".env"))?;
     Ok(Invocation { command, sources })
+}
+
+/// Reads the command line and the environment of `taskcast hook`.
+pub(super) fn parse_hook() -> Result<(HookArguments, Sources), clap::Error> {
+    let matches = grammar().try_get_matches_from(std::env::args_os())?;
+    let (_, matches) = matches.subcommand().unwrap_or(("hook", &matches));
+    let LoginArguments { token, .. } = login(matches);
+    let arguments = HookArguments { url: matches.get_one::<String>("url").cloned(), token };
+    Ok((arguments, Sources::new(flags(matches)).with_env(std::env::vars_os())))
 }
 
 type Flags = Vec<(String, String)>;
@@ -72,14 +82,14 @@ fn read(args: impl IntoIterator<Item = OsString>) -> Result<(Command, Flags), cl
             url: text("url"),
             login: login(matches),
         }),
-        "hook" => Command::Hook(HookArguments { url: text("url"), login: login(matches) }),
+        "hook" => Command::Hook,
         _ => Command::Serve,
     };
     Ok((command, flags(matches)))
 }
 
 fn login(matches: &ArgMatches) -> LoginArguments {
-    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let text = |name: &str| matches.try_get_one::<String>(name).ok().flatten().cloned();
     LoginArguments {
         token: text("token").or_else(|| std::env::var("TASKCAST_TOKEN").ok()).filter(|t| !t.is_empty()),
         sub: text("sub"),
@@ -228,7 +238,7 @@ fn emit_grammar() -> clap::Command {
 fn hook_grammar() -> clap::Command {
     clap::Command::new("hook")
         .about("Forwards a coding agent's hook from standard input to a running gateway; exit code 0 in any case")
-        .args(gateway_args("taskcast-hook"))
+        .args(gateway_args("taskcast-hook").into_iter().take(2))
 }
 
 fn check_grammar() -> clap::Command {

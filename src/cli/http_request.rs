@@ -1,5 +1,7 @@
 //! Sends HTTP requests to a gateway: without a token for `health` and `check --url`, with one for reports.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, header};
 
@@ -38,7 +40,10 @@ pub(super) async fn http_request(
     Ok(Answer { status, cookies, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
-/// Sends a body with a token.
+/// The timeout of a report, including the time for its body. A report is at most a few hundred kilobytes.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Sends a body with a token. An answer that breaks off is an error, because its content decides what happens next.
 pub(super) async fn post(
     gateway: &GatewayUrl,
     path: &str,
@@ -51,9 +56,9 @@ pub(super) async fn post(
         .header(header::CONTENT_TYPE, content_type)
         .body(body.into())
         .map_err(|error| RequestError::Unreachable(error.to_string()))?;
-    let answer = HttpClient::default().send(request).await?;
+    let answer = HttpClient::default().send_within(REPORT_TIMEOUT, request).await?;
     let status = answer.status().as_u16();
-    let body = answer.into_body().unwrap_or_default();
+    let body = answer.into_body()?;
     Ok(Answer { status, cookies: Vec::new(), body: String::from_utf8_lossy(&body).into_owned() })
 }
 

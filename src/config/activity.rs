@@ -37,10 +37,15 @@ impl ActivityConfig {
             Registry::default()
         });
         let range = Duration::from_secs(60)..=Duration::from_secs(10 * 366 * 24 * 60 * 60);
+        let retention = reader.duration("ACTIVITY_RETENTION", range.clone());
+        let high_volume_retention = reader.duration("ACTIVITY_HIGH_VOLUME_RETENTION", range);
+        if high_volume_retention > retention && retention > Duration::ZERO {
+            reader.problem("ACTIVITY_HIGH_VOLUME_RETENTION", "must not be longer than ACTIVITY_RETENTION");
+        }
         Self {
             enabled: reader.bool("FEATURE_ACTIVITY"),
-            retention: reader.duration("ACTIVITY_RETENTION", range.clone()),
-            high_volume_retention: reader.duration("ACTIVITY_HIGH_VOLUME_RETENTION", range),
+            retention,
+            high_volume_retention,
             rate_per_second: reader.number("ACTIVITY_RATE_PER_SECOND", 1..=100_000).unwrap_or_default(),
             registry: Arc::new(registry),
         }

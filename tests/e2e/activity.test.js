@@ -1,7 +1,7 @@
 // Activity events on the embedded store: reports over HTTP and by the command line lose nothing and double nothing when the gateway is
 // killed, and pages show them to those who may see them.
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 
@@ -111,6 +111,16 @@ test('a hook of a coding agent is kept without what it read, and the command nev
     assert.deepEqual([code, stdout], [0, '']);
     assert.match(stderr, /^taskcast hook: /);
   }
+});
+
+test('a mistake on the command line or in the .env of a project does not become an exit code', async () => {
+  writeFileSync(join(gateway.cwd, '.env'), 'this is no setting\n');
+  for (const args of [[], ['--tokn', 't'], ['--port', 'x'], ['--url', 'nonsense']]) {
+    const { code, stdout } = await run(binary(), ['hook', ...args], { env: environment(), cwd: gateway.cwd, input: '{"hook_event_name": "Stop", "session_id": "s2"}', stdio: ['pipe', 'pipe', 'pipe'] });
+    assert.deepEqual([code, stdout], [0, ''], args.join(' '));
+  }
+  rmSync(join(gateway.cwd, '.env'));
+  assert.equal((await everyEvent(alice, 'events=hook.stop')).length, 1, 'the one without a mistake is reported');
 });
 
 test('an input that stays open does not keep the hook', async () => {

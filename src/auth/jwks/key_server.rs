@@ -91,7 +91,7 @@ pub enum FetchError {
 impl From<RequestError> for FetchError {
     fn from(error: RequestError) -> Self {
         match error {
-            RequestError::Timeout => Self::Timeout,
+            RequestError::Timeout(_) => Self::Timeout,
             RequestError::Unreachable(reason) => Self::Unreachable(reason),
             RequestError::TooLong => Self::TooLong,
         }

@@ -8,7 +8,10 @@ mod outcome;
 #[cfg(test)]
 mod tests;
 
-use std::{io, time::Duration};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -19,15 +22,16 @@ use super::{
     credentials::{Credentials, LoginArguments},
     gateway_url::GatewayUrl,
     http_request::post,
+    stdin::read_stdin,
 };
-use crate::{backoff::Backoff, config::Sources};
+use crate::{backoff::Backoff, config::Sources, json::replace_lone_surrogates};
 use lines::{Line, read_lines};
 use outcome::Outcome;
 
 const SCOPE: &str = "events:write";
 /// One request reports at most this many events, of about this size. The gateway accepts more; smaller requests show progress earlier.
 const MAX_BATCH: usize = 500;
-const MAX_BATCH_BYTES: usize = 1 << 20;
+const MAX_BATCH_BYTES: usize = 256 * 1024;
 /// Between two attempts to send a request.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 /// A single event is tried this many times, which takes about six seconds if the gateway refuses connections. A stream of events is tried
@@ -50,7 +54,7 @@ pub struct EmitArguments {
 pub async fn emit(arguments: EmitArguments, sources: &Sources) -> Result<String, CliError> {
     let credentials = Credentials::of(&arguments.login, sources, "taskcast-emit", Some(SCOPE))?;
     if let Some(user) = credentials.user_without_org() {
-        eprintln!("only the user {user:?} sees these events: use --org to report to an organisation");
+        note(&format!("only the user {user:?} sees these events: use --org to report to an organisation"));
     }
     let gateway = GatewayUrl::of(arguments.url.as_deref(), sources)?;
     let max_attempts = if arguments.ndjson { u32::MAX } else { SINGLE_ATTEMPTS };
@@ -81,8 +85,7 @@ impl Emitter {
     async fn single(mut self, arguments: EmitArguments) -> Result<String, CliError> {
         let text = match arguments.payload.filter(|text| text != "-") {
             Some(text) => text,
-            None => io::read_to_string(io::stdin())
-                .map_err(|error| CliError::Refused(format!("standard input can't be read: {error}")))?,
+            None => read_stdin().await.map_err(|error| CliError::Refused(error.to_string()))?,
         };
         let payload: Value = serde_json::from_str(&text)
             .map_err(|error| CliError::Refused(format!("the payload is not JSON: {error}")))?;
@@ -165,7 +168,7 @@ impl Emitter {
                 }
                 Outcome::Temporary(reason) => {
                     if failures == 0 {
-                        eprintln!("{}: {reason}; trying again", self.gateway);
+                        note(&format!("{}: {reason}; trying again", self.gateway));
                     }
                     tokio::time::sleep(BACKOFF.pause(failures)).await;
                     failures = failures.saturating_add(1);
@@ -176,7 +179,7 @@ impl Emitter {
 
     fn refuse(&mut self, number: u64, reason: &str) {
         self.refused += 1;
-        eprintln!("line {number}: {reason}");
+        note(&format!("line {number}: {reason}"));
     }
 
     fn summary(&self) -> String {
@@ -185,9 +188,15 @@ impl Emitter {
     }
 }
 
+/// A closed stderr does not end the command.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// The event of a line, as compact JSON. An event without an idempotency key gets one.
 fn with_id(text: &str, run: &str, number: u64) -> Result<String, String> {
-    let mut event: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
+    let mut event: Value = serde_json::from_str(&replace_lone_surrogates(text))
+        .map_err(|error| format!("is not JSON: {error}"))?;
     let Value::Object(map) = &mut event else {
         return Err("must be an object with type and payload".to_owned());
     };

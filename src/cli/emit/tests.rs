@@ -113,5 +113,6 @@ async fn a_report_without_an_answer_is_sent_again_and_stored_once() {
 fn an_event_keeps_its_own_id() {
     assert_eq!(with_id(r#"{"id": "x"}"#, "run", 3), Ok(r#"{"id":"x"}"#.to_owned()));
     assert_eq!(with_id(r#"{"id": null}"#, "run", 3), Ok(r#"{"id":"run-3"}"#.to_owned()));
+    assert_eq!(with_id(r#"{"id": "\ud83d"}"#, "run", 3), Ok("{\"id\":\"\u{fffd}\"}".to_owned()));
     assert_eq!(with_id("5", "run", 3), Err("must be an object with type and payload".to_owned()));
 }

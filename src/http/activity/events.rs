@@ -6,6 +6,7 @@ use axum::{
 };
 use http::{HeaderMap, header};
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     activity::EventProblem,
@@ -23,9 +24,17 @@ pub(super) const MAX_BYTES: usize = 4 << 20;
 /// One request may report this many events.
 const MAX_EVENTS: usize = 1000;
 
+/// Bodies of this size together, in KiB, are parsed and stored at once. As JSON values in memory, they need many times more.
+const MAX_RUNNING_KIB: usize = 16 * 1024;
+static RUNNING: Semaphore = Semaphore::const_new(MAX_RUNNING_KIB);
+
 /// The events of a request as JSON. Their content is not checked yet.
 #[derive(Debug)]
-pub(super) struct Events(pub Vec<Value>);
+pub(super) struct Events {
+    pub list: Vec<Value>,
+    /// The share of this body in [`MAX_RUNNING_KIB`]. The handler holds it until the events are stored.
+    pub permit: SemaphorePermit<'static>,
+}
 
 impl<S: Send + Sync> FromRequest<S> for Events {
     type Rejection = ApiError;
@@ -38,6 +47,8 @@ impl<S: Send + Sync> FromRequest<S> for Events {
         }
         let bytes = Bytes::from_request(request, state).await;
         let text = read_text(bytes, MAX_BYTES)?;
+        let share = u32::try_from(text.len() / 1024 + 1).unwrap_or(u32::MAX);
+        let permit = RUNNING.try_acquire_many(share).map_err(|_| ApiError::Overloaded)?;
         let events = match is_json {
             true => match parse_json(&text)? {
                 Value::Array(events) => events,
@@ -47,7 +58,7 @@ impl<S: Send + Sync> FromRequest<S> for Events {
         };
         match events.len() {
             0 => Err(ApiError::Invalid("the body has no event".to_owned())),
-            1..=MAX_EVENTS => Ok(Self(events)),
+            1..=MAX_EVENTS => Ok(Self { list: events, permit }),
             _ => Err(ApiError::TooMany(MAX_EVENTS)),
         }
     }

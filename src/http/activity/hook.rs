@@ -10,6 +10,7 @@ use super::{Reporter, events::Events};
 use crate::{
     activity::hook_reports,
     http::{ApiError, HttpState},
+    rate_limited_log::rate_limited_log,
     reporting::InvalidEvent,
 };
 
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(900);
 pub(super) async fn receive(
     State(state): State<HttpState>,
     Reporter(identity): Reporter,
-    Events(mut bodies): Events,
+    Events { list: mut bodies, permit }: Events,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let (Some(hook), true) = (bodies.pop(), bodies.is_empty()) else {
         return Err(ApiError::Invalid("the body must be the object of one hook".to_owned()));
@@ -29,7 +30,14 @@ pub(super) async fn receive(
         ApiError::InvalidEvents(vec![InvalidEvent { index: 0, event_type: None, problem }])
     })?;
     let reporting = state.reporting()?.clone();
-    let stored = tokio::spawn(async move { reporting.report_made(&identity.viewer, reports).await });
+    let stored = tokio::spawn(async move {
+        let _permit = permit;
+        let stored = reporting.report_made(&identity.viewer, reports).await;
+        if let Err(error) = &stored {
+            rate_limited_log!(warn, %error, "the hook of a coding agent was not stored");
+        }
+        stored
+    });
     match tokio::time::timeout(PATIENCE, stored).await {
         Ok(Ok(Err(error))) => Err(error.into()),
         Ok(Err(panicked)) => Err(ApiError::Internal(panicked.to_string())),

@@ -55,6 +55,8 @@ impl FromRequestParts<HttpState> for Reporter {
         if !identity.has_scope(REPORT_SCOPE) {
             return Err(ApiError::MissingScope(REPORT_SCOPE));
         }
+        // A user who reports too much is refused before the body is read and parsed.
+        state.reporting()?.check_rate(&identity.viewer.user)?;
         parts.extensions.insert(BodyPermit::of(&identity)?);
         Ok(Self(identity))
     }
@@ -64,9 +66,9 @@ impl FromRequestParts<HttpState> for Reporter {
 async fn report(
     State(state): State<HttpState>,
     Reporter(identity): Reporter,
-    Events(events): Events,
+    Events { list, permit: _permit }: Events,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let Appended { accepted, duplicates, last } = state.reporting()?.report(&identity.viewer, events).await?;
+    let Appended { accepted, duplicates, last } = state.reporting()?.report(&identity.viewer, list).await?;
     let answer = json!({"accepted": accepted, "duplicates": duplicates, "eventId": last.to_string()});
     Ok((StatusCode::ACCEPTED, Json(answer)))
 }

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
-use serde_json::{Value, json};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
 
 use super::Member;
 use crate::{
@@ -21,15 +25,22 @@ const MAX_LIMIT: usize = 500;
 const MAX_PATTERNS: usize = 64;
 const MAX_PROJECTS: usize = 64;
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    events: Vec<ClientForm<'a>>,
+    next_cursor: Option<Position>,
+}
+
 pub(super) async fn page(
     State(state): State<HttpState>,
     Member(identity): Member,
     parameters: Parameters,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let query = parse(parameters)?;
     let page = state.reporting()?.store.events(&identity.viewer, &query).await?;
-    let events: Vec<_> = page.events.iter().map(ClientForm).collect();
-    Ok(Json(json!({"events": events, "nextCursor": page.next.map(|next| next.to_string())})))
+    let body = Body { events: page.events.iter().map(ClientForm).collect(), next_cursor: page.next };
+    Ok(Json(body).into_response())
 }
 
 fn parse(parameters: Parameters) -> Result<EventQuery, ApiError> {

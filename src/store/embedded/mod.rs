@@ -30,7 +30,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use redb::ReadableDatabase;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -47,6 +47,9 @@ use database::{Database, Fault};
 use keys::KeysInUse;
 use write::{Write, Writer, Written};
 
+/// A page of activity may examine many records. Further requests for pages wait.
+const MAX_PAGE_SCANS: usize = 4;
+
 /// The settings of the embedded store.
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
@@ -62,6 +65,8 @@ pub struct EmbeddedStore {
     default_org: DefaultOrg,
     writer: Writer,
     keys_in_use: KeysInUse,
+    /// Limits the pages of activity that are read at once.
+    page_scans: Arc<Semaphore>,
     /// The number of the last committed change. A new number wakes the followers.
     committed: watch::Sender<u64>,
 }
@@ -80,7 +85,14 @@ impl EmbeddedStore {
         let committed = watch::Sender::new(last);
         let writer = Writer::new(database.clone(), config.default_org.clone(), committed.clone());
         let keys_in_use = KeysInUse::default();
-        Ok(Self { database, default_org: config.default_org, writer, keys_in_use, committed })
+        Ok(Self {
+            database,
+            default_org: config.default_org,
+            writer,
+            keys_in_use,
+            page_scans: Arc::new(Semaphore::new(MAX_PAGE_SCANS)),
+            committed,
+        })
     }
 
     async fn read<T: Send + 'static>(
@@ -188,7 +200,14 @@ impl ActivityStore for EmbeddedStore {
 
     async fn events(&self, viewer: &Viewer, query: &EventQuery) -> Result<EventPage, StoreError> {
         let (viewer, query) = (viewer.clone(), query.clone());
-        self.read(move |txn, org| activity::page(txn, &viewer, &query, org)).await
+        // The scan continues if the caller goes away, so the scan holds the permit.
+        let permit = self.page_scans.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| StoreError::Unavailable("the process is ending".to_owned()))?;
+        self.read(move |txn, org| {
+            let _permit = permit;
+            activity::page(txn, &viewer, &query, org)
+        })
+        .await
     }
 
     async fn prune(&self, limits: RetentionLimits) -> Result<bool, StoreError> {

@@ -140,11 +140,13 @@ async fn make(
             Ok(Made::Task(Box::new(task)))
         }
         TaskWrite::Clarify { id, .. } | TaskWrite::Patch { id, .. } => {
-            let made = change(store, request, id, session).await?;
-            if let Some(since) = request.unchanged_since {
-                check_unchanged(store, &made.after.task.id, since, session).await?;
+            let made = change(store, request, id, session).await;
+            // A task that has changed since may no longer have a status that allows the write. The condition then decides.
+            let is_decided = !matches!(&made, Ok(_) | Err(Failure::Refused(WriteError::Conflict(_))));
+            if let Some(since) = request.unchanged_since.filter(|_| !is_decided) {
+                check_unchanged(store, id, since, session).await?;
             }
-            Ok(Made::Change(Box::new(made)))
+            Ok(Made::Change(Box::new(made?)))
         }
     }
 }

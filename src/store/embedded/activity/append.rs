@@ -104,7 +104,7 @@ impl<'txn> Log<'txn> {
                 (Some((number, event)), _) => {
                     event.is_duplicate(report).then_some(Fate::Duplicate(Some(number)))
                 }
-                (None, Some(other)) => (report == other).then_some(Fate::Duplicate(None)),
+                (None, Some(other)) => report.is_same(other).then_some(Fate::Duplicate(None)),
                 (None, None) => Some(Fate::New),
             };
             match fate {
@@ -127,8 +127,8 @@ impl<'txn> Log<'txn> {
     fn insert(&mut self, record: &Record) -> Result<(), Fault> {
         let number = self.sequence;
         self.events.insert(number, &*serde_json::to_vec(record)?)?;
-        if let Some(audience) = &record.audience {
-            self.by_scope.insert((&*scope_key(&audience.scope()), number), ())?;
+        if let Some(scope) = record.event.scope() {
+            self.by_scope.insert((&*scope_key(&scope), number), ())?;
         }
         if let Some(id) = &record.event.id {
             self.ids.insert(id_key(&record.event.origin, id), number)?;

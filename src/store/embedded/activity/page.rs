@@ -20,6 +20,10 @@ use crate::{
 /// A page examines at most this many events. Patterns and projects have no index, so that a rare type in a busy organisation would
 /// otherwise cost a scan of everything.
 const MAX_EXAMINED: usize = 10_000;
+/// … and about this many bytes of records.
+const MAX_EXAMINED_BYTES: usize = 8 << 20;
+/// A page has at most about this many bytes of records. As JSON values in memory, they need many times more.
+const MAX_PAGE_BYTES: usize = 1 << 20;
 
 /// The newest events that the query selects and the viewer may see. A task may have become private since its events were stored, so the
 /// current access to the task counts as well.
@@ -46,21 +50,29 @@ pub(in super::super) fn page(
         Bound::Excluded(number) => Bound::Excluded((&*scope, number)),
         _ => Bound::Included((&*scope, u64::MAX)),
     };
-    let mut page = EventPage::default();
+    let (mut page, mut examined_bytes, mut page_bytes) = (EventPage::default(), 0, 0);
     if query.since.zip(query.before).is_some_and(|(since, before)| since.time >= before.time) {
         return Ok(page);
     }
     for (examined, item) in by_scope.range::<(&str, u64)>((start, end))?.rev().enumerate() {
         let (_, number) = item?.0.value();
-        if page.events.len() == query.limit || examined == MAX_EXAMINED {
+        let is_full = page.events.len() == query.limit || page_bytes >= MAX_PAGE_BYTES;
+        if is_full || examined == MAX_EXAMINED || examined_bytes >= MAX_EXAMINED_BYTES {
             page.next = Some(Position::change(number + 1, 0));
             break;
         }
         let Some(bytes) = events.get(number)? else { continue };
-        let Record { event, audience: stored, high_volume } = Record::decode(bytes.value())?;
-        let is_visible = stored.is_some_and(|audience| audience.allows(viewer))
-            && audience(&event, &tasks, default_org)?.is_some_and(|audience| audience.allows(viewer));
-        if is_visible && query.selects(&event, high_volume) {
+        let bytes = bytes.value();
+        examined_bytes += bytes.len();
+        let Record { event, audience: stored, high_volume } = Record::decode(bytes)?;
+        if !query.selects(&event, high_volume) {
+            continue;
+        }
+        let is_visible = event.is_own(viewer)
+            || stored.is_some_and(|audience| audience.allows(viewer))
+                && audience(&event, &tasks, default_org)?.is_some_and(|audience| audience.allows(viewer));
+        if is_visible {
+            page_bytes += bytes.len();
             page.events.push(event);
         }
     }

@@ -42,12 +42,12 @@ impl Log<'_> {
     /// Returns whether the event was removed.
     fn remove_if_stored_before(&mut self, number: u64, limit: Timestamp) -> Result<bool, Fault> {
         let record = self.events.get(number)?.map(|bytes| Record::decode(bytes.value())).transpose()?;
-        if let Some(Record { event, audience, .. }) = record {
+        if let Some(Record { event, .. }) = record {
             if event.timestamp >= limit {
                 return Ok(false);
             }
-            if let Some(audience) = &audience {
-                self.by_scope.remove((&*scope_key(&audience.scope()), number))?;
+            if let Some(scope) = event.scope() {
+                self.by_scope.remove((&*scope_key(&scope), number))?;
             }
             // A later event may have the same key, if the earlier one had already expired for the store.
             if let Some(id) = &event.id

@@ -111,7 +111,8 @@ async fn a_batch_with_a_conflict_stores_nothing() {
     assert!(matches!(conflict, Err(AppendError::Conflict { index: 1 })), "{conflict:?}");
     assert_eq!(payloads(&world.page(&alice, all()).await), [json!({"n": 1})]);
 
-    let twice = world.append(&alice, vec![with_id(7, "d"), with_id(7, "d")]).await.expect("stored");
+    let same = json!({"type": "custom.step", "payload": {"n": 7.0}, "id": "d"});
+    let twice = world.append(&alice, vec![with_id(7, "d"), same]).await.expect("stored");
     assert_eq!((twice.accepted, twice.duplicates), (1, 1));
     // The keys belong to the reporter, and to the organisation of its token.
     for other in [viewer("bob", "acme"), viewer("alice", "globex"), viewer("alice", "")] {
@@ -136,19 +137,27 @@ async fn nobody_sees_an_event_of_another_organisation_or_of_a_private_task() {
     let of_task = json!({"type": "custom.step", "payload": {"n": 2, "task_id": task}});
     let notice = json!({"type": "custom.step", "payload": {"n": 3}, "to": "bob"});
     world.append(&alice, vec![step(1), of_task.clone(), notice]).await.expect("stored");
-    // Bob can't learn from his own report whether the task exists, and his event reaches only those who see the task.
+    // Bob can't learn from his own report whether the task exists, because he sees it in any case.
     world.append(&bob, vec![of_task]).await.expect("stored");
     let seen =
         |page: EventPage| page.events.iter().map(|event| event.payload["n"].clone()).collect::<Vec<_>>();
     assert_eq!(seen(world.page(&alice, all()).await), [2, 2, 1]);
-    assert_eq!(seen(world.page(&bob, all()).await), [3, 1]);
+    assert_eq!(seen(world.page(&bob, all()).await), [2, 3, 1]);
+    assert_eq!(seen(world.page(&viewer("carol", "acme"), all()).await), [1]);
     for stranger in [viewer("alice", "globex"), viewer("alice", ""), viewer("carol", "")] {
         assert_eq!(world.page(&stranger, all()).await, EventPage::default());
     }
     // Without an organisation, only the reporter sees an event.
     world.append(&viewer("carol", ""), vec![step(4)]).await.expect("stored");
     assert_eq!(seen(world.page(&viewer("carol", ""), all()).await), [4]);
+    // Users without an organisation can't send anything to each other.
+    let notice = json!({"type": "custom.step", "payload": {"n": 5}, "to": "dave"});
+    world.append(&viewer("carol", ""), vec![notice]).await.expect("stored");
     assert!(world.page(&viewer("dave", ""), all()).await.events.is_empty());
+    // A task of another organisation is like a task that does not exist.
+    let foreign = json!({"type": "custom.step", "payload": {"n": 6, "task_id": task}});
+    world.append(&viewer("erin", "globex"), vec![foreign]).await.expect("stored");
+    assert_eq!(seen(world.page(&viewer("frank", "globex"), all()).await), [6]);
 }
 
 #[tokio::test]
@@ -170,6 +179,21 @@ async fn pages_follow_each_other_without_gaps_and_repetitions() {
     assert!(world.page(&alice, since(appended.last.time)).await.events.is_empty());
     let none = EventQuery { before: Some(Position::change(1, 0)), ..since(appended.last.time) };
     assert!(world.page(&alice, none).await.events.is_empty());
+}
+
+#[tokio::test]
+async fn a_page_of_large_events_ends_early() {
+    let (world, alice) = (World::new(), viewer("alice", "acme"));
+    let large = |n: usize| json!({"type": "custom.step", "payload": {"n": n, "text": "x".repeat(30_000)}});
+    world.append(&alice, (0..300).map(large).collect()).await.expect("stored");
+    let first = world.page(&alice, all()).await;
+    assert!((30..40).contains(&first.events.len()), "about 1 MiB: {}", first.events.len());
+    let next = world.page(&alice, EventQuery { before: first.next, ..all() }).await;
+    assert_eq!(next.events[0].payload["n"], 300 - first.events.len() - 1);
+    // A page that selects nothing examines a limited number of bytes.
+    let patterns = vec![Pattern::parse("other:*").expect("a pattern")];
+    let nothing = world.page(&alice, EventQuery { patterns, ..all() }).await;
+    assert!(nothing.events.is_empty() && nothing.next.is_some());
 }
 
 #[tokio::test]
