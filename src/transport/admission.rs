@@ -96,6 +96,7 @@ where
     let session = sessions.open(socket.clone(), identity);
     let previous = socket.client.set_session(&session);
     sessions.begin(&session);
+    socket.client.mark_begun();
     if let Some(previous) = previous {
         sessions.end(&previous, false);
     }

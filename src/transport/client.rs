@@ -21,6 +21,8 @@ pub struct Client {
 struct State {
     /// The table of sessions and the fan-out keep the session alive until it ends.
     session: Option<Weak<Session>>,
+    /// The session has begun: its client has been told so, or the message is queued.
+    has_begun: bool,
     connects: u32,
     /// The client waits for its token's key.
     is_waiting_for_key: bool,
@@ -56,6 +58,14 @@ impl Client {
         let mut state = self.state.lock();
         state.tcp.trust();
         state.session.replace(Arc::downgrade(session))?.upgrade()
+    }
+
+    pub fn mark_begun(&self) {
+        self.state.lock().has_begun = true;
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.state.lock().has_begun
     }
 
     pub fn take_session(&self) -> Option<Arc<Session>> {

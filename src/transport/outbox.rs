@@ -119,8 +119,7 @@ impl<P: Packet> Outbox<P> {
             Err(_) => {
                 // The connection's task notices that it has ended.
                 tcp.shut();
-                self.queue.clear();
-                self.front_written = 0;
+                self.clear();
             }
         }
         self.free_unused_memory();
@@ -152,6 +151,12 @@ impl<P: Packet> Outbox<P> {
             self.front_written -= packet.frame().len();
             self.queue.pop_front();
         }
+    }
+
+    /// Drops what waits. If the first packet was written in part, the caller writes nothing more.
+    pub fn clear(&mut self) {
+        self.queue.clear();
+        self.front_written = 0;
     }
 
     pub fn free_unused_memory(&mut self) {

@@ -230,7 +230,7 @@ impl<P: Protocol> Socket<P> {
         }
         core.closed = Some(reason);
         if !reason.is_orderly() {
-            core.outbox.queue.clear();
+            core.outbox.clear();
         }
         let has_space = core.take_space_request(self.capacity);
         drop(core);

@@ -126,7 +126,7 @@ impl<H: Handler> WebsocketTask<H> {
             self.drain(&socket).await;
             // The close frame must leave before the connection counts as ended. The kernel has room for it, or the client no longer
             // reads.
-            let _ = self.tcp.shared().try_write(&[IoSlice::new(&socket.own.close_frame())]);
+            let _ = self.tcp.shared().write_directly(&[IoSlice::new(&socket.own.close_frame())]);
         }
         socket.end_transport();
         self.handler.on_end(&socket, reason);

@@ -175,7 +175,7 @@ test('a token in the query is refused before the upgrade, and so are other origi
   await until(() => foreign.body, 'an answer');
   assert.deepEqual([foreign.status, foreign.body.error.code], [403, 'forbidden_origin']);
   const get = await fetch(`${gateway.url}/ws`);
-  assert.deepEqual([get.status, get.headers.get('upgrade'), (await get.json()).error.code], [426, 'websocket', 'upgrade_required']);
+  assert.deepEqual([get.status, get.headers.get('upgrade'), get.headers.get('sec-websocket-version'), (await get.json()).error.code], [426, 'websocket', '13', 'upgrade_required']);
   const post = await fetch(`${gateway.url}/ws`, { method: 'POST', body: 'x' });
   assert.deepEqual([post.status, post.headers.get('allow')], [405, 'GET']);
 });

@@ -26,6 +26,8 @@ const FRAME_HEADER: usize = 14;
 
 pub(super) struct JsonHandler {
     server: Arc<PlainWebsocket>,
+    /// The client has sent its token, so that its next messages are requests.
+    has_sent_token: bool,
     /// The client had a session when its last message was handled.
     has_session: bool,
     /// Messages that came while the token was being checked.
@@ -33,13 +35,14 @@ pub(super) struct JsonHandler {
 }
 
 impl JsonHandler {
-    pub fn new(server: Arc<PlainWebsocket>) -> Self {
-        Self { server, has_session: false, early: Vec::new() }
+    /// `has_sent_token` is true if the token was in the headers of the request.
+    pub fn new(server: Arc<PlainWebsocket>, has_sent_token: bool) -> Self {
+        Self { server, has_sent_token, has_session: false, early: Vec::new() }
     }
 
-    /// Notices that the session has begun: answers the message with the token, and handles what came before.
+    /// Notices that the session has begun, which means that `init` is queued: answers the message with the token, and handles what came before.
     fn update(&mut self, socket: &Arc<JsonSocket>) {
-        if self.has_session || socket.client.session().is_none() {
+        if self.has_session || !socket.client.has_begun() {
             return;
         }
         self.has_session = true;
@@ -74,7 +77,8 @@ impl Handler for JsonHandler {
             self.server.on_message(text, socket);
         } else if socket.is_closed() {
             // The server has refused the client before it read anything.
-        } else if !socket.client.is_waiting_for_key() {
+        } else if !self.has_sent_token {
+            self.has_sent_token = true;
             self.server.on_first_message(text, socket);
             self.update(socket);
         } else if self.early.len() < MAX_EARLY_MESSAGES {
@@ -86,7 +90,9 @@ impl Handler for JsonHandler {
     }
 
     fn on_binary(&mut self, socket: &Arc<JsonSocket>) -> Handled {
-        self.server.close_malformed(socket, Malformed::Binary);
+        if !socket.is_closed() {
+            self.server.close_malformed(socket, Malformed::Binary);
+        }
         Handled::Message
     }
 
@@ -100,6 +106,7 @@ impl Handler for JsonHandler {
 
     fn on_invalid(&mut self, input: InvalidInput, socket: &Arc<JsonSocket>) -> DisconnectReason {
         match input {
+            _ if socket.is_closed() => {}
             InvalidInput::TooLong => self.server.close_too_large(socket),
             InvalidInput::Malformed => self.server.close_malformed(socket, Malformed::Frame),
         }

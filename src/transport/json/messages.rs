@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The names of messages that only this transport has.
-const AUTH: &str = "auth";
+pub(super) const AUTH: &str = "auth";
 const PING: &str = "ping";
 
 /// The payload of a message `auth`.
@@ -48,7 +48,11 @@ impl PlainWebsocket {
                     Code::Unauthorized,
                     "Send {type: \"auth\", payload: {token}} as the first message",
                 );
-                self.refuse_token(socket, refusal, CloseCode::Unauthorized);
+                let event = match &*message.name {
+                    AUTH => Some(AUTH),
+                    name => name.parse().ok().map(|name: ClientEventName| name.into()),
+                };
+                self.refuse_token(socket, Refusal { event, ..refusal }, CloseCode::Unauthorized);
             }
         }
     }
@@ -101,10 +105,7 @@ impl PlainWebsocket {
     pub(super) fn refuse_token(&self, socket: &JsonSocket, refusal: Refusal, code: CloseCode) {
         self.sessions.metrics().clients.errors.inc();
         let message = match socket.own.auth_id.lock().take() {
-            Some(id) => {
-                let refusal = Refusal { event: Some(AUTH), ..refusal };
-                Message::reply(id, &json!({"ok": false, "error": refusal}))
-            }
+            Some(id) => Message::reply(id, &json!({"ok": false, "error": refusal})),
             None => Message::refused(&refusal),
         };
         Connection::send_now(socket, message);

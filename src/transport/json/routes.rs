@@ -59,7 +59,7 @@ impl BehindGate for Arc<PlainWebsocket> {
 impl PlainWebsocket {
     async fn serve(self: Arc<Self>, upgrade: OnUpgrade, client: Client, token: Option<String>) {
         let Some((tcp, rest)) = handed_over(upgrade).await else { return };
-        let task = WebsocketTask::new(JsonHandler::new(self.clone()), tcp, rest);
+        let task = WebsocketTask::new(JsonHandler::new(self.clone(), token.is_some()), tcp, rest);
         let tcp = task.tcp();
         let socket = JsonSocket::websocket(self.new_connection(), self.send_queue(), client, tcp.shared());
         socket.client.limit_unauthenticated(&tcp.handle(), self.read_limits.unauthenticated);
@@ -83,6 +83,9 @@ fn upgrade_required() -> Refused {
         "upgrade_required",
         "This address is a WebSocket: connect with ws or wss, version 13",
     );
-    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     Box::new(response)
 }

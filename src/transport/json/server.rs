@@ -10,6 +10,7 @@ use tracing::field;
 
 use super::{
     CloseCode,
+    messages::AUTH,
     socket::{Json, JsonSocket},
 };
 use crate::{
@@ -122,7 +123,9 @@ impl Admission for PlainWebsocket {
             HandshakeOutcome::TokenExpired => Refusal::new(Code::TokenExpired, "The token has expired"),
             _ => Refusal::new(Code::Unauthorized, "The token is not valid"),
         };
-        self.refuse_token(socket, refusal, CloseCode::Unauthorized);
+        // Without an id, the token may have been in the headers of the request.
+        let event = socket.own.auth_id.lock().is_some().then_some(AUTH);
+        self.refuse_token(socket, Refusal { event, ..refusal }, CloseCode::Unauthorized);
     }
 
     fn close_for_retry(socket: &JsonSocket) {
