@@ -226,6 +226,14 @@ pub async fn a_condition_holds_until_the_task_changes(backend: &impl Backend) {
     let read = store.task(&id).await.expect("read");
     assert_eq!(full(&read.task.expect("there"))["title"], "v");
     written(&*store, with(json!({"title": "w"}), read.position)).await;
+    // The task has left the status in which answers are accepted. The condition decides first, on every store.
+    is_refused(
+        store.write(WriteRequest { unchanged_since: Some(first), ..clarifying(&alice, &id, "late") }).await,
+    );
+    let now = store.task(&id).await.expect("read").position;
+    let conflict =
+        store.write(WriteRequest { unchanged_since: Some(now), ..clarifying(&alice, &id, "late") }).await;
+    assert!(matches!(conflict, Err(WriteError::Conflict(_))), "{conflict:?}");
 }
 
 /// Two people edit one task: whoever comes second is refused, however close the two are.
