@@ -52,6 +52,8 @@ impl PlainWebsocket {
                     AUTH => Some(AUTH),
                     name => name.parse().ok().map(|name: ClientEventName| name.into()),
                 };
+                // As for every refused token, only an answer names the event. Without an id, the close code says it all.
+                let event = event.filter(|_| socket.own.auth_id.lock().is_some());
                 self.refuse_token(socket, Refusal { event, ..refusal }, CloseCode::Unauthorized);
             }
         }
