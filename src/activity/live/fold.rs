@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     entity::EntityCopy,
+    expiry::removed_at,
     key::{EntityKey, id_text},
     rule::{Rule, Target},
 };
@@ -168,16 +169,18 @@ impl LiveEntities {
         }
         let (clock, mut next_expiry) = (self.clock, i64::MAX);
         self.entities.retain(|key, copies| {
-            copies.retain(|audience, copy| {
-                let expires_at = copy.expires_at().unwrap_or(i64::MAX);
-                let stays = expires_at > clock;
-                if stays {
-                    next_expiry = next_expiry.min(expires_at);
+            let removal = |(audience, copy): (&Audience, &EntityCopy)| {
+                (audience.clone(), removed_at(copies, audience, copy).unwrap_or(i64::MAX))
+            };
+            let removals: Vec<(Audience, i64)> = copies.iter().map(removal).collect();
+            for (audience, removed_at) in removals {
+                if removed_at <= clock {
+                    copies.remove(&audience);
+                    changed.insert((key.clone(), audience));
                 } else {
-                    changed.insert((key.clone(), audience.clone()));
+                    next_expiry = next_expiry.min(removed_at);
                 }
-                stays
-            });
+            }
             !copies.is_empty()
         });
         self.next_expiry = next_expiry;

@@ -36,11 +36,7 @@ const STALE: &str = "stale";
 
 /// Merges the copies of one entity. `None` means that there is nothing to show at the moment `now`.
 pub(super) fn merge<'a>(key: &'a EntityKey, all: &[&'a EntityCopy], now: i64) -> Option<Entity<'a>> {
-    let copies: Vec<&EntityCopy> = all
-        .iter()
-        .copied()
-        .filter(|copy| !all.iter().any(|other| belongs_to_earlier_run(copy, other)))
-        .collect();
+    let copies = present_run(all);
     let newest = copies.iter().max_by_key(|copy| copy.position)?;
     let ended = copies
         .iter()
@@ -92,6 +88,12 @@ pub(super) fn merge<'a>(key: &'a EntityKey, all: &[&'a EntityCopy], now: i64) ->
     }
     entity.fields = fields.into_iter().map(|(name, (_, value))| (name, value)).collect();
     Some(entity)
+}
+
+/// The copies that tell of the present run.
+pub(super) fn present_run<'a>(all: &[&'a EntityCopy]) -> Vec<&'a EntityCopy> {
+    let is_present = |copy: &&EntityCopy| !all.iter().any(|other| belongs_to_earlier_run(copy, other));
+    all.iter().copied().filter(is_present).collect()
 }
 
 /// Returns whether a copy tells of a run that was over when the run in another copy began.

@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod entity;
+mod expiry;
 mod fold;
 mod key;
 mod merged;

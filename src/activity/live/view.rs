@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     entity::EntityCopy,
+    expiry::{merged_expires_at, removed_at},
     fold::LiveEntities,
     key::EntityKey,
     merged::{Entity, merge},
@@ -71,7 +72,16 @@ fn merged<'a>(
     now: Timestamp,
     is_seen: impl Fn(&Audience) -> bool,
 ) -> Option<Entity<'a>> {
-    let seen: Vec<&EntityCopy> =
-        copies.iter().filter(|(audience, _)| is_seen(audience)).map(|(_, copy)| copy).collect();
-    merge(key, &seen, now.millis())
+    let now = now.millis();
+    let seen = || copies.iter().filter(|(audience, _)| is_seen(audience));
+    let all: Vec<&EntityCopy> = seen().map(|(_, copy)| copy).collect();
+    if merged_expires_at(&all).is_some_and(|expires_at| expires_at <= now) {
+        return None;
+    }
+    // What is shown must not depend on whether the fold has already removed a copy whose time is over.
+    let is_kept = |(audience, copy): &(&Audience, &EntityCopy)| {
+        removed_at(copies, audience, copy).is_none_or(|removed_at| removed_at > now)
+    };
+    let kept: Vec<&EntityCopy> = seen().filter(is_kept).map(|(_, copy)| copy).collect();
+    merge(key, &kept, now)
 }
