@@ -101,7 +101,7 @@ async function conversation(options) {
   const answer = await client.ask('resync_requested', { taskIds: [id], since });
   assert.equal(answer.ok, true);
   assert.equal(answer.recovered, true);
-  await settles(() => assert.deepEqual(client.copy(id).view, missed));
+  await settles(() => assert.deepEqual(client.copy(id).view, viewOf(missed)));
   assert.deepEqual(client.received.map(({ event }) => event), ['task:pr_merged', 'task:event_added']);
 
   client.assertInOrder();
