@@ -140,13 +140,11 @@ async fn make(
             Ok(Made::Task(Box::new(task)))
         }
         TaskWrite::Clarify { id, .. } | TaskWrite::Patch { id, .. } => {
-            let made = change(store, request, id, session).await;
-            // A task that has changed since may no longer have a status that allows the write. The condition then decides.
-            let is_decided = !matches!(&made, Ok(_) | Err(Failure::Refused(WriteError::Conflict(_))));
-            if let Some(since) = request.unchanged_since.filter(|_| !is_decided) {
-                check_unchanged(store, id, since, session).await?;
+            let made = change(store, request, id, session).await?;
+            if let Some(since) = request.unchanged_since {
+                check_unchanged(store, &made.after.task.id, since, session).await?;
             }
-            Ok(Made::Change(Box::new(made?)))
+            Ok(Made::Change(Box::new(made)))
         }
     }
 }
@@ -164,8 +162,12 @@ async fn change(
     if !write::is_allowed(request, &before.access) {
         return Err(Failure::Refused(WriteError::NotFound));
     }
-    let writes =
-        write::decide(&request.write, &before, &document, Timestamp::now()).map_err(Failure::Refused)?;
+    let decided = write::decide(&request.write, &before, &document, Timestamp::now());
+    // A task that has changed since may no longer have a status that allows the write. The condition then decides.
+    if let (Err(WriteError::Conflict(_)), Some(since)) = (&decided, request.unchanged_since) {
+        check_unchanged(store, &before.id, since, session).await?;
+    }
+    let writes = decided.map_err(Failure::Refused)?;
     let (_, added) = changes_of(&writes);
     let id_condition = unchanged(&document, "_id");
     let filter = doc! {"_id": id_condition.clone()};

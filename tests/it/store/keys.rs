@@ -198,6 +198,8 @@ pub async fn a_condition_holds_until_the_task_changes(backend: &impl Backend) {
     let _feed = Following::start(&store).await.discarded();
     let (alice, eve) = (viewer("alice", "acme"), viewer("eve", "evil"));
     let id = create(&*store, &alice, "t").await.task.id;
+    // A request names only the text of the id.
+    let id = TaskId::parse(id.as_str()).expect("an id");
     let state = store.task_part(&id, Window::ALL).await.expect("read").position;
     let with = |body: Value, since: Position| WriteRequest {
         unchanged_since: Some(since),
