@@ -13,7 +13,7 @@
 //! - [`activity`]: reported events, their types and schemas, and the live entities that follow from them. Pure.
 //! - [`wire`]: messages, requests of clients, and refusals, without framing. Pure.
 //! - [`github`]: what a webhook delivery means for a task. Pure.
-//! - [`store`]: stores tasks in MongoDB or embedded; snapshots, writes, and committed changes.
+//! - [`store`]: stores tasks in MongoDB or embedded: snapshots, writes, and committed changes. The embedded store has activity events, too.
 //! - [`feed`]: a committed change with its position, and the events that follow from it. Pure.
 //! - [`fanout`]: clients with their queues, and streams with rooms, recent events and the exact handoff.
 //! - [`auth`]: verifies a token and returns an identity.
@@ -21,7 +21,7 @@
 //! - [`cluster`]: the data about users that nodes exchange through Redis.
 //! - [`edge`]: what a request meets before its sender is known: origins, CORS, limits, bodies.
 //! - [`session`]: what an authenticated client may do: requests in order, joins, rates, the end of its token.
-//! - [`transport`]: how a client connects: Socket.IO, native or through a library.
+//! - [`transport`]: how a client connects: Socket.IO, native or through a library, or the plain WebSocket `/ws`.
 //! - [`reporting`]: accepts the activity events that producers report.
 //! - [`http`]: the router, the task API, the activity API, GitHub's webhooks, health, metrics, administration.
 //!

@@ -10,7 +10,7 @@ use crate::{
     task::{Access, OrgId, TaskId, Timestamp, UserId, Viewer},
 };
 
-use super::{Audience, EventType, Report, Scope, same_json::same_map};
+use super::{Audience, EventType, Report, Scope, report::Content};
 
 /// A stored event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,11 +82,8 @@ impl Event {
     /// Returns whether a report with the same idempotency key from the same reporter is a duplicate of this event. If not,
     /// it is a conflict.
     pub fn is_duplicate(&self, report: &Report) -> bool {
-        self.event_type == report.event_type
-            && self.project == report.project
-            && self.source == report.source
-            && self.to == report.to
-            && same_map(&self.payload, &report.payload)
+        let Self { event_type, payload, project, source, to, .. } = self;
+        Content { event_type, payload, project, source, to }.is_same(&report.content())
     }
 }
 

@@ -21,6 +21,25 @@ pub struct Report {
     pub to: Option<UserId>,
 }
 
+/// What an idempotency key stands for. An event with the same key and another content is a conflict.
+pub(super) struct Content<'a> {
+    pub event_type: &'a EventType,
+    pub payload: &'a Map<String, Value>,
+    pub project: &'a Option<Arc<str>>,
+    pub source: &'a Option<Arc<str>>,
+    pub to: &'a Option<UserId>,
+}
+
+impl Content<'_> {
+    pub fn is_same(&self, other: &Content<'_>) -> bool {
+        self.event_type == other.event_type
+            && self.project == other.project
+            && self.source == other.source
+            && self.to == other.to
+            && same_map(self.payload, other.payload)
+    }
+}
+
 impl Report {
     /// The size of a payload as compact JSON, as it was sent and also after secrets have been redacted.
     pub const MAX_PAYLOAD_BYTES: usize = 32 * 1024;
@@ -56,11 +75,12 @@ impl Report {
 
     /// Returns whether another report with the same idempotency key says the same.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.event_type == other.event_type
-            && self.project == other.project
-            && self.source == other.source
-            && self.to == other.to
-            && same_map(&self.payload, &other.payload)
+        self.content().is_same(&other.content())
+    }
+
+    pub(super) fn content(&self) -> Content<'_> {
+        let Self { event_type, payload, project, source, to, .. } = self;
+        Content { event_type, payload, project, source, to }
     }
 
     /// The type that a value names, for an answer about an event that is refused. A text that has not the form of a type

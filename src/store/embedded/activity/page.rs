@@ -1,7 +1,5 @@
 //! Reads pages of events.
 
-use std::ops::Bound;
-
 use redb::{ReadTransaction, TableError};
 
 use super::{
@@ -40,21 +38,14 @@ pub(in super::super) fn page(
     };
     let (events, tasks) = (txn.open_table(EVENTS)?, txn.open_table(TASKS)?);
     let scope = scope_key(&Scope::of(viewer));
-    let start = query.since.map_or(Bound::Unbounded, |since| Bound::Excluded(since.time));
-    let end = query.before.map_or(Bound::Unbounded, |before| Bound::Excluded(before.time));
-    let start = match start {
-        Bound::Excluded(number) => Bound::Excluded((&*scope, number)),
-        _ => Bound::Included((&*scope, 0)),
-    };
-    let end = match end {
-        Bound::Excluded(number) => Bound::Excluded((&*scope, number)),
-        _ => Bound::Included((&*scope, u64::MAX)),
-    };
+    // No event ever gets the greatest number.
+    let first = query.since.map_or(0, |since| since.time.saturating_add(1));
+    let end = query.before.map_or(u64::MAX, |before| before.time);
     let (mut page, mut examined_bytes, mut page_bytes) = (EventPage::default(), 0, 0);
-    if query.since.zip(query.before).is_some_and(|(since, before)| since.time >= before.time) {
+    if first >= end {
         return Ok(page);
     }
-    for (examined, item) in by_scope.range::<(&str, u64)>((start, end))?.rev().enumerate() {
+    for (examined, item) in by_scope.range((&*scope, first)..(&*scope, end))?.rev().enumerate() {
         let (_, number) = item?.0.value();
         let is_full = page.events.len() == query.limit || page_bytes >= MAX_PAGE_BYTES;
         if is_full || examined == MAX_EXAMINED || examined_bytes >= MAX_EXAMINED_BYTES {
