@@ -52,7 +52,7 @@ impl PlainWebsocket {
                     AUTH => Some(AUTH),
                     name => name.parse().ok().map(|name: ClientEventName| name.into()),
                 };
-                // As for every refused token, only an answer names the event. Without an id, the close code says it all.
+                // Only the answer to a message with an id names the event. Without an id, the client learns the reason from the close code.
                 let event = event.filter(|_| socket.own.auth_id.lock().is_some());
                 self.refuse_token(socket, Refusal { event, ..refusal }, CloseCode::Unauthorized);
             }
